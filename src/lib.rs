@@ -1,0 +1,9 @@
+//! holdfast: cluster DNS that outlives the control plane.
+//!
+//! One pipeline, three jobs: a *source* (apiserver, hub or manifests) feeds the *store* (memory, followed by disk),
+//! and the store feeds the *ends* (DNS answers, the stream to other nodes, the admin socket).
+//! `docs/architecture.md` is the map; `tests/architecture.rs` holds the module arrows to it.
+
+pub mod record;
+pub mod store;
+pub mod sys;

@@ -1,0 +1,77 @@
+//! What DNS needs to know of a cluster: namespaces, services and their endpoints, and how a set of them changes.
+//!
+//! Owns the types every part of the pipeline shares, their encoding (disk and stream use the same bytes) and their
+//! digests. Never does I/O, reads a clock or knows where a record came from.
+
+mod bucket;
+mod codec;
+mod digest;
+mod service;
+mod snapshot;
+
+pub use bucket::{Bucket, Holder, Holders};
+pub use codec::{DecodeError, decode_service, encode_service};
+pub use digest::{Digest, RootDigest};
+pub use service::{Endpoint, Kind, Port, Protocol, Service, ServiceKey};
+pub use snapshot::{BUCKETS, Counts, Snapshot, bucket_of_namespace};
+
+use std::{fmt, sync::Arc};
+
+/// One step from one set of records to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The service is now this, whatever it was before.
+    Put(Arc<Service>),
+    /// The service is gone, endpoints and all.
+    Remove(ServiceKey),
+    /// The namespace exists.
+    PutNamespace(Arc<str>),
+    /// The namespace is gone. It still answers while a service in it is held.
+    RemoveNamespace(Arc<str>),
+}
+
+/// Which state of which cluster a set of records is.
+///
+/// Within one `cluster` versions are ordered by `(epoch, rev)`. A new epoch begins whenever the past can no longer be
+/// trusted to be a prefix of the present: a new leader, or an etcd restored from a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Version {
+    /// The UID of the `kube-system` namespace, or a word for the source where there is none; empty before the first list.
+    pub cluster: Arc<str>,
+    /// Counts the histories of this cluster, from 1.
+    pub epoch: u64,
+    /// Counts the states within the epoch, from 1.
+    pub rev: u64,
+}
+
+impl Version {
+    /// True if this is a later state of the same cluster than `other`.
+    #[must_use]
+    pub fn follows(&self, other: &Self) -> bool {
+        self.cluster == other.cluster && (self.epoch, self.rev) > (other.epoch, other.rev)
+    }
+}
+
+impl fmt::Display for Version {
+    /// `epoch.rev`, as tables and logs show it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.rev)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(cluster: &str, epoch: u64, rev: u64) -> Version {
+        Version { cluster: cluster.into(), epoch, rev }
+    }
+
+    #[test]
+    fn versions_are_ordered_within_a_cluster_only() {
+        assert!(version("a", 1, 2).follows(&version("a", 1, 1)));
+        assert!(version("a", 2, 1).follows(&version("a", 1, 9)));
+        assert!(!version("a", 1, 1).follows(&version("a", 1, 1)));
+        assert!(!version("b", 9, 9).follows(&version("a", 1, 1)));
+    }
+}

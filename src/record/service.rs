@@ -1,0 +1,278 @@
+//! A service as DNS sees it, in one canonical form: equal records have equal bytes and equal digests.
+
+use std::{borrow::Borrow, fmt, net::IpAddr, sync::Arc};
+
+use super::{Digest, codec};
+
+/// `namespace/name`, the identity of a service.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    text: Arc<str>,
+    slash: u8,
+}
+
+impl ServiceKey {
+    /// The key of service `name` in `namespace`, both DNS labels (RFC 1123, lower case).
+    ///
+    /// # Panics
+    /// If the namespace is longer than 255 bytes; whoever reads names from outside checks them first (a label has at
+    /// most 63).
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        let slash = u8::try_from(namespace.len()).expect("a namespace is a DNS label of at most 63 bytes");
+        Self { text: format!("{namespace}/{name}").into(), slash }
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.text[..usize::from(self.slash)]
+    }
+
+    /// The name of the service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.text[usize::from(self.slash) + 1..]
+    }
+
+    /// `namespace/name`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Borrow<str> for ServiceKey {
+    fn borrow(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// How a service is reached; decides what its own name answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Virtual addresses, one or two (dual stack), as the API lists them.
+    ClusterIp(Box<[IpAddr]>),
+    /// `clusterIP: None`: the addresses of its endpoints.
+    Headless,
+    /// An alias to the name given, without a final dot.
+    ExternalName(Box<str>),
+}
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// `TCP`, the default of the API.
+    Tcp,
+    /// `UDP`.
+    Udp,
+    /// `SCTP`.
+    Sctp,
+}
+
+impl Protocol {
+    /// The label that names it in an SRV owner, without the underscore.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// A port of a service, or of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    /// A DNS label, or empty for an unnamed port (which has no `_port._proto` name).
+    pub name: Box<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// 1 to 65535.
+    pub port: u16,
+}
+
+/// One backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Its addresses; never empty.
+    pub ips: Box<[IpAddr]>,
+    /// The pod's hostname where its subdomain names this service; names the endpoint in place of its address.
+    pub hostname: Option<Box<str>>,
+    /// The ports of its slice, shared between the endpoints of a service.
+    pub ports: Arc<[Port]>,
+    /// Whether it is answered: ready and not terminating, or the service publishes addresses that are not.
+    pub ready: bool,
+}
+
+/// A service with everything DNS answers from it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Service {
+    key: ServiceKey,
+    kind: Kind,
+    ports: Box<[Port]>,
+    endpoints: Box<[Endpoint]>,
+    digest: Digest,
+}
+
+impl Service {
+    /// Puts a service into canonical form.
+    ///
+    /// Endpoints are sorted by address; the same endpoint seen twice (it is moving between slices) is kept once, with
+    /// the ports of both and ready if it is ready in either.
+    #[must_use]
+    pub fn new(key: ServiceKey, kind: Kind, ports: Vec<Port>, endpoints: Vec<Endpoint>) -> Self {
+        let mut service =
+            Self { key, kind, ports: ports.into(), endpoints: canonical(endpoints).into(), digest: Digest::default() };
+        service.digest = Digest::of(&codec::encode_service(&service));
+        service
+    }
+
+    /// `namespace/name`.
+    #[must_use]
+    pub fn key(&self) -> &ServiceKey {
+        &self.key
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.key.namespace()
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.key.name()
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The service's own ports, in the order of its spec.
+    #[must_use]
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    /// All endpoints held, ready or not, sorted by address.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The endpoints that are answered.
+    pub fn ready_endpoints(&self) -> impl Iterator<Item = &Endpoint> + Clone {
+        self.endpoints.iter().filter(|endpoint| endpoint.ready)
+    }
+
+    /// Every address a reverse lookup may find this service by: its cluster IPs, or else those of its endpoints.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, bool)> + '_ {
+        let cluster: &[IpAddr] = match &self.kind {
+            Kind::ClusterIp(ips) => ips,
+            Kind::Headless | Kind::ExternalName(_) => &[],
+        };
+        let endpoints = self.endpoints.iter().flat_map(|endpoint| endpoint.ips.iter());
+        cluster.iter().map(|ip| (*ip, true)).chain(endpoints.map(|ip| (*ip, false)))
+    }
+
+    /// Digest over the canonical encoding.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("key", &self.key)
+            .field("kind", &self.kind)
+            .field("ports", &self.ports)
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
+    }
+}
+
+fn canonical(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+    endpoints.sort_by(|a, b| (&a.ips, &a.hostname).cmp(&(&b.ips, &b.hostname)));
+    endpoints.dedup_by(|later, kept| {
+        let same = later.ips == kept.ips && later.hostname == kept.hostname;
+        if same {
+            kept.ready |= later.ready;
+            if later.ports != kept.ports {
+                let mut union: Vec<Port> = kept.ports.iter().chain(later.ports.iter()).cloned().collect();
+                union.sort();
+                union.dedup();
+                kept.ports = union.into();
+            }
+        }
+        same
+    });
+    endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str, number: u16) -> Port {
+        Port { name: name.into(), protocol: Protocol::Tcp, port: number }
+    }
+
+    fn endpoint(ip: &str, ready: bool, ports: &[Port]) -> Endpoint {
+        Endpoint { ips: [ip.parse().unwrap()].into(), hostname: None, ports: ports.into(), ready }
+    }
+
+    fn headless(endpoints: Vec<Endpoint>) -> Service {
+        Service::new(ServiceKey::new("prod", "db"), Kind::Headless, vec![], endpoints)
+    }
+
+    #[test]
+    fn key_parts() {
+        let key = ServiceKey::new("prod", "db");
+        assert_eq!((key.namespace(), key.name(), key.as_str()), ("prod", "db", "prod/db"));
+    }
+
+    #[test]
+    fn order_of_slices_does_not_matter() {
+        let a = endpoint("10.0.0.2", true, &[]);
+        let b = endpoint("10.0.0.1", true, &[]);
+        let one = headless(vec![a.clone(), b.clone()]);
+        let other = headless(vec![b, a]);
+        assert_eq!(one, other);
+        assert_eq!(one.digest(), other.digest());
+    }
+
+    #[test]
+    fn an_endpoint_in_two_slices_is_one_and_ready_in_either_wins() {
+        let merged =
+            headless(vec![endpoint("10.0.0.1", false, &[port("a", 1)]), endpoint("10.0.0.1", true, &[port("b", 2)])]);
+        assert_eq!(merged.endpoints().len(), 1);
+        assert!(merged.endpoints()[0].ready);
+        assert_eq!(&*merged.endpoints()[0].ports, &[port("a", 1), port("b", 2)]);
+    }
+
+    #[test]
+    fn readiness_changes_the_digest() {
+        let ready = headless(vec![endpoint("10.0.0.1", true, &[])]);
+        let not_ready = headless(vec![endpoint("10.0.0.1", false, &[])]);
+        assert_ne!(ready.digest(), not_ready.digest());
+    }
+}

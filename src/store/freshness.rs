@@ -1,0 +1,26 @@
+//! How old the records are, and whether the source is there.
+
+use crate::sys::UnixMillis;
+
+/// What is known of the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state", content = "reason")]
+pub enum SourceState {
+    /// Not heard of since this process started.
+    #[default]
+    Starting,
+    /// Delivering.
+    Up,
+    /// Out of reach, with what was last said about it.
+    Lost(String),
+}
+
+/// When the records were last vouched for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Freshness {
+    /// When the source last said that the records are true. Moves on an event, a bookmark, a heartbeat or a probe,
+    /// never by itself; survives restarts on disk. `None` until something was loaded or listed.
+    pub as_of: Option<UnixMillis>,
+    /// The source.
+    pub source: SourceState,
+}

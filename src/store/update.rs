@@ -1,0 +1,109 @@
+//! What a source hands to the writer.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    record::{Change, Service, ServiceKey, Version},
+    sys::UnixMillis,
+};
+
+/// A complete set of records, as a first list or a relist gives it.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    /// Every service, by key.
+    pub services: HashMap<ServiceKey, Arc<Service>>,
+    /// Every namespace listed.
+    pub namespaces: Vec<Arc<str>>,
+}
+
+impl FromIterator<Change> for Records {
+    /// The records that a run of `Put`s amounts to; removals are left out.
+    fn from_iter<I: IntoIterator<Item = Change>>(changes: I) -> Self {
+        let mut records = Self::default();
+        for change in changes {
+            match change {
+                Change::Put(service) => {
+                    records.services.insert(service.key().clone(), service);
+                }
+                Change::PutNamespace(name) => records.namespaces.push(name),
+                Change::Remove(_) | Change::RemoveNamespace(_) => {}
+            }
+        }
+        records
+    }
+}
+
+/// Who decides the version of what an update makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This process watches the cluster itself and stamps what it sees.
+    Watched {
+        /// UID of the `kube-system` namespace, or a word for the source where there is none.
+        cluster: Arc<str>,
+        /// The past is no prefix of this (etcd was restored): begin a new epoch.
+        new_epoch: bool,
+    },
+    /// Another holdfast stamped it; the writer checks that it does not go back.
+    Stamped(Version),
+}
+
+/// One step, applied whole or not at all.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// Everything there is. Applied as a difference: what is missing here is deleted.
+    Reset {
+        /// Who stamps.
+        origin: Origin,
+        /// All records.
+        records: Records,
+        /// When the source last vouched for them.
+        as_of: UnixMillis,
+    },
+    /// Changes to what is held.
+    Changes {
+        /// Who stamps.
+        origin: Origin,
+        /// In order.
+        changes: Vec<Change>,
+        /// When the source last vouched for them.
+        as_of: UnixMillis,
+    },
+    /// Nothing changed, and the source says so (a bookmark, a heartbeat, a probe).
+    Fresh {
+        /// When the source vouched for what is held.
+        as_of: UnixMillis,
+    },
+    /// The source is out of reach; what is held stands.
+    Lost {
+        /// What happened, for `status`.
+        reason: String,
+    },
+}
+
+/// What an update did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Records that differ from before.
+    pub changes: usize,
+}
+
+/// Why an update was refused. Nothing of it was applied.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// A stamped update that does not follow what is held.
+    #[error("version {offered} of cluster {} does not follow {held}", offered.cluster)]
+    VersionBack {
+        /// What it came with.
+        offered: Version,
+        /// What is held.
+        held: Version,
+    },
+    /// Changes for another cluster than the one held; only a reset may switch clusters.
+    #[error("changes of cluster {offered:?}, but the records held are of cluster {held:?}")]
+    OtherCluster {
+        /// The cluster the changes are of.
+        offered: Arc<str>,
+        /// The cluster held.
+        held: Arc<str>,
+    },
+}
