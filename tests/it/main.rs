@@ -1,0 +1,3 @@
+//! Tests of the whole: each module is one area, `support` is what they share.
+
+mod architecture;
