@@ -105,11 +105,11 @@ pub struct Port {
     pub port: u16,
 }
 
-/// One address of one backend of a service. A backend with several addresses is several endpoints.
+/// One backend of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// Its address.
-    pub ip: IpAddr,
+    /// Its addresses; never empty.
+    pub ips: Box<[IpAddr]>,
     /// The pod's hostname where its subdomain names this service; names the endpoint in place of its address.
     pub hostname: Option<Box<str>>,
     /// The ports of its slice, shared between the endpoints of a service.
@@ -125,21 +125,18 @@ pub struct Service {
     kind: Kind,
     ports: Box<[Port]>,
     endpoints: Box<[Endpoint]>,
-    /// Indices of the endpoints that have a hostname, sorted by it, then by address.
-    by_hostname: Box<[u32]>,
     digest: Digest,
 }
 
 impl Service {
     /// Puts a service into canonical form.
     ///
-    /// Endpoints are sorted by address, then by hostname; the same endpoint seen twice (it is moving between slices) is kept once, with
+    /// Endpoints are sorted by address; the same endpoint seen twice (it is moving between slices) is kept once, with
     /// the ports of both and ready if it is ready in either.
     #[must_use]
     pub fn new(key: ServiceKey, kind: Kind, ports: Vec<Port>, endpoints: Vec<Endpoint>) -> Self {
-        let endpoints: Box<[Endpoint]> = canonical(endpoints).into();
-        let by_hostname = by_hostname(&endpoints);
-        let mut service = Self { key, kind, ports: ports.into(), endpoints, by_hostname, digest: Digest::default() };
+        let mut service =
+            Self { key, kind, ports: ports.into(), endpoints: canonical(endpoints).into(), digest: Digest::default() };
         service.digest = Digest::of(&codec::encode_service(&service));
         service
     }
@@ -174,37 +171,10 @@ impl Service {
         &self.ports
     }
 
-    /// All endpoints held, ready or not, sorted by address, then by hostname (none first).
+    /// All endpoints held, ready or not, sorted by address.
     #[must_use]
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
-    }
-
-    /// The endpoints with this address, ready or not: more than one only if they have different hostnames.
-    #[must_use]
-    pub fn endpoints_at(&self, ip: IpAddr) -> &[Endpoint] {
-        let from = self.endpoints.partition_point(|endpoint| endpoint.ip < ip);
-        let count = self.endpoints[from..].iter().take_while(|endpoint| endpoint.ip == ip).count();
-        &self.endpoints[from..from + count]
-    }
-
-    /// The endpoints with this lower-case hostname, ready or not, sorted by address.
-    pub fn endpoints_named<'a>(&'a self, hostname: &'a [u8]) -> impl Iterator<Item = &'a Endpoint> + Clone {
-        let hostname_of = |index: u32| self.by_index(index).hostname.as_deref().unwrap_or_default().as_bytes();
-        let from = self.by_hostname.partition_point(|&index| hostname_of(index) < hostname);
-        self.by_hostname[from..]
-            .iter()
-            .map(|&index| self.by_index(index))
-            .take_while(move |endpoint| endpoint.hostname.as_deref().is_some_and(|held| held.as_bytes() == hostname))
-    }
-
-    /// The endpoints that have a hostname, ready or not, sorted by it, then by address.
-    pub fn endpoints_by_hostname(&self) -> impl ExactSizeIterator<Item = &Endpoint> + Clone {
-        self.by_hostname.iter().map(|&index| self.by_index(index))
-    }
-
-    fn by_index(&self, index: u32) -> &Endpoint {
-        &self.endpoints[index as usize]
     }
 
     /// The endpoints that are answered.
@@ -218,8 +188,8 @@ impl Service {
             Kind::ClusterIp(ips) => ips,
             Kind::Headless | Kind::ExternalName(_) => &[],
         };
-        let endpoints = self.endpoints.iter().map(|endpoint| (endpoint.ip, false));
-        cluster.iter().map(|ip| (*ip, true)).chain(endpoints)
+        let endpoints = self.endpoints.iter().flat_map(|endpoint| endpoint.ips.iter());
+        cluster.iter().map(|ip| (*ip, true)).chain(endpoints.map(|ip| (*ip, false)))
     }
 
     /// Digest over the canonical encoding.
@@ -241,9 +211,9 @@ impl fmt::Debug for Service {
 }
 
 fn canonical(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
-    endpoints.sort_by(|a, b| (a.ip, &a.hostname).cmp(&(b.ip, &b.hostname)));
+    endpoints.sort_by(|a, b| (&a.ips, &a.hostname).cmp(&(&b.ips, &b.hostname)));
     endpoints.dedup_by(|later, kept| {
-        let same = later.ip == kept.ip && later.hostname == kept.hostname;
+        let same = later.ips == kept.ips && later.hostname == kept.hostname;
         if same {
             kept.ready |= later.ready;
             if later.ports != kept.ports {
@@ -258,15 +228,6 @@ fn canonical(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
     endpoints
 }
 
-fn by_hostname(endpoints: &[Endpoint]) -> Box<[u32]> {
-    let named = endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.hostname.is_some());
-    let mut indices: Vec<u32> =
-        named.map(|(index, _)| u32::try_from(index).expect("fewer than 2^32 endpoints in a service")).collect();
-    // Stable: endpoints of one hostname stay sorted by address.
-    indices.sort_by_key(|&index| &endpoints[index as usize].hostname);
-    indices.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,7 +237,7 @@ mod tests {
     }
 
     fn endpoint(ip: &str, ready: bool, ports: &[Port]) -> Endpoint {
-        Endpoint { ip: ip.parse().unwrap(), hostname: None, ports: ports.into(), ready }
+        Endpoint { ips: [ip.parse().unwrap()].into(), hostname: None, ports: ports.into(), ready }
     }
 
     fn headless(endpoints: Vec<Endpoint>) -> Service {
@@ -306,29 +267,6 @@ mod tests {
         assert_eq!(merged.endpoints().len(), 1);
         assert!(merged.endpoints()[0].ready);
         assert_eq!(&*merged.endpoints()[0].ports, &[port("a", 1), port("b", 2)]);
-    }
-
-    #[test]
-    fn endpoints_are_found_by_address_and_by_hostname() {
-        let named = |ip, hostname: &str| Endpoint { hostname: Some(hostname.into()), ..endpoint(ip, true, &[]) };
-        let service = headless(vec![
-            named("10.0.0.3", "a"),
-            named("10.0.0.1", "b"),
-            endpoint("10.0.0.2", true, &[]),
-            named("10.0.0.1", "a"),
-            named("fd00::1", "a"),
-        ]);
-        let ips = |hostname: &str| -> Vec<String> {
-            service.endpoints_named(hostname.as_bytes()).map(|endpoint| endpoint.ip.to_string()).collect()
-        };
-        assert_eq!(ips("a"), ["10.0.0.1", "10.0.0.3", "fd00::1"]);
-        assert_eq!(ips("b"), ["10.0.0.1"]);
-        assert_eq!(ips("c"), Vec::<String>::new());
-        assert_eq!(ips(""), Vec::<String>::new());
-        let at = |ip: &str| service.endpoints_at(ip.parse().unwrap()).len();
-        assert_eq!((at("10.0.0.1"), at("10.0.0.2"), at("fd00::1"), at("10.0.0.9")), (2, 1, 1, 0));
-        let hostnames: Vec<_> = service.endpoints_by_hostname().filter_map(|e| e.hostname.as_deref()).collect();
-        assert_eq!(hostnames, ["a", "a", "a", "b"]);
     }
 
     #[test]

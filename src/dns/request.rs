@@ -1,0 +1,98 @@
+//! What passes between the listeners, `answer()` and the side that asks upstreams.
+//!
+//! Types only; decides nothing.
+
+use std::net::SocketAddr;
+
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+/// How a query came, which decides how much it can be told at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// A datagram: limited by the client's EDNS size.
+    Udp,
+    /// A stream (TCP, or TLS over it): limited by the two-byte length only.
+    Tcp,
+}
+
+impl Transport {
+    /// Every one, in the order of their discriminants.
+    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServedFrom {
+    /// The records, or this server's own rules: refusals, errors and empty answers are its own word too.
+    Cluster,
+    /// The cache, within its time to live.
+    Cache,
+    /// The cache, past its time to live (RFC 8767).
+    Stale,
+    /// An upstream, just now. Also SERVFAIL because no upstream answered.
+    Upstream,
+    /// A record pinned by an operator.
+    Pinned,
+}
+
+impl ServedFrom {
+    /// Every one, in the order of their discriminants.
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Cache, Self::Stale, Self::Upstream, Self::Pinned];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Cache => "cache",
+            Self::Stale => "stale",
+            Self::Upstream => "upstream",
+            Self::Pinned => "pinned",
+        }
+    }
+}
+
+/// A query that the records cannot answer alone, on its way to an upstream.
+#[derive(Clone, Debug)]
+pub struct ForwardRequest {
+    /// The client's message, whole; `answer()` has parsed it without fault.
+    pub query: Vec<u8>,
+    /// How it came.
+    pub transport: Transport,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// When it came; the time budget counts from here.
+    pub received: Instant,
+    /// Set if what upstream is asked for is not the client's question: an `ExternalName` whose target lies outside.
+    ///
+    /// It is the complete answer if upstream fails: the CNAMEs alone, NOERROR. The last CNAME's target is the name to
+    /// ask for, and the records found are put behind the CNAMEs.
+    pub chase: Option<Vec<u8>>,
+}
+
+/// The answer to a [`ForwardRequest`].
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// A complete message for the client: its id, its question, its EDNS state, within its size.
+    pub message: Vec<u8>,
+    /// Where it came from.
+    pub from: ServedFrom,
+}
+
+/// Whoever answers what the records cannot: the forwarder, or a script in tests.
+pub trait Resolve: Send + Sync + 'static {
+    /// Answers within the time budget, always: failures become SERVFAIL.
+    ///
+    /// Dropping the future gives up the client, not an exchange that others wait for.
+    fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved>;
+}
