@@ -67,8 +67,8 @@ struct PortSetMessage {
 
 #[derive(Clone, PartialEq, Message)]
 struct EndpointMessage {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    ips: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", tag = "1")]
+    ip: Vec<u8>,
     #[prost(string, optional, tag = "2")]
     hostname: Option<String>,
     /// Index into `port_sets`.
@@ -95,7 +95,7 @@ pub fn encode_service(service: &Service) -> Vec<u8> {
             sets.len() - 1
         });
         endpoints.push(EndpointMessage {
-            ips: endpoint.ips.iter().map(ip_bytes).collect(),
+            ip: ip_bytes(&endpoint.ip),
             hostname: endpoint.hostname.as_deref().map(str::to_owned),
             port_set: u32::try_from(port_set).expect("fewer port sets than endpoints, which fit in memory"),
             not_ready: !endpoint.ready,
@@ -156,7 +156,7 @@ pub fn decode_service(bytes: &[u8]) -> Result<Service, DecodeError> {
     for endpoint in message.endpoints {
         let set = usize::try_from(endpoint.port_set).ok().and_then(|index| sets.get(index));
         endpoints.push(Endpoint {
-            ips: endpoint.ips.iter().map(|bytes| ip("endpoint ips", bytes)).collect::<Result<_, _>>()?,
+            ip: ip("endpoint ip", &endpoint.ip)?,
             hostname: endpoint.hostname.map(Into::into),
             ports: Arc::clone(set.ok_or_else(|| bad("port_set", endpoint.port_set.to_string()))?),
             ready: !endpoint.not_ready,
@@ -197,7 +197,7 @@ mod tests {
 
     fn endpoint(ip: &str, hostname: Option<&str>, port: u16, ready: bool) -> Endpoint {
         Endpoint {
-            ips: [ip.parse().unwrap()].into(),
+            ip: ip.parse().unwrap(),
             hostname: hostname.map(Into::into),
             ports: [Port { name: "pg".into(), protocol: Protocol::Tcp, port }].into(),
             ready,
@@ -260,7 +260,7 @@ mod tests {
             namespace: "prod".into(),
             name: "db".into(),
             kind: 2,
-            endpoints: vec![EndpointMessage { port_set: 3, ..EndpointMessage::default() }],
+            endpoints: vec![EndpointMessage { ip: vec![10, 0, 0, 1], port_set: 3, ..EndpointMessage::default() }],
             ..ServiceMessage::default()
         };
         let error = decode_service(&message.encode_to_vec()).unwrap_err();

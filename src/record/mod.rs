@@ -12,7 +12,7 @@ mod snapshot;
 pub use bucket::{Bucket, Holder, Holders};
 pub use codec::{DecodeError, decode_service, encode_service};
 pub use digest::{Digest, RootDigest};
-pub use service::{Endpoint, Kind, Port, Protocol, Service, ServiceKey};
+pub use service::{ByHostname, Endpoint, Kind, Port, Protocol, Service, ServiceKey};
 pub use snapshot::{BUCKETS, Counts, Snapshot, bucket_of_namespace};
 
 use std::{fmt, sync::Arc};

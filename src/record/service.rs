@@ -105,11 +105,11 @@ pub struct Port {
     pub port: u16,
 }
 
-/// One backend of a service.
+/// One address of one backend of a service. A backend with several addresses is several endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// Its addresses; never empty.
-    pub ips: Box<[IpAddr]>,
+    /// Its address.
+    pub ip: IpAddr,
     /// The pod's hostname where its subdomain names this service; names the endpoint in place of its address.
     pub hostname: Option<Box<str>>,
     /// The ports of its slice, shared between the endpoints of a service.
@@ -125,18 +125,21 @@ pub struct Service {
     kind: Kind,
     ports: Box<[Port]>,
     endpoints: Box<[Endpoint]>,
+    /// Indices of the endpoints that have a hostname, sorted by it, then by address.
+    by_hostname: Box<[u32]>,
     digest: Digest,
 }
 
 impl Service {
     /// Puts a service into canonical form.
     ///
-    /// Endpoints are sorted by address; the same endpoint seen twice (it is moving between slices) is kept once, with
+    /// Endpoints are sorted by address, then by hostname; the same endpoint seen twice (it is moving between slices) is kept once, with
     /// the ports of both and ready if it is ready in either.
     #[must_use]
     pub fn new(key: ServiceKey, kind: Kind, ports: Vec<Port>, endpoints: Vec<Endpoint>) -> Self {
-        let mut service =
-            Self { key, kind, ports: ports.into(), endpoints: canonical(endpoints).into(), digest: Digest::default() };
+        let endpoints: Box<[Endpoint]> = canonical(endpoints).into();
+        let by_hostname = by_hostname(&endpoints);
+        let mut service = Self { key, kind, ports: ports.into(), endpoints, by_hostname, digest: Digest::default() };
         service.digest = Digest::of(&codec::encode_service(&service));
         service
     }
@@ -171,10 +174,35 @@ impl Service {
         &self.ports
     }
 
-    /// All endpoints held, ready or not, sorted by address.
+    /// All endpoints held, ready or not, sorted by address, then by hostname (none first).
     #[must_use]
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// The endpoints with this address, ready or not: more than one only if they have different hostnames.
+    #[must_use]
+    pub fn endpoints_at(&self, ip: IpAddr) -> &[Endpoint] {
+        let from = self.endpoints.partition_point(|endpoint| endpoint.ip < ip);
+        let count = self.endpoints[from..].iter().take_while(|endpoint| endpoint.ip == ip).count();
+        &self.endpoints[from..from + count]
+    }
+
+    /// The endpoints with this lower-case hostname, ready or not, sorted by address.
+    pub fn endpoints_named<'a>(&'a self, hostname: &'a [u8]) -> impl Iterator<Item = &'a Endpoint> + Clone {
+        let named = self.endpoints_by_hostname();
+        let before = |&index: &u32| {
+            named.endpoints[index as usize].hostname.as_deref().unwrap_or_default().as_bytes() < hostname
+        };
+        (named.order.partition_point(before)..named.len())
+            .map(move |index| named.get(index))
+            .take_while(move |endpoint| endpoint.hostname.as_deref().is_some_and(|held| held.as_bytes() == hostname))
+    }
+
+    /// The endpoints that have a hostname, ready or not, sorted by it, then by address.
+    #[must_use]
+    pub fn endpoints_by_hostname(&self) -> ByHostname<'_> {
+        ByHostname { endpoints: &self.endpoints, order: &self.by_hostname }
     }
 
     /// The endpoints that are answered.
@@ -188,14 +216,46 @@ impl Service {
             Kind::ClusterIp(ips) => ips,
             Kind::Headless | Kind::ExternalName(_) => &[],
         };
-        let endpoints = self.endpoints.iter().flat_map(|endpoint| endpoint.ips.iter());
-        cluster.iter().map(|ip| (*ip, true)).chain(endpoints.map(|ip| (*ip, false)))
+        let endpoints = self.endpoints.iter().map(|endpoint| (endpoint.ip, false));
+        cluster.iter().map(|ip| (*ip, true)).chain(endpoints)
     }
 
     /// Digest over the canonical encoding.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+}
+
+/// The endpoints of a service that have a hostname, in its order.
+#[derive(Clone, Copy, Debug)]
+pub struct ByHostname<'a> {
+    endpoints: &'a [Endpoint],
+    order: &'a [u32],
+}
+
+impl<'a> ByHostname<'a> {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// True if there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The one at `index`, which is below [`Self::len`].
+    #[must_use]
+    pub fn get(&self, index: usize) -> &'a Endpoint {
+        &self.endpoints[self.order[index] as usize]
+    }
+
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = &'a Endpoint> + Clone {
+        (0..self.len()).map(move |index| self.get(index))
     }
 }
 
@@ -211,9 +271,9 @@ impl fmt::Debug for Service {
 }
 
 fn canonical(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
-    endpoints.sort_by(|a, b| (&a.ips, &a.hostname).cmp(&(&b.ips, &b.hostname)));
+    endpoints.sort_by(|a, b| (a.ip, &a.hostname).cmp(&(b.ip, &b.hostname)));
     endpoints.dedup_by(|later, kept| {
-        let same = later.ips == kept.ips && later.hostname == kept.hostname;
+        let same = later.ip == kept.ip && later.hostname == kept.hostname;
         if same {
             kept.ready |= later.ready;
             if later.ports != kept.ports {
@@ -228,6 +288,15 @@ fn canonical(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
     endpoints
 }
 
+fn by_hostname(endpoints: &[Endpoint]) -> Box<[u32]> {
+    let named = endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.hostname.is_some());
+    let mut indices: Vec<u32> =
+        named.map(|(index, _)| u32::try_from(index).expect("fewer than 2^32 endpoints in a service")).collect();
+    // Stable: endpoints of one hostname stay sorted by address.
+    indices.sort_by_key(|&index| &endpoints[index as usize].hostname);
+    indices.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,7 +306,7 @@ mod tests {
     }
 
     fn endpoint(ip: &str, ready: bool, ports: &[Port]) -> Endpoint {
-        Endpoint { ips: [ip.parse().unwrap()].into(), hostname: None, ports: ports.into(), ready }
+        Endpoint { ip: ip.parse().unwrap(), hostname: None, ports: ports.into(), ready }
     }
 
     fn headless(endpoints: Vec<Endpoint>) -> Service {
@@ -267,6 +336,29 @@ mod tests {
         assert_eq!(merged.endpoints().len(), 1);
         assert!(merged.endpoints()[0].ready);
         assert_eq!(&*merged.endpoints()[0].ports, &[port("a", 1), port("b", 2)]);
+    }
+
+    #[test]
+    fn endpoints_are_found_by_address_and_by_hostname() {
+        let named = |ip, hostname: &str| Endpoint { hostname: Some(hostname.into()), ..endpoint(ip, true, &[]) };
+        let service = headless(vec![
+            named("10.0.0.3", "a"),
+            named("10.0.0.1", "b"),
+            endpoint("10.0.0.2", true, &[]),
+            named("10.0.0.1", "a"),
+            named("fd00::1", "a"),
+        ]);
+        let ips = |hostname: &str| -> Vec<String> {
+            service.endpoints_named(hostname.as_bytes()).map(|endpoint| endpoint.ip.to_string()).collect()
+        };
+        assert_eq!(ips("a"), ["10.0.0.1", "10.0.0.3", "fd00::1"]);
+        assert_eq!(ips("b"), ["10.0.0.1"]);
+        assert_eq!(ips("c"), Vec::<String>::new());
+        assert_eq!(ips(""), Vec::<String>::new());
+        let at = |ip: &str| service.endpoints_at(ip.parse().unwrap()).len();
+        assert_eq!((at("10.0.0.1"), at("10.0.0.2"), at("fd00::1"), at("10.0.0.9")), (2, 1, 1, 0));
+        let hostnames: Vec<_> = service.endpoints_by_hostname().iter().filter_map(|e| e.hostname.as_deref()).collect();
+        assert_eq!(hostnames, ["a", "a", "a", "b"]);
     }
 
     #[test]

@@ -281,7 +281,7 @@ mod tests {
         let (namespace, name) = key.split_once('/').unwrap();
         let endpoints = ips
             .iter()
-            .map(|ip| Endpoint { ips: [ip.parse().unwrap()].into(), hostname: None, ports: [].into(), ready: true })
+            .map(|ip| Endpoint { ip: ip.parse().unwrap(), hostname: None, ports: [].into(), ready: true })
             .collect();
         Arc::new(Service::new(ServiceKey::new(namespace, name), Kind::Headless, vec![], endpoints))
     }
