@@ -5,6 +5,7 @@
 //! `docs/architecture.md` is the map; `tests/architecture.rs` holds the module arrows to it.
 
 pub mod dns;
+pub mod proto;
 pub mod record;
 pub mod store;
 pub mod sys;

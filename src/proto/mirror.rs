@@ -1,0 +1,344 @@
+//! A follower's copy of a hub's records, frame by frame.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Batch, Changes, Contents, Frame, FrameKind, Mark, Mode, Part, Vouched, pack::unpack, record_version, root_from,
+};
+use crate::{
+    record::{Change, RootDigest, Service, ServiceKey, Snapshot, Version, decode_service},
+    sys::UnixMillis,
+};
+
+/// Most bytes of parts or of one batch, unpacked: about a thousand times a large cluster.
+const TRANSFER_BYTES_MAX: usize = 1 << 30;
+/// Most hubs a path or a list of addresses may name.
+const HUBS_MAX: usize = 64;
+
+/// The copy, and what is being built beside it.
+///
+/// It is what the *hub* said, which may differ from what the store serves: the guard may be holding records there.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    node: Arc<str>,
+    held: Snapshot,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Nothing was heard on this stream yet.
+    Silent,
+    /// The hub has nothing for us yet.
+    Waiting,
+    /// Batches follow what is held; `changes` are those of frames whose batch goes on.
+    Following { changes: Vec<Change>, changed_ms: Vec<u64>, bytes: usize },
+    /// Parts are being put together.
+    Building { next: Box<Snapshot>, seen: Box<[bool; 256]>, bytes: usize },
+}
+
+const FOLLOWING: Stage = Stage::Following { changes: Vec::new(), changed_ms: Vec::new(), bytes: 0 };
+
+/// Parts or a batch, complete and proven: what is held is now this.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// What changed, in no order.
+    pub changes: Vec<Change>,
+    /// The version it is.
+    pub version: Version,
+    /// How old, from where.
+    pub vouched: Vouched,
+    /// When the objects behind it changed, where the hub could tell, in ms since 1970.
+    pub changed_ms: Vec<u64>,
+}
+
+/// What a frame amounted to.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The hub lives but has nothing to give yet; why.
+    Waiting(String),
+    /// The hub chose how to bring us up to date.
+    Begins(Mode),
+    /// Taken note of; more must come before it counts.
+    Partial,
+    /// A batch was applied.
+    Changed(Whole),
+    /// A repair or a snapshot was put together; [`Mirror::held`] is all there is.
+    Replaced(Whole),
+    /// Nothing changed.
+    Fresh(Vouched),
+    /// The hub leaves.
+    Leaving {
+        /// Over how long to spread going elsewhere, in ms.
+        window_ms: u32,
+        /// Where to.
+        hubs: Vec<String>,
+    },
+}
+
+/// Why a stream cannot go on. What is held is as it was.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The records do not add up to what the hub says they are.
+    #[error("records at {version} have digest {ours}, the hub's have {theirs}")]
+    Digest {
+        /// The version meant.
+        version: Version,
+        /// The root here.
+        ours: RootDigest,
+        /// The root the hub announced.
+        theirs: RootDigest,
+    },
+    /// The hub offers a state older than ours.
+    #[error("hub offers version {offered}, which does not follow {held}")]
+    Back {
+        /// Offered.
+        offered: Version,
+        /// Held.
+        held: Version,
+    },
+    /// A batch or mark does not continue what is held.
+    #[error("frame for {offered}, but {held} is held")]
+    Gap {
+        /// What the frame continues or marks.
+        offered: Version,
+        /// Held.
+        held: Version,
+    },
+    /// Our own name is on the hub's path: records would go in circles.
+    #[error("loop: this node is on the path {0}")]
+    Loop(String),
+    /// Larger than any cluster.
+    #[error("more than {TRANSFER_BYTES_MAX} bytes in one transfer")]
+    TooMuch,
+    /// Not what the protocol says.
+    #[error("bad frame: {0}")]
+    Malformed(String),
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
+fn malformed(what: impl ToString) -> Fault {
+    Fault::Malformed(what.to_string())
+}
+
+impl Mirror {
+    /// A copy that starts as `held`, of the node called `node`.
+    #[must_use]
+    pub fn new(node: &str, held: Snapshot) -> Self {
+        Self { node: node.into(), held, stage: Stage::Silent }
+    }
+
+    /// The records as the hub last proved them.
+    #[must_use]
+    pub fn held(&self) -> &Snapshot {
+        &self.held
+    }
+
+    /// Forgets what was under way; to be called when a new stream begins.
+    pub fn restart(&mut self) {
+        self.stage = Stage::Silent;
+    }
+
+    /// Takes in the next frame.
+    ///
+    /// # Errors
+    /// If the stream cannot go on. What was under way is forgotten; what is held stands.
+    pub fn take(&mut self, frame: Frame) -> Result<Event, Fault> {
+        let event = self.step(frame);
+        if event.is_err() {
+            self.stage = Stage::Silent;
+        }
+        event
+    }
+
+    fn step(&mut self, frame: Frame) -> Result<Event, Fault> {
+        match frame.kind {
+            Some(FrameKind::Welcome(welcome)) => {
+                let mode = welcome.mode();
+                self.stage = match mode {
+                    Mode::Wait => Stage::Waiting,
+                    Mode::Delta => FOLLOWING,
+                    Mode::Repair => self.building(self.held.clone()),
+                    Mode::Snapshot => self.building(Snapshot::default()),
+                };
+                Ok(if mode == Mode::Wait { Event::Waiting(welcome.reason) } else { Event::Begins(mode) })
+            }
+            Some(FrameKind::Part(part)) => self.part(&part),
+            Some(FrameKind::Batch(batch)) => self.batch(batch),
+            Some(FrameKind::Mark(mark)) => self.mark(mark),
+            Some(FrameKind::Drain(drain)) => {
+                Ok(Event::Leaving { window_ms: drain.window_ms, hubs: bounded(drain.hubs) })
+            }
+            // A kind of frame from a newer hub.
+            None => Ok(Event::Partial),
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as a step of the mirror")]
+    fn building(&self, base: Snapshot) -> Stage {
+        Stage::Building { next: Box::new(base), seen: Box::new([false; 256]), bytes: 0 }
+    }
+
+    fn part(&mut self, part: &Part) -> Result<Event, Fault> {
+        let Stage::Building { next, seen, bytes } = &mut self.stage else {
+            return Err(malformed("part outside a repair or snapshot"));
+        };
+        let contents: Contents = unpack(part.unpacked_bytes, &part.body).map_err(malformed)?;
+        grow(bytes, contents.services.iter().map(bytes::Bytes::len).sum())?;
+        let mut came: HashMap<ServiceKey, Arc<Service>> = HashMap::with_capacity(contents.services.len());
+        for bytes in &contents.services {
+            let service = decode_service(bytes).map_err(malformed)?;
+            came.insert(service.key().clone(), Arc::new(service));
+        }
+        let mut changes = Vec::new();
+        let mut namespaces: std::collections::HashSet<String> =
+            contents.namespaces.into_iter().map(checked_label).collect::<Result<_, _>>()?;
+        for &index in &part.buckets {
+            let index = usize::from(index);
+            if std::mem::replace(&mut seen[index], true) {
+                return Err(malformed(format!("bucket {index} came twice")));
+            }
+            let bucket = &next.buckets()[index];
+            for held in bucket.services() {
+                match came.get(held.key()) {
+                    None => changes.push(Change::Remove(held.key().clone())),
+                    Some(service) if service.digest() == held.digest() => {
+                        came.remove(held.key());
+                    }
+                    Some(_) => {}
+                }
+            }
+            for name in bucket.listed_namespaces() {
+                if !namespaces.remove(&**name) {
+                    changes.push(Change::RemoveNamespace(Arc::clone(name)));
+                }
+            }
+        }
+        changes.extend(came.into_values().map(Change::Put));
+        changes.extend(namespaces.into_iter().map(|name| Change::PutNamespace(name.into())));
+        let version = next.version().clone();
+        **next = next.apply(changes, version);
+        Ok(Event::Partial)
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<Event, Fault> {
+        let Stage::Following { changes, changed_ms, bytes } = &mut self.stage else {
+            return Err(malformed("batch before the hub said how it goes on"));
+        };
+        let from = record_version(batch.from.as_ref());
+        if from != *self.held.version() {
+            return Err(Fault::Gap { offered: from, held: self.held.version().clone() });
+        }
+        let body: Changes = unpack(batch.unpacked_bytes, &batch.body).map_err(malformed)?;
+        grow(bytes, body.put.iter().map(bytes::Bytes::len).sum::<usize>() + 64 * body.remove.len())?;
+        changed_ms.extend(&body.changed_ms);
+        read_changes(body, changes)?;
+        let Some(mark) = batch.to else { return Ok(Event::Partial) };
+        let (version, root, vouched) = self.read_mark(mark)?;
+        let Stage::Following { changes, changed_ms, .. } = std::mem::replace(&mut self.stage, FOLLOWING) else {
+            return Err(malformed("batch before the hub said how it goes on"));
+        };
+        let next = self.held.apply(changes.iter().cloned(), version.clone());
+        self.prove(&next, root)?;
+        self.held = next;
+        Ok(Event::Changed(Whole { changes, version, vouched, changed_ms }))
+    }
+
+    fn mark(&mut self, mark: Mark) -> Result<Event, Fault> {
+        let (version, root, vouched) = self.read_mark(mark)?;
+        match std::mem::replace(&mut self.stage, FOLLOWING) {
+            Stage::Silent => Err(malformed("mark before a welcome")),
+            Stage::Waiting => {
+                self.stage = Stage::Waiting;
+                Ok(Event::Waiting("hub waits".into()))
+            }
+            Stage::Building { next, .. } => {
+                let next = next.with_version(version.clone());
+                self.prove(&next, root)?;
+                let changes = next.diff(&self.held);
+                self.held = next;
+                Ok(Event::Replaced(Whole { changes, version, vouched, changed_ms: Vec::new() }))
+            }
+            Stage::Following { .. } => {
+                if version != *self.held.version() {
+                    return Err(Fault::Gap { offered: version, held: self.held.version().clone() });
+                }
+                self.prove(&self.held, root)?;
+                Ok(Event::Fresh(vouched))
+            }
+        }
+    }
+
+    /// What a mark says, if we may follow it there.
+    fn read_mark(&self, mark: Mark) -> Result<(Version, RootDigest, Vouched), Fault> {
+        let version = record_version(mark.version.as_ref());
+        let root = root_from(&mark.root).ok_or_else(|| malformed(format!("root of {} bytes", mark.root.len())))?;
+        let path = bounded(mark.path);
+        if path.iter().any(|node| **node == *self.node) {
+            return Err(Fault::Loop(path.join(" ← ")));
+        }
+        if version.cluster.is_empty() {
+            return Err(malformed("mark without a cluster"));
+        }
+        let held = self.held.version();
+        if version.cluster == held.cluster && held.follows(&version) {
+            return Err(Fault::Back { offered: version, held: held.clone() });
+        }
+        let vouched = Vouched {
+            as_of: UnixMillis(mark.as_of_ms),
+            lost: Some(mark.lost).filter(|lost| !lost.is_empty()),
+            path,
+            window_ms: mark.window_ms,
+            hubs: bounded(mark.hubs),
+        };
+        Ok((version, root, vouched))
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as a step of the mirror")]
+    fn prove(&self, next: &Snapshot, theirs: RootDigest) -> Result<(), Fault> {
+        let ours = next.root();
+        if ours == theirs { Ok(()) } else { Err(Fault::Digest { version: next.version().clone(), ours, theirs }) }
+    }
+}
+
+fn grow(bytes: &mut usize, by: usize) -> Result<(), Fault> {
+    *bytes += by;
+    if *bytes > TRANSFER_BYTES_MAX { Err(Fault::TooMuch) } else { Ok(()) }
+}
+
+fn bounded(mut names: Vec<String>) -> Vec<String> {
+    names.truncate(HUBS_MAX);
+    names.retain(|name| name.len() <= 255);
+    names
+}
+
+fn checked_label(name: String) -> Result<String, Fault> {
+    if name.is_empty() || name.len() > 63 || name.contains('/') {
+        return Err(malformed(format!("namespace {name:?}")));
+    }
+    Ok(name)
+}
+
+fn read_changes(body: Changes, changes: &mut Vec<Change>) -> Result<(), Fault> {
+    for bytes in &body.put {
+        changes.push(Change::Put(Arc::new(decode_service(bytes).map_err(malformed)?)));
+    }
+    for key in body.remove {
+        let (namespace, name) = key.split_once('/').ok_or_else(|| malformed(format!("key {key:?}")))?;
+        if namespace.len() > 63 || name.len() > 63 {
+            return Err(malformed(format!("key {key:?}")));
+        }
+        changes.push(Change::Remove(ServiceKey::new(namespace, name)));
+    }
+    for name in body.put_namespaces {
+        changes.push(Change::PutNamespace(checked_label(name)?.into()));
+    }
+    for name in body.remove_namespaces {
+        changes.push(Change::RemoveNamespace(checked_label(name)?.into()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;

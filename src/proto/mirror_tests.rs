@@ -1,0 +1,191 @@
+//! What a mirror makes of the frames of an honest hub, and of a lying one.
+
+use bytes::{Bytes, BytesMut};
+
+use super::*;
+use crate::{
+    proto::{self, FRAME_BYTES_MAX, split},
+    record::Kind,
+};
+
+fn service(name: &str, ip: [u8; 4]) -> Change {
+    let kind = Kind::ClusterIp([ip.into()].into());
+    Change::Put(Arc::new(Service::new(ServiceKey::new("prod", name), kind, vec![], vec![])))
+}
+
+fn version(epoch: u64, rev: u64) -> Version {
+    Version { cluster: "uid".into(), epoch, rev }
+}
+
+fn cluster(count: u32, at: Version) -> Snapshot {
+    let services = (0..count).map(|n| service(&format!("s{n}"), n.to_be_bytes()));
+    Snapshot::default().apply(services.chain([Change::PutNamespace("empty".into())]), at)
+}
+
+fn vouched() -> Vouched {
+    Vouched { as_of: UnixMillis(7), path: vec!["hub".into()], ..Vouched::default() }
+}
+
+fn take(mirror: &mut Mirror, frames: &[Bytes]) -> Result<Vec<Event>, Fault> {
+    let mut bytes = BytesMut::from(frames.concat().as_slice());
+    let mut events = Vec::new();
+    while let Some(frame) = split::<Frame>(&mut bytes, FRAME_BYTES_MAX).unwrap() {
+        events.push(mirror.take(frame)?);
+    }
+    assert!(bytes.is_empty());
+    Ok(events)
+}
+
+fn snapshot_frames(snapshot: &Snapshot) -> Vec<Bytes> {
+    let mut frames = vec![proto::welcome(Mode::Snapshot, "hub")];
+    frames.extend(proto::snapshot_parts(snapshot));
+    frames.push(proto::mark(snapshot, &vouched()));
+    frames
+}
+
+fn step(from: &Snapshot, to: &Snapshot) -> Bytes {
+    proto::batch(from.version(), &to.diff(from), to, &vouched(), vec![3])
+}
+
+#[test]
+fn a_snapshot_replaces_whatever_was_held() {
+    let hub = cluster(500, version(2, 9));
+    let other =
+        Snapshot::default().apply([service("old", [1, 1, 1, 1])], Version { cluster: "x".into(), ..version(9, 9) });
+    for held in [Snapshot::default(), cluster(3, version(1, 1)), other] {
+        let mut mirror = Mirror::new("agent", held);
+        let events = take(&mut mirror, &snapshot_frames(&hub)).unwrap();
+        assert!(matches!(events.last(), Some(Event::Replaced(_))));
+        assert_eq!((mirror.held().root(), mirror.held().version()), (hub.root(), hub.version()));
+        assert_eq!(mirror.held().counts(), hub.counts());
+    }
+}
+
+#[test]
+fn a_repair_fetches_only_buckets_that_differ() {
+    let hub = cluster(500, version(2, 9));
+    let held =
+        cluster(500, version(1, 4)).apply([service("s1", [9, 9, 9, 9]), service("gone", [8, 8, 8, 8])], version(1, 5));
+    let differ: Vec<usize> =
+        hub.digests().zip(held.digests()).enumerate().filter(|(_, (a, b))| a != b).map(|(index, _)| index).collect();
+    assert!(differ.len() <= 2);
+    let mut mirror = Mirror::new("agent", held);
+    let mut frames = vec![proto::welcome(Mode::Repair, "hub")];
+    frames.extend(differ.iter().map(|bucket| proto::bucket_part(&hub, *bucket)));
+    frames.push(proto::mark(&hub, &vouched()));
+    let events = take(&mut mirror, &frames).unwrap();
+    let Some(Event::Replaced(whole)) = events.last() else { panic!("{events:?}") };
+    assert_eq!(whole.changes.len(), 2);
+    assert_eq!(mirror.held().root(), hub.root());
+}
+
+#[test]
+fn batches_follow_one_another_and_a_heartbeat_proves_the_sum() {
+    let first = cluster(10, version(1, 1));
+    let second =
+        first.apply([service("s1", [9, 9, 9, 9]), Change::Remove(ServiceKey::new("prod", "s2"))], version(1, 2));
+    let third = second.apply([Change::RemoveNamespace("empty".into())], version(2, 1));
+    let mut mirror = Mirror::new("agent", first.clone());
+    let frames = [
+        proto::welcome(Mode::Delta, "hub"),
+        step(&first, &second),
+        step(&second, &third),
+        proto::mark(&third, &vouched()),
+    ];
+    let events = take(&mut mirror, &frames).unwrap();
+    assert!(matches!(&events[1], Event::Changed(whole) if whole.changes.len() == 2 && whole.changed_ms == [3]));
+    assert!(matches!(&events[3], Event::Fresh(said) if *said == vouched()));
+    assert_eq!(mirror.held().root(), third.root());
+}
+
+#[test]
+fn a_batch_too_large_for_one_frame_becomes_visible_at_once() {
+    let first = cluster(1, version(1, 1));
+    let large = (0..14_000).map(|n| {
+        let key = ServiceKey::new("prod", &format!("{n:063}"));
+        Change::Put(Arc::new(Service::new(key, Kind::ExternalName("x".repeat(253).into()), vec![], vec![])))
+    });
+    let second = first.apply(large, version(1, 2));
+    let bytes = step(&first, &second);
+    let mut mirror = Mirror::new("agent", first);
+    let events = take(&mut mirror, &[proto::welcome(Mode::Delta, "hub"), bytes]).unwrap();
+    assert!(events.len() > 2, "{}", events.len());
+    assert!(events[1..events.len() - 1].iter().all(|event| matches!(event, Event::Partial)));
+    assert_eq!(mirror.held().root(), second.root());
+}
+
+#[test]
+fn a_lying_hub_changes_nothing() {
+    let held = cluster(10, version(2, 5));
+    let newer = held.apply([service("s1", [9, 9, 9, 9])], version(2, 6));
+    let older = cluster(4, version(2, 4));
+    let elsewhere = Vouched { path: vec!["b".into(), "agent".into()], ..vouched() };
+    let delta = proto::welcome(Mode::Delta, "hub");
+    let repair = proto::welcome(Mode::Repair, "hub");
+    let cases: Vec<(&str, Vec<Bytes>)> = vec![
+        ("hub offers version 2.4", snapshot_frames(&older)),
+        ("hub offers version 2.4", vec![delta.clone(), proto::mark(&older, &vouched())]),
+        ("records at 2.6 have digest", vec![repair.clone(), proto::mark(&newer, &vouched())]),
+        (
+            "records at 2.6 have digest",
+            vec![
+                delta.clone(),
+                proto::batch(held.version(), &[service("s2", [9, 9, 9, 9])], &newer, &vouched(), vec![]),
+            ],
+        ),
+        (
+            "records at 2.5 have digest",
+            vec![delta.clone(), proto::mark(&newer.with_version(version(2, 5)), &vouched())],
+        ),
+        ("frame for 2.6, but 2.5 is held", vec![delta.clone(), proto::mark(&newer, &vouched())]),
+        (
+            "frame for 2.7, but 2.5 is held",
+            vec![
+                delta.clone(),
+                proto::batch(&version(2, 7), &[], &newer.with_version(version(2, 8)), &vouched(), vec![]),
+            ],
+        ),
+        ("loop: this node is on the path b ← agent", vec![delta.clone(), proto::mark(&held, &elsewhere)]),
+        ("bad frame: mark before a welcome", vec![proto::mark(&held, &vouched())]),
+        ("bad frame: part outside", vec![delta.clone(), proto::bucket_part(&held, 3)]),
+        ("bad frame: batch before", vec![repair.clone(), step(&held, &newer)]),
+        (
+            "bad frame: bucket 3 came twice",
+            vec![repair.clone(), proto::bucket_part(&held, 3), proto::bucket_part(&held, 3)],
+        ),
+        ("bad frame: mark without a cluster", vec![delta, proto::mark(&Snapshot::default(), &vouched())]),
+        (
+            "bad frame: body is no message",
+            vec![
+                repair,
+                proto::framed(&Frame {
+                    kind: Some(FrameKind::Part(Part {
+                        buckets: vec![1].into(),
+                        unpacked_bytes: 0,
+                        body: "\u{1}x".into(),
+                    })),
+                }),
+            ],
+        ),
+    ];
+    for (expected, frames) in cases {
+        let mut mirror = Mirror::new("agent", held.clone());
+        let error = take(&mut mirror, &frames).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error:?} is not {expected:?}");
+        assert_eq!((mirror.held().root(), mirror.held().version()), (held.root(), held.version()), "{expected}");
+    }
+}
+
+#[test]
+fn an_empty_snapshot_is_taken_for_what_it_is_and_left_to_the_guard() {
+    let mut mirror = Mirror::new("agent", cluster(10, version(2, 5)));
+    let empty = Snapshot::empty(version(3, 1));
+    let events = take(&mut mirror, &snapshot_frames(&empty)).unwrap();
+    assert!(matches!(events.last(), Some(Event::Replaced(whole)) if whole.changes.len() == 11));
+}
+
+#[test]
+fn frames_of_a_newer_hub_are_skipped() {
+    let mut mirror = Mirror::new("agent", cluster(1, version(1, 1)));
+    assert!(matches!(mirror.take(Frame { kind: None }), Ok(Event::Partial)));
+}

@@ -1,0 +1,88 @@
+//! The messages two holdfast processes exchange, as bytes and as records; and what a follower's copy must be after them.
+//!
+//! Shared by the hub's side (`stream`) and the client's side (`source::hub`), whose module docs tell the story of a
+//! stream. Pure: never opens a socket, reads a clock or decides whom to talk to. Whatever a peer sends, nothing here
+//! panics or unpacks more than [`UNPACKED_BYTES_MAX`].
+
+mod encode;
+mod mirror;
+mod pack;
+
+#[allow(missing_docs, unused_qualifications, clippy::pedantic, reason = "generated; holdfast.proto holds the words")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/holdfast.v1.rs"));
+}
+
+pub use encode::{Vouched, batch, bucket_part, drain, framed, mark, snapshot_parts, wait, welcome};
+pub use generated::{
+    Batch, Changes, Contents, Drain, Frame, Hello, Mark, Mode, Part, Version as WireVersion, Welcome,
+    frame::Kind as FrameKind, records_client::RecordsClient,
+};
+pub use mirror::{Event, Fault, Mirror, Whole};
+pub use pack::{GRPC_HEADER_BYTES, PackError, SplitError, split};
+
+use crate::record::{BUCKETS, Digest, RootDigest, Snapshot, Version};
+
+/// The newest protocol spoken here. It grows only when an older reader could misread a newer writer; fields and kinds
+/// of frames that an older reader may skip need no new number.
+pub const PROTOCOL: u32 = 1;
+
+/// Most bytes one part or batch frame may unpack to.
+pub const UNPACKED_BYTES_MAX: usize = 16 << 20;
+
+/// Most bytes of one frame, gRPC header excluded.
+pub const FRAME_BYTES_MAX: usize = UNPACKED_BYTES_MAX + (64 << 10);
+
+/// Where the call is served: the path of every request.
+pub const FOLLOW_PATH: &str = "/holdfast.v1.Records/Follow";
+
+/// The version as it travels.
+#[must_use]
+pub fn wire_version(version: &Version) -> WireVersion {
+    WireVersion { cluster: version.cluster.to_string(), epoch: version.epoch, rev: version.rev }
+}
+
+/// The version a peer sent; unset is the version of nothing.
+#[must_use]
+pub fn record_version(version: Option<&WireVersion>) -> Version {
+    version.map_or_else(Version::default, |version| Version {
+        cluster: version.cluster.as_str().into(),
+        epoch: version.epoch,
+        rev: version.rev,
+    })
+}
+
+/// The digests of a snapshot's buckets as they travel in a [`Hello`].
+#[must_use]
+pub fn wire_digests(digests: impl IntoIterator<Item = Digest>) -> bytes::Bytes {
+    digests.into_iter().flat_map(Digest::to_bytes).collect()
+}
+
+/// The digests a peer sent; `None` unless there is one for each bucket.
+#[must_use]
+pub fn record_digests(bytes: &[u8]) -> Option<Box<[Digest]>> {
+    let (digests, rest) = bytes.as_chunks::<16>();
+    (digests.len() == BUCKETS && rest.is_empty())
+        .then(|| digests.iter().map(|bytes| Digest::from_bytes(*bytes)).collect())
+}
+
+/// The greeting of a client that holds `snapshot`.
+#[must_use]
+pub fn hello(node: &str, serves: &str, snapshot: &Snapshot) -> Hello {
+    let holds = !snapshot.version().cluster.is_empty();
+    Hello {
+        protocol: PROTOCOL,
+        node: node.to_owned(),
+        have: holds.then(|| wire_version(snapshot.version())),
+        digests: if holds { wire_digests(snapshot.digests()) } else { bytes::Bytes::new() },
+        serves: serves.to_owned(),
+    }
+}
+
+fn root_bytes(root: RootDigest) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(&root.0.to_be_bytes())
+}
+
+fn root_from(bytes: &[u8]) -> Option<RootDigest> {
+    <[u8; 16]>::try_from(bytes).ok().map(|bytes| RootDigest(u128::from_be_bytes(bytes)))
+}
