@@ -365,7 +365,7 @@ mod tests {
         let mut batch = Batch::new();
         assert_eq!(batch.receive(&server, false).unwrap(), Batch::MAX);
         assert_eq!(batch.exchange(0).0, [7; RECEIVE_BYTES]);
-        assert_eq!(batch.exchange(1).0, []);
+        assert_eq!(batch.exchange(1).0, [0_u8; 0]);
         assert_eq!(batch.receive(&server, false).unwrap(), 1);
     }
 
