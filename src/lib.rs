@@ -9,3 +9,4 @@ pub mod proto;
 pub mod record;
 pub mod store;
 pub mod sys;
+pub mod wire;

@@ -1,0 +1,68 @@
+//! DNS messages as bytes: the query parser, the response writer and a reader of other people's messages.
+//!
+//! Owns every fact of the wire format that the hot path needs. Never allocates, never does I/O, knows no zone and no
+//! record store; what is off the hot path (upstream exchange, tools) may use hickory-proto instead, which is also the
+//! oracle of the tests here.
+//!
+//! ```
+//! use holdfast::wire::{self, NameRef, Parsed, Rcode, Rdata, ResponseWriter, Section};
+//!
+//! # let message = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02db\x04prod\x00\x00\x01\x00\x01";
+//! let mut buf = [0; wire::UDP_BYTES_MAX];
+//! let len = match wire::parse(message) {
+//!     Parsed::Drop(_) => return,
+//!     Parsed::Reject(reject) => wire::write_reject(&reject, &mut buf),
+//!     Parsed::Query(query) => {
+//!         let mut writer = ResponseWriter::new(&mut buf, &query, query.udp_limit());
+//!         // A set that does not fit leaves nothing behind but TC=1, which `finish` sends.
+//!         let _ = writer.rrset(Section::Answer, |set| {
+//!             set.put(NameRef::QUESTION, 5, Rdata::A([10, 0, 0, 1].into()))?;
+//!             set.put(NameRef::QUESTION, 5, Rdata::A([10, 0, 0, 2].into()))
+//!         });
+//!         writer.finish(Rcode::NOERROR, true, None)
+//!     }
+//! };
+//! # assert_eq!(len, 12 + 13 + 2 * 16);
+//! ```
+
+mod code;
+mod compress;
+mod flat;
+mod name;
+mod parts;
+mod query;
+mod reader;
+mod reject;
+mod response;
+
+pub use code::{Class, EdeCode, Opcode, ParseRtypeError, Rcode, Rtype};
+pub use flat::NameError;
+pub use name::{Labels, Name};
+pub use parts::{NameRef, Tail};
+pub use query::{DropReason, Edns, Parsed, Query, parse};
+pub use reader::{Message, NameAt, Question, ReadError, Record, Records};
+pub use reject::{Reject, write_reject};
+pub use response::{Ede, Rdata, ResponseWriter, Rrset, WriteError};
+
+/// Bytes of a message header (RFC 1035, 4.1.1).
+pub const HEADER_BYTES: usize = 12;
+
+/// What every client can take over UDP, and so the least any answer buffer must hold (RFC 1035, 2.3.4).
+pub const UDP_BYTES_MIN: usize = 512;
+
+/// The most we send over UDP and what our OPT records announce: an IPv6 packet that no link fragments (RFC 9715).
+pub const UDP_BYTES_MAX: usize = 1232;
+
+/// The most a two-byte length prefix can announce (RFC 1035, 4.2.2).
+pub const TCP_BYTES_MAX: usize = 65_535;
+
+/// A part of a message that holds records, in the order they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Section {
+    /// What was asked for.
+    Answer,
+    /// The SOA of negative answers, the NS of referrals.
+    Authority,
+    /// What may be left out.
+    Additional,
+}

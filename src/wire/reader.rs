@@ -1,0 +1,397 @@
+//! Reads messages of others, upstream responses above all, in place: where their records are and what they say.
+//!
+//! Pointers are followed only when a name is asked for, and never forwards.
+
+use std::fmt;
+
+use super::{Class, HEADER_BYTES, Name, NameError, Opcode, Rcode, Rtype, Section};
+
+/// Why bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The bytes end before the message does.
+    #[error("the message is cut off at byte {0}")]
+    CutOff(usize),
+    /// A label's first byte is of a kind that does not exist.
+    #[error("the label at byte {0} is of an unknown kind")]
+    LabelKind(usize),
+    /// A pointer does not lead backwards.
+    #[error("the pointer at byte {0} does not lead backwards")]
+    Pointer(usize),
+    /// A name breaks a length limit.
+    #[error("the name at byte {0} is too long")]
+    NameTooLong(usize),
+    /// There is not exactly one question.
+    #[error("the message has {0} questions")]
+    Questions(u16),
+}
+
+/// A message, its header read.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    header: &'a [u8; HEADER_BYTES],
+}
+
+impl<'a> Message<'a> {
+    /// Takes a message as it came.
+    ///
+    /// # Errors
+    /// If it is shorter than a header.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, ReadError> {
+        let header = bytes.first_chunk().ok_or(ReadError::CutOff(bytes.len()))?;
+        Ok(Self { bytes, header })
+    }
+
+    /// The whole message.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> u16 {
+        u16::from_be_bytes([self.header[0], self.header[1]])
+    }
+
+    /// QR: true for a response.
+    #[must_use]
+    pub fn is_response(&self) -> bool {
+        self.header[2] & 0x80 != 0
+    }
+
+    /// What kind of request it is or answers.
+    #[must_use]
+    pub fn opcode(&self) -> Opcode {
+        Opcode((self.header[2] >> 3) & 0x0F)
+    }
+
+    /// AA.
+    #[must_use]
+    pub fn authoritative(&self) -> bool {
+        self.header[2] & 0x04 != 0
+    }
+
+    /// TC.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.header[2] & 0x02 != 0
+    }
+
+    /// AD.
+    #[must_use]
+    pub fn authentic(&self) -> bool {
+        self.header[3] & 0x20 != 0
+    }
+
+    /// The four bits of the result code that are in the header; the rest is in the OPT record.
+    #[must_use]
+    pub fn rcode(&self) -> Rcode {
+        Rcode(u16::from(self.header[3] & 0x0F))
+    }
+
+    /// How many records a section is said to have.
+    #[must_use]
+    pub fn count(&self, section: Section) -> u16 {
+        self.header_count(1 + section as usize)
+    }
+
+    fn header_count(&self, index: usize) -> u16 {
+        u16::from_be_bytes([self.header[4 + 2 * index], self.header[5 + 2 * index]])
+    }
+
+    /// The only question.
+    ///
+    /// # Errors
+    /// If there is none, more than one, or it is malformed.
+    pub fn question(&self) -> Result<Question<'a>, ReadError> {
+        match self.header_count(0) {
+            1 => self.read_question(HEADER_BYTES).map(|(question, _)| question),
+            other => Err(ReadError::Questions(other)),
+        }
+    }
+
+    fn read_question(&self, start: usize) -> Result<(Question<'a>, usize), ReadError> {
+        let fixed = skip_name(self.bytes, start)?;
+        let &[type_high, type_low, class_high, class_low] = chunk(self.bytes, fixed)?;
+        let question = Question {
+            name: NameAt { message: self.bytes, at: start },
+            qtype: Rtype(u16::from_be_bytes([type_high, type_low])),
+            qclass: Class(u16::from_be_bytes([class_high, class_low])),
+            raw: &self.bytes[start..fixed + 4],
+        };
+        Ok((question, fixed + 4))
+    }
+
+    /// The records of all sections, in order. Ends after the first that is malformed.
+    ///
+    /// # Errors
+    /// If the questions in front of them are malformed.
+    pub fn records(&self) -> Result<Records<'a>, ReadError> {
+        let mut at = HEADER_BYTES;
+        for _ in 0..self.header_count(0) {
+            (_, at) = self.read_question(at)?;
+        }
+        let left = [Section::Answer, Section::Authority, Section::Additional].map(|section| self.count(section));
+        Ok(Records { message: self.bytes, at, left })
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("id", &self.id()).field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// A question of a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The name asked for.
+    pub name: NameAt<'a>,
+    /// The type asked for.
+    pub qtype: Rtype,
+    /// The class asked for.
+    pub qclass: Class,
+    /// Its bytes.
+    pub raw: &'a [u8],
+}
+
+/// A record of a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Where it stands.
+    pub section: Section,
+    /// Whose it is.
+    pub name: NameAt<'a>,
+    /// Its type.
+    pub rtype: Rtype,
+    /// Its class; of an OPT record the payload size.
+    pub class: Class,
+    /// Its time to live in seconds, as it came (RFC 2181, 8: the top bit means 0); of an OPT record the flags.
+    pub ttl: u32,
+    /// Its data; names in it may point anywhere before them, see [`Self::rdata_name`].
+    pub rdata: &'a [u8],
+    /// Offset of its first byte in the message.
+    pub start: usize,
+    /// Offset of its data in the message.
+    pub rdata_start: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Offset of the four bytes of its time to live in the message.
+    #[must_use]
+    pub fn ttl_start(&self) -> usize {
+        self.rdata_start - 6
+    }
+
+    /// The name in its data, `skip` bytes from the data's start: 0 for CNAME, NS, PTR and SOA, 2 for MX, 6 for SRV.
+    #[must_use]
+    pub fn rdata_name(&self, skip: usize) -> NameAt<'a> {
+        NameAt { message: self.name.message, at: self.rdata_start + skip }
+    }
+}
+
+/// Records of a message, see [`Message::records`].
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    message: &'a [u8],
+    at: usize,
+    left: [u16; 3],
+}
+
+impl<'a> Records<'a> {
+    fn read(&mut self, section: Section) -> Result<Record<'a>, ReadError> {
+        let start = self.at;
+        let fixed = skip_name(self.message, start)?;
+        let &[type_high, type_low, class_high, class_low, t0, t1, t2, t3, len_high, len_low] =
+            chunk(self.message, fixed)?;
+        let rdata_start = fixed + 10;
+        let end = rdata_start + usize::from(u16::from_be_bytes([len_high, len_low]));
+        let rdata = self.message.get(rdata_start..end).ok_or(ReadError::CutOff(self.message.len()))?;
+        self.at = end;
+        Ok(Record {
+            section,
+            name: NameAt { message: self.message, at: start },
+            rtype: Rtype(u16::from_be_bytes([type_high, type_low])),
+            class: Class(u16::from_be_bytes([class_high, class_low])),
+            ttl: u32::from_be_bytes([t0, t1, t2, t3]),
+            rdata,
+            start,
+            rdata_start,
+        })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let sections = [Section::Answer, Section::Authority, Section::Additional];
+        let (left, section) = self.left.iter_mut().zip(sections).find(|(left, _)| **left > 0)?;
+        *left -= 1;
+        let record = self.read(section);
+        if record.is_err() {
+            self.left = [0; 3];
+        }
+        Some(record)
+    }
+}
+
+/// A name in a message, perhaps compressed.
+#[derive(Clone, Copy)]
+pub struct NameAt<'a> {
+    message: &'a [u8],
+    at: usize,
+}
+
+impl NameAt<'_> {
+    /// The name, in lower case.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub fn to_name(&self) -> Result<Name, ReadError> {
+        let mut wire = [0; 255];
+        let mut len = 0;
+        self.walk(|label| {
+            let end = len + label.len();
+            wire.get_mut(len..end).ok_or(ReadError::NameTooLong(self.at))?.copy_from_slice(label);
+            len = end;
+            Ok(())
+        })?;
+        Name::from_wire(&wire).map_err(|error| match error {
+            NameError::Malformed => ReadError::CutOff(self.at),
+            _ => ReadError::NameTooLong(self.at),
+        })
+    }
+
+    /// Whether it is this name, in any case. A malformed name is none.
+    #[must_use]
+    pub fn is(&self, name: &Name) -> bool {
+        let mut rest = name.wire();
+        let walked = self.walk(|label| {
+            let (front, back) = rest.split_at_checked(label.len()).ok_or(ReadError::NameTooLong(self.at))?;
+            rest = back;
+            if front.eq_ignore_ascii_case(label) { Ok(()) } else { Err(ReadError::NameTooLong(self.at)) }
+        });
+        walked.is_ok() && rest.is_empty()
+    }
+
+    /// Hands out the labels one by one, each with its length byte, the root's too.
+    fn walk(&self, mut each: impl FnMut(&[u8]) -> Result<(), ReadError>) -> Result<(), ReadError> {
+        let mut at = self.at;
+        // Every pointer must lead to before the part it ends, so that there is an end (as names are written).
+        let mut part = self.at;
+        loop {
+            let &len = self.message.get(at).ok_or(ReadError::CutOff(at))?;
+            match len {
+                0..=63 => {
+                    let end = at + 1 + usize::from(len);
+                    each(self.message.get(at..end).ok_or(ReadError::CutOff(at))?)?;
+                    if len == 0 {
+                        return Ok(());
+                    }
+                    at = end;
+                }
+                0xC0.. => {
+                    let &low = self.message.get(at + 1).ok_or(ReadError::CutOff(at))?;
+                    let target = usize::from(u16::from_be_bytes([len & 0x3F, low]));
+                    if target >= part {
+                        return Err(ReadError::Pointer(at));
+                    }
+                    (at, part) = (target, target);
+                }
+                _ => return Err(ReadError::LabelKind(at)),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for NameAt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_name() {
+            Ok(name) => fmt::Display::fmt(&name, f),
+            Err(error) => fmt::Display::fmt(&error, f),
+        }
+    }
+}
+
+/// Where what follows a name begins. Pointers are not followed.
+fn skip_name(message: &[u8], start: usize) -> Result<usize, ReadError> {
+    let mut at = start;
+    loop {
+        let &len = message.get(at).ok_or(ReadError::CutOff(at))?;
+        match len {
+            0 => return Ok(at + 1),
+            1..=63 => at += 1 + usize::from(len),
+            0xC0.. => return Ok(at + 2),
+            _ => return Err(ReadError::LabelKind(at)),
+        }
+        if at - start >= 255 {
+            return Err(ReadError::NameTooLong(start));
+        }
+    }
+}
+
+fn chunk<const N: usize>(message: &[u8], at: usize) -> Result<&[u8; N], ReadError> {
+    message.get(at..).and_then(<[u8]>::first_chunk).ok_or(ReadError::CutOff(message.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESPONSE: &[u8] = b"\x12\x34\x86\xa3\x00\x01\x00\x02\x00\x00\x00\x01\x01A\x02Io\0\x00\x01\x00\x01\
+        \xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x1e\x00\x04\x01b\xc0\x0e\
+        \x01b\xc0\x0e\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x0a\x00\x00\x01\
+        \0\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00";
+
+    #[test]
+    fn header_question_and_records_are_read() {
+        let message = Message::new(RESPONSE).unwrap();
+        assert_eq!((message.id(), message.opcode(), message.rcode()), (0x1234, Opcode::QUERY, Rcode::NXDOMAIN));
+        assert!(message.is_response() && message.authoritative() && message.truncated() && message.authentic());
+        let question = message.question().unwrap();
+        assert_eq!((question.qtype, question.qclass, question.raw), (Rtype::A, Class::IN, &RESPONSE[12..22]));
+        assert!(question.name.is(&"a.io".parse().unwrap()));
+
+        let records: Vec<_> = message.records().unwrap().map(Result::unwrap).collect();
+        let [cname, a, opt] = &records[..] else { panic!("{records:?}") };
+        assert_eq!((cname.section, cname.rtype, cname.ttl), (Section::Answer, Rtype::CNAME, 30));
+        assert_eq!(cname.rdata_name(0).to_name().unwrap().to_string(), "b.io.");
+        assert_eq!((a.name.to_name().unwrap().to_string(), a.rdata), ("b.io.".into(), &[10, 0, 0, 1][..]));
+        assert_eq!(RESPONSE[a.ttl_start()..a.ttl_start() + 4], [0, 0, 0, 0x3c]);
+        assert_eq!((opt.section, opt.rtype, opt.class.0), (Section::Additional, Rtype::OPT, 1232));
+        assert!(!a.name.is(&"b.i".parse().unwrap()) && !a.name.is(&"x.io".parse().unwrap()));
+        assert!(!a.name.is(&"b.io.x".parse().unwrap()) && !a.name.is(&Name::ROOT));
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_an_error() {
+        for cut in 0..RESPONSE.len() {
+            let whole = Message::new(&RESPONSE[..cut])
+                .and_then(|message| message.records())
+                .and_then(|mut records| records.try_for_each(|record| record.map(drop)));
+            assert!(matches!(whole, Err(ReadError::CutOff(_))), "cut at {cut}: {whole:?}");
+        }
+    }
+
+    #[test]
+    fn pointers_that_do_not_lead_backwards_are_no_names() {
+        let name = |bytes: &'static [u8], at| NameAt { message: bytes, at }.to_name();
+        assert_eq!(name(b"\xc0\x00", 0), Err(ReadError::Pointer(0)));
+        assert_eq!(name(b"\x01a\xc0\x00", 0), Err(ReadError::Pointer(2)), "a loop through a label");
+        assert_eq!(name(b"\xc0\x02\0", 0), Err(ReadError::Pointer(0)));
+        assert_eq!(name(b"\x01a\xc0\x04\xc0\x00", 4), Err(ReadError::Pointer(2)));
+        assert_eq!(name(b"\x80", 0), Err(ReadError::LabelKind(0)));
+        assert_eq!(name(b"\0\xc0", 1), Err(ReadError::CutOff(1)));
+        assert_eq!(name(b"\0", 7), Err(ReadError::CutOff(7)));
+    }
+
+    #[test]
+    fn questions_are_counted() {
+        let mut two = RESPONSE.to_vec();
+        two[5] = 2;
+        assert_eq!(Message::new(&two).unwrap().question().map(drop), Err(ReadError::Questions(2)));
+    }
+}
