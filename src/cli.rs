@@ -1,0 +1,147 @@
+//! The command line: what it takes, and which part of holdfast does it.
+//!
+//! Owns the subcommands, the exit codes and how output and errors reach the terminal. A new subcommand is a variant of
+//! [`Command`] and its arm in [`run`].
+
+pub mod log;
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, AgentFlags, Role};
+
+/// How a command ended; the exit codes scripts may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done; what was looked for was found, what was compared is equal.
+    Ok = 0,
+    /// Not found, or different.
+    No = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// Something could not be read, reached or started.
+    Unreadable = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Cluster DNS that outlives the control plane.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, disable_help_subcommand = true, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 found or equal, 1 not found or different, 2 usage, 3 could not read.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration: print everything that is wrong with it, or what is in effect
+    CheckConfig {
+        /// The flags of the agent, as they would be given to it
+        #[command(flatten)]
+        flags: AgentFlags,
+    },
+    /// Print the completions of a shell, to be sourced by it
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version {
+        /// How
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+}
+
+/// The form of output of commands with nothing special about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For scripts; keys are only ever added
+    Json,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What could not be read, reached or written, for [`Exit::Unreadable`].
+pub fn run(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::CheckConfig { flags } => check_config(&flags),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut text);
+            print(&text)
+        }
+        Command::Version { output } => {
+            let version = env!("CARGO_PKG_VERSION");
+            match output {
+                Output::Table => print(format!("holdfast {version}\n").as_bytes()),
+                Output::Json => print(format!("{}\n", serde_json::json!({ "version": version })).as_bytes()),
+            }
+        }
+    }
+}
+
+/// Runs the command line of this process and says how it ended.
+pub fn main() -> ExitCode {
+    let exit = run(Cli::parse()).unwrap_or_else(|error| {
+        // One line, causes and all.
+        eprintln!("holdfast: {error:#}");
+        Exit::Unreadable
+    });
+    exit.into()
+}
+
+fn check_config(flags: &AgentFlags) -> anyhow::Result<Exit> {
+    match config::load(Role::Agent, &flags.0, config::environment) {
+        Ok(config) => print(config.to_yaml().as_bytes()),
+        Err(errors) => {
+            eprintln!("{errors}");
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error.
+///
+/// # Errors
+/// If it cannot be written for another reason, such as a full disk.
+pub fn print(text: &[u8]) -> anyhow::Result<Exit> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("standard output"))
+        }
+        _ => Ok(Exit::Ok),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_settings_are_read() {
+        let line = ["holdfast", "check-config", "--listen", "::1,127.0.0.1", "--listen", "127.0.0.2", "--config", "f"];
+        let Command::CheckConfig { flags } = Cli::try_parse_from(line).unwrap().command else { panic!() };
+        assert_eq!(flags.0.file.as_deref(), Some(std::path::Path::new("f")));
+        assert_eq!(flags.0.given.len(), 1);
+        assert_eq!(flags.0.given[0].values, ["::1", "127.0.0.1", "127.0.0.2"]);
+    }
+}

@@ -1,0 +1,206 @@
+//! The configuration: flags over file over defaults, checked as a whole, every error at once with its place.
+//!
+//! Owns the table of settings and what follows from it (`--help`, `docs/config.md`, the effective configuration). Never
+//! starts anything and never touches what a setting names: that a path or a port can be used is for its user to find out.
+
+pub mod doc;
+mod error;
+mod flags;
+mod node;
+pub mod settings;
+mod show;
+mod source;
+pub mod table;
+pub mod types;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use flags::{AgentFlags, Flags, Given};
+pub use node::Place;
+pub use settings::{ForwardZone, Settings};
+pub use source::Source;
+pub use table::Role;
+
+use error::Gather;
+use table::Section;
+use types::Upstream;
+
+/// The most a configuration file may have, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A configuration that was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Who it is for.
+    pub role: Role,
+    /// Every setting; `forward` has a zone `.` and its zones have upstreams.
+    pub settings: Settings,
+    /// Where the records come from.
+    pub source: Source,
+}
+
+impl Config {
+    /// The effective settings as YAML, which reads back as the same.
+    pub fn to_yaml(&self) -> String {
+        show::yaml(&self.settings.shown(self.role))
+    }
+
+    /// The keys in which `next` differs from this, and of them those that take a restart.
+    pub fn changes(&self, next: &Self) -> Changes {
+        let mut changes = Changes::default();
+        for row in Settings::rows() {
+            if (row.show)(&self.settings) != (row.show)(&next.settings) {
+                let list = if row.setting.reload { &mut changes.reloaded } else { &mut changes.restart };
+                list.push(row.setting.key);
+            }
+        }
+        changes
+    }
+}
+
+/// What a reload would change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys that take effect at once.
+    pub reloaded: Vec<&'static str>,
+    /// Keys that take effect with the next start.
+    pub restart: Vec<&'static str>,
+}
+
+/// Reads the file, if any, puts the flags over it and checks the outcome.
+///
+/// `environment` finds the cluster this process runs in when no source is given.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(
+    role: Role,
+    flags: &Flags,
+    environment: impl Fn(&'static str) -> Option<String>,
+) -> Result<Config, ConfigErrors> {
+    let file = flags.file.as_deref();
+    let mut errors = Gather::new(file);
+    let text = file.map_or(Ok(String::new()), read_file);
+    let text = text.map_err(|message| {
+        errors.add(Place::Default, "", message);
+        std::mem::take(&mut errors).finish()
+    })?;
+    load_text(role, &text, flags, environment, errors)
+}
+
+/// A variable of this process's environment.
+pub fn environment(name: &'static str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn load_text(
+    role: Role,
+    text: &str,
+    flags: &Flags,
+    environment: impl Fn(&'static str) -> Option<String>,
+    mut errors: Gather,
+) -> Result<Config, ConfigErrors> {
+    let mut settings = Settings::default();
+    let root = node::parse(text).map_err(|broken| {
+        for broken in broken {
+            errors.add(broken.place, "", broken.message);
+        }
+        std::mem::take(&mut errors).finish()
+    })?;
+    let mut given = table::read(&mut settings, &root, Some(role), "", &mut errors);
+    given.extend(flags.apply(&mut settings, role, &mut errors));
+    check(&settings, &given, &mut errors);
+    let source = source::choose(&mut settings, &given, role, environment, &mut errors);
+    source::check_tls(&settings, &given, &mut errors);
+    default_forward(&mut settings, &given);
+    match source {
+        Some(source) if errors.len() == 0 => Ok(Config { role, settings, source }),
+        _ => Err(errors.finish()),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let read = || -> std::io::Result<Option<String>> {
+        use std::io::Read;
+        let mut text = String::new();
+        let mut file = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1);
+        file.read_to_string(&mut text)?;
+        Ok((text.len() as u64 <= FILE_BYTES_MAX).then_some(text))
+    };
+    match read() {
+        Ok(Some(text)) => Ok(text),
+        Ok(None) => Err(format!("larger than {FILE_BYTES_MAX} bytes: this is no configuration of ours")),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+/// Where a key was given; the last place counts.
+fn place_of(given: &[(&'static str, Place)], key: &str) -> Place {
+    given.iter().rev().find(|(name, _)| *name == key).map_or(Place::Default, |(_, place)| *place)
+}
+
+/// What no single setting can check of itself.
+fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
+    if settings.zone.is_root() {
+        errors.add(place_of(given, "zone"), "zone", "the cluster's zone cannot be the root");
+    }
+    if settings.listen.is_empty() {
+        errors.add(place_of(given, "listen"), "listen", "give at least one address, such as 127.0.0.1:53");
+    }
+    if settings.ttl.subsec_millis() != 0 {
+        errors.add(place_of(given, "ttl"), "ttl", "a TTL is in whole seconds (RFC 1035, 3.2.1)");
+    }
+    if settings.cache_min_ttl > settings.cache_max_ttl {
+        errors.add(place_of(given, "cache.min_ttl"), "cache.min_ttl", "is above cache.max_ttl");
+    }
+    if let Err(error) = tracing_subscriber::filter::EnvFilter::builder().parse(&settings.log_filter) {
+        let message = format!("{:?} is no log filter: {error}", settings.log_filter);
+        errors.add(place_of(given, "log.filter"), "log.filter", message);
+    }
+    let place = place_of(given, "forward");
+    for (index, zone) in settings.forward.iter().enumerate() {
+        let key = format!("forward[{index}]");
+        if settings.forward[..index].iter().any(|earlier| earlier.zone == zone.zone) {
+            errors.add(place, &key, format!("zone {:?} is given twice", zone.zone.as_str()));
+        }
+        refuse_self(settings, &zone.upstreams, place, &format!("{key}.upstreams"), errors);
+    }
+    refuse_self(settings, &settings.upstream, place_of(given, "upstream"), "upstream", errors);
+    refuse_self(settings, &settings.cluster_fallback, place_of(given, "cluster_fallback"), "cluster_fallback", errors);
+    let root = settings.forward.iter().find(|zone| zone.zone.is_root());
+    let in_file = |key| given.iter().any(|(name, place)| *name == key && matches!(place, Place::File { .. }));
+    if in_file("upstream") && root.is_some_and(|root| root.upstreams != settings.upstream) {
+        errors.add(place_of(given, "upstream"), "upstream", "forward has a zone \".\" already: give one of the two");
+    }
+}
+
+/// Says so when an upstream is an address we listen on ourselves.
+fn refuse_self(settings: &Settings, upstreams: &[Upstream], place: Place, key: &str, errors: &mut Gather) {
+    for upstream in upstreams {
+        let (Upstream::Plain(address) | Upstream::Tls { address, .. }) = upstream else { continue };
+        let ours = |listen: std::net::SocketAddr| {
+            let any = listen.ip().is_unspecified() && address.ip().is_loopback();
+            listen.port() == address.port() && (listen.ip() == address.ip() || any)
+        };
+        if settings.listen_addresses().into_iter().any(ours) {
+            errors.add(place, key, format!("{address} is an address we listen on: questions would come back to us"));
+        }
+    }
+}
+
+/// Makes `upstream` the zone `.` where `forward` has none, or where it came by flag.
+fn default_forward(settings: &mut Settings, given: &[(&'static str, Place)]) {
+    let by_flag = matches!(place_of(given, "upstream"), Place::Flag(_));
+    match settings.forward.iter_mut().find(|zone| zone.zone.is_root()) {
+        Some(root) if by_flag => root.upstreams.clone_from(&settings.upstream),
+        Some(root) => settings.upstream.clone_from(&root.upstreams),
+        None => {
+            settings.forward.push(ForwardZone { upstreams: settings.upstream.clone(), ..ForwardZone::default() });
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Every setting holdfast has, each defined once. `docs/config.md`, `--help` and the effective configuration come from
+//! these rows.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{
+    error::Gather,
+    node::Node,
+    table::{self, Described, Section, Setting, settings},
+    types::{Addr, Bytes, Compat, Endpoints, HostPort, LogFormat, Pods, Policy, Tls, Upstream, ZoneName},
+    value::{Bounds, Shown, Value},
+};
+
+settings! {
+    /// The settings of a process, as given or by default.
+    pub struct Settings {
+        /// The zone of the cluster's names.
+        zone: ZoneName = Setting::new("zone", "cluster.local").flag("--zone", "ZONE");
+        /// Addresses that answer DNS over UDP and TCP; the port is 53 unless written.
+        listen: Vec<Addr<53>> = Setting::new("listen", "[127.0.0.1]").flag("--listen", "IP[:PORT]").agent();
+        /// Names that spell a pod's address (`10-1-2-3.prod.pod.cluster.local`): answered for any address in a namespace
+        /// that exists, or not at all.
+        pods: Pods = Setting::new("pods", "insecure").flag("--pods", "insecure|disabled").agent();
+        /// Which endpoints are kept: those of headless services, or all. `all` adds the names CoreDNS gives to endpoints
+        /// behind a cluster IP, at the price of memory and of watching every slice.
+        endpoints: Endpoints = Setting::new("endpoints", "headless").flag("--endpoints", "headless|all");
+        /// TTL of answers from the cluster zone, in whole seconds.
+        ttl: Duration = Setting::new("ttl", "5s").within("0s", "1h", "longer ones keep dead addresses in use").agent();
+        /// Answers from records older than this say so (EDE 3, RFC 8914) and carry a TTL of at most 30s. They are never refused.
+        stale_after: Duration =
+            Setting::new("stale_after", "60s").within("10s", "30d", "a healthy source is up to 10s behind");
+        /// Networks whose reverse names we answer with authority: the networks of services and pods.
+        reverse: Vec<IpNet> = Setting::new("reverse", "[]").agent();
+        /// Gives CoreDNS's answer where ours differs, for a comparison during a migration.
+        compat: Compat = Setting::new("compat", "none").agent();
+        /// Answers DNS cookies (RFC 7873, RFC 9018).
+        cookies: bool = Setting::new("cookies", "false").agent();
+        /// Asked for names of the cluster as long as there are no records at all: first boot, no source, nothing on disk.
+        cluster_fallback: Vec<Upstream> = Setting::new("cluster_fallback", "[]").agent();
+        /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.
+        upstream: Vec<Upstream> =
+            Setting::new("upstream", "[/etc/resolv.conf]").flag("--upstream", "IP[:PORT]").agent();
+
+        /// Hubs to follow, in the order of preference. One source at most.
+        source_hub_addresses: Vec<HostPort> = Setting::new("source.hub.addresses", "[]").flag("--hub", "HOST:PORT");
+        /// The apiserver to watch, by a kubeconfig file; `in-cluster` for the one of the pod's service account.
+        source_kubernetes_kubeconfig: Option<PathBuf> =
+            Setting::new("source.kubernetes.kubeconfig", "none").flag("--kubeconfig", "FILE");
+        /// A file or directory of YAML or JSON to take the records from: namespaces, services and endpoint slices, as
+        /// `kubectl get ns,svc,endpointslices -A -o yaml` prints them. Read again when it changes.
+        source_manifests_path: Option<PathBuf> =
+            Setting::new("source.manifests.path", "none").flag("--manifests", "PATH");
+        /// Directory with `ca.crt`, `tls.crt` and `tls.key` for the stream between hub and agents, read again when they
+        /// change; `insecure` for no TLS, on loopback only.
+        tls: Option<Tls> = Setting::new("tls", "none").flag("--tls", "DIR");
+
+        /// Directory of the records on disk; `none` to keep nothing.
+        store_path: Option<PathBuf> = Setting::new("store.path", "/var/lib/holdfast").flag("--store", "DIR");
+
+        /// Upstreams and their options by zone; the longest zone that covers a name is asked.
+        forward: Vec<ForwardZone> = Setting::new("forward", "[]").agent();
+        /// Memory for answers from upstreams, overhead included.
+        cache_max_bytes: Bytes =
+            Setting::new("cache.max_bytes", "64MiB").within("1MiB", "64GiB", "smaller holds too little to help").agent();
+        /// The longest an answer from an upstream is kept as fresh.
+        cache_max_ttl: Duration = Setting::new("cache.max_ttl", "1h").within("0s", "7d", "RFC 8767, 4").agent();
+        /// The least an answer from an upstream is kept as fresh.
+        cache_min_ttl: Duration =
+            Setting::new("cache.min_ttl", "0s").within("0s", "1h", "longer ones keep dead addresses in use").agent();
+        /// The longest a negative answer from an upstream is kept.
+        cache_negative_ttl: Duration =
+            Setting::new("cache.negative_ttl", "30s").within("0s", "3h", "RFC 2308, 5").agent();
+        /// Answers from expired data when the upstreams of a zone fail (RFC 8767).
+        cache_serve_stale: bool = Setting::new("cache.serve_stale", "true").agent();
+        /// How long a client waits for upstreams before it gets expired data; `0s` answers with it at once and refreshes behind.
+        cache_client_timeout: Duration =
+            Setting::new("cache.client_timeout", "1800ms").within("0s", "5s", "RFC 8767, 5").agent();
+        /// How long after its end data may still be served while an upstream of the zone answers others; while every upstream
+        /// fails there is no end.
+        cache_stale_max: Duration = Setting::new("cache.stale_max", "1d").within("0s", "30d", "RFC 8767, 5").agent();
+        /// Believes that a name that was good is gone only when told twice, 2s apart or by two upstreams.
+        cache_confirm_negative: bool = Setting::new("cache.confirm_negative", "true").agent();
+        /// Answers `external.name.ns.svc.cluster.local` with the external name at once where no service can have that name.
+        search_path_completion: bool = Setting::new("search_path_completion", "false").agent();
+
+        /// Unix socket for the tools.
+        admin: PathBuf = Setting::new("admin", "/run/holdfast/agent.sock").flag("--admin", "SOCKET");
+        /// Address of `/health` and `/ready`; `none` for no listener.
+        http: Option<Addr<8080>> = Setting::new("http", "127.0.0.1:8080").flag("--http", "IP:PORT");
+        /// Address of `/metrics`; `none` for no listener.
+        metrics: Option<Addr<9253>> = Setting::new("metrics", "127.0.0.1:9253").flag("--metrics", "IP:PORT");
+
+        /// TCP connections open at once.
+        tcp_max_connections: usize = Setting::new("tcp.max_connections", "1000")
+            .within("10", "100000", "each takes a file descriptor").agent();
+        /// TCP connections open at once from one address.
+        tcp_max_per_source: usize = Setting::new("tcp.max_per_source", "100")
+            .within("1", "100000", "RFC 9210, 4.2").agent();
+        /// How long an idle TCP connection is kept.
+        tcp_idle: Duration = Setting::new("tcp.idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3").agent();
+
+        /// What is logged, as `level` or `target=level,…` (trace, debug, info, warn, error).
+        log_filter: String = Setting::new("log.filter", "info").reload();
+        /// How log lines look.
+        log_format: LogFormat = Setting::new("log.format", "text");
+    }
+}
+
+settings! {
+    /// How the names of one zone are forwarded.
+    pub struct ForwardZone {
+        /// The zone; `.` for everything no other zone covers.
+        zone: ZoneName = Setting::new("zone", ".").required();
+        /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, or the path of a resolv.conf, which is read again when it changes.
+        upstreams: Vec<Upstream> = Setting::new("upstreams", "[]").required();
+        /// Which one first.
+        policy: Policy = Setting::new("policy", "random");
+        /// Asks over TCP always.
+        force_tcp: bool = Setting::new("force_tcp", "false");
+        /// Mixes the case of what is asked, against forged answers.
+        case_randomization: bool = Setting::new("case_randomization", "true");
+        /// Questions in flight at once; more are answered SERVFAIL.
+        max_concurrent: usize = Setting::new("max_concurrent", "1000").within("1", "100000", "each takes a socket");
+        /// The time a question may take in all.
+        timeout: Duration = Setting::new("timeout", "5s").within("100ms", "30s", "stub resolvers give up after 5s");
+        /// `cache.max_ttl` for this zone.
+        max_ttl: Option<Duration> = Setting::new("max_ttl", "none").within("0s", "7d", "RFC 8767, 4");
+        /// `cache.min_ttl` for this zone.
+        min_ttl: Option<Duration> =
+            Setting::new("min_ttl", "none").within("0s", "1h", "longer ones keep dead addresses in use");
+        /// `cache.negative_ttl` for this zone.
+        negative_ttl: Option<Duration> = Setting::new("negative_ttl", "none").within("0s", "3h", "RFC 2308, 5");
+    }
+}
+
+impl Value for ForwardZone {
+    fn kind() -> String {
+        "mapping".into()
+    }
+
+    fn inner() -> Vec<Described> {
+        Self::described()
+    }
+
+    fn read(node: &Node, key: &str, _bounds: Option<Bounds>, errors: &mut Gather) -> Option<Self> {
+        let mut zone = Self::default();
+        let before = errors.len();
+        table::read(&mut zone, node, None, key, errors);
+        if errors.len() == before && zone.upstreams.is_empty() {
+            errors.add(node.place, key, format!("zone {:?} has no upstreams", zone.zone.as_str()));
+        }
+        (errors.len() == before).then_some(zone)
+    }
+
+    fn show(&self) -> Shown {
+        self.shown(table::Role::Agent)
+    }
+}
+
+impl Settings {
+    /// The addresses that answer DNS.
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
+        self.listen.iter().map(|address| address.0).collect()
+    }
+}

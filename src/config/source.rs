@@ -1,0 +1,134 @@
+//! Which source the records come from: one of three, given or found in the environment.
+
+use std::path::PathBuf;
+
+use super::{
+    Place,
+    error::Gather,
+    settings::Settings,
+    table::Role,
+    types::{HostPort, Tls},
+    value::Scalar,
+};
+
+/// Where the records come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Hubs, in the order of preference.
+    Hub(Vec<HostPort>),
+    /// The apiserver a kubeconfig names; `None` is the one of the pod's service account.
+    Kubernetes(Option<PathBuf>),
+    /// A file or directory.
+    Manifests(PathBuf),
+}
+
+const KEYS: [&str; 3] = ["source.hub.addresses", "source.kubernetes.kubeconfig", "source.manifests.path"];
+
+/// The kubeconfig that stands for the pod's service account.
+const IN_CLUSTER: &str = "in-cluster";
+
+/// Finds the source. A flag beats the file; two of the same rank are an error, and so is none at all.
+pub fn choose(
+    settings: &mut Settings,
+    given: &[(&'static str, Place)],
+    role: Role,
+    environment: impl Fn(&'static str) -> Option<String>,
+    errors: &mut Gather,
+) -> Option<Source> {
+    let mut places: Vec<(&str, Place)> = given.iter().filter(|(key, _)| is_set(settings, key)).copied().collect();
+    if places.iter().any(|(_, place)| matches!(place, Place::Flag(_))) {
+        places.retain(|(_, place)| matches!(place, Place::Flag(_)));
+        forget_others(settings, &places);
+    }
+    if let [(first, at), (second, place), ..] = places[..]
+        && first != second
+    {
+        errors.add(place, second, format!("{} is given too: records come from one source", place_name(first, at)));
+        return None;
+    }
+    if let Some(source) = given_source(settings) {
+        return Some(source);
+    }
+    from_environment(settings, role, environment).or_else(|| {
+        let message = "no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file";
+        errors.add(Place::Default, "", message);
+        None
+    })
+}
+
+fn is_set(settings: &Settings, key: &str) -> bool {
+    match KEYS.iter().position(|known| *known == key) {
+        Some(0) => !settings.source_hub_addresses.is_empty(),
+        Some(1) => settings.source_kubernetes_kubeconfig.is_some(),
+        Some(2) => settings.source_manifests_path.is_some(),
+        _ => false,
+    }
+}
+
+fn place_name(key: &str, place: Place) -> String {
+    if let Place::Flag(flag) = place { flag.to_owned() } else { key.to_owned() }
+}
+
+fn forget_others(settings: &mut Settings, places: &[(&str, Place)]) {
+    let kept = |key: &str| places.iter().any(|(name, _)| *name == key);
+    if !kept(KEYS[0]) {
+        settings.source_hub_addresses.clear();
+    }
+    if !kept(KEYS[1]) {
+        settings.source_kubernetes_kubeconfig = None;
+    }
+    if !kept(KEYS[2]) {
+        settings.source_manifests_path = None;
+    }
+}
+
+fn given_source(settings: &Settings) -> Option<Source> {
+    if !settings.source_hub_addresses.is_empty() {
+        return Some(Source::Hub(settings.source_hub_addresses.clone()));
+    }
+    if let Some(path) = &settings.source_manifests_path {
+        return Some(Source::Manifests(path.clone()));
+    }
+    let path = settings.source_kubernetes_kubeconfig.as_ref()?;
+    Some(Source::Kubernetes((path.as_os_str() != IN_CLUSTER).then(|| path.clone())))
+}
+
+/// What the kubelet tells every container: the address of each service in its namespace, and of the apiserver.
+fn from_environment(
+    settings: &mut Settings,
+    role: Role,
+    environment: impl Fn(&'static str) -> Option<String>,
+) -> Option<Source> {
+    let hub = environment("HOLDFAST_HUB_SERVICE_HOST").filter(|_| role == Role::Agent);
+    if let Some(hub) = hub.and_then(|host| HostPort::parse(&host).ok()) {
+        let port = environment("HOLDFAST_HUB_SERVICE_PORT").and_then(|port| port.parse().ok());
+        let hub = HostPort { port: port.unwrap_or(hub.port), ..hub };
+        settings.source_hub_addresses = vec![hub.clone()];
+        return Some(Source::Hub(vec![hub]));
+    }
+    environment("KUBERNETES_SERVICE_HOST")?;
+    settings.source_kubernetes_kubeconfig = Some(IN_CLUSTER.into());
+    Some(Source::Kubernetes(None))
+}
+
+/// Whether the stream from the hubs can be set up at all.
+pub fn check_tls(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
+    let place = given.iter().rev().find(|(key, _)| *key == "tls").map_or(Place::Default, |(_, place)| *place);
+    let far = settings.source_hub_addresses.iter().find(|hub| !is_loopback(hub));
+    match (&settings.tls, settings.source_hub_addresses.first(), far) {
+        (None, Some(hub), _) => {
+            let message = format!("hub {hub} takes certificates: give --tls DIR (or --tls insecure on loopback)");
+            errors.add(place, "tls", message);
+        }
+        (Some(Tls::Insecure), _, Some(hub)) => {
+            let message =
+                format!("insecure is for loopback only, and hub {hub} is not: give a directory of certificates");
+            errors.add(place, "tls", message);
+        }
+        _ => {}
+    }
+}
+
+fn is_loopback(hub: &HostPort) -> bool {
+    hub.host == "localhost" || hub.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}

@@ -1,0 +1,234 @@
+use super::{table::Described, types::Addr, *};
+
+const SOURCE: &str = "source: { manifests: { path: cluster.yaml } }\n";
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    let errors = Gather::new(Some(Path::new("f.yaml")));
+    load_text(Role::Agent, text, &Flags::default(), |_| None, errors)
+}
+
+fn with_flags(text: &str, given: &[(&str, &[&str])]) -> Result<Config, ConfigErrors> {
+    let given = given.iter().map(|(flag, values)| {
+        let row =
+            Settings::rows().iter().find(|row| row.setting.flag.is_some_and(|known| known.name == *flag)).unwrap();
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        Given { key: row.setting.key, flag: row.setting.flag.unwrap().name, values }
+    });
+    let flags = Flags { file: None, given: given.collect() };
+    load_text(Role::Agent, text, &flags, |_| None, Gather::new(Some(Path::new("f.yaml"))))
+}
+
+fn errors(outcome: Result<Config, ConfigErrors>) -> Vec<String> {
+    outcome.expect_err("this is no configuration").0.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_defaults_are_a_configuration() {
+    let config = read(SOURCE).unwrap();
+    assert_eq!(config.source, Source::Manifests("cluster.yaml".into()));
+    assert_eq!(config.settings.listen, [Addr("127.0.0.1:53".parse().unwrap())]);
+    assert_eq!(config.settings.forward.len(), 1);
+    assert_eq!(config.settings.forward[0].upstreams, [Upstream::ResolvConf("/etc/resolv.conf".into())]);
+}
+
+#[test]
+fn the_example_of_the_documentation_is_a_configuration() {
+    let page = include_str!("../../docs/config.md");
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let config = read(example).unwrap();
+    assert_eq!(config.settings.forward.len(), 2);
+    assert_ne!(config.settings, read(SOURCE).unwrap().settings);
+}
+
+#[test]
+fn what_is_shown_reads_back_as_the_same() {
+    let page = include_str!("../../docs/config.md");
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    for text in [SOURCE, example, "source: {kubernetes: {kubeconfig: in-cluster}}\nhttp: none\nlisten: '::1'"] {
+        let config = read(text).unwrap();
+        let shown = config.to_yaml();
+        assert_eq!(read(&shown).map_err(|errors| format!("{errors}\n{shown}")).unwrap(), config, "{shown}");
+    }
+}
+
+#[test]
+fn all_errors_are_reported_at_once_with_their_places() {
+    let text = "\
+ttl: 5 seconds
+lisen: [127.0.0.1]
+listen: [127.0.0.1:53, localhost]
+path: x
+store: { paht: /x, max: 1 }
+cache: 64MiB
+forward:
+  - upstreams: [1.1.1.1, dns.example]
+  - { zone: a..b, upstreams: [] }
+pods: verified
+reverse: 10.96.0.1/12
+stale_after: 1s
+log: { filter: 'a=b=c' }
+http:
+";
+    let expect = [
+        "f.yaml: no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file",
+        "f.yaml:1:6: ttl: \"5 seconds\" is not a duration such as 250ms, 5s, 1m30s, 12h or 30d",
+        "f.yaml:2:1: lisen: unknown key, did you mean \"listen\"?",
+        "f.yaml:3:24: listen[1]: \"localhost\" is not an address such as 127.0.0.1:53 or [::1]:53; names are not looked up here",
+        "f.yaml:4:1: path: unknown key here, did you mean source.manifests.path or store.path?",
+        "f.yaml:5:10: store.paht: unknown key, did you mean \"path\"?",
+        "f.yaml:5:20: store.max: unknown key, known here are path",
+        "f.yaml:6:8: cache: expected a mapping of max_bytes, max_ttl, min_ttl, negative_ttl, serve_stale, client_timeout, \
+         stale_max, confirm_negative, found a single value",
+        "f.yaml:8:5: forward[0]: \"zone\" is missing",
+    ];
+    let found = errors(read(text));
+    assert_eq!(found[..expect.len()], expect, "{found:#?}");
+    assert_eq!(found.len(), 16, "{found:#?}");
+}
+
+#[test]
+fn bad_values_are_named_with_what_would_be_right() {
+    for (line, expect) in [
+        (
+            "stale_after: 1s",
+            "f.yaml:2:14: stale_after: \"1s\" is not within 10s and 30d (a healthy source is up to 10s behind)",
+        ),
+        ("ttl: 1500ms", "f.yaml:2:6: ttl: a TTL is in whole seconds (RFC 1035, 3.2.1)"),
+        ("pods: verified", "f.yaml:2:7: pods: \"verified\" is not one of insecure, disabled"),
+        ("pods: [insecure]", "f.yaml:2:7: pods: expected insecure, disabled, found a list"),
+        ("zone: .", "f.yaml:2:7: zone: the cluster's zone cannot be the root"),
+        ("listen: []", "f.yaml:2:9: listen: give at least one address, such as 127.0.0.1:53"),
+        ("ttl:", "f.yaml:2:4: ttl: expected duration, found nothing"),
+        (
+            "http: 8080",
+            "f.yaml:2:7: http: \"8080\" is not an address such as 127.0.0.1:8080 or [::1]:8080; names are not looked up here",
+        ),
+        (
+            "upstream: 127.0.0.1",
+            "f.yaml:2:11: upstream: 127.0.0.1:53 is an address we listen on: questions would come back to us",
+        ),
+        ("cookies: maybe", "f.yaml:2:10: cookies: \"maybe\" is neither true nor false"),
+        (
+            "tcp: {max_connections: -1}",
+            "f.yaml:2:24: tcp.max_connections: \"-1\" is not a whole number from 0 to 18446744073709551615",
+        ),
+        ("forward: [{zone: a.example, upstreams: []}]", "f.yaml:2:11: forward: zone \"a.example\" has no upstreams"),
+        ("- a", "f.yaml:2:3: not YAML: "),
+    ] {
+        let found = errors(read(&format!("{SOURCE}{line}\n")));
+        assert!(found.len() == 1 && found[0].starts_with(expect), "{line}: {found:#?}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let text = "ttl: 30s\nlisten: [10.0.0.1]\nforward: [{zone: ., upstreams: [9.9.9.9]}]\nsource: {hub: {addresses: [hub.example]}}\n";
+    let flags: &[(&str, &[&str])] = &[
+        ("--listen", &["127.0.0.1:5353", "::1"]),
+        ("--manifests", &["x.yaml"]),
+        ("--upstream", &["1.1.1.1"]),
+        ("--http", &["none"]),
+    ];
+    let config = with_flags(text, flags).unwrap();
+    assert_eq!(config.settings.ttl.as_secs(), 30);
+    assert_eq!(config.settings.listen.len(), 2);
+    assert_eq!(config.source, Source::Manifests("x.yaml".into()));
+    assert_eq!(config.settings.forward[0].upstreams, [Upstream::Plain("1.1.1.1:53".parse().unwrap())]);
+    assert_eq!(config.settings.http, None);
+    assert!(config.settings.source_hub_addresses.is_empty());
+    let found = errors(with_flags(SOURCE, &[("--listen", &["x"])]));
+    assert_eq!(
+        found,
+        ["--listen: \"x\" is not an address such as 127.0.0.1:53 or [::1]:53; names are not looked up here"]
+    );
+}
+
+#[test]
+fn there_is_exactly_one_source() {
+    let two = "source:\n  manifests: {path: a}\n  kubernetes: {kubeconfig: b}\n";
+    assert_eq!(
+        errors(read(two)),
+        ["f.yaml:3:28: source.kubernetes.kubeconfig: source.manifests.path is given too: records come from one source"]
+    );
+    let flags: &[(&str, &[&str])] = &[("--manifests", &["a"]), ("--kubeconfig", &["b"])];
+    assert_eq!(errors(with_flags("", flags)), ["--kubeconfig: --manifests is given too: records come from one source"]);
+
+    let environment = |wanted: &'static [(&'static str, &'static str)]| {
+        move |name: &'static str| wanted.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    };
+    let load = |environment| {
+        load_text(Role::Agent, "tls: /x", &Flags::default(), environment, Gather::new(None)).map(|config| config.source)
+    };
+    let pod = environment(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")]);
+    assert_eq!(load(pod), Ok(Source::Kubernetes(None)));
+    let beside_hub = environment(&[
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("HOLDFAST_HUB_SERVICE_HOST", "10.96.0.11"),
+        ("HOLDFAST_HUB_SERVICE_PORT", "7000"),
+    ]);
+    let hub = types::HostPort { host: "10.96.0.11".into(), port: 7000 };
+    assert_eq!(load(beside_hub), Ok(Source::Hub(vec![hub])));
+}
+
+#[test]
+fn a_hub_takes_certificates() {
+    let hub = "source: {hub: {addresses: [10.0.0.1]}}\n";
+    assert_eq!(
+        errors(read(hub)),
+        ["f.yaml: tls: hub 10.0.0.1:7443 takes certificates: give --tls DIR (or --tls insecure on loopback)"]
+    );
+    assert_eq!(
+        errors(read(&format!("{hub}tls: insecure\n"))),
+        [
+            "f.yaml:2:6: tls: insecure is for loopback only, and hub 10.0.0.1:7443 is not: give a directory of certificates"
+        ]
+    );
+    assert!(read("source: {hub: {addresses: ['[::1]']}}\ntls: insecure\n").is_ok());
+}
+
+#[test]
+fn a_reload_says_what_takes_a_restart() {
+    let before = read(SOURCE).unwrap();
+    let after = read(&format!("{SOURCE}log: {{filter: debug}}\nstore: {{path: none}}\n")).unwrap();
+    let changes = before.changes(&after);
+    assert_eq!((changes.reloaded, changes.restart), (vec!["log.filter"], vec!["store.path"]));
+    assert_eq!(before.changes(&before), Changes::default());
+}
+
+#[test]
+fn keys_and_flags_are_unique_and_documented() {
+    fn check(rows: &[Described]) {
+        for (index, row) in rows.iter().enumerate() {
+            let same = |other: &Described| {
+                let roles = [row.setting.role, other.setting.role];
+                other.setting.key == row.setting.key && (roles[0] == roles[1] || roles.contains(&None))
+            };
+            assert!(!rows[..index].iter().any(same), "{}", row.setting.key);
+            assert!(row.doc.trim().ends_with('.'), "{}: {}", row.setting.key, row.doc);
+            check(&row.inner);
+        }
+    }
+    check(&Settings::described());
+}
+
+#[test]
+fn the_documentation_says_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    if std::env::var_os("HOLDFAST_UPDATE_DOCS").is_some() {
+        std::fs::write(path, doc::renewed(&page).unwrap()).unwrap();
+        return;
+    }
+    doc::check(&page).unwrap_or_else(|drift| panic!("docs/config.md {drift}; HOLDFAST_UPDATE_DOCS=1 writes it"));
+    for (from, to) in [("default `5s`", "default `6s`"), ("### `ttl`", "### `tll`"), (doc::END, ""), (doc::BEGIN, "")] {
+        assert!(page.contains(from), "{from}");
+        assert!(doc::check(&page.replacen(from, to, 1)).is_err(), "{from} became {to} and nobody noticed");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let flags = Flags { file: Some("/nonexistent/holdfast.yaml".into()), given: vec![] };
+    let found = errors(load(Role::Agent, &flags, |_| None));
+    assert_eq!(found, ["/nonexistent/holdfast.yaml: cannot be read: No such file or directory (os error 2)"]);
+}

@@ -1,0 +1,108 @@
+//! Settings that are one of a few words.
+
+use std::path::PathBuf;
+
+use super::super::value::Scalar;
+
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident = $kind:literal { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant),+ }
+
+        impl Scalar for $name {
+            const KIND: &'static str = $kind;
+
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(format!("{text:?} is not one of {}", [$($word),+].join(", "))),
+                }
+            }
+
+            fn text(&self) -> String {
+                match self { $(Self::$variant => $word),+ }.into()
+            }
+        }
+    };
+}
+
+choice! {
+    /// Whether names that spell a pod's address are answered.
+    Pods = "insecure, disabled" {
+        /// Any address in an existing namespace is answered, pod or not.
+        Insecure = "insecure",
+        /// None is.
+        Disabled = "disabled",
+    }
+}
+
+choice! {
+    /// Which endpoints are kept.
+    Endpoints = "headless, all" {
+        /// Those of headless services.
+        Headless = "headless",
+        /// Those of every service.
+        All = "all",
+    }
+}
+
+choice! {
+    /// Whose answers are given where the specification is silent or others differ from it.
+    Compat = "none, coredns" {
+        /// The specification's and the RFCs'.
+        None = "none",
+        /// CoreDNS's.
+        CoreDns = "coredns",
+    }
+}
+
+choice! {
+    /// Which upstream of a zone is asked first.
+    Policy = "random, round_robin, sequential" {
+        /// Any of them.
+        Random = "random",
+        /// Each in turn.
+        RoundRobin = "round_robin",
+        /// Always the first that is healthy.
+        Sequential = "sequential",
+    }
+}
+
+choice! {
+    /// How log lines look.
+    LogFormat = "text, json" {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+/// Where the certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// No TLS, which only loopback addresses may do.
+    Insecure,
+    /// `ca.crt`, `tls.crt` and `tls.key` in this directory.
+    Dir(PathBuf),
+}
+
+impl Scalar for Tls {
+    const KIND: &'static str = "directory or insecure";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("a directory cannot be empty".into()),
+            "insecure" => Ok(Self::Insecure),
+            _ => Ok(Self::Dir(text.into())),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Insecure => "insecure".into(),
+            Self::Dir(path) => path.display().to_string(),
+        }
+    }
+}
