@@ -11,4 +11,5 @@ pub mod proto;
 pub mod record;
 pub mod store;
 pub mod sys;
+pub mod tls;
 pub mod wire;

@@ -1,0 +1,78 @@
+//! `ca.crt`, `tls.crt` and `tls.key`, as a Kubernetes TLS secret holds them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use webpki::EndEntityCert;
+
+use super::{Error, Identity};
+
+/// Largest file read: a CA bundle of hundreds of certificates.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What the three files hold.
+#[derive(Debug)]
+pub struct Material {
+    /// Whom we trust to name peers.
+    pub roots: RootCertStore,
+    /// Our certificate, then those between it and the CA.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Our key.
+    pub key: PrivateKeyDer<'static>,
+    /// Our name, from the certificate.
+    pub identity: Identity,
+    /// The bytes it was read from, to see a change.
+    pub(super) raw: [Vec<u8>; 3],
+}
+
+impl Material {
+    /// Reads `ca.crt`, `tls.crt` and `tls.key` in `dir`.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or does not hold what its name says.
+    pub fn read(dir: &Path) -> Result<Self, Error> {
+        let paths = ["ca.crt", "tls.crt", "tls.key"].map(|name| dir.join(name));
+        let [ca_path, chain_path, key_path] = &paths;
+        let raw = [read(ca_path)?, read(chain_path)?, read(key_path)?];
+        let [ca, chain, key] = &raw;
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(ca_path, ca)? {
+            roots.add(certificate).map_err(|error| content(ca_path, &error))?;
+        }
+        let chain = certificates(chain_path, chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| content(key_path, &error))?;
+        let parsed = EndEntityCert::try_from(&chain[0]).map_err(|error| content(chain_path, &error))?;
+        let Some(identity) = parsed.valid_uri_names().find_map(Identity::parse) else {
+            let reason = "the certificate has no URI of the form spiffe://<trust domain>/holdfast/hub or …/agent";
+            return Err(content(chain_path, &reason));
+        };
+        Ok(Self { roots, chain, key, identity, raw })
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
+    let fail = |error| Error::Read { path: path.clone(), error };
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(fail)?;
+    io::Read::read_to_end(&mut io::Read::take(file, FILE_BYTES_MAX), &mut bytes).map_err(fail)?;
+    Ok(bytes)
+}
+
+fn content(path: &Path, reason: &dyn std::fmt::Display) -> Error {
+    Error::Content { path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let read = read.map_err(|error| content(path, &error))?;
+    if read.is_empty() {
+        return Err(content(path, &"holds no certificate"));
+    }
+    Ok(read)
+}

@@ -1,0 +1,181 @@
+//! Who gets through the handshake, and when.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use rustls::pki_types::ServerName;
+use tempfile::TempDir;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::{Configs, Metrics, Tls, issue};
+use crate::sys::{Clock, ManualClock, UnixMillis};
+
+const DAY: u64 = 24 * 3_600 * 1_000;
+const START: u64 = 1_700_000_000_000;
+const NEVER: u64 = u64::MAX;
+
+struct Side {
+    clock: ManualClock,
+    stale_since: Arc<AtomicU64>,
+    metrics: Metrics,
+    tls: Tls,
+}
+
+fn side(dir: &std::path::Path) -> Side {
+    let clock = ManualClock::new(UnixMillis(START));
+    let stale_since = Arc::new(AtomicU64::new(NEVER));
+    let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+    let since = Arc::clone(&stale_since);
+    let stale = Arc::new(move || Some(since.load(Ordering::Relaxed)).filter(|at| *at != NEVER).map(UnixMillis));
+    let tls = Tls::open(dir.to_owned(), Clock::Manual(clock.clone()), stale, metrics.clone()).unwrap();
+    Side { clock, stale_since, metrics, tls }
+}
+
+fn certificates(days: u32) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    issue(dir.path(), "prod", days, UnixMillis(START)).unwrap();
+    dir
+}
+
+/// What the server and the client make of one another.
+async fn handshake(server: &Configs, client: &Configs) -> (Result<(), String>, Result<(), String>) {
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    let accept = async {
+        let mut stream = TlsAcceptor::from(Arc::clone(&server.server)).accept(ours).await?;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"!").await?;
+        tokio::io::AsyncWriteExt::shutdown(&mut stream).await
+    };
+    let connect = async {
+        let name = ServerName::try_from("holdfast").unwrap();
+        let mut stream = TlsConnector::from(Arc::clone(&client.client)).connect(name, theirs).await?;
+        // A TLS 1.3 client learns of its refusal with the first bytes.
+        tokio::io::AsyncReadExt::read_u8(&mut stream).await.map(|_| ())
+    };
+    let (server, client) = tokio::join!(accept, connect);
+    (server.map_err(|error| error.to_string()), client.map_err(|error| error.to_string()))
+}
+
+#[tokio::test]
+async fn agents_and_hubs_get_in_and_only_hubs_are_followed() {
+    let dir = certificates(30);
+    let (hub, agent) = (side(&dir.path().join("hub")), side(&dir.path().join("agent")));
+    assert_eq!(handshake(&hub.tls.current(), &agent.tls.current()).await, (Ok(()), Ok(())));
+    assert_eq!(handshake(&hub.tls.current(), &hub.tls.current()).await, (Ok(()), Ok(())));
+    let (_, client) = handshake(&agent.tls.current(), &agent.tls.current()).await;
+    assert!(client.is_err(), "an agent is no hub");
+    assert_eq!(hub.tls.current().identity.to_string(), "spiffe://prod/holdfast/hub");
+}
+
+#[tokio::test]
+async fn another_ca_and_another_trust_domain_stay_out() {
+    let ours = certificates(30);
+    let foreign = certificates(30);
+    let hub = side(&ours.path().join("hub"));
+    let (server, client) = handshake(&hub.tls.current(), &side(&foreign.path().join("agent")).tls.current()).await;
+    assert!(server.is_err() && client.is_err());
+
+    // Same CA, another trust domain.
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir(other.path().join("ca")).unwrap();
+    for name in ["ca.crt", "ca.key"] {
+        std::fs::copy(ours.path().join("ca").join(name), other.path().join("ca").join(name)).unwrap();
+    }
+    issue(other.path(), "staging", 30, UnixMillis(START)).unwrap();
+    let (server, _) = handshake(&hub.tls.current(), &side(&other.path().join("agent")).tls.current()).await;
+    assert!(server.is_err());
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_refused_in_the_handshake() {
+    let dir = certificates(30);
+    let hub = side(&dir.path().join("hub")).tls.current();
+    let mut anonymous = hub.clone();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(super::Material::read(&dir.path().join("hub")).unwrap().roots.roots);
+    anonymous.client = Arc::new(
+        rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    );
+    let (server, client) = handshake(&hub, &anonymous).await;
+    assert!(server.is_err() && client.is_err(), "{server:?} {client:?}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_accepted_only_if_it_expired_in_an_outage_and_for_thirty_days() {
+    let dir = certificates(30);
+    // Days after the start; the certificate ends on day 30.
+    let cases = [
+        ("in time", 29, None, true),
+        ("expired, source fresh", 31, None, false),
+        ("expired after the source fell silent", 31, Some(20), true),
+        ("expired before the source fell silent", 35, Some(32), false),
+        ("last day of the grace", 59, Some(20), true),
+        ("beyond the grace", 61, Some(20), false),
+    ];
+    for (name, today, silent_since, accepted) in cases {
+        let hub = side(&dir.path().join("hub"));
+        let agent = side(&dir.path().join("agent"));
+        for side in [&hub, &agent] {
+            side.clock.advance(std::time::Duration::from_millis(today * DAY));
+            side.stale_since.store(silent_since.map_or(NEVER, |day| START + day * DAY), Ordering::Relaxed);
+        }
+        let (server, client) = handshake(&hub.tls.current(), &agent.tls.current()).await;
+        assert_eq!(client.is_ok(), accepted, "{name}: {client:?}");
+        let forgiven = u64::from(accepted && today > 30);
+        assert_eq!(hub.metrics.grace.with_label_values(&["agent"]).get(), forgiven, "{name}: {server:?}");
+        assert_eq!(agent.metrics.grace.with_label_values(&["hub"]).get(), forgiven, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn changed_files_are_put_to_use_and_broken_ones_are_not() {
+    let dir = certificates(30);
+    let (hub, agent) = (side(&dir.path().join("hub")), side(&dir.path().join("agent")));
+    let end = |side: &Side| side.metrics.expiry.get();
+    assert_eq!(end(&hub), i64::try_from((START + 30 * DAY) / 1_000).unwrap());
+    assert!(!hub.tls.reread().unwrap(), "nothing changed");
+    issue(dir.path(), "prod", 60, UnixMillis(START)).unwrap();
+    assert!(hub.tls.reread().unwrap());
+    assert_eq!(end(&hub), i64::try_from((START + 60 * DAY) / 1_000).unwrap());
+    assert_eq!(handshake(&hub.tls.current(), &agent.tls.current()).await, (Ok(()), Ok(())), "the CA is the same");
+
+    let cases = [
+        ("tls.crt", "", "holds no certificate"),
+        ("tls.key", "garbage", "no items found"),
+        ("ca.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "invalid peer certificate"),
+    ];
+    for (file, text, expected) in cases {
+        let path = dir.path().join("hub").join(file);
+        let before = std::fs::read(&path).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let error = hub.tls.reread().unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains(expected), "{error}");
+        std::fs::write(&path, before).unwrap();
+    }
+    assert_eq!(handshake(&hub.tls.current(), &agent.tls.current()).await, (Ok(()), Ok(())));
+    assert_eq!(hub.metrics.reread_errors.get(), 3);
+}
+
+#[test]
+fn a_trust_domain_that_cannot_stand_in_a_uri_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for bad in ["", "a/b", "Prod", "a b"] {
+        assert!(issue(dir.path(), bad, 1, UnixMillis(START)).is_err(), "{bad:?}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn keys_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = certificates(1);
+    for key in ["ca/ca.key", "hub/tls.key", "agent/tls.key"] {
+        assert_eq!(std::fs::metadata(dir.path().join(key)).unwrap().permissions().mode() & 0o777, 0o600, "{key}");
+    }
+}

@@ -1,0 +1,128 @@
+//! A CA and certificates for people without cert-manager.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+
+use super::{Error, Identity, Part};
+use crate::sys::UnixMillis;
+
+/// Certificates begin this long before now: clocks of nodes disagree.
+const BACKDATE: Duration = Duration::from_secs(3_600);
+
+/// What was written.
+#[derive(Debug)]
+pub struct Issued {
+    /// The CA's directory; its key belongs in a safe, not in the cluster.
+    pub ca: PathBuf,
+    /// What `holdfast hub --tls` takes.
+    pub hub: PathBuf,
+    /// What `holdfast agent --tls` takes.
+    pub agent: PathBuf,
+}
+
+/// Writes `ca/`, `hub/` and `agent/` into `out`; the last two can be given to `--tls` or put into Secrets as they are.
+///
+/// A CA that is there already signs; hub and agent certificates are made anew, valid for `days` from `now`.
+///
+/// # Errors
+/// If a file cannot be read or written, or the trust domain cannot stand in a URI.
+pub fn issue(out: &Path, trust_domain: &str, days: u32, now: UnixMillis) -> Result<Issued, Error> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    if trust_domain.is_empty() || trust_domain.len() > 255 || !trust_domain.bytes().all(allowed) {
+        return Err(Error::TrustDomain(trust_domain.to_owned()));
+    }
+    let issued = Issued { ca: out.join("ca"), hub: out.join("hub"), agent: out.join("agent") };
+    let ca = authority(&issued.ca, trust_domain, now)?;
+    for (part, dir) in [(Part::Hub, &issued.hub), (Part::Agent, &issued.agent)] {
+        let identity = Identity { trust_domain: trust_domain.to_owned(), part, node: None };
+        let (certificate, key) = sign(&ca.issuer, &identity, days, now)?;
+        directory(dir)?;
+        write(&dir.join("ca.crt"), &ca.pem, 0o644)?;
+        write(&dir.join("tls.crt"), &certificate, 0o644)?;
+        write(&dir.join("tls.key"), &key, 0o600)?;
+    }
+    Ok(issued)
+}
+
+struct Authority {
+    issuer: rcgen::Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+fn authority(dir: &Path, trust_domain: &str, now: UnixMillis) -> Result<Authority, Error> {
+    let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+    let read = |path: &PathBuf| fs::read_to_string(path).map_err(|error| Error::Read { path: path.clone(), error });
+    if certificate.exists() || key.exists() {
+        let pem = read(&certificate)?;
+        let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&read(&key)?)?)?;
+        return Ok(Authority { issuer, pem });
+    }
+    let mut params = params(&format!("holdfast CA of {trust_domain}"), 10 * 365, now);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let made = CertifiedIssuer::self_signed(params.clone(), KeyPair::generate()?)?;
+    directory(dir)?;
+    let pem = made.pem();
+    write(&certificate, &pem, 0o644)?;
+    write(&key, &made.key().serialize_pem(), 0o600)?;
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&made.key().serialize_pem())?)?;
+    Ok(Authority { issuer, pem })
+}
+
+fn sign(
+    ca: &rcgen::Issuer<'static, KeyPair>,
+    identity: &Identity,
+    days: u32,
+    now: UnixMillis,
+) -> Result<(String, String), Error> {
+    let mut params = params(&format!("holdfast {}", identity.part.word()), days, now);
+    params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = match identity.part {
+        // A hub follows others, too.
+        Part::Hub => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        Part::Agent => vec![ExtendedKeyUsagePurpose::ClientAuth],
+    };
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, ca)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+fn params(name: &str, days: u32, now: UnixMillis) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let now = time::OffsetDateTime::UNIX_EPOCH + Duration::from_millis(now.0);
+    params.not_before = now - BACKDATE;
+    params.not_after = now + Duration::from_secs(86_400 * u64::from(days));
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn directory(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| Error::Write { path: path.to_owned(), error })
+}
+
+/// Beside, then over: a daemon that re-reads the file never finds half of it.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    let fail = |error| Error::Write { path: path.to_owned(), error };
+    let beside = path.with_extension("new");
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(fail)?;
+    file.write_all(text.as_bytes()).map_err(fail)?;
+    fs::rename(&beside, path).map_err(fail)
+}

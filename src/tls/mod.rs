@@ -1,0 +1,206 @@
+//! Who may speak to whom: certificates on both sides of every stream, and names in them instead of addresses.
+//!
+//! A peer is known by the URI in its certificate, `spiffe://<trust domain>/holdfast/hub`, `…/agent` or `…/agent/<node>`,
+//! signed by the CA both sides hold; host names and addresses play no part. Owns reading the files, re-reading them
+//! when they change, the verifier, and issuing certificates for people without cert-manager. Never opens a connection.
+//!
+//! In an outage nobody can renew certificates, so one that expired while the records' source was already silent is
+//! accepted for [`GRACE`] more, counted and warned of. Nothing else is forgiven: signature, CA and name are checked as ever.
+
+mod files;
+mod issue;
+mod reload;
+mod verify;
+
+pub use files::Material;
+pub use issue::{Issued, issue};
+pub use reload::{Configs, Tls};
+pub use verify::Stale;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// How long an expired certificate is still accepted if it expired while the source was silent.
+pub const GRACE: Duration = Duration::from_secs(30 * 86_400);
+
+/// How often the files are looked at again.
+pub const REREAD: Duration = Duration::from_secs(10);
+
+/// The part a peer plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Serves streams; may follow other hubs.
+    Hub,
+    /// Follows hubs.
+    Agent,
+}
+
+impl Part {
+    /// The word in the URI.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// A name in a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose holdfasts these are; both ends must have the same.
+    pub trust_domain: String,
+    /// What it may do.
+    pub part: Part,
+    /// The node, where the certificate names one.
+    pub node: Option<String>,
+}
+
+impl Identity {
+    /// Reads `spiffe://<trust domain>/holdfast/<part>[/<node>]`; `None` if it is anything else.
+    #[must_use]
+    pub fn parse(uri: &str) -> Option<Self> {
+        let (trust_domain, path) = uri.strip_prefix("spiffe://")?.split_once('/')?;
+        let mut parts = path.split('/');
+        if trust_domain.is_empty() || parts.next() != Some("holdfast") {
+            return None;
+        }
+        let part = match parts.next()? {
+            "hub" => Part::Hub,
+            "agent" => Part::Agent,
+            _ => return None,
+        };
+        let node = parts.next().map(str::to_owned);
+        if parts.next().is_some() || node.as_deref() == Some("") {
+            return None;
+        }
+        Some(Self { trust_domain: trust_domain.to_owned(), part, node })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spiffe://{}/holdfast/{}", self.trust_domain, self.part.word())?;
+        self.node.iter().try_for_each(|node| write!(f, "/{node}"))
+    }
+}
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{}: {reason}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The parts do not make a TLS configuration.
+    #[error("tls in {}: {error}", path.display())]
+    Config {
+        /// The directory.
+        path: PathBuf,
+        /// What rustls said.
+        error: rustls::Error,
+    },
+    /// A file cannot be written.
+    #[error("{}: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A certificate could not be made.
+    #[error("making a certificate: {0}")]
+    Issue(#[from] rcgen::Error),
+    /// The name for the trust domain cannot stand in a URI.
+    #[error("trust domain {0:?}: only lower-case letters, digits, dots, dashes and underscores")]
+    TrustDomain(String),
+}
+
+/// What is counted of certificates.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    grace: IntCounterVec,
+    rereads: IntCounter,
+    reread_errors: IntCounter,
+    expiry: IntGauge,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    ///
+    /// # Errors
+    /// If one is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let grace = IntCounterVec::new(
+            Opts::new(
+                "holdfast_tls_grace_total",
+                "Peers accepted with a certificate that expired while the source was silent, by the part they play.",
+            ),
+            &["peer"],
+        )?;
+        let rereads =
+            IntCounter::new("holdfast_tls_rereads_total", "Times changed certificate files were put to use.")?;
+        let reread_errors = IntCounter::new(
+            "holdfast_tls_reread_errors_total",
+            "Times certificate files could not be put to use; the ones before stay in use.",
+        )?;
+        let expiry = IntGauge::new(
+            "holdfast_tls_certificate_expiry_timestamp_seconds",
+            "When this process's own certificate expires, in seconds since 1970; 0 if not known.",
+        )?;
+        registry.register(Box::new(grace.clone()))?;
+        registry.register(Box::new(rereads.clone()))?;
+        registry.register(Box::new(reread_errors.clone()))?;
+        registry.register(Box::new(expiry.clone()))?;
+        for part in [Part::Hub, Part::Agent] {
+            let _ = grace.with_label_values(&[part.word()]);
+        }
+        Ok(Self { grace, rereads, reread_errors, expiry })
+    }
+}
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod handshake_tests;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_read_strictly() {
+        let cases = [
+            ("spiffe://prod/holdfast/hub", Some((Part::Hub, None))),
+            ("spiffe://prod.example/holdfast/agent", Some((Part::Agent, None))),
+            ("spiffe://prod/holdfast/agent/node-1", Some((Part::Agent, Some("node-1")))),
+            ("spiffe://prod/holdfast/agent/", None),
+            ("spiffe://prod/holdfast/agent/a/b", None),
+            ("spiffe:///holdfast/hub", None),
+            ("spiffe://prod/holdfast", None),
+            ("spiffe://prod/other/hub", None),
+            ("spiffe://prod/holdfast/hubs", None),
+            ("https://prod/holdfast/hub", None),
+        ];
+        for (uri, expected) in cases {
+            let read = Identity::parse(uri);
+            assert_eq!(read.as_ref().map(|id| (id.part, id.node.as_deref())), expected, "{uri}");
+            if let Some(identity) = read {
+                assert_eq!(identity.to_string(), uri);
+            }
+        }
+    }
+}

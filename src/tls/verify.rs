@@ -1,0 +1,187 @@
+//! The verifier of peers, the same on both sides.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use webpki::{EndEntityCert, KeyUsage};
+
+use super::{GRACE, Identity, Metrics, Part};
+use crate::sys::{Clock, UnixMillis};
+
+/// Since when the source of the records has been silent; `None` while it is not.
+pub type Stale = Arc<dyn Fn() -> Option<UnixMillis> + Send + Sync>;
+
+/// Expiry may lie this much before the source's last word: the two clocks may disagree by a little.
+const SLACK: Duration = Duration::from_secs(300);
+
+/// Checks a peer's certificate: our CA, our trust domain, a part it may play, in time or within the grace.
+pub(super) struct PeerVerifier {
+    pub roots: Arc<RootCertStore>,
+    pub hints: Vec<DistinguishedName>,
+    pub algorithms: WebPkiSupportedAlgorithms,
+    pub trust_domain: String,
+    pub parts: &'static [Part],
+    pub clock: Clock,
+    pub stale: Stale,
+    pub metrics: Metrics,
+}
+
+impl fmt::Debug for PeerVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerVerifier").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+fn refused(error: CertificateError) -> rustls::Error {
+    rustls::Error::InvalidCertificate(error)
+}
+
+impl PeerVerifier {
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: KeyUsage,
+    ) -> Result<(), rustls::Error> {
+        let certificate = EndEntityCert::try_from(certificate).map_err(|_| refused(CertificateError::BadEncoding))?;
+        // The name first: it costs nothing, a signature does.
+        let identity = certificate
+            .valid_uri_names()
+            .find_map(Identity::parse)
+            .filter(|identity| identity.trust_domain == self.trust_domain && self.parts.contains(&identity.part))
+            .ok_or(refused(CertificateError::ApplicationVerificationFailure))?;
+        let now = self.clock.now();
+        let verify = |at: UnixTime| {
+            let anchors = &self.roots.roots;
+            certificate.verify_for_usage(self.algorithms.all, anchors, intermediates, at, usage, None, None).map(|_| ())
+        };
+        match verify(unix_time(now)) {
+            Ok(()) => Ok(()),
+            Err(webpki::Error::CertExpired { not_after, .. }) if self.in_grace(not_after, now) => {
+                verify(not_after).map_err(verdict)?;
+                self.metrics.grace.with_label_values(&[identity.part.word()]).inc();
+                let expired_s = now.0 / 1_000 - not_after.as_secs();
+                tracing::warn!(peer = %identity, expired_s, "certificate expired in the outage, accepted");
+                Ok(())
+            }
+            Err(error) => Err(verdict(error)),
+        }
+    }
+
+    /// Whether a certificate that ended at `not_after` ended while nobody could renew it.
+    fn in_grace(&self, not_after: UnixTime, now: UnixMillis) -> bool {
+        let ended = UnixMillis(not_after.as_secs().saturating_mul(1_000));
+        let silent_since = (self.stale)();
+        silent_since.is_some_and(|since| ended.age(since) <= SLACK) && ended.age(now) <= GRACE
+    }
+}
+
+fn unix_time(at: UnixMillis) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(at.0))
+}
+
+fn verdict(error: webpki::Error) -> rustls::Error {
+    refused(match error {
+        webpki::Error::CertExpired { .. } => CertificateError::Expired,
+        webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
+    })
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.check(end_entity, intermediates, KeyUsage::client_auth())?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.check(end_entity, intermediates, KeyUsage::server_auth())?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// When the first certificate of a chain ends: asked of the verifier, which says so of one that has expired.
+pub(super) fn expiry(chain: &[CertificateDer<'static>], roots: &RootCertStore, part: Part) -> Option<u64> {
+    let (first, intermediates) = chain.split_first()?;
+    let certificate = EndEntityCert::try_from(first).ok()?;
+    let usage = match part {
+        Part::Hub => KeyUsage::server_auth(),
+        Part::Agent => KeyUsage::client_auth(),
+    };
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+    let far = UnixTime::since_unix_epoch(Duration::from_secs(u64::from(u32::MAX) * 64));
+    match certificate.verify_for_usage(algorithms, &roots.roots, intermediates, far, usage, None, None) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => Some(not_after.as_secs()),
+        _ => None,
+    }
+}
