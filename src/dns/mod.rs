@@ -2,6 +2,12 @@
 //!
 //! Never reads the disk or the source: all it knows of the cluster comes from the store's snapshot.
 
+mod config;
+mod listen;
 mod request;
 
+pub use config::{
+    Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, FORWARDS, IDLE, IN_FLIGHT, PARTIAL, TcpConfig, WORKERS, WRITE,
+};
+pub use listen::{BindError, Bound, Holder, bind};
 pub use request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport};

@@ -73,6 +73,9 @@ pub struct ForwardRequest {
     pub client: SocketAddr,
     /// When it came; the time budget counts from here.
     pub received: Instant,
+    /// Whom to ask: the resolver that stands in for the cluster until there are records, rather than the upstream of the
+    /// name's zone.
+    pub cluster_fallback: bool,
     /// Set if what upstream is asked for is not the client's question: an `ExternalName` whose target lies outside.
     ///
     /// It is the complete answer if upstream fails: the CNAMEs alone, NOERROR. The last CNAME's target is the name to

@@ -425,7 +425,9 @@ mod tests {
 
     #[test]
     fn a_group_spreads_clients_over_its_sockets() {
-        let first = bind("127.0.0.1:0");
+        let first = DatagramSocket::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        assert!(DatagramSocket::bind(first.address(), true).is_err());
+        first.share().unwrap();
         let second = DatagramSocket::bind(first.address(), true).unwrap();
         assert!(DatagramSocket::bind(first.address(), false).is_err());
         let mut seen = HashSet::new();

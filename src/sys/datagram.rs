@@ -45,6 +45,14 @@ impl DatagramSocket {
         Ok(Self { fd: socket.into(), address })
     }
 
+    /// Lets others of this user bind to its address from now on, and joins them (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)`.
+    pub fn share(&self) -> io::Result<()> {
+        SockRef::from(&self.fd).set_reuse_port(true)
+    }
+
     /// The address it is bound to, with the port that the kernel chose if 0 was asked.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

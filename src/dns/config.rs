@@ -1,0 +1,137 @@
+//! How the listeners are set up. Owns their limits: each number stands here once, with its reason.
+
+use std::{net::SocketAddr, num::NonZeroUsize, thread, time::Duration};
+
+/// A limit: what it is unless configured, what it may be, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds<T> {
+    /// Unless configured.
+    pub default: T,
+    /// The least.
+    pub min: T,
+    /// The most.
+    pub max: T,
+    /// The RFC, or the reason.
+    pub source: &'static str,
+}
+
+impl<T: PartialOrd + Copy> Bounds<T> {
+    /// Whether `value` may be configured.
+    #[must_use]
+    pub fn allow(&self, value: T) -> bool {
+        (self.min..=self.max).contains(&value)
+    }
+}
+
+/// UDP workers. The default is what the machine offers, at most 4.
+pub const WORKERS: Bounds<usize> =
+    Bounds { default: 4, min: 1, max: 64, source: "one thread each; more than the cores gain nothing" };
+/// Queries that wait for upstream at once, for each of UDP and TCP.
+pub const FORWARDS: Bounds<usize> =
+    Bounds { default: 4_096, min: 1, max: 65_536, source: "each keeps its query and a task, about 2 KiB" };
+/// TCP connections open at once.
+pub const CONNECTIONS: Bounds<usize> =
+    Bounds { default: 1_000, min: 1, max: 100_000, source: "RFC 9210, 4.2; each takes a file descriptor" };
+/// TCP connections open at once from one address.
+pub const CONNECTIONS_PER_SOURCE: Bounds<usize> =
+    Bounds { default: 100, min: 1, max: 100_000, source: "RFC 7766, 6.2.2; RFC 9210, 4.2" };
+/// Queries of one TCP connection that wait for upstream at once; further ones are not read until one is answered.
+pub const IN_FLIGHT: Bounds<usize> =
+    Bounds { default: 64, min: 1, max: 4_096, source: "RFC 7766, 6.2.1.1 asks for pipelining, 10 for a bound" };
+/// How long a TCP connection without a query stays.
+pub const IDLE: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(10),
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(600),
+    source: "RFC 7766, 6.2.3: in the order of a few seconds",
+};
+/// How long the rest of a query that has begun may take over TCP.
+pub const PARTIAL: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(2),
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(60),
+    source: "RFC 7766, 10: slow senders are an attack",
+};
+/// How long a TCP client may take no byte of its answers.
+pub const WRITE: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(5),
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(60),
+    source: "RFC 7766, 10; the time a stub resolver waits",
+};
+
+/// How the listeners are set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to answer, over UDP and TCP alike. Port 0 lets the kernel choose one, the same for both.
+    pub listen: Vec<SocketAddr>,
+    /// UDP workers, [`WORKERS`].
+    pub workers: usize,
+    /// [`FORWARDS`], for each of UDP and TCP.
+    pub forwards_max: usize,
+    /// Share the ports with another process of this user that does the same, to take over from it. Otherwise a port in
+    /// use is an error.
+    pub join: bool,
+    /// TCP.
+    pub tcp: TcpConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 53))],
+            workers: cores.min(WORKERS.default),
+            forwards_max: FORWARDS.default,
+            join: false,
+            tcp: TcpConfig::default(),
+        }
+    }
+}
+
+/// How TCP connections are treated.
+#[derive(Clone, Debug)]
+pub struct TcpConfig {
+    /// [`CONNECTIONS`].
+    pub connections_max: usize,
+    /// [`CONNECTIONS_PER_SOURCE`].
+    pub connections_per_source_max: usize,
+    /// [`IN_FLIGHT`].
+    pub in_flight_max: usize,
+    /// [`IDLE`].
+    pub idle: Duration,
+    /// [`PARTIAL`].
+    pub partial: Duration,
+    /// [`WRITE`].
+    pub write: Duration,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS.default,
+            connections_per_source_max: CONNECTIONS_PER_SOURCE.default,
+            in_flight_max: IN_FLIGHT.default,
+            idle: IDLE.default,
+            partial: PARTIAL.default,
+            write: WRITE.default,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_allowed() {
+        let config = Config::default();
+        assert!(WORKERS.allow(config.workers) && config.workers <= WORKERS.default);
+        assert!(FORWARDS.allow(config.forwards_max));
+        assert!(CONNECTIONS.allow(config.tcp.connections_max));
+        assert!(CONNECTIONS_PER_SOURCE.allow(config.tcp.connections_per_source_max));
+        assert!(IN_FLIGHT.allow(config.tcp.in_flight_max));
+        assert!(IDLE.allow(config.tcp.idle) && PARTIAL.allow(config.tcp.partial) && WRITE.allow(config.tcp.write));
+        assert!(!IDLE.allow(Duration::ZERO) && !WORKERS.allow(0));
+    }
+}
