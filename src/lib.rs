@@ -4,6 +4,7 @@
 //! and the store feeds the *ends* (DNS answers, the stream to other nodes, the admin socket).
 //! `docs/architecture.md` is the map; `tests/architecture.rs` holds the module arrows to it.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod dns;

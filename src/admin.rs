@@ -1,0 +1,301 @@
+//! What a running process says of itself: the unix socket of the tools, health and readiness, metrics.
+//!
+//! Owns these three listeners and the documents (`view`) that the tools print. Never changes anything and never imports a
+//! sibling: what it tells of sources, DNS or the disk is handed in by `role`.
+
+mod metrics;
+mod readiness;
+mod serve;
+mod socket;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus::{Registry, TextEncoder};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+pub use metrics::Metrics;
+pub use readiness::{Latch, Readiness};
+pub use socket::SocketError;
+
+use serve::{Limits, Listener};
+use socket::AdminSocket;
+
+/// Connections at once, for each listener. A node has a handful of probes and scrapers.
+const CONNECTIONS: usize = 128;
+/// The time a whole exchange may take on the admin socket: the dump of a large cluster goes through a pipe to a person.
+const ADMIN_TIME: Duration = Duration::from_secs(120);
+/// The time a whole exchange may take with a probe or a scraper.
+const PROBE_TIME: Duration = Duration::from_secs(15);
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The unix socket of the tools.
+    pub admin: PathBuf,
+    /// `/health` and `/ready`; none for no listener.
+    pub http: Option<SocketAddr>,
+    /// `/metrics`; none for no listener.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            admin: "/run/holdfast/agent.sock".into(),
+            http: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9253))),
+        }
+    }
+}
+
+/// Why a listener could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The unix socket.
+    #[error(transparent)]
+    Admin(#[from] SocketError),
+    /// Another one.
+    #[error("{flag} {address}: {error}; give {flag} another address, or none")]
+    Tcp {
+        /// The flag that moves it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Listeners that are bound, and not served yet.
+pub struct Bound {
+    admin: tokio::net::UnixListener,
+    http: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+    /// Behind the listener, so that it is dropped after it.
+    socket: AdminSocket,
+}
+
+/// What the listeners tell of.
+#[derive(Clone)]
+pub struct Handles {
+    /// Whether the process is ready.
+    pub readiness: Readiness,
+    /// The metrics of the process.
+    pub registry: Registry,
+    /// The listeners' own.
+    pub metrics: Metrics,
+    /// What else the admin socket answers.
+    pub admin: Router,
+}
+
+/// Binds every listener.
+///
+/// # Errors
+/// The first that cannot be had, with the flag that moves it.
+pub async fn bind(config: &Config) -> Result<Bound, BindError> {
+    let (socket, admin) = socket::bind(&config.admin)?;
+    let http = bind_tcp("--http", config.http).await?;
+    let metrics = bind_tcp("--metrics", config.metrics).await?;
+    Ok(Bound { admin, http, metrics, socket })
+}
+
+async fn bind_tcp(flag: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, BindError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|error| BindError::Tcp { flag, address, error })?;
+    Ok(Some(listener))
+}
+
+impl Bound {
+    /// The path of the unix socket.
+    pub fn admin_path(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// The address of `/health` and `/ready`, with the port that was found for port 0.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The address of `/metrics`, with the port that was found for port 0.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves until `stop`; removes the socket then.
+    pub async fn serve(self, handles: Handles, stop: CancellationToken) {
+        let limits = |listener, time| Limits {
+            connections: CONNECTIONS,
+            time,
+            refused: handles.metrics.refused.with_label_values(&[listener]),
+        };
+        let probes = probes(handles.readiness.clone());
+        let mut tasks = JoinSet::new();
+        let admin = handles.admin.clone().merge(probes.clone()).merge(scrape(handles.registry.clone()));
+        tasks.spawn(serve::serve(Listener::Unix(self.admin), admin, limits("admin", ADMIN_TIME), stop.clone()));
+        if let Some(http) = self.http {
+            tasks.spawn(serve::serve(Listener::Tcp(http), probes, limits("http", PROBE_TIME), stop.clone()));
+        }
+        if let Some(metrics) = self.metrics {
+            let router = scrape(handles.registry.clone());
+            tasks.spawn(serve::serve(Listener::Tcp(metrics), router, limits("metrics", PROBE_TIME), stop));
+        }
+        while tasks.join_next().await.is_some() {}
+        drop(self.socket);
+    }
+}
+
+/// `/health`: this process runs. `/ready`: nothing is waited for any more.
+fn probes(readiness: Readiness) -> Router {
+    Router::new().route("/health", get(|| async { "ok\n" })).route("/ready", get(ready)).with_state(readiness)
+}
+
+async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
+    let held = readiness.held();
+    if held.is_empty() {
+        (StatusCode::OK, "ready\n".into())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", held.join(", ")))
+    }
+}
+
+fn scrape(registry: Registry) -> Router {
+    Router::new().route("/metrics", get(metrics_text)).with_state(registry)
+}
+
+async fn metrics_text(State(registry): State<Registry>) -> impl IntoResponse {
+    match TextEncoder::new().encode_to_string(&registry.gather()) {
+        Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{error}\n"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpStream, UnixStream},
+    };
+
+    use super::*;
+
+    struct Running {
+        dir: tempfile::TempDir,
+        http: SocketAddr,
+        metrics: SocketAddr,
+        readiness: Readiness,
+        counted: Metrics,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    async fn start() -> Running {
+        let dir = tempfile::tempdir().unwrap();
+        let local = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let bound = bind(&Config { admin: dir.path().join("a.sock"), http: local, metrics: local }).await.unwrap();
+        let (http, metrics) = (bound.http_address().unwrap(), bound.metrics_address().unwrap());
+        let registry = Registry::new();
+        let counted = Metrics::register(&registry).unwrap();
+        let (readiness, stop) = (Readiness::default(), CancellationToken::new());
+        let handles =
+            Handles { readiness: readiness.clone(), registry, metrics: counted.clone(), admin: Router::new() };
+        let task = tokio::spawn(bound.serve(handles, stop.clone()));
+        Running { dir, http, metrics, readiness, counted, stop, task }
+    }
+
+    async fn get<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(mut stream: S, path: &str) -> String {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn tcp(address: SocketAddr) -> TcpStream {
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn health_is_up_at_once_and_ready_when_nothing_is_waited_for() {
+        let running = start().await;
+        let latch = running.readiness.latch("first records");
+        assert!(get(tcp(running.http).await, "/health").await.starts_with("HTTP/1.1 200 "));
+        let ready = get(tcp(running.http).await, "/ready").await;
+        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("waiting for first records\n"), "{ready}");
+        drop(latch);
+        assert!(get(tcp(running.http).await, "/ready").await.starts_with("HTTP/1.1 200 "));
+        assert!(get(tcp(running.http).await, "/metrics").await.starts_with("HTTP/1.1 404 "), "one job a listener");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_text_and_the_socket_has_everything() {
+        let running = start().await;
+        running.counted.refused.with_label_values(&["http"]).inc();
+        let line = "holdfast_admin_refused_total{listener=\"http\"} 1";
+        assert!(get(tcp(running.metrics).await, "/metrics").await.contains(line));
+        for path in ["/health", "/ready", "/metrics"] {
+            let socket = UnixStream::connect(running.dir.path().join("a.sock")).await.unwrap();
+            assert!(get(socket, path).await.starts_with("HTTP/1.1 200 "), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_are_bounded_and_the_ones_too_many_counted() {
+        let running = start().await;
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS {
+            idle.push(tcp(running.http).await);
+        }
+        let mut answer = Vec::new();
+        // Closed unread: the end of the stream, or a reset where the request was on its way already.
+        let _ = tcp(running.http).await.read_to_end(&mut answer).await;
+        assert!(answer.is_empty());
+        assert_eq!(running.counted.refused.with_label_values(&["http"]).get(), 1);
+        assert!(get(tcp(running.metrics).await, "/metrics").await.starts_with("HTTP/1.1 200 "), "each has its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_never_sends_a_request_is_let_go() {
+        let running = start().await;
+        let mut half = tcp(running.http).await;
+        half.write_all(b"GET /health HT").await.unwrap();
+        let mut answer = Vec::new();
+        half.read_to_end(&mut answer).await.unwrap();
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn stopping_closes_the_listeners_and_removes_the_socket() {
+        let running = start().await;
+        running.stop.cancel();
+        running.task.await.unwrap();
+        assert!(TcpStream::connect(running.http).await.is_err());
+        assert!(!running.dir.path().join("a.sock").exists());
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_its_flag() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let config = Config { admin: dir.path().join("a.sock"), http: None, metrics: Some(address) };
+        let error = bind(&config).await.err().unwrap().to_string();
+        let expect = format!(
+            "--metrics {address}: Address already in use (os error 98); give --metrics another address, or none"
+        );
+        assert_eq!(error, expect);
+    }
+}
