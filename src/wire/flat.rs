@@ -4,7 +4,7 @@
 pub(super) const LABEL_BYTES_MAX: usize = 63;
 
 /// Longest name in wire form, with the root's zero byte (RFC 1035, 2.3.4).
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 
 /// Most labels a name has, the root not counted: 127 times two bytes and the root.
 const LABELS_MAX: usize = 127;
@@ -35,17 +35,17 @@ pub enum NameError {
 /// A name in uncompressed wire form with its labels counted, in whatever case.
 #[derive(Clone)]
 pub(super) struct Flat {
-    /// The wire form; what follows `len` is of no meaning.
+    /// The wire form; what follows the root is of no meaning.
     bytes: [u8; 256],
     /// Where each label's length byte is.
     starts: [u8; LABELS_MAX + 1],
-    /// Length of the wire form, with the root: 1 to 255.
-    len: u8,
+    /// Where the root's zero byte is. Not the length, so that the root is all zeros and cheap to make.
+    root: u8,
     labels: u8,
 }
 
 impl Flat {
-    pub(super) const ROOT: Self = Self { bytes: [0; 256], starts: [0; LABELS_MAX + 1], len: 1, labels: 0 };
+    pub(super) const ROOT: Self = Self { bytes: [0; 256], starts: [0; LABELS_MAX + 1], root: 0, labels: 0 };
 
     /// Reads an uncompressed name from the start of `body`, in lower case.
     ///
@@ -53,23 +53,23 @@ impl Flat {
     /// wire form can be lower-cased without looking at them.
     #[inline]
     pub(super) fn read_lower(&mut self, body: &[u8]) -> Result<(), NameError> {
+        // Within these bounds a name that is too long does not end.
+        let bounded = body.get(..NAME_BYTES_MAX).unwrap_or(body);
         let mut at = 0;
         let mut labels: u8 = 0;
         loop {
-            let Some(&len) = body.get(at) else { return Err(NameError::Malformed) };
+            let Some(&len) = bounded.get(at) else {
+                return Err(if at < NAME_BYTES_MAX { NameError::Malformed } else { NameError::TooLong });
+            };
             // The root's own start is noted too: what follows the last label is a suffix like any other.
             self.starts[usize::from(labels) & LABELS_MAX] = low_byte(at);
-            if len == 0 {
-                break;
+            match len {
+                1..=63 => at += 1 + usize::from(len),
+                0 => break,
+                64..0xC0 => return Err(NameError::LabelTooLong),
+                0xC0.. => return Err(NameError::Malformed),
             }
-            if usize::from(len) > LABEL_BYTES_MAX {
-                return Err(if len < 0xC0 { NameError::LabelTooLong } else { NameError::Malformed });
-            }
-            at += 1 + usize::from(len);
-            labels += 1;
-            if at >= NAME_BYTES_MAX {
-                return Err(NameError::TooLong);
-            }
+            labels = labels.wrapping_add(1);
         }
         let len = at + 1;
         let (sources, rest) = body.as_chunks::<CHUNK>();
@@ -87,7 +87,7 @@ impl Flat {
             }
             *target = lower(last);
         }
-        self.len = low_byte(len);
+        self.root = low_byte(at);
         self.labels = labels;
         Ok(())
     }
@@ -100,7 +100,7 @@ impl Flat {
         if label.len() > LABEL_BYTES_MAX {
             return Err(NameError::LabelTooLong);
         }
-        let at = usize::from(self.len) - 1;
+        let at = usize::from(self.root);
         let end = at + 1 + label.len();
         if end >= NAME_BYTES_MAX {
             return Err(NameError::TooLong);
@@ -110,20 +110,25 @@ impl Flat {
         self.bytes[end] = 0;
         self.labels += 1;
         self.starts[usize::from(self.labels)] = low_byte(end);
-        self.len = low_byte(end + 1);
+        self.root = low_byte(end);
         Ok(())
     }
 
-    /// Appends the labels of an uncompressed, well-formed wire name.
-    pub(super) fn push_wire(&mut self, mut wire: &[u8]) -> Result<(), NameError> {
-        while let Some((&len, rest)) = wire.split_first() {
-            if len == 0 {
-                break;
-            }
-            let (label, rest) = rest.split_at_checked(usize::from(len)).ok_or(NameError::Malformed)?;
-            self.push(label)?;
-            wire = rest;
+    /// Appends a name without its first `skip` labels; `wire` is its wire form in the case wanted.
+    pub(super) fn push_suffix(&mut self, name: &Self, skip: usize, wire: &[u8]) -> Result<(), NameError> {
+        let from = name.start(skip);
+        let suffix = wire.get(from..=usize::from(name.root)).unwrap_or(&[0]);
+        let at = usize::from(self.root);
+        let room = self.bytes.get_mut(at..at + suffix.len()).ok_or(NameError::TooLong)?;
+        if at + suffix.len() > NAME_BYTES_MAX {
+            return Err(NameError::TooLong);
         }
+        room.copy_from_slice(suffix);
+        for skip in skip..name.labels() {
+            self.labels += 1;
+            self.starts[usize::from(self.labels) & LABELS_MAX] = low_byte(at + name.start(skip + 1) - from);
+        }
+        self.root = low_byte(at + suffix.len() - 1);
         Ok(())
     }
 
@@ -146,7 +151,7 @@ impl Flat {
     /// The wire form without its first `skip` labels; at least the root's zero byte.
     #[inline]
     pub(super) fn suffix(&self, skip: usize) -> &[u8] {
-        self.bytes.get(self.start(skip)..usize::from(self.len)).unwrap_or(&[0])
+        self.bytes.get(self.start(skip)..=usize::from(self.root)).unwrap_or(&[0])
     }
 
     /// The label at `index`; empty if there is none.

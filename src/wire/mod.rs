@@ -27,22 +27,26 @@
 
 mod code;
 mod compress;
+mod edns;
 mod flat;
 mod name;
 mod parts;
 mod query;
+mod rdata;
 mod reader;
 mod reject;
 mod response;
 
 pub use code::{Class, EdeCode, Opcode, ParseRtypeError, Rcode, Rtype};
+pub use edns::Ede;
 pub use flat::NameError;
 pub use name::{Labels, Name};
 pub use parts::{NameRef, Tail};
-pub use query::{DropReason, Edns, Parsed, Query, parse};
+pub use query::{DropReason, Edns, NoQuery, Parsed, Query, parse};
+pub use rdata::Rdata;
 pub use reader::{Message, NameAt, Question, ReadError, Record, Records};
 pub use reject::{Reject, write_reject};
-pub use response::{Ede, Rdata, ResponseWriter, Rrset, WriteError};
+pub use response::{ResponseWriter, Rrset, WriteError};
 
 /// Bytes of a message header (RFC 1035, 4.1.1).
 pub const HEADER_BYTES: usize = 12;

@@ -100,8 +100,8 @@ impl Name {
     }
 
     #[inline]
-    pub(super) fn start(&self, skip: usize) -> usize {
-        self.0.start(skip)
+    pub(super) fn flat(&self) -> &Flat {
+        &self.0
     }
 }
 

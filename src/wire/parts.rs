@@ -59,15 +59,15 @@ impl<'a> NameRef<'a> {
         Self { head: &[], tail: Tail::Dotted(text) }
     }
 
-    /// The whole name; `question` is the wire form of the name asked for without what the tail skips.
-    pub(super) fn flatten(&self, question: &[u8]) -> Result<Flat, NameError> {
+    /// The whole name; `question` is the name asked for, and its wire form in the case asked.
+    pub(super) fn flatten(&self, question: (&Name, &[u8])) -> Result<Flat, NameError> {
         let mut flat = Flat::ROOT;
         for label in self.head {
             flat.push(label)?;
         }
         match self.tail {
-            Tail::Question(_) => flat.push_wire(question)?,
-            Tail::Name(name) => flat.push_wire(name.wire())?,
+            Tail::Question(skip) => flat.push_suffix(question.0.flat(), skip, question.1)?,
+            Tail::Name(name) => flat.push_suffix(name.flat(), 0, name.wire())?,
             Tail::Dotted("" | ".") => {}
             Tail::Dotted(text) => {
                 for label in text.strip_suffix('.').unwrap_or(text).split('.') {
@@ -86,12 +86,26 @@ mod tests {
     #[test]
     fn parts_make_one_name() {
         let zone: Name = "cluster.local".parse().unwrap();
-        let flat = |parts: NameRef<'_>| parts.flatten(b"\x03Svc\0").map(|flat| flat.suffix(0).to_vec());
+        let question: Name = "web.svc".parse().unwrap();
+        let flat =
+            |parts: NameRef<'_>| parts.flatten((&question, b"\x03Web\x03Svc\0")).map(|flat| flat.suffix(0).to_vec());
         assert_eq!(flat(NameRef::under(&[b"db", b"prod"], &zone)).unwrap(), b"\x02db\x04prod\x07cluster\x05local\0");
         assert_eq!(flat(NameRef::under_question(&[b"db"], 1)).unwrap(), b"\x02db\x03Svc\0");
+        assert_eq!(flat(NameRef::under_question(&[b"db"], 2)).unwrap(), b"\x02db\0");
         assert_eq!(flat(NameRef::dotted("a.b.")).unwrap(), b"\x01a\x01b\0");
         assert_eq!(flat(NameRef::dotted("")).unwrap(), b"\0");
         assert_eq!(flat(NameRef::dotted("a..b")), Err(NameError::EmptyLabel));
         assert_eq!(flat(NameRef::under(&[b""], &zone)), Err(NameError::EmptyLabel));
+    }
+
+    #[test]
+    fn parts_keep_the_limits_of_names() {
+        let label = [b'x'; 63];
+        let zone = Name::from_labels([&label[..], &label, &label[..62]]).unwrap();
+        let flat = |head: &[&[u8]]| NameRef::under(head, &zone).flatten((&Name::ROOT, &[0])).map(|flat| flat.labels());
+        assert_eq!(flat(&[&label[..62]]), Ok(4), "255 bytes");
+        assert_eq!(flat(&[&label]), Err(NameError::TooLong));
+        assert_eq!(flat(&[&label, &label]), Err(NameError::TooLong));
+        assert_eq!(flat(&[&[b'x'; 64]]), Err(NameError::LabelTooLong));
     }
 }

@@ -1,11 +1,9 @@
 //! Reads what clients send. Never follows a compression pointer, never looks at a byte twice for the same reason.
 
 use super::{
-    Class, EdeCode, HEADER_BYTES, Name, Opcode, Rcode, Reject, Rtype, UDP_BYTES_MAX, UDP_BYTES_MIN, reject::Echo,
+    Class, EdeCode, HEADER_BYTES, Name, Opcode, Rcode, Reject, Rtype, UDP_BYTES_MAX, UDP_BYTES_MIN,
+    edns::OPTION_COOKIE, reject::Echo,
 };
-
-/// The option code of cookies (RFC 7873, 4).
-pub(super) const OPTION_COOKIE: u16 = 10;
 
 /// What a message from a client is.
 #[expect(clippy::large_enum_variant, reason = "it is on the stack for the time of one answer, and nowhere else")]
@@ -66,7 +64,60 @@ pub struct Edns<'a> {
     pub cookie: Option<&'a [u8]>,
 }
 
+impl Default for Query<'_> {
+    /// No question yet; to be read into.
+    #[inline]
+    fn default() -> Self {
+        // Field by field, for this is most cheaply made in place.
+        Self {
+            id: 0,
+            rd: false,
+            ad: false,
+            cd: false,
+            name: Name::ROOT,
+            qtype: Rtype(0),
+            qclass: Class(0),
+            question: &[],
+            edns: None,
+        }
+    }
+}
+
 impl<'a> Query<'a> {
+    /// [`parse`] in place. To be called once: what is left of another message is not cleared.
+    ///
+    /// # Errors
+    /// If the message is no query to answer; this one is then of no meaning.
+    #[inline]
+    pub fn read(&mut self, message: &'a [u8]) -> Result<(), NoQuery<'a>> {
+        let Some((header, body)) = message.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(NoQuery::Drop(DropReason::Short));
+        };
+        let [id_high, id_low, flags, more_flags, qd_high, qd_low, counts @ ..] = *header;
+        if flags & 0x80 != 0 {
+            return Err(NoQuery::Drop(DropReason::Response));
+        }
+        self.id = u16::from_be_bytes([id_high, id_low]);
+        self.rd = flags & 0x01 != 0;
+        self.ad = more_flags & 0x20 != 0;
+        self.cd = more_flags & 0x10 != 0;
+        let read = match [qd_high, qd_low] {
+            [0, 1] => read_question(self, body).and_then(|rest| read_records(self, rest, counts)),
+            // The records are read all the same, for the response has an OPT record if the query has one.
+            [0, 0] => read_records(self, body, counts).and(Err(Malformed)),
+            _ => Err(Malformed),
+        };
+        let opcode = Opcode((flags >> 3) & 0x0F);
+        let rcode = match read {
+            // The opcode decides first: what the sections hold is its business (RFC 2136, 2).
+            _ if opcode != Opcode::QUERY => Rcode::NOTIMP,
+            Err(Malformed) => Rcode::FORMERR,
+            Ok(()) if self.edns.is_some_and(|edns| edns.version != 0) => Rcode::BADVERS,
+            Ok(()) => return Ok(()),
+        };
+        Err(NoQuery::Reject(Reject { rcode, ede: None, echo: Echo { opcode, ..self.echo() } }))
+    }
+
     /// The most that may be sent to this client over UDP, in bytes (RFC 6891, 6.2.5).
     #[must_use]
     #[inline]
@@ -96,44 +147,25 @@ impl<'a> Query<'a> {
 ///
 /// Bytes behind the last record are ignored, as are records in the answer and authority sections and those in the
 /// additional section that are not OPT (TSIG among them: we hold no keys, and answer as if unsigned).
+///
+/// A [`Query`] is large to move; who answers many of them keeps one in place and calls [`Query::read`].
 #[must_use]
 pub fn parse(message: &[u8]) -> Parsed<'_> {
-    let Some((header, body)) = message.split_first_chunk::<HEADER_BYTES>() else {
-        return Parsed::Drop(DropReason::Short);
-    };
-    let [id_high, id_low, flags, more_flags, qd_high, qd_low, counts @ ..] = *header;
-    if flags & 0x80 != 0 {
-        return Parsed::Drop(DropReason::Response);
+    let mut query = Query::default();
+    match query.read(message) {
+        Ok(()) => Parsed::Query(query),
+        Err(NoQuery::Reject(reject)) => Parsed::Reject(reject),
+        Err(NoQuery::Drop(reason)) => Parsed::Drop(reason),
     }
-    let opcode = Opcode((flags >> 3) & 0x0F);
-    let mut query = Query {
-        id: u16::from_be_bytes([id_high, id_low]),
-        rd: flags & 0x01 != 0,
-        ad: more_flags & 0x20 != 0,
-        cd: more_flags & 0x10 != 0,
-        name: Name::ROOT,
-        qtype: Rtype::default(),
-        qclass: Class::default(),
-        question: &[],
-        edns: None,
-    };
-    let read = match [qd_high, qd_low] {
-        [0, 1] => read_question(&mut query, body).and_then(|rest| read_records(&mut query, rest, counts)),
-        // The records are read all the same, for the response has an OPT record if the query has one.
-        [0, 0] => read_records(&mut query, body, counts).and(Err(Malformed)),
-        _ => Err(Malformed),
-    };
-    let rcode = match read {
-        Ok(()) if query.edns.is_some_and(|edns| edns.version != 0) => Some(Rcode::BADVERS),
-        Ok(()) => None,
-        Err(Malformed) => Some(Rcode::FORMERR),
-    };
-    // The opcode decides first: what the sections hold is its business (RFC 2136, 2).
-    let rcode = if opcode == Opcode::QUERY { rcode } else { Some(Rcode::NOTIMP) };
-    match rcode {
-        None => Parsed::Query(query),
-        Some(rcode) => Parsed::Reject(Reject { rcode, ede: None, echo: Echo { opcode, ..query.echo() } }),
-    }
+}
+
+/// What a message is, if it is no query to answer.
+#[derive(Debug)]
+pub enum NoQuery<'a> {
+    /// Not to be answered with data: write it with [`write_reject`](super::write_reject).
+    Reject(Reject<'a>),
+    /// Not to be answered at all.
+    Drop(DropReason),
 }
 
 /// The message is not what its header says.

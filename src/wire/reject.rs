@@ -1,9 +1,6 @@
 //! Responses that carry no data: the query was malformed, or we will not or cannot answer it.
 
-use super::{
-    Opcode, Rcode, UDP_BYTES_MIN,
-    response::{Ede, Opt, header},
-};
+use super::{Ede, Opcode, Rcode, UDP_BYTES_MIN, edns::Opt, response::header};
 
 /// A response without data, ready to be written.
 #[derive(Clone, Debug)]

@@ -3,22 +3,12 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
-    EdeCode, HEADER_BYTES, NameError, NameRef, Opcode, Query, Rcode, Rtype, Section, Tail, UDP_BYTES_MAX,
-    UDP_BYTES_MIN,
-    compress::{OFFSET_MAX, Offsets},
-    flat::Flat,
-    query::OPTION_COOKIE,
+    Ede, HEADER_BYTES, NameError, NameRef, Opcode, Query, Rcode, Rdata, Section, Tail, UDP_BYTES_MIN,
+    compress::Offsets,
+    edns::{EDE_BYTES, OPT_BYTES, Opt},
+    flat::{Flat, LABEL_BYTES_MAX, NAME_BYTES_MAX},
     reject::Echo,
 };
-
-/// The option code of extended errors (RFC 8914, 2).
-const OPTION_EDE: u16 = 15;
-
-/// Bytes of an OPT record without options.
-const OPT_BYTES: usize = 11;
-
-/// Bytes of an EDE option without text.
-const EDE_BYTES: usize = 6;
 
 /// Why a record was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,101 +22,6 @@ pub enum WriteError {
     /// A string of a TXT or HINFO record is longer than 255 bytes, or a record longer than 65,535.
     #[error("a string or record is too long")]
     TooLong,
-}
-
-/// An extended error (RFC 8914): why a response is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ede<'a> {
-    /// For machines.
-    pub code: EdeCode,
-    /// For people; short, and left out where it does not fit.
-    pub text: &'a str,
-}
-
-impl From<EdeCode> for Ede<'_> {
-    fn from(code: EdeCode) -> Self {
-        Self { code, text: "" }
-    }
-}
-
-/// The data of a record.
-#[derive(Clone, Copy, Debug)]
-pub enum Rdata<'a> {
-    /// An IPv4 address.
-    A(Ipv4Addr),
-    /// An IPv6 address.
-    Aaaa(Ipv6Addr),
-    /// The name an address points to.
-    Ptr(NameRef<'a>),
-    /// The name this one is an alias of.
-    Cname(NameRef<'a>),
-    /// A name server.
-    Ns(NameRef<'a>),
-    /// The start of a zone; times in seconds (RFC 1035, 3.3.13; RFC 2308, 4).
-    Soa {
-        /// The primary name server.
-        mname: NameRef<'a>,
-        /// The person in charge.
-        rname: NameRef<'a>,
-        /// Version of the zone.
-        serial: u32,
-        /// How often a secondary looks.
-        refresh: u32,
-        /// How soon it looks again after a failure.
-        retry: u32,
-        /// How long it serves without having seen the primary.
-        expire: u32,
-        /// How long NXDOMAIN and NODATA may be cached.
-        minimum: u32,
-    },
-    /// Where a service is (RFC 2782). The target is written whole as that RFC asks, and compressed only where the set
-    /// would not fit otherwise (RFC 3597, 4: receivers take both).
-    Srv {
-        /// Lower ones are tried first.
-        priority: u16,
-        /// Share among those of equal priority.
-        weight: u16,
-        /// The port.
-        port: u16,
-        /// The host.
-        target: NameRef<'a>,
-    },
-    /// Strings of up to 255 bytes each.
-    Txt(&'a [&'a [u8]]),
-    /// Two strings of up to 255 bytes.
-    Hinfo {
-        /// The machine; `RFC8482` in the answer to ANY.
-        cpu: &'a [u8],
-        /// Its system.
-        os: &'a [u8],
-    },
-    /// Anything else, without compressed names in it.
-    Raw {
-        /// Its type.
-        rtype: Rtype,
-        /// Its bytes.
-        rdata: &'a [u8],
-    },
-}
-
-impl Rdata<'_> {
-    /// The type of the record.
-    #[must_use]
-    #[inline]
-    pub const fn rtype(&self) -> Rtype {
-        match self {
-            Self::A(_) => Rtype::A,
-            Self::Aaaa(_) => Rtype::AAAA,
-            Self::Ptr(_) => Rtype::PTR,
-            Self::Cname(_) => Rtype::CNAME,
-            Self::Ns(_) => Rtype::NS,
-            Self::Soa { .. } => Rtype::SOA,
-            Self::Srv { .. } => Rtype::SRV,
-            Self::Txt(_) => Rtype::TXT,
-            Self::Hinfo { .. } => Rtype::HINFO,
-            Self::Raw { rtype, .. } => *rtype,
-        }
-    }
 }
 
 /// A response being written: header and question, then RRsets in the order of the sections, then [`Self::finish`].
@@ -254,9 +149,16 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
     ///
     /// RA is set, RD and CD are copied, AD is clear: nothing was validated (RFC 6840, 5.8). The EDE is for clients with
     /// EDNS; its text is left out where it does not fit. Without EDNS an `rcode` above 15 becomes SERVFAIL.
-    #[inline]
-    pub fn finish(self, rcode: Rcode, authoritative: bool, ede: Option<Ede<'_>>) -> usize {
-        let Self { buf, query, cookie, mut len, counts: [answers, authority, mut additional], truncated, .. } = self;
+    #[expect(clippy::inline_always, reason = "it takes the writer, which then need not be moved")]
+    #[inline(always)]
+    pub fn finish(mut self, rcode: Rcode, authoritative: bool, ede: Option<Ede<'_>>) -> usize {
+        self.close(rcode, authoritative, ede)
+    }
+
+    fn close(&mut self, rcode: Rcode, authoritative: bool, ede: Option<Ede<'_>>) -> usize {
+        let Self {
+            ref mut buf, query, cookie, mut len, counts: [answers, authority, mut additional], truncated, ..
+        } = *self;
         if let Some(edns) = query.edns {
             additional += 1;
             let opt = Opt { rcode, dnssec_ok: edns.dnssec_ok, cookie, ede };
@@ -291,69 +193,143 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         Ok(())
     }
 
-    /// Appends a name, compressed as far as it can be.
+    /// Appends bytes of a length known beforehand.
     #[inline]
-    fn name(&mut self, name: NameRef<'_>) -> Result<(), WriteError> {
-        if let (Tail::Question(skip), []) = (name.tail, name.head)
-            && skip < self.query.name.label_count()
-        {
-            return self.pointer(HEADER_BYTES + self.query.name.start(skip));
-        }
-        self.parts(name, true)
-    }
-
-    fn pointer(&mut self, offset: usize) -> Result<(), WriteError> {
-        let [high, low] = u16::try_from(offset).unwrap_or_default().to_be_bytes();
-        self.bytes(&[0xC0 | high, low])
-    }
-
-    /// Appends a name and notes where its labels are.
-    fn parts(&mut self, name: NameRef<'_>, compress: bool) -> Result<(), WriteError> {
-        let skip = self.question_skip(name.tail);
-        let question = self.query.question;
-        let question_len = question.len() - 4;
-        let tail = skip.map_or(&[][..], |skip| &question[self.query.name.start(skip)..question_len]);
-        let flat = if skip.is_some() {
-            NameRef { tail: Tail::Question(0), ..name }.flatten(tail)?
-        } else {
-            name.flatten(tail)?
-        };
-        // Where the labels of the question begin there is no need to search.
-        let known = skip.map(|skip| (name.head.len(), HEADER_BYTES + self.query.name.start(skip)));
-        let offsets = self.offsets.get_or_insert_with(|| question_offsets(self.query));
-        let written = &self.buf[..self.len];
-        let mut found = None;
-        let mut fresh = 0;
-        while fresh < flat.labels() && found.is_none() {
-            found = match known {
-                Some((head, offset)) if head == fresh => Some(offset),
-                _ => offsets.find(written, &flat, fresh).map(usize::from),
-            };
-            fresh += usize::from(found.is_none());
-        }
-        let start = self.len;
-        match found {
-            Some(offset) if compress && offset <= OFFSET_MAX => {
-                self.bytes(&flat.suffix(0)[..flat.start(fresh)])?;
-                self.pointer(offset)?;
-            }
-            _ => self.bytes(flat.suffix(0))?,
-        }
-        if let Some(offsets) = &mut self.offsets {
-            for skip in 0..fresh {
-                offsets.note(&flat, skip, start + flat.start(skip));
-            }
-        }
+    fn array<const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), WriteError> {
+        *self.room()? = bytes;
         Ok(())
     }
 
-    /// How many labels of the question a tail leaves out, if it is part of the question.
+    /// Makes room for some bytes.
+    #[inline]
+    fn room<const N: usize>(&mut self) -> Result<&mut [u8; N], WriteError> {
+        let start = self.len;
+        if start + N > self.end {
+            return Err(WriteError::Full);
+        }
+        let room = self.buf.get_mut(start..).and_then(<[u8]>::first_chunk_mut).ok_or(WriteError::Full)?;
+        self.len = start + N;
+        Ok(room)
+    }
+
+    /// How many labels of the name asked for a tail leaves out, if it is part of it.
+    #[inline]
     fn question_skip(&self, tail: Tail<'_>) -> Option<usize> {
         match tail {
             Tail::Question(skip) => Some(skip),
             Tail::Name(name) => self.query.name.labels_above(name),
             Tail::Dotted(_) => None,
         }
+    }
+
+    /// Where the name asked for is without its first `skip` labels.
+    #[inline]
+    fn question_offset(&self, skip: usize) -> usize {
+        HEADER_BYTES + self.query.name.flat().start(skip)
+    }
+
+    /// The pointer that is all of a name, if it is the one asked for or a suffix of that.
+    #[inline]
+    fn question_pointer(&self, name: NameRef<'_>) -> Option<[u8; 2]> {
+        let skip = if name.head.is_empty() { self.question_skip(name.tail)? } else { return None };
+        // The root is shorter than a pointer to it.
+        (skip < self.query.name.label_count()).then(|| pointer(self.question_offset(skip)))
+    }
+
+    /// Appends a name, compressed as far as it can be.
+    #[inline]
+    fn name(&mut self, name: NameRef<'_>) -> Result<(), WriteError> {
+        match self.question_pointer(name) {
+            Some(pointer) => self.array(pointer),
+            None => self.parts(name, true),
+        }
+    }
+
+    /// Appends a name of an SOA record, which nothing later is likely to point to: if the question ends as it does, its
+    /// labels and a pointer, without search or note. Every negative answer has two of them.
+    fn soa_name(&mut self, name: NameRef<'_>) -> Result<(), WriteError> {
+        let Some(skip) = self.question_skip(name.tail) else { return self.parts(name, true) };
+        let mut len = self.query.name.suffix(skip).len();
+        for label in name.head {
+            if label.is_empty() {
+                return Err(NameError::EmptyLabel.into());
+            }
+            if label.len() > LABEL_BYTES_MAX {
+                return Err(NameError::LabelTooLong.into());
+            }
+            len += 1 + label.len();
+            self.string(label)?;
+        }
+        if len > NAME_BYTES_MAX {
+            return Err(NameError::TooLong.into());
+        }
+        self.array(pointer(self.question_offset(skip)))
+    }
+
+    /// Appends a name and notes where its labels are.
+    fn parts(&mut self, name: NameRef<'_>, compress: bool) -> Result<(), WriteError> {
+        let skip = self.question_skip(name.tail);
+        let asked = &self.query.name;
+        let tail = skip.map_or(name.tail, Tail::Question);
+        let flat = NameRef { tail, ..name }.flatten((asked, self.query.question))?;
+        // Where the labels of the question begin there is no need to search.
+        let known = skip.filter(|skip| *skip < asked.label_count()).map(|skip| self.question_offset(skip));
+        let offsets = self.offsets.get_or_insert_with(|| question_offsets(asked.flat()));
+        let written = self.buf.get(..self.len).unwrap_or_default();
+        let mut found = None;
+        let mut fresh = 0;
+        while fresh < flat.labels() {
+            found = match known {
+                Some(offset) if fresh == name.head.len() => Some(offset),
+                _ => offsets.find(written, &flat, fresh).map(usize::from),
+            };
+            if found.is_some() {
+                break;
+            }
+            fresh += 1;
+        }
+        let start = self.len;
+        for skip in 0..fresh {
+            offsets.note(&flat, skip, start + flat.start(skip));
+        }
+        match found {
+            Some(offset) if compress => {
+                self.bytes(&flat.suffix(0)[..flat.start(fresh)])?;
+                self.array(pointer(offset))
+            }
+            _ => self.bytes(flat.suffix(0)),
+        }
+    }
+
+    /// Appends an address record of the question's name or a suffix of it, which is what is asked for most.
+    #[inline]
+    fn a(&mut self, [p0, p1]: [u8; 2], ttl: u32, ip: Ipv4Addr) -> Result<(), WriteError> {
+        let [t0, t1, t2, t3] = ttl.to_be_bytes();
+        let [a, b, c, d] = ip.octets();
+        self.array([p0, p1, 0, 1, 0, 1, t0, t1, t2, t3, 0, 4, a, b, c, d])
+    }
+
+    /// [`Self::a`] for IPv6.
+    #[inline]
+    fn aaaa(&mut self, [p0, p1]: [u8; 2], ttl: u32, ip: Ipv6Addr) -> Result<(), WriteError> {
+        let [t0, t1, t2, t3] = ttl.to_be_bytes();
+        let room = self.room::<28>()?;
+        room[..12].copy_from_slice(&[p0, p1, 0, 28, 0, 1, t0, t1, t2, t3, 0, 16]);
+        room[12..].copy_from_slice(&ip.octets());
+        Ok(())
+    }
+
+    /// Appends a record of any kind.
+    fn record(&mut self, owner: NameRef<'_>, ttl: u32, rdata: Rdata<'_>) -> Result<(), WriteError> {
+        self.name(owner)?;
+        let [type_high, type_low] = rdata.rtype().0.to_be_bytes();
+        let [t0, t1, t2, t3] = ttl.to_be_bytes();
+        self.array([type_high, type_low, 0, 1, t0, t1, t2, t3, 0, 0])?;
+        let start = self.len;
+        self.rdata(rdata)?;
+        let len = u16::try_from(self.len - start).map_err(|_| WriteError::TooLong)?;
+        self.buf[start - 2..start].copy_from_slice(&len.to_be_bytes());
+        Ok(())
     }
 
     /// Appends the data of a record without its length.
@@ -363,14 +339,14 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
             Rdata::Aaaa(ip) => self.bytes(&ip.octets()),
             Rdata::Ptr(name) | Rdata::Cname(name) | Rdata::Ns(name) => self.name(name),
             Rdata::Soa { mname, rname, serial, refresh, retry, expire, minimum } => {
-                self.name(mname)?;
-                self.name(rname)?;
-                let mut numbers = [0; 20];
+                self.soa_name(mname)?;
+                self.soa_name(rname)?;
+                let room = self.room::<20>()?;
                 let values = [serial, refresh, retry, expire, minimum];
-                for (bytes, value) in numbers.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                for (bytes, value) in room.as_chunks_mut::<4>().0.iter_mut().zip(values) {
                     *bytes = value.to_be_bytes();
                 }
-                self.bytes(&numbers)
+                Ok(())
             }
             Rdata::Srv { priority, weight, port, target } => {
                 for value in [priority, weight, port] {
@@ -395,12 +371,10 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
 }
 
 /// The table with the question's name in it.
-#[cold]
-fn question_offsets(query: &Query<'_>) -> Offsets {
+fn question_offsets(name: &Flat) -> Offsets {
     let mut offsets = Offsets::EMPTY;
-    let flat = NameRef::name(&query.name).flatten(&[]).unwrap_or(Flat::ROOT);
-    for skip in 0..flat.labels() {
-        offsets.note(&flat, skip, HEADER_BYTES + flat.start(skip));
+    for skip in 0..name.labels() {
+        offsets.note(name, skip, HEADER_BYTES + name.start(skip));
     }
     offsets
 }
@@ -418,23 +392,27 @@ impl Rrset<'_, '_, '_> {
     ///
     /// # Errors
     /// To be handed on by the caller: the whole set is then rolled back.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "with the kind of record known, nothing of the match is left")]
+    #[inline(always)]
     pub fn put(&mut self, owner: NameRef<'_>, ttl: u32, rdata: Rdata<'_>) -> Result<(), WriteError> {
-        let writer = &mut *self.writer;
-        writer.name(owner)?;
-        let [type_high, type_low] = rdata.rtype().0.to_be_bytes();
-        let [t0, t1, t2, t3] = ttl.to_be_bytes();
-        writer.bytes(&[type_high, type_low, 0, 1, t0, t1, t2, t3, 0, 0])?;
-        let start = writer.len;
-        if let Rdata::Srv { .. } = rdata {
-            self.squeezable = !writer.squeeze;
+        match (rdata, self.writer.question_pointer(owner)) {
+            (Rdata::A(ip), Some(owner)) => self.writer.a(owner, ttl, ip)?,
+            (Rdata::Aaaa(ip), Some(owner)) => self.writer.aaaa(owner, ttl, ip)?,
+            _ => {
+                self.squeezable |= matches!(rdata, Rdata::Srv { .. }) && !self.writer.squeeze;
+                self.writer.record(owner, ttl, rdata)?;
+            }
         }
-        writer.rdata(rdata)?;
-        let len = u16::try_from(writer.len - start).map_err(|_| WriteError::TooLong)?;
-        writer.buf[start - 2..start].copy_from_slice(&len.to_be_bytes());
         self.count += 1;
         Ok(())
     }
+}
+
+/// A pointer to an offset (RFC 1035, 4.1.4).
+#[inline]
+fn pointer(offset: usize) -> [u8; 2] {
+    let [high, low] = u16::try_from(offset).unwrap_or_default().to_be_bytes();
+    [0xC0 | high, low]
 }
 
 /// The header of a response (RFC 1035, 4.1.1).
@@ -452,54 +430,6 @@ pub(super) fn header(
     let more_flags = 0x80 | u8::from(echo.cd) << 4 | rcode.0.to_be_bytes()[1] & 0x0F;
     let [[qd0, qd1], [an0, an1], [ns0, ns1], [ar0, ar1]] = counts.map(u16::to_be_bytes);
     [id_high, id_low, flags, more_flags, qd0, qd1, an0, an1, ns0, ns1, ar0, ar1]
-}
-
-/// The OPT record of a response (RFC 6891, 6.1.2).
-pub(super) struct Opt<'a> {
-    pub rcode: Rcode,
-    pub dnssec_ok: bool,
-    pub cookie: Option<&'a [u8]>,
-    pub ede: Option<Ede<'a>>,
-}
-
-impl Opt<'_> {
-    /// Writes the record to the start of `buf`, which has room for all but the text of the EDE. Returns its length.
-    #[inline]
-    pub(super) fn write(&self, buf: &mut [u8]) -> usize {
-        let [size_high, size_low] = u16::try_from(UDP_BYTES_MAX).unwrap_or_default().to_be_bytes();
-        let extended = (self.rcode.0 >> 4).to_be_bytes()[1];
-        let dnssec_ok = u8::from(self.dnssec_ok) << 7;
-        let fixed = [0, 0, 41, size_high, size_low, extended, 0, dnssec_ok, 0, 0, 0];
-        buf[..OPT_BYTES].copy_from_slice(&fixed);
-        if self.cookie.is_none() && self.ede.is_none() {
-            return OPT_BYTES;
-        }
-        self.write_options(buf)
-    }
-
-    fn write_options(&self, buf: &mut [u8]) -> usize {
-        let mut len = OPT_BYTES;
-        let mut option = |code: u16, parts: [&[u8]; 2]| {
-            let value = parts[0].len() + parts[1].len();
-            let Some(room) = buf.get_mut(len..len + 4 + value) else { return false };
-            room[..2].copy_from_slice(&code.to_be_bytes());
-            room[2..4].copy_from_slice(&u16::try_from(value).unwrap_or_default().to_be_bytes());
-            room[4..4 + parts[0].len()].copy_from_slice(parts[0]);
-            room[4 + parts[0].len()..].copy_from_slice(parts[1]);
-            len += 4 + value;
-            true
-        };
-        if let Some(cookie) = self.cookie {
-            option(OPTION_COOKIE, [cookie, &[]]);
-        }
-        if let Some(Ede { code, text }) = self.ede {
-            let code = code.0.to_be_bytes();
-            let _fits = option(OPTION_EDE, [&code, text.as_bytes()]) || option(OPTION_EDE, [&code, &[]]);
-        }
-        let options = u16::try_from(len - OPT_BYTES).unwrap_or_default();
-        buf[OPT_BYTES - 2..OPT_BYTES].copy_from_slice(&options.to_be_bytes());
-        len
-    }
 }
 
 #[cfg(test)]

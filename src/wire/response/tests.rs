@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::{Message, Name, Parsed, TCP_BYTES_MAX, parse};
+use crate::wire::{EdeCode, Message, Name, Parsed, Rtype, TCP_BYTES_MAX, parse};
 
 /// A query for `name` (with `opt` as its OPT record if not empty).
 fn message(name: &str, qtype: Rtype, opt: &[u8]) -> Vec<u8> {

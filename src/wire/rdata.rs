@@ -1,0 +1,85 @@
+//! What records say.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{NameRef, Rtype};
+
+/// The data of a record.
+#[derive(Clone, Copy, Debug)]
+pub enum Rdata<'a> {
+    /// An IPv4 address.
+    A(Ipv4Addr),
+    /// An IPv6 address.
+    Aaaa(Ipv6Addr),
+    /// The name an address points to.
+    Ptr(NameRef<'a>),
+    /// The name this one is an alias of.
+    Cname(NameRef<'a>),
+    /// A name server.
+    Ns(NameRef<'a>),
+    /// The start of a zone; times in seconds (RFC 1035, 3.3.13; RFC 2308, 4).
+    Soa {
+        /// The primary name server.
+        mname: NameRef<'a>,
+        /// The person in charge.
+        rname: NameRef<'a>,
+        /// Version of the zone.
+        serial: u32,
+        /// How often a secondary looks.
+        refresh: u32,
+        /// How soon it looks again after a failure.
+        retry: u32,
+        /// How long it serves without having seen the primary.
+        expire: u32,
+        /// How long NXDOMAIN and NODATA may be cached.
+        minimum: u32,
+    },
+    /// Where a service is (RFC 2782). The target is written whole as that RFC asks, and compressed only where the set
+    /// would not fit otherwise (RFC 3597, 4: receivers take both).
+    Srv {
+        /// Lower ones are tried first.
+        priority: u16,
+        /// Share among those of equal priority.
+        weight: u16,
+        /// The port.
+        port: u16,
+        /// The host.
+        target: NameRef<'a>,
+    },
+    /// Strings of up to 255 bytes each.
+    Txt(&'a [&'a [u8]]),
+    /// Two strings of up to 255 bytes.
+    Hinfo {
+        /// The machine; `RFC8482` in the answer to ANY.
+        cpu: &'a [u8],
+        /// Its system.
+        os: &'a [u8],
+    },
+    /// Anything else, without compressed names in it.
+    Raw {
+        /// Its type.
+        rtype: Rtype,
+        /// Its bytes.
+        rdata: &'a [u8],
+    },
+}
+
+impl Rdata<'_> {
+    /// The type of the record.
+    #[must_use]
+    #[inline]
+    pub const fn rtype(&self) -> Rtype {
+        match self {
+            Self::A(_) => Rtype::A,
+            Self::Aaaa(_) => Rtype::AAAA,
+            Self::Ptr(_) => Rtype::PTR,
+            Self::Cname(_) => Rtype::CNAME,
+            Self::Ns(_) => Rtype::NS,
+            Self::Soa { .. } => Rtype::SOA,
+            Self::Srv { .. } => Rtype::SRV,
+            Self::Txt(_) => Rtype::TXT,
+            Self::Hinfo { .. } => Rtype::HINFO,
+            Self::Raw { rtype, .. } => *rtype,
+        }
+    }
+}
