@@ -14,3 +14,4 @@ pub mod store;
 pub mod sys;
 pub mod tls;
 pub mod wire;
+pub mod zone;

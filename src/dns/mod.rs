@@ -2,10 +2,12 @@
 //!
 //! Never reads the disk or the source: all it knows of the cluster comes from the store's snapshot.
 
+mod answer;
 mod config;
 mod listen;
 mod request;
 
+pub use answer::{Batch, Config as AnswerConfig, Context, Forward, Outcome, Reply, Rotation, View, answer};
 pub use config::{
     Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, FORWARDS, IDLE, IN_FLIGHT, PARTIAL, TcpConfig, WORKERS, WRITE,
 };

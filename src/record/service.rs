@@ -189,7 +189,10 @@ impl Service {
     }
 
     /// The endpoints with this lower-case hostname, ready or not, sorted by address.
-    pub fn endpoints_named<'a>(&'a self, hostname: &'a [u8]) -> impl Iterator<Item = &'a Endpoint> + Clone {
+    pub fn endpoints_named<'s, 'h>(
+        &'s self,
+        hostname: &'h [u8],
+    ) -> impl Iterator<Item = &'s Endpoint> + Clone + use<'s, 'h> {
         let named = self.endpoints_by_hostname();
         let before = |&index: &u32| {
             named.endpoints[index as usize].hostname.as_deref().unwrap_or_default().as_bytes() < hostname

@@ -1,0 +1,45 @@
+//! What `answer()` says is to be done with a query.
+
+use crate::{
+    dns::ServedFrom,
+    wire::{DropReason, Rcode},
+};
+
+/// What is to be done with a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// Send what was written.
+    Reply(Reply),
+    /// Ask an upstream.
+    Forward(Forward),
+    /// Do nothing.
+    Drop(DropReason),
+}
+
+/// An answer, and what is counted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Bytes of the answer, at the start of the buffer.
+    pub len: usize,
+    /// What it says, extended codes as a whole.
+    pub rcode: Rcode,
+    /// Where it came from.
+    pub from: ServedFrom,
+}
+
+/// What to ask an upstream for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// The question as it is: a name in no zone of ours.
+    Whole,
+    /// The question as it is, of the resolver that stands in for the cluster until there are records.
+    Fallback,
+    /// The target of the last CNAME in the answer written, whose records belong behind it.
+    ///
+    /// The answer is complete as it is, for the case that upstream fails: the CNAMEs alone, NOERROR.
+    Chase {
+        /// Bytes of that answer, at the start of the buffer.
+        len: usize,
+    },
+}

@@ -1,0 +1,136 @@
+//! What `answer()` is told besides the query: once for all queries, and once for a batch of them.
+
+use std::{cell::Cell, sync::Arc, time::Duration};
+
+use arc_swap::Guard;
+
+use crate::{record::Snapshot, store::Reader, sys::UnixMillis, zone::Zone};
+
+/// How the age of the records shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Answers from records last vouched for longer ago than this say so.
+    pub stale_after: Duration,
+    /// There is a resolver to ask for names of the cluster before there are records.
+    pub cluster_fallback: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { stale_after: Duration::from_secs(60), cluster_fallback: false }
+    }
+}
+
+/// The zone and the records, as every worker uses them.
+#[derive(Clone, Debug)]
+pub struct Context {
+    zone: Zone,
+    reader: Reader,
+    config: Config,
+}
+
+impl Context {
+    /// Puts the rules and the records together.
+    #[must_use]
+    pub fn new(zone: Zone, reader: Reader, config: Config) -> Self {
+        Self { zone, reader, config }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    /// The records.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    pub(super) fn has_fallback(&self) -> bool {
+        self.config.cluster_fallback
+    }
+
+    /// Takes hold of the records as they stand, for one batch of queries. Not to be kept across a wait.
+    #[must_use]
+    pub fn load(&self) -> Batch {
+        // The age first: read after the records it could vouch for a first list that these do not have yet.
+        let as_of = self.reader.as_of();
+        Batch { as_of, snapshot: self.reader.load() }
+    }
+
+    /// What one batch is answered from, `now` being the time its queries came.
+    #[must_use]
+    pub fn view<'a>(&self, batch: &'a Batch, now: UnixMillis, rotation: &'a Rotation) -> View<'a> {
+        View {
+            snapshot: &batch.snapshot,
+            synced: batch.as_of.is_some(),
+            stale: batch.as_of.is_some_and(|as_of| as_of.age(now) > self.config.stale_after),
+            rotation,
+        }
+    }
+}
+
+/// The records during one batch of queries.
+#[derive(Debug)]
+pub struct Batch {
+    as_of: Option<UnixMillis>,
+    snapshot: Guard<Arc<Snapshot>>,
+}
+
+/// What the queries of one batch are answered from.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    /// There was a first list, or records were loaded.
+    pub(super) synced: bool,
+    /// The records were last vouched for too long ago not to say so.
+    pub(super) stale: bool,
+    pub(super) rotation: &'a Rotation,
+}
+
+/// Where the next answer with several records begins. One for each worker: nothing is shared.
+///
+/// Steps by the golden ratio of the whole range, so that neither a client that asks for A and AAAA in turn nor one that
+/// asks for two names in turn always meets the same record first.
+#[derive(Debug, Default)]
+pub struct Rotation(Cell<u32>);
+
+impl Rotation {
+    /// Begins anywhere.
+    #[must_use]
+    pub fn new(seed: u32) -> Self {
+        Self(Cell::new(seed))
+    }
+
+    /// The next beginning, as a fraction of 2³².
+    pub(super) fn next(&self) -> u32 {
+        const STEP: u32 = 0x9E37_79B9;
+        let next = self.0.get().wrapping_add(STEP);
+        self.0.set(next);
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_comes_first_equally_often_even_for_two_questions_in_turn() {
+        for every in 1..=3 {
+            for records in 2..=7_u64 {
+                let rotation = Rotation::new(7);
+                let mut first = [0; 7];
+                for _ in 0..records * 100 {
+                    let at = u64::from((0..every).map(|_| rotation.next()).last().unwrap());
+                    first[usize::try_from((at * records) >> 32).unwrap()] += 1;
+                }
+                let (seen, unused) = first.split_at(usize::try_from(records).unwrap());
+                assert!(seen.iter().all(|count| (95..=105).contains(count)), "{records} of {every}: {seen:?}");
+                assert!(unused.iter().all(|count| *count == 0));
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Aliases: `ExternalName` services and what they lead to.
+
+use std::net::IpAddr;
+
+use super::{RrSet, Zone, cluster::Found};
+use crate::{
+    record::{Kind, Service, Snapshot},
+    wire::{Name, Rtype},
+};
+
+/// Most aliases followed inside the zone, twice as many as `CoreDNS` follows.
+pub const CHAIN_MAX: usize = 16;
+
+/// One or more aliases in a row, and what stands at the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain<'a> {
+    first: &'a Service,
+    /// Those behind the first.
+    others: [Option<&'a Service>; CHAIN_MAX - 1],
+    end: ChainEnd<'a>,
+    ttl: u32,
+}
+
+/// What the last alias of a chain leads to.
+#[derive(Clone, Copy, Debug)]
+pub enum ChainEnd<'a> {
+    /// Records; their owner is the last target.
+    Hit(RrSet<'a>),
+    /// A name in the zone without records of the type.
+    NoData,
+    /// A name in the zone that does not exist.
+    NxDomain,
+    /// The last target is outside the zone: upstream knows.
+    Outside,
+    /// The alias itself was asked for; nothing was followed.
+    Asked,
+    /// An alias that is in the chain already, or one too many.
+    Looped,
+}
+
+impl<'a> Chain<'a> {
+    /// The targets, in order. The first alias is the name asked for, each other one the target before it.
+    pub fn targets(&self) -> impl Iterator<Item = &'a str> {
+        std::iter::once(self.first).chain(self.others.into_iter().flatten()).map(target_of)
+    }
+
+    /// The last target.
+    #[must_use]
+    pub fn last(&self) -> &'a str {
+        target_of(self.others.iter().rev().find_map(|other| *other).unwrap_or(self.first))
+    }
+
+    /// What stands at the end.
+    #[must_use]
+    pub fn end(&self) -> ChainEnd<'a> {
+        self.end
+    }
+
+    /// The aliases, each a set of its own, in the order of their targets.
+    pub fn sets(&self) -> impl Iterator<Item = RrSet<'a>> {
+        let ttl = self.ttl;
+        self.targets().map(move |target| RrSet::alias(target, ttl))
+    }
+
+    /// Whether it leads to no records though they were asked for.
+    pub(super) fn is_empty_handed(&self) -> bool {
+        matches!(self.end, ChainEnd::NoData | ChainEnd::NxDomain | ChainEnd::Looped)
+    }
+
+    /// Adds an alias. False if it is there already, or there is no room.
+    fn push(&mut self, service: &'a Service) -> bool {
+        let same = |held: &Service| held.key() == service.key();
+        if same(self.first) || self.others.iter().flatten().any(|other| same(other)) {
+            return false;
+        }
+        let free = self.others.iter_mut().find(|other| other.is_none());
+        free.map(|free| *free = Some(service)).is_some()
+    }
+}
+
+/// The target of a service that is an alias, without a final dot.
+fn target_of(service: &Service) -> &str {
+    match service.kind() {
+        Kind::ExternalName(target) => target.strip_suffix('.').unwrap_or(target),
+        Kind::ClusterIp(_) | Kind::Headless => "",
+    }
+}
+
+/// The name an alias points to. None if the text is no name, or an address: such an alias does not exist.
+pub(super) fn target_name(service: &Service) -> Option<Name> {
+    let target = target_of(service);
+    let address = target.parse::<IpAddr>().is_ok();
+    if address { None } else { Name::from_labels(target.split('.').map(str::as_bytes)).ok() }
+}
+
+/// Follows an alias as far as the zone goes.
+pub(super) fn follow<'a>(zone: &'a Zone, snapshot: &'a Snapshot, first: &'a Service, qtype: Rtype) -> Chain<'a> {
+    let mut chain = Chain { first, others: [None; CHAIN_MAX - 1], end: ChainEnd::Asked, ttl: zone.ttl() };
+    if qtype == Rtype::CNAME {
+        return chain;
+    }
+    let mut service = first;
+    chain.end = loop {
+        let Some(name) = target_name(service) else { break ChainEnd::NxDomain };
+        let Some(depth) = name.labels_above(zone.name()) else { break ChainEnd::Outside };
+        match zone.find(snapshot, true, &name, depth, qtype) {
+            Found::Hit(set) => break ChainEnd::Hit(set),
+            Found::NoData => break ChainEnd::NoData,
+            // Not ready is said of an unsynced store only, which holds no service.
+            Found::NxDomain | Found::NotReady => break ChainEnd::NxDomain,
+            Found::Alias(next) if chain.push(next) => service = next,
+            Found::Alias(_) => break ChainEnd::Looped,
+        }
+    };
+    chain
+}
