@@ -6,6 +6,7 @@
 //!
 //! Invariant: readers never wait and never see half of an update.
 
+pub mod disk;
 mod freshness;
 mod memory;
 mod update;

@@ -1,3 +1,6 @@
 //! Tests of the whole: each module is one area, `support` is what they share.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 mod architecture;
+mod store_kill;

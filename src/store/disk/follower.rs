@@ -1,0 +1,390 @@
+//! The thread that keeps the disk up with memory.
+
+use std::{
+    future::Future,
+    io,
+    panic::{self, AssertUnwindSafe},
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, TryRecvError},
+    },
+    task::{Context, Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
+
+use super::{
+    Config, Disk, DiskState, DiskStatus, Metrics, NotClaimed, Start, claim,
+    database::{RecordsFile, WriteError},
+    layout,
+    owner::Ownership,
+    pace::{Behind, Due, Pace},
+};
+use crate::{
+    record::Snapshot,
+    store::Reader,
+    sys::{Clock, UnixMillis},
+};
+
+/// Shortest time between two log lines about a disk that keeps failing.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a flush or a release did not get everything to disk.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    /// The disk took longer than it was given.
+    #[error("disk did not finish within {} ms", .0.as_millis())]
+    Late(Duration),
+    /// The disk refused.
+    #[error("{0}")]
+    Failed(String),
+    /// The store was released before.
+    #[error("store is no longer held")]
+    Released,
+}
+
+type Reply = oneshot::Sender<Result<(), FlushError>>;
+
+#[derive(Debug)]
+enum Command {
+    Flush(Reply),
+    Release(Reply),
+}
+
+/// Handle to the thread that follows. When the last clone is dropped the thread flushes, closes and ends by itself.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    line: Arc<Line>,
+    status: Arc<Mutex<DiskStatus>>,
+}
+
+/// The line to the thread: what is sent must also wake it.
+#[derive(Debug)]
+struct Line {
+    commands: Option<mpsc::Sender<Command>>,
+    thread: Thread,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.commands = None;
+        self.thread.unpark();
+    }
+}
+
+impl Disk {
+    /// Starts writing what `reader` sees.
+    ///
+    /// Nothing is written before there is something to say: a reader that never had a list leaves the disk as it was.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn follow(self, reader: &Reader) -> io::Result<Follower> {
+        let keep_existing = matches!(self.status.start, Start::Unreadable { .. });
+        let status = Arc::new(Mutex::new(self.status));
+        let (commands, inbox) = mpsc::channel();
+        let (written, as_of) = match self.loaded {
+            Some(loaded) => (Some(Arc::new(loaded.snapshot)), Some(loaded.as_of)),
+            None => (None, None),
+        };
+        let work = Work {
+            pace: Pace::new(self.config.records_every, self.config.age_every),
+            config: self.config,
+            clock: self.clock,
+            metrics: self.metrics,
+            reader: reader.clone(),
+            status: Arc::clone(&status),
+            ownership: self.ownership,
+            file: None,
+            written,
+            as_of,
+            keep_existing,
+            complained: None,
+        };
+        let published = reader.subscribe();
+        let thread =
+            thread::Builder::new().name("holdfast-disk".to_owned()).spawn(move || work.run(&inbox, published))?;
+        Ok(Follower { line: Arc::new(Line { commands: Some(commands), thread: thread.thread().clone() }), status })
+    }
+}
+
+impl Follower {
+    /// How the disk stands.
+    #[must_use]
+    pub fn status(&self) -> DiskStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes what memory holds now, and comes back when it is durable.
+    ///
+    /// # Errors
+    /// If the disk fails, or does not finish `within` that time (it may still do so later).
+    pub async fn flush(&self, within: Duration) -> Result<(), FlushError> {
+        self.ask(Command::Flush, within).await
+    }
+
+    /// Flushes, closes the file and gives the store up, so that another process can claim it.
+    ///
+    /// The store is given up even if the flush fails. Nothing is written afterwards.
+    ///
+    /// # Errors
+    /// As [`Follower::flush`].
+    pub async fn release(&self, within: Duration) -> Result<(), FlushError> {
+        self.ask(Command::Release, within).await
+    }
+
+    async fn ask(&self, command: impl FnOnce(Reply) -> Command, within: Duration) -> Result<(), FlushError> {
+        let (reply, answer) = oneshot::channel();
+        let commands = self.line.commands.as_ref().expect("taken only when the last handle is dropped");
+        commands.send(command(reply)).map_err(|_| FlushError::Released)?;
+        self.line.thread.unpark();
+        match tokio::time::timeout(within, answer).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(FlushError::Released),
+            Err(_) => Err(FlushError::Late(within)),
+        }
+    }
+}
+
+struct Work {
+    config: Config,
+    clock: Clock,
+    metrics: Metrics,
+    reader: Reader,
+    status: Arc<Mutex<DiskStatus>>,
+    pace: Pace,
+    ownership: Option<Ownership>,
+    file: Option<RecordsFile>,
+    /// What the disk holds, as far as we know.
+    written: Option<Arc<Snapshot>>,
+    as_of: Option<UnixMillis>,
+    /// The file that is there may hold records we could not read: set it aside rather than replace it.
+    keep_existing: bool,
+    complained: Option<Instant>,
+}
+
+impl Work {
+    fn run(mut self, inbox: &mpsc::Receiver<Command>, mut published: watch::Receiver<u64>) {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            match inbox.try_recv() {
+                Ok(Command::Flush(reply)) => {
+                    // Nobody may be waiting any more; the flush is done all the same.
+                    let _ = reply.send(self.flush());
+                    continue;
+                }
+                Ok(Command::Release(reply)) => {
+                    let flushed = self.flush();
+                    self.close("released");
+                    let _ = reply.send(flushed);
+                    return;
+                }
+                Err(TryRecvError::Disconnected) => {
+                    // A failure is counted and logged by `attempt`; there is nobody to tell.
+                    let _ = self.flush();
+                    self.close("the process is ending");
+                    return;
+                }
+                Err(TryRecvError::Empty) => {}
+            }
+            let behind = self.behind();
+            match self.pace.due(behind, Instant::now()) {
+                Due::Now => {
+                    // A failure is counted and logged there, and tried again when the pace says so.
+                    let _ = self.attempt();
+                }
+                // What is published until then will be written with the rest.
+                Due::At(at) if behind == Behind::Records => park_until(Some(at)),
+                Due::At(at) => wait(&mut published, &waker, Some(at)),
+                Due::Never => wait(&mut published, &waker, None),
+            }
+        }
+    }
+
+    fn behind(&self) -> Behind {
+        let Some(as_of) = self.reader.as_of() else { return Behind::Nothing };
+        let snapshot = self.reader.load();
+        match &self.written {
+            Some(written) if Arc::ptr_eq(written, &snapshot) => {
+                if self.as_of == Some(as_of) {
+                    Behind::Nothing
+                } else {
+                    Behind::Age
+                }
+            }
+            _ => Behind::Records,
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), FlushError> {
+        match self.behind() {
+            Behind::Nothing => Ok(()),
+            Behind::Age | Behind::Records => self.attempt().map_err(FlushError::Failed),
+        }
+    }
+
+    /// Brings the disk up to memory, and takes note of how that went.
+    fn attempt(&mut self) -> Result<(), String> {
+        let begun = Instant::now();
+        self.note(|status, now| status.writing_since = Some(now));
+        let done = panic::catch_unwind(AssertUnwindSafe(|| self.write())).unwrap_or_else(|_| {
+            // What redb holds in memory cannot be trusted, not even to be dropped.
+            std::mem::forget(self.file.take());
+            self.written = None;
+            self.keep_existing = true;
+            Err("redb panicked; the whole file will be written anew".to_owned())
+        });
+        let bytes = self.file.as_ref().map(RecordsFile::bytes);
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.writing_since = None;
+        match done {
+            Ok(wrote) => {
+                if wrote {
+                    self.pace.wrote(begun);
+                    self.metrics.commit_duration.observe(begun.elapsed().as_secs_f64());
+                    status.committed_at = Some(self.clock.now());
+                }
+                if status.state == DiskState::Degraded {
+                    info!(path = %self.config.path.display(), "disk works again");
+                }
+                status.state = DiskState::Ok;
+                status.reason = None;
+                self.complained = None;
+                if let (Some(written), Some(as_of)) = (&self.written, self.as_of) {
+                    let bytes = bytes.unwrap_or(status.bytes);
+                    status.holds(written, as_of, bytes);
+                    self.metrics.age.set(as_of);
+                }
+                Ok(())
+            }
+            Err(reason) => {
+                self.pace.failed(Instant::now());
+                self.metrics.errors.inc();
+                status.degraded(reason.clone());
+                drop(status);
+                if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+                    warn!(path = %self.config.path.display(), reason, "disk does not work, serving from memory");
+                    self.complained = Some(Instant::now());
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    fn note(&self, what: impl FnOnce(&mut DiskStatus, UnixMillis)) {
+        what(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner), self.clock.now());
+    }
+
+    /// One write; false if the disk turned out to hold everything already.
+    fn write(&mut self) -> Result<bool, String> {
+        // The age before the records: were it the other way round, it could be that of records newer than these.
+        let Some(as_of) = self.reader.as_of() else { return Ok(false) };
+        let snapshot = self.reader.snapshot();
+        if let Some(written) = &self.written {
+            let same = written.version() == snapshot.version() && snapshot.diff(written).is_empty();
+            if same && self.as_of == Some(as_of) {
+                self.written = Some(snapshot);
+                return Ok(false);
+            }
+        }
+        if self.ownership.is_none() {
+            self.ownership = Some(claim(&self.config).map_err(|error| match error {
+                NotClaimed::Open(error) => error.to_string(),
+                NotClaimed::Io(told) => told,
+            })?);
+        }
+        let written = self.bring_up(&snapshot, as_of);
+        if written.is_err() {
+            // redb refuses everything after a failure until it is opened again; what it holds is found out then.
+            self.file = None;
+        }
+        written.map_err(|error| error.to_string())?;
+        self.written = Some(snapshot);
+        self.as_of = Some(as_of);
+        Ok(true)
+    }
+
+    fn bring_up(&mut self, snapshot: &Snapshot, as_of: UnixMillis) -> Result<(), WriteError> {
+        if self.file.as_ref().is_some_and(|file| !file.in_place()) {
+            warn!(path = %self.config.path.display(), "the store was removed from under us, writing it anew");
+            self.file = None;
+        }
+        if self.file.is_none() {
+            self.file = self.reopen()?;
+        }
+        if let (Some(file), Some(written)) = (&self.file, &self.written) {
+            return file.commit(written, snapshot, as_of);
+        }
+        self.file = Some(RecordsFile::rewrite(&self.config, snapshot, as_of)?);
+        Ok(())
+    }
+
+    /// Opens the file that is there if it holds what we believe it does.
+    fn reopen(&mut self) -> Result<Option<RecordsFile>, WriteError> {
+        if self.keep_existing {
+            self.set_aside("it could not be read")?;
+        }
+        let Some(written) = &self.written else { return Ok(None) };
+        match RecordsFile::open(&self.config) {
+            Ok(file) => Ok(file.holds(written)?.then_some(file)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) if error.is_corrupt() => {
+                self.set_aside(&error.to_string())?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_aside(&mut self, reason: &str) -> Result<(), WriteError> {
+        match layout::set_aside(&self.config.path, self.clock.now()) {
+            Ok(to) => error!(to = %to.display(), reason, "store was set aside, writing it anew"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(WriteError::Io { step: "set aside", path: self.config.path.clone(), error }),
+        }
+        self.keep_existing = false;
+        Ok(())
+    }
+
+    fn close(&mut self, why: &str) {
+        if let Some(file) = self.file.take()
+            && let Err(error) = file.close()
+        {
+            // What was committed stays so; the next process repairs the rest.
+            warn!(%error, "store was not closed cleanly");
+        }
+        self.ownership = None;
+        self.note(|status, _| {
+            status.state = DiskState::Off;
+            status.reason = Some(why.to_owned());
+        });
+    }
+}
+
+/// Waits for a publication, a command or `until`.
+fn wait(published: &mut watch::Receiver<u64>, waker: &Waker, until: Option<Instant>) {
+    let changed = pin!(published.changed());
+    // An error would mean that the store is gone, which the reader we hold keeps from happening.
+    if changed.poll(&mut Context::from_waker(waker)).is_pending() {
+        park_until(until);
+    }
+}
+
+fn park_until(until: Option<Instant>) {
+    match until {
+        Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
+        None => thread::park(),
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

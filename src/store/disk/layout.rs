@@ -1,0 +1,187 @@
+//! What a store looks like on disk: file names, tables, and the description of the state they hold.
+//!
+//! ```text
+//! <store.path>/                       0750
+//!   owner                             locked by the process that writes; its pid and admin socket
+//!   records-1.redb                    the records; the number is the format
+//!   records-1.redb.new                a rewrite that did not finish; overwritten by the next
+//!   records-1.redb.corrupt-<time>     set aside, never deleted by holdfast
+//! ```
+//!
+//! Tables of `records-1.redb`, all changed in one transaction: `state` (one [`State`] message), `buckets` (digest of each
+//! bucket), `services` (`namespace/name` → [`encode_service`](crate::record::encode_service)), `namespaces` (those the
+//! source listed). The format stands in the file's name and nowhere else, so it can be read whatever happened to the
+//! inside, and a format of another database needs no reader of this one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use prost::Message;
+use redb::TableDefinition;
+
+use crate::{
+    record::{RootDigest, Snapshot, Version},
+    sys::UnixMillis,
+};
+
+/// The format this holdfast writes, and the newest it reads. Format 1 is the first there was.
+pub const FORMAT: u32 = 1;
+/// Corrupt files kept in one directory. At this number the disk is left alone until somebody looks: it fails again and
+/// again, and holdfast deletes nothing.
+pub(super) const SET_ASIDE_MAX: usize = 8;
+
+/// Key [`STATE_KEY`] holds a [`State`].
+pub(super) const STATE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("state");
+/// The one key of [`STATE`].
+pub(super) const STATE_KEY: &str = "state";
+/// Bucket number to its digest.
+pub(super) const BUCKETS: TableDefinition<'static, u8, u128> = TableDefinition::new("buckets");
+/// `namespace/name` to the service's canonical bytes.
+pub(super) const SERVICES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("services");
+/// Namespaces listed by the source.
+pub(super) const NAMESPACES: TableDefinition<'static, &str, ()> = TableDefinition::new("namespaces");
+
+/// What the tables hold, stored with them.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct State {
+    #[prost(string, tag = "1")]
+    pub cluster: String,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "3")]
+    pub rev: u64,
+    /// When the source last vouched for the records, in milliseconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub as_of: u64,
+    /// [`RootDigest`], most significant byte first.
+    #[prost(bytes = "vec", tag = "5")]
+    pub root: Vec<u8>,
+}
+
+impl State {
+    pub(super) fn of(snapshot: &Snapshot, as_of: UnixMillis) -> Self {
+        let version = snapshot.version();
+        Self {
+            cluster: version.cluster.to_string(),
+            epoch: version.epoch,
+            rev: version.rev,
+            as_of: as_of.0,
+            root: snapshot.root().0.to_be_bytes().to_vec(),
+        }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        Version { cluster: self.cluster.as_str().into(), epoch: self.epoch, rev: self.rev }
+    }
+
+    pub(super) fn root(&self) -> Option<RootDigest> {
+        self.root.as_slice().try_into().ok().map(|bytes| RootDigest(u128::from_be_bytes(bytes)))
+    }
+}
+
+/// The file that holds the records in `directory`.
+pub(super) fn records_file(directory: &Path) -> PathBuf {
+    directory.join(format!("records-{FORMAT}.redb"))
+}
+
+/// Where a rewrite is prepared.
+pub(super) fn rewrite_file(directory: &Path) -> PathBuf {
+    directory.join(format!("records-{FORMAT}.redb.new"))
+}
+
+/// The newest format found in `directory`, if there is any store in it.
+pub(super) fn newest_format(directory: &Path) -> io::Result<Option<u32>> {
+    let mut newest = None;
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        newest = newest.max(name.to_str().and_then(format_of));
+    }
+    Ok(newest)
+}
+
+fn format_of(file: &str) -> Option<u32> {
+    file.strip_prefix("records-")?.strip_suffix(".redb")?.parse().ok()
+}
+
+/// The files set aside in `directory`.
+pub(super) fn set_aside_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.contains(".redb.corrupt-")) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Renames the records file to `….corrupt-<time>` and says where it went.
+pub(super) fn set_aside(directory: &Path, now: UnixMillis) -> io::Result<PathBuf> {
+    let aside = set_aside_files(directory)?;
+    if aside.len() >= SET_ASIDE_MAX {
+        let told = format!("{} corrupt files are there already; move them away", aside.len());
+        return Err(io::Error::other(told));
+    }
+    let file = records_file(directory);
+    let time = now.to_string().replace([':', '-'], "");
+    let to = (0..=SET_ASIDE_MAX)
+        .map(|n| if n == 0 { String::new() } else { format!("-{n}") })
+        .map(|suffix| PathBuf::from(format!("{}.corrupt-{time}{suffix}", file.display())))
+        .find(|to| !aside.contains(to))
+        .expect("there are fewer files set aside than names to try");
+    fs::rename(&file, &to)?;
+    sync_directory(directory)?;
+    Ok(to)
+}
+
+/// Makes renames in `directory` outlive a power cut.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_stands_in_the_name() {
+        let cases = [
+            ("records-1.redb", Some(1)),
+            ("records-12.redb", Some(12)),
+            ("records-1.redb.new", None),
+            ("records-1.redb.corrupt-20241211T183000.250Z", None),
+            ("records-.redb", None),
+            ("records--1.redb", None),
+            ("owner", None),
+        ];
+        for (name, format) in cases {
+            assert_eq!(format_of(name), format, "{name}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(newest_format(directory.path()).unwrap(), None);
+        for name in ["records-1.redb", "records-3.redb", "records-9.redb.new"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert_eq!(newest_format(directory.path()).unwrap(), Some(3));
+    }
+
+    #[test]
+    fn corrupt_files_pile_up_to_a_bound_and_none_is_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = UnixMillis(1_733_941_800_250);
+        for n in 0..SET_ASIDE_MAX {
+            fs::write(records_file(directory.path()), n.to_string()).unwrap();
+            let to = set_aside(directory.path(), now).unwrap();
+            assert_eq!(fs::read_to_string(to).unwrap(), n.to_string());
+        }
+        let first = directory.path().join("records-1.redb.corrupt-20241211T183000.250Z");
+        assert_eq!(fs::read_to_string(first).unwrap(), "0");
+        fs::write(records_file(directory.path()), "one more").unwrap();
+        let error = set_aside(directory.path(), now).unwrap_err();
+        assert_eq!(error.to_string(), "8 corrupt files are there already; move them away");
+        assert_eq!(fs::read_to_string(records_file(directory.path())).unwrap(), "one more");
+    }
+}

@@ -1,0 +1,229 @@
+//! Reads a store into memory and proves it whole, without touching it.
+//!
+//! The file is copied into memory first, and redb opens the copy. So one path serves the agent at start, the tools while
+//! an agent writes, a directory nobody may write to, and a file that a killed process left: whatever redb has to repair
+//! it repairs in the copy. What comes out is checked twice: redb's checksum of every page, and our own digest of every
+//! bucket, so a copy taken in the middle of a commit is either a state that was committed or is refused.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use prost::Message;
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
+
+use super::layout;
+use crate::{
+    record::{Change, Digest, Snapshot, decode_service},
+    sys::UnixMillis,
+};
+
+/// Largest file read: a cluster of a million services stays below it.
+const FILE_BYTES_MAX: usize = 1 << 30;
+/// redb's cache over the copy: it need not keep what is in memory already.
+const CACHE_BYTES: usize = 256 * 1024;
+/// Read at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A store read back.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The records.
+    pub snapshot: Snapshot,
+    /// When the source last vouched for them, as far as the disk knows: never later than it was.
+    pub as_of: UnixMillis,
+    /// The file they came from.
+    pub file: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Its format.
+    pub format: u32,
+}
+
+/// Why a file gave no records.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    /// It could not be read; it may be perfectly good.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It was read, and is not what was written.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+/// Loads and verifies one records file.
+pub(super) fn load(file: &Path) -> Result<Loaded, LoadError> {
+    let content = copy(&File::open(file)?)?;
+    let bytes = content.len() as u64;
+    let (snapshot, as_of) = from_bytes(content).map_err(LoadError::Corrupt)?;
+    Ok(Loaded { snapshot, as_of, file: file.to_owned(), bytes, format: layout::FORMAT })
+}
+
+/// Verifies the content of a records file. Whatever the bytes are, this comes back.
+pub(super) fn from_bytes(content: Vec<u8>) -> Result<(Snapshot, UnixMillis), String> {
+    contained(|| verified(Image::new(content)))
+}
+
+/// Runs `read`, and takes a panic of redb over a damaged file for what it is.
+fn contained<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let told = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(format!("redb gave up on it: {}", told.unwrap_or("no reason given")))
+    })
+}
+
+fn verified(image: Image) -> Result<(Snapshot, UnixMillis), String> {
+    if image.bytes() == 0 {
+        return Err("the file is empty".to_owned());
+    }
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true)
+        .create_with_backend(image)
+        .map_err(|error| error.to_string())?;
+    // An inner function so that every error of redb becomes text in one place.
+    read_tables(&database).map_err(|error| match error {
+        ReadTablesError::Redb(error) => error.to_string(),
+        ReadTablesError::Wrong(told) => told,
+    })
+}
+
+enum ReadTablesError {
+    Redb(Box<redb::Error>),
+    Wrong(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for ReadTablesError {
+    fn from(error: E) -> Self {
+        Self::Redb(Box::new(error.into()))
+    }
+}
+
+fn read_tables(database: &Database) -> Result<(Snapshot, UnixMillis), ReadTablesError> {
+    let wrong = |told: String| Err(ReadTablesError::Wrong(told));
+    let read = database.begin_read()?;
+
+    let table = read.open_table(layout::STATE)?;
+    let Some(bytes) = table.get(layout::STATE_KEY)? else { return wrong("it says of no state".to_owned()) };
+    let state = match layout::State::decode(bytes.value()) {
+        Ok(state) => state,
+        Err(error) => return wrong(format!("state: {error}")),
+    };
+
+    let mut changes = Vec::new();
+    for row in read.open_table(layout::NAMESPACES)?.iter()? {
+        changes.push(Change::PutNamespace(row?.0.value().into()));
+    }
+    for row in read.open_table(layout::SERVICES)?.iter()? {
+        let (key, value) = row?;
+        let service = match decode_service(value.value()) {
+            Ok(service) => service,
+            Err(error) => return wrong(format!("service {:?}: {error}", key.value())),
+        };
+        if service.key().as_str() != key.value() {
+            return wrong(format!("service {:?} is stored as {:?}", service.key(), key.value()));
+        }
+        changes.push(Change::Put(Arc::new(service)));
+    }
+    let snapshot = Snapshot::default().apply(changes, state.version());
+
+    let stored = read.open_table(layout::BUCKETS)?;
+    for (number, digest) in (0..=u8::MAX).zip(snapshot.digests()) {
+        let expected = stored.get(number)?.map_or(Digest::default(), |value| Digest(value.value()));
+        if digest != expected {
+            return wrong(format!("bucket {number} has digest {digest}, stored is {expected}"));
+        }
+    }
+    if state.root() != Some(snapshot.root()) {
+        return wrong(format!("the root digest is {}, another is stored", snapshot.root()));
+    }
+    Ok((snapshot, UnixMillis(state.as_of)))
+}
+
+/// Copies a file, which may be growing, up to its end or [`FILE_BYTES_MAX`].
+fn copy(file: &File) -> io::Result<Vec<u8>> {
+    let expected = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(FILE_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(expected + 1);
+    loop {
+        let at = bytes.len();
+        bytes.resize(at + CHUNK_BYTES.min(expected.saturating_sub(at)).max(1), 0);
+        let read = match file.read_at(&mut bytes[at..], at as u64) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                bytes.truncate(at);
+                continue;
+            }
+            read => read?,
+        };
+        bytes.truncate(at + read);
+        if read == 0 {
+            return Ok(bytes);
+        }
+        if bytes.len() > FILE_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any store holdfast writes"));
+        }
+    }
+}
+
+/// A file's content in memory, as a storage of redb.
+#[derive(Debug)]
+struct Image {
+    bytes: RwLock<Vec<u8>>,
+    /// What a damaged header may make it grow to.
+    bytes_max: usize,
+}
+
+impl Image {
+    fn new(bytes: Vec<u8>) -> Self {
+        let bytes_max = bytes.len() * 2 + CHUNK_BYTES * 16;
+        Self { bytes: RwLock::new(bytes), bytes_max }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.read().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+}
+
+fn out_of_range() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the file")
+}
+
+fn range(offset: u64, len: usize, total: usize) -> io::Result<std::ops::Range<usize>> {
+    let start = usize::try_from(offset).map_err(|_| out_of_range())?;
+    let end = start.checked_add(len).filter(|end| *end <= total).ok_or_else(out_of_range)?;
+    Ok(start..end)
+}
+
+impl StorageBackend for Image {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let bytes = self.bytes.read().unwrap_or_else(PoisonError::into_inner);
+        let range = range(offset, out.len(), bytes.len())?;
+        out.copy_from_slice(&bytes[range]);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).ok().filter(|len| *len <= self.bytes_max).ok_or_else(out_of_range)?;
+        self.bytes.write().unwrap_or_else(PoisonError::into_inner).resize(len, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
+        let range = range(offset, data.len(), bytes.len())?;
+        bytes[range].copy_from_slice(data);
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! How the disk stands, for `status`.
+
+use std::path::{Path, PathBuf};
+
+use super::layout::FORMAT;
+use crate::{
+    record::{Snapshot, Version},
+    sys::UnixMillis,
+};
+
+/// Whether the disk does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskState {
+    /// What memory holds is on disk, or will be in a moment.
+    Ok,
+    /// The last attempt failed; it is tried again.
+    Degraded,
+    /// Not used.
+    Off,
+}
+
+/// What the process found on disk when it started.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Nothing.
+    Empty,
+    /// Records, all of them verified.
+    Loaded,
+    /// A file that did not verify.
+    SetAside {
+        /// Where it is now.
+        to: PathBuf,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// Something that could not be read.
+    Unreadable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How the disk stands.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DiskStatus {
+    /// Directory of the store; none if there is no store.
+    pub path: Option<PathBuf>,
+    /// Whether it works.
+    pub state: DiskState,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// What was there at start.
+    pub start: Start,
+    /// Format of the file.
+    pub format: u32,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// The version on disk.
+    pub version: Option<Version>,
+    /// When the source vouched for what is on disk.
+    pub as_of: Option<UnixMillis>,
+    /// When this process last wrote.
+    pub committed_at: Option<UnixMillis>,
+    /// Since when it has been writing, if it is now; long ago means a disk that hangs.
+    pub writing_since: Option<UnixMillis>,
+    /// Attempts that failed since the start of the process.
+    pub errors: u64,
+}
+
+impl DiskStatus {
+    /// The status of a process without a disk.
+    #[must_use]
+    pub fn off(reason: &str) -> Self {
+        Self { path: None, state: DiskState::Off, reason: Some(reason.to_owned()), ..Self::at(Path::new("")) }
+    }
+
+    pub(super) fn at(path: &Path) -> Self {
+        Self {
+            path: Some(path.to_owned()),
+            state: DiskState::Ok,
+            reason: None,
+            start: Start::Empty,
+            format: FORMAT,
+            bytes: 0,
+            version: None,
+            as_of: None,
+            committed_at: None,
+            writing_since: None,
+            errors: 0,
+        }
+    }
+
+    pub(super) fn holds(&mut self, snapshot: &Snapshot, as_of: UnixMillis, bytes: u64) {
+        self.version = Some(snapshot.version().clone());
+        self.as_of = Some(as_of);
+        self.bytes = bytes;
+    }
+
+    pub(super) fn degraded(&mut self, reason: String) {
+        self.state = DiskState::Degraded;
+        self.reason = Some(reason);
+        self.errors += 1;
+    }
+}
