@@ -6,12 +6,14 @@
 mod bucket;
 mod codec;
 mod digest;
+mod manifest;
 mod service;
 mod snapshot;
 
 pub use bucket::{Bucket, Holder, Holders};
 pub use codec::{DecodeError, decode_service, encode_service};
 pub use digest::{Digest, RootDigest};
+pub use manifest::objects;
 pub use service::{ByHostname, Endpoint, Kind, Port, Protocol, Service, ServiceKey};
 pub use snapshot::{BUCKETS, Counts, Snapshot, bucket_of_namespace};
 

@@ -8,7 +8,7 @@ use std::sync::{
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Applied, ApplyError, Freshness, Origin, Records, SourceState, Update};
+use super::{Applied, ApplyError, Freshness, Origin, Records, Rejections, SourceState, Update};
 use crate::{
     record::{Change, Snapshot, Version},
     sys::UnixMillis,
@@ -22,6 +22,7 @@ struct Shared {
     snapshot: ArcSwap<Snapshot>,
     as_of: AtomicU64,
     source: Mutex<SourceState>,
+    rejections: ArcSwap<Rejections>,
     /// Counts publications; followers wait on it.
     published: watch::Sender<u64>,
 }
@@ -33,6 +34,7 @@ pub fn open() -> (Writer, Reader) {
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
         as_of: AtomicU64::new(NEVER),
         source: Mutex::default(),
+        rejections: ArcSwap::default(),
         published: watch::Sender::new(0),
     });
     (Writer { shared: Arc::clone(&shared) }, Reader { shared })
@@ -75,7 +77,13 @@ impl Reader {
         Freshness { as_of: self.as_of(), source }
     }
 
-    /// Wakes whenever something was published: records, freshness or the state of the source.
+    /// The objects the source gave that cannot be used.
+    #[must_use]
+    pub fn rejections(&self) -> Arc<Rejections> {
+        self.shared.rejections.load_full()
+    }
+
+    /// Wakes whenever something was published: records, freshness, rejections or the state of the source.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.published.subscribe()
@@ -124,6 +132,11 @@ impl Writer {
             }
             Update::Lost { reason } => {
                 self.publish(None, None, Some(SourceState::Lost(reason)));
+                Ok(Applied::default())
+            }
+            Update::Rejected(rejections) => {
+                self.shared.rejections.store(Arc::new(rejections));
+                self.publish(None, None, None);
                 Ok(Applied::default())
             }
         }
@@ -199,7 +212,10 @@ fn next_version(held: &Version, origin: &Origin, changed: bool, reset: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Kind, Service, ServiceKey};
+    use crate::{
+        record::{Kind, Service, ServiceKey},
+        store::Rejection,
+    };
 
     fn service(name: &str, ip: &str) -> Change {
         let kind = Kind::ClusterIp([ip.parse().unwrap()].into());
@@ -241,6 +257,20 @@ mod tests {
         assert_eq!(reader.freshness().source, SourceState::Lost("timeout".into()));
         writer.apply(Update::Fresh { as_of: UnixMillis(7) }).unwrap();
         assert_eq!(reader.freshness(), Freshness { as_of: Some(UnixMillis(7)), source: SourceState::Up });
+    }
+
+    #[test]
+    fn rejected_objects_are_named_and_change_neither_records_nor_age() {
+        let (mut writer, reader) = open();
+        writer.apply(reset([service("a", "10.0.0.1")], 5)).unwrap();
+        let before = reader.snapshot();
+        let rejection =
+            Rejection { kind: "Service".into(), name: "prod/bad".into(), reason: "no clusterIP assigned".into() };
+        let rejections = Rejections { total: 1, objects: vec![rejection] };
+        writer.apply(Update::Rejected(rejections.clone())).unwrap();
+        assert_eq!(*reader.rejections(), rejections);
+        assert!(Arc::ptr_eq(&before, &reader.snapshot()));
+        assert_eq!(reader.freshness(), Freshness { as_of: Some(UnixMillis(5)), source: SourceState::Up });
     }
 
     #[test]

@@ -13,4 +13,4 @@ mod update;
 
 pub use freshness::{Freshness, SourceState};
 pub use memory::{Reader, Writer, open};
-pub use update::{Applied, ApplyError, Origin, Records, Update};
+pub use update::{Applied, ApplyError, Origin, Records, Rejection, Rejections, Update};

@@ -78,6 +78,33 @@ pub enum Update {
         /// What happened, for `status`.
         reason: String,
     },
+    /// The objects the source cannot use, in place of those told of before. Says nothing of records or their age.
+    Rejected(Rejections),
+}
+
+/// Objects the source gave that cannot be used. Each rejects itself alone; the others land.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rejections {
+    /// How many there are now.
+    pub total: u64,
+    /// The first [`Rejections::NAMED_MAX`] of them.
+    pub objects: Vec<Rejection>,
+}
+
+impl Rejections {
+    /// How many are named; beyond that they are only counted.
+    pub const NAMED_MAX: usize = 100;
+}
+
+/// One object that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Rejection {
+    /// `Service`, `EndpointSlice`, `Namespace`, or `file` for what could not be read as objects at all.
+    pub kind: String,
+    /// `namespace/name` as far as it could be read, or the file with the line.
+    pub name: String,
+    /// What is wrong with it, in one line.
+    pub reason: String,
 }
 
 /// What an update did.

@@ -1,0 +1,260 @@
+//! Records from files: a file or a directory of Kubernetes manifests, re-read whenever it changes.
+//!
+//! `kubectl get ns,svc,endpointslices -A -o yaml > cluster.yaml` is an input, as JSON is, as is what `holdfast dump`
+//! prints. Of a directory, the files named `*.yaml`, `*.yml` and `*.json` are read that stand directly in it and do not
+//! begin with a dot, in the order of their names; of an object defined twice, the last definition counts. Links are
+//! followed, so a mounted `ConfigMap` works.
+//!
+//! Files are looked at every half second. How a half-written file is told from a change:
+//! - A change is read only when two looks in a row find the same files, sizes, times and inodes (or when the last write
+//!   is two seconds past), and is dropped if they changed while being read.
+//! - A file that has no content is never an answer: it is half-written, whatever it held before. To say that there is
+//!   nothing, write `{kind: List, items: []}`, or delete the file from the directory.
+//! - A file that read well before and does not parse now keeps the objects it had, and the source counts as lost, with
+//!   the file and line, until it parses.
+//! - A path that is gone, and a directory without manifests, keep everything that was read.
+//! - A file cut off exactly between two documents cannot be told from a change. The store's guard is what holds a mass
+//!   deletion.
+//!
+//! After a start with records from disk, nothing is deleted before every file was read well once.
+//!
+//! Never writes, and never decides what is held.
+
+mod document;
+mod files;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use self::files::{Files, Look};
+use super::{EndpointsMode, Metrics};
+use crate::{
+    record::Change,
+    store::{Origin, Reader, Records, Rejections, Update},
+    sys::{Clock, UnixMillis},
+};
+
+/// The cluster the records are said to be of where the files do not tell.
+const CLUSTER: &str = "manifests";
+
+/// Where manifests are, and how they are followed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A file or a directory.
+    pub path: PathBuf,
+    /// Which endpoints are kept.
+    pub endpoints: EndpointsMode,
+    /// Between two looks at the files.
+    pub poll: Duration,
+    /// Between the two looks that must find the same.
+    pub settle: Duration,
+    /// Between two assurances that the files still say what was read.
+    pub vouch: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            endpoints: EndpointsMode::default(),
+            poll: Duration::from_millis(500),
+            settle: Duration::from_millis(250),
+            vouch: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why manifests cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not there, or no permission.
+    #[error("manifests {}: {source}", path.display())]
+    Open {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A directory without a single manifest.
+    #[error("manifests {}: no *.yaml, *.yml or *.json file in this directory", path.display())]
+    NoFiles {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory with more files than anybody means.
+    #[error("manifests {}: more than {max} files in this directory", path.display())]
+    TooManyFiles {
+        /// The directory.
+        path: PathBuf,
+        /// The bound.
+        max: usize,
+    },
+    /// A file that does not read, and nothing was read from it before.
+    #[error("manifests {0}")]
+    Unreadable(String),
+}
+
+/// Checks that there is something to read, without reading it.
+///
+/// # Errors
+/// If the path is missing, unreadable, or a directory without manifests.
+pub fn check(path: &Path) -> Result<(), Error> {
+    files::scan(path).map(|_| ())
+}
+
+/// What manifests say at one moment.
+#[derive(Debug)]
+pub struct Reading {
+    /// The records.
+    pub records: Records,
+    /// The UID of `kube-system` if it is among them, else `manifests`.
+    pub cluster: Arc<str>,
+    /// What could not be used.
+    pub rejections: Rejections,
+    /// Why this is not all there is: the first file that did not read.
+    pub incomplete: Option<String>,
+}
+
+/// Reads manifests once, as they stand. Blocks.
+///
+/// # Errors
+/// If the path is missing or unreadable, or not one file in it reads.
+pub fn read(path: &Path, endpoints: EndpointsMode) -> Result<Reading, Error> {
+    let mut files = Files::new(path.to_owned(), endpoints);
+    files.read()?;
+    let reading = files.reading();
+    match &reading.incomplete {
+        Some(reason) if files.read_well() == 0 => Err(Error::Unreadable(reason.clone())),
+        _ => Ok(reading),
+    }
+}
+
+/// Follows the files until nobody takes the updates any more.
+///
+/// Never gives up: while the path is missing the source is lost, and it is looked for at every poll. Whoever wants a
+/// missing path to be an error at start asks [`check`] first.
+pub async fn run(config: Config, clock: Clock, metrics: Metrics, reader: Reader, updates: mpsc::Sender<Update>) {
+    let Config { path, endpoints, poll, settle, vouch } = config;
+    let mut follower = Follower {
+        restored: reader.as_of().is_some(),
+        reader,
+        clock: clock.clone(),
+        metrics,
+        said: None,
+        vouched: None,
+    };
+    let mut files = Files::new(path, endpoints);
+    loop {
+        let now = clock.now();
+        let looked = tokio::task::spawn_blocking(move || {
+            let look = files.look(now);
+            (files, look)
+        });
+        let Ok((back, look)) = looked.await else { return };
+        files = back;
+        let wait = if matches!(look, Ok(Look::Settling)) { settle } else { poll };
+        for update in follower.updates(&mut files, look, vouch) {
+            if updates.send(update).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+struct Follower {
+    /// The store had records from disk before the first reading.
+    restored: bool,
+    reader: Reader,
+    clock: Clock,
+    metrics: Metrics,
+    /// What was last said to be wrong.
+    said: Option<String>,
+    /// When the files last were all read well and the store was told: for the timer, and as the store has it.
+    vouched: Option<(tokio::time::Instant, UnixMillis)>,
+}
+
+impl Follower {
+    fn updates(&mut self, files: &mut Files, look: Result<Look, Error>, vouch: Duration) -> Vec<Update> {
+        match look {
+            Err(error) => self.lost(error.to_string()).into_iter().collect(),
+            Ok(Look::Settling) => Vec::new(),
+            Ok(Look::Same) => match files.problem() {
+                Some(problem) => self.lost(problem).into_iter().collect(),
+                None if self.said.is_none() && self.vouched.is_some_and(|(at, _)| at.elapsed() < vouch) => Vec::new(),
+                None => vec![Update::Fresh { as_of: self.vouch() }],
+            },
+            Ok(Look::Changed) => self.changed(files),
+        }
+    }
+
+    fn vouch(&mut self) -> UnixMillis {
+        let now = self.clock.now();
+        self.said = None;
+        self.vouched = Some((tokio::time::Instant::now(), now));
+        now
+    }
+
+    fn lost(&mut self, reason: String) -> Option<Update> {
+        if self.said.as_ref() == Some(&reason) {
+            return None;
+        }
+        warn!(%reason, "manifests cannot be read; what was read before stands");
+        self.said = Some(reason.clone());
+        Some(Update::Lost { reason })
+    }
+
+    fn changed(&mut self, files: &mut Files) -> Vec<Update> {
+        for of in files.take_newly_rejected() {
+            self.metrics.rejected(of);
+        }
+        let Reading { records, cluster, rejections, incomplete } = files.reading();
+        let (services, rejected) = (records.services.len(), rejections.total);
+        let mut updates = vec![Update::Rejected(rejections)];
+        // What is kept of a file that does not read is as old as the last time it did.
+        let as_of = match (&incomplete, self.vouched) {
+            (None, _) => self.vouch(),
+            (Some(_), Some((_, at))) => at,
+            (Some(_), None) => self.clock.now(),
+        };
+        if files.read_well() > 0 {
+            info!(services, rejected, files = files.read_well(), "manifests read");
+            // A file that never read in this process may be the one whose records came from disk.
+            if self.restored && !files.all_read_well_once() {
+                updates.extend(self.additions(records, as_of));
+            } else {
+                let origin = Origin::Watched { cluster, new_epoch: false };
+                updates.push(Update::Reset { origin, records, as_of });
+            }
+        }
+        if let Some(reason) = incomplete {
+            // Records make the source count as up again, so this is said anew.
+            self.said = None;
+            updates.extend(self.lost(reason));
+        }
+        updates
+    }
+
+    /// The records that are new or differ from those held, as changes to them: nothing is deleted.
+    fn additions(&self, records: Records, as_of: UnixMillis) -> Option<Update> {
+        let held = self.reader.snapshot();
+        let differs = |service: &Arc<crate::record::Service>| {
+            held.service_by_key(service.key()).is_none_or(|held| held.digest() != service.digest())
+        };
+        let services = records.services.into_values().filter(differs).map(Change::Put);
+        let listed: std::collections::HashSet<&Arc<str>> = held.listed_namespaces().collect();
+        let namespaces = records.namespaces.into_iter().filter(|name| !listed.contains(name)).map(Change::PutNamespace);
+        let changes: Vec<Change> = services.chain(namespaces).collect();
+        let origin = Origin::Watched { cluster: Arc::clone(&held.version().cluster), new_epoch: false };
+        (!changes.is_empty()).then_some(Update::Changes { origin, changes, as_of })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Where records come from: each source watches something outside and sends [`Update`](crate::store::Update)s.
+//!
+//! Owns reading Kubernetes API objects, from files ([`manifests`]), and turning them into records ([`assemble`]). API
+//! types never leave this module; a source never touches the store itself and never decides what is held.
+
+pub mod assemble;
+mod convert;
+pub mod manifests;
+mod metrics;
+mod objects;
+
+pub use metrics::Metrics;
+
+/// Which endpoints are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointsMode {
+    /// Those of headless services, which is all the DNS specification asks for.
+    #[default]
+    Headless,
+    /// All, for the extra names CoreDNS gives: `1-2-3-4.svc.ns.svc` under ClusterIP services, PTR of any endpoint.
+    All,
+}
+
+impl std::str::FromStr for EndpointsMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "headless" => Ok(Self::Headless),
+            "all" => Ok(Self::All),
+            other => Err(format!("{other:?} is neither headless nor all")),
+        }
+    }
+}
+
+impl std::fmt::Display for EndpointsMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Headless => "headless",
+            Self::All => "all",
+        })
+    }
+}
+
+/// The kinds of objects read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Objects {
+    /// `v1` Service.
+    Services,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    Slices,
+    /// `v1` Namespace.
+    Namespaces,
+}
+
+impl Objects {
+    /// The kind of one such object, as the API spells it.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Services => "Service",
+            Self::Slices => "EndpointSlice",
+            Self::Namespaces => "Namespace",
+        }
+    }
+
+    /// The resource, as URLs and RBAC rules spell it.
+    #[must_use]
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::Services => "services",
+            Self::Slices => "endpointslices",
+            Self::Namespaces => "namespaces",
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The Kubernetes API objects, trimmed to the fields DNS needs. They never leave `source`.
+//!
+//! Decoding skips every other field (managed fields, annotations, status), so that they never live in memory. Fields
+//! are optional wherever the API allows null; what they mean is decided in [`convert`](super::convert).
+
+use serde::Deserialize;
+
+/// `metadata` of any object, of a bookmark, or of an object asked for as metadata only.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// The name.
+    pub name: Option<String>,
+    /// The namespace, for objects that live in one.
+    pub namespace: Option<String>,
+    /// The identity, across deletion and creation under the same name.
+    pub uid: Option<String>,
+    /// The labels used.
+    pub labels: Option<Labels>,
+}
+
+/// The labels DNS needs.
+#[derive(Debug, Default, Deserialize)]
+pub struct Labels {
+    /// The service a slice belongs to.
+    #[serde(rename = "kubernetes.io/service-name")]
+    pub service_name: Option<String>,
+}
+
+/// `v1` Service.
+#[derive(Debug, Deserialize)]
+pub struct Service {
+    /// Its metadata.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// Its spec.
+    pub spec: Option<ServiceSpec>,
+}
+
+/// `spec` of a Service.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// `ClusterIP` (or nothing), `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The first cluster IP; `None` for headless.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<String>,
+    /// All cluster IPs, one or two.
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Option<Vec<String>>,
+    /// The target, for `ExternalName`.
+    pub external_name: Option<String>,
+    /// The ports.
+    pub ports: Option<Vec<ServicePort>>,
+    /// Whether endpoints count as ready whatever their conditions.
+    pub publish_not_ready_addresses: Option<bool>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Deserialize)]
+pub struct ServicePort {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// `TCP` if unset.
+    pub protocol: Option<String>,
+    /// The port of the service (not of its targets).
+    pub port: i64,
+}
+
+/// `discovery.k8s.io/v1` EndpointSlice.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSlice {
+    /// Its metadata.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// `IPv4`, `IPv6` or `FQDN`.
+    pub address_type: Option<String>,
+    /// The endpoints; null where there are none.
+    pub endpoints: Option<Vec<SliceEndpoint>>,
+    /// The ports every endpoint of the slice has.
+    pub ports: Option<Vec<SlicePort>>,
+}
+
+/// An endpoint of a slice.
+#[derive(Debug, Deserialize)]
+pub struct SliceEndpoint {
+    /// Its addresses.
+    pub addresses: Option<Vec<String>>,
+    /// Whether it is ready.
+    pub conditions: Option<Conditions>,
+    /// The pod's hostname, where its subdomain names the service.
+    pub hostname: Option<String>,
+}
+
+/// `conditions` of an endpoint. Unset means unknown.
+#[derive(Debug, Default, Deserialize)]
+pub struct Conditions {
+    /// Unset counts as ready.
+    pub ready: Option<bool>,
+    /// Unset counts as not terminating.
+    pub terminating: Option<bool>,
+}
+
+/// A port of a slice.
+#[derive(Debug, Deserialize)]
+pub struct SlicePort {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// `TCP` if unset.
+    pub protocol: Option<String>,
+    /// Unset means every port, which names none.
+    pub port: Option<i64>,
+}
+
+/// `v1` Namespace, or its metadata alone.
+#[derive(Debug, Deserialize)]
+pub struct Namespace {
+    /// Its metadata.
+    #[serde(default)]
+    pub metadata: Metadata,
+}
