@@ -3,7 +3,9 @@
 //! Never reads the disk or the source: all it knows of the cluster comes from the store's snapshot.
 
 mod answer;
+pub mod cache;
 mod config;
+pub mod forward;
 mod listen;
 mod request;
 

@@ -3,4 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod architecture;
+mod forward;
 mod store_kill;
+mod support;

@@ -1,0 +1,200 @@
+//! One answer as it lies in memory: bytes ready to be sent, with the places of its TTLs.
+//!
+//! Writing it to a client copies and patches; nothing is parsed or allocated there. Never sets AA.
+
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use hickory_proto::{
+    op::Message,
+    rr::{Name, Record, RecordType},
+};
+
+use super::encode::{Encoded, encode};
+use crate::{
+    dns::request::Transport,
+    sys::UnixMillis,
+    wire::{EdeCode, Prepared, Query, Rcode, TCP_BYTES_MAX, write_prepared},
+};
+
+/// What an answer says of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Records of the type asked, or a CNAME.
+    Data,
+    /// The name exists without records of the type asked.
+    NoData,
+    /// The name does not exist.
+    NxDomain,
+}
+
+/// How far an answer's own TTLs can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Within its TTL, which is counted down.
+    Fresh,
+    /// Past it: every TTL reads `ttl` seconds, and a client with EDNS is told.
+    Stale {
+        /// Seconds, RFC 8767, 4.
+        ttl: u32,
+    },
+}
+
+/// Everything an [`Entry`] is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The name asked.
+    pub name: Name,
+    /// The type asked.
+    pub qtype: u16,
+    /// The class asked.
+    pub qclass: u16,
+    /// What it says.
+    pub kind: Kind,
+    /// Answer section, in order.
+    pub answers: Vec<Record>,
+    /// Authority section.
+    pub authorities: Vec<Record>,
+    /// Whether the upstream vouches for it (AD).
+    pub authentic: bool,
+    /// Whether the answer ends with a CNAME whose target has to be asked elsewhere.
+    pub continues: bool,
+}
+
+const AUTHENTIC: u8 = 1;
+const CONTINUES: u8 = 2;
+
+/// One answer.
+#[derive(Debug)]
+pub struct Entry {
+    wire: Box<[u8]>,
+    ttl_offsets: Box<[u16]>,
+    stored: UnixMillis,
+    ttl: u32,
+    kind: Kind,
+    flags: u8,
+    hits: AtomicU32,
+    attempted: AtomicU64,
+}
+
+impl Entry {
+    /// Lays out `parts` as of `stored`, good for `ttl` seconds; `None` if it passes 65,535 bytes.
+    pub fn new(parts: &Parts, stored: UnixMillis, ttl: u32) -> Option<Self> {
+        let Encoded { mut wire, ttl_offsets } =
+            encode(&parts.name, parts.qtype, parts.qclass, &parts.answers, &parts.authorities)?;
+        wire[3] = if parts.kind == Kind::NxDomain { 3 } else { 0 };
+        let flags = (u8::from(parts.authentic) * AUTHENTIC) | (u8::from(parts.continues) * CONTINUES);
+        Some(Self {
+            wire: wire.into_boxed_slice(),
+            ttl_offsets: ttl_offsets.into_boxed_slice(),
+            stored,
+            ttl,
+            kind: parts.kind,
+            flags,
+            hits: AtomicU32::new(0),
+            attempted: AtomicU64::new(0),
+        })
+    }
+
+    /// What it says.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// When it was learnt.
+    pub fn stored(&self) -> UnixMillis {
+        self.stored
+    }
+
+    /// How long it is good for, in seconds.
+    pub fn ttl(&self) -> u32 {
+        self.ttl
+    }
+
+    /// Whether its last CNAME leads to another route.
+    pub fn continues(&self) -> bool {
+        self.flags & CONTINUES != 0
+    }
+
+    /// How long it has been there.
+    pub fn age(&self, now: UnixMillis) -> Duration {
+        now.age(self.stored)
+    }
+
+    /// Whether it is within its TTL.
+    pub fn is_fresh(&self, now: UnixMillis) -> bool {
+        self.age(now) < Duration::from_secs(self.ttl.into())
+    }
+
+    /// Its records again, TTLs as `age` says, for putting answers together.
+    pub fn records(&self, now: UnixMillis, age: Age) -> (Vec<Record>, Vec<Record>) {
+        let Ok(mut message) = Message::from_vec(&self.wire) else { return (Vec::new(), Vec::new()) };
+        for record in message.answers.iter_mut().chain(&mut message.authorities) {
+            record.ttl = self.ttl_now(record.ttl, now, age);
+        }
+        (message.answers, message.authorities)
+    }
+
+    /// The last CNAME's target, for an answer that [`continues`](Self::continues).
+    pub fn target(&self) -> Option<Name> {
+        let message = Message::from_vec(&self.wire).ok()?;
+        message.answers.iter().rev().find(|record| record.record_type() == RecordType::CNAME).and_then(|record| {
+            match &record.data {
+                hickory_proto::rr::RData::CNAME(target) => Some(target.0.clone()),
+                _ => None,
+            }
+        })
+    }
+
+    fn ttl_now(&self, ttl: u32, now: UnixMillis, age: Age) -> u32 {
+        match age {
+            Age::Fresh => ttl.saturating_sub(u32::try_from(self.age(now).as_secs()).unwrap_or(u32::MAX)),
+            Age::Stale { ttl } => ttl,
+        }
+    }
+
+    /// Writes the answer to `query` into `out` and returns its length.
+    ///
+    /// # Panics
+    /// If `out` is below 512 bytes.
+    pub fn write(&self, query: &Query<'_>, transport: Transport, now: UnixMillis, age: Age, out: &mut [u8]) -> usize {
+        let ede = match (age, self.kind) {
+            (Age::Fresh, _) => None,
+            (Age::Stale { .. }, Kind::NxDomain) => Some(EdeCode::STALE_NXDOMAIN_ANSWER.into()),
+            (Age::Stale { .. }, _) => Some(EdeCode::STALE_ANSWER.into()),
+        };
+        let rcode = if self.kind == Kind::NxDomain { Rcode::NXDOMAIN } else { Rcode::NOERROR };
+        let prepared = Prepared { message: &self.wire, rcode, authentic: self.flags & AUTHENTIC != 0, ede };
+        let (length, whole) = write_prepared(query, &prepared, limit(query, transport), out);
+        if whole {
+            for &at in &*self.ttl_offsets {
+                let place = &mut out[usize::from(at)..][..4];
+                let ttl = u32::from_be_bytes([place[0], place[1], place[2], place[3]]);
+                place.copy_from_slice(&self.ttl_now(ttl, now, age).to_be_bytes());
+            }
+        }
+        length
+    }
+
+    /// Counts one use and returns how many there were before it.
+    pub fn hit(&self) -> u32 {
+        self.hits.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Claims the right to ask upstream again, at most once per `interval`.
+    pub fn claim_refresh(&self, now: UnixMillis, interval: Duration) -> bool {
+        let last = self.attempted.load(Ordering::Relaxed);
+        (last == 0 || now.age(UnixMillis(last)) >= interval)
+            && self.attempted.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// How many bytes of answer reach this client.
+pub fn limit(query: &Query<'_>, transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => query.udp_limit(),
+        Transport::Tcp => TCP_BYTES_MAX,
+    }
+}

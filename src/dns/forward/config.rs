@@ -1,0 +1,270 @@
+//! What an operator says about forwarding, checked.
+//!
+//! Reads no files but those a test of an address needs; never resolves names: an upstream is an address.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use hickory_proto::rr::Name;
+
+/// Port of plain DNS, RFC 1035, 4.2.
+const PORT: u16 = 53;
+/// Port of DNS over TLS, RFC 7858, 3.1.
+const PORT_TLS: u16 = 853;
+
+/// Forwarding as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Who is asked for what; the longest zone that holds a name wins. Default: `.` by `/etc/resolv.conf`.
+    pub zones: Vec<ZoneConfig>,
+    /// Who is asked for names of the cluster while there are no records yet. Default nobody.
+    pub cluster_fallback: Vec<UpstreamSource>,
+    /// How long a client waits at most before it is told something. Default 5 s.
+    pub budget: Duration,
+    /// Answers of TCP and TLS connections are awaited on the same connection until it is this old. Default 5 min.
+    pub connection_age_max: Duration,
+    /// A connection without queries is closed after this time. Default 10 s (RFC 7766, 6.2.3).
+    pub connection_idle_max: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            zones: vec![ZoneConfig::default()],
+            cluster_fallback: Vec::new(),
+            budget: Duration::from_secs(5),
+            connection_age_max: Duration::from_secs(300),
+            connection_idle_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One zone's forwarding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ZoneConfig {
+    /// The zone, `.` for everything else. Default `.`.
+    pub zone: Name,
+    /// Who is asked. Default `/etc/resolv.conf`.
+    pub upstreams: Vec<UpstreamSource>,
+    /// In which order. Default `random`.
+    pub policy: Policy,
+    /// Ask over TCP at once. Default off.
+    pub force_tcp: bool,
+    /// Randomize the case of names asked over UDP, which makes forged answers 2^letters harder. Default on.
+    pub case_randomization: bool,
+    /// Questions of this zone in flight at once; more get SERVFAIL. Default 1,000.
+    pub max_concurrent: usize,
+    /// Certificate authorities for `tls://` upstreams, a PEM file. Default: those of the system.
+    pub tls_ca: Option<PathBuf>,
+}
+
+impl Default for ZoneConfig {
+    fn default() -> Self {
+        Self {
+            zone: Name::root(),
+            upstreams: vec![UpstreamSource::ResolvConf(PathBuf::from("/etc/resolv.conf"))],
+            policy: Policy::default(),
+            force_tcp: false,
+            case_randomization: true,
+            max_concurrent: 1_000,
+            tls_ca: None,
+        }
+    }
+}
+
+/// The order in which a zone's upstreams are asked; those that fail always come last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// A new order for each question.
+    #[default]
+    Random,
+    /// Each question starts with the next one.
+    RoundRobin,
+    /// As written: the first that works.
+    Sequential,
+}
+
+/// An entry of `upstreams`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamSource {
+    /// `IP`, `IP:port`, `[IPv6]:port`, or `tls://` before any of them and optionally `#name` behind.
+    Server(Server),
+    /// The path of a resolv.conf whose nameservers are meant.
+    ResolvConf(PathBuf),
+}
+
+/// One upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Over TLS, with the name its certificate must carry.
+    pub tls: Option<TlsName>,
+}
+
+/// What a TLS upstream's certificate must be for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TlsName {
+    /// This DNS name.
+    Dns(String),
+    /// The address itself.
+    Address,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Not an address, not a path.
+    #[error("upstream {0:?}: expected IP, IP:port, tls://IP#name or the absolute path of a resolv.conf")]
+    Upstream(String),
+    /// `#name` without `tls://`.
+    #[error("upstream {0:?}: a name after # needs tls:// in front")]
+    NameWithoutTls(String),
+    /// The name after `#` cannot be in a certificate.
+    #[error("upstream {0:?}: {1:?} is not a DNS name")]
+    TlsName(String, String),
+    /// A zone with nobody to ask.
+    #[error("forward zone {0}: no upstreams")]
+    NoUpstreams(String),
+    /// Two entries for one zone.
+    #[error("forward zone {0}: given twice")]
+    DuplicateZone(String),
+    /// An upstream is one of our own addresses.
+    #[error(
+        "forward zone {zone}: upstream {upstream} is an address holdfast itself listens on: give the address of another resolver"
+    )]
+    SelfUpstream {
+        /// The zone.
+        zone: String,
+        /// The address.
+        upstream: SocketAddr,
+    },
+    /// A resolv.conf cannot be read.
+    #[error("forward zone {zone}: {path}: {reason}")]
+    ResolvConf {
+        /// The zone.
+        zone: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Certificate authorities cannot be read.
+    #[error("forward zone {zone}: certificate authorities: {reason}")]
+    TlsCa {
+        /// The zone.
+        zone: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Zero where something is needed.
+    #[error("{0} must be greater than 0")]
+    Zero(&'static str),
+}
+
+impl FromStr for UpstreamSource {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with('/') {
+            return Ok(Self::ResolvConf(PathBuf::from(text)));
+        }
+        let (tls, rest) = match text.strip_prefix("tls://") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (address, name) = match rest.split_once('#') {
+            Some((address, name)) => (address, Some(name)),
+            None => (rest, None),
+        };
+        if name.is_some() && !tls {
+            return Err(ConfigError::NameWithoutTls(text.to_owned()));
+        }
+        let address = parse_address(address, if tls { PORT_TLS } else { PORT })
+            .ok_or_else(|| ConfigError::Upstream(text.to_owned()))?;
+        let tls = match (tls, name) {
+            (false, _) => None,
+            (true, None) => Some(TlsName::Address),
+            (true, Some(name)) => {
+                if rustls::pki_types::DnsName::try_from(name).is_err() {
+                    return Err(ConfigError::TlsName(text.to_owned(), name.to_owned()));
+                }
+                Some(TlsName::Dns(name.to_owned()))
+            }
+        };
+        Ok(Self::Server(Server { address, tls }))
+    }
+}
+
+/// `IP`, `IP:port` or `[IPv6]:port`; port 0 is no address to ask.
+pub(super) fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = match bare.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port),
+        Err(_) => text.parse::<SocketAddr>().ok()?,
+    };
+    (address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.tls {
+            None => write!(f, "{}", self.address),
+            Some(TlsName::Address) => write!(f, "tls://{}", self.address),
+            Some(TlsName::Dns(name)) => write!(f, "tls://{}#{name}", self.address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_an_upstream_is_read() {
+        let cases = [
+            ("10.0.0.53", "10.0.0.53:53"),
+            ("10.0.0.53:5300", "10.0.0.53:5300"),
+            ("2001:db8::53", "[2001:db8::53]:53"),
+            ("[2001:db8::53]", "[2001:db8::53]:53"),
+            ("[2001:db8::53]:5300", "[2001:db8::53]:5300"),
+            ("tls://10.0.0.54#dns.corp.example", "tls://10.0.0.54:853#dns.corp.example"),
+            ("tls://10.0.0.54:8853", "tls://10.0.0.54:8853"),
+        ];
+        for (text, shown) in cases {
+            let UpstreamSource::Server(server) = text.parse().unwrap() else { panic!("{text} is a server") };
+            assert_eq!(server.to_string(), shown);
+        }
+        assert_eq!(
+            "/run/resolv.conf".parse::<UpstreamSource>().unwrap(),
+            UpstreamSource::ResolvConf("/run/resolv.conf".into())
+        );
+    }
+
+    #[test]
+    fn what_is_no_upstream_is_refused_by_name() {
+        for text in [
+            "",
+            "dns.example",
+            "10.0.0.300",
+            "10.0.0.1:0",
+            "0.0.0.0",
+            "224.0.0.1",
+            "etc/resolv.conf",
+            "tls://dns.example",
+        ] {
+            let error = text.parse::<UpstreamSource>().unwrap_err();
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+        assert_eq!(
+            "10.0.0.1#dns.example".parse::<UpstreamSource>(),
+            Err(ConfigError::NameWithoutTls("10.0.0.1#dns.example".into()))
+        );
+        assert!(matches!("tls://10.0.0.1#not a name".parse::<UpstreamSource>(), Err(ConfigError::TlsName(..))));
+    }
+}

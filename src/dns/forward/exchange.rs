@@ -1,0 +1,143 @@
+//! One try: a question to one upstream until it has answered, over whatever that takes (UDP, then TCP; with EDNS, then without).
+//!
+//! Waits without end for the true answer; the caller holds the clock.
+
+use std::{io, time::Duration};
+
+use hickory_proto::op::{Message, ResponseCode};
+use tokio::time::Instant;
+
+use super::{
+    message::{Ask, Query, Reply},
+    metrics::Metrics,
+    udp::{Exchange, Received},
+    upstream::Upstream,
+};
+
+/// How to ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// TCP at once.
+    pub force_tcp: bool,
+    /// Random case over UDP.
+    pub mix_case: bool,
+}
+
+/// Asks `upstream`; updates what is known of it.
+///
+/// # Errors
+/// What the network or the TLS handshake says.
+pub async fn exchange(
+    upstream: &Upstream,
+    ask: &Ask<'_>,
+    manner: Manner,
+    metrics: &Metrics,
+) -> io::Result<Box<Message>> {
+    let edns = upstream.takes_edns();
+    let message = transfer(upstream, ask, edns, manner, metrics).await?;
+    // RFC 6891, 7: FORMERR (and nothing else, least of all silence) means that it does not know EDNS.
+    if !edns || message.response_code != ResponseCode::FormErr {
+        return Ok(message);
+    }
+    let plain = transfer(upstream, ask, false, manner, metrics).await?;
+    if plain.response_code != ResponseCode::FormErr {
+        upstream.refuses_edns();
+    }
+    Ok(plain)
+}
+
+async fn transfer(
+    upstream: &Upstream,
+    ask: &Ask<'_>,
+    edns: bool,
+    manner: Manner,
+    metrics: &Metrics,
+) -> io::Result<Box<Message>> {
+    if manner.force_tcp || upstream.server().tls.is_some() {
+        return stream(upstream, &Query::new(ask, edns, false)).await.map(|(message, _)| message);
+    }
+    let mix_case = manner.mix_case && upstream.keeps_case();
+    let started = Instant::now();
+    let mut exchange = datagram(upstream, ask, edns, mix_case, metrics).await?;
+    let received = match exchange.receive(metrics).await? {
+        Received::Folded => match after_folding(upstream, ask, edns, &mut exchange, metrics).await? {
+            Ok(message) => return Ok(message),
+            Err(received) => received,
+        },
+        received => received,
+    };
+    match received {
+        Received::Reply(Reply::Whole(message)) => {
+            note(upstream, Some(started.elapsed()));
+            Ok(message)
+        }
+        Received::Reply(Reply::Truncated) | Received::UnderAttack | Received::Folded => {
+            stream(upstream, &Query::new(ask, edns, false)).await.map(|(message, _)| message)
+        }
+    }
+}
+
+/// An answer came that is right but for its case. TCP tells forgery from a server that folds case, while UDP goes on
+/// waiting for the true answer: whichever comes first.
+async fn after_folding(
+    upstream: &Upstream,
+    ask: &Ask<'_>,
+    edns: bool,
+    exchange: &mut Exchange,
+    metrics: &Metrics,
+) -> io::Result<Result<Box<Message>, Received>> {
+    let query = Query::new(ask, edns, true);
+    let over_tcp = tokio::select! {
+        received = past_folded(exchange, metrics) => return received.map(Err),
+        answer = stream(upstream, &query) => answer,
+    };
+    if let Ok((message, same_case)) = over_tcp {
+        if !same_case {
+            upstream.folds_case();
+        }
+        return Ok(Ok(message));
+    }
+    // No TCP there. A second socket with plain case is what every forwarder without this protection uses always.
+    let mut plain = datagram(upstream, ask, edns, false, metrics).await?;
+    tokio::select! {
+        received = past_folded(exchange, metrics) => received.map(Err),
+        received = plain.receive(metrics) => received.map(Err),
+    }
+}
+
+async fn past_folded(exchange: &mut Exchange, metrics: &Metrics) -> io::Result<Received> {
+    loop {
+        match exchange.receive(metrics).await? {
+            Received::Folded => {}
+            received => return Ok(received),
+        }
+    }
+}
+
+async fn datagram(
+    upstream: &Upstream,
+    ask: &Ask<'_>,
+    edns: bool,
+    mix_case: bool,
+    metrics: &Metrics,
+) -> io::Result<Exchange> {
+    metrics.queries_udp.inc();
+    Exchange::start(upstream.address(), Query::new(ask, edns, mix_case)).await
+}
+
+async fn stream(upstream: &Upstream, query: &Query) -> io::Result<(Box<Message>, bool)> {
+    let answer = upstream.pool.ask(query).await?;
+    match answer.reply {
+        Reply::Whole(message) => {
+            note(upstream, None);
+            Ok((message, answer.same_case))
+        }
+        Reply::Truncated => Err(io::Error::new(io::ErrorKind::InvalidData, "truncated over TCP")),
+    }
+}
+
+fn note(upstream: &Upstream, rtt: Option<Duration>) {
+    if upstream.answered(rtt) {
+        tracing::info!(upstream = %upstream.server(), "upstream answers again");
+    }
+}

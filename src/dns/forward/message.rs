@@ -1,0 +1,267 @@
+//! What goes to an upstream and what may come back: builds the query, and tells a true answer from a near miss.
+//!
+//! Pure. Never forwards a client's EDNS options (so no client subnet leaves the node, RFC 7871, 11.1) and hands on none
+//! of an upstream's.
+
+use hickory_proto::op::Message;
+use rand::RngExt;
+
+use crate::wire::{HEADER_BYTES, UDP_BYTES_MAX};
+
+/// What is asked, apart from id and case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask<'a> {
+    /// Lower-cased name, wire form.
+    pub name: &'a [u8],
+    /// QTYPE.
+    pub qtype: u16,
+    /// QCLASS.
+    pub qclass: u16,
+    /// DO.
+    pub dnssec_ok: bool,
+    /// CD.
+    pub checking_disabled: bool,
+}
+
+/// A query as it went out.
+#[derive(Clone, Debug)]
+pub struct Query {
+    wire: Vec<u8>,
+    question_end: usize,
+}
+
+/// Why a message is not the answer to a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Fewer bytes than a header.
+    Short,
+    /// Another id.
+    Id,
+    /// QR is 0.
+    NotResponse,
+    /// Another opcode.
+    Opcode,
+    /// Not exactly one question.
+    QuestionCount,
+    /// Another name, type or class, or one that is cut short.
+    Question,
+    /// The right name in other case than sent.
+    Case,
+    /// The rest does not parse.
+    Garbage,
+    /// Longer than we can receive.
+    Oversized,
+}
+
+impl Mismatch {
+    /// Every kind, for the metric's label.
+    pub const ALL: [Self; 9] = [
+        Self::Short,
+        Self::Id,
+        Self::NotResponse,
+        Self::Opcode,
+        Self::QuestionCount,
+        Self::Question,
+        Self::Case,
+        Self::Garbage,
+        Self::Oversized,
+    ];
+
+    /// The label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Id => "id",
+            Self::NotResponse => "not_response",
+            Self::Opcode => "opcode",
+            Self::QuestionCount => "question_count",
+            Self::Question => "question",
+            Self::Case => "case",
+            Self::Garbage => "garbage",
+            Self::Oversized => "oversized",
+        }
+    }
+}
+
+/// A message that answers the query.
+#[derive(Debug)]
+pub enum Reply {
+    /// All of it.
+    Whole(Box<Message>),
+    /// TC is set: to be asked over TCP.
+    Truncated,
+}
+
+impl Query {
+    /// A query for `ask` with a fresh id; `mix_case` randomizes the name's case (draft-vixie-dnsext-dns0x20).
+    pub fn new(ask: &Ask<'_>, edns: bool, mix_case: bool) -> Self {
+        let mut random = rand::rng();
+        let id: u16 = random.random();
+        let [id_high, id_low] = id.to_be_bytes();
+        // RD, and AD to learn whether the upstream vouches (RFC 6840, 5.7).
+        let flags = 0x20 | u8::from(ask.checking_disabled) << 4;
+        let mut wire = vec![id_high, id_low, 1, flags, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)];
+        wire.extend_from_slice(ask.name);
+        if mix_case {
+            for byte in &mut wire[HEADER_BYTES..] {
+                // Length bytes are below 64 and so never letters.
+                if byte.is_ascii_lowercase() && random.random::<bool>() {
+                    byte.make_ascii_uppercase();
+                }
+            }
+        }
+        wire.extend_from_slice(&ask.qtype.to_be_bytes());
+        wire.extend_from_slice(&ask.qclass.to_be_bytes());
+        let question_end = wire.len();
+        if edns {
+            let [high, low] = u16::try_from(UDP_BYTES_MAX).unwrap_or(u16::MAX).to_be_bytes();
+            wire.extend_from_slice(&[0, 0, 41, high, low, 0, 0, u8::from(ask.dnssec_ok) << 7, 0, 0, 0]);
+        }
+        Self { wire, question_end }
+    }
+
+    /// The bytes to send.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// Replaces the id: a connection chooses one that no other query on it has.
+    pub fn set_id(&mut self, id: u16) {
+        self.wire[..2].copy_from_slice(&id.to_be_bytes());
+    }
+
+    /// Whether a server that copies the question would send mixed case back.
+    pub fn has_mixed_case(&self) -> bool {
+        self.wire[HEADER_BYTES..self.question_end - 4].iter().any(u8::is_ascii_uppercase)
+    }
+
+    /// Whether `message` is the answer, everything compared but (over a stream) the case.
+    ///
+    /// # Errors
+    /// The first thing that does not fit; the caller goes on waiting.
+    pub fn check(&self, message: &[u8], exact_case: bool) -> Result<Reply, Mismatch> {
+        let Some(header) = message.first_chunk::<HEADER_BYTES>() else { return Err(Mismatch::Short) };
+        if header[..2] != self.wire[..2] {
+            return Err(Mismatch::Id);
+        }
+        if header[2] & 0x80 == 0 {
+            return Err(Mismatch::NotResponse);
+        }
+        if header[2] & 0x78 != 0 {
+            return Err(Mismatch::Opcode);
+        }
+        if header[4..6] != [0, 1] {
+            return Err(Mismatch::QuestionCount);
+        }
+        let sent = &self.wire[HEADER_BYTES..self.question_end];
+        let Some(got) = message.get(HEADER_BYTES..self.question_end) else { return Err(Mismatch::Question) };
+        // Type and class hold no letters with another case that would be a type anybody uses, but compare them exactly.
+        let name = sent.len() - 4;
+        if sent[name..] != got[name..] || !sent[..name].eq_ignore_ascii_case(&got[..name]) {
+            return Err(Mismatch::Question);
+        }
+        if exact_case && sent != got {
+            return Err(Mismatch::Case);
+        }
+        if header[2] & 0x02 != 0 {
+            return Ok(Reply::Truncated);
+        }
+        Message::from_vec(message).map(|message| Reply::Whole(Box::new(message))).map_err(|_| Mismatch::Garbage)
+    }
+
+    /// Whether the answer to this query came back in the case it was sent in.
+    pub fn same_case(&self, message: &[u8]) -> bool {
+        message.get(HEADER_BYTES..self.question_end) == Some(&self.wire[HEADER_BYTES..self.question_end])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASK: Ask<'_> =
+        Ask { name: b"\x03www\x07example\x00", qtype: 1, qclass: 1, dnssec_ok: false, checking_disabled: false };
+
+    /// The answer a server that copies the question gives.
+    fn answer(query: &Query) -> Vec<u8> {
+        let mut message = query.as_bytes()[..query.question_end].to_vec();
+        message[2] |= 0x80;
+        message[11] = 0;
+        message
+    }
+
+    #[test]
+    fn the_true_answer_is_taken() {
+        let query = Query::new(&ASK, true, true);
+        assert!(matches!(query.check(&answer(&query), true), Ok(Reply::Whole(_))));
+    }
+
+    #[test]
+    fn truncation_is_seen_even_if_the_rest_is_cut() {
+        let query = Query::new(&ASK, true, true);
+        let mut message = answer(&query);
+        message[2] |= 0x02;
+        message[7] = 9;
+        assert!(matches!(query.check(&message, true), Ok(Reply::Truncated)));
+    }
+
+    type Spoil = fn(&mut Vec<u8>, usize);
+
+    #[test]
+    fn every_near_miss_is_named() {
+        let query = Query::new(&ASK, true, false);
+        let end = query.question_end;
+        let cases: [(&str, Spoil, Mismatch); 12] = [
+            ("id", |m, _| m[1] ^= 1, Mismatch::Id),
+            ("query", |m, _| m[2] &= 0x7F, Mismatch::NotResponse),
+            ("opcode", |m, _| m[2] |= 0x20, Mismatch::Opcode),
+            ("name", |m, _| m[13] = b'x', Mismatch::Question),
+            ("type", |m, end| m[end - 3] = 28, Mismatch::Question),
+            ("class", |m, end| m[end - 1] = 3, Mismatch::Question),
+            ("case", |m, _| m[13] = b'W', Mismatch::Case),
+            (
+                "no question",
+                |m, _| {
+                    m[5] = 0;
+                    m.truncate(12);
+                },
+                Mismatch::QuestionCount,
+            ),
+            ("two questions", |m, _| m[5] = 2, Mismatch::QuestionCount),
+            ("header only", |m, _| m.truncate(12), Mismatch::Question),
+            ("short", |m, _| m.truncate(7), Mismatch::Short),
+            (
+                "pointer loop",
+                |m, end| {
+                    m[7] = 1;
+                    m.extend([0xC0, u8::try_from(end).unwrap(), 0, 1, 0, 1, 0, 0, 0, 0, 0, 0]);
+                },
+                Mismatch::Garbage,
+            ),
+        ];
+        for (name, spoil, expect) in cases {
+            let mut message = answer(&query);
+            spoil(&mut message, end);
+            assert_eq!(query.check(&message, true).map(|_| ()), Err(expect), "{name}");
+        }
+    }
+
+    #[test]
+    fn ids_and_case_are_random() {
+        let sent: std::collections::BTreeSet<Vec<u8>> = (0..200).map(|_| Query::new(&ASK, false, true).wire).collect();
+        let ids: std::collections::BTreeSet<&[u8]> = sent.iter().map(|wire| &wire[..2]).collect();
+        let names: std::collections::BTreeSet<&[u8]> = sent.iter().map(|wire| &wire[12..]).collect();
+        assert!(ids.len() > 190 && names.len() > 100, "{} ids, {} spellings", ids.len(), names.len());
+        assert!(!Query::new(&ASK, false, false).has_mixed_case());
+    }
+
+    #[test]
+    fn no_client_option_goes_out() {
+        let query = Query::new(&Ask { dnssec_ok: true, ..ASK }, true, false);
+        let message = Message::from_vec(query.as_bytes()).unwrap();
+        let edns = message.edns.unwrap();
+        assert_eq!(edns.max_payload(), 1232);
+        assert!(edns.flags().dnssec_ok && edns.options().as_ref().is_empty());
+        assert!(Message::from_vec(Query::new(&ASK, false, false).as_bytes()).unwrap().edns.is_none());
+    }
+}

@@ -1,0 +1,135 @@
+//! What forwarding counts.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::message::Mismatch;
+
+/// Handles of the `holdfast_forward_*` metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Queries sent to upstreams, by protocol.
+    pub queries_udp: IntCounter,
+    /// Same, TCP.
+    pub queries_tcp: IntCounter,
+    /// Same, TLS.
+    pub queries_tls: IntCounter,
+    /// Upstream messages that did not answer what was asked, by [`Mismatch`].
+    mismatches: [IntCounter; Mismatch::ALL.len()],
+    /// Tries that failed, by [`FailureKind`].
+    failures: [IntCounter; FailureKind::ALL.len()],
+    /// Questions refused because too many were in flight.
+    pub over_limit: IntCounter,
+    /// Questions answered SERVFAIL.
+    pub servfail: IntCounter,
+    /// Records of upstream answers nobody asked for.
+    pub dropped_records: IntCounter,
+    /// Questions in flight.
+    pub in_flight: IntGauge,
+}
+
+/// Why one try at one upstream gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No answer in time.
+    Timeout,
+    /// The network or the kernel said no.
+    Io,
+    /// The TLS handshake failed.
+    Tls,
+    /// SERVFAIL.
+    ServFail,
+    /// REFUSED.
+    Refused,
+    /// NOTIMP, FORMERR or a code that means no answer.
+    OtherRcode,
+    /// NOERROR without answer and SOA, NXDOMAIN without SOA, or an answer for something else.
+    Lame,
+}
+
+impl FailureKind {
+    /// Every kind, for the metric's label.
+    pub const ALL: [Self; 7] =
+        [Self::Timeout, Self::Io, Self::Tls, Self::ServFail, Self::Refused, Self::OtherRcode, Self::Lame];
+
+    /// The label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Io => "io",
+            Self::Tls => "tls",
+            Self::ServFail => "servfail",
+            Self::Refused => "refused",
+            Self::OtherRcode => "other_rcode",
+            Self::Lame => "lame",
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers every metric of this module.
+    ///
+    /// # Errors
+    /// If one of the names is taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let vec = |name: &str, help: &str, label: &str| {
+            let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let queries = vec("holdfast_forward_queries_total", "Queries sent to upstreams.", "proto")?;
+        let mismatches = vec(
+            "holdfast_forward_mismatches_total",
+            "Upstream messages dropped because they do not answer what was asked.",
+            "kind",
+        )?;
+        let failures =
+            vec("holdfast_forward_failures_total", "Tries at an upstream that gave no usable answer.", "kind")?;
+        let in_flight = IntGauge::new("holdfast_forward_in_flight", "Questions being asked of upstreams now.")?;
+        registry.register(Box::new(in_flight.clone()))?;
+        Ok(Self {
+            queries_udp: queries.with_label_values(&["udp"]),
+            queries_tcp: queries.with_label_values(&["tcp"]),
+            queries_tls: queries.with_label_values(&["tls"]),
+            mismatches: Mismatch::ALL.map(|kind| mismatches.with_label_values(&[kind.label()])),
+            failures: FailureKind::ALL.map(|kind| failures.with_label_values(&[kind.label()])),
+            over_limit: counter(
+                "holdfast_forward_over_limit_total",
+                "Questions answered SERVFAIL because their zone had max_concurrent in flight.",
+            )?,
+            servfail: counter(
+                "holdfast_forward_servfail_total",
+                "Questions answered SERVFAIL after asking upstreams.",
+            )?,
+            dropped_records: counter(
+                "holdfast_forward_dropped_records_total",
+                "Records of upstream answers dropped because nobody asked for them or the upstream may not speak for them.",
+            )?,
+            in_flight,
+        })
+    }
+
+    /// Counts an upstream message that was not the answer.
+    pub fn mismatch(&self, kind: Mismatch) {
+        self.mismatches[kind as usize].inc();
+    }
+
+    /// How many of `kind` were counted.
+    pub fn mismatches(&self, kind: Mismatch) -> u64 {
+        self.mismatches[kind as usize].get()
+    }
+
+    /// Counts a failed try.
+    pub fn failure(&self, kind: FailureKind) {
+        self.failures[kind as usize].inc();
+    }
+
+    /// How many of `kind` were counted.
+    pub fn failures(&self, kind: FailureKind) -> u64 {
+        self.failures[kind as usize].get()
+    }
+}

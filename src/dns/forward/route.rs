@@ -1,0 +1,275 @@
+//! Which upstreams may speak for a name: the longest configured zone that holds it.
+//!
+//! A route is the zone with its upstreams. Answers of one route never count for names of another.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use hickory_proto::rr::Name;
+use rand::seq::SliceRandom;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+
+use super::{
+    config::{Config, ConfigError, Policy, Server, UpstreamSource, ZoneConfig},
+    metrics::Metrics,
+    resolv_conf,
+    tcp::Limits,
+    tls,
+    upstream::Upstream,
+};
+use crate::dns::cache::encode::put_name;
+
+/// A zone and who is asked for its names.
+#[derive(Debug)]
+pub struct Route {
+    /// What the operator said.
+    pub config: ZoneConfig,
+    /// Slots for questions in flight.
+    pub slots: Semaphore,
+    upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+    turn: AtomicUsize,
+}
+
+/// All routes.
+#[derive(Debug)]
+pub struct Routes {
+    by_zone: HashMap<Box<[u8]>, Arc<Route>>,
+    /// Stands in for the cluster's records until there are some.
+    pub cluster_fallback: Option<Arc<Route>>,
+}
+
+impl Routes {
+    /// Checks `config` and builds the routes; `listen` are our own addresses.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn new(config: &Config, listen: &[SocketAddr], metrics: &Metrics) -> Result<Self, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let mut by_zone = HashMap::new();
+        let limits = Limits { age_max: config.connection_age_max, idle_max: config.connection_idle_max };
+        if config.budget.is_zero() {
+            errors.push(ConfigError::Zero("forward budget"));
+        }
+        for zone in &config.zones {
+            match Route::new(zone, listen, limits, metrics) {
+                Ok(route) => {
+                    if by_zone.insert(key(&zone.zone), Arc::new(route)).is_some() {
+                        errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut cluster_fallback = None;
+        if !config.cluster_fallback.is_empty() {
+            let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), ..ZoneConfig::default() };
+            match Route::new(&zone, listen, limits, metrics) {
+                Ok(route) => cluster_fallback = Some(Arc::new(route)),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(Self { by_zone, cluster_fallback }) } else { Err(errors) }
+    }
+
+    /// The route of `name`, lower-cased and in wire form.
+    pub fn find(&self, name: &[u8]) -> Option<&Arc<Route>> {
+        let mut rest = name;
+        loop {
+            if let Some(route) = self.by_zone.get(rest) {
+                return Some(route);
+            }
+            let label = usize::from(*rest.first()?);
+            if label == 0 {
+                return None;
+            }
+            rest = rest.get(1 + label..)?;
+        }
+    }
+
+    /// The route of `name`.
+    pub fn find_name(&self, name: &Name) -> Option<&Arc<Route>> {
+        self.find(&key(name))
+    }
+
+    /// Every route.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.by_zone.values()
+    }
+}
+
+impl Route {
+    fn new(config: &ZoneConfig, listen: &[SocketAddr], limits: Limits, metrics: &Metrics) -> Result<Self, ConfigError> {
+        if config.max_concurrent == 0 {
+            return Err(ConfigError::Zero("forward max_concurrent"));
+        }
+        let servers = servers(config, listen)?;
+        let connector = if servers.iter().any(|server| server.tls.is_some()) {
+            let connector = tls::connector(config.tls_ca.as_deref());
+            Some(
+                connector
+                    .map_err(|error| ConfigError::TlsCa { zone: config.zone.to_string(), reason: error.to_string() })?,
+            )
+        } else {
+            None
+        };
+        let build = |server: Server| build(server, connector.as_ref(), limits, metrics);
+        let upstreams = servers.into_iter().map(build).collect();
+        Ok(Self {
+            config: config.clone(),
+            slots: Semaphore::new(config.max_concurrent.min(Semaphore::MAX_PERMITS)),
+            upstreams: ArcSwap::from_pointee(upstreams),
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    /// Its upstreams as configured.
+    pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
+        self.upstreams.load_full()
+    }
+
+    /// Its upstreams in the order to ask them now: those that fail come last.
+    pub fn order(&self) -> Vec<Arc<Upstream>> {
+        let mut order: Vec<Arc<Upstream>> = self.upstreams.load().iter().cloned().collect();
+        match self.config.policy {
+            Policy::Sequential => {}
+            Policy::Random => order.shuffle(&mut rand::rng()),
+            Policy::RoundRobin => {
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed) % order.len().max(1);
+                order.rotate_left(turn);
+            }
+        }
+        order.sort_by_key(|upstream| upstream.is_failing());
+        order
+    }
+}
+
+fn build(server: Server, connector: Option<&TlsConnector>, limits: Limits, metrics: &Metrics) -> Arc<Upstream> {
+    let dial = tls::dial(&server, connector);
+    Arc::new(Upstream::new(server, dial, limits, metrics.clone()))
+}
+
+/// The servers `config` names, each once.
+fn servers(config: &ZoneConfig, listen: &[SocketAddr]) -> Result<Vec<Server>, ConfigError> {
+    let mut servers = Vec::new();
+    for source in &config.upstreams {
+        match source {
+            UpstreamSource::Server(server) => servers.push(server.clone()),
+            UpstreamSource::ResolvConf(path) => {
+                servers.extend(resolv_conf::read(path).map_err(|error| ConfigError::ResolvConf {
+                    zone: config.zone.to_string(),
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?);
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    servers.retain(|server| seen.insert(server.clone()));
+    if servers.is_empty() {
+        return Err(ConfigError::NoUpstreams(config.zone.to_string()));
+    }
+    match servers.iter().find(|server| is_own(server.address, listen)) {
+        None => Ok(servers),
+        Some(server) => Err(ConfigError::SelfUpstream { zone: config.zone.to_string(), upstream: server.address }),
+    }
+}
+
+/// Whether asking `address` would ask ourselves.
+fn is_own(address: SocketAddr, listen: &[SocketAddr]) -> bool {
+    listen.iter().any(|own| {
+        own.port() == address.port()
+            && (own.ip() == address.ip()
+                // An address of this host is one that a socket can be bound to.
+                || (own.ip().is_unspecified() && UdpSocket::bind((address.ip(), 0)).is_ok()))
+    })
+}
+
+/// `zone` lower-cased in wire form.
+fn key(zone: &Name) -> Box<[u8]> {
+    let mut wire = Vec::with_capacity(zone.len() + 1);
+    put_name(&mut wire, zone);
+    wire.make_ascii_lowercase();
+    wire.into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zone(name: &str, upstreams: &[&str]) -> ZoneConfig {
+        ZoneConfig {
+            zone: Name::from_ascii(name).unwrap(),
+            upstreams: upstreams.iter().map(|text| text.parse().unwrap()).collect(),
+            ..ZoneConfig::default()
+        }
+    }
+
+    fn routes(zones: Vec<ZoneConfig>, listen: &[&str]) -> Result<Routes, Vec<ConfigError>> {
+        let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().unwrap()).collect();
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        Routes::new(&Config { zones, ..Config::default() }, &listen, &metrics)
+    }
+
+    #[tokio::test]
+    async fn the_longest_zone_wins() {
+        let routes = routes(
+            vec![
+                zone(".", &["10.0.0.1"]),
+                zone("corp.example.", &["10.0.0.2"]),
+                zone("Lab.Corp.example.", &["10.0.0.3"]),
+            ],
+            &[],
+        )
+        .unwrap();
+        let cases = [
+            ("www.example.", "."),
+            ("corp.example.", "corp.example."),
+            ("a.b.corp.example.", "corp.example."),
+            ("xcorp.example.", "."),
+            ("host.LAB.corp.example.", "lab.corp.example."),
+            (".", "."),
+        ];
+        for (name, expect) in cases {
+            let route = routes.find_name(&Name::from_ascii(name).unwrap()).unwrap();
+            assert_eq!(route.config.zone, Name::from_ascii(expect).unwrap(), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_mistake_is_reported_with_its_zone() {
+        let errors = routes(
+            vec![
+                zone("a.example.", &[]),
+                zone("b.example.", &["127.0.0.1:5353"]),
+                zone("c.example.", &["/nonexistent/resolv.conf"]),
+                zone("d.example.", &["10.0.0.1"]),
+                zone("d.example.", &["10.0.0.1"]),
+            ],
+            &["0.0.0.0:5353"],
+        )
+        .unwrap_err();
+        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), 4, "{text:?}");
+        for (error, needle) in text.iter().zip([
+            "a.example.: no upstreams",
+            "b.example.: upstream 127.0.0.1:5353 is an address",
+            "c.example.: /nonexistent",
+            "d.example.: given twice",
+        ]) {
+            assert!(error.contains(needle), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_port_of_this_host_is_no_self_upstream() {
+        assert!(routes(vec![zone(".", &["127.0.0.1:5354"])], &["127.0.0.1:5353"]).is_ok());
+    }
+}

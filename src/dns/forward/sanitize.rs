@@ -1,0 +1,213 @@
+//! What of an upstream's answer is kept: the chain from the name asked to the records asked, and nothing else.
+//!
+//! Pure. A chain is cut where it leaves the route that was asked: who answers for one zone does not speak for another.
+
+use std::collections::{HashMap, HashSet};
+
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::{Name, RData, Record, RecordType},
+};
+
+use super::metrics::FailureKind;
+use crate::dns::cache::{Kind, Parts};
+
+/// Longest chain of CNAMEs followed in one answer.
+const CHAIN_MAX: usize = 16;
+/// RFC 2181, 8: a TTL with the top bit set is to be treated as 0; what matters is that it is not 68 years.
+const TTL_MAX: u32 = i32::MAX as u32;
+
+/// What was asked of an upstream.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The name.
+    pub name: &'a Name,
+    /// The type.
+    pub qtype: u16,
+    /// The class.
+    pub qclass: u16,
+    /// Whether DNSSEC records were asked for.
+    pub dnssec_ok: bool,
+}
+
+/// An answer that may be believed.
+#[derive(Debug)]
+pub struct Sane {
+    /// The records.
+    pub parts: Parts,
+    /// Seconds the answer is good for as the upstream says, before any cap: the lowest TTL of all, RFC 2308 for negatives.
+    pub ttl: u32,
+    /// Whether it is a negative answer without SOA: may be told, must not be kept.
+    pub unproven: bool,
+    /// Records that were dropped.
+    pub dropped: usize,
+}
+
+/// Keeps of `message` what answers `asked`. `ours` says whether the asked route may speak for a name.
+///
+/// # Errors
+/// The kind of failure, if the message is no answer at all.
+pub fn sanitize(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bool) -> Result<Sane, FailureKind> {
+    match message.response_code {
+        ResponseCode::NoError | ResponseCode::NXDomain => {}
+        ResponseCode::ServFail => return Err(FailureKind::ServFail),
+        ResponseCode::Refused => return Err(FailureKind::Refused),
+        _ => return Err(FailureKind::OtherRcode),
+    }
+    let total = message.answers.len() + message.authorities.len() + message.additionals.len();
+    let Chain { mut answers, end, found, cut } = follow(message, asked, ours);
+    let soa = message
+        .authorities
+        .iter()
+        .find(|record| record.record_type() == RecordType::SOA && record.name.zone_of(&end) && in_class(record, asked));
+    let mut authorities: Vec<Record> = Vec::new();
+    let proves = |record: &&Record| {
+        asked.dnssec_ok
+            && in_class(record, asked)
+            && matches!(record.record_type(), RecordType::NSEC | RecordType::NSEC3 | RecordType::RRSIG)
+            && soa.is_none_or(|soa| soa.name.zone_of(&record.name))
+    };
+    let negative = !found && !cut;
+    if negative {
+        authorities.extend(soa.cloned());
+    }
+    if !cut {
+        authorities.extend(message.authorities.iter().filter(proves).cloned());
+    }
+    let nx = message.response_code == ResponseCode::NXDomain;
+    let kind = match (found || cut, nx) {
+        (true, _) => Kind::Data,
+        (false, true) => Kind::NxDomain,
+        (false, false) => Kind::NoData,
+    };
+    // A chain that ends in a name nothing is said of: the upstream does not chase, so its end has to be asked for.
+    let dangling = negative && !nx && soa.is_none() && !answers.is_empty();
+    let unproven = negative && soa.is_none() && !dangling;
+    if unproven && kind == Kind::NoData && message.authorities.iter().any(is_referral) {
+        return Err(FailureKind::Lame);
+    }
+    for set in [&mut answers, &mut authorities] {
+        level_ttls(set);
+    }
+    let mut ttl = answers.iter().chain(&authorities).map(|record| record.ttl).min().unwrap_or(0);
+    if let (true, Some(RData::SOA(data))) = (negative, soa.map(|soa| &soa.data)) {
+        ttl = ttl.min(data.minimum);
+        for record in &mut authorities {
+            record.ttl = record.ttl.min(data.minimum);
+        }
+    }
+    let kept = answers.len() + authorities.len();
+    Ok(Sane {
+        parts: Parts {
+            name: asked.name.clone(),
+            qtype: asked.qtype,
+            qclass: asked.qclass,
+            kind: if dangling { Kind::Data } else { kind },
+            answers,
+            authorities,
+            authentic: message.authentic_data && !cut && !dangling,
+            continues: cut || dangling,
+        },
+        ttl,
+        unproven,
+        dropped: total - kept,
+    })
+}
+
+struct Chain {
+    answers: Vec<Record>,
+    /// The last name of the chain.
+    end: Name,
+    /// Whether records of the type asked were found.
+    found: bool,
+    /// Whether the chain left the route.
+    cut: bool,
+}
+
+fn follow(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bool) -> Chain {
+    let qtype = RecordType::from(asked.qtype);
+    let mut chain = Chain { answers: Vec::new(), end: asked.name.clone(), found: false, cut: false };
+    let mut seen: HashSet<Name> = HashSet::new();
+    for _ in 0..CHAIN_MAX {
+        if !seen.insert(chain.end.clone()) {
+            break;
+        }
+        let here = |record: &&Record| record.name == chain.end && in_class(record, asked);
+        let is_wanted = |record: &&Record| qtype == RecordType::ANY || record.record_type() == qtype;
+        let wanted: Vec<&Record> = message.answers.iter().filter(here).filter(is_wanted).collect();
+        let signs = |record: &&Record, covered: RecordType| {
+            asked.dnssec_ok && record.record_type() == RecordType::RRSIG && covers(record, covered)
+        };
+        if !wanted.is_empty() {
+            let records: Vec<Record> = wanted.into_iter().cloned().collect();
+            let signatures: Vec<Record> = message
+                .answers
+                .iter()
+                .filter(here)
+                .filter(|record| qtype != RecordType::RRSIG && signs(record, qtype))
+                .cloned()
+                .collect();
+            chain.answers.extend(records);
+            if qtype != RecordType::ANY {
+                chain.answers.extend(signatures);
+            }
+            chain.found = true;
+            return chain;
+        }
+        let Some(link) = message.answers.iter().filter(here).find(|record| record.record_type() == RecordType::CNAME)
+        else {
+            break;
+        };
+        let RData::CNAME(target) = &link.data else { break };
+        // A DNAME above explains the CNAME to those who validate (RFC 6672, 5.3.1).
+        let dname = message.answers.iter().find(|record| {
+            asked.dnssec_ok
+                && record.record_type() == RecordType::from(39)
+                && record.name.zone_of(&chain.end)
+                && record.name != chain.end
+        });
+        let mut links: Vec<Record> = dname.into_iter().cloned().collect();
+        links.push(link.clone());
+        links.extend(message.answers.iter().filter(here).filter(|record| signs(record, RecordType::CNAME)).cloned());
+        let target = target.0.clone();
+        chain.answers.extend(links);
+        chain.end = target;
+        if !ours(&chain.end) {
+            chain.cut = true;
+            break;
+        }
+    }
+    chain
+}
+
+fn in_class(record: &Record, asked: &Asked<'_>) -> bool {
+    u16::from(record.dns_class) == asked.qclass || asked.qclass == 255
+}
+
+fn is_referral(record: &Record) -> bool {
+    record.record_type() == RecordType::NS
+}
+
+/// Whether an RRSIG covers `covered` (its first field, RFC 4034, 3.1.1).
+fn covers(record: &Record, covered: RecordType) -> bool {
+    match &record.data {
+        RData::Unknown { rdata, .. } => {
+            rdata.anything.first_chunk::<2>().is_some_and(|bytes| u16::from_be_bytes(*bytes) == u16::from(covered))
+        }
+        _ => false,
+    }
+}
+
+/// Gives all records of an RRset its lowest TTL (RFC 2181, 5.2).
+fn level_ttls(records: &mut [Record]) {
+    let mut lowest: HashMap<(Name, RecordType), u32> = HashMap::with_capacity(records.len().min(16));
+    for record in &*records {
+        let ttl = lowest.entry((record.name.clone(), record.record_type())).or_insert(TTL_MAX);
+        *ttl = record.ttl.min(*ttl);
+    }
+    for record in records {
+        if let Some(ttl) = lowest.get(&(record.name.clone(), record.record_type())) {
+            record.ttl = *ttl;
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Connections to one upstream over TCP or TLS: reused and pipelined (RFC 7766), with limits on age, idle time and number.
+//!
+//! A connection on which an answer stays away gets no further queries, so that a dead one holds up nobody twice.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use rand::RngExt;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    message::{Mismatch, Query, Reply},
+    metrics::Metrics,
+};
+
+/// Connections to one upstream.
+const CONNECTIONS_MAX: usize = 8;
+/// Queries awaiting an answer on one connection.
+const PIPELINE_MAX: usize = 64;
+/// Messages that answer nothing before a connection is closed.
+const NEAR_MISSES_MAX: u32 = 16;
+/// Given to TCP and TLS handshakes together, and to the kernel to take one query.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
+/// Who gives up after waiting this long takes the connection for dead.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+
+/// How to reach an upstream with TLS.
+#[derive(Clone)]
+pub struct TlsDial {
+    /// Roots and session cache.
+    pub connector: TlsConnector,
+    /// What the certificate must be for.
+    pub name: ServerName<'static>,
+}
+
+/// Limits of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// No new queries on a connection older than this.
+    pub age_max: Duration,
+    /// Closed after this time without queries.
+    pub idle_max: Duration,
+}
+
+/// The connections to one upstream.
+pub struct Pool {
+    address: SocketAddr,
+    tls: Option<TlsDial>,
+    limits: Limits,
+    metrics: Metrics,
+    connections: Mutex<Vec<Arc<Connection>>>,
+    /// Held while dialling, so that a burst of questions makes one connection.
+    dialling: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("address", &self.address).field("tls", &self.tls.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// An answer over a stream.
+#[derive(Debug)]
+pub struct Answer {
+    /// The message.
+    pub reply: Reply,
+    /// Whether the name came back in the case it was sent in.
+    pub same_case: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    requests: mpsc::Sender<Request>,
+    opened: Instant,
+    in_flight: AtomicUsize,
+    suspect: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Request {
+    query: Query,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// Counts a query as in flight; whoever gives up late marks the connection.
+struct Waiting<'a> {
+    connection: &'a Connection,
+    since: Instant,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.connection.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.answered && self.since.elapsed() >= SUSPECT_AFTER {
+            self.connection.suspect.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Pool {
+    /// No connection yet; they are made when needed.
+    pub fn new(address: SocketAddr, tls: Option<TlsDial>, limits: Limits, metrics: Metrics) -> Self {
+        Self {
+            address,
+            tls,
+            limits,
+            metrics,
+            connections: Mutex::default(),
+            dialling: tokio::sync::Mutex::const_new(()),
+        }
+    }
+
+    /// Asks on an open connection if there is one. Waits without end: the caller has the deadline.
+    ///
+    /// # Errors
+    /// If no connection can be made, or a new one is closed before the answer.
+    pub async fn ask(&self, query: &Query) -> io::Result<Answer> {
+        loop {
+            let (connection, reused) = self.connection().await?;
+            connection.in_flight.fetch_add(1, Ordering::Relaxed);
+            let mut waiting = Waiting { connection: &connection, since: Instant::now(), answered: false };
+            let (reply, answer) = oneshot::channel();
+            let sent = connection.requests.send(Request { query: query.clone(), reply }).await;
+            if self.tls.is_some() { &self.metrics.queries_tls } else { &self.metrics.queries_tcp }.inc();
+            if sent.is_ok()
+                && let Ok(answer) = answer.await
+            {
+                waiting.answered = true;
+                return Ok(answer);
+            }
+            connection.suspect.store(true, Ordering::Relaxed);
+            if !reused {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "connection closed before the answer"));
+            }
+            // The upstream closed an idle connection as our query was under way: once more on another.
+        }
+    }
+
+    async fn connection(&self) -> io::Result<(Arc<Connection>, bool)> {
+        if let Some(connection) = self.pick() {
+            return Ok((connection, true));
+        }
+        let _dialling = self.dialling.lock().await;
+        if let Some(connection) = self.pick() {
+            return Ok((connection, true));
+        }
+        if self.lock().len() >= CONNECTIONS_MAX {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "every connection to the upstream is full"));
+        }
+        let connection = tokio::time::timeout(HANDSHAKE_MAX, self.dial())
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within 3 s"))??;
+        self.lock().push(Arc::clone(&connection));
+        Ok((connection, false))
+    }
+
+    /// The least busy connection that may be used, after forgetting those that may not.
+    fn pick(&self) -> Option<Arc<Connection>> {
+        let mut connections = self.lock();
+        connections.retain(|connection| {
+            !connection.requests.is_closed()
+                && !connection.suspect.load(Ordering::Relaxed)
+                && connection.opened.elapsed() < self.limits.age_max
+        });
+        connections
+            .iter()
+            .filter(|connection| connection.in_flight.load(Ordering::Relaxed) < PIPELINE_MAX)
+            .min_by_key(|connection| connection.in_flight.load(Ordering::Relaxed))
+            .cloned()
+    }
+
+    async fn dial(&self) -> io::Result<Arc<Connection>> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let (requests, inbox) = mpsc::channel(PIPELINE_MAX);
+        let connection = Connection {
+            requests,
+            opened: Instant::now(),
+            in_flight: AtomicUsize::new(0),
+            suspect: AtomicBool::new(false),
+        };
+        let (idle, metrics) = (self.limits.idle_max, self.metrics.clone());
+        match &self.tls {
+            None => tokio::spawn(drive(stream, inbox, idle, metrics)),
+            Some(tls) => {
+                let stream = tls.connector.connect(tls.name.clone(), stream).await?;
+                tokio::spawn(drive(stream, inbox, idle, metrics))
+            }
+        };
+        Ok(Arc::new(connection))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends what arrives in `inbox` and hands answers to their askers, until the connection ends, has been idle for
+/// `idle_max`, or nobody can ask any more and nobody waits.
+async fn drive<S>(stream: S, mut inbox: mpsc::Receiver<Request>, idle_max: Duration, metrics: Metrics)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut pending: HashMap<u16, Request> = HashMap::new();
+    let mut buffer = BytesMut::new();
+    let mut near_misses = 0;
+    let mut open = true;
+    loop {
+        pending.retain(|_, request| !request.reply.is_closed());
+        if !open && pending.is_empty() {
+            break;
+        }
+        let idle = tokio::time::sleep(idle_max);
+        tokio::select! {
+            request = inbox.recv(), if open => match request {
+                None => open = false,
+                Some(mut request) => {
+                    let id = free_id(&pending);
+                    request.query.set_id(id);
+                    let frame = frame(request.query.as_bytes());
+                    pending.insert(id, request);
+                    match tokio::time::timeout(HANDSHAKE_MAX, writer.write_all(&frame)).await {
+                        Ok(Ok(())) if writer.flush().await.is_ok() => {}
+                        _ => break,
+                    }
+                }
+            },
+            read = reader.read_buf(&mut buffer) => {
+                if !matches!(read, Ok(1..)) {
+                    break;
+                }
+                while let Some(message) = take_frame(&mut buffer) {
+                    match deliver(&mut pending, &message) {
+                        Ok(()) => near_misses = 0,
+                        Err(mismatch) => {
+                            metrics.mismatch(mismatch);
+                            near_misses += 1;
+                        }
+                    }
+                }
+                if near_misses >= NEAR_MISSES_MAX {
+                    break;
+                }
+            }
+            () = idle => break,
+        }
+    }
+    // Nobody may queue behind a connection that is gone: closing first makes `is_closed` true for the pool.
+    inbox.close();
+}
+
+/// Hands `message` to whoever asked for it.
+fn deliver(pending: &mut HashMap<u16, Request>, message: &[u8]) -> Result<(), Mismatch> {
+    let id = message.first_chunk::<2>().map(|id| u16::from_be_bytes(*id)).ok_or(Mismatch::Short)?;
+    let request = pending.get(&id).ok_or(Mismatch::Id)?;
+    // A stream is not guessed at from outside, so case is no evidence here.
+    let reply = match request.query.check(message, false)? {
+        // TC over a stream is a server's mistake; there is nothing larger to go to.
+        Reply::Truncated => return Err(Mismatch::Garbage),
+        reply @ Reply::Whole(_) => reply,
+    };
+    if let Some(request) = pending.remove(&id) {
+        let same_case = request.query.same_case(message);
+        // The asker may have given up this very moment.
+        let _ = request.reply.send(Answer { reply, same_case });
+    }
+    Ok(())
+}
+
+fn free_id(pending: &HashMap<u16, Request>) -> u16 {
+    let mut random = rand::rng();
+    loop {
+        // At most PIPELINE_MAX of 65,536 are taken.
+        let id = random.random();
+        if !pending.contains_key(&id) {
+            return id;
+        }
+    }
+}
+
+/// `message` behind its length, in one write (RFC 7766, 8).
+fn frame(message: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(message.len() + 2);
+    // A query is at most 12 + 255 + 4 + 11 bytes.
+    frame.extend_from_slice(&u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes());
+    frame.extend_from_slice(message);
+    frame
+}
+
+/// The next whole message in `buffer`, which never grows beyond one message and one read.
+fn take_frame(buffer: &mut BytesMut) -> Option<BytesMut> {
+    let length = usize::from(u16::from_be_bytes(*buffer.first_chunk::<2>()?));
+    if buffer.len() < 2 + length {
+        return None;
+    }
+    let mut message = buffer.split_to(2 + length);
+    Some(message.split_off(2))
+}

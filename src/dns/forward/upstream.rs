@@ -1,0 +1,195 @@
+//! One upstream and what is known of it: how fast it answers, whether it does, and what it cannot take.
+//!
+//! Learns only from questions asked; sends nothing by itself.
+
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    config::Server,
+    metrics::Metrics,
+    tcp::{Limits, Pool, TlsDial},
+};
+
+/// Before anything was measured (RFC 6298 says 1 s for TCP; resolvers sit closer).
+const WAIT_UNKNOWN: Duration = Duration::from_millis(400);
+/// Recursion takes time even behind a fast link.
+const WAIT_MIN: Duration = Duration::from_millis(200);
+const WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// Questions without an answer, one after another, that make an upstream failing…
+const FAILURES_MAX: u32 = 3;
+/// … if it has been silent for this long as well: three lost packets in a burst are no outage.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
+/// How long an upstream that does not understand EDNS is asked without.
+const EDNS_RECHECK: Duration = Duration::from_secs(15 * 60);
+/// How long an upstream known to fold case is asked without random case.
+const CASE_RECHECK: Duration = Duration::from_secs(3_600);
+
+/// An upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    server: Server,
+    /// Its TCP or TLS connections.
+    pub pool: Pool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Smoothed round trip and its variation, RFC 6298.
+    rtt: Option<(Duration, Duration)>,
+    failures: u32,
+    failures_total: u64,
+    answers_total: u64,
+    last_answer: Option<Instant>,
+    first_failure: Option<Instant>,
+    failing_since: Option<Instant>,
+    no_edns_until: Option<Instant>,
+    folds_case_until: Option<Instant>,
+}
+
+/// What `status` says of an upstream.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct UpstreamStatus {
+    /// As configured.
+    pub upstream: String,
+    /// Whether it answers.
+    pub state: UpstreamState,
+    /// Smoothed round trip in milliseconds; absent until measured.
+    pub rtt_ms: Option<f64>,
+    /// Questions it left without an answer since it last gave one.
+    pub failures_in_a_row: u32,
+    /// Same, since the start.
+    pub failures_total: u64,
+    /// Questions it answered since the start.
+    pub answers_total: u64,
+    /// Seconds since it last answered; absent if it never did.
+    pub answered_seconds_ago: Option<u64>,
+    /// Whether it is asked without EDNS because it answers FORMERR otherwise.
+    pub without_edns: bool,
+    /// Whether it is asked without random case because it does not copy the question.
+    pub folds_case: bool,
+}
+
+/// Whether an upstream answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamState {
+    /// Nothing asked yet.
+    Unknown,
+    /// It does.
+    Up,
+    /// It does not; it is asked last, and probed.
+    Failing,
+}
+
+impl Upstream {
+    /// An upstream nothing is known of.
+    pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, metrics: Metrics) -> Self {
+        let pool = Pool::new(server.address, tls, limits, metrics);
+        Self { server, pool, state: Mutex::default() }
+    }
+
+    /// As configured.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// How long to wait before asking somebody else as well.
+    pub fn patience(&self) -> Duration {
+        let rtt = self.lock().rtt;
+        rtt.map_or(WAIT_UNKNOWN, |(smooth, variation)| (smooth + 4 * variation).clamp(WAIT_MIN, WAIT_MAX))
+    }
+
+    /// Notes an answer, `rtt` after the question if that was measured. Returns whether this ended an outage.
+    pub fn answered(&self, rtt: Option<Duration>) -> bool {
+        let mut state = self.lock();
+        if let Some(sample) = rtt {
+            state.rtt = Some(match state.rtt {
+                None => (sample, sample / 2),
+                Some((smooth, variation)) => ((7 * smooth + sample) / 8, (3 * variation + smooth.abs_diff(sample)) / 4),
+            });
+        }
+        state.failures = 0;
+        state.answers_total += 1;
+        state.first_failure = None;
+        state.last_answer = Some(Instant::now());
+        state.failing_since.take().is_some()
+    }
+
+    /// Notes a question without an answer. Returns whether this began an outage.
+    pub fn failed(&self) -> bool {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.failures = state.failures.saturating_add(1);
+        state.failures_total += 1;
+        let first = *state.first_failure.get_or_insert(now);
+        let silent_since = state.last_answer.unwrap_or(first);
+        let down = state.failures >= FAILURES_MAX && now.duration_since(silent_since) >= SILENCE_MIN;
+        if down && state.failing_since.is_none() {
+            state.failing_since = Some(now);
+            return true;
+        }
+        false
+    }
+
+    /// Whether it is known not to answer.
+    pub fn is_failing(&self) -> bool {
+        self.lock().failing_since.is_some()
+    }
+
+    /// Whether to send an OPT.
+    pub fn takes_edns(&self) -> bool {
+        self.lock().no_edns_until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    /// Notes that it answers FORMERR with EDNS and something else without.
+    pub fn refuses_edns(&self) {
+        self.lock().no_edns_until = Some(Instant::now() + EDNS_RECHECK);
+    }
+
+    /// Whether random case comes back as sent.
+    pub fn keeps_case(&self) -> bool {
+        self.lock().folds_case_until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    /// Notes that it does not copy the question, as seen over TCP.
+    pub fn folds_case(&self) {
+        self.lock().folds_case_until = Some(Instant::now() + CASE_RECHECK);
+    }
+
+    /// For `holdfast status`.
+    pub fn status(&self) -> UpstreamStatus {
+        let (without_edns, folds_case) = (!self.takes_edns(), !self.keeps_case());
+        let state = self.lock();
+        UpstreamStatus {
+            upstream: self.server.to_string(),
+            state: match (state.failing_since, state.last_answer) {
+                (Some(_), _) => UpstreamState::Failing,
+                (None, Some(_)) => UpstreamState::Up,
+                (None, None) => UpstreamState::Unknown,
+            },
+            rtt_ms: state.rtt.map(|(smooth, _)| smooth.as_secs_f64() * 1e3),
+            failures_in_a_row: state.failures,
+            failures_total: state.failures_total,
+            answers_total: state.answers_total,
+            answered_seconds_ago: state.last_answer.map(|at| at.elapsed().as_secs()),
+            without_edns,
+            folds_case,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,5 @@
+//! Forwarding, seen from a client, with scripted upstreams and a clock that moves when told.
+
+mod client;
+mod exchange;
+mod world;

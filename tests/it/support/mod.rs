@@ -1,0 +1,3 @@
+//! What the tests share: scripted peers and short ways to ask.
+
+pub mod upstream;
