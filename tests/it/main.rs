@@ -5,4 +5,5 @@
 mod architecture;
 mod forward;
 mod store_kill;
+mod stream;
 mod support;
