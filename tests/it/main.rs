@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod architecture;
+mod battery;
 mod forward;
 mod store_kill;
 mod stream;

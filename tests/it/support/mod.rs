@@ -1,3 +1,4 @@
-//! What the tests share: scripted peers and short ways to ask.
+//! What the tests share: clusters as text, scripted peers, short ways to ask.
 
+pub mod cluster;
 pub mod upstream;

@@ -1,0 +1,81 @@
+//! One battery of cases for whatever answers queries: `answer()` itself here, sockets elsewhere.
+//!
+//! Cases are text, a row each, in `cases/`: what is asked, and what must come back.
+//!
+//! ```text
+//! == a title; options begin with @ and hold until the next title
+//! @reverse 10.96.0.0/16
+//! web.prod.svc.$ A       => A 10.96.1.1
+//! nope.prod.svc.$ A      => NXDOMAIN
+//! db.prod.svc.$ SRV
+//!     SRV 0 100 5432 db-0.db.prod.svc.$
+//!     + db-0.db.prod.svc.$ A 10.1.0.1
+//! ```
+//!
+//! `$` is the zone. A record may leave out its owner (the name asked for), its TTL (that of the zone) and its class.
+//! Records of the additional section begin with `+`. The other words are `NODATA [zone]` and `NXDOMAIN [zone]` (with the
+//! SOA of that zone, the cluster's if none is named), an rcode, `EDE n`, and what becomes of a query that upstream has to
+//! answer: `FORWARD`, `FALLBACK`, `CHASE target`.
+//!
+//! Every row is asked over UDP and TCP, with EDNS and without, and in mixed case.
+
+mod case;
+mod check;
+mod direct;
+mod messages;
+mod size;
+
+pub use case::{Section, clock, sections};
+pub use check::{Asker, check};
+pub use messages::check_messages;
+pub use size::check_sizes;
+
+use holdfast::{dns::Transport, wire};
+
+/// What stands in for an upstream: an answer that says how it was asked, as [`check`] expects it.
+///
+/// `asked` is `forward` or `fallback`; with `chase`, the answer that `answer()` wrote, upstream's record is put behind it.
+pub fn upstream(query: &[u8], asked: &str, chase: Option<&[u8]>) -> Vec<u8> {
+    use hickory_proto::{
+        op::{Message, MessageType, OpCode},
+        rr::{Name, RData, Record, rdata::TXT},
+    };
+    let record = |owner: Name| Record::from_rdata(owner, 0, RData::TXT(TXT::new(vec![asked.to_owned()])));
+    if let Some(chase) = chase {
+        let mut message = Message::from_vec(chase).expect("what answer() wrote is a message");
+        let target = message.answers.iter().rev().find_map(|record| match &record.data {
+            RData::CNAME(target) => Some(target.0.clone()),
+            _ => None,
+        });
+        message.add_answer(record(target.expect("there is an alias")));
+        message.metadata.authoritative = false;
+        return message.to_vec().expect("a message of few records is written");
+    }
+    let asked_for = Message::from_vec(query).expect("a query that is forwarded is a message");
+    let mut message = Message::new(asked_for.metadata.id, MessageType::Response, OpCode::Query);
+    message.metadata.recursion_desired = asked_for.metadata.recursion_desired;
+    message.metadata.checking_disabled = asked_for.metadata.checking_disabled;
+    message.metadata.recursion_available = true;
+    let name = asked_for.queries[0].name().clone();
+    message.add_queries(asked_for.queries);
+    message.edns = asked_for.edns;
+    message.add_answer(record(name));
+    message.to_vec().expect("a message of few records is written")
+}
+
+/// A query message: flags RD only, unless the caller changes them.
+pub fn query(name: &[u8], qtype: wire::Rtype, edns: Option<u16>) -> Vec<u8> {
+    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
+    message.extend_from_slice(name);
+    message.extend_from_slice(&qtype.0.to_be_bytes());
+    message.extend_from_slice(&[0, 1]);
+    if let Some(size) = edns {
+        message.extend_from_slice(&[0, 0, 41]);
+        message.extend_from_slice(&size.to_be_bytes());
+        message.extend_from_slice(&[0; 6]);
+    }
+    message
+}
+
+/// Every transport.
+const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
