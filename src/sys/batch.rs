@@ -211,31 +211,24 @@ impl Batch {
         self.replies - self.sent
     }
 
-    /// The datagram that the first reply not yet dealt with belongs to.
-    #[must_use]
-    pub fn first_unsent(&self) -> Option<usize> {
-        self.order[..self.replies].get(self.sent).map(|&index| usize::from(index))
-    }
-
-    /// Sends replies with one system call, without waiting, and gives how many went out.
+    /// Sends replies with one system call, without waiting, and gives the places of the datagrams that they answer.
     ///
     /// # Errors
     /// Those of `sendmmsg(2)` for the first reply not yet dealt with, which stays so; `WouldBlock` if the send buffer
     /// is full.
-    pub fn send(&mut self, socket: &DatagramSocket) -> io::Result<usize> {
+    pub fn send(&mut self, socket: &DatagramSocket) -> io::Result<&[u8]> {
+        let first = self.sent;
         let count = libc::c_uint::try_from(self.unsent()).expect("at most 64");
-        if count == 0 {
-            return Ok(0);
+        if count > 0 {
+            // SAFETY: the headers from `sent` up to `replies` were set up by `reply` and point into memory that lives as
+            // long as `self`; the kernel only reads what they point to.
+            let sent = unsafe {
+                let headers = (&raw mut (*self.memory.as_ptr()).replies[first]).cast();
+                libc::sendmmsg(socket.as_fd().as_raw_fd(), headers, count, SEND_FLAGS)
+            };
+            self.sent += usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
         }
-        // SAFETY: the headers from `sent` up to `replies` were set up by `reply` and point into memory that lives as
-        // long as `self`; the kernel only reads what they point to.
-        let sent = unsafe {
-            let headers = (&raw mut (*self.memory.as_ptr()).replies[self.sent]).cast();
-            libc::sendmmsg(socket.as_fd().as_raw_fd(), headers, count, SEND_FLAGS)
-        };
-        let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
-        self.sent += sent;
-        Ok(sent)
+        Ok(&self.order[first..self.sent])
     }
 
     /// Gives up the first reply not yet dealt with.
@@ -306,9 +299,9 @@ mod tests {
             let sources: Vec<_> = (0..3).map(|index| batch.source(index)).collect();
             assert_eq!(sources, clients.iter().map(|client| client.local_addr().unwrap()).collect::<Vec<_>>());
             reverse(&mut batch, received);
-            assert_eq!((batch.unsent(), batch.first_unsent()), (3, Some(0)));
-            assert_eq!(batch.send(&server).unwrap(), 3);
-            assert_eq!((batch.unsent(), batch.first_unsent()), (0, None));
+            assert_eq!(batch.unsent(), 3);
+            assert_eq!(batch.send(&server).unwrap(), [0, 1, 2]);
+            assert_eq!(batch.unsent(), 0);
             for client in &clients {
                 let mut room = [0; 8];
                 let (length, from) = client.recv_from(&mut room).unwrap();
@@ -330,7 +323,7 @@ mod tests {
             let peer = batch.peer(0);
             assert_eq!(peer.address(), client.local_addr().unwrap());
             reverse(&mut batch, 1);
-            assert_eq!(batch.send(&server).unwrap(), 1);
+            assert_eq!(batch.send(&server).unwrap(), [0]);
             server.send(b"later", &peer).unwrap();
             for expected in [1, 5] {
                 assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (expected, asked));
@@ -349,7 +342,7 @@ mod tests {
             client.send_to(b"ab", asked).unwrap();
             let received = batch.receive(server, true).unwrap();
             reverse(&mut batch, received);
-            assert_eq!(batch.send(server).unwrap(), 1);
+            assert_eq!(batch.send(server).unwrap(), [0]);
             assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (2, asked));
         }
     }
@@ -386,11 +379,10 @@ mod tests {
             let slot = &raw mut (*batch.memory.as_ptr()).slots[1];
             (*slot).name = Name::from(SocketAddr::from(([127, 0, 0, 1], 0)));
         }
-        assert_eq!(batch.send(&server).unwrap(), 1);
+        assert_eq!(batch.send(&server).unwrap(), [0]);
         assert_eq!(batch.send(&server).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(batch.first_unsent(), Some(1));
         batch.skip();
-        assert_eq!(batch.send(&server).unwrap(), 1);
+        assert_eq!(batch.send(&server).unwrap(), [2]);
         assert_eq!(batch.unsent(), 0);
     }
 
@@ -418,7 +410,7 @@ mod tests {
             assert_eq!(batch.receive(&staying, false).unwrap(), 32, "{address}");
             assert_eq!(batch.receive(&leaving, false).unwrap(), 1, "{address}");
             reverse(&mut batch, 1);
-            assert_eq!(batch.send(&leaving).unwrap(), 1);
+            assert_eq!(batch.send(&leaving).unwrap(), [0]);
             assert_eq!(clients[0].recv_from(&mut [0; 8]).unwrap(), (5, asked));
         }
     }
