@@ -12,7 +12,6 @@ pub mod proto;
 pub mod record;
 pub mod source;
 pub mod store;
-pub mod stream;
 pub mod sys;
 pub mod tls;
 pub mod wire;

@@ -12,7 +12,7 @@ pub use view::{Batch, Config, Context, Rotation, View};
 
 use super::{ServedFrom, Transport};
 use crate::{
-    wire::{self, Class, EdeCode, Parsed, Rcode, Reject},
+    wire::{self, Class, EdeCode, Parsed, Query, Rcode, Reject},
     zone::Lookup,
 };
 
@@ -25,31 +25,44 @@ use crate::{
 /// # Panics
 /// If `out` is too short.
 pub fn answer(context: &Context, view: &View<'_>, message: &[u8], transport: Transport, out: &mut [u8]) -> Outcome {
-    let query = match wire::parse(message) {
-        Parsed::Query(query) => query,
-        Parsed::Reject(reject) => return refuse(&reject, out),
-        Parsed::Drop(reason) => return Outcome::Drop(reason),
-    };
+    match wire::parse(message) {
+        Parsed::Query(query) => answer_query(context, view, &query, transport, out),
+        Parsed::Reject(reject) => Outcome::Reply(refuse(&reject, out)),
+        Parsed::Drop(reason) => Outcome::Drop(reason),
+    }
+}
+
+/// Answers one message that is a question, as [`answer`] does.
+#[inline]
+pub(super) fn answer_query(
+    context: &Context,
+    view: &View<'_>,
+    query: &Query<'_>,
+    transport: Transport,
+    out: &mut [u8],
+) -> Outcome {
     if query.qclass != Class::IN || query.qtype.is_transfer() {
-        return refuse(&query.reject(Rcode::REFUSED, None), out);
+        return Outcome::Reply(refuse(&query.reject(Rcode::REFUSED, None), out));
     }
     let lookup = context.zone().lookup(view.snapshot, view.synced, &query.name, query.qtype);
     let written = match &lookup {
-        Lookup::Hit(set) => response::hit(context, view, &query, transport, out, set),
-        Lookup::Cname(chain) => response::alias(context, view, &query, transport, out, chain),
-        Lookup::NoData(apex) => response::negative(context, view, &query, transport, out, (Rcode::NOERROR, *apex)),
-        Lookup::NxDomain(apex) => response::negative(context, view, &query, transport, out, (Rcode::NXDOMAIN, *apex)),
+        Lookup::Hit(set) => response::hit(context, view, query, transport, out, set),
+        Lookup::Cname(chain) => response::alias(context, view, query, transport, out, chain),
+        Lookup::NoData(apex) => response::negative(context, view, query, transport, out, (Rcode::NOERROR, *apex)),
+        Lookup::NxDomain(apex) => response::negative(context, view, query, transport, out, (Rcode::NXDOMAIN, *apex)),
         Lookup::NotOurs => return Outcome::Forward(Forward::Whole),
         Lookup::NotReady if context.has_fallback() => return Outcome::Forward(Forward::Fallback),
-        Lookup::NotReady => return refuse(&query.reject(Rcode::SERVFAIL, Some(EdeCode::NOT_READY)), out),
+        Lookup::NotReady => {
+            return Outcome::Reply(refuse(&query.reject(Rcode::SERVFAIL, Some(EdeCode::NOT_READY)), out));
+        }
     };
     // A record that cannot be written is no fault of the question.
-    written.unwrap_or_else(|_| refuse(&query.reject(Rcode::SERVFAIL, Some(EdeCode::OTHER)), out))
+    written.unwrap_or_else(|_| Outcome::Reply(refuse(&query.reject(Rcode::SERVFAIL, Some(EdeCode::OTHER)), out)))
 }
 
 /// Writes an answer without data.
 #[cold]
-fn refuse(reject: &Reject<'_>, out: &mut [u8]) -> Outcome {
+pub(super) fn refuse(reject: &Reject<'_>, out: &mut [u8]) -> Reply {
     let len = wire::write_reject(reject, out);
-    Outcome::Reply(Reply { len, rcode: reject.rcode, from: ServedFrom::Cluster })
+    Reply { len, rcode: reject.rcode, from: ServedFrom::Cluster }
 }

@@ -7,11 +7,17 @@ pub mod cache;
 mod config;
 pub mod forward;
 mod listen;
+mod metrics;
 mod request;
+mod server;
+mod tcp;
+mod udp;
 
 pub use answer::{Batch, Config as AnswerConfig, Context, Forward, Outcome, Reply, Rotation, View, answer};
 pub use config::{
     Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, FORWARDS, IDLE, IN_FLIGHT, PARTIAL, TcpConfig, WORKERS, WRITE,
 };
 pub use listen::{BindError, Bound, Holder, bind};
+pub use metrics::{CloseCause, DropCause, Fault, Metrics, RefuseCause};
 pub use request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport};
+pub use server::Running;

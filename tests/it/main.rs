@@ -5,6 +5,6 @@
 mod architecture;
 mod battery;
 mod forward;
+mod server;
 mod store_kill;
-mod stream;
 mod support;

@@ -1,4 +1,5 @@
 //! What the tests share: clusters as text, scripted peers, short ways to ask.
 
 pub mod cluster;
+pub mod dns;
 pub mod upstream;

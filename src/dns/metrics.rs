@@ -1,0 +1,264 @@
+//! What the listeners count. Each UDP worker counts for itself in a [`Shard`], and a scrape adds them up.
+//!
+//! Every query is counted once when it comes in, and once more as what became of it: a response, a drop, or a forward
+//! still in flight. The three add up to the first exactly whenever nothing is under way.
+
+mod collect;
+mod shard;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+pub use self::shard::DropCause;
+pub(super) use self::shard::{QuestionType, Shard, Tally};
+use super::Transport;
+
+/// Why a TCP connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCause {
+    /// The client closed it.
+    Client,
+    /// No query for too long.
+    Idle,
+    /// A query was begun and not finished in time.
+    Partial,
+    /// The client took no answers for too long.
+    Write,
+    /// Its length prefix announced less than a header.
+    Length,
+    /// It was idle, and its place was needed.
+    Evicted,
+    /// We are leaving.
+    Drain,
+    /// It broke.
+    Broken,
+}
+
+impl CloseCause {
+    /// Every one, in the order of their discriminants.
+    pub const ALL: [Self; 8] =
+        [Self::Client, Self::Idle, Self::Partial, Self::Write, Self::Length, Self::Evicted, Self::Drain, Self::Broken];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Idle => "idle",
+            Self::Partial => "partial",
+            Self::Write => "write",
+            Self::Length => "length",
+            Self::Evicted => "evicted",
+            Self::Drain => "drain",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// Why a TCP connection was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefuseCause {
+    /// Too many in all.
+    Total,
+    /// Too many of one address.
+    Source,
+}
+
+impl RefuseCause {
+    /// Every one, in the order of their discriminants.
+    pub const ALL: [Self; 2] = [Self::Total, Self::Source];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// A system call on a listening socket that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Receiving datagrams.
+    Receive,
+    /// Sending one.
+    Send,
+    /// Accepting a connection.
+    Accept,
+}
+
+impl Fault {
+    /// Every one, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Receive, Self::Send, Self::Accept];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::Send => "send",
+            Self::Accept => "accept",
+        }
+    }
+}
+
+/// What the listeners count. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    shards: Arc<Mutex<Vec<Arc<Shard>>>>,
+    /// For whatever runs on tokio.
+    pub(super) shared: Arc<Shard>,
+    forwards_in_flight: [IntGauge; Transport::ALL.len()],
+    forwards_refused: [IntCounter; Transport::ALL.len()],
+    connections: IntGauge,
+    connections_refused: [IntCounter; RefuseCause::ALL.len()],
+    connections_closed: [IntCounter; CloseCause::ALL.len()],
+    faults: [IntCounter; Fault::ALL.len()],
+}
+
+impl Metrics {
+    /// Makes the counters and puts them into `registry`.
+    ///
+    /// # Errors
+    /// If one of their names is taken there.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let forwards_refused = counters(
+            "holdfast_dns_forwards_refused_total",
+            "Queries answered SERVFAIL because too many waited for upstreams.",
+            "proto",
+        )?;
+        let connections_refused = counters(
+            "holdfast_dns_tcp_refused_total",
+            "TCP connections closed at once because there were too many in all, or of one address.",
+            "reason",
+        )?;
+        let connections_closed =
+            counters("holdfast_dns_tcp_closed_total", "TCP connections served and closed, by the reason.", "reason")?;
+        let faults =
+            counters("holdfast_dns_socket_errors_total", "System calls on listening sockets that failed.", "call")?;
+        let in_flight = IntGaugeVec::new(
+            Opts::new("holdfast_dns_forwards_in_flight", "Queries that wait for an upstream."),
+            &["proto"],
+        )?;
+        let connections = IntGauge::new("holdfast_dns_tcp_connections", "TCP connections open.")?;
+        let shared = Arc::new(Shard::shared());
+        let shards = Arc::new(Mutex::new(vec![Arc::clone(&shared)]));
+        registry.register(Box::new(in_flight.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        registry.register(Box::new(collect::Shards::new(Arc::clone(&shards))?))?;
+        Ok(Self {
+            shards,
+            shared,
+            forwards_in_flight: Transport::ALL.map(|proto| in_flight.with_label_values(&[proto.as_str()])),
+            forwards_refused: Transport::ALL.map(|proto| forwards_refused.with_label_values(&[proto.as_str()])),
+            connections,
+            connections_refused: RefuseCause::ALL.map(|cause| connections_refused.with_label_values(&[cause.as_str()])),
+            connections_closed: CloseCause::ALL.map(|cause| connections_closed.with_label_values(&[cause.as_str()])),
+            faults: Fault::ALL.map(|fault| faults.with_label_values(&[fault.as_str()])),
+        })
+    }
+
+    /// Counters for one thread alone.
+    pub(super) fn shard(&self) -> Arc<Shard> {
+        let shard = Arc::new(Shard::exclusive());
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&shard));
+        shard
+    }
+
+    /// How many forwards are in flight.
+    pub(super) fn forwards_in_flight(&self, transport: Transport) -> &IntGauge {
+        &self.forwards_in_flight[transport as usize]
+    }
+
+    /// A query was refused because too many waited.
+    pub(super) fn forward_refused(&self, transport: Transport) {
+        self.forwards_refused[transport as usize].inc();
+    }
+
+    /// How many connections are open.
+    pub(super) fn connections(&self) -> &IntGauge {
+        &self.connections
+    }
+
+    /// A connection was not served.
+    pub(super) fn connection_refused(&self, cause: RefuseCause) {
+        self.connections_refused[cause as usize].inc();
+    }
+
+    /// A connection was served and is closed.
+    pub(super) fn connection_closed(&self, cause: CloseCause) {
+        self.connections_closed[cause as usize].inc();
+    }
+
+    /// A system call failed.
+    pub(super) fn fault(&self, fault: Fault) {
+        self.faults[fault as usize].inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prometheus::{Encoder, TextEncoder};
+
+    use super::*;
+    use crate::{
+        dns::ServedFrom,
+        wire::{Rcode, Rtype},
+    };
+
+    fn scrape(registry: &Registry) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn shards_add_up_and_each_series_stands_from_the_start() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let zero = scrape(&registry);
+        for line in [
+            "holdfast_dns_requests_total{proto=\"udp\",type=\"A\"} 0",
+            "holdfast_dns_responses_total{from=\"cluster\",rcode=\"NXDOMAIN\"} 0",
+            "holdfast_dns_drops_total{reason=\"response\"} 0",
+            "holdfast_dns_request_duration_seconds_count{from=\"cache\"} 0",
+        ] {
+            assert!(zero.contains(line), "{line} in {zero}");
+        }
+        let shards = [metrics.shard(), metrics.shard(), Arc::clone(&metrics.shared)];
+        for shard in &shards {
+            shard.request(Transport::Udp, QuestionType::of(Rtype::A));
+            shard.request(Transport::Tcp, QuestionType::of(Rtype(4711)));
+            let tally = Tally { rcode: Rcode::NXDOMAIN, from: ServedFrom::Cluster };
+            shard.responses(tally, 2);
+            shard.durations(ServedFrom::Cluster, Duration::from_micros(30), 2);
+            shard.durations(ServedFrom::Upstream, Duration::from_secs(60), 1);
+            shard.dropped(DropCause::Response);
+        }
+        let text = scrape(&registry);
+        for line in [
+            "holdfast_dns_requests_total{proto=\"udp\",type=\"A\"} 3",
+            "holdfast_dns_requests_total{proto=\"tcp\",type=\"other\"} 3",
+            "holdfast_dns_responses_total{from=\"cluster\",rcode=\"NXDOMAIN\"} 6",
+            "holdfast_dns_drops_total{reason=\"response\"} 3",
+            "holdfast_dns_request_duration_seconds_bucket{from=\"cluster\",le=\"0.00005\"} 6",
+            "holdfast_dns_request_duration_seconds_bucket{from=\"cluster\",le=\"0.000025\"} 0",
+            "holdfast_dns_request_duration_seconds_bucket{from=\"upstream\",le=\"5\"} 0",
+            "holdfast_dns_request_duration_seconds_bucket{from=\"upstream\",le=\"+Inf\"} 3",
+            "holdfast_dns_request_duration_seconds_sum{from=\"upstream\"} 180",
+            "holdfast_dns_request_duration_seconds_count{from=\"cluster\"} 6",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Adds up the shards when they are scraped. The names and the help of what they count stand here.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, atomic::Ordering::Relaxed},
+};
+
+use prometheus::{
+    core::{Collector, Desc},
+    proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use super::{
+    DropCause,
+    shard::{BUCKETS_US, QuestionType, RCODES, Shard},
+};
+use crate::dns::{ServedFrom, Transport};
+
+/// The shards as one collector.
+pub(super) struct Shards {
+    all: Arc<Mutex<Vec<Arc<Shard>>>>,
+    requests: Desc,
+    responses: Desc,
+    drops: Desc,
+    durations: Desc,
+}
+
+impl Shards {
+    pub(super) fn new(shards: Arc<Mutex<Vec<Arc<Shard>>>>) -> Result<Self, prometheus::Error> {
+        let desc = |name: &str, help: &str, labels: &[&str]| {
+            let labels = labels.iter().map(|&label| label.to_owned()).collect();
+            Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
+        };
+        Ok(Self {
+            all: shards,
+            requests: desc("holdfast_dns_requests_total", "Queries received.", &["proto", "type"])?,
+            responses: desc("holdfast_dns_responses_total", "Answers sent.", &["from", "rcode"])?,
+            drops: desc("holdfast_dns_drops_total", "Queries that got no answer, by the reason.", &["reason"])?,
+            durations: desc(
+                "holdfast_dns_request_duration_seconds",
+                "Time from receiving a query to sending its answer; over UDP, of the batch it came with.",
+                &["from"],
+            )?,
+        })
+    }
+
+    /// The sum of one counter over all shards.
+    fn sum(shards: &[Arc<Shard>], counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        shards.iter().map(|shard| counter(shard).load(Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    fn durations_of(shards: &[Arc<Shard>], from: ServedFrom) -> Metric {
+        let mut histogram = Histogram::default();
+        let mut count = 0;
+        let mut buckets = Vec::with_capacity(BUCKETS_US.len());
+        for place in 0..=BUCKETS_US.len() {
+            count += Self::sum(shards, |shard| &shard.durations[from as usize].buckets[place]);
+            if let Some(&bound) = BUCKETS_US.get(place) {
+                let mut bucket = Bucket::default();
+                bucket.set_cumulative_count(count);
+                bucket.set_upper_bound(float(bound) / 1e6);
+                buckets.push(bucket);
+            }
+        }
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(float(Self::sum(shards, |shard| &shard.durations[from as usize].sum_ns)) / 1e9);
+        let mut metric = Metric::default();
+        metric.set_label(labels(&[("from", from.as_str())]));
+        metric.set_histogram(histogram);
+        metric
+    }
+}
+
+impl Collector for Shards {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.requests, &self.responses, &self.drops, &self.durations]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let shards = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = Vec::new();
+        for proto in Transport::ALL {
+            for (kind, word) in QuestionType::WORDS.into_iter().enumerate() {
+                let count = Self::sum(&shards, |shard| &shard.requests[proto as usize][kind]);
+                requests.push(counter(&[("proto", proto.as_str()), ("type", word)], count));
+            }
+        }
+        let mut responses = Vec::new();
+        for (rcode, word) in RCODES.into_iter().enumerate() {
+            for from in ServedFrom::ALL {
+                let count = Self::sum(&shards, |shard| &shard.responses[rcode][from as usize]);
+                responses.push(counter(&[("from", from.as_str()), ("rcode", word)], count));
+            }
+        }
+        let drop = |cause: DropCause| {
+            counter(&[("reason", cause.as_str())], Self::sum(&shards, |shard| &shard.drops[cause as usize]))
+        };
+        let drops = DropCause::ALL.map(drop).to_vec();
+        let durations = ServedFrom::ALL.map(|from| Self::durations_of(&shards, from)).to_vec();
+        vec![
+            family(&self.requests, MetricType::COUNTER, requests),
+            family(&self.responses, MetricType::COUNTER, responses),
+            family(&self.drops, MetricType::COUNTER, drops),
+            family(&self.durations, MetricType::HISTOGRAM, durations),
+        ]
+    }
+}
+
+/// Exact below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "what Prometheus reads is a double")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+fn counter(with: &[(&str, &str)], count: u64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(float(count));
+    let mut metric = Metric::default();
+    metric.set_label(labels(with));
+    metric.set_counter(counter);
+    metric
+}
+
+/// In the order of their names, as the registry expects them.
+fn labels(with: &[(&str, &str)]) -> Vec<LabelPair> {
+    let pair = |&(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    };
+    with.iter().map(pair).collect()
+}
+
+fn family(desc: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(desc.fq_name.clone());
+    family.set_help(desc.help.clone());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}

@@ -1,0 +1,230 @@
+//! Serves open sockets, and leaves without losing what was received.
+//!
+//! Owns what UDP and TCP have in common: one answer for each query, a bounded number of forwards, the end of it all.
+//! Never opens a socket.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use prometheus::IntGauge;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Bound, Context, Forward, ForwardRequest, Metrics, Outcome, Reply, Resolve, Resolved, ServedFrom, Transport, View,
+    answer,
+    metrics::{QuestionType, Shard, Tally},
+    tcp, udp,
+};
+use crate::{
+    sys::Clock,
+    wire::{self, Ede, EdeCode, Parsed, Query, Rcode, Reject},
+};
+
+/// What every listener works with.
+pub(super) struct Core {
+    pub context: Arc<Context>,
+    pub resolver: Arc<dyn Resolve>,
+    pub metrics: Metrics,
+    pub clock: Clock,
+    /// Room for forwards, for each transport.
+    slots: [Arc<Semaphore>; Transport::ALL.len()],
+    /// The end of patience: forwards still in flight are answered SERVFAIL.
+    pub expired: CancellationToken,
+}
+
+/// What is to be done with a query.
+pub(super) enum Handled {
+    /// Send the first so many bytes of the buffer.
+    Reply(usize, Tally),
+    /// Wait for [`Core::resolve`].
+    Forward(Forward, OwnedSemaphorePermit),
+    /// Nothing.
+    Drop(wire::DropReason),
+}
+
+impl Handled {
+    fn replied(reply: Reply) -> Self {
+        Self::Reply(reply.len, Tally { rcode: reply.rcode, from: reply.from })
+    }
+}
+
+impl Core {
+    /// Counts `message`, and answers it into `out` or says who else has to.
+    #[inline]
+    pub fn handle(
+        &self,
+        shard: &Shard,
+        view: &View<'_>,
+        message: &[u8],
+        transport: Transport,
+        out: &mut [u8],
+    ) -> Handled {
+        let query = match wire::parse(message) {
+            Parsed::Query(query) => query,
+            Parsed::Reject(reject) => {
+                shard.request(transport, QuestionType::OTHER);
+                return Handled::replied(answer::refuse(&reject, out));
+            }
+            Parsed::Drop(reason) => {
+                shard.request(transport, QuestionType::OTHER);
+                return Handled::Drop(reason);
+            }
+        };
+        shard.request(transport, QuestionType::of(query.qtype));
+        match answer::answer_query(&self.context, view, &query, transport, out) {
+            Outcome::Reply(reply) => Handled::replied(reply),
+            Outcome::Drop(reason) => Handled::Drop(reason),
+            Outcome::Forward(forward) => self.forward(forward, &query, transport, out),
+        }
+    }
+
+    fn forward(&self, forward: Forward, query: &Query<'_>, transport: Transport, out: &mut [u8]) -> Handled {
+        if forward == Forward::Whole
+            && let Some((len, from)) = self.resolver.cached(query, transport, out)
+        {
+            return Handled::Reply(len, Tally { rcode: rcode_of(&out[..len]), from });
+        }
+        let Ok(slot) = Arc::clone(&self.slots[transport as usize]).try_acquire_owned() else {
+            self.metrics.forward_refused(transport);
+            return Handled::replied(answer::refuse(&failure(query, "too many queries wait for upstream"), out));
+        };
+        Handled::Forward(forward, slot)
+    }
+
+    /// Waits for the answer to a forward, and no longer than the server lives. `slot` is held meanwhile.
+    pub async fn resolve(&self, request: ForwardRequest, slot: OwnedSemaphorePermit) -> Resolved {
+        let _counted = Counted::new(self.metrics.forwards_in_flight(request.transport), slot);
+        let query = request.query.clone();
+        tokio::select! {
+            resolved = self.resolver.resolve(request) => resolved,
+            () = self.expired.cancelled() => {
+                let mut out = [0; wire::UDP_BYTES_MIN];
+                let len = match wire::parse(&query) {
+                    Parsed::Query(query) => wire::write_reject(&failure(&query, "the server is leaving"), &mut out),
+                    Parsed::Reject(reject) => wire::write_reject(&reject, &mut out),
+                    Parsed::Drop(_) => 0,
+                };
+                Resolved { message: out[..len].to_vec(), from: ServedFrom::Cluster }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").finish_non_exhaustive()
+    }
+}
+
+/// A forward in flight: counted, and in a slot, until it is dropped.
+struct Counted<'a> {
+    gauge: &'a IntGauge,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a IntGauge, slot: OwnedSemaphorePermit) -> Self {
+        gauge.inc();
+        Self { gauge, _slot: slot }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+/// The request that goes with a [`Handled::Forward`] of `message`, whose buffer is `out`.
+pub(super) fn request(
+    forward: Forward,
+    message: &[u8],
+    out: &[u8],
+    transport: Transport,
+    client: SocketAddr,
+    received: Instant,
+) -> ForwardRequest {
+    ForwardRequest {
+        query: message.to_vec(),
+        transport,
+        client,
+        received,
+        cluster_fallback: forward == Forward::Fallback,
+        chase: if let Forward::Chase { len } = forward { Some(out[..len].to_vec()) } else { None },
+    }
+}
+
+/// The response code in a message's header; enough for answers from elsewhere, which never carry extended ones.
+pub(super) fn rcode_of(message: &[u8]) -> Rcode {
+    Rcode(message.get(3).map_or(Rcode::SERVFAIL.0, |flags| u16::from(flags & 0x0F)))
+}
+
+/// SERVFAIL, and why.
+fn failure<'a>(query: &Query<'a>, why: &'a str) -> Reject<'a> {
+    let ede = Ede { code: EdeCode::OTHER, text: why };
+    let mut reject = query.reject(Rcode::SERVFAIL, None);
+    reject.ede = Some(ede);
+    reject
+}
+
+impl Bound {
+    /// Begins to answer. To be called on a tokio runtime, which TCP and forwards run on.
+    ///
+    /// # Panics
+    /// If called elsewhere, or if the system gives no threads.
+    #[must_use]
+    pub fn serve(self, context: Arc<Context>, resolver: Arc<dyn Resolve>, clock: Clock, metrics: Metrics) -> Running {
+        let slots = Transport::ALL.map(|_| Arc::new(Semaphore::new(self.config.forwards_max)));
+        let core = Arc::new(Core { context, resolver, metrics, clock, slots, expired: CancellationToken::new() });
+        let forwards = TaskTracker::new();
+        let udp = udp::start(&core, self.workers, &forwards);
+        let tcp = tcp::start(&core, self.config.tcp, self.listeners);
+        Running { core, udp, tcp, forwards }
+    }
+}
+
+/// Listeners at work. Dropped, they stop at once; [`drain`](Self::drain) is the polite way.
+#[derive(Debug)]
+pub struct Running {
+    core: Arc<Core>,
+    udp: udp::Workers,
+    tcp: tcp::Listeners,
+    /// Forwards of UDP.
+    forwards: TaskTracker,
+}
+
+impl Running {
+    /// Stops: takes in nothing new, answers what was received, waits for forwards in flight at most for `limit`, and
+    /// closes. Forwards not answered by then are answered SERVFAIL.
+    ///
+    /// Where other sockets share the ports, they get every query from now on, and none is lost in between.
+    pub async fn drain(mut self, limit: Duration) {
+        let end = Instant::now() + limit;
+        self.tcp.stop();
+        self.udp.divert().await;
+        self.forwards.close();
+        let forwards = self.forwards.clone();
+        let tcp = self.tcp.tracker();
+        let quiet = async {
+            tokio::join!(forwards.wait(), tcp.wait());
+        };
+        if timeout_at(end, quiet).await.is_err() {
+            self.core.expired.cancel();
+            tokio::join!(forwards.wait(), tcp.wait());
+        }
+        self.udp.close().await;
+        if timeout_at(end, self.forwards.wait()).await.is_err() {
+            self.core.expired.cancel();
+            self.forwards.wait().await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.core.expired.cancel();
+    }
+}

@@ -1,0 +1,146 @@
+//! UDP: one thread a worker, a batch of queries at a time.
+//!
+//! Owns the workers' threads and sockets. On the way of an answer from the records or the cache nothing is allocated,
+//! locked, logged or awaited; forwards are handed to tokio and come back through the same socket.
+
+mod worker;
+
+use std::{
+    io::{self, PipeWriter, Write},
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    thread,
+};
+
+use tokio::{runtime::Handle, sync::oneshot};
+use tokio_util::task::TaskTracker;
+
+use self::worker::Worker;
+use super::server::Core;
+use crate::sys::DatagramSocket;
+
+/// How far a worker has been told to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Phase {
+    /// Answer.
+    Serve,
+    /// Get out of the way of new queries, and answer those received.
+    Divert,
+    /// Answer what is left, and end.
+    Close,
+}
+
+/// The word from the server to one worker: a phase, and a byte in a pipe to make it look.
+#[derive(Debug)]
+struct Orders {
+    phase: AtomicU8,
+}
+
+impl Orders {
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Serve,
+            1 => Phase::Divert,
+            _ => Phase::Close,
+        }
+    }
+}
+
+/// What the server keeps of a worker.
+#[derive(Debug)]
+struct Reins {
+    orders: Arc<Orders>,
+    wake: PipeWriter,
+    diverted: Option<oneshot::Receiver<()>>,
+    closed: Option<oneshot::Receiver<()>>,
+}
+
+impl Reins {
+    fn order(&mut self, phase: Phase) {
+        self.orders.phase.store(phase as u8, Ordering::Release);
+        // A worker that has ended has closed its end, and needs no waking.
+        let _ = self.wake.write_all(&[0]);
+    }
+}
+
+/// The workers. Dropped, they are told to end.
+#[derive(Debug)]
+pub(super) struct Workers(Vec<Reins>);
+
+/// Starts a thread for each list of sockets.
+///
+/// # Panics
+/// If not called on a tokio runtime, or if the system gives no threads or pipes.
+pub(super) fn start(core: &Arc<Core>, sockets: Vec<Vec<Arc<DatagramSocket>>>, forwards: &TaskTracker) -> Workers {
+    let runtime = Handle::current();
+    let begin = |(number, sockets): (usize, Vec<Arc<DatagramSocket>>)| {
+        let (woken, wake) = io::pipe().expect("a pipe");
+        let orders = Arc::new(Orders { phase: AtomicU8::new(Phase::Serve as u8) });
+        let (diverted_in, diverted) = oneshot::channel();
+        let (closed_in, closed) = oneshot::channel();
+        let worker = Worker::new(Arc::clone(core), sockets, forwards.clone(), runtime.clone());
+        let told = Arc::clone(&orders);
+        thread::Builder::new()
+            .name(format!("dns-udp-{number}"))
+            .spawn(move || {
+                let guard = AbortOnPanic;
+                worker.run(&told, &woken, diverted_in);
+                drop(guard);
+                let _ = closed_in.send(());
+            })
+            .expect("a thread");
+        Reins { orders, wake, diverted: Some(diverted), closed: Some(closed) }
+    };
+    Workers(sockets.into_iter().enumerate().map(begin).collect())
+}
+
+impl Workers {
+    /// Takes the sockets out of their groups. Returns when everything received until then is answered or forwarded.
+    pub(super) async fn divert(&mut self) {
+        self.order(Phase::Divert);
+        for reins in &mut self.0 {
+            if let Some(diverted) = reins.diverted.take() {
+                let _ = diverted.await;
+            }
+        }
+    }
+
+    /// Ends the workers. Returns when their sockets are no longer read.
+    pub(super) async fn close(&mut self) {
+        self.order(Phase::Close);
+        for reins in &mut self.0 {
+            if let Some(closed) = reins.closed.take() {
+                let _ = closed.await;
+            }
+        }
+    }
+
+    fn order(&mut self, phase: Phase) {
+        for reins in &mut self.0 {
+            reins.order(phase);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.order(Phase::Close);
+    }
+}
+
+/// Takes the process down if the thread unwinds: with one worker gone, the kernel would go on giving its share of the
+/// queries to a socket that nobody reads.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a UDP worker panicked");
+            process::abort();
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What one worker does.
+
+use std::{
+    io::{self, PipeReader, Read},
+    os::fd::AsFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, oneshot},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{Orders, Phase};
+use crate::{
+    dns::{
+        Forward, Rotation, ServedFrom, Transport,
+        metrics::{DropCause, Fault, Shard, Tally},
+        server::{self, Core, Handled},
+    },
+    sys::{Batch, DatagramSocket, Interest, Poll},
+    wire::Rcode,
+};
+
+/// How long one batch may wait for room in the send buffer before the rest of its replies is dropped. Long enough for a
+/// network card's queue to move on, short enough for the other sockets.
+const SEND_WAIT: Duration = Duration::from_millis(5);
+
+pub(super) struct Worker {
+    core: Arc<Core>,
+    sockets: Vec<Arc<DatagramSocket>>,
+    forwards: TaskTracker,
+    runtime: Handle,
+    shard: Arc<Shard>,
+    rotation: Rotation,
+    /// What each reply of the batch says, by the place of its query.
+    tallies: [Tally; Batch::MAX],
+}
+
+impl Worker {
+    pub(super) fn new(
+        core: Arc<Core>,
+        sockets: Vec<Arc<DatagramSocket>>,
+        forwards: TaskTracker,
+        runtime: Handle,
+    ) -> Self {
+        let shard = core.metrics.shard();
+        let tallies = [Tally { rcode: Rcode::NOERROR, from: ServedFrom::Cluster }; Batch::MAX];
+        Self { core, sockets, forwards, runtime, shard, rotation: Rotation::default(), tallies }
+    }
+
+    /// Serves until it is told to close. One batch of each socket in turn, so that none is starved by another.
+    pub(super) fn run(mut self, orders: &Orders, woken: &PipeReader, diverted: oneshot::Sender<()>) {
+        let sockets = self.sockets.clone();
+        let mut poll = Poll::new(
+            sockets.iter().map(|socket| socket.as_fd()).chain([woken.as_fd()]).map(|fd| (fd, Interest::Read)),
+        );
+        let mut batch = Batch::new();
+        let mut diverted = Some(diverted);
+        loop {
+            poll.wait(None).expect("poll of open sockets");
+            for (place, socket) in sockets.iter().enumerate() {
+                if poll.is_ready(place) {
+                    self.serve(&mut batch, socket);
+                }
+            }
+            if !poll.is_ready(sockets.len()) {
+                continue;
+            }
+            let mut bytes = woken;
+            let _ = bytes.read(&mut [0; 8]);
+            let phase = orders.phase();
+            if phase >= Phase::Divert
+                && let Some(diverted) = diverted.take()
+            {
+                self.divert(&mut batch, &sockets);
+                // The server may have given up waiting.
+                let _ = diverted.send(());
+            }
+            if phase >= Phase::Close {
+                // What the kernel had under way when the socket was diverted has arrived by now.
+                self.empty(&mut batch, &sockets);
+                return;
+            }
+        }
+    }
+
+    fn divert(&mut self, batch: &mut Batch, sockets: &[Arc<DatagramSocket>]) {
+        for socket in sockets {
+            if let Err(error) = socket.divert() {
+                tracing::warn!(address = %socket.address(), %error, "cannot divert new queries to other sockets");
+            }
+        }
+        self.empty(batch, sockets);
+    }
+
+    /// Answers everything received, bounded by what a queue can hold: without diversion, clients could go on for ever.
+    fn empty(&mut self, batch: &mut Batch, sockets: &[Arc<DatagramSocket>]) {
+        const BATCHES_MAX: usize = 1_024;
+        for socket in sockets {
+            for _ in 0..BATCHES_MAX {
+                if !self.serve(batch, socket) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Answers one batch. False if there was none.
+    fn serve(&mut self, batch: &mut Batch, socket: &Arc<DatagramSocket>) -> bool {
+        let received = match batch.receive(socket, false) {
+            Ok(received) => received,
+            Err(error) => {
+                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+                    self.core.metrics.fault(Fault::Receive);
+                }
+                return error.kind() == io::ErrorKind::Interrupted;
+            }
+        };
+        let began = Instant::now();
+        {
+            let records = self.core.context.load();
+            let view = self.core.context.view(&records, self.core.clock.now(), &self.rotation);
+            for index in 0..received {
+                let (query, out) = batch.exchange(index);
+                match self.core.handle(&self.shard, &view, query, Transport::Udp, out) {
+                    Handled::Reply(length, tally) => {
+                        self.tallies[index] = tally;
+                        batch.reply(index, length);
+                    }
+                    Handled::Forward(forward, slot) => self.forward(batch, index, socket, forward, slot, began),
+                    Handled::Drop(reason) => self.shard.dropped(reason.into()),
+                }
+            }
+        }
+        self.send(batch, socket, began);
+        received > 0
+    }
+
+    /// Hands a query to tokio, which sends the answer through the same socket.
+    fn forward(
+        &self,
+        batch: &mut Batch,
+        index: usize,
+        socket: &Arc<DatagramSocket>,
+        forward: Forward,
+        slot: OwnedSemaphorePermit,
+        received: Instant,
+    ) {
+        let peer = batch.peer(index);
+        let (query, out) = batch.exchange(index);
+        let request = server::request(forward, query, out, Transport::Udp, peer.address(), received.into());
+        let (core, socket) = (Arc::clone(&self.core), Arc::clone(socket));
+        let answer = async move {
+            let resolved = core.resolve(request, slot).await;
+            let shard = &core.metrics.shared;
+            if socket.send(&resolved.message, &peer).is_ok() {
+                let tally = Tally { rcode: server::rcode_of(&resolved.message), from: resolved.from };
+                shard.responses(tally, 1);
+                shard.durations(resolved.from, received.elapsed(), 1);
+            } else {
+                core.metrics.fault(Fault::Send);
+                shard.dropped(DropCause::Send);
+            }
+        };
+        self.forwards.spawn_on(answer, &self.runtime);
+    }
+
+    /// Sends the replies of a batch, waiting a little where the send buffer is full.
+    fn send(&self, batch: &mut Batch, socket: &DatagramSocket, began: Instant) {
+        let mut sent_from = [0; ServedFrom::ALL.len()];
+        let mut patience = true;
+        while batch.unsent() > 0 {
+            match batch.send(socket) {
+                Ok(sent) => {
+                    for &place in sent {
+                        let tally = self.tallies[usize::from(place)];
+                        self.shard.responses(tally, 1);
+                        sent_from[tally.from as usize] += 1;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && patience => {
+                    patience = false;
+                    let mut room = Poll::new([(socket.as_fd(), Interest::Write)]);
+                    room.wait(Some(SEND_WAIT)).expect("poll of an open socket");
+                }
+                // A full buffer, or an address that cannot be sent to: this reply is lost, not the ones after it.
+                Err(_) => {
+                    self.core.metrics.fault(Fault::Send);
+                    self.shard.dropped(DropCause::Send);
+                    batch.skip();
+                }
+            }
+        }
+        let elapsed = began.elapsed();
+        for from in ServedFrom::ALL {
+            if sent_from[from as usize] > 0 {
+                self.shard.durations(from, elapsed, sent_from[from as usize]);
+            }
+        }
+    }
+}
