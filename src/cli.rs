@@ -5,11 +5,17 @@
 
 pub mod log;
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracing::error;
 
-use crate::config::{self, AgentFlags, Role};
+use crate::{
+    config::{self, AgentFlags, Role},
+    role::agent::Agent,
+    sys::Clock,
+};
 
 /// How a command ended; the exit codes scripts may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,12 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Answer DNS on this node from records in memory and on disk
+    Agent {
+        /// Every setting that has a flag
+        #[command(flatten)]
+        flags: AgentFlags,
+    },
     /// Check a configuration: print everything that is wrong with it, or what is in effect
     CheckConfig {
         /// The flags of the agent, as they would be given to it
@@ -77,6 +89,7 @@ pub enum Output {
 /// What could not be read, reached or written, for [`Exit::Unreadable`].
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
+        Command::Agent { flags } => agent(&flags),
         Command::CheckConfig { flags } => check_config(&flags),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -101,6 +114,45 @@ pub fn main() -> ExitCode {
         Exit::Unreadable
     });
     exit.into()
+}
+
+/// Threads for TCP, forwards and the source; UDP has its own.
+const RUNTIME_THREADS: usize = 2;
+/// What blocking work may still take once everything else has stopped.
+const BLOCKING_END: Duration = Duration::from_millis(100);
+
+fn agent(flags: &AgentFlags) -> anyhow::Result<Exit> {
+    let load = || config::load(Role::Agent, &flags.0, config::environment);
+    let config = match load() {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(Exit::Usage);
+        }
+    };
+    let filter = log::init(&config.settings)?;
+    let reload = || match load() {
+        Ok(config) => {
+            if let Err(error) = filter.set(&config.settings.log_filter) {
+                error!(%error, "log.filter stays as it was");
+            }
+            Some(config)
+        }
+        Err(errors) => {
+            for error in errors.0 {
+                error!(%error, "configuration not taken over, the one before stays");
+            }
+            None
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let done = runtime.block_on(async { Agent::start(config, Clock::System).await?.run(reload).await });
+    runtime.shutdown_timeout(BLOCKING_END);
+    done.map(|()| Exit::Ok)
 }
 
 fn check_config(flags: &AgentFlags) -> anyhow::Result<Exit> {

@@ -7,6 +7,7 @@ pub mod doc;
 mod error;
 mod flags;
 mod node;
+mod parts;
 pub mod settings;
 mod show;
 mod source;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod dns;
 pub mod proto;
 pub mod record;
+pub mod role;
 pub mod source;
 pub mod store;
 pub mod sys;

@@ -57,7 +57,7 @@ pub struct Config {
     pub age_every: Duration,
     /// Makes the disk fail, in tests.
     #[cfg(test)]
-    pub(super) faults: tests::Faults,
+    pub(crate) faults: tests::Faults,
 }
 
 impl Default for Config {

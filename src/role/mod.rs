@@ -1,0 +1,7 @@
+//! The jobs of the binary: each wires modules into one pipeline and sees it through to its end.
+//!
+//! Owns the order of start and stop. Never decides a rule of DNS, of the store or of the stream.
+
+pub mod agent;
+mod feed;
+mod signals;
