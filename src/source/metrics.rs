@@ -95,7 +95,7 @@ impl Metrics {
     }
 
     /// Counts a request about to be sent.
-    pub fn request(&self, verb: Verb, of: Objects) {
+    pub(super) fn request(&self, verb: Verb, of: Objects) {
         self.requests.with_label_values(&[verb.name(), of.resource()]).inc();
     }
 
@@ -105,7 +105,7 @@ impl Metrics {
     }
 
     /// Counts a watch that ended in garbage.
-    pub fn broken_stream(&self, of: Objects) {
+    pub(super) fn broken_stream(&self, of: Objects) {
         self.broken_streams.with_label_values(&[of.resource()]).inc();
     }
 

@@ -1,8 +1,9 @@
 //! Where records come from: each source watches something outside and sends [`Update`](crate::store::Update)s.
 //!
-//! Owns reading Kubernetes API objects, from files ([`manifests`]), and turning them into records ([`assemble`]). API
+//! Owns reading Kubernetes API objects, from an apiserver ([`apiserver`]) and from files ([`manifests`]), and turning them into records ([`assemble`]). API
 //! types never leave this module; a source never touches the store itself and never decides what is held.
 
+pub mod apiserver;
 pub mod assemble;
 mod convert;
 pub mod manifests;
@@ -74,4 +75,9 @@ impl Objects {
             Self::Namespaces => "namespaces",
         }
     }
+}
+
+/// A message that may have several lines as one, for errors and `status`.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -15,6 +15,13 @@ pub struct Metadata {
     pub namespace: Option<String>,
     /// The identity, across deletion and creation under the same name.
     pub uid: Option<String>,
+    /// Which revision of the object, or of the collection, this is.
+    pub resource_version: Option<String>,
+    /// Where the next page of a list begins; empty or unset on the last.
+    #[serde(rename = "continue")]
+    pub next: Option<String>,
+    /// The annotations used.
+    pub annotations: Option<Annotations>,
     /// The labels used.
     pub labels: Option<Labels>,
 }
@@ -25,6 +32,14 @@ pub struct Labels {
     /// The service a slice belongs to.
     #[serde(rename = "kubernetes.io/service-name")]
     pub service_name: Option<String>,
+}
+
+/// The annotations the watch needs.
+#[derive(Debug, Default, Deserialize)]
+pub struct Annotations {
+    /// On the bookmark that ends the initial events of a streaming list.
+    #[serde(rename = "k8s.io/initial-events-end")]
+    pub initial_events_end: Option<String>,
 }
 
 /// `v1` Service.
@@ -115,7 +130,7 @@ pub struct SlicePort {
     pub port: Option<i64>,
 }
 
-/// `v1` Namespace, or its metadata alone.
+/// `v1` Namespace, any object's metadata alone, or a bookmark.
 #[derive(Debug, Deserialize)]
 pub struct Namespace {
     /// Its metadata.

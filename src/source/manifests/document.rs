@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::source::{
     Objects,
     convert::{self, Broken, Object},
-    objects,
+    objects, one_line,
 };
 
 /// Deepest nesting of lists and maps read.
@@ -104,10 +104,6 @@ fn documents(text: &str) -> Vec<(u64, &str)> {
     }
     documents.push((first_line, &text[begin..]));
     documents
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl Text {

@@ -1,5 +1,6 @@
 //! What the tests share: clusters as text, scripted peers, short ways to ask.
 
+pub mod apiserver;
 pub mod cluster;
 pub mod dns;
 pub mod upstream;

@@ -1,0 +1,150 @@
+//! Records from a Kubernetes apiserver: lists and watches, at most four long ones whatever the cluster's size.
+//!
+//! Services, Namespaces (metadata only) and EndpointSlices are watched; of the slices, with `endpoints: headless`, only
+//! those of headless services and those not made by the endpointslice controller (two disjoint label selectors), so
+//! that the slices of ClusterIP services never travel.
+//!
+//! ```text
+//!   four followers (watch.rs)            session (session.rs)                     writer
+//!   list ─▶ watch ─▶ resume ─▶ …  ──▶  assembler ── all listed? ── Reset ───────▶
+//!      ▲                               probe every 30 s: ours a past? ── new epoch
+//!      └── gate: closed while the probe fails ◀──┘
+//! ```
+//!
+//! - A list is a streaming list where the server has it, else a paged one. A broken or ended watch resumes at its last
+//!   version; only `410 Gone` lists again.
+//! - Nothing is published before every kind was listed; a list is published as a whole.
+//! - What the server says is believed for as long as it stands behind it: `as_of` is the time of the latest sign of life
+//!   on the watch heard of longest ago. A sign of life is an event, a bookmark, or a probe while the watch is open; a
+//!   watch without a bookmark for a minute and a half is dropped and resumed.
+//! - The probe is one small consistent LIST of the namespace `kube-system`: its version must not be below what we saw
+//!   (etcd was restored, and a watch at our version would be deaf without an error), its UID must be ours.
+//! - While the server is out of reach, nothing but the probe asks: TCP first, each step with its own timeout, about once a
+//!   second, later every few. Watches resume when it succeeds. Lists wait by exponential backoff with full jitter.
+//!
+//! Never reads the store, and never decides what is held.
+
+mod backoff;
+mod decode;
+mod probe;
+mod request;
+mod server;
+mod session;
+mod watch;
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+pub use self::server::Error;
+use self::{
+    server::Server,
+    session::{Ended, Known, Session},
+};
+use super::{EndpointsMode, Metrics};
+use crate::{store::Update, sys::Clock};
+
+/// Which apiserver, and how it is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The kubeconfig; without one, the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// Which endpoints are kept.
+    pub endpoints: EndpointsMode,
+    /// Timeouts and intervals.
+    pub timing: Timing,
+}
+
+/// Timeouts and intervals. The defaults are meant to stay; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// For a TCP connection, in a probe of a server that was out of reach.
+    pub connect: Duration,
+    /// For a connection as a whole, TLS included.
+    pub handshake: Duration,
+    /// For the whole answer to a probe, on an open connection.
+    pub probe_answer: Duration,
+    /// For the first byte of the answer to a list or watch.
+    pub answer: Duration,
+    /// Between two pieces of a list that is being sent.
+    pub idle_list: Duration,
+    /// Between two events or bookmarks of a watch; the server sends a bookmark about every minute.
+    pub idle_watch: Duration,
+    /// For reading credentials, which may run a plugin.
+    pub credentials: Duration,
+    /// Between two freshness probes.
+    pub probe: Duration,
+    /// Between two probes of a server out of reach, less a jitter of up to half.
+    pub retry: Duration,
+    /// As `retry`, once it has been out of reach for a minute.
+    pub retry_slow: Duration,
+    /// Upper end of the first wait before an expensive request is made again.
+    pub backoff_min: Duration,
+    /// Upper end of any such wait.
+    pub backoff_max: Duration,
+    /// How long a watch is asked to last, plus a jitter of up to as much again.
+    pub watch: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_millis(1500),
+            handshake: Duration::from_secs(2),
+            probe_answer: Duration::from_secs(2),
+            answer: Duration::from_secs(15),
+            idle_list: Duration::from_secs(30),
+            idle_watch: Duration::from_secs(90),
+            credentials: Duration::from_secs(30),
+            probe: Duration::from_secs(30),
+            retry: Duration::from_secs(1),
+            retry_slow: Duration::from_millis(2500),
+            backoff_min: Duration::from_millis(800),
+            backoff_max: Duration::from_secs(30),
+            watch: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Reads the kubeconfig, or the service account, and the credentials it names, without asking the server.
+///
+/// # Errors
+/// If they cannot be read or used.
+pub async fn check(config: &Config) -> Result<(), Error> {
+    Server::connect(config).await.map(|_| ())
+}
+
+/// Follows the cluster until nobody takes the updates any more.
+///
+/// Never gives up: whatever is wrong, even with the kubeconfig, is told as [`Update::Lost`] and tried again. Whoever wants
+/// an unreadable kubeconfig to be an error at start asks [`check`] first.
+pub async fn run(config: Config, clock: Clock, metrics: Metrics, updates: mpsc::Sender<Update>) {
+    let mut known = Known::default();
+    let mut said = None;
+    loop {
+        let server = match Server::connect(&config).await {
+            Ok(server) => server,
+            Err(error) => {
+                let reason = error.to_string();
+                if said.as_ref() != Some(&reason) {
+                    warn!(%reason, "no access to the apiserver");
+                    if updates.send(Update::Lost { reason: reason.clone() }).await.is_err() {
+                        return;
+                    }
+                    said = Some(reason);
+                }
+                if updates.is_closed() {
+                    return;
+                }
+                tokio::time::sleep(config.timing.retry).await;
+                continue;
+            }
+        };
+        said = None;
+        match Session::new(&config, &clock, &metrics, &updates, server, known).run().await {
+            Ended::Unwanted => return,
+            Ended::Restart(next) => known = next,
+        }
+    }
+}

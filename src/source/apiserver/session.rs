@@ -1,0 +1,492 @@
+//! One stay with one apiserver: gathers what the followers see, probes, and sends the updates.
+
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tracing::{info, warn};
+
+use super::{
+    Config, Timing,
+    probe::{self, Probed},
+    request,
+    server::{Failure, Server},
+    watch::{Follower, Gate, Said},
+};
+use crate::{
+    source::{
+        Metrics, Objects,
+        assemble::{Assembler, Part},
+        metrics::Verb,
+    },
+    store::{Origin, Update},
+    sys::{Clock, UnixMillis},
+};
+
+/// What followers may have said and was not taken yet.
+const SAID_MAX: usize = 1024;
+/// Events that go into one update at most.
+const BATCH_MAX: usize = 256;
+/// Probes of a server out of reach before they become rarer.
+const FAST_PROBES: u32 = 60;
+/// Shortest time between two readings of the credentials.
+const RECONNECT: Duration = Duration::from_secs(60);
+/// The cluster's name where it has no `kube-system`.
+const CLUSTER: &str = "apiserver";
+
+/// What outlives a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// The next list belongs to another history.
+    new_epoch: bool,
+    /// Versions of different kinds count the same thing, as they do in one etcd.
+    comparable: bool,
+    /// That was put to the test by a probe after a list.
+    tested: bool,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { new_epoch: false, comparable: true, tested: false }
+    }
+}
+
+/// Why a session ended.
+pub(super) enum Ended {
+    /// Nobody takes the updates.
+    Unwanted,
+    /// Everything must be listed again.
+    Restart(Known),
+}
+
+/// Nobody takes the updates.
+struct Unwanted;
+
+/// What is known of one list.
+#[derive(Debug, Default)]
+struct Followed {
+    listed: bool,
+    open: bool,
+    /// When it last gave a sign of life.
+    heard: UnixMillis,
+    version: Option<u64>,
+    /// Failures since it was last open.
+    downs: u32,
+}
+
+type Probing = Pin<Box<dyn Future<Output = Result<Probed, Failure>> + Send>>;
+
+pub(super) struct Session<'a> {
+    config: &'a Config,
+    clock: &'a Clock,
+    metrics: &'a Metrics,
+    updates: &'a mpsc::Sender<Update>,
+    server: watch::Sender<Server>,
+    connected: Instant,
+    gate: watch::Sender<Gate>,
+    known: Known,
+    assembler: Assembler,
+    /// The UID of `kube-system` when everything was listed first.
+    cluster: Option<Arc<str>>,
+    parts: HashMap<Part, Followed>,
+    /// Everything was listed and published.
+    published: bool,
+    rejected: crate::store::Rejections,
+    /// What was last said to be wrong.
+    lost: Option<String>,
+    /// The last `as_of` sent.
+    vouched: UnixMillis,
+    probe_failures: u32,
+    probe_at: Instant,
+    /// When the probe under way began, and the version the answer must not be below.
+    probe_begun: (UnixMillis, Option<u64>),
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        clock: &'a Clock,
+        metrics: &'a Metrics,
+        updates: &'a mpsc::Sender<Update>,
+        server: Server,
+        known: Known,
+    ) -> Self {
+        let parts = request::parts(config.endpoints).iter().map(|part| (*part, Followed::default())).collect();
+        let now = Instant::now();
+        Self {
+            config,
+            clock,
+            metrics,
+            updates,
+            server: watch::Sender::new(server),
+            connected: now,
+            // Followers begin at once; the first probe runs beside them.
+            gate: watch::Sender::new(Gate { open: true, ..Gate::default() }),
+            known,
+            assembler: Assembler::new(config.endpoints),
+            cluster: None,
+            parts,
+            published: false,
+            rejected: crate::store::Rejections::default(),
+            lost: None,
+            vouched: UnixMillis(0),
+            probe_failures: 0,
+            probe_at: now + config.timing.probe,
+            probe_begun: (UnixMillis(0), None),
+        }
+    }
+
+    /// Follows until the session must end. The followers end with it.
+    pub(super) async fn run(mut self) -> Ended {
+        let (sender, mut said) = mpsc::channel(SAID_MAX);
+        let mut followers = JoinSet::new();
+        for part in request::parts(self.config.endpoints) {
+            let follower = Follower {
+                part: *part,
+                mode: self.config.endpoints,
+                timing: self.config.timing,
+                metrics: self.metrics.clone(),
+                server: self.server.subscribe(),
+                gate: self.gate.subscribe(),
+                said: sender.clone(),
+            };
+            followers.spawn(follower.run());
+        }
+        drop(sender);
+        match self.follow(&mut said).await {
+            Ok(known) => Ended::Restart(known),
+            Err(Unwanted) => Ended::Unwanted,
+        }
+    }
+
+    async fn follow(&mut self, said: &mut mpsc::Receiver<(Part, Said)>) -> Result<Known, Unwanted> {
+        let mut probing: Option<Probing> = None;
+        let mut batch = Vec::new();
+        loop {
+            if probing.is_none() && Instant::now() >= self.probe_at {
+                probing = Some(self.begin_probe());
+            }
+            tokio::select! {
+                () = self.updates.closed() => return Err(Unwanted),
+                count = said.recv_many(&mut batch, BATCH_MAX) => {
+                    if count == 0 {
+                        return Err(Unwanted);
+                    }
+                    self.take(&mut batch).await?;
+                }
+                probed = async { probing.as_mut().expect("guarded").await }, if probing.is_some() => {
+                    probing = None;
+                    if let Some(known) = self.probed(probed).await? {
+                        return Ok(known);
+                    }
+                }
+                () = tokio::time::sleep_until(self.probe_at), if probing.is_none() => {}
+            }
+        }
+    }
+
+    /// Takes in what followers said, as one update where it is about single objects.
+    async fn take(&mut self, batch: &mut Vec<(Part, Said)>) -> Result<(), Unwanted> {
+        let mut changes = Vec::new();
+        for (part, said) in batch.drain(..) {
+            let now = self.clock.now();
+            let followed = self.parts.get_mut(&part).expect("every follower has an entry");
+            match said {
+                Said::Listed { objects, broken, version } => {
+                    changes.clear();
+                    for _ in &broken {
+                        self.metrics.rejected(Some(part.objects()));
+                    }
+                    info!(list = ?part, objects = objects.len(), %version, "listed");
+                    *followed =
+                        Followed { listed: true, open: true, heard: now, version: version.parse().ok(), downs: 0 };
+                    self.assembler.replace(part, objects, broken);
+                    self.listed().await?;
+                }
+                Said::Open => {
+                    followed.open = true;
+                    if self.lost.is_some() && self.parts.values().all(|part| part.open) {
+                        self.probe_at = Instant::now();
+                    }
+                }
+                Said::Put(object, version) => {
+                    followed.hear(now, version.as_deref());
+                    match object {
+                        Ok(object) => self.assembler.put(part, *object, &mut changes),
+                        Err(broken) => {
+                            self.metrics.rejected(Some(part.objects()));
+                            self.assembler.reject(part, broken);
+                        }
+                    }
+                }
+                Said::Deleted(key, version) => {
+                    followed.hear(now, version.as_deref());
+                    self.assembler.delete(part, &key, &mut changes);
+                }
+                Said::Bookmark(version) => followed.hear(now, Some(&version)),
+                Said::Down(verb, failure) => self.down(part, verb, &failure).await?,
+            }
+        }
+        if !self.published {
+            return Ok(());
+        }
+        self.tell_rejections().await?;
+        let as_of = self.as_of();
+        if !changes.is_empty() {
+            let origin = Origin::Watched { cluster: self.cluster_name(), new_epoch: false };
+            self.send(Update::Changes { origin, changes, as_of }).await?;
+            self.vouched = as_of;
+            // Records make the source count as up again, which it is not.
+            if let Some(reason) = self.lost.clone() {
+                self.send(Update::Lost { reason }).await?;
+            }
+        }
+        self.vouch().await
+    }
+
+    /// Publishes everything if everything was listed.
+    async fn listed(&mut self) -> Result<(), Unwanted> {
+        if !self.parts.values().all(|part| part.listed) {
+            return Ok(());
+        }
+        // A list older than what others saw, or of another cluster, is looked into at once.
+        self.probe_at = Instant::now();
+        let cluster = self.assembler.cluster();
+        if self.published && self.cluster.is_some() && cluster != self.cluster.as_deref() {
+            return Ok(());
+        }
+        if !self.published {
+            self.cluster = cluster.map(Into::into);
+        }
+        let records = self.assembler.records();
+        let (services, namespaces) = (records.services.len(), records.namespaces.len());
+        let origin = Origin::Watched { cluster: self.cluster_name(), new_epoch: self.known.new_epoch };
+        let as_of = self.as_of();
+        info!(services, namespaces, new_epoch = self.known.new_epoch, "everything is listed");
+        self.send(Update::Reset { origin, records, as_of }).await?;
+        self.vouched = as_of;
+        self.known.new_epoch = false;
+        self.published = true;
+        self.tell_rejections().await?;
+        match self.lost.clone() {
+            Some(reason) if !self.all_open() => self.send(Update::Lost { reason }).await,
+            _ => {
+                self.lost = None;
+                Ok(())
+            }
+        }
+    }
+
+    async fn down(&mut self, part: Part, verb: Verb, failure: &Failure) -> Result<(), Unwanted> {
+        let followed = self.parts.get_mut(&part).expect("every follower has an entry");
+        followed.open = false;
+        followed.downs = followed.downs.saturating_add(1);
+        let again = followed.downs > 1;
+        let tell = match failure {
+            Failure::Expired => false,
+            Failure::Refused { code: 401, .. } => {
+                self.reconnect();
+                true
+            }
+            Failure::Refused { code: 403 | 404, .. } => true,
+            // The server's version may be behind ours, for good if etcd was restored.
+            Failure::Refused { code: 504, .. } | Failure::Unreachable { .. } | Failure::Garbage(_) => {
+                self.probe_at = self.probe_at.min(Instant::now());
+                again
+            }
+            Failure::Refused { .. } => again,
+        };
+        if tell && self.probe_failures == 0 {
+            let reason = self.server.borrow().describe(verb, part.objects(), failure);
+            self.lose(reason).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the configuration and credentials again, which may have been renewed. Beside everything else: a plugin may
+    /// take its time.
+    fn reconnect(&mut self) {
+        if self.connected.elapsed() < RECONNECT {
+            return;
+        }
+        self.connected = Instant::now();
+        let (config, server) = (self.config.clone(), self.server.clone());
+        tokio::spawn(async move {
+            match Server::connect(&config).await {
+                Ok(connected) => {
+                    server.send_replace(connected);
+                }
+                Err(error) => warn!(%error, "the credentials cannot be read again; the old ones stay"),
+            }
+        });
+    }
+
+    fn begin_probe(&mut self) -> Probing {
+        self.probe_begun = (self.clock.now(), self.floor());
+        let server = self.server.borrow().clone();
+        Box::pin(probe::probe(server, self.metrics.clone(), self.probe_failures > 0, self.config.timing.probe_answer))
+    }
+
+    /// The version the server must not be below.
+    fn floor(&self) -> Option<u64> {
+        if self.known.comparable {
+            return self.parts.values().filter_map(|part| part.version).max();
+        }
+        self.parts[&Part::Namespaces].version
+    }
+
+    async fn probed(&mut self, probed: Result<Probed, Failure>) -> Result<Option<Known>, Unwanted> {
+        match probed {
+            Ok(probed) => {
+                if let Some(known) = self.moved(&probed) {
+                    return Ok(Some(known));
+                }
+                self.reached().await?;
+                Ok(None)
+            }
+            // The way to it may be open with other credentials; refusing is an answer all the same.
+            Err(failure) => {
+                self.not_reached(&failure).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether this is still the cluster, and the history, that was listed.
+    fn moved(&mut self, probed: &Probed) -> Option<Known> {
+        if !self.published {
+            return None;
+        }
+        let known = self.known;
+        if let (Some(uid), Some(cluster)) = (&probed.cluster, &self.cluster)
+            && **uid != **cluster
+        {
+            warn!(%uid, "another cluster answers at this address: listing it");
+            return Some(known);
+        }
+        let (version, floor) = (probed.version?, self.probe_begun.1?);
+        if version < floor {
+            let namespaces = self.parts[&Part::Namespaces].version;
+            if !known.tested && namespaces.is_none_or(|held| version >= held) {
+                info!(version, floor, "kinds count their versions apart here: comparing namespaces only");
+                self.known = Known { comparable: false, tested: true, ..known };
+                return None;
+            }
+            warn!(version, floor, "the cluster went back in time, as when etcd is restored: listing it as a new epoch");
+            return Some(Known { new_epoch: true, ..known });
+        }
+        self.known.tested = true;
+        None
+    }
+
+    async fn reached(&mut self) -> Result<(), Unwanted> {
+        // One failure alone may have been an old connection; the watches did not notice.
+        let returned = self.probe_failures > 1;
+        self.probe_failures = 0;
+        self.probe_at = Instant::now() + self.config.timing.probe;
+        if returned {
+            info!(server = self.server.borrow().name(), "the apiserver is back");
+        }
+        self.gate.send_modify(|gate| {
+            gate.successes += 1;
+            gate.returns += u64::from(returned);
+            gate.open = true;
+        });
+        let begun = self.probe_begun.0;
+        for followed in self.parts.values_mut() {
+            if returned {
+                // Each resumes now, and says when it is open.
+                followed.open = false;
+            } else if followed.open {
+                followed.heard = followed.heard.max(begun);
+                followed.downs = 0;
+            }
+        }
+        self.vouch().await
+    }
+
+    async fn not_reached(&mut self, failure: &Failure) -> Result<(), Unwanted> {
+        self.probe_failures = self.probe_failures.saturating_add(1);
+        let Timing { retry, retry_slow, .. } = self.config.timing;
+        let mut wait = if self.probe_failures > FAST_PROBES { retry_slow } else { retry };
+        if let Failure::Refused { retry_after: Some(after), .. } = failure {
+            wait = wait.max(*after);
+        }
+        self.probe_at = Instant::now() + wait.mul_f64(rand::random_range(0.5..=1.0));
+        // The first failure in a row is looked at again at once, step by step; it may have been an old connection.
+        if self.probe_failures == 1 && matches!(failure, Failure::Unreachable { .. }) {
+            self.probe_at = Instant::now();
+            return Ok(());
+        }
+        self.gate.send_modify(|gate| gate.open = false);
+        if matches!(failure, Failure::Refused { code: 401, .. }) || self.connected.elapsed() > RECONNECT {
+            self.reconnect();
+        }
+        let reason = self.server.borrow().describe(Verb::List, Objects::Namespaces, failure);
+        self.lose(reason).await
+    }
+
+    async fn lose(&mut self, reason: String) -> Result<(), Unwanted> {
+        if self.lost.as_ref() == Some(&reason) {
+            return Ok(());
+        }
+        warn!(%reason, "the source is lost; what is held stands");
+        self.lost = Some(reason.clone());
+        self.send(Update::Lost { reason }).await
+    }
+
+    fn all_open(&self) -> bool {
+        self.parts.values().all(|part| part.open)
+    }
+
+    /// The latest sign of life on the list heard of longest ago.
+    fn as_of(&self) -> UnixMillis {
+        let oldest = self.parts.values().map(|part| part.heard).min().unwrap_or_default();
+        oldest.max(self.vouched)
+    }
+
+    /// Says that what was published is true as of now, if that is news.
+    async fn vouch(&mut self) -> Result<(), Unwanted> {
+        let as_of = self.as_of();
+        let news = as_of > self.vouched || self.lost.is_some();
+        if !self.published || !self.all_open() || self.probe_failures > 0 || !news {
+            return Ok(());
+        }
+        if self.lost.take().is_some() {
+            info!(server = self.server.borrow().name(), "the source is up");
+        }
+        self.vouched = as_of;
+        self.send(Update::Fresh { as_of }).await
+    }
+
+    async fn tell_rejections(&mut self) -> Result<(), Unwanted> {
+        let rejections = self.assembler.rejections();
+        if rejections == self.rejected {
+            return Ok(());
+        }
+        self.rejected = rejections.clone();
+        self.send(Update::Rejected(rejections)).await
+    }
+
+    fn cluster_name(&self) -> Arc<str> {
+        self.cluster.clone().unwrap_or_else(|| CLUSTER.into())
+    }
+
+    async fn send(&self, update: Update) -> Result<(), Unwanted> {
+        self.updates.send(update).await.map_err(|_| Unwanted)
+    }
+}
+
+impl Followed {
+    fn hear(&mut self, now: UnixMillis, version: Option<&str>) {
+        self.open = true;
+        self.downs = 0;
+        self.heard = now;
+        if let Some(version) = version.and_then(|version| version.parse().ok()) {
+            self.version = self.version.max(Some(version));
+        }
+    }
+}

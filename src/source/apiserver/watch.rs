@@ -1,0 +1,419 @@
+//! Follows one list: lists it, watches it, resumes or lists again, and tells the session what it sees.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tracing::debug;
+
+use super::{
+    Timing,
+    backoff::Backoff,
+    decode::{self, Event},
+    request::{self, Ask},
+    server::{Answer, Failure, Server, Step, refused},
+};
+use crate::{
+    record::ServiceKey,
+    source::{
+        EndpointsMode, Metrics,
+        assemble::{Broken, Object, Part},
+        metrics::Verb,
+    },
+};
+
+/// Longest line of a watch, in bytes. etcd holds no object larger than 1.5 MiB.
+const LINE_BYTES_MAX: usize = 16 << 20;
+/// Largest page of a list, in bytes after decompression.
+const PAGE_BYTES_MAX: usize = 256 << 20;
+/// A watch that ends sooner than this without a word is a failure.
+const WATCH_SHORTEST: Duration = Duration::from_secs(5);
+/// Broken streams in a row from one version before it is given up for a list.
+const BROKEN_MAX: u32 = 3;
+/// A watch that lasted this long makes the next list an unhurried one again.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// What a follower tells the session.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// Everything on the list, as of a version. The watch is open, or about to be.
+    Listed { objects: Vec<Object>, broken: Vec<Broken>, version: String },
+    /// The watch is open.
+    Open,
+    /// One object changed.
+    Put(Result<Box<Object>, Broken>, Option<String>),
+    /// One object is gone.
+    Deleted(ServiceKey, Option<String>),
+    /// Nothing changed up to a version.
+    Bookmark(String),
+    /// The list is not being followed, for this reason, and will be again.
+    Down(Verb, Failure),
+}
+
+/// Whether the server is there. The session opens and closes it by what the probe says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gate {
+    /// Probes that succeeded.
+    pub(super) successes: u64,
+    /// Times the server came back; watches that were open before may be deaf.
+    pub(super) returns: u64,
+    /// Whether the latest probe succeeded.
+    pub(super) open: bool,
+}
+
+/// A follower of one list.
+pub(super) struct Follower {
+    pub(super) part: Part,
+    pub(super) mode: EndpointsMode,
+    pub(super) timing: Timing,
+    pub(super) metrics: Metrics,
+    pub(super) server: watch::Receiver<Server>,
+    pub(super) gate: watch::Receiver<Gate>,
+    pub(super) said: mpsc::Sender<(Part, Said)>,
+}
+
+/// Nobody listens any more.
+struct Unheard;
+
+/// How one request of a follower ended.
+enum End {
+    /// As it should.
+    Over,
+    /// The server came back from an outage; what was open before may be deaf.
+    Deaf,
+    Failed(Verb, Failure),
+    Unheard,
+}
+
+impl From<Unheard> for End {
+    fn from(_: Unheard) -> Self {
+        Self::Unheard
+    }
+}
+
+/// What is remembered between the requests.
+struct Memory {
+    /// The version held; without one, list.
+    version: Option<String>,
+    /// The server has streaming lists, as far as we know.
+    streaming: bool,
+    /// Failures in a row.
+    failures: Backoff,
+    /// Lists made because a version was too old, lately.
+    relists: Backoff,
+    /// Broken streams in a row.
+    broken: u32,
+    /// Something was received on the current request.
+    heard: bool,
+}
+
+impl Follower {
+    /// Follows until nobody listens.
+    pub(super) async fn run(mut self) {
+        let Timing { backoff_min, backoff_max, .. } = self.timing;
+        let backoff = Backoff::new(backoff_min, backoff_max);
+        let mut memory =
+            Memory { version: None, streaming: true, failures: backoff, relists: backoff, broken: 0, heard: false };
+        loop {
+            if self.gate.wait_for(|gate| gate.open).await.is_err() {
+                return;
+            }
+            let before = self.gate.borrow().successes;
+            let begun = Instant::now();
+            memory.heard = false;
+            let end = match memory.version.clone() {
+                Some(version) => self.resume(&version, &mut memory).await,
+                None if memory.streaming => self.streaming_list(&mut memory).await,
+                None => self.paged_list(&mut memory).await,
+            };
+            if memory.heard {
+                memory.failures.succeeded();
+                memory.broken = 0;
+            }
+            if begun.elapsed() > SETTLED {
+                memory.relists.succeeded();
+            }
+            match end {
+                End::Unheard => return,
+                End::Deaf => {}
+                End::Over => {
+                    if !memory.heard && begun.elapsed() < WATCH_SHORTEST {
+                        memory.failures.failed();
+                        tokio::time::sleep(memory.failures.delay()).await;
+                    }
+                }
+                End::Failed(verb, failure) => {
+                    if self.recover(verb, failure, before, &mut memory).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells of a failure and waits for as long as it calls for.
+    async fn recover(&mut self, verb: Verb, failure: Failure, before: u64, memory: &mut Memory) -> Result<(), Unheard> {
+        debug!(part = ?self.part, ?failure, "not following");
+        let unreachable = matches!(failure, Failure::Unreachable { .. });
+        let wait = match &failure {
+            Failure::Expired => {
+                memory.version = None;
+                memory.relists.failed();
+                memory.relists.delay()
+            }
+            Failure::Refused { code, .. } if memory.version.is_none() && memory.streaming && no_streaming(*code) => {
+                memory.streaming = false;
+                return Ok(());
+            }
+            Failure::Refused { retry_after, .. } => {
+                memory.failures.failed();
+                memory.failures.delay() + retry_after.unwrap_or_default()
+            }
+            Failure::Unreachable { .. } => {
+                // The probe decides when to come back. The first time after that costs the server little; from then on
+                // it is the request that fails, not the server that is away.
+                let wait = memory.failures.delay();
+                memory.failures.failed();
+                wait
+            }
+            Failure::Garbage(_) => {
+                self.metrics.broken_stream(self.part.objects());
+                memory.failures.failed();
+                memory.broken += 1;
+                if memory.broken >= BROKEN_MAX {
+                    memory.version = None;
+                    memory.broken = 0;
+                }
+                memory.failures.delay()
+            }
+        };
+        self.say(Said::Down(verb, failure)).await?;
+        if unreachable {
+            self.gate.wait_for(|gate| gate.open && gate.successes > before).await.map_err(|_| Unheard)?;
+        }
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    async fn say(&self, said: Said) -> Result<(), Unheard> {
+        self.said.send((self.part, said)).await.map_err(|_| Unheard)
+    }
+
+    async fn send(&self, ask: Ask) -> Result<Answer, Failure> {
+        let server = self.server.borrow().clone();
+        server.send(ask, self.timing.answer, &self.metrics).await
+    }
+
+    /// Seconds a watch is asked to last. The jitter keeps those opened together from ending together.
+    fn seconds(&self) -> u64 {
+        self.timing.watch.mul_f64(rand::random_range(1.0..=2.0)).as_secs().max(1)
+    }
+
+    async fn streaming_list(&mut self, memory: &mut Memory) -> End {
+        let mut answer = match self.send(request::streaming_list(self.part, self.mode, self.seconds())).await {
+            Ok(answer) => answer,
+            Err(failure) => return End::Failed(Verb::Watch, failure),
+        };
+        let mut lines = Lines::default();
+        let (mut objects, mut broken) = (Vec::new(), Vec::new());
+        let version = loop {
+            match self.event(&mut answer, &mut lines, self.timing.idle_list).await {
+                Ok(Some(Event::Put(Ok(object), _))) => objects.push(*object),
+                Ok(Some(Event::Put(Err(bad), _))) => broken.push(bad),
+                Ok(Some(Event::Delete(..))) => {
+                    let reason = "an object was deleted within the initial events".to_owned();
+                    return End::Failed(Verb::Watch, Failure::Garbage(reason));
+                }
+                Ok(Some(Event::Bookmark { version, ends_list: true })) => break version,
+                Ok(Some(Event::Bookmark { .. })) => {}
+                Ok(Some(Event::Error(status))) => return End::Failed(Verb::Watch, refused(0, status, None)),
+                Ok(None) => {
+                    // A server that does not know streaming lists never ends one.
+                    memory.streaming = false;
+                    let reason = "ended before the end of the initial events".to_owned();
+                    return End::Failed(Verb::Watch, Failure::Unreachable { step: Step::Body, reason });
+                }
+                Err(failure) => {
+                    memory.streaming &= !matches!(failure, Failure::Unreachable { step: Step::Silence, .. });
+                    return End::Failed(Verb::Watch, failure);
+                }
+            }
+        };
+        memory.heard = true;
+        memory.version = Some(version.clone());
+        if self.say(Said::Listed { objects, broken, version }).await.is_err() {
+            return End::Unheard;
+        }
+        self.follow(answer, lines, memory).await
+    }
+
+    async fn paged_list(&mut self, memory: &mut Memory) -> End {
+        let (mut objects, mut broken) = (Vec::new(), Vec::new());
+        let mut next: Option<String> = None;
+        let version = loop {
+            let ask = request::page(self.part, self.mode, next.as_deref());
+            let body = match self.send(ask).await {
+                Ok(answer) => answer.whole(PAGE_BYTES_MAX, self.timing.idle_list).await,
+                Err(failure) => Err(failure),
+            };
+            let page = body.and_then(|body| decode::page(self.part.objects(), &body).map_err(Failure::Garbage));
+            let page = match page {
+                Ok(page) => page,
+                Err(failure) => return End::Failed(Verb::List, failure),
+            };
+            objects.extend(page.objects);
+            broken.extend(page.broken);
+            match (page.next, page.version) {
+                (Some(token), _) if next.as_ref() != Some(&token) => next = Some(token),
+                (Some(_), _) => {
+                    return End::Failed(Verb::List, Failure::Garbage("a page that leads to itself".to_owned()));
+                }
+                (None, Some(version)) => break version,
+                (None, None) => {
+                    return End::Failed(Verb::List, Failure::Garbage("a list without a version".to_owned()));
+                }
+            }
+        };
+        memory.heard = true;
+        memory.version = Some(version.clone());
+        match self.say(Said::Listed { objects, broken, version }).await {
+            Ok(()) => End::Over,
+            Err(Unheard) => End::Unheard,
+        }
+    }
+
+    async fn resume(&mut self, version: &str, memory: &mut Memory) -> End {
+        match self.send(request::watch(self.part, self.mode, version, self.seconds())).await {
+            Ok(answer) => match self.say(Said::Open).await {
+                Ok(()) => self.follow(answer, Lines::default(), memory).await,
+                Err(Unheard) => End::Unheard,
+            },
+            Err(failure) => End::Failed(Verb::Watch, failure),
+        }
+    }
+
+    /// Reads a watch until it ends.
+    async fn follow(&mut self, mut answer: Answer, mut lines: Lines, memory: &mut Memory) -> End {
+        let returns = self.gate.borrow().returns;
+        let mut gate = self.gate.clone();
+        loop {
+            let event = tokio::select! {
+                event = self.event(&mut answer, &mut lines, self.timing.idle_watch) => event,
+                returned = gate.wait_for(|gate| gate.returns != returns) => {
+                    return if returned.is_ok() { End::Deaf } else { End::Unheard };
+                }
+            };
+            let (said, version) = match event {
+                Ok(Some(Event::Put(object, version))) => (Said::Put(object, version.clone()), version),
+                Ok(Some(Event::Delete(key, version))) => (Said::Deleted(key, version.clone()), version),
+                Ok(Some(Event::Bookmark { version, .. })) => (Said::Bookmark(version.clone()), Some(version)),
+                Ok(Some(Event::Error(status))) => return End::Failed(Verb::Watch, refused(0, status, None)),
+                Ok(None) => return End::Over,
+                Err(failure) => return End::Failed(Verb::Watch, failure),
+            };
+            memory.heard = true;
+            if let Some(version) = version {
+                memory.version = Some(version);
+            }
+            if self.say(said).await.is_err() {
+                return End::Unheard;
+            }
+        }
+    }
+
+    /// The next event; `None` where the stream ends between two of them.
+    async fn event(&self, answer: &mut Answer, lines: &mut Lines, idle: Duration) -> Result<Option<Event>, Failure> {
+        loop {
+            if let Some(line) = lines.next() {
+                return decode::event(self.part.objects(), line).map(Some).map_err(Failure::Garbage);
+            }
+            match answer.piece(idle).await? {
+                Some(piece) => lines.push(&piece).map_err(Failure::Garbage)?,
+                None if lines.is_empty() => return Ok(None),
+                None => return Err(Failure::Garbage("it ended within a line".to_owned())),
+            }
+        }
+    }
+}
+
+/// Whether a refusal of a streaming list may mean that the server does not have them: any that is not about who asks, how
+/// often, or how old.
+fn no_streaming(code: u16) -> bool {
+    (400..500).contains(&code) && !matches!(code, 401 | 403 | 404 | 408 | 410 | 429)
+}
+
+/// Cuts pieces into lines, each bounded.
+#[derive(Debug, Default)]
+struct Lines {
+    buffer: Vec<u8>,
+    /// Where the lines handed out end.
+    done: usize,
+    /// Up to here there is no line end after `done`.
+    searched: usize,
+}
+
+impl Lines {
+    fn push(&mut self, piece: &[u8]) -> Result<(), String> {
+        self.buffer.drain(..self.done);
+        self.searched -= self.done;
+        self.done = 0;
+        if self.buffer.len() + piece.len() > LINE_BYTES_MAX {
+            return Err(format!("a line of more than {LINE_BYTES_MAX} bytes"));
+        }
+        self.buffer.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// The next whole line that is not blank, without its end.
+    fn next(&mut self) -> Option<&[u8]> {
+        loop {
+            let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {
+                self.searched = self.buffer.len();
+                return None;
+            };
+            let (begin, end) = (self.done, self.searched + at);
+            self.done = end + 1;
+            self.searched = end + 1;
+            if !self.buffer[begin..end].iter().all(u8::is_ascii_whitespace) {
+                return Some(&self.buffer[begin..end]);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.buffer[self.done..].iter().all(u8::is_ascii_whitespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_the_same_however_the_pieces_fall() {
+        let text = b"one\n\ntwo\r\nthree\n";
+        for size in 1..text.len() {
+            let mut lines = Lines::default();
+            let mut seen = Vec::new();
+            for piece in text.chunks(size) {
+                lines.push(piece).unwrap();
+                while let Some(line) = lines.next() {
+                    seen.push(String::from_utf8_lossy(line).trim().to_owned());
+                }
+            }
+            assert_eq!(seen, ["one", "two", "three"], "pieces of {size}");
+            assert!(lines.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_before_it_fills_memory() {
+        let mut lines = Lines::default();
+        let piece = vec![b'x'; 1 << 20];
+        let refused = (0..100).find(|_| lines.push(&piece).is_err());
+        assert_eq!(refused, Some(16));
+        assert!(lines.next().is_none());
+    }
+}

@@ -1,0 +1,206 @@
+//! The apiserver source against the scripted apiserver: what a real one does, and everything that goes wrong with it.
+//!
+//! Sockets are real, so the clock of the runtime is too; intervals are short instead, and every wait is for something to
+//! happen. Where ages count, the wall clock is set by hand.
+
+mod access;
+mod outage;
+mod refusals;
+mod watching;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use holdfast::{
+    source::{
+        EndpointsMode, Metrics,
+        apiserver::{self, Config, Timing},
+    },
+    store::{self, Origin, Reader, SourceState, Update},
+    sys::{Clock, ManualClock, UnixMillis},
+};
+use prometheus::Registry;
+use tempfile::TempDir;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::support::apiserver::Apiserver;
+
+/// No wait takes longer than this where all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn timing() -> Timing {
+    Timing {
+        connect: Duration::from_millis(500),
+        handshake: Duration::from_secs(1),
+        probe_answer: Duration::from_secs(1),
+        answer: Duration::from_secs(3),
+        idle_list: Duration::from_secs(2),
+        idle_watch: Duration::from_secs(3600),
+        probe: Duration::from_millis(200),
+        retry: Duration::from_millis(50),
+        retry_slow: Duration::from_millis(100),
+        backoff_min: Duration::from_millis(20),
+        backoff_max: Duration::from_millis(200),
+        ..Timing::default()
+    }
+}
+
+/// One update, as far as tests look at them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Sent {
+    Reset { new_epoch: bool },
+    Changes,
+    Fresh,
+    Lost(String),
+    Rejected,
+}
+
+/// A source that follows a server, and the store it feeds.
+struct Following {
+    server: Apiserver,
+    reader: Reader,
+    clock: ManualClock,
+    registry: Registry,
+    published: watch::Receiver<u64>,
+    sent: Arc<Mutex<Vec<Sent>>>,
+    tasks: Vec<JoinHandle<()>>,
+    dir: TempDir,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Following {
+    fn start(server: Apiserver) -> Self {
+        Self::start_with(server, |_| {})
+    }
+
+    /// Follows with a changed configuration, from before the first list.
+    fn start_with(server: Apiserver, change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let kubeconfig = server.kubeconfig(dir.path());
+        let mut config = Config { kubeconfig: Some(kubeconfig), endpoints: EndpointsMode::Headless, timing: timing() };
+        change(&mut config);
+        let (mut writer, reader) = store::open();
+        let clock = ManualClock::new(UnixMillis(1_000_000));
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry, &reader, &Clock::Manual(clock.clone())).unwrap();
+        let (sender, mut updates) = mpsc::channel(8);
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&sent);
+        let apply = tokio::spawn(async move {
+            while let Some(update) = updates.recv().await {
+                log.lock().unwrap().push(match &update {
+                    Update::Reset { origin: Origin::Watched { new_epoch, .. }, .. } => {
+                        Sent::Reset { new_epoch: *new_epoch }
+                    }
+                    Update::Reset { .. } | Update::Changes { .. } => Sent::Changes,
+                    Update::Fresh { .. } => Sent::Fresh,
+                    Update::Lost { reason } => Sent::Lost(reason.clone()),
+                    Update::Rejected(_) => Sent::Rejected,
+                });
+                writer.apply(update).unwrap();
+            }
+        });
+        let run = tokio::spawn(apiserver::run(config, Clock::Manual(clock.clone()), metrics, sender));
+        let published = reader.subscribe();
+        Self { server, reader, clock, registry, published, sent, tasks: vec![run, apply], dir }
+    }
+
+    /// Follows, and waits for the first records.
+    async fn synced(server: Apiserver) -> Self {
+        let mut following = Self::start(server);
+        following.until_synced().await;
+        following
+    }
+
+    async fn until_synced(&mut self) {
+        self.until("synced", |reader| reader.as_of().is_some()).await;
+        self.server.until("four watches", |server| server.open_watches() == 4).await;
+    }
+
+    /// Waits for the store to be as wanted.
+    async fn until(&mut self, what: &str, holds: impl Fn(&Reader) -> bool) {
+        let (published, reader) = (&mut self.published, &self.reader);
+        let wait = async {
+            while !holds(reader) {
+                published.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(waited.is_ok(), "{what}: {:?} {:?} {:?}", names(reader), reader.freshness(), self.sent.lock().unwrap());
+    }
+
+    async fn until_names(&mut self, expected: &[&str]) {
+        self.until(&format!("{expected:?}"), |reader| names(reader) == expected).await;
+    }
+
+    /// Waits until the source was said to be lost for a reason like this.
+    async fn until_lost(&mut self, part: &str) -> String {
+        let sent = Arc::clone(&self.sent);
+        let reason = move || {
+            let sent = sent.lock().unwrap();
+            sent.iter().find_map(|sent| match sent {
+                Sent::Lost(reason) if reason.contains(part) => Some(reason.clone()),
+                _ => None,
+            })
+        };
+        self.until(&format!("lost with {part:?}"), |_| reason().is_some()).await;
+        reason().unwrap()
+    }
+
+    async fn until_up(&mut self) {
+        self.until("up", |reader| reader.freshness().source == SourceState::Up).await;
+    }
+
+    fn resets(&self) -> usize {
+        self.sent.lock().unwrap().iter().filter(|sent| matches!(sent, Sent::Reset { .. })).count()
+    }
+
+    /// Lists made of any kind, streaming ones too.
+    fn lists(&self) -> usize {
+        let seen = self.server.seen();
+        let list = |seen: &&crate::support::apiserver::Seen| {
+            seen.param("sendInitialEvents").is_some() || (seen.verb == "list" && seen.param("fieldSelector").is_none())
+        };
+        seen.iter().filter(list).count()
+    }
+
+    fn metric(&self, name: &str, label: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let labelled =
+            |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == label);
+        family.get_metric().iter().filter(labelled).map(|metric| metric.get_counter().get_value()).sum()
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+}
+
+/// Every service with its endpoints.
+fn names(reader: &Reader) -> Vec<String> {
+    let shown = |service: &Arc<holdfast::record::Service>| {
+        let endpoints: Vec<String> = service.endpoints().iter().map(|endpoint| endpoint.ip.to_string()).collect();
+        if endpoints.is_empty() {
+            service.name().to_owned()
+        } else {
+            format!("{}={}", service.name(), endpoints.join(","))
+        }
+    };
+    let mut names: Vec<String> = reader.snapshot().services().map(shown).collect();
+    names.sort();
+    names
+}
