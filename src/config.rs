@@ -29,7 +29,8 @@ pub use table::Role;
 
 use error::Gather;
 use table::Section;
-use types::Upstream;
+
+use crate::dns::forward::{Server, UpstreamSource};
 
 /// The most a configuration file may have, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -181,9 +182,9 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
 }
 
 /// Says so when an upstream is an address we listen on ourselves.
-fn refuse_self(settings: &Settings, upstreams: &[Upstream], place: Place, key: &str, errors: &mut Gather) {
+fn refuse_self(settings: &Settings, upstreams: &[UpstreamSource], place: Place, key: &str, errors: &mut Gather) {
     for upstream in upstreams {
-        let (Upstream::Plain(address) | Upstream::Tls { address, .. }) = upstream else { continue };
+        let UpstreamSource::Server(Server { address, .. }) = upstream else { continue };
         let ours = |listen: std::net::SocketAddr| {
             let any = listen.ip().is_unspecified() && address.ip().is_loopback();
             listen.port() == address.port() && (listen.ip() == address.ip() || any)

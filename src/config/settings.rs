@@ -9,8 +9,12 @@ use super::{
     error::Gather,
     node::Node,
     table::{self, Described, Section, Setting, settings},
-    types::{Addr, Bytes, Compat, Endpoints, HostPort, LogFormat, Pods, Policy, Tls, Upstream, ZoneName},
+    types::{Addr, Bytes, Compat, HostPort, LogFormat, Pods, Tls, ZoneName},
     value::{Bounds, Shown, Value},
+};
+use crate::{
+    dns::forward::{Policy, UpstreamSource},
+    source::EndpointsMode,
 };
 
 settings! {
@@ -25,7 +29,7 @@ settings! {
         pods: Pods = Setting::new("pods", "insecure").flag("--pods", "insecure|disabled").agent();
         /// Which endpoints are kept: those of headless services, or all. `all` adds the names CoreDNS gives to endpoints
         /// behind a cluster IP, at the price of memory and of watching every slice.
-        endpoints: Endpoints = Setting::new("endpoints", "headless").flag("--endpoints", "headless|all");
+        endpoints: EndpointsMode = Setting::new("endpoints", "headless").flag("--endpoints", "headless|all");
         /// TTL of answers from the cluster zone, in whole seconds.
         ttl: Duration = Setting::new("ttl", "5s").within("0s", "1h", "longer ones keep dead addresses in use").agent();
         /// Answers from records older than this say so (EDE 3, RFC 8914) and carry a TTL of at most 30s. They are never refused.
@@ -38,9 +42,9 @@ settings! {
         /// Answers DNS cookies (RFC 7873, RFC 9018).
         cookies: bool = Setting::new("cookies", "false").agent();
         /// Asked for names of the cluster as long as there are no records at all: first boot, no source, nothing on disk.
-        cluster_fallback: Vec<Upstream> = Setting::new("cluster_fallback", "[]").agent();
+        cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent();
         /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.
-        upstream: Vec<Upstream> =
+        upstream: Vec<UpstreamSource> =
             Setting::new("upstream", "[/etc/resolv.conf]").flag("--upstream", "IP[:PORT]").agent();
 
         /// Hubs to follow, in the order of preference. One source at most.
@@ -61,6 +65,9 @@ settings! {
 
         /// Upstreams and their options by zone; the longest zone that covers a name is asked.
         forward: Vec<ForwardZone> = Setting::new("forward", "[]").agent();
+        /// The time a question to upstreams may take in all; a client gets an error then.
+        upstream_timeout: Duration =
+            Setting::new("upstream_timeout", "5s").within("100ms", "30s", "stub resolvers give up after 5s").agent();
         /// Memory for answers from upstreams, overhead included.
         cache_max_bytes: Bytes =
             Setting::new("cache.max_bytes", "64MiB").within("1MiB", "64GiB", "smaller holds too little to help").agent();
@@ -114,7 +121,7 @@ settings! {
         /// The zone; `.` for everything no other zone covers.
         zone: ZoneName = Setting::new("zone", ".").required();
         /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, or the path of a resolv.conf, which is read again when it changes.
-        upstreams: Vec<Upstream> = Setting::new("upstreams", "[]").required();
+        upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]").required();
         /// Which one first.
         policy: Policy = Setting::new("policy", "random");
         /// Asks over TCP always.
@@ -123,8 +130,8 @@ settings! {
         case_randomization: bool = Setting::new("case_randomization", "true");
         /// Questions in flight at once; more are answered SERVFAIL.
         max_concurrent: usize = Setting::new("max_concurrent", "1000").within("1", "100000", "each takes a socket");
-        /// The time a question may take in all.
-        timeout: Duration = Setting::new("timeout", "5s").within("100ms", "30s", "stub resolvers give up after 5s");
+        /// File of the certificate authorities for `tls://` upstreams, in PEM; those of the system unless given.
+        tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
         /// `cache.max_ttl` for this zone.
         max_ttl: Option<Duration> = Setting::new("max_ttl", "none").within("0s", "7d", "RFC 8767, 4");
         /// `cache.min_ttl` for this zone.

@@ -1,6 +1,6 @@
 //! Which source the records come from: one of three, given or found in the environment.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use super::{
     Place,
@@ -20,6 +20,20 @@ pub enum Source {
     Kubernetes(Option<PathBuf>),
     /// A file or directory.
     Manifests(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hub(hubs) => {
+                let hubs: Vec<String> = hubs.iter().map(ToString::to_string).collect();
+                write!(f, "hub {}", hubs.join(", "))
+            }
+            Self::Kubernetes(None) => f.write_str("apiserver of this cluster"),
+            Self::Kubernetes(Some(path)) => write!(f, "apiserver of kubeconfig {}", path.display()),
+            Self::Manifests(path) => write!(f, "manifests {}", path.display()),
+        }
+    }
 }
 
 const KEYS: [&str; 3] = ["source.hub.addresses", "source.kubernetes.kubeconfig", "source.manifests.path"];

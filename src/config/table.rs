@@ -282,7 +282,7 @@ fn children<S: Section>(path: &str) -> Vec<&'static str> {
 /// Says that a key is unknown, and which one was probably meant.
 fn unknown<S: Section>(parent: &str, name: &str) -> String {
     let siblings = children::<S>(parent);
-    let near = siblings.iter().map(|known| (distance(name, known), *known)).min();
+    let near = siblings.iter().map(|known| (strsim::osa_distance(name, known), *known)).min();
     if let Some((_, known)) = near.filter(|(distance, known)| *distance <= 1 + known.len() / 4) {
         return format!("unknown key, did you mean {known:?}?");
     }
@@ -293,22 +293,6 @@ fn unknown<S: Section>(parent: &str, name: &str) -> String {
     } else {
         format!("unknown key here, did you mean {}?", elsewhere.join(" or "))
     }
-}
-
-/// How many letters are to be inserted, dropped or replaced to get from one word to the other (Levenshtein).
-pub fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 /// Defines a section: a struct whose every field is a setting, with its row in the table.
@@ -347,15 +331,3 @@ macro_rules! settings {
     };
 }
 pub(super) use settings;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, expect) in [("", "abc", 3), ("ttl", "ttl", 0), ("lisen", "listen", 1), ("zoen", "zone", 2)] {
-            assert_eq!(distance(a, b), expect, "{a} {b}");
-        }
-    }
-}

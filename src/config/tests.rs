@@ -28,7 +28,7 @@ fn the_defaults_are_a_configuration() {
     assert_eq!(config.source, Source::Manifests("cluster.yaml".into()));
     assert_eq!(config.settings.listen, [Addr("127.0.0.1:53".parse().unwrap())]);
     assert_eq!(config.settings.forward.len(), 1);
-    assert_eq!(config.settings.forward[0].upstreams, [Upstream::ResolvConf("/etc/resolv.conf".into())]);
+    assert_eq!(config.settings.forward[0].upstreams, [UpstreamSource::ResolvConf("/etc/resolv.conf".into())]);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn flags_win_over_the_file() {
     assert_eq!(config.settings.ttl.as_secs(), 30);
     assert_eq!(config.settings.listen.len(), 2);
     assert_eq!(config.source, Source::Manifests("x.yaml".into()));
-    assert_eq!(config.settings.forward[0].upstreams, [Upstream::Plain("1.1.1.1:53".parse().unwrap())]);
+    assert_eq!(config.settings.forward[0].upstreams, ["1.1.1.1".parse().unwrap()]);
     assert_eq!(config.settings.http, None);
     assert!(config.settings.source_hub_addresses.is_empty());
     let found = errors(with_flags(SOURCE, &[("--listen", &["x"])]));

@@ -14,8 +14,8 @@ use super::value::Scalar;
 mod names;
 mod words;
 
-pub use names::{HostPort, Upstream, ZoneName};
-pub use words::{Compat, Endpoints, LogFormat, Pods, Policy, Tls};
+pub use names::{HostPort, ZoneName};
+pub use words::{Compat, LogFormat, Pods, Tls};
 
 impl Scalar for bool {
     const KIND: &'static str = "bool";

@@ -1,8 +1,9 @@
-//! Zones, hosts and upstreams as they are written in the configuration.
+//! Zones, hubs and upstreams as they are written in the configuration.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::fmt;
 
 use super::{super::value::Scalar, socket};
+use crate::dns::forward::{ConfigError, UpstreamSource};
 
 /// A DNS zone: lower case, no final dot; the root is `.`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,49 +88,16 @@ impl Scalar for HostPort {
     }
 }
 
-/// Where a forwarded question goes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Upstream {
-    /// Plain DNS over UDP, and TCP where the answer needs it.
-    Plain(SocketAddr),
-    /// DNS over TLS (RFC 7858), the certificate checked for this name.
-    Tls {
-        /// Where.
-        address: SocketAddr,
-        /// The name in the certificate.
-        name: String,
-    },
-    /// The `nameserver` lines of a file in the form of resolv.conf(5).
-    ResolvConf(PathBuf),
-}
-
-impl Scalar for Upstream {
+impl Scalar for UpstreamSource {
     const KIND: &'static str = "upstream";
 
     fn parse(text: &str) -> Result<Self, String> {
-        let fail = || {
-            format!(
-                "{text:?} is not an upstream such as 10.0.0.53, 10.0.0.53:5353, tls://10.0.0.53#name or /etc/resolv.conf"
-            )
-        };
-        if text.starts_with('/') {
-            return Ok(Self::ResolvConf(text.into()));
-        }
-        if let Some(rest) = text.strip_prefix("tls://") {
-            let (address, name) = rest.split_once('#').ok_or_else(|| {
-                format!("{text:?} does not say the name in the upstream's certificate: write tls://IP#name")
-            })?;
-            let address = socket(address, 853).ok_or_else(fail)?;
-            let name = ZoneName::parse(name).ok().filter(|name| !name.is_root()).ok_or_else(fail)?.0;
-            return Ok(Self::Tls { address, name });
-        }
-        socket(text, 53).map(Self::Plain).ok_or_else(fail)
+        text.parse().map_err(|error: ConfigError| error.to_string())
     }
 
     fn text(&self) -> String {
         match self {
-            Self::Plain(address) => address.to_string(),
-            Self::Tls { address, name } => format!("tls://{address}#{name}"),
+            Self::Server(server) => server.to_string(),
             Self::ResolvConf(path) => path.display().to_string(),
         }
     }
@@ -151,22 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn upstreams_come_in_three_forms() {
-        for (text, expect) in [
-            ("10.0.0.53", "10.0.0.53:53"),
-            ("fd00::53", "[fd00::53]:53"),
-            ("tls://10.0.0.54#dns.corp.example", "tls://10.0.0.54:853#dns.corp.example"),
-            ("/etc/resolv.conf", "/etc/resolv.conf"),
-        ] {
-            let upstream = Upstream::parse(text).unwrap();
-            assert_eq!(upstream.text(), expect);
-            assert_eq!(Upstream::parse(expect), Ok(upstream));
+    fn upstreams_are_shown_as_they_would_be_written() {
+        for text in ["10.0.0.53:53", "[fd00::53]:53", "tls://10.0.0.54:853#dns.corp.example", "/etc/resolv.conf"] {
+            assert_eq!(UpstreamSource::parse(text).unwrap().text(), text);
         }
-        for text in
-            ["", "dns.corp.example", "tls://10.0.0.54", "tls://x#y", "tls://10.0.0.54#", "resolv.conf", "udp://1.1.1.1"]
-        {
-            assert!(Upstream::parse(text).is_err(), "{text:?}");
-        }
+        assert!(UpstreamSource::parse("dns.corp.example").is_err());
     }
 
     #[test]

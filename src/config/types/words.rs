@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::super::value::Scalar;
+use crate::{dns::forward::Policy, source::EndpointsMode};
 
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident = $kind:literal { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -38,16 +39,6 @@ choice! {
 }
 
 choice! {
-    /// Which endpoints are kept.
-    Endpoints = "headless, all" {
-        /// Those of headless services.
-        Headless = "headless",
-        /// Those of every service.
-        All = "all",
-    }
-}
-
-choice! {
     /// Whose answers are given where the specification is silent or others differ from it.
     Compat = "none, coredns" {
         /// The specification's and the RFCs'.
@@ -58,24 +49,46 @@ choice! {
 }
 
 choice! {
-    /// Which upstream of a zone is asked first.
-    Policy = "random, round_robin, sequential" {
-        /// Any of them.
-        Random = "random",
-        /// Each in turn.
-        RoundRobin = "round_robin",
-        /// Always the first that is healthy.
-        Sequential = "sequential",
-    }
-}
-
-choice! {
     /// How log lines look.
     LogFormat = "text, json" {
         /// For people.
         Text = "text",
         /// One JSON object a line.
         Json = "json",
+    }
+}
+
+impl Scalar for EndpointsMode {
+    const KIND: &'static str = "headless, all";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Scalar for Policy {
+    const KIND: &'static str = "random, round_robin, sequential";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "random" => Ok(Self::Random),
+            "round_robin" => Ok(Self::RoundRobin),
+            "sequential" => Ok(Self::Sequential),
+            _ => Err(format!("{text:?} is not one of {}", Self::KIND)),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Random => "random",
+            Self::RoundRobin => "round_robin",
+            Self::Sequential => "sequential",
+        }
+        .into()
     }
 }
 
