@@ -3,10 +3,12 @@
 //! Owns these three listeners and the documents (`view`) that the tools print. Never changes anything and never imports a
 //! sibling: what it tells of sources, DNS or the disk is handed in by `role`.
 
+mod documents;
 mod metrics;
 mod readiness;
 mod serve;
 mod socket;
+pub mod view;
 
 use std::{
     io,
@@ -26,6 +28,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub use documents::{Facts, Rules};
 pub use metrics::Metrics;
 pub use readiness::{Latch, Readiness};
 pub use socket::SocketError;
@@ -97,8 +100,10 @@ pub struct Handles {
     pub registry: Registry,
     /// The listeners' own.
     pub metrics: Metrics,
+    /// What the documents of the admin socket are made from.
+    pub facts: Facts,
     /// What else the admin socket answers.
-    pub admin: Router,
+    pub more: Router,
 }
 
 /// Binds every listener.
@@ -143,7 +148,9 @@ impl Bound {
         };
         let probes = probes(handles.readiness.clone());
         let mut tasks = JoinSet::new();
-        let admin = handles.admin.clone().merge(probes.clone()).merge(scrape(handles.registry.clone()));
+        let documents = documents::router(handles.facts.clone(), handles.readiness.clone());
+        let scraped = scrape(handles.registry.clone());
+        let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
         tasks.spawn(serve::serve(Listener::Unix(self.admin), admin, limits("admin", ADMIN_TIME), stop.clone()));
         if let Some(http) = self.http {
             tasks.spawn(serve::serve(Listener::Tcp(http), probes, limits("http", PROBE_TIME), stop.clone()));
@@ -209,10 +216,20 @@ mod tests {
         let bound = bind(&Config { admin: dir.path().join("a.sock"), http: local, metrics: local }).await.unwrap();
         let (http, metrics) = (bound.http_address().unwrap(), bound.metrics_address().unwrap());
         let registry = Registry::new();
-        let counted = Metrics::register(&registry).unwrap();
         let (readiness, stop) = (Readiness::default(), CancellationToken::new());
-        let handles =
-            Handles { readiness: readiness.clone(), registry, metrics: counted.clone(), admin: Router::new() };
+        let facts = Facts {
+            role: "agent",
+            started: crate::sys::UnixMillis(0),
+            listeners: vec![],
+            source: "a test".into(),
+            reader: crate::store::open().1,
+            clock: crate::sys::Clock::System,
+            rules: std::sync::Arc::new(|| Rules { zone: crate::zone::Config::default(), stale_after: PROBE_TIME }),
+            disk: std::sync::Arc::new(|| None),
+        };
+        let (counted, more) = (Metrics::register(&registry).unwrap(), Router::new());
+        let metrics_handles = counted.clone();
+        let handles = Handles { readiness: readiness.clone(), registry, metrics: metrics_handles, facts, more };
         let task = tokio::spawn(bound.serve(handles, stop.clone()));
         Running { dir, http, metrics, readiness, counted, stop, task }
     }
@@ -246,7 +263,7 @@ mod tests {
         running.counted.refused.with_label_values(&["http"]).inc();
         let line = "holdfast_admin_refused_total{listener=\"http\"} 1";
         assert!(get(tcp(running.metrics).await, "/metrics").await.contains(line));
-        for path in ["/health", "/ready", "/metrics"] {
+        for path in ["/health", "/ready", "/metrics", "/status", "/dump", "/lookup?name=db.prod"] {
             let socket = UnixStream::connect(running.dir.path().join("a.sock")).await.unwrap();
             assert!(get(socket, path).await.starts_with("HTTP/1.1 200 "), "{path}");
         }

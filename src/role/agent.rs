@@ -18,7 +18,7 @@ use super::{
     signals::{Asked, Signals},
 };
 use crate::{
-    admin::{self, Readiness},
+    admin::{self, Readiness, view::ListenerDoc},
     config::Config,
     dns::{self, Context, Outcome, Rotation, Transport, forward},
     store::{self, disk},
@@ -104,7 +104,8 @@ impl Agent {
             readiness: readiness.clone(),
             metrics: admin::Metrics::register(&registry)?,
             registry,
-            admin: axum::Router::new(),
+            facts: facts(&config, &addresses, &reader, &clock, disk.as_ref()),
+            more: axum::Router::new(),
         };
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
@@ -193,6 +194,33 @@ fn start_disk(
         writer.restore(loaded.snapshot, loaded.as_of);
     }
     Ok(Ok(disk.follow(&writer.reader()).context("start the thread of the store")?))
+}
+
+/// What the admin socket tells of.
+fn facts(
+    config: &Config,
+    addresses: &Addresses,
+    reader: &store::Reader,
+    clock: &Clock,
+    disk: Result<&disk::Follower, &String>,
+) -> admin::Facts {
+    let row = |name: &str, address: String| ListenerDoc { name: name.to_owned(), address };
+    let listeners = (addresses.dns.iter().map(|address| row("dns", address.to_string())))
+        .chain(addresses.http.map(|address| row("http", address.to_string())))
+        .chain(addresses.metrics.map(|address| row("metrics", address.to_string())))
+        .chain([row("admin", addresses.admin.display().to_string())]);
+    let rules = admin::Rules { zone: config.zone(&addresses.dns), stale_after: config.settings.stale_after };
+    let disk = disk.cloned().map_err(|reason| disk::DiskStatus::off(reason));
+    admin::Facts {
+        role: config.role.name(),
+        started: clock.now(),
+        listeners: listeners.collect(),
+        source: config.source.to_string(),
+        reader: reader.clone(),
+        clock: clock.clone(),
+        rules: Arc::new(move || rules.clone()),
+        disk: Arc::new(move || Some(disk.as_ref().map_or_else(disk::DiskStatus::clone, disk::Follower::status))),
+    }
 }
 
 /// Answers whole messages from our own zones, for a CNAME of an upstream that leads into the cluster.

@@ -9,6 +9,9 @@ use crate::wire::Name;
 /// TTL of the version record, in seconds: it changes with the software only (the specification's own example, 2.2).
 pub const VERSION_TTL: u32 = 28_800;
 
+/// The most an answer from stale records may be cached, in seconds (RFC 8767, 5).
+pub const STALE_TTL_MAX: u32 = 30;
+
 /// Names and rules of the zone.
 #[derive(Clone, Debug)]
 pub struct Config {

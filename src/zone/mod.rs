@@ -17,7 +17,7 @@ mod reverse;
 mod rrset;
 
 pub use alias::{CHAIN_MAX, Chain, ChainEnd};
-pub use config::{Compat, Config, Pods, VERSION_TTL};
+pub use config::{Compat, Config, Pods, STALE_TTL_MAX, VERSION_TTL};
 pub use lookup::{Apex, Lookup, Zone};
 pub use name::{EndpointLabel, ZoneName};
 pub use reverse::ReverseName;

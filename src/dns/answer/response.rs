@@ -6,11 +6,8 @@ use super::{Context, Forward, Outcome, Reply, View};
 use crate::{
     dns::{ServedFrom, Transport},
     wire::{EdeCode, NameRef, Query, Rcode, Rdata, ResponseWriter, Rrset, Section, TCP_BYTES_MAX, WriteError},
-    zone::{Apex, Chain, ChainEnd, Data, RrSet, Zone, ZoneName},
+    zone::{Apex, Chain, ChainEnd, Data, RrSet, STALE_TTL_MAX, Zone, ZoneName},
 };
-
-/// The most an answer from stale records may be cached, in seconds (RFC 8767, 5).
-const STALE_TTL_MAX: u32 = 30;
 
 /// An answer from records.
 #[inline]

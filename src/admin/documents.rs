@@ -1,0 +1,157 @@
+//! The documents over HTTP: `/status`, `/dump` and `/lookup`, built from the records of this process.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use super::{
+    Readiness,
+    view::{self, ListenerDoc, Moment, Process, Question, Time},
+};
+use crate::{
+    store::{Reader, disk::DiskStatus},
+    sys::{Clock, UnixMillis},
+    wire::Rtype,
+    zone::{self, Zone},
+};
+
+/// Dumps made at once; each holds the text of every record.
+const DUMPS: usize = 2;
+
+/// The rules that answers follow at present.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Those of the zone.
+    pub zone: zone::Config,
+    /// The age from which records count as stale.
+    pub stale_after: Duration,
+}
+
+/// What the documents are made from.
+#[derive(Clone)]
+pub struct Facts {
+    /// `agent` or `hub`.
+    pub role: &'static str,
+    /// When the process started.
+    pub started: UnixMillis,
+    /// Where it listens.
+    pub listeners: Vec<ListenerDoc>,
+    /// What the source is, as in `manifests cluster.yaml`.
+    pub source: String,
+    /// The records.
+    pub reader: Reader,
+    /// The time.
+    pub clock: Clock,
+    /// The rules at present.
+    pub rules: Arc<dyn Fn() -> Rules + Send + Sync>,
+    /// The disk at present, if there is one.
+    pub disk: Arc<dyn Fn() -> Option<DiskStatus> + Send + Sync>,
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts").field("role", &self.role).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    facts: Facts,
+    readiness: Readiness,
+    dumps: Semaphore,
+}
+
+/// The routes of the documents.
+pub(super) fn router(facts: Facts, readiness: Readiness) -> Router {
+    let shared = Arc::new(Shared { facts, readiness, dumps: Semaphore::new(DUMPS) });
+    Router::new()
+        .route("/status", get(status))
+        .route("/dump", get(dump))
+        .route("/lookup", get(lookup))
+        .with_state(shared)
+}
+
+impl Shared {
+    /// Hands the records of this moment to `build`.
+    fn moment<T>(&self, build: impl FnOnce(&Moment<'_>, &Rules) -> T) -> T {
+        let Facts { reader, clock, source, .. } = &self.facts;
+        let rules = (self.facts.rules)();
+        // The age first: read after the records it could vouch for newer ones than these.
+        let freshness = reader.freshness();
+        let snapshot = reader.snapshot();
+        let moment = Moment {
+            snapshot: &snapshot,
+            freshness: &freshness,
+            source: Some(source),
+            stale_after: rules.stale_after,
+            now: clock.now(),
+        };
+        build(&moment, &rules)
+    }
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
+    let facts = &shared.facts;
+    let process = Process {
+        role: facts.role.into(),
+        pid: std::process::id(),
+        started: Time(facts.started),
+        listeners: facts.listeners.clone(),
+        waiting_for: shared.readiness.held().into_iter().map(str::to_owned).collect(),
+    };
+    let rejected = (*facts.reader.rejections()).clone();
+    Json(shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), (facts.disk)(), rejected)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DumpQuery {
+    namespace: Option<String>,
+}
+
+async fn dump(State(shared): State<Arc<Shared>>, Query(query): Query<DumpQuery>) -> Response {
+    let Ok(_one_of_few) = shared.dumps.acquire().await else { return failed("the process is stopping") };
+    let made = Arc::clone(&shared);
+    let text = tokio::task::spawn_blocking(move || {
+        made.moment(|moment, rules| {
+            let dump = view::Dump::of(moment, &rules.zone, query.namespace.as_deref());
+            serde_json::to_vec(&dump)
+        })
+    });
+    match text.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Ok(Err(error)) => failed(&error.to_string()),
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+fn failed(error: &str) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, error.to_owned()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LookupQuery {
+    name: String,
+    #[serde(rename = "type")]
+    rtype: Option<String>,
+    namespace: Option<String>,
+}
+
+async fn lookup(State(shared): State<Arc<Shared>>, Query(query): Query<LookupQuery>) -> Response {
+    let refuse = |error: String| (StatusCode::BAD_REQUEST, error).into_response();
+    let rtype = match query.rtype.map(|rtype| rtype.parse::<Rtype>()).transpose() {
+        Ok(rtype) => rtype,
+        Err(error) => return refuse(error.to_string()),
+    };
+    let question = Question { name: query.name, rtype, namespace: query.namespace };
+    let found = shared.moment(|moment, rules| view::lookup(&Zone::new(&rules.zone), moment, &question));
+    found.map_or_else(refuse, |lookup| Json(lookup).into_response())
+}

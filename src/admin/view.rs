@@ -1,0 +1,178 @@
+//! The documents the tools print: what is served, how old it is, and why a name answers what it answers.
+//!
+//! Owns their shape, which scripts rely on: keys are only ever added. Built from a snapshot alike in a running process
+//! and from a store on disk; never reads either itself.
+
+mod dump;
+mod lookup;
+mod records;
+mod status;
+mod time;
+mod why;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use dump::{Dump, DumpHead};
+pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup};
+pub use records::{Record, pointers, records};
+pub use status::{DiskDoc, ListenerDoc, Process, Status, status};
+pub use time::{Time, words};
+
+use crate::{
+    record::{Snapshot, Version},
+    store::{Freshness, SourceState},
+    sys::UnixMillis,
+    zone,
+};
+
+/// The records at one moment, with all that decides how they are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// The records.
+    pub snapshot: &'a Snapshot,
+    /// How old they are, and how the source is.
+    pub freshness: &'a Freshness,
+    /// What the source is, in a word or two; `None` without a process that has one.
+    pub source: Option<&'a str>,
+    /// The age from which records count as stale.
+    pub stale_after: Duration,
+    /// The time.
+    pub now: UnixMillis,
+}
+
+/// How the source is, and how old what it said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceDoc {
+    /// What it is, as in `manifests /etc/holdfast/cluster.yaml`.
+    pub name: Option<String>,
+    /// Whether it is there.
+    pub state: SourceWord,
+    /// Why it is not.
+    pub reason: Option<String>,
+    /// When it last said that the records are true; null if it never did.
+    pub as_of: Option<Time>,
+    /// The time since then.
+    pub age_seconds: Option<u64>,
+    /// Whether that is longer than `stale_after`, so that answers say so.
+    pub stale: bool,
+    /// The limit.
+    pub stale_after_seconds: u64,
+}
+
+/// Whether the source is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceWord {
+    /// Not heard of since the process started.
+    Starting,
+    /// Delivering.
+    Up,
+    /// Out of reach.
+    Lost,
+    /// Nobody asks it: the records were read from a store without a process.
+    Offline,
+}
+
+impl SourceDoc {
+    /// How the source is at this moment.
+    pub fn of(moment: &Moment<'_>) -> Self {
+        let Moment { freshness, source, stale_after, now, .. } = *moment;
+        let (state, reason) = match &freshness.source {
+            _ if source.is_none() => (SourceWord::Offline, None),
+            SourceState::Starting => (SourceWord::Starting, None),
+            SourceState::Up => (SourceWord::Up, None),
+            SourceState::Lost(reason) => (SourceWord::Lost, Some(reason.clone())),
+        };
+        let age = freshness.as_of.map(|as_of| as_of.age(now));
+        Self {
+            name: source.map(str::to_owned),
+            state,
+            reason,
+            as_of: freshness.as_of.map(Time),
+            age_seconds: age.map(|age| age.as_secs()),
+            stale: age.is_some_and(|age| age > stale_after),
+            stale_after_seconds: stale_after.as_secs(),
+        }
+    }
+
+    /// The age as people say it.
+    pub fn age(&self) -> Option<String> {
+        self.age_seconds.map(|seconds| words(Duration::from_secs(seconds)))
+    }
+}
+
+/// The rules of the zone, as far as they are needed to answer like the process does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneDoc {
+    /// The zone, with its final dot.
+    pub name: String,
+    /// TTL of answers, in seconds.
+    pub ttl: u32,
+    /// `insecure` or `disabled`.
+    pub pods: String,
+    /// `none` or `coredns`.
+    pub compat: String,
+    /// Networks whose reverse names are answered with authority.
+    pub reverse: Vec<ipnet::IpNet>,
+    /// Addresses of the name server.
+    pub name_servers: Vec<std::net::IpAddr>,
+}
+
+impl From<&zone::Config> for ZoneDoc {
+    fn from(config: &zone::Config) -> Self {
+        let (pods, compat) = match (config.pods, config.compat) {
+            (zone::Pods::Insecure, compat) => ("insecure", compat),
+            (zone::Pods::Disabled, compat) => ("disabled", compat),
+        };
+        Self {
+            name: config.zone.to_string(),
+            ttl: config.ttl,
+            pods: pods.into(),
+            compat: if compat == zone::Compat::CoreDns { "coredns" } else { "none" }.into(),
+            reverse: config.reverse.clone(),
+            name_servers: config.name_servers.clone(),
+        }
+    }
+}
+
+impl ZoneDoc {
+    /// The rules again. A name that is none becomes the default zone: it can only come from a document made by hand.
+    pub fn config(&self) -> zone::Config {
+        let default = zone::Config::default();
+        let labels = self.name.trim_end_matches('.').split('.').map(str::as_bytes);
+        zone::Config {
+            zone: crate::wire::Name::from_labels(labels).unwrap_or(default.zone),
+            pods: if self.pods == "disabled" { zone::Pods::Disabled } else { zone::Pods::Insecure },
+            ttl: self.ttl,
+            reverse: self.reverse.clone(),
+            compat: if self.compat == "coredns" { zone::Compat::CoreDns } else { zone::Compat::None },
+            name_servers: self.name_servers.clone(),
+        }
+    }
+}
+
+/// The version of records, for scripts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionDoc {
+    /// Which cluster.
+    pub cluster: String,
+    /// Which history of it.
+    pub epoch: u64,
+    /// Which state in it.
+    pub rev: u64,
+    /// Digest over all records; equal digests are equal records.
+    pub digest: String,
+}
+
+impl VersionDoc {
+    /// The version of a snapshot.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let Version { cluster, epoch, rev } = snapshot.version();
+        Self { cluster: (**cluster).into(), epoch: *epoch, rev: *rev, digest: snapshot.root().to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

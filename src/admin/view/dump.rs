@@ -1,0 +1,62 @@
+//! The dump: every record, in a form that `--manifests` reads back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Moment, SourceDoc, Time, VersionDoc, ZoneDoc};
+use crate::{
+    record::{self, Counts},
+    zone,
+};
+
+/// All records as a Kubernetes `List`, with what holdfast knows of them beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dump {
+    /// `v1`.
+    pub api_version: String,
+    /// `List`.
+    pub kind: String,
+    /// What no cluster says of its objects.
+    pub holdfast: DumpHead,
+    /// Namespaces, Services and `EndpointSlice`s.
+    pub items: Vec<Value>,
+}
+
+/// What holdfast knows of the records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub struct DumpHead {
+    /// When it was made.
+    pub made_at: Time,
+    /// Whose it is and which state.
+    pub version: VersionDoc,
+    /// How old the records are.
+    pub source: SourceDoc,
+    /// The rules they are answered by.
+    pub zone: ZoneDoc,
+    /// How many there are in all, of every namespace.
+    pub counts: Counts,
+    /// The one namespace that was asked for.
+    pub namespace: Option<String>,
+}
+
+impl Dump {
+    /// Every record, or those of one namespace.
+    pub fn of(moment: &Moment<'_>, zone: &zone::Config, namespace: Option<&str>) -> Self {
+        let snapshot = moment.snapshot;
+        Self {
+            api_version: "v1".into(),
+            kind: "List".into(),
+            holdfast: DumpHead {
+                made_at: Time(moment.now),
+                version: VersionDoc::of(snapshot),
+                source: SourceDoc::of(moment),
+                zone: zone.into(),
+                counts: snapshot.counts(),
+                namespace: namespace.map(str::to_owned),
+            },
+            items: record::objects(snapshot, namespace),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Resource records as text, in the form of zone files (RFC 1035, 5.1).
+
+use std::{convert::Infallible, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    record::Snapshot,
+    zone::{Data, RrSet, Zone, ZoneName},
+};
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whose it is, with the final dot.
+    pub owner: String,
+    /// Seconds.
+    pub ttl: u32,
+    /// `A`, `SRV`, …
+    #[serde(rename = "type")]
+    pub rtype: String,
+    /// What stands behind the type.
+    pub data: String,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} IN {} {}", self.owner, self.ttl, self.rtype, self.data)
+    }
+}
+
+/// Every record of the cluster zone, SOA first.
+pub fn records<'a>(zone: &'a Zone, snapshot: &'a Snapshot, mut put: impl FnMut(Record)) {
+    zone.for_each_set(snapshot, |owner, set| set_of(zone, &text_of(zone, owner), &set, &mut put));
+}
+
+/// Every reverse record: those of our reverse zones, or all if there are none.
+pub fn pointers<'a>(zone: &'a Zone, snapshot: &'a Snapshot, mut put: impl FnMut(Record)) {
+    zone.for_each_pointer(snapshot, |owner, set| set_of(zone, &text_of(zone, owner), &set, &mut put));
+}
+
+/// The records of one set.
+pub(super) fn set_of(zone: &Zone, owner: &str, set: &RrSet<'_>, put: &mut impl FnMut(Record)) {
+    let Ok(()) = set.try_each(0, |data| {
+        let data = data_of(zone, data);
+        put(Record { owner: owner.to_owned(), ttl: set.ttl(), rtype: set.rtype().to_string(), data });
+        Ok::<(), Infallible>(())
+    });
+}
+
+/// A name of the zone as text, with the final dot.
+pub(super) fn text_of(zone: &Zone, name: ZoneName<'_>) -> String {
+    // What the sources let through is always a name.
+    zone.name_of(name).map_or_else(|error| format!("; {error}"), |name| name.to_string())
+}
+
+fn data_of(zone: &Zone, data: Data<'_>) -> String {
+    let name = |name| text_of(zone, name);
+    match data {
+        Data::Address(ip) => ip.to_string(),
+        Data::Cname(target) | Data::Ptr(target) | Data::Ns(target) => name(target),
+        Data::Srv { weight, port, target } => format!("0 {weight} {port} {}", name(target)),
+        Data::Soa { mname, rname, serial, refresh, retry, expire, minimum } => {
+            format!("{} {} {serial} {refresh} {retry} {expire} {minimum}", name(mname), name(rname))
+        }
+        Data::Txt(text) => quoted(text),
+        Data::Hinfo { cpu, os } => format!("{} {}", quoted(cpu), quoted(os)),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

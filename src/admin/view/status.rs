@@ -1,0 +1,131 @@
+//! The status: what a person wants to know first.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Moment, SourceDoc, Time, VersionDoc};
+use crate::{
+    record::Counts,
+    store::{
+        Rejections,
+        disk::{DiskState, DiskStatus, Start},
+    },
+    sys::UnixMillis,
+    zone,
+};
+
+/// How a process, or a store without one, stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of holdfast that says this.
+    pub holdfast: String,
+    /// When.
+    pub at: Time,
+    /// The process; null for a store without one.
+    pub process: Option<Process>,
+    /// The zone answered for, with its final dot.
+    pub zone: String,
+    /// Whether there are records at all: a first list came, or they were loaded.
+    pub synced: bool,
+    /// How many are served.
+    pub serving: Counts,
+    /// Which state of which cluster they are.
+    pub version: VersionDoc,
+    /// How the source is, and how old what it said.
+    pub source: SourceDoc,
+    /// How the disk is.
+    pub disk: Option<DiskDoc>,
+    /// Objects the source gave that cannot be used.
+    pub rejected: Rejections,
+}
+
+/// What a process says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// `agent` or `hub`.
+    pub role: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started.
+    pub started: Time,
+    /// Where it listens.
+    pub listeners: Vec<ListenerDoc>,
+    /// What it waits for before it is ready.
+    #[serde(default)]
+    pub waiting_for: Vec<String>,
+}
+
+/// An address a process listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerDoc {
+    /// `dns`, `admin`, `http`, `metrics`.
+    pub name: String,
+    /// The address, or the path of a socket.
+    pub address: String,
+}
+
+/// How the disk is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskDoc {
+    /// Directory of the store; null if there is none.
+    pub path: Option<PathBuf>,
+    /// Whether it works.
+    pub state: DiskState,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// What was found there at start.
+    pub start: Start,
+    /// Size of the file.
+    pub bytes: u64,
+    /// `epoch.rev` of the records on disk.
+    pub version: Option<String>,
+    /// When the source vouched for the records on disk.
+    pub as_of: Option<Time>,
+    /// When the process last wrote.
+    pub committed_at: Option<Time>,
+    /// Since when it has been writing, if it is.
+    pub writing_since: Option<Time>,
+    /// Attempts that failed since the process started.
+    pub errors: u64,
+}
+
+impl From<DiskStatus> for DiskDoc {
+    fn from(status: DiskStatus) -> Self {
+        let time = |at: Option<UnixMillis>| at.map(Time);
+        Self {
+            path: status.path,
+            state: status.state,
+            reason: status.reason,
+            start: status.start,
+            bytes: status.bytes,
+            version: status.version.map(|version| version.to_string()),
+            as_of: time(status.as_of),
+            committed_at: time(status.committed_at),
+            writing_since: time(status.writing_since),
+            errors: status.errors,
+        }
+    }
+}
+
+/// The status at this moment.
+pub fn status(
+    moment: &Moment<'_>,
+    zone: &zone::Config,
+    process: Option<Process>,
+    disk: Option<DiskStatus>,
+    rejected: Rejections,
+) -> Status {
+    Status {
+        holdfast: env!("CARGO_PKG_VERSION").into(),
+        at: Time(moment.now),
+        process,
+        zone: zone.zone.to_string(),
+        synced: moment.freshness.as_of.is_some(),
+        serving: moment.snapshot.counts(),
+        version: VersionDoc::of(moment.snapshot),
+        source: SourceDoc::of(moment),
+        disk: disk.map(Into::into),
+        rejected,
+    }
+}

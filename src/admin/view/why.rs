@@ -1,0 +1,173 @@
+//! Why a name answers what it answers, in a sentence.
+
+use std::net::IpAddr;
+
+use super::{Moment, SourceDoc, SourceWord};
+use crate::{
+    record::{Kind, Service, Snapshot},
+    wire::{Name, Rtype},
+    zone::{Lookup, Zone},
+};
+
+/// The sentence, and the service it is about.
+#[derive(Clone, Debug)]
+pub struct Why<'a> {
+    /// The sentence.
+    pub text: String,
+    /// The service.
+    pub service: Option<&'a Service>,
+}
+
+/// Why a name answers what it answers at this moment.
+pub fn why<'a>(zone: &Zone, moment: &Moment<'a>, name: &Name) -> Why<'a> {
+    let snapshot = moment.snapshot;
+    let only = |text: String| Why { text, service: None };
+    if moment.freshness.as_of.is_none() {
+        let waits = match SourceDoc::of(moment).state {
+            SourceWord::Lost => "and the source is out of reach",
+            _ => "and the source has not delivered yet",
+        };
+        return only(format!("there are no records: nothing was on disk, {waits}"));
+    }
+    let Some(depth) = name.labels_above(zone.name()) else { return reverse(zone, snapshot, name) };
+    let label = |index: usize| text(name.label(index).unwrap_or_default());
+    if depth == 0 {
+        return only("this is the cluster's zone itself".into());
+    }
+    match (label(depth - 1).as_str(), depth) {
+        ("svc" | "pod", 1) => only("services and pods stand below this name".into()),
+        ("svc" | "pod", _) if !snapshot.has_namespace(label(depth - 2).as_bytes()) => {
+            only(no_namespace(snapshot, &label(depth - 2), depth == 2))
+        }
+        ("svc", 2) => only(format!("namespace {} exists; its services stand below this name", label(0))),
+        ("svc", _) => service(snapshot, &label(depth - 2), &label(depth - 3), depth - 3, name),
+        ("pod", 2) => only(format!("namespace {} exists; its pods stand below this name", label(0))),
+        ("pod", 3) => only(pod(zone, moment, name)),
+        ("dns-version", 1) => only("the version of the DNS specification that is followed".into()),
+        ("dns", 1 | 2) => only("the name server of the zone".into()),
+        _ => only(format!("there is no such name in {}: services stand below svc, pods below pod", zone.name())),
+    }
+}
+
+fn text(label: &[u8]) -> String {
+    String::from_utf8_lossy(label).into_owned()
+}
+
+/// Whether any label in front of the service's is there, and what it is.
+fn service<'a>(snapshot: &'a Snapshot, namespace: &str, name: &str, below: usize, whole: &Name) -> Why<'a> {
+    let Some(service) = snapshot.service(namespace.as_bytes(), name.as_bytes()) else {
+        let near = nearest(name, services_of(snapshot, namespace));
+        let text = format!("there is no service {name:?} in namespace {namespace}{}", did_you_mean(near));
+        return Why { text, service: None };
+    };
+    let key = service.key();
+    let ready = service.ready_endpoints().count();
+    let of = service.endpoints().len();
+    let first = text(whole.label(0).unwrap_or_default());
+    let text = match (service.kind(), below) {
+        (Kind::ExternalName(target), 0) => format!("service {key} is an alias (ExternalName) of {target}"),
+        (Kind::ExternalName(_), _) => format!("service {key} is an alias (ExternalName), and nothing stands below one"),
+        (Kind::Headless, 0) if ready == 0 => {
+            format!("headless service {key} has no ready endpoint ({of} held), so its name does not exist")
+        }
+        (Kind::Headless, 0) => format!("headless service {key}: {ready} of {of} endpoints are ready"),
+        (Kind::ClusterIp(_), 0) => format!("service {key} has a cluster IP"),
+        (_, 1) if first.starts_with('_') => format!("the ports of service {key} stand below this name"),
+        (Kind::Headless, 1) => endpoint(service, &first),
+        (_, 1) => {
+            format!("service {key} has a cluster IP; its endpoints have names only where they are held, {of} are")
+        }
+        (_, 2) => {
+            let ports: Vec<&str> = service
+                .ports()
+                .iter()
+                .chain(service.endpoints().iter().flat_map(|endpoint| endpoint.ports.iter()))
+                .map(|port| &*port.name)
+                .filter(|name| !name.is_empty())
+                .collect();
+            let port = first.strip_prefix('_').unwrap_or(&first);
+            if ports.contains(&port) {
+                format!("port {port} of service {key}")
+            } else {
+                format!("service {key} has no port named {port:?}{}", did_you_mean(nearest(port, ports.into_iter())))
+            }
+        }
+        _ => format!("nothing stands this deep below service {key}"),
+    };
+    Why { text, service: Some(service) }
+}
+
+fn endpoint(service: &Service, label: &str) -> String {
+    let key = service.key();
+    let spelled = |ip: IpAddr| ip.to_string().replace(['.', ':'], "-");
+    let is = |endpoint: &&crate::record::Endpoint| {
+        endpoint.hostname.as_deref().map_or_else(|| spelled(endpoint.ip) == label, |hostname| hostname == label)
+    };
+    match service.endpoints().iter().find(is) {
+        Some(endpoint) if endpoint.ready => format!("endpoint {label} of headless service {key} is ready"),
+        Some(_) => format!("endpoint {label} of headless service {key} is not ready"),
+        None => {
+            let names = service.endpoints().iter().filter_map(|endpoint| endpoint.hostname.as_deref());
+            format!("headless service {key} has no endpoint {label:?}{}", did_you_mean(nearest(label, names)))
+        }
+    }
+}
+
+fn pod(zone: &Zone, moment: &Moment<'_>, name: &Name) -> String {
+    let found = [Rtype::A, Rtype::AAAA]
+        .iter()
+        .any(|rtype| matches!(zone.lookup(moment.snapshot, true, name, *rtype), Lookup::Hit(_)));
+    if found {
+        "the address is spelled in the name; pods are not looked at (pods: insecure)".into()
+    } else {
+        "names of pods are switched off (pods: disabled), or this spells no address".into()
+    }
+}
+
+fn reverse<'a>(zone: &Zone, snapshot: &'a Snapshot, name: &Name) -> Why<'a> {
+    let only = |text: String| Why { text, service: None };
+    if name.label_from_end(0) != Some(b"arpa") {
+        return only(format!("this is no name of {}: upstreams are asked", zone.name()));
+    }
+    match zone.lookup(snapshot, true, name, Rtype::PTR) {
+        Lookup::Hit(_) => only("the address of a service or of a ready endpoint that is held".into()),
+        Lookup::NotOurs => only("no service and no endpoint held has this address: upstreams are asked".into()),
+        _ => only("the address is in a network of ours (reverse), and no service or ready endpoint held has it".into()),
+    }
+}
+
+/// `alone` says that it stands alone, as a service's name does that was given without its namespace.
+fn no_namespace(snapshot: &Snapshot, wanted: &str, alone: bool) -> String {
+    let mut of_service: Vec<&str> = snapshot
+        .services()
+        .filter(|service| alone && service.name() == wanted)
+        .map(|service| service.namespace())
+        .collect();
+    of_service.sort_unstable();
+    let near = nearest(wanted, snapshot.namespaces().map(|name| &**name));
+    match of_service.as_slice() {
+        [] => format!("there is no namespace {wanted:?}{}", did_you_mean(near)),
+        [one] => format!("there is no namespace {wanted:?}, did you mean service \"{wanted}.{one}\"?"),
+        [first, rest @ ..] => {
+            let others = rest.len();
+            format!(
+                "there is no namespace {wanted:?}, did you mean service \"{wanted}.{first}\", or one of {others} others of this name?"
+            )
+        }
+    }
+}
+
+fn services_of<'a>(snapshot: &'a Snapshot, namespace: &'a str) -> impl Iterator<Item = &'a str> {
+    snapshot.services().filter(move |service| service.namespace() == namespace).map(|service| service.name())
+}
+
+/// The name that is most like the one wanted, if any is like it at all.
+fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = names.map(|name| (strsim::osa_distance(wanted, name), name)).min()?;
+    let (distance, name) = near;
+    (distance <= 1 + wanted.chars().count() / 4).then_some(name)
+}
+
+fn did_you_mean(near: Option<&str>) -> String {
+    near.map_or_else(String::new, |name| format!(", did you mean {name:?}?"))
+}
