@@ -1,40 +1,22 @@
 //! The command line: what it takes, and which part of holdfast does it.
 //!
-//! Owns the subcommands, the exit codes and how output and errors reach the terminal. A new subcommand is a variant of
+//! Owns the subcommands and how their errors reach the terminal. A new subcommand is a variant of
 //! [`Command`] and its arm in [`run`].
 
 pub mod log;
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing::error;
 
 use crate::{
     config::{self, AgentFlags, Role},
+    ctl::{self, DiffArgs, DumpArgs, Exit, LookupArgs, Output, StatusArgs, print},
     role::agent::Agent,
     sys::Clock,
 };
-
-/// How a command ended; the exit codes scripts may rely on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Done; what was looked for was found, what was compared is equal.
-    Ok = 0,
-    /// Not found, or different.
-    No = 1,
-    /// The command line or the configuration is wrong.
-    Usage = 2,
-    /// Something could not be read, reached or started.
-    Unreadable = 3,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
 
 /// Cluster DNS that outlives the control plane.
 #[derive(Debug, Parser)]
@@ -55,6 +37,14 @@ pub enum Command {
         #[command(flatten)]
         flags: AgentFlags,
     },
+    /// Print every record: services, ports and endpoints
+    Dump(DumpArgs),
+    /// Look a name up: the answer as DNS gives it, and why
+    Lookup(LookupArgs),
+    /// Say how things stand: records and their age, source, disk
+    Status(StatusArgs),
+    /// Say what differs between two sets of records
+    Diff(DiffArgs),
     /// Check a configuration: print everything that is wrong with it, or what is in effect
     CheckConfig {
         /// The flags of the agent, as they would be given to it
@@ -74,15 +64,6 @@ pub enum Command {
     },
 }
 
-/// The form of output of commands with nothing special about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people
-    Table,
-    /// For scripts; keys are only ever added
-    Json,
-}
-
 /// Does what the command line says.
 ///
 /// # Errors
@@ -90,18 +71,24 @@ pub enum Output {
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Agent { flags } => agent(&flags),
+        Command::Dump(args) => ctl::dump(&args),
+        Command::Lookup(args) => ctl::lookup(&args),
+        Command::Status(args) => ctl::status(&args),
+        Command::Diff(args) => ctl::diff(&args),
         Command::CheckConfig { flags } => check_config(&flags),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut text);
-            print(&text)
+            print(&text)?;
+            Ok(Exit::Ok)
         }
         Command::Version { output } => {
             let version = env!("CARGO_PKG_VERSION");
             match output {
-                Output::Table => print(format!("holdfast {version}\n").as_bytes()),
-                Output::Json => print(format!("{}\n", serde_json::json!({ "version": version })).as_bytes()),
+                Output::Table => print(format!("holdfast {version}\n").as_bytes())?,
+                Output::Json => print(format!("{}\n", serde_json::json!({ "version": version })).as_bytes())?,
             }
+            Ok(Exit::Ok)
         }
     }
 }
@@ -113,7 +100,7 @@ pub fn main() -> ExitCode {
         eprintln!("holdfast: {error:#}");
         Exit::Unreadable
     });
-    exit.into()
+    ExitCode::from(exit as u8)
 }
 
 /// Threads for TCP, forwards and the source; UDP has its own.
@@ -157,25 +144,14 @@ fn agent(flags: &AgentFlags) -> anyhow::Result<Exit> {
 
 fn check_config(flags: &AgentFlags) -> anyhow::Result<Exit> {
     match config::load(Role::Agent, &flags.0, config::environment) {
-        Ok(config) => print(config.to_yaml().as_bytes()),
+        Ok(config) => {
+            print(config.to_yaml().as_bytes())?;
+            Ok(Exit::Ok)
+        }
         Err(errors) => {
             eprintln!("{errors}");
             Ok(Exit::Usage)
         }
-    }
-}
-
-/// Writes to standard output. A reader that went away (`| head`) is no error.
-///
-/// # Errors
-/// If it cannot be written for another reason, such as a full disk.
-pub fn print(text: &[u8]) -> anyhow::Result<Exit> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::from(error).context("standard output"))
-        }
-        _ => Ok(Exit::Ok),
     }
 }
 

@@ -135,6 +135,18 @@ pub fn read(path: &Path, endpoints: EndpointsMode) -> Result<Reading, Error> {
     }
 }
 
+/// Reads one manifest that is in memory already, such as a dump that came over a socket; `name` is what errors call it.
+///
+/// # Errors
+/// If it does not read.
+pub fn parse(name: &Path, text: Vec<u8>, endpoints: EndpointsMode) -> Result<Reading, Error> {
+    let reading = Files::of_text(name, text, endpoints).reading();
+    match reading.incomplete {
+        Some(reason) => Err(Error::Unreadable(reason)),
+        None => Ok(reading),
+    }
+}
+
 /// Follows the files until nobody takes the updates any more.
 ///
 /// Never gives up: while the path is missing the source is lost, and it is looked for at every poll. Whoever wants a

@@ -9,3 +9,4 @@ mod forward;
 mod server;
 mod store_kill;
 mod support;
+mod tools;

@@ -77,6 +77,15 @@ impl Files {
         Self { path, endpoints, held: BTreeMap::new(), read: None, seen: None, newly_rejected: Vec::new() }
     }
 
+    /// One file that was read by somebody else.
+    pub(super) fn of_text(name: &Path, text: Vec<u8>, endpoints: EndpointsMode) -> Self {
+        let mut files = Self::new(name.to_owned(), endpoints);
+        let mut file = File::default();
+        file.update(name, Ok(text), &mut files.newly_rejected);
+        files.held.insert(name.to_owned(), file);
+        files
+    }
+
     /// Looks, and reads what changed once it stands still.
     pub(super) fn look(&mut self, now: UnixMillis) -> Result<Look, Error> {
         let marks = scan(&self.path)?;

@@ -2,5 +2,6 @@
 
 pub mod apiserver;
 pub mod cluster;
+pub mod command;
 pub mod dns;
 pub mod upstream;

@@ -1,0 +1,95 @@
+//! The on-call commands: dump, lookup, status, diff.
+//!
+//! Owns how they find something to ask (a process by its socket, or a store on disk) and how documents look on a terminal.
+//! Never needs a control plane, and never changes what it looks at.
+
+mod client;
+mod diff;
+mod dump;
+mod lookup;
+mod reach;
+mod status;
+mod table;
+
+use std::io::Write as _;
+
+pub use diff::DiffArgs;
+pub use dump::DumpArgs;
+pub use lookup::LookupArgs;
+pub use reach::Where;
+pub use status::StatusArgs;
+
+/// How a command ended; the exit codes scripts may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done; what was looked for was found, what was compared is equal.
+    Ok = 0,
+    /// Not found, or different.
+    No = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// Something could not be read, reached or started.
+    Unreadable = 3,
+}
+
+/// The form of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For scripts; keys are only ever added
+    Json,
+}
+
+/// Prints the records.
+///
+/// # Errors
+/// What could not be read or written.
+pub fn dump(args: &DumpArgs) -> anyhow::Result<Exit> {
+    dump::run(args)
+}
+
+/// Looks a name up and says why it answers what it answers.
+///
+/// # Errors
+/// What could not be read or written.
+pub fn lookup(args: &LookupArgs) -> anyhow::Result<Exit> {
+    lookup::run(args)
+}
+
+/// Says how a process or a store stands.
+///
+/// # Errors
+/// What could not be read or written.
+pub fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
+    status::run(args)
+}
+
+/// Compares two sets of records.
+///
+/// # Errors
+/// What could not be read or written.
+pub fn diff(args: &DiffArgs) -> anyhow::Result<Exit> {
+    diff::run(args)
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error.
+///
+/// # Errors
+/// If it cannot be written for another reason, such as a full disk.
+pub fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A document as JSON for people and scripts alike: indented, with a final newline.
+fn json(document: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(document)?;
+    text.push(b'\n');
+    Ok(text)
+}

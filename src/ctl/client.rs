@@ -1,0 +1,95 @@
+//! One question to the admin socket of a running process.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{net::UnixStream, time::timeout};
+
+/// The longest wait for a process to answer. A dump of a large cluster takes a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The largest answer read, in bytes: the dump of a cluster of a million services.
+const ANSWER_BYTES_MAX: usize = 2 << 30;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("admin socket {}: {error}", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Somebody listens and does not answer as holdfast does.
+    #[error("admin socket {}: {reason}", path.display())]
+    Exchange {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The process says that the question is wrong.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks the process behind a socket. `target` is a path with its query.
+///
+/// # Errors
+/// If nobody answers, or the answer is an error.
+pub fn get(socket: &Path, target: &str) -> Result<Vec<u8>, ClientError> {
+    let exchange = |reason: String| ClientError::Exchange { path: socket.to_owned(), reason };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| exchange(error.to_string()))?;
+    let answer = runtime.block_on(async { timeout(PATIENCE, ask(socket, target)).await });
+    answer.unwrap_or_else(|_| Err(exchange(format!("no answer within {} s", PATIENCE.as_secs()))))
+}
+
+async fn ask(socket: &Path, target: &str) -> Result<Vec<u8>, ClientError> {
+    let exchange = |error: &dyn std::fmt::Display| ClientError::Exchange {
+        path: socket.to_owned(),
+        reason: format!("not understood: {error}"),
+    };
+    let stream = UnixStream::connect(socket);
+    let stream = stream.await.map_err(|error| ClientError::Connect { path: socket.to_owned(), error })?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| exchange(&error))?;
+    let request = Request::get(target).header("host", "holdfast").body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| exchange(&error))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|error| exchange(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok((status, body.map_err(|error| exchange(&error))?.to_bytes()))
+    };
+    let (answer, _) = tokio::join!(answer, connection);
+    match answer? {
+        (StatusCode::OK, body) => Ok(body.into()),
+        (StatusCode::BAD_REQUEST, body) => Err(ClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned())),
+        (StatusCode::NOT_FOUND, _) => Err(exchange(&"it knows no such document; is it an older holdfast?")),
+        (status, body) => Err(exchange(&format!("{status}: {}", String::from_utf8_lossy(&body).trim()))),
+    }
+}
+
+/// A value as part of a query.
+pub fn encode(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    value.bytes().fold(String::new(), |text, byte| {
+        if plain(byte) { text + char::from(byte).encode_utf8(&mut [0; 4]) } else { format!("{text}%{byte:02X}") }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_encoded() {
+        assert_eq!(encode("_x._tcp.a b&c=ä"), "_x._tcp.a%20b%26c%3D%C3%A4");
+    }
+}

@@ -1,0 +1,217 @@
+//! `holdfast diff`: what differs between two sets of records, wherever each of them is.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{
+    Exit, Output, json, print,
+    reach::{Reached, Where, into_snapshot, snapshot_of},
+};
+use crate::{
+    admin::view::ServiceDoc,
+    record::{Change, Endpoint, Kind, Service, Snapshot, Version},
+    source::{EndpointsMode, manifests},
+};
+
+/// What `holdfast diff` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DiffArgs {
+    /// An admin socket, the directory of a store, a dump, or manifests
+    pub a: PathBuf,
+    /// The other one
+    pub b: PathBuf,
+    /// Which endpoints count: manifests have them all, most stores those of headless services
+    #[arg(long, default_value = "headless", value_name = "headless|all")]
+    pub endpoints: EndpointsMode,
+    /// How to print it
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// The document.
+#[derive(Debug, Serialize)]
+struct Diff {
+    equal: bool,
+    differences: Vec<Difference>,
+}
+
+/// One thing that is not the same on both sides.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+struct Difference {
+    /// `namespace`, or `namespace/name`.
+    name: String,
+    what: What,
+    /// `only_a`, `only_b` or `differs`.
+    side: Side,
+    /// How it differs, in words.
+    how: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum What {
+    Namespace,
+    Service,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Side {
+    OnlyA,
+    OnlyB,
+    Differs,
+}
+
+/// Compares two sets of records.
+pub fn run(args: &DiffArgs) -> anyhow::Result<Exit> {
+    let a = only(read(&args.a, args.endpoints)?, args.endpoints);
+    let b = only(read(&args.b, args.endpoints)?, args.endpoints);
+    let differences = differences(&a, &b);
+    let equal = differences.is_empty();
+    match args.output {
+        Output::Json => print(&json(&Diff { equal, differences })?)?,
+        Output::Table => print(text(&differences, a.counts().services).as_bytes())?,
+    }
+    Ok(if equal { Exit::Ok } else { Exit::No })
+}
+
+/// Reads whatever is there.
+fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
+    let file = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    let reached = if file.file_type().is_socket() {
+        Where { admin: Some(path.to_owned()), store: None }.reach()
+    } else if file.is_dir() && !holds_manifests(path) {
+        Where { admin: None, store: Some(path.to_owned()) }.reach()
+    } else {
+        let reading = manifests::read(path, endpoints)?;
+        if let Some(reason) = reading.incomplete {
+            anyhow::bail!("manifests {reason}");
+        }
+        let version = Version { cluster: reading.cluster, epoch: 1, rev: 1 };
+        return Ok(into_snapshot(reading.records, version));
+    };
+    match reached? {
+        Reached::Store(stored) => Ok(stored.loaded.snapshot),
+        process @ Reached::Process(_) => snapshot_of(&process.dump(None)?),
+    }
+}
+
+fn holds_manifests(directory: &Path) -> bool {
+    manifests::check(directory).is_ok()
+}
+
+/// The records without the endpoints that do not count.
+fn only(snapshot: Snapshot, endpoints: EndpointsMode) -> Snapshot {
+    if endpoints == EndpointsMode::All {
+        return snapshot;
+    }
+    let drop: Vec<Change> = snapshot
+        .services()
+        .filter(|service| *service.kind() != Kind::Headless && !service.endpoints().is_empty())
+        .map(|service| {
+            let (key, kind, ports) = (service.key().clone(), service.kind().clone(), service.ports().to_vec());
+            Change::Put(Service::new(key, kind, ports, vec![]).into())
+        })
+        .collect();
+    let version = snapshot.version().clone();
+    snapshot.apply(drop, version)
+}
+
+fn differences(a: &Snapshot, b: &Snapshot) -> Vec<Difference> {
+    let difference = |change: Change| match change {
+        Change::Put(now) => match a.service_by_key(now.key()) {
+            None => Some((now.key().to_string(), What::Service, Side::OnlyB, vec![summary(&now)])),
+            Some(before) => Some((now.key().to_string(), What::Service, Side::Differs, how(before, &now))),
+        },
+        Change::Remove(key) => {
+            let how = a.service_by_key(&key).map(|service| summary(service)).into_iter().collect();
+            Some((key.to_string(), What::Service, Side::OnlyA, how))
+        }
+        // Whether it was listed or only named by a service makes no difference to anybody who asks.
+        Change::PutNamespace(name) => {
+            (!a.has_namespace(name.as_bytes())).then(|| (name.to_string(), What::Namespace, Side::OnlyB, vec![]))
+        }
+        Change::RemoveNamespace(name) => {
+            (!b.has_namespace(name.as_bytes())).then(|| (name.to_string(), What::Namespace, Side::OnlyA, vec![]))
+        }
+    };
+    let changes = b.diff(a).into_iter().filter_map(difference);
+    let mut differences: Vec<Difference> =
+        changes.map(|(name, what, side, how)| Difference { name, what, side, how }).collect();
+    differences.sort_unstable();
+    differences
+}
+
+/// A service in a few words.
+fn summary(service: &Service) -> String {
+    let kind = kind(service.kind());
+    match service.endpoints().len() {
+        0 => kind,
+        endpoints => format!("{kind}, {endpoints} endpoints"),
+    }
+}
+
+fn kind(kind: &Kind) -> String {
+    match kind {
+        Kind::ClusterIp(ips) => {
+            let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
+            format!("ClusterIP {}", ips.join(","))
+        }
+        Kind::Headless => "Headless".into(),
+        Kind::ExternalName(target) => format!("ExternalName {target}"),
+    }
+}
+
+/// How a service differs.
+fn how(a: &Service, b: &Service) -> Vec<String> {
+    let mut how = Vec::new();
+    if a.kind() != b.kind() {
+        how.push(format!("{} -> {}", kind(a.kind()), kind(b.kind())));
+    }
+    if a.ports() != b.ports() {
+        let ports = |service: &Service| ServiceDoc::of(service).ports.join(",");
+        how.push(format!("ports {} -> {}", ports(a), ports(b)));
+    }
+    let endpoint = |endpoint: &Endpoint| {
+        let ports: Vec<String> = endpoint.ports.iter().map(|port| format!("{}{}", port.name, port.port)).collect();
+        let ready = if endpoint.ready { "" } else { " (not ready)" };
+        let hostname = endpoint.hostname.as_deref().map_or_else(String::new, |hostname| format!(" {hostname}"));
+        (format!("{}{hostname}{ready}", endpoint.ip), ports)
+    };
+    let set = |service: &Service| service.endpoints().iter().map(endpoint).collect::<BTreeSet<_>>();
+    let (of_a, of_b) = (set(a), set(b));
+    how.extend(of_a.difference(&of_b).map(|(text, _)| format!("- endpoint {text}")));
+    how.extend(of_b.difference(&of_a).map(|(text, _)| format!("+ endpoint {text}")));
+    how
+}
+
+fn text(differences: &[Difference], services: usize) -> String {
+    if differences.is_empty() {
+        return format!("equal: {services} services\n");
+    }
+    let mut lines = Vec::new();
+    for Difference { name, what, side, how } in differences {
+        let sign = match side {
+            Side::OnlyA => "-",
+            Side::OnlyB => "+",
+            Side::Differs => "~",
+        };
+        let what = if *what == What::Namespace { "namespace " } else { "" };
+        match (side, how.as_slice()) {
+            (Side::Differs, how) => {
+                lines.push(format!("{sign} {what}{name}"));
+                lines.extend(how.iter().map(|line| format!("    {line}")));
+            }
+            (_, [summary, ..]) => lines.push(format!("{sign} {what}{name}  {summary}")),
+            (_, []) => lines.push(format!("{sign} {what}{name}")),
+        }
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,143 @@
+//! `holdfast dump`: every record, for people, for scripts, as a zone file or as a hosts file.
+
+use std::fmt::Write as _;
+
+use super::{
+    Exit, json, print,
+    reach::{Where, snapshot_of},
+    table::{Table, some},
+};
+use crate::{
+    admin::view::{self, DumpHead, Record},
+    record::{Kind, Service, Snapshot},
+    zone::Zone,
+};
+
+/// What `holdfast dump` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DumpArgs {
+    /// Where to look
+    #[command(flatten)]
+    pub place: Where,
+    /// Only this namespace
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// How to print it
+    #[arg(short, long, default_value = "table")]
+    pub output: Form,
+}
+
+/// The forms of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// A line a service
+    Table,
+    /// Kubernetes objects; `--manifests` reads them back
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// The zone as a zone file (RFC 1035)
+    Zone,
+    /// The form of /etc/hosts
+    Hosts,
+}
+
+/// Prints the records.
+pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
+    let dump = args.place.reach()?.dump(args.namespace.as_deref())?;
+    let text = match args.output {
+        Form::Json => json(&dump)?,
+        Form::Yaml => serde_saphyr::to_string(&dump)?.into_bytes(),
+        Form::Table => table(&snapshot_of(&dump)?).into_bytes(),
+        Form::Zone => zone_file(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
+        Form::Hosts => hosts(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
+    };
+    print(&text)?;
+    if let Some(namespace) = args.namespace.as_ref().filter(|_| dump.items.is_empty()) {
+        eprintln!("holdfast: there is no namespace {namespace:?}");
+        return Ok(Exit::No);
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(snapshot: &Snapshot) -> String {
+    let mut services: Vec<&Service> = snapshot.services().map(|service| &**service).collect();
+    services.sort_unstable_by_key(|service| service.key());
+    let mut table = Table::new(&["NAMESPACE", "NAME", "KIND", "ADDRESS", "PORTS", "ENDPOINTS"]);
+    for service in services {
+        let (kind, address) = match service.kind() {
+            Kind::ClusterIp(ips) => ("ClusterIP", some(&texts(ips), 2)),
+            Kind::Headless => ("Headless", "-".into()),
+            Kind::ExternalName(target) => ("ExternalName", target.to_string()),
+        };
+        let ports: Vec<String> = service
+            .ports()
+            .iter()
+            .map(|port| format!("{}/{}", port.port, port.protocol.label().to_ascii_uppercase()))
+            .collect();
+        let endpoints = match service.endpoints() {
+            [] if *service.kind() != Kind::Headless => "-".into(),
+            all => format!("{} of {} ready", service.ready_endpoints().count(), all.len()),
+        };
+        let (namespace, name) = (service.namespace().to_owned(), service.name().to_owned());
+        table.row([namespace, name, kind.into(), address, some(&ports, 4), endpoints]);
+    }
+    table.text()
+}
+
+fn texts<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+/// What stands at the head of a text form, after its comment sign.
+fn about(head: &DumpHead) -> Vec<String> {
+    let version = &head.version;
+    let age = head.source.age().map_or_else(String::new, |age| format!(", {age} old"));
+    let as_of = head.source.as_of.map_or_else(|| "never".into(), |as_of| as_of.to_string());
+    let mut lines = vec![
+        format!("holdfast dump, made {}", head.made_at),
+        format!("records as of {as_of}{age}: version {}.{} of cluster {}", version.epoch, version.rev, version.cluster),
+    ];
+    lines.extend(head.namespace.as_ref().map(|namespace| format!("only namespace {namespace}")));
+    lines
+}
+
+/// The cluster's zone as a zone file. Names of pods are left out: every address has one in every namespace.
+fn zone_file(head: &DumpHead, snapshot: &Snapshot) -> String {
+    let zone = Zone::new(&head.zone.config());
+    let mut text = String::new();
+    for line in about(head) {
+        let _ = writeln!(text, "; {line}");
+    }
+    let _ = writeln!(text, "$ORIGIN {}\n$TTL {}", head.zone.name, head.zone.ttl);
+    view::records(&zone, snapshot, |record| {
+        let _ = writeln!(text, "{record}");
+    });
+    text
+}
+
+/// The addresses of the zone as a hosts file, each with the shorter names a pod may use.
+fn hosts(head: &DumpHead, snapshot: &Snapshot) -> String {
+    let zone = Zone::new(&head.zone.config());
+    let mut lines = String::new();
+    let mut aliases = 0;
+    view::records(&zone, snapshot, |Record { owner, rtype, data, .. }| match rtype.as_str() {
+        "A" | "AAAA" => {
+            let name = owner.trim_end_matches('.');
+            let suffix = format!(".{}", head.zone.name.trim_end_matches('.'));
+            let short = name.strip_suffix(&suffix).map_or_else(String::new, |short| format!(" {short}"));
+            let shorter = short.strip_suffix(".svc").map_or_else(String::new, str::to_owned);
+            let _ = writeln!(lines, "{data}\t{name}{short}{shorter}");
+        }
+        "CNAME" => aliases += 1,
+        _ => {}
+    });
+    let mut text = String::new();
+    for line in about(head) {
+        let _ = writeln!(text, "# {line}");
+    }
+    if aliases > 0 {
+        let _ = writeln!(text, "# {aliases} aliases (ExternalName) have no address and are left out");
+    }
+    text + &lines
+}

@@ -1,0 +1,124 @@
+//! `holdfast lookup`: the answer as DNS gives it, and why.
+
+use std::collections::HashSet;
+
+use super::{
+    Exit, Output, client, json, print,
+    reach::{Reached, Where},
+    status,
+    table::{Table, some},
+};
+use crate::{
+    admin::view::{self, Lookup, Outcome, Question, ServiceDoc},
+    wire::Rtype,
+    zone::Zone,
+};
+
+/// What `holdfast lookup` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LookupArgs {
+    /// A name, whole or completed like a pod's resolver does; or an IP address
+    pub name: String,
+    /// Record type [default: those that make sense for the name]
+    #[arg(value_name = "TYPE")]
+    pub rtype: Option<Rtype>,
+    /// Namespace of the pod that asks, to complete names of services in it
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Where to look
+    #[command(flatten)]
+    pub place: Where,
+    /// How to print it
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// Looks a name up and says why it answers what it answers.
+pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
+    let lookup = match args.place.reach()? {
+        Reached::Process(socket) => {
+            let given = [
+                ("name", Some(args.name.clone())),
+                ("type", args.rtype.map(|rtype| rtype.to_string())),
+                ("namespace", args.namespace.clone()),
+            ];
+            let given =
+                given.iter().filter_map(|(key, value)| Some(format!("{key}={}", client::encode(value.as_ref()?))));
+            Reached::document(&socket, &format!("/lookup?{}", given.collect::<Vec<_>>().join("&")))?
+        }
+        Reached::Store(stored) => {
+            let question = Question { name: args.name.clone(), rtype: args.rtype, namespace: args.namespace.clone() };
+            let zone = Zone::new(&stored.zone());
+            view::lookup(&zone, &stored.moment(), &question).map_err(anyhow::Error::msg)?
+        }
+    };
+    match args.output {
+        Output::Json => print(&json(&lookup)?)?,
+        Output::Table => print(text(&lookup).as_bytes())?,
+    }
+    Ok(if lookup.found { Exit::Ok } else { Exit::No })
+}
+
+/// The look-up for people.
+fn text(lookup: &Lookup) -> String {
+    let mut seen = HashSet::new();
+    let records = lookup.answers.iter().flat_map(|answer| &answer.answer).map(ToString::to_string);
+    let mut lines: Vec<String> = records.filter(|record| seen.insert(record.clone())).collect();
+    if !lookup.found {
+        lines.push(format!("{} {}", lookup.name, verdict(lookup)));
+    }
+    let mut table = Table::bare();
+    let mut line = |name: &str, text: String| table.row([name.to_owned(), text]);
+    line("why", lookup.why.clone());
+    if lookup.found && lookup.asked.trim_end_matches('.') != lookup.name.trim_end_matches('.') {
+        line("asked", format!("{}, completed to {}", lookup.asked, lookup.name));
+    }
+    for tried in &lookup.tried {
+        line(if lookup.found { "before" } else { "also tried" }, format!("{} {}", tried.name, tried.why));
+    }
+    if let Some(error) = lookup.answers.iter().find_map(|answer| answer.extended_error.as_ref()) {
+        line("says", format!("extended error {error} to clients with EDNS"));
+    }
+    line("source", status::source(&lookup.source));
+    if let Some(service) = &lookup.service {
+        line("service", service_line(service));
+    }
+    let endpoints = lookup.service.as_ref().map_or_else(String::new, endpoints);
+    format!("{}\n\n{}{endpoints}", lines.join("\n"), table.text())
+}
+
+/// What a client is told where there is no record.
+fn verdict(lookup: &Lookup) -> String {
+    let outcome = lookup.answers.first().map(|answer| answer.outcome);
+    let types: Vec<&str> = lookup.answers.iter().map(|answer| answer.rtype.as_str()).collect();
+    match outcome {
+        Some(Outcome::NoData) => format!("exists, without {} (NOERROR, no data)", types.join(" or ")),
+        Some(Outcome::Forwarded) => "is asked of upstreams".into(),
+        Some(Outcome::NotReady) => "cannot be answered yet (SERVFAIL)".into(),
+        _ => "does not exist (NXDOMAIN)".into(),
+    }
+}
+
+fn service_line(service: &ServiceDoc) -> String {
+    let addresses: Vec<String> = service.cluster_ips.iter().map(ToString::to_string).collect();
+    let target = service.external_name.as_deref().map_or_else(|| some(&addresses, 2), str::to_owned);
+    format!("{}/{}, {}, {target}, ports {}", service.namespace, service.name, service.kind, some(&service.ports, 8))
+}
+
+/// Endpoints shown; the rest is counted. `-o json` has them all.
+const ENDPOINTS_SHOWN: usize = 20;
+
+fn endpoints(service: &ServiceDoc) -> String {
+    if service.endpoints.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["ENDPOINT", "READY", "HOSTNAME", "PORTS"]);
+    for endpoint in service.endpoints.iter().take(ENDPOINTS_SHOWN) {
+        let ready = if endpoint.ready { "yes" } else { "no" };
+        let hostname = endpoint.hostname.clone().unwrap_or_else(|| "-".into());
+        table.row([endpoint.ip.to_string(), ready.into(), hostname, some(&endpoint.ports, 4)]);
+    }
+    let more = service.endpoints.len().saturating_sub(ENDPOINTS_SHOWN);
+    let more = if more == 0 { String::new() } else { format!("and {more} more\n") };
+    format!("\n{}{more}", table.text())
+}

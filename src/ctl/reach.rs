@@ -1,0 +1,159 @@
+//! What to ask: the admin socket of a process, or a store on disk with or without one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::client::{self, ClientError};
+use crate::{
+    admin::view::{Dump, Moment},
+    config::Settings,
+    record::{Change, Snapshot, Version},
+    source::{EndpointsMode, manifests},
+    store::{Freshness, SourceState, disk},
+    sys::Clock,
+    zone,
+};
+
+/// Where the records are looked for. Without either flag: the default socket, then the default store.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(multiple = false)]
+pub struct Where {
+    /// Admin socket of a running process [default: /run/holdfast/agent.sock, then the default store]
+    #[arg(long, value_name = "SOCKET")]
+    pub admin: Option<PathBuf>,
+    /// Directory of a store; nothing needs to run, and nothing there is changed
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+}
+
+/// Something that answers.
+#[derive(Debug)]
+pub enum Reached {
+    /// A process behind this socket.
+    Process(PathBuf),
+    /// A store that was read.
+    Store(Box<Stored>),
+}
+
+/// A store that was read.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its directory.
+    pub path: PathBuf,
+    /// What is in it.
+    pub loaded: disk::Loaded,
+    /// Its age.
+    pub freshness: Freshness,
+    /// The rules its records are looked at by: the defaults.
+    pub settings: Settings,
+}
+
+impl Where {
+    /// Finds something that answers.
+    ///
+    /// # Errors
+    /// If nothing does, with what was tried.
+    pub fn reach(&self) -> anyhow::Result<Reached> {
+        match (&self.admin, &self.store) {
+            (Some(socket), _) => Ok(Reached::Process(socket.clone())),
+            (None, Some(store)) => read_store(store),
+            (None, None) => {
+                let Settings { admin, store_path, .. } = Settings::default();
+                reach_default(&admin, store_path.as_deref())
+            }
+        }
+    }
+}
+
+/// The socket if somebody listens there, else the store.
+fn reach_default(socket: &Path, store: Option<&Path>) -> anyhow::Result<Reached> {
+    let no_process = match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(_) => return Ok(Reached::Process(socket.to_owned())),
+        Err(error) => format!("nobody answers on {}: {error}", socket.display()),
+    };
+    let store = store.with_context(|| no_process.clone())?;
+    read_store(store).with_context(|| format!("{no_process}; give --admin SOCKET or --store DIR"))
+}
+
+/// Reads a store. One that is being written too fast to be copied is asked for at its owner's socket.
+fn read_store(path: &Path) -> anyhow::Result<Reached> {
+    match disk::read(path) {
+        Ok(loaded) => {
+            let freshness = Freshness { as_of: Some(loaded.as_of), source: SourceState::Starting };
+            let settings = Settings::default();
+            Ok(Reached::Store(Box::new(Stored { path: path.to_owned(), loaded, freshness, settings })))
+        }
+        Err(disk::ReadError::Busy { owner: disk::Owner { admin: Some(socket), .. }, .. }) => {
+            Ok(Reached::Process(socket))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Stored {
+    /// The rules its records are looked at by.
+    pub fn zone(&self) -> zone::Config {
+        self.settings.zone_rules(&self.settings.listen_addresses())
+    }
+
+    /// The records now.
+    pub fn moment(&self) -> Moment<'_> {
+        Moment {
+            snapshot: &self.loaded.snapshot,
+            freshness: &self.freshness,
+            source: None,
+            stale_after: self.settings.stale_after,
+            now: Clock::System.now(),
+        }
+    }
+}
+
+impl Reached {
+    /// A document of a process.
+    ///
+    /// # Errors
+    /// If it does not answer, or with something else.
+    pub fn document<T: serde::de::DeserializeOwned>(socket: &Path, target: &str) -> anyhow::Result<T> {
+        let text = match client::get(socket, target) {
+            Err(error @ ClientError::Connect { .. }) => {
+                return Err(anyhow::Error::from(error).context("no process answers; try --store DIR, which needs none"));
+            }
+            other => other?,
+        };
+        serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
+    }
+
+    /// The dump of everything, or of one namespace.
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    pub fn dump(&self, namespace: Option<&str>) -> anyhow::Result<Dump> {
+        match self {
+            Self::Process(socket) => {
+                let query = namespace.map_or_else(String::new, |name| format!("?namespace={}", client::encode(name)));
+                Self::document(socket, &format!("/dump{query}"))
+            }
+            Self::Store(stored) => Ok(Dump::of(&stored.moment(), &stored.zone(), namespace)),
+        }
+    }
+}
+
+/// The records of a dump.
+///
+/// # Errors
+/// If there are objects in it that are none.
+pub fn snapshot_of(dump: &Dump) -> anyhow::Result<Snapshot> {
+    let text = serde_json::to_vec(dump)?;
+    let reading = manifests::parse(Path::new("dump"), text, EndpointsMode::All)?;
+    let version = &dump.holdfast.version;
+    let version = Version { cluster: version.cluster.as_str().into(), epoch: version.epoch, rev: version.rev };
+    Ok(into_snapshot(reading.records, version))
+}
+
+/// The snapshot of these records.
+pub fn into_snapshot(records: crate::store::Records, version: Version) -> Snapshot {
+    let namespaces = records.namespaces.into_iter().map(Change::PutNamespace);
+    let services = records.services.into_values().map(Change::Put);
+    Snapshot::default().apply(namespaces.chain(services), version)
+}

@@ -1,0 +1,247 @@
+//! The tools of the person on call: the real binary against a live admin socket, and against a store with no process.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_proto::{
+    rr::{Name, RecordType},
+    serialize::txt::Parser,
+};
+use holdfast::{
+    admin::{self, Facts, Handles, Readiness, Rules, view::ListenerDoc},
+    source::{EndpointsMode, manifests},
+    store::{self, Origin, Reader, Update, Writer, disk},
+    sys::{Clock, UnixMillis},
+    zone,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::command::{Ran, holdfast};
+
+mod input;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/online-boutique.yaml");
+
+fn now() -> UnixMillis {
+    Clock::System.now()
+}
+
+/// The example cluster, last vouched for `age` ago.
+fn records(age: Duration) -> (Writer, Reader) {
+    let reading = manifests::read(Path::new(EXAMPLE), EndpointsMode::Headless).unwrap();
+    let (mut writer, reader) = store::open();
+    let as_of = UnixMillis(now().0 - u64::try_from(age.as_millis()).unwrap());
+    let origin = Origin::Watched { cluster: reading.cluster, new_epoch: false };
+    writer.apply(Update::Reset { origin, records: reading.records, as_of }).unwrap();
+    (writer, reader)
+}
+
+fn disk_config(path: &Path) -> disk::Config {
+    disk::Config { path: path.to_owned(), ..disk::Config::default() }
+}
+
+/// A store on disk that keeps following these records.
+fn follow(path: &Path, reader: &Reader) -> disk::Follower {
+    let metrics = disk::Metrics::register(&prometheus::Registry::new(), &Clock::System).unwrap();
+    let (disk, _) = disk::open(&disk_config(path), &Clock::System, &metrics).unwrap();
+    let follower = disk.follow(reader).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(follower.flush(Duration::from_secs(20))).unwrap();
+    follower
+}
+
+/// A store on disk that nobody has open.
+fn stored(path: &Path, age: Duration) {
+    let (_writer, reader) = records(age);
+    let follower = follow(path, &reader);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(follower.release(Duration::from_secs(20))).unwrap();
+}
+
+/// An admin socket of a process that serves these records.
+struct Live {
+    _runtime: tokio::runtime::Runtime,
+    _stop: tokio_util::sync::DropGuard,
+    socket: PathBuf,
+}
+
+impl Live {
+    fn start(dir: &Path, reader: Reader) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let socket = dir.join("agent.sock");
+        let config = admin::Config { admin: socket.clone(), http: None, metrics: None };
+        let bound = runtime.block_on(admin::bind(&config)).unwrap();
+        let registry = prometheus::Registry::new();
+        let facts = Facts {
+            role: "agent",
+            started: now(),
+            listeners: vec![ListenerDoc { name: "dns".into(), address: "127.0.0.1:5353".into() }],
+            source: format!("manifests {EXAMPLE}"),
+            reader,
+            clock: Clock::System,
+            rules: Arc::new(|| Rules {
+                zone: zone::Config { name_servers: vec!["127.0.0.1".parse().unwrap()], ..zone::Config::default() },
+                stale_after: Duration::from_secs(60),
+            }),
+            disk: Arc::new(|| Some(disk::DiskStatus::off("a test"))),
+        };
+        let metrics = admin::Metrics::register(&registry).unwrap();
+        let handles = Handles { readiness: Readiness::default(), registry, metrics, facts, more: axum::Router::new() };
+        let stop = CancellationToken::new();
+        runtime.spawn(bound.serve(handles, stop.clone()));
+        Self { _runtime: runtime, _stop: stop.drop_guard(), socket }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn ok(ran: Ran) -> String {
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+    ran.out
+}
+
+#[test]
+fn a_store_with_no_process_answers_every_question() {
+    let dir = tempfile::tempdir().unwrap();
+    stored(dir.path(), Duration::from_secs(3 * 3600 + 60));
+    let store = text(dir.path());
+    let status = ok(holdfast(["status", "--store", store]));
+    let first = status.lines().next().unwrap();
+    assert_eq!(first, "serving   18 services, 3 endpoints, 5 namespaces of cluster.local");
+    assert!(status.contains("none, read from disk; records are STALE, 3h1m old (as of "), "{status}");
+
+    let lookup = ok(holdfast(["lookup", "postgres.data", "--store", store]));
+    assert!(lookup.starts_with("postgres.data.svc.cluster.local. 5 IN A "), "{lookup}");
+    assert!(lookup.contains("headless service data/postgres: 2 of 3 endpoints are ready"), "{lookup}");
+    assert!(lookup.contains("extended error 3 (Stale Answer)"), "{lookup}");
+
+    let missed = holdfast(["lookup", "postgre.data", "A", "--store", store]);
+    assert_eq!(missed.code, 1);
+    assert!(missed.out.starts_with("postgre.data.svc.cluster.local. does not exist (NXDOMAIN)"), "{}", missed.out);
+    assert!(missed.out.contains("did you mean \"postgres\"?"), "{}", missed.out);
+
+    let dump = ok(holdfast(["dump", "--store", store, "-n", "data"]));
+    assert_eq!(dump.lines().count(), 3, "{dump}");
+    let nowhere = holdfast(["dump", "--store", store, "-n", "nowhere"]);
+    assert_eq!((nowhere.code, nowhere.err.as_str()), (1, "holdfast: there is no namespace \"nowhere\"\n"));
+}
+
+#[test]
+fn a_store_that_a_process_has_open_is_read_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_writer, reader) = records(Duration::ZERO);
+    let _open = follow(dir.path(), &reader);
+    let status = ok(holdfast(["status", "--store", text(dir.path()), "-o", "json"]));
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["serving"]["services"], 18);
+    assert_eq!(status["source"]["state"], "offline");
+}
+
+#[test]
+fn a_live_process_says_how_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = records(Duration::ZERO);
+    let live = Live::start(dir.path(), reader);
+    assert_eq!(std::fs::metadata(&live.socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let socket = text(&live.socket);
+    let status = ok(holdfast(["status", "--admin", socket]));
+    assert!(status.contains(": up; records are "), "{status}");
+    assert!(status.contains("listening   dns 127.0.0.1:5353"), "{status}");
+
+    let object = store::Rejection { kind: "Service".into(), name: "prod/bad".into(), reason: "no clusterIP".into() };
+    writer.apply(Update::Rejected(store::Rejections { total: 1, objects: vec![object] })).unwrap();
+    writer.apply(Update::Lost { reason: "cluster.yaml is gone".into() }).unwrap();
+    let status = ok(holdfast(["status", "--admin", socket]));
+    assert!(status.contains(": LOST (cluster.yaml is gone); records are "), "{status}");
+    assert!(status.contains("rejected    1 object, not answered until mended"), "{status}");
+    assert!(status.ends_with("Service    prod/bad   no clusterIP\n"), "{status}");
+
+    let lookup = ok(holdfast(["lookup", "10.96.130.4", "--admin", socket]));
+    assert!(lookup.starts_with("4.130.96.10.in-addr.arpa. 5 IN PTR frontend.default.svc.cluster.local.\n"), "{lookup}");
+    let bad = holdfast(["lookup", "a..b", "--admin", socket]);
+    assert_eq!(bad.code, 3);
+    assert!(bad.err.starts_with("holdfast: \"a..b\" is no name: ") && bad.err.lines().count() == 1, "{}", bad.err);
+}
+
+#[test]
+fn a_dump_reads_back_through_manifests_as_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_writer, reader) = records(Duration::ZERO);
+    let live = Live::start(dir.path(), reader.clone());
+    for form in ["json", "yaml"] {
+        let dump = ok(holdfast(["dump", "--admin", text(&live.socket), "-o", form]));
+        let file = dir.path().join(format!("dump.{form}"));
+        std::fs::write(&file, &dump).unwrap();
+        let reading = manifests::read(&file, EndpointsMode::All).unwrap();
+        assert_eq!(reading.rejections.total, 0);
+        let (mut writer, again) = store::open();
+        let origin = Origin::Watched { cluster: reading.cluster, new_epoch: false };
+        writer.apply(Update::Reset { origin, records: reading.records, as_of: UnixMillis(0) }).unwrap();
+        assert_eq!(again.load().root(), reader.load().root(), "{form}");
+        assert_eq!(again.load().version().cluster, reader.load().version().cluster, "{form}");
+        let equal = holdfast(["diff", text(&live.socket), text(&file)]);
+        assert_eq!((equal.code, equal.out.as_str()), (0, "equal: 18 services\n"), "{form}");
+    }
+}
+
+#[test]
+fn a_diff_names_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    stored(&store, Duration::ZERO);
+    let changed = std::fs::read_to_string(EXAMPLE).unwrap().replace("10.96.130.4", "10.96.130.6");
+    let changed = changed.replace("name: payments-gateway", "name: payments");
+    let file = dir.path().join("changed.yaml");
+    std::fs::write(&file, changed).unwrap();
+    let ran = holdfast(["diff", text(&store), text(&file)]);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    let expect = "\
+~ default/frontend
+    ClusterIP 10.96.130.4 -> ClusterIP 10.96.130.6
++ default/payments  ExternalName gateway.payments.example.com
+- default/payments-gateway  ExternalName gateway.payments.example.com
+";
+    assert_eq!(ran.out, expect);
+    let json = holdfast(["diff", text(&store), text(&file), "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&json["equal"], &json["differences"][1]["side"]), (&false.into(), &"only_b".into()));
+    assert_eq!(holdfast(["diff", text(&store), EXAMPLE]).out, "equal: 18 services\n");
+}
+
+#[test]
+fn a_dump_is_a_zone_that_others_read() {
+    let dir = tempfile::tempdir().unwrap();
+    stored(dir.path(), Duration::ZERO);
+    let zone = ok(holdfast(["dump", "--store", text(dir.path()), "-o", "zone"]));
+    let (origin, sets) = Parser::new(&zone, None, None).parse().unwrap();
+    assert_eq!(origin, Name::from_ascii("cluster.local.").unwrap());
+    let count = |rtype| {
+        sets.values()
+            .filter(|set| set.record_type() == rtype)
+            .map(|set| set.records_without_rrsigs().count())
+            .sum::<usize>()
+    };
+    assert_eq!(count(RecordType::SOA), 1);
+    assert_eq!(count(RecordType::CNAME), 2);
+    // 14 cluster IPs, 2 ready endpoints under the service and under their own names, and the name server.
+    assert_eq!(count(RecordType::A), 15 + 2 + 2 + 1);
+    let lines = zone.lines().filter(|line| !line.starts_with([';', '$'])).count();
+    let records: usize = sets.values().map(|set| set.records_without_rrsigs().count()).sum();
+    assert_eq!(records, lines, "every line is a record of its own");
+}
+
+#[test]
+fn a_dump_is_a_hosts_file() {
+    let dir = tempfile::tempdir().unwrap();
+    stored(dir.path(), Duration::ZERO);
+    let hosts = ok(holdfast(["dump", "--store", text(dir.path()), "-o", "hosts"]));
+    let line = "10.96.130.4\tfrontend.default.svc.cluster.local frontend.default.svc frontend.default";
+    assert!(hosts.lines().any(|found| found == line), "{hosts}");
+    assert!(hosts.contains("# 2 aliases (ExternalName) have no address and are left out\n"), "{hosts}");
+}

@@ -1,0 +1,102 @@
+//! Bad input: one line that names the thing and the remedy, and the exit code scripts rely on.
+
+use crate::support::command::holdfast;
+
+#[test]
+fn bad_input_is_named_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let config = |name: &str, text: &str| {
+        std::fs::write(path(name), text).unwrap();
+        path(name)
+    };
+    let unknown = config("unknown.yaml", "manifest: x\nsource: {manifests: {path: x}}\n");
+    let misplaced = config("misplaced.yaml", "addresses: [x]\nsource: {manifests: {path: x}}\n");
+    let broken = config("broken.yaml", "zone: [\n");
+    let address = config("address.yaml", "listen: [10.0.0.1.5]\nsource: {manifests: {path: x}}\n");
+    let file = config("file", "no socket");
+    let (missing, empty) = (path("missing.yaml"), path("empty"));
+    std::fs::create_dir(&empty).unwrap();
+    let cases: &[(&[&str], i32, String)] = &[
+        (&["check-config", "--config", &unknown], 2, format!("{unknown}:1:1: manifest: unknown key, known here are ")),
+        (
+            &["check-config", "--config", &misplaced],
+            2,
+            format!("{misplaced}:1:1: addresses: unknown key here, did you mean source.hub.addresses?\n"),
+        ),
+        (&["check-config", "--config", &broken], 2, format!("{broken}:1:7: not YAML: ")),
+        (
+            &["check-config", "--config", &address],
+            2,
+            format!(
+                "{address}:1:10: listen: \"10.0.0.1.5\" is not an address such as 127.0.0.1:53 or [::1]:53; names are not looked up here\n"
+            ),
+        ),
+        (
+            &["check-config", "--config", &missing],
+            2,
+            format!("{missing}: cannot be read: No such file or directory (os error 2)\n"),
+        ),
+        (
+            &["check-config", "--manifests", "x", "--pods", "verified"],
+            2,
+            "--pods: \"verified\" is not one of insecure, disabled\n".into(),
+        ),
+        (
+            &["check-config", "--manifests", "x", "--kubeconfig", "y"],
+            2,
+            "--manifests: --kubeconfig is given too: records come from one source\n".into(),
+        ),
+        (
+            &["check-config"],
+            2,
+            "no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file\n".into(),
+        ),
+        (&["status", "--store", &empty], 3, format!("holdfast: no store in {empty}\n")),
+        (
+            &["status", "--admin", &missing],
+            3,
+            format!(
+                "holdfast: no process answers; try --store DIR, which needs none: admin socket {missing}: No such file or directory (os error 2)\n"
+            ),
+        ),
+        (
+            &["dump", "--admin", &file],
+            3,
+            format!(
+                "holdfast: no process answers; try --store DIR, which needs none: admin socket {file}: Connection refused (os error 111)\n"
+            ),
+        ),
+        (&["diff", &missing, &missing], 3, format!("holdfast: {missing}: No such file or directory (os error 2)\n")),
+    ];
+    for (args, code, expect) in cases {
+        let ran = holdfast(*args);
+        assert_eq!((ran.code, ran.out.as_str()), (*code, ""), "{args:?}: {}", ran.err);
+        assert!(ran.err.starts_with(expect.as_str()) && ran.err.lines().count() == 1, "{args:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_help_is_0() {
+    for args in
+        [&["nonsense"][..], &[], &["lookup"], &["lookup", "x", "NOTYPE"], &["status", "--admin", "a", "--store", "b"]]
+    {
+        assert_eq!(holdfast(args).code, 2, "{args:?}");
+    }
+    for args in [&["--help"][..], &["--version"], &["version"], &["lookup", "--help"], &["completions", "bash"]] {
+        let ran = holdfast(args);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{args:?}");
+        assert!(!ran.out.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn the_effective_configuration_is_printed_and_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = holdfast(["check-config", "--manifests", "cluster.yaml", "--listen", "::1", "--http", "none"]);
+    assert_eq!(first.code, 0, "{}", first.err);
+    let file = dir.path().join("effective.yaml");
+    std::fs::write(&file, &first.out).unwrap();
+    let second = holdfast(["check-config", "--config", file.to_str().unwrap()]);
+    assert_eq!((second.code, second.out), (0, first.out), "{}", second.err);
+}
