@@ -9,7 +9,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
     config::{self, AgentFlags, Role},
@@ -118,6 +118,9 @@ fn agent(flags: &AgentFlags) -> anyhow::Result<Exit> {
         }
     };
     let filter = log::init(&config.settings)?;
+    for key in config.without_effect() {
+        warn!(key, "setting without effect in this version");
+    }
     let reload = || match load() {
         Ok(config) => {
             if let Err(error) = filter.set(&config.settings.log_filter) {
@@ -145,6 +148,9 @@ fn agent(flags: &AgentFlags) -> anyhow::Result<Exit> {
 fn check_config(flags: &AgentFlags) -> anyhow::Result<Exit> {
     match config::load(Role::Agent, &flags.0, config::environment) {
         Ok(config) => {
+            for key in config.without_effect() {
+                eprintln!("{key}: without effect in this version");
+            }
             print(config.to_yaml().as_bytes())?;
             Ok(Exit::Ok)
         }

@@ -40,7 +40,7 @@ settings! {
         /// Gives CoreDNS's answer where ours differs, for a comparison during a migration.
         compat: Compat = Setting::new("compat", "none").agent();
         /// Answers DNS cookies (RFC 7873, RFC 9018).
-        cookies: bool = Setting::new("cookies", "false").agent();
+        cookies: bool = Setting::new("cookies", "false").agent().planned();
         /// Asked for names of the cluster as long as there are no records at all: first boot, no source, nothing on disk.
         cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent();
         /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.
@@ -90,7 +90,7 @@ settings! {
         /// Believes that a name that was good is gone only when told twice, 2s apart or by two upstreams.
         cache_confirm_negative: bool = Setting::new("cache.confirm_negative", "true").agent();
         /// Answers `external.name.ns.svc.cluster.local` with the external name at once where no service can have that name.
-        search_path_completion: bool = Setting::new("search_path_completion", "false").agent();
+        search_path_completion: bool = Setting::new("search_path_completion", "false").agent().planned();
 
         /// Unix socket for the tools.
         admin: PathBuf = Setting::new("admin", "/run/holdfast/agent.sock").flag("--admin", "SOCKET");
