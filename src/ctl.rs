@@ -4,6 +4,7 @@
 //! Never needs a control plane, and never changes what it looks at.
 
 mod client;
+mod cluster;
 mod diff;
 mod dump;
 mod lookup;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
-    Exit, Output, json, print,
+    Exit, Output, cluster, json, print,
     reach::{Reached, Where, into_snapshot, snapshot_of},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 /// What `holdfast diff` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DiffArgs {
-    /// An admin socket, the directory of a store, a dump, or manifests
+    /// An admin socket, the directory of a store, a dump, manifests, or a kubeconfig
     pub a: PathBuf,
     /// The other one
     pub b: PathBuf,
@@ -89,6 +89,9 @@ fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
         Where { admin: Some(path.to_owned()), store: None }.reach()
     } else if file.is_dir() && !holds_manifests(path) {
         Where { admin: None, store: Some(path.to_owned()) }.reach()
+    } else if is_kubeconfig(path) {
+        let (cluster, records) = cluster::list(path, endpoints)?;
+        return Ok(into_snapshot(records, Version { cluster, epoch: 1, rev: 1 }));
     } else {
         let reading = manifests::read(path, endpoints)?;
         if let Some(reason) = reading.incomplete {
@@ -101,6 +104,20 @@ fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
         Reached::Store(stored) => Ok(stored.loaded.snapshot),
         process @ Reached::Process(_) => snapshot_of(&process.dump(None)?),
     }
+}
+
+/// Whether a file is of the kind `Config`, as every kubeconfig is. Only its first bytes are looked at.
+fn is_kubeconfig(path: &Path) -> bool {
+    use std::io::Read as _;
+    const HEAD_BYTES: u64 = 1 << 20;
+    let mut text = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    let is_kind = |line: &str| {
+        let line = line.trim_end().trim_end_matches(',').replace(['"', ' '], "");
+        line == "kind:Config"
+    };
+    read.is_ok() && text.lines().any(is_kind)
 }
 
 fn holds_manifests(directory: &Path) -> bool {

@@ -20,7 +20,10 @@ use holdfast::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::command::{Ran, holdfast};
+use crate::support::{
+    apiserver::{Apiserver, namespace, service},
+    command::{Ran, holdfast},
+};
 
 mod input;
 
@@ -212,6 +215,29 @@ fn a_diff_names_what_differs() {
     let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!((&json["equal"], &json["differences"][1]["side"]), (&false.into(), &"only_b".into()));
     assert_eq!(holdfast(["diff", text(&store), EXAMPLE]).out, "equal: 18 services\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_takes_a_kubeconfig() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Apiserver::start().await;
+    server.put_all([namespace("kube-system"), namespace("prod"), service("prod", "web", "10.96.0.7")]);
+    let kubeconfig = server.kubeconfig(dir.path());
+    let manifest = dir.path().join("cluster.yaml");
+    let list = serde_json::json!({"kind": "List", "items": [
+        namespace("default"), namespace("kube-system"), namespace("prod"), service("prod", "web", "10.96.0.8"),
+    ]});
+    std::fs::write(&manifest, list.to_string()).unwrap();
+    let (a, b) = (text(&kubeconfig).to_owned(), text(&manifest).to_owned());
+    let ran = tokio::task::spawn_blocking(move || holdfast(["diff", &a, &b])).await.unwrap();
+    let expect = "~ prod/web\n    ClusterIP 10.96.0.7 -> ClusterIP 10.96.0.8\n";
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, expect, ""));
+    server.stop();
+    let (a, b) = (text(&kubeconfig).to_owned(), text(&manifest).to_owned());
+    let ran = tokio::task::spawn_blocking(move || holdfast(["diff", &a, &b])).await.unwrap();
+    assert_eq!((ran.code, ran.out.as_str()), (3, ""));
+    assert!(ran.err.starts_with(&format!("holdfast: kubeconfig {}: ", kubeconfig.display())), "{}", ran.err);
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
 }
 
 #[test]
