@@ -5,13 +5,16 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{Applied, ApplyError, Freshness, Origin, Records, Rejections, SourceState, Update};
+use super::{
+    Applied, ApplyError, Freshness, Origin, Rejections, SourceState, Update,
+    guard::{self, Guard, Held, HeldCounts, Release},
+};
 use crate::{
     record::{Change, Snapshot, Version},
-    sys::UnixMillis,
+    sys::{Clock, UnixMillis},
 };
 
 /// `as_of` that stands for "never".
@@ -23,11 +26,12 @@ struct Shared {
     as_of: AtomicU64,
     source: Mutex<SourceState>,
     rejections: ArcSwap<Rejections>,
+    held: ArcSwap<Held>,
     /// Counts publications; followers wait on it.
     published: watch::Sender<u64>,
 }
 
-/// Makes an empty store.
+/// Makes an empty store, whose writer holds nothing back until it is given a [guard](Writer::guarded).
 #[must_use]
 pub fn open() -> (Writer, Reader) {
     let shared = Arc::new(Shared {
@@ -35,9 +39,11 @@ pub fn open() -> (Writer, Reader) {
         as_of: AtomicU64::new(NEVER),
         source: Mutex::default(),
         rejections: ArcSwap::default(),
+        held: ArcSwap::default(),
         published: watch::Sender::new(0),
     });
-    (Writer { shared: Arc::clone(&shared) }, Reader { shared })
+    let guard = Guard::new(guard::Config::off());
+    (Writer { shared: Arc::clone(&shared), guard, clock: Clock::System, stamps: true }, Reader { shared })
 }
 
 /// A reader's view of the store. Cheap to clone, never blocks.
@@ -49,7 +55,7 @@ pub struct Reader {
 impl Reader {
     /// The records as they stand, for one query or one batch of them. Do not keep it across a wait.
     #[must_use]
-    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+    pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.shared.snapshot.load()
     }
 
@@ -83,6 +89,12 @@ impl Reader {
         self.shared.rejections.load_full()
     }
 
+    /// What the source took away and is served all the same.
+    #[must_use]
+    pub fn held(&self) -> Arc<Held> {
+        self.shared.held.load_full()
+    }
+
     /// Wakes whenever something was published: records, freshness, rejections or the state of the source.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
@@ -94,6 +106,10 @@ impl Reader {
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
+    guard: Guard,
+    clock: Clock,
+    /// Versions are stamped here, not by another holdfast.
+    stamps: bool,
 }
 
 impl Writer {
@@ -101,6 +117,14 @@ impl Writer {
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The same writer, which from now on holds back what `config` says.
+    #[must_use]
+    pub fn guarded(mut self, config: guard::Config, clock: Clock) -> Self {
+        self.guard = Guard::new(config);
+        self.clock = clock;
+        self
     }
 
     /// Puts in what the disk had, before anything else came.
@@ -118,13 +142,20 @@ impl Writer {
         let held = self.shared.snapshot.load_full();
         match update {
             Update::Reset { origin, records, as_of } => {
-                let changes = difference(&held, records);
+                next_version(held.version(), &origin, false, true)?;
+                let before = self.guard.held().counts();
+                let changes = self.guard.list(&held, records, self.clock.now());
                 let version = next_version(held.version(), &origin, !changes.is_empty(), true)?;
-                Ok(self.commit(&held, changes, version, as_of))
+                self.stamps = matches!(origin, Origin::Watched { .. });
+                Ok(self.commit(&held, changes, version, Some(as_of), before))
             }
             Update::Changes { origin, changes, as_of } => {
+                next_version(held.version(), &origin, false, false)?;
+                let before = self.guard.held().counts();
+                let changes = self.guard.changes(&held, changes, self.clock.now());
                 let version = next_version(held.version(), &origin, !changes.is_empty(), false)?;
-                Ok(self.commit(&held, changes, version, as_of))
+                self.stamps = matches!(origin, Origin::Watched { .. });
+                Ok(self.commit(&held, changes, version, Some(as_of), before))
             }
             Update::Fresh { as_of } => {
                 self.publish(None, Some(as_of), Some(SourceState::Up));
@@ -142,10 +173,50 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, held: &Snapshot, changes: Vec<Change>, version: Version, as_of: UnixMillis) -> Applied {
+    /// Lets go of what was held long enough. To be called every second or so while
+    /// [`Held::next_end`] is some.
+    pub fn tick(&mut self) -> Applied {
+        let served = self.shared.snapshot.load_full();
+        let before = self.guard.held().counts();
+        let changes = self.guard.expire(&served, self.clock.now());
+        self.give_up(&served, changes, before)
+    }
+
+    /// Lets go of what an operator says.
+    pub fn release(&mut self, which: &Release) -> Applied {
+        let served = self.shared.snapshot.load_full();
+        let before = self.guard.held().counts();
+        let changes = self.guard.release(&served, which);
+        self.give_up(&served, changes, before)
+    }
+
+    /// Records that are no longer held go without the source saying anything new: their age stays.
+    fn give_up(&mut self, served: &Snapshot, changes: Vec<Change>, before: HeldCounts) -> Applied {
+        if changes.is_empty() && self.guard.held().counts() == before {
+            return Applied::default();
+        }
+        let mut version = served.version().clone();
+        // Another holdfast's version stays as it stamped it: whoever compares digests finds what is missing there.
+        version.rev += u64::from(self.stamps && !changes.is_empty());
+        self.commit(served, changes, version, None, before)
+    }
+
+    fn commit(
+        &mut self,
+        served: &Snapshot,
+        changes: Vec<Change>,
+        version: Version,
+        as_of: Option<UnixMillis>,
+        before: HeldCounts,
+    ) -> Applied {
         let applied = Applied { changes: changes.len() };
-        let next = (applied.changes > 0 || version != *held.version()).then(|| held.apply(changes, version));
-        self.publish(next, Some(as_of), Some(SourceState::Up));
+        let next = (applied.changes > 0 || version != *served.version()).then(|| served.apply(changes, version));
+        let held = self.guard.held();
+        if !Arc::ptr_eq(held, &self.shared.held.load()) {
+            self.shared.held.store(Arc::clone(held));
+            say_what_is_held(before, held);
+        }
+        self.publish(next, as_of, as_of.map(|_| SourceState::Up));
         applied
     }
 
@@ -164,22 +235,15 @@ impl Writer {
     }
 }
 
-/// The changes that turn what is held into exactly `records`.
-fn difference(held: &Snapshot, records: Records) -> Vec<Change> {
-    let Records { services, namespaces } = records;
-    let mut changes = Vec::new();
-    for service in held.services().filter(|service| !services.contains_key(service.key())) {
-        changes.push(Change::Remove(service.key().clone()));
+/// An operator should know when holding begins, grows, and ends.
+fn say_what_is_held(before: HeldCounts, held: &Held) {
+    let HeldCounts { services, endpoints, namespaces } = held.counts();
+    if services > before.services || endpoints > before.endpoints || namespaces > before.namespaces {
+        let reason = held.latest_reason().map(ToString::to_string);
+        tracing::warn!(services, endpoints, namespaces, reason, "deletions are held back; they go on being served");
+    } else if held.is_empty() && before != HeldCounts::default() {
+        tracing::info!("nothing is held back any more");
     }
-    let listed: std::collections::HashSet<&Arc<str>> = namespaces.iter().collect();
-    let held_listed: std::collections::HashSet<&Arc<str>> = held.listed_namespaces().collect();
-    changes.extend(held_listed.difference(&listed).map(|name| Change::RemoveNamespace(Arc::clone(name))));
-    changes.extend(listed.difference(&held_listed).map(|name| Change::PutNamespace(Arc::clone(name))));
-    let differs = |service: &Arc<crate::record::Service>| {
-        held.service_by_key(service.key()).is_none_or(|held| held.digest() != service.digest())
-    };
-    changes.extend(services.into_values().filter(differs).map(Change::Put));
-    changes
 }
 
 fn next_version(held: &Version, origin: &Origin, changed: bool, reset: bool) -> Result<Version, ApplyError> {
@@ -214,7 +278,7 @@ mod tests {
     use super::*;
     use crate::{
         record::{Kind, Service, ServiceKey},
-        store::Rejection,
+        store::{Records, Rejection},
     };
 
     fn service(name: &str, ip: &str) -> Change {

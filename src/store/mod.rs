@@ -8,9 +8,12 @@
 
 pub mod disk;
 mod freshness;
+pub mod guard;
 mod memory;
+mod metrics;
 mod update;
 
 pub use freshness::{Freshness, SourceState};
 pub use memory::{Reader, Writer, open};
+pub use metrics::register_metrics;
 pub use update::{Applied, ApplyError, Origin, Records, Rejection, Rejections, Update};

@@ -1,6 +1,9 @@
 //! What a source hands to the writer.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     record::{Change, Service, ServiceKey, Version},
@@ -31,6 +34,32 @@ impl FromIterator<Change> for Records {
         }
         records
     }
+}
+
+/// What a run of changes amounts to: the last one for each service and namespace.
+pub(super) fn last_of_each(changes: Vec<Change>) -> Vec<Change> {
+    #[derive(PartialEq, Eq, Hash)]
+    enum Of {
+        Service(ServiceKey),
+        Namespace(Arc<str>),
+    }
+    if changes.len() < 2 {
+        return changes;
+    }
+    let mut seen = HashSet::with_capacity(changes.len());
+    let mut last: Vec<Change> = changes
+        .into_iter()
+        .rev()
+        .filter(|change| {
+            seen.insert(match change {
+                Change::Put(service) => Of::Service(service.key().clone()),
+                Change::Remove(key) => Of::Service(key.clone()),
+                Change::PutNamespace(name) | Change::RemoveNamespace(name) => Of::Namespace(Arc::clone(name)),
+            })
+        })
+        .collect();
+    last.reverse();
+    last
 }
 
 /// Who decides the version of what an update makes.

@@ -1,0 +1,479 @@
+//! The guard in the writer: what comes, what is served then, what is held, and what ends it.
+
+use super::*;
+use crate::{
+    record::{Kind, Port, Protocol, Version},
+    store::{self, Origin, Reader, Update, Writer},
+    sys::{Clock, ManualClock},
+};
+
+/// A writer with the default guard, and a clock to move.
+struct Store {
+    writer: Writer,
+    reader: Reader,
+    clock: ManualClock,
+}
+
+/// A namespace of a hundred services each.
+fn key(n: usize) -> ServiceKey {
+    ServiceKey::new(&format!("ns-{}", n / 100), &format!("svc-{n}"))
+}
+
+fn ip(n: usize, endpoint: usize) -> IpAddr {
+    let n = u16::try_from(n).unwrap().to_be_bytes();
+    [10, n[0], n[1], u8::try_from(endpoint).unwrap()].into()
+}
+
+fn cluster_ip(n: usize) -> Arc<Service> {
+    Arc::new(Service::new(key(n), Kind::ClusterIp([ip(n, 255)].into()), vec![], vec![]))
+}
+
+/// A headless service with endpoints 1 to `count`, of which those in `unready` are not ready.
+fn headless(n: usize, count: usize, unready: &[usize]) -> Arc<Service> {
+    let ports: Arc<[Port]> = [Port { name: "pg".into(), protocol: Protocol::Tcp, port: 5432 }].into();
+    let endpoints = (1..=count)
+        .map(|i| Endpoint { ip: ip(n, i), hostname: None, ports: Arc::clone(&ports), ready: !unready.contains(&i) })
+        .collect();
+    Arc::new(Service::new(key(n), Kind::Headless, vec![], endpoints))
+}
+
+impl Store {
+    fn new() -> Self {
+        let clock = ManualClock::new(UnixMillis(1_000_000));
+        let (writer, reader) = store::open();
+        Self { writer: writer.guarded(Config::default(), Clock::Manual(clock.clone())), reader, clock }
+    }
+
+    /// A store that has listed `services`.
+    fn with(services: impl IntoIterator<Item = Arc<Service>>) -> Self {
+        let mut store = Self::new();
+        store.list(services);
+        store
+    }
+
+    fn origin() -> Origin {
+        Origin::Watched { cluster: "uid".into(), new_epoch: false }
+    }
+
+    fn list(&mut self, services: impl IntoIterator<Item = Arc<Service>>) {
+        self.list_all(services, 3);
+    }
+
+    fn list_all(&mut self, services: impl IntoIterator<Item = Arc<Service>>, namespaces: usize) {
+        let namespaces = (0..namespaces).map(|n| Change::PutNamespace(format!("ns-{n}").into()));
+        let records = services.into_iter().map(Change::Put).chain(namespaces).collect();
+        let as_of = self.clock.now();
+        self.writer.apply(Update::Reset { origin: Self::origin(), records, as_of }).unwrap();
+    }
+
+    fn watch(&mut self, changes: impl IntoIterator<Item = Change>) {
+        let changes = changes.into_iter().collect();
+        let as_of = self.clock.now();
+        self.writer.apply(Update::Changes { origin: Self::origin(), changes, as_of }).unwrap();
+    }
+
+    fn delete(&mut self, services: impl IntoIterator<Item = usize>) {
+        self.watch(services.into_iter().map(|n| Change::Remove(key(n))));
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// Services served, services held, endpoints held.
+    fn now(&self) -> (usize, usize, usize) {
+        let held = self.reader.held().counts();
+        (self.reader.load().counts().services, held.services, held.endpoints)
+    }
+
+    fn ready(&self, n: usize) -> Vec<IpAddr> {
+        let snapshot = self.reader.load();
+        snapshot.service_by_key(&key(n)).unwrap().ready_endpoints().map(|endpoint| endpoint.ip).collect()
+    }
+
+    fn reason(&self) -> String {
+        self.reader.held().latest_reason().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+#[test]
+fn an_empty_list_deletes_nothing_and_only_an_operator_or_the_source_ends_that() {
+    let mut store = Store::with((0..300).map(cluster_ip));
+    store.list_all([], 0);
+    assert_eq!(store.now(), (300, 300, 0));
+    assert_eq!(store.reason(), "a list came without 300 of 300 services");
+    assert!(store.reader.load().has_namespace(b"ns-1"));
+    assert_eq!(store.reader.held().confirm_at(), None, "no list can confirm this one");
+    store.pass(3_600);
+    store.list_all([], 0);
+    store.writer.tick();
+    assert_eq!(store.now(), (300, 300, 0));
+    store.list((0..299).map(cluster_ip));
+    assert_eq!(store.now(), (299, 0, 0), "the source is back; the one it still lacks goes as any other");
+}
+
+#[test]
+fn an_operator_releases_a_namespace_or_all() {
+    let mut store = Store::with((0..300).map(cluster_ip));
+    store.list_all([], 0);
+    let version = store.reader.load().version().clone();
+    store.writer.release(&Release::Namespace("ns-1".to_owned()));
+    assert_eq!(store.now(), (200, 200, 0));
+    assert!(store.reader.load().version().follows(&version), "followers must see it");
+    store.writer.release(&Release::Namespace("ns-1".to_owned()));
+    store.writer.release(&Release::All);
+    assert_eq!(store.now(), (0, 0, 0));
+    assert!(!store.reader.load().has_namespace(b"ns-1"));
+}
+
+#[test]
+fn a_list_without_a_few_services_passes() {
+    let mut store = Store::with((0..1_000).map(cluster_ip));
+    store.list((50..1_000).map(cluster_ip));
+    assert_eq!(store.now(), (950, 0, 0));
+}
+
+#[test]
+fn a_held_list_is_released_by_a_second_that_agrees_ten_seconds_later() {
+    let mut store = Store::with((0..1_000).map(cluster_ip));
+    store.list((100..1_000).map(cluster_ip));
+    assert_eq!(store.now(), (1_000, 100, 0));
+    let confirm_at = store.reader.held().confirm_at();
+    assert_eq!(confirm_at, Some(store.clock.now().plus(Duration::from_secs(10))));
+    store.pass(9);
+    store.list((100..1_000).map(cluster_ip));
+    assert_eq!(store.now(), (1_000, 100, 0), "too soon");
+    assert_eq!(store.reader.held().confirm_at(), confirm_at, "the first goes on counting");
+    store.pass(1);
+    store.list((105..1_000).map(cluster_ip));
+    assert_eq!(store.now(), (895, 0, 0));
+    assert_eq!(store.reader.held().confirm_at(), None);
+}
+
+#[test]
+fn a_second_list_that_differs_confirms_nothing_and_begins_anew() {
+    let mut store = Store::with((0..1_000).map(cluster_ip));
+    store.list((100..1_000).map(cluster_ip));
+    store.pass(20);
+    store.list((0..900).map(cluster_ip));
+    assert_eq!(store.now(), (1_000, 100, 0));
+    assert!(store.reader.held().service(&key(5)).is_none(), "the source has it");
+    store.pass(10);
+    store.list((0..900).map(cluster_ip));
+    assert_eq!(store.now(), (900, 0, 0));
+}
+
+#[test]
+fn additions_and_changes_in_a_held_list_land() {
+    let mut store = Store::with((0..300).map(cluster_ip));
+    store.list((200..310).map(|n| if n == 200 { headless(n, 1, &[]) } else { cluster_ip(n) }));
+    assert_eq!(store.now(), (310, 200, 0));
+    assert_eq!(store.ready(200), [ip(200, 1)]);
+}
+
+#[test]
+fn a_class_that_becomes_empty_in_a_list_is_held() {
+    let headless_ones = || (100..120).map(|n| headless(n, 1, &[]));
+    let mut store = Store::with((0..100).map(cluster_ip).chain(headless_ones()));
+    store.list((0..100).map(cluster_ip));
+    assert_eq!(store.now(), (120, 20, 0));
+    assert_eq!(store.reason(), "a list came without any of 20 headless services");
+    let mut store = Store::with((0..100).map(cluster_ip).chain(headless_ones().skip(1)));
+    store.list((0..100).map(cluster_ip));
+    assert_eq!(store.now(), (100, 0, 0), "nineteen are no class");
+}
+
+#[test]
+fn namespaces_that_all_vanish_from_a_list_are_held_until_a_second_agrees() {
+    let mut store = Store::new();
+    store.list_all((0..10).map(cluster_ip), 25);
+    store.list_all((0..10).map(cluster_ip), 0);
+    assert_eq!(store.reader.held().counts().namespaces, 25);
+    assert_eq!(store.reason(), "a list came without any of 25 namespaces");
+    assert!(store.reader.load().has_namespace(b"ns-20"));
+    store.pass(10);
+    store.list_all((0..10).map(cluster_ip), 0);
+    assert_eq!(store.reader.held().counts().namespaces, 0);
+    assert!(!store.reader.load().has_namespace(b"ns-20"));
+}
+
+#[test]
+fn endpoints_that_all_vanish_from_a_list_are_held_unless_one_service_had_them_all() {
+    let mut store = Store::with((0..10).map(|n| headless(n, 3, &[])));
+    store.list((0..10).map(|n| headless(n, 0, &[])));
+    assert_eq!(store.now(), (10, 0, 30));
+    assert_eq!(store.reason(), "a list came without any of 30 endpoints");
+    assert_eq!(store.ready(4).len(), 3);
+    let mut store = Store::with((0..9).map(cluster_ip).chain([headless(9, 30, &[])]));
+    store.list((0..9).map(cluster_ip).chain([headless(9, 0, &[])]));
+    assert_eq!(store.now(), (10, 0, 0), "one service scaled to zero passes");
+    assert_eq!(store.ready(9), [] as [IpAddr; 0]);
+}
+
+#[test]
+fn deletes_pass_one_by_one_and_are_held_when_they_are_a_fifth_of_all_within_a_minute() {
+    let mut store = Store::with((0..200).map(cluster_ip));
+    for n in 0..40 {
+        store.delete([n]);
+        store.pass(1);
+    }
+    assert_eq!(store.now(), (160, 0, 0));
+    store.delete([40]);
+    assert_eq!(store.now(), (160, 1, 0));
+    assert_eq!(store.reason(), "41 of 200 services were deleted at once");
+    store.pass(61);
+    store.delete(41..60);
+    assert_eq!(store.now(), (141, 1, 0), "ordinary again; what is held stays so");
+    store.delete([40]);
+    assert_eq!(store.now(), (141, 1, 0), "deleted twice is deleted once");
+}
+
+#[test]
+fn a_flood_of_deletes_is_held_whole_and_what_comes_back_is_not() {
+    let mut store = Store::with((0..200).map(cluster_ip));
+    store.delete(0..160);
+    assert_eq!(store.now(), (200, 160, 0));
+    store.watch((0..150).map(|n| Change::Put(cluster_ip(n))));
+    assert_eq!(store.now(), (200, 10, 0));
+    store.writer.release(&Release::All);
+    assert_eq!(store.now(), (190, 0, 0));
+}
+
+#[test]
+fn a_passing_list_does_not_let_go_what_an_operator_is_to_decide() {
+    let mut store = Store::with((0..100).map(cluster_ip));
+    store.delete(0..25);
+    assert_eq!(store.now(), (100, 25, 0));
+    store.pass(120);
+    store.list((30..100).map(cluster_ip));
+    assert_eq!(store.now(), (95, 25, 0), "25 to 29 go as they may");
+}
+
+#[test]
+fn a_service_deleted_and_made_again_in_one_step_is_there() {
+    let mut store = Store::with((0..200).map(cluster_ip));
+    store.watch([Change::Remove(key(1)), Change::Put(headless(1, 1, &[])), Change::Put(headless(2, 1, &[]))]);
+    store.watch([Change::Put(headless(3, 1, &[])), Change::Remove(key(3))]);
+    assert_eq!(store.now(), (199, 0, 0));
+    assert_eq!(store.ready(1), [ip(1, 1)]);
+}
+
+#[test]
+fn nodes_that_all_seem_dead_leave_their_endpoints_served_for_ten_minutes() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
+    store.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
+    assert_eq!(store.now(), (100, 0, 200));
+    assert_eq!(store.reason(), "200 of 300 endpoints went away from 100 services at once");
+    assert_eq!(store.ready(7), [ip(7, 1), ip(7, 2), ip(7, 3)]);
+    assert_eq!(store.reader.held().next_end(), Some(store.clock.now().plus(Duration::from_secs(600))));
+    store.pass(599);
+    store.writer.tick();
+    assert_eq!(store.now(), (100, 0, 200));
+    store.pass(1);
+    store.writer.tick();
+    assert_eq!(store.now(), (100, 0, 0));
+    assert_eq!(store.ready(7), [ip(7, 3)]);
+    assert_eq!(*store.reader.load().service_by_key(&key(7)).unwrap(), headless(7, 3, &[1, 2]));
+}
+
+#[test]
+fn endpoints_of_one_service_always_go_and_a_few_of_many_do_too() {
+    let mut store = Store::with((0..100).map(|n| headless(n, if n == 0 { 200 } else { 1 }, &[])));
+    store.watch([Change::Put(headless(0, 0, &[]))]);
+    assert_eq!(store.now(), (100, 0, 0));
+    let mut store = Store::with((0..100).map(|n| headless(n, 10, &[])));
+    store.watch((0..100).map(|n| Change::Put(headless(n, 10, &[1, 2, 3]))));
+    assert_eq!(store.now(), (100, 0, 0), "three in ten");
+}
+
+#[test]
+fn losses_spread_over_more_than_the_window_pass() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 1, &[])));
+    for n in 0..100 {
+        store.watch([Change::Put(headless(n, 0, &[]))]);
+        store.pass(1);
+    }
+    assert_eq!(store.now(), (100, 0, 0));
+}
+
+#[test]
+fn an_endpoint_that_comes_back_is_no_longer_held_and_new_ones_join() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
+    store.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
+    store.watch([Change::Put(headless(7, 4, &[2]))]);
+    assert_eq!(store.now(), (100, 0, 199));
+    assert_eq!(store.ready(7), [ip(7, 1), ip(7, 2), ip(7, 3), ip(7, 4)]);
+    store.watch([Change::Put(headless(7, 4, &[]))]);
+    assert!(store.reader.held().service(&key(7)).is_none());
+    store.delete([8]);
+    assert_eq!(store.now(), (99, 0, 196), "a service deleted takes what is held of it along");
+}
+
+#[test]
+fn a_held_address_that_another_pod_got_is_given_up() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
+    store.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
+    let reused = Endpoint { ip: ip(7, 1), hostname: None, ports: [].into(), ready: true };
+    let other = Service::new(key(500), Kind::Headless, vec![], vec![reused]);
+    store.watch([Change::Put(Arc::new(other))]);
+    assert_eq!(store.ready(7), [ip(7, 2), ip(7, 3)]);
+    assert_eq!(store.ready(500), [ip(7, 1)]);
+    assert_eq!(store.now(), (101, 0, 199));
+}
+
+#[test]
+fn two_services_may_hold_one_address() {
+    let shared = |n: usize, ready: bool| {
+        let endpoint = Endpoint { ip: ip(0, 1), hostname: None, ports: [].into(), ready };
+        Arc::new(Service::new(key(n), Kind::Headless, vec![], vec![endpoint]))
+    };
+    let mut store = Store::with((0..60).map(|n| shared(n, true)));
+    store.watch((0..60).map(|n| Change::Put(shared(n, false))));
+    assert_eq!(store.now(), (60, 0, 60));
+    store.watch([Change::Put(shared(3, true))]);
+    assert_eq!(store.now(), (60, 0, 59), "back in one of them says nothing of the others");
+    store.pass(600);
+    store.writer.tick();
+    assert_eq!(store.ready(3), [ip(0, 1)]);
+    assert_eq!(store.ready(4), [] as [IpAddr; 0]);
+}
+
+#[test]
+fn a_service_that_changes_its_kind_loses_no_endpoints_by_accident() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
+    store.watch((0..100).map(|n| Change::Put(cluster_ip(n))));
+    assert_eq!(store.now(), (100, 0, 0));
+}
+
+#[test]
+fn another_cluster_adds_its_records_and_deletes_none() {
+    let mut store = Store::with((0..100).map(cluster_ip));
+    let origin = Origin::Watched { cluster: "another".into(), new_epoch: false };
+    let records = (200..210).map(|n| Change::Put(cluster_ip(n))).collect();
+    store.writer.apply(Update::Reset { origin, records, as_of: UnixMillis(1) }).unwrap();
+    assert_eq!(store.now(), (110, 100, 0));
+    assert_eq!(&*store.reader.load().version().cluster, "another");
+}
+
+#[test]
+fn a_lying_hub_takes_nothing_away_and_keeps_its_version() {
+    let mut store = Store::new();
+    let stamped = |rev| Origin::Stamped(Version { cluster: "uid".into(), epoch: 4, rev });
+    let reset = |rev, count| Update::Reset {
+        origin: stamped(rev),
+        records: (0..count).map(|n| Change::Put(cluster_ip(n))).collect(),
+        as_of: UnixMillis(rev),
+    };
+    store.writer.apply(reset(1, 100)).unwrap();
+    store.writer.apply(reset(2, 0)).unwrap();
+    assert_eq!(store.now(), (100, 100, 0));
+    assert_eq!(store.reader.load().version().rev, 2);
+    store.writer.release(&Release::All);
+    assert_eq!(store.now(), (0, 0, 0));
+    assert_eq!(store.reader.load().version().rev, 2, "the hub's version is the hub's");
+}
+
+#[test]
+fn records_from_disk_are_guarded_like_any() {
+    let (_, reader) = {
+        let Store { writer, reader, .. } = Store::with((0..100).map(cluster_ip));
+        (writer, reader)
+    };
+    let mut store = Store::new();
+    store.writer.restore(Snapshot::clone(&reader.load()), UnixMillis(5));
+    store.list([]);
+    assert_eq!(store.now(), (100, 100, 0));
+}
+
+#[test]
+fn nothing_is_held_without_a_guard() {
+    let mut store = Store::with((0..100).map(cluster_ip));
+    store.writer = store.writer.guarded(Config::off(), Clock::Manual(store.clock.clone()));
+    store.list([]);
+    assert_eq!(store.now(), (0, 0, 0));
+}
+
+#[test]
+fn a_refused_update_holds_nothing() {
+    let mut store = Store::with((0..100).map(cluster_ip));
+    let back = Origin::Stamped(Version { cluster: "uid".into(), epoch: 0, rev: 1 });
+    store.writer.apply(Update::Reset { origin: back, records: Records::default(), as_of: UnixMillis(1) }).unwrap_err();
+    assert_eq!(store.now(), (100, 0, 0));
+}
+
+/// Whatever the source does, what is served is what it says plus what is held, and letting go of that leaves what it says.
+#[test]
+fn served_is_always_what_the_source_says_and_what_is_held() {
+    use std::collections::BTreeMap;
+
+    use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
+
+    // Small numbers, so that in a small store everything happens often.
+    let config = Config {
+        list_services_min: 3,
+        list_percent: 10,
+        class_min: 4,
+        deletes_min: 3,
+        losses_services_min: 2,
+        confirm_tolerance_percent: 5,
+        ..Config::default()
+    };
+    let service = |rng: &mut dyn Rng, n: usize| match rng.random_range(0..4) {
+        0 => cluster_ip(n),
+        1 => headless(n, 0, &[]),
+        _ => headless(n, rng.random_range(1..4), &[rng.random_range(1..4)]),
+    };
+    let (mut holds, mut confirmed) = (0, 0);
+    for seed in 0..200 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut store = Store::new();
+        store.writer = store.writer.guarded(config.clone(), Clock::Manual(store.clock.clone()));
+        let mut source: BTreeMap<usize, Arc<Service>> = (0..30).map(|n| (n, service(&mut rng, n))).collect();
+        store.list(source.values().cloned());
+        for step in 0..40 {
+            let mut told = Vec::new();
+            for _ in 0..rng.random_range(0..8) {
+                let n = rng.random_range(0..30);
+                if rng.random() {
+                    let service = service(&mut rng, n);
+                    source.insert(n, Arc::clone(&service));
+                    told.push(Change::Put(service));
+                } else {
+                    source.remove(&n);
+                    told.push(Change::Remove(key(n)));
+                }
+            }
+            let waited_for = store.reader.held().confirm_at().is_some();
+            if rng.random_range(0..3) == 0 {
+                store.list(source.values().cloned());
+            } else {
+                store.watch(told);
+            }
+            store.pass(rng.random_range(0..30));
+            store.writer.tick();
+            let held = store.reader.held();
+            holds += usize::from(!held.is_empty());
+            confirmed += usize::from(waited_for && held.is_empty());
+            let served = store.reader.load();
+            for (key, held) in held.services() {
+                assert!(served.service_by_key(key).is_some(), "seed {seed}, step {step}: {key} is held, not served");
+                let Kept::Endpoints(kept) = &held.kept else { continue };
+                for endpoint in kept {
+                    let service = served.service_by_key(key).unwrap();
+                    assert!(is_ready_at(service, endpoint.ip), "seed {seed}, step {step}: {key} {}", endpoint.ip);
+                }
+            }
+        }
+        store.list(source.values().cloned());
+        store.writer.release(&Release::All);
+        let expected = Snapshot::default().apply(
+            source.into_values().map(Change::Put).chain((0..3).map(|n| Change::PutNamespace(format!("ns-{n}").into()))),
+            Version::default(),
+        );
+        let served = store.reader.snapshot();
+        assert_eq!(served.diff(&expected), [], "seed {seed}");
+        assert_eq!(served.root(), expected.root(), "seed {seed}");
+        assert!(store.reader.held().is_empty() && store.reader.held().confirm_at().is_none(), "seed {seed}");
+    }
+    assert!(holds > 100 && confirmed > 5, "{holds} holds, {confirmed} confirmed: this tests nothing");
+}
