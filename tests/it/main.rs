@@ -6,6 +6,7 @@ mod apiserver;
 mod architecture;
 mod battery;
 mod forward;
+mod manifests;
 mod server;
 mod store_kill;
 mod support;

@@ -193,6 +193,25 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_reading_panic(
+            noise in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            at in 0..150_usize,
+            cut in 0..150_usize,
+        ) {
+            let mut line = br#"{"type":"ADDED","object":{"metadata":{"namespace":"prod","name":"db","labels":{"kubernetes.io/service-name":"db"}},"addressType":"IPv4","endpoints":[{"addresses":["10.0.0.1"]}],"ports":[{"port":1}]}}"#.to_vec();
+            line.splice(at..(at + cut).min(line.len()), noise.iter().copied());
+            for of in [Objects::Services, Objects::Slices, Objects::Namespaces] {
+                for bytes in [&line[..], &noise[..]] {
+                    let _ = event(of, bytes);
+                    let _ = page(of, bytes);
+                    let _ = probe(bytes);
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_list_is_not_an_empty_one() {
         for body in [&b"{}"[..], b"{\"items\":[]}", b"{\"kind\":\"Status\",\"code\":200}", b"[]", b"", b"<html>"] {

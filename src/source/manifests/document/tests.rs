@@ -125,3 +125,19 @@ fn a_large_cluster_in_one_yaml_document_is_read() {
     assert_eq!(read.unreadable, []);
     assert_eq!(read.objects.len(), 10_000);
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_reading_panic(
+        noise in "(?s).{0,60}|[-: \n\\[\\]{}&*!|>'\"%@`#?,a]{0,60}",
+        at in 0..180_usize,
+        cut in 0..60_usize,
+    ) {
+        let text = "---\napiVersion: v1\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata:\n    name: web\n    namespace: prod\n  \
+                    spec:\n    clusterIP: 10.0.0.1\n    ports:\n    - {name: a, port: 80}\nkind: List\nmetadata: {}\n---\nkind: List\n";
+        let mut changed = text.to_owned();
+        changed.replace_range(at..(at + cut).min(text.len()), &noise);
+        let _ = parse(&changed);
+        let _ = parse(&noise);
+    }
+}
