@@ -10,6 +10,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::{net::TcpStream, time::timeout};
+use tracing::{Dispatch, instrument::WithSubscriber as _};
 
 use super::{Config, Timing, decode::Status, request::Ask};
 use crate::source::{Metrics, Objects, metrics::Verb, one_line};
@@ -138,9 +139,11 @@ impl Server {
     }
 
     /// Sends a request, counts it, and waits for the head of its answer.
+    ///
+    /// The client would log each failure as an error; what comes of a failure is told by the session.
     pub(super) async fn send(&self, ask: Ask, within: Duration, metrics: &Metrics) -> Result<Answer, Failure> {
         metrics.request(ask.verb, ask.of);
-        let response = match timeout(within, self.client.send(ask.request)).await {
+        let response = match timeout(within, self.client.send(ask.request).with_subscriber(Dispatch::none())).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(failed(&error)),
             Err(_) => {
@@ -200,7 +203,7 @@ impl Answer {
     /// The next piece; `None` at the end.
     pub(super) async fn piece(&mut self, idle: Duration) -> Result<Option<Bytes>, Failure> {
         loop {
-            match timeout(idle, self.body.frame()).await {
+            match timeout(idle, self.body.frame().with_subscriber(Dispatch::none())).await {
                 Err(_) => {
                     let reason = format!("silent for {idle:?}");
                     return Err(Failure::Unreachable { step: Step::Silence, reason });

@@ -5,10 +5,12 @@
 
 mod access;
 mod outage;
+mod real;
 mod refusals;
 mod watching;
 
 use std::{
+    ops::{Deref, DerefMut},
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -61,19 +63,38 @@ enum Sent {
     Rejected,
 }
 
-/// A source that follows a server, and the store it feeds.
+/// A source that follows the scripted server.
 struct Following {
     server: Apiserver,
+    feed: Feed,
+    dir: TempDir,
+}
+
+impl Deref for Following {
+    type Target = Feed;
+
+    fn deref(&self) -> &Feed {
+        &self.feed
+    }
+}
+
+impl DerefMut for Following {
+    fn deref_mut(&mut self) -> &mut Feed {
+        &mut self.feed
+    }
+}
+
+/// A source at work, and the store it feeds.
+struct Feed {
     reader: Reader,
     clock: ManualClock,
     registry: Registry,
     published: watch::Receiver<u64>,
     sent: Arc<Mutex<Vec<Sent>>>,
     tasks: Vec<JoinHandle<()>>,
-    dir: TempDir,
 }
 
-impl Drop for Following {
+impl Drop for Feed {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -92,6 +113,37 @@ impl Following {
         let kubeconfig = server.kubeconfig(dir.path());
         let mut config = Config { kubeconfig: Some(kubeconfig), endpoints: EndpointsMode::Headless, timing: timing() };
         change(&mut config);
+        Self { server, feed: Feed::start(config), dir }
+    }
+
+    /// Follows, and waits for the first records.
+    async fn synced(server: Apiserver) -> Self {
+        let mut following = Self::start(server);
+        following.until_synced().await;
+        following
+    }
+
+    async fn until_synced(&mut self) {
+        self.until("synced", |reader| reader.as_of().is_some()).await;
+        self.server.until("four watches", |server| server.open_watches() == 4).await;
+    }
+
+    /// Lists made of any kind, streaming ones too.
+    fn lists(&self) -> usize {
+        let seen = self.server.seen();
+        let list = |seen: &&crate::support::apiserver::Seen| {
+            seen.param("sendInitialEvents").is_some() || (seen.verb == "list" && seen.param("fieldSelector").is_none())
+        };
+        seen.iter().filter(list).count()
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+}
+
+impl Feed {
+    fn start(config: Config) -> Self {
         let (mut writer, reader) = store::open();
         let clock = ManualClock::new(UnixMillis(1_000_000));
         let registry = Registry::new();
@@ -115,19 +167,7 @@ impl Following {
         });
         let run = tokio::spawn(apiserver::run(config, Clock::Manual(clock.clone()), metrics, sender));
         let published = reader.subscribe();
-        Self { server, reader, clock, registry, published, sent, tasks: vec![run, apply], dir }
-    }
-
-    /// Follows, and waits for the first records.
-    async fn synced(server: Apiserver) -> Self {
-        let mut following = Self::start(server);
-        following.until_synced().await;
-        following
-    }
-
-    async fn until_synced(&mut self) {
-        self.until("synced", |reader| reader.as_of().is_some()).await;
-        self.server.until("four watches", |server| server.open_watches() == 4).await;
+        Self { reader, clock, registry, published, sent, tasks: vec![run, apply] }
     }
 
     /// Waits for the store to be as wanted.
@@ -168,25 +208,12 @@ impl Following {
         self.sent.lock().unwrap().iter().filter(|sent| matches!(sent, Sent::Reset { .. })).count()
     }
 
-    /// Lists made of any kind, streaming ones too.
-    fn lists(&self) -> usize {
-        let seen = self.server.seen();
-        let list = |seen: &&crate::support::apiserver::Seen| {
-            seen.param("sendInitialEvents").is_some() || (seen.verb == "list" && seen.param("fieldSelector").is_none())
-        };
-        seen.iter().filter(list).count()
-    }
-
     fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         let labelled =
             |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == label);
         family.get_metric().iter().filter(labelled).map(|metric| metric.get_counter().get_value()).sum()
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.dir.path().join("kubeconfig")
     }
 }
 
