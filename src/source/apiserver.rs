@@ -34,16 +34,20 @@ mod watch;
 
 use std::{path::PathBuf, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
 pub use self::server::Error;
 use self::{
+    backoff::Backoff,
     server::Server,
     session::{Ended, Known, Session},
 };
 use super::{EndpointsMode, Metrics};
 use crate::{store::Update, sys::Clock};
+
+/// A session that lasted this long makes the next restart an unhurried one again.
+const SETTLED: Duration = Duration::from_secs(300);
 
 /// Which apiserver, and how it is asked.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +126,7 @@ pub async fn check(config: &Config) -> Result<(), Error> {
 pub async fn run(config: Config, clock: Clock, metrics: Metrics, updates: mpsc::Sender<Update>) {
     let mut known = Known::default();
     let mut said = None;
+    let mut restarts = Backoff::new(config.timing.backoff_min, config.timing.backoff_max);
     loop {
         let server = match Server::connect(&config).await {
             Ok(server) => server,
@@ -142,9 +147,16 @@ pub async fn run(config: Config, clock: Clock, metrics: Metrics, updates: mpsc::
             }
         };
         said = None;
+        let begun = Instant::now();
         match Session::new(&config, &clock, &metrics, &updates, server, known).run().await {
             Ended::Unwanted => return,
             Ended::Restart(next) => known = next,
         }
+        // Two clusters that answer at one address by turns would have everything listed without end.
+        if begun.elapsed() > SETTLED {
+            restarts.succeeded();
+        }
+        restarts.failed();
+        tokio::time::sleep(restarts.delay()).await;
     }
 }

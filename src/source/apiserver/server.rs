@@ -9,7 +9,7 @@ use kube::{
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, runtime::Handle, sync::oneshot, time::timeout};
 use tracing::{Dispatch, instrument::WithSubscriber as _};
 
 use super::{Config, Timing, decode::Status, request::Ask};
@@ -95,31 +95,39 @@ impl Server {
             None => Error::InCluster { reason: one_line(&reason) },
         };
         let (path, timing) = (config.kubeconfig.clone(), config.timing);
-        // Files are read and a credential plugin may be run: neither may hold up the runtime.
-        let handle = tokio::runtime::Handle::current();
-        let connecting = tokio::task::spawn_blocking(move || {
-            let mut config = match &path {
-                Some(path) => {
-                    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| error.to_string())?;
-                    let options = KubeConfigOptions::default();
-                    handle
-                        .block_on(kube::Config::from_custom_kubeconfig(kubeconfig, &options))
-                        .map_err(|error| error.to_string())?
-                }
-                None => kube::Config::incluster().map_err(|error| error.to_string())?,
-            };
-            config.connect_timeout = Some(timing.handshake);
-            config.default_retry = false;
-            let name = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-            let address = if config.proxy_url.is_some() { None } else { address(&config.cluster_url) };
-            let client = Client::try_from(config).map_err(|error| deepest(&error))?;
-            Ok::<_, String>(Self { client, timing, name, address })
+        let (sender, connected) = oneshot::channel();
+        let runtime = Handle::current();
+        // Files are read and a credential plugin may be run: neither may hold up the runtime, nor its end.
+        let spawned = std::thread::Builder::new().name("credentials".to_owned()).spawn(move || {
+            let _ = sender.send(Self::read(path, timing, &runtime));
         });
-        match timeout(timing.credentials, connecting).await {
+        if let Err(error) = spawned {
+            return Err(fail(error.to_string()));
+        }
+        match timeout(timing.credentials, connected).await {
             Ok(Ok(connected)) => connected.map_err(fail),
-            Ok(Err(error)) => Err(fail(error.to_string())),
+            Ok(Err(_)) => Err(fail("reading the credentials ended without a result".to_owned())),
             Err(_) => Err(fail(format!("the credentials were not had within {:?}", timing.credentials))),
         }
+    }
+
+    fn read(path: Option<PathBuf>, timing: Timing, runtime: &Handle) -> Result<Self, String> {
+        let mut config = match path {
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path).map_err(|error| error.to_string())?;
+                runtime
+                    .block_on(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()))
+                    .map_err(|error| error.to_string())?
+            }
+            None => kube::Config::incluster().map_err(|error| error.to_string())?,
+        };
+        config.connect_timeout = Some(timing.handshake);
+        config.default_retry = false;
+        let name = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let address = if config.proxy_url.is_some() { None } else { address(&config.cluster_url) };
+        let _within = runtime.enter();
+        let client = Client::try_from(config).map_err(|error| deepest(&error))?;
+        Ok(Self { client, timing, name, address })
     }
 
     /// The server as people know it.

@@ -32,6 +32,8 @@ const SAID_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 /// Probes of a server out of reach before they become rarer.
 const FAST_PROBES: u32 = 60;
+/// A session that has not listed everything by then looks whether the server answers at all.
+const FIRST_PROBE: Duration = Duration::from_secs(2);
 /// Shortest time between two readings of the credentials.
 const RECONNECT: Duration = Duration::from_secs(60);
 /// The cluster's name where it has no `kube-system`.
@@ -134,7 +136,7 @@ impl<'a> Session<'a> {
             lost: None,
             vouched: UnixMillis(0),
             probe_failures: 0,
-            probe_at: now + config.timing.probe,
+            probe_at: now + config.timing.probe.min(FIRST_PROBE),
             probe_begun: (UnixMillis(0), None),
         }
     }
@@ -411,11 +413,12 @@ impl<'a> Session<'a> {
     async fn not_reached(&mut self, failure: &Failure) -> Result<(), Unwanted> {
         self.probe_failures = self.probe_failures.saturating_add(1);
         let Timing { retry, retry_slow, .. } = self.config.timing;
-        let mut wait = if self.probe_failures > FAST_PROBES { retry_slow } else { retry };
-        if let Failure::Refused { retry_after: Some(after), .. } = failure {
-            wait = wait.max(*after);
-        }
-        self.probe_at = Instant::now() + wait.mul_f64(rand::random_range(0.5..=1.0));
+        let wait = if self.probe_failures > FAST_PROBES { retry_slow } else { retry };
+        let asked = match failure {
+            Failure::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        self.probe_at = Instant::now() + asked + wait.mul_f64(rand::random_range(0.5..=1.0));
         // The first failure in a row is looked at again at once, step by step; it may have been an old connection.
         if self.probe_failures == 1 && matches!(failure, Failure::Unreachable { .. }) {
             self.probe_at = Instant::now();
