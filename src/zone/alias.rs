@@ -79,7 +79,7 @@ impl<'a> Chain<'a> {
 }
 
 /// The target of a service that is an alias, without a final dot.
-fn target_of(service: &Service) -> &str {
+pub(super) fn target_of(service: &Service) -> &str {
     match service.kind() {
         Kind::ExternalName(target) => target.strip_suffix('.').unwrap_or(target),
         Kind::ClusterIp(_) | Kind::Headless => "",

@@ -47,9 +47,9 @@ impl Zone {
     fn for_each_set_of<'a>(&'a self, service: &'a Service, put: &mut impl FnMut(ZoneName<'a>, RrSet<'a>)) {
         let name = ZoneName::Service(service);
         let ports: Vec<&'a Port> = match service.kind() {
-            Kind::ExternalName(target) => {
+            Kind::ExternalName(_) => {
                 if alias::target_name(service).is_some() {
-                    put(name, RrSet::alias(target, self.ttl()));
+                    put(name, RrSet::alias(alias::target_of(service), self.ttl()));
                 }
                 return;
             }

@@ -9,8 +9,8 @@ use holdfast::dns::Transport;
 use super::{
     TRANSPORTS,
     case::{Case, Section},
-    query,
 };
+use crate::support::ask::query;
 
 /// Whoever answers: a message that came by a transport becomes the answer to it, if there is one.
 pub type Asker<'a> = &'a mut dyn FnMut(Transport, &[u8]) -> Option<Vec<u8>>;

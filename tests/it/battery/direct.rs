@@ -9,7 +9,7 @@ use holdfast::{
 use super::{Section, check, check_messages, check_sizes, clock, sections, upstream};
 
 /// Asks `answer()`, with a scripted upstream behind it.
-pub fn asker(section: &Section) -> impl FnMut(Transport, &[u8]) -> Option<Vec<u8>> {
+pub fn asker(section: &Section) -> impl FnMut(Transport, &[u8]) -> Option<Vec<u8>> + use<> {
     let (context, clock, rotation) = (section.context(), clock(), Rotation::default());
     move |transport, query| ask(&context, &clock, &rotation, transport, query)
 }

@@ -6,8 +6,8 @@ use holdfast::{dns::Transport, wire::Rtype};
 use super::{
     Asker, TRANSPORTS,
     check::{ede, rcode},
-    query,
 };
+use crate::support::ask::query;
 
 const WEB: &[u8] = b"\x03web\x04prod\x03svc\x07cluster\x05local\0";
 const OPT: &[u8] = b"\0\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00";

@@ -23,6 +23,7 @@ mod case;
 mod check;
 mod direct;
 mod messages;
+mod properties;
 mod size;
 
 pub use case::{Section, clock, sections};
@@ -30,7 +31,7 @@ pub use check::{Asker, check};
 pub use messages::check_messages;
 pub use size::check_sizes;
 
-use holdfast::{dns::Transport, wire};
+use holdfast::dns::Transport;
 
 /// What stands in for an upstream: an answer that says how it was asked, as [`check`] expects it.
 ///
@@ -61,20 +62,6 @@ pub fn upstream(query: &[u8], asked: &str, chase: Option<&[u8]>) -> Vec<u8> {
     message.edns = asked_for.edns;
     message.add_answer(record(name));
     message.to_vec().expect("a message of few records is written")
-}
-
-/// A query message: flags RD only, unless the caller changes them.
-pub fn query(name: &[u8], qtype: wire::Rtype, edns: Option<u16>) -> Vec<u8> {
-    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
-    message.extend_from_slice(name);
-    message.extend_from_slice(&qtype.0.to_be_bytes());
-    message.extend_from_slice(&[0, 1]);
-    if let Some(size) = edns {
-        message.extend_from_slice(&[0, 0, 41]);
-        message.extend_from_slice(&size.to_be_bytes());
-        message.extend_from_slice(&[0; 6]);
-    }
-    message
 }
 
 /// Every transport.

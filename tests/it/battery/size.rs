@@ -8,7 +8,8 @@ use holdfast::{
     wire::{Name, Rtype},
 };
 
-use super::{Asker, query};
+use super::Asker;
+use crate::support::ask::query;
 
 /// A cluster of services with many endpoints: `small` has 3, `medium` 40, `sets` 40 with hostnames, `large` 300, and a
 /// chain of aliases with names as long as may be.

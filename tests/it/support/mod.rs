@@ -1,6 +1,7 @@
 //! What the tests share: clusters as text, scripted peers, short ways to ask.
 
 pub mod apiserver;
+pub mod ask;
 pub mod cluster;
 pub mod command;
 pub mod dns;
