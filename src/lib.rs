@@ -14,6 +14,7 @@ pub mod record;
 pub mod role;
 pub mod source;
 pub mod store;
+pub mod stream;
 pub mod sys;
 pub mod tls;
 pub mod wire;

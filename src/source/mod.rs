@@ -1,11 +1,13 @@
 //! Where records come from: each source watches something outside and sends [`Update`](crate::store::Update)s.
 //!
-//! Owns reading Kubernetes API objects, from an apiserver ([`apiserver`]) and from files ([`manifests`]), and turning them into records ([`assemble`]). API
-//! types never leave this module; a source never touches the store itself and never decides what is held.
+//! Owns reading Kubernetes API objects, from an apiserver ([`apiserver`]) and from files ([`manifests`]), turning them into
+//! records ([`assemble`]), and following another holdfast ([`hub`]). API types never leave this module; a source never
+//! touches the store itself and never decides what is held.
 
 pub mod apiserver;
 pub mod assemble;
 mod convert;
+pub mod hub;
 pub mod manifests;
 mod metrics;
 mod objects;

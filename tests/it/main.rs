@@ -9,5 +9,6 @@ mod forward;
 mod manifests;
 mod server;
 mod store_kill;
+mod stream;
 mod support;
 mod tools;

@@ -1,0 +1,485 @@
+//! Follows a hub: the source of agents, relays and hubs that do not hold the lease.
+//!
+//! Owns the choice among hubs, the connection, and the copy of what the hub says; sends it on as
+//! [`Update`]s stamped by the hub. Never stops serving anything: whatever happens here, the store keeps what it has, and
+//! is told how old that is.
+//!
+//! ```text
+//!   Disk ──▶ Connecting ──▶ Delta | Repair | Snapshot ──▶ Live
+//!                ▲                                         │ silence, end, lies
+//!                └──── retry, spread and backing off ◀── Stale
+//! ```
+//!
+//! The protocol is told in `src/stream/mod.rs`. The copy is [`Mirror`], which takes nothing it cannot prove; when digests
+//! disagree the hub is greeted again on the same connection with what is held, and repairs it.
+
+mod backoff;
+mod book;
+mod dial;
+mod metrics;
+
+pub use dial::{Dial, Io, dial};
+pub use metrics::Metrics;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use self::{
+    backoff::{Backoff, spread},
+    book::Book,
+    metrics::Attempt,
+};
+use crate::{
+    proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
+    record::Version,
+    store::{Origin, Reader, Records, Update},
+    sys::Clock,
+};
+
+/// Times in a row a hub may be asked to repair what does not add up, before another is tried.
+const RESYNCS_MAX: u32 = 3;
+/// How long the store may take to show what it was handed, before its programming time is given up on.
+const APPLY_WAIT: Duration = Duration::from_secs(1);
+/// Window over which connections are received: a snapshot fits without waiting for the reader.
+const WINDOW_BYTES: u32 = 1 << 20;
+
+/// How to follow hubs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// HOST:PORT of hubs, as configured.
+    pub addresses: Vec<String>,
+    /// This node's name; unique among hubs if it is one.
+    pub node: String,
+    /// HOST:PORT where this node serves the stream itself; empty for agents.
+    pub serves: String,
+    /// Silence after which a hub counts as gone.
+    pub silence: Duration,
+    /// How long connecting may take, TLS included.
+    pub connect_timeout: Duration,
+    /// Longest pause between attempts.
+    pub retry_max: Duration,
+    /// Age of records after which another hub is looked for.
+    pub stale_after: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            node: String::new(),
+            serves: String::new(),
+            silence: Duration::from_secs(15),
+            connect_timeout: Duration::from_secs(5),
+            retry_max: Duration::from_secs(60),
+            stale_after: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The hub's address as Kubernetes passes it to pods, which needs neither DNS nor the apiserver.
+///
+/// `variable` looks an environment variable up.
+pub fn address_from_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let host = variable("HOLDFAST_HUB_SERVICE_HOST").filter(|host| !host.is_empty())?;
+    let port = variable("HOLDFAST_HUB_SERVICE_PORT").unwrap_or_else(|| "7443".into());
+    Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+}
+
+/// Where a follower stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Serving what the disk had; no hub was tried yet.
+    #[default]
+    Disk,
+    /// Looking for a hub that can serve us.
+    Connecting,
+    /// A hub is sending what we missed.
+    Delta,
+    /// A hub is sending buckets that differ.
+    Repair,
+    /// A hub is sending everything.
+    Snapshot,
+    /// Proven equal to the hub, and following it.
+    Live,
+    /// No hub in reach; serving what is held.
+    Stale,
+}
+
+/// Where a follower stands, and with whom; for `status` and for the relay's own followers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Status {
+    /// Where.
+    pub state: State,
+    /// The hub followed or tried last.
+    pub address: String,
+    /// The hubs between here and the source, the nearest first.
+    pub path: Vec<String>,
+    /// Hubs it may turn to.
+    pub hubs: Vec<String>,
+}
+
+/// Keeps a list of addresses.
+pub type Keep = Box<dyn Fn(&[String]) + Send + Sync>;
+
+/// Hub addresses learnt from the stream, kept over restarts.
+pub struct Learnt {
+    /// Those kept before.
+    pub known: Vec<String>,
+    /// Keeps these instead; called when the list changes.
+    pub keep: Keep,
+}
+
+impl fmt::Debug for Learnt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learnt").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+/// What a follower works with.
+pub struct Parts {
+    /// The store that takes the updates.
+    pub reader: Reader,
+    /// Wall-clock time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Opens connections.
+    pub dial: Dial,
+    /// Remembers addresses.
+    pub learnt: Learnt,
+    /// Told where the follower stands.
+    pub status: watch::Sender<Status>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("learnt", &self.learnt).finish_non_exhaustive()
+    }
+}
+
+/// Follows hubs until nobody takes the updates any more.
+pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
+    let mirror = Mirror::new(&config.node, (*parts.reader.snapshot()).clone());
+    let book = Book::new(&config.node, &config.addresses, &parts.learnt.known);
+    let mut follower = Follower { config, parts, updates, mirror, book, window: Duration::ZERO };
+    let mut backoff = Backoff::new(follower.config.retry_max);
+    loop {
+        let Some(address) = follower.book.next().map(str::to_owned) else {
+            tracing::error!("no hub is known: give --hub an address");
+            return follower.updates.closed().await;
+        };
+        let end = follower.attempt(&address).await;
+        if matches!(end, End::Closed) || follower.updates.is_closed() {
+            return;
+        }
+        tracing::info!(hub = %address, reason = %end, "hub left");
+        follower.set_state(State::Stale);
+        let lost = Update::Lost { reason: format!("hub {address}: {end}") };
+        if !matches!(end, End::Elsewhere(_)) && follower.updates.send(lost).await.is_err() {
+            return;
+        }
+        let pause = match &end {
+            // The first retry is spread over the window the hub announced; all its clients are on their way.
+            End::Broken(_) if follower.book.begin_round() => {
+                backoff.reset();
+                spread(follower.window)
+            }
+            _ if follower.book.more_in_round() => spread(Duration::from_millis(250)),
+            _ => {
+                follower.book.new_round();
+                backoff.next()
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = follower.updates.closed() => return,
+        }
+    }
+}
+
+/// Why following one hub ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    /// It never came to anything.
+    #[error("{0}")]
+    Failed(String),
+    /// It was followed, and then no more.
+    #[error("{0}")]
+    Broken(String),
+    /// It lives, but another may serve us better.
+    #[error("{0}")]
+    Elsewhere(&'static str),
+    /// Nobody takes the updates any more.
+    #[error("stopping")]
+    Closed,
+}
+
+struct Follower {
+    config: Config,
+    parts: Parts,
+    updates: mpsc::Sender<Update>,
+    mirror: Mirror,
+    book: Book,
+    /// What the hub last followed announced.
+    window: Duration,
+}
+
+/// What reading one stream led to.
+enum Step {
+    On,
+    /// Greet again on the same connection.
+    Resync,
+    End(End),
+}
+
+impl Follower {
+    async fn attempt(&mut self, address: &str) -> End {
+        address.clone_into(&mut self.status_draft().address);
+        self.set_state(State::Connecting);
+        let connected = timeout(self.config.connect_timeout, connect(&self.parts.dial, address)).await;
+        let channel = match connected {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return self.failed(error),
+            Err(_) => return self.failed("no connection in time".into()),
+        };
+        let end = self.follow(channel).await;
+        let good = self.book.current_was_good();
+        self.parts.metrics.attempt(if good { Attempt::Followed } else { Attempt::Failed });
+        match end {
+            End::Failed(reason) if good => End::Broken(reason),
+            end => end,
+        }
+    }
+
+    fn failed(&mut self, reason: String) -> End {
+        self.book.failed();
+        self.parts.metrics.attempt(Attempt::Failed);
+        End::Failed(reason)
+    }
+
+    /// Follows the hub at the other end of `channel` until that ends.
+    async fn follow(&mut self, channel: Channel) -> End {
+        let mut client = RecordsClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
+        let mut resyncs = 0;
+        loop {
+            self.mirror.restart();
+            let hello = proto::hello(&self.config.node, &self.config.serves, self.mirror.held());
+            let stream = match timeout(self.config.silence, client.follow(hello)).await {
+                Ok(Ok(response)) => response.into_inner(),
+                Ok(Err(status)) => return self.ended(status.message()),
+                Err(_) => return self.ended("no answer to the greeting"),
+            };
+            match self.read(stream, &mut resyncs).await {
+                Step::Resync if resyncs <= RESYNCS_MAX => {}
+                Step::Resync => return self.ended("records do not add up, whatever the hub repairs"),
+                Step::End(end) => return end,
+                Step::On => return self.ended("stream ended"),
+            }
+        }
+    }
+
+    fn ended(&mut self, reason: &str) -> End {
+        self.book.failed();
+        End::Failed(reason.to_owned())
+    }
+
+    async fn read(&mut self, mut stream: Streaming<Frame>, resyncs: &mut u32) -> Step {
+        let mut leave: Option<(Instant, &'static str)> = None;
+        let mut spoke = Instant::now();
+        loop {
+            let patience = spoke + self.config.silence;
+            let message = tokio::select! {
+                message = stream.message() => message,
+                () = sleep_until(patience) => return Step::End(self.ended("silent for too long")),
+                () = until(leave.map(|(at, _)| at)) => {
+                    return Step::End(End::Elsewhere(leave.map_or("", |(_, why)| why)));
+                }
+                () = self.updates.closed() => return Step::End(End::Closed),
+            };
+            spoke = Instant::now();
+            let frame = match message {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Step::On,
+                Err(status) => return Step::End(self.ended(status.message())),
+            };
+            match self.mirror.take(frame) {
+                Ok(event) => {
+                    if matches!(event, Event::Changed(_) | Event::Fresh(_)) {
+                        *resyncs = 0;
+                    }
+                    match self.handle(event, &mut leave).await {
+                        Step::On => {}
+                        step => return step,
+                    }
+                }
+                Err(fault @ (Fault::Digest { .. } | Fault::Gap { .. })) => {
+                    if matches!(fault, Fault::Digest { .. }) {
+                        self.parts.metrics.digest_mismatch.inc();
+                    }
+                    tracing::warn!(%fault, "hub is asked to repair");
+                    *resyncs += 1;
+                    return Step::Resync;
+                }
+                Err(fault) => return Step::End(self.ended(&fault.to_string())),
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event, leave: &mut Option<(Instant, &'static str)>) -> Step {
+        match event {
+            Event::Partial => Step::On,
+            Event::Waiting(reason) => {
+                tracing::debug!(%reason, "hub has nothing for us yet");
+                // Another hub may have; if none has, the last one asked will tell us first.
+                if self.book.more_in_round() {
+                    Step::End(End::Elsewhere("hub has nothing for us yet"))
+                } else {
+                    Step::On
+                }
+            }
+            Event::Begins(mode) => {
+                self.parts.metrics.resumed(mode);
+                self.set_state(match mode {
+                    Mode::Repair => State::Repair,
+                    Mode::Snapshot => State::Snapshot,
+                    Mode::Delta | Mode::Wait => State::Delta,
+                });
+                Step::On
+            }
+            Event::Changed(whole) => {
+                let Whole { changes, version, vouched, changed_ms } = whole;
+                let update =
+                    Update::Changes { origin: Origin::Stamped(version.clone()), changes, as_of: vouched.as_of };
+                if self.updates.send(update).await.is_err() {
+                    return Step::End(End::Closed);
+                }
+                self.programmed(&version, &changed_ms).await;
+                self.vouched(vouched, leave).await
+            }
+            Event::Replaced(whole) => {
+                let held = self.mirror.held();
+                let records = Records {
+                    services: held.services().map(|service| (service.key().clone(), Arc::clone(service))).collect(),
+                    namespaces: held.listed_namespaces().cloned().collect(),
+                };
+                let as_of = whole.vouched.as_of;
+                let update = Update::Reset { origin: Origin::Stamped(whole.version), records, as_of };
+                if self.updates.send(update).await.is_err() {
+                    return Step::End(End::Closed);
+                }
+                self.vouched(whole.vouched, leave).await
+            }
+            Event::Fresh(vouched) => {
+                if self.updates.send(Update::Fresh { as_of: vouched.as_of }).await.is_err() {
+                    return Step::End(End::Closed);
+                }
+                self.vouched(vouched, leave).await
+            }
+            Event::Leaving { window_ms, hubs } => {
+                self.learn(&hubs);
+                self.book.failed();
+                self.book.new_round();
+                let window = Duration::from_millis(window_ms.into()).min(self.config.retry_max);
+                *leave = Some((Instant::now() + spread(window), "hub is leaving"));
+                Step::On
+            }
+        }
+    }
+
+    /// Takes note of what came with records that add up: we are live.
+    async fn vouched(&mut self, vouched: Vouched, leave: &mut Option<(Instant, &'static str)>) -> Step {
+        self.book.good(vouched.as_of);
+        self.window = Duration::from_millis(vouched.window_ms.into()).min(self.config.retry_max);
+        self.learn(&vouched.hubs);
+        let status = self.status_draft();
+        status.path = vouched.path;
+        self.set_state(State::Live);
+        let old = vouched.as_of.age(self.parts.clock.now()) > self.config.stale_after;
+        if (old || vouched.lost.is_some()) && leave.is_none() && self.book.fresher_may_exist() {
+            *leave = Some((Instant::now() + spread(self.config.retry_max), "another hub may know more"));
+        }
+        if let Some(reason) = vouched.lost {
+            let reason = format!("hub has lost its source: {reason}");
+            if self.updates.send(Update::Lost { reason }).await.is_err() {
+                return Step::End(End::Closed);
+            }
+        }
+        Step::On
+    }
+
+    /// Observes how long changes took to become answerable here.
+    async fn programmed(&self, version: &Version, changed_ms: &[u64]) {
+        if changed_ms.is_empty() {
+            return;
+        }
+        let mut published = self.parts.reader.subscribe();
+        let applied =
+            async { while *self.parts.reader.load().version() != *version && published.changed().await.is_ok() {} };
+        if timeout(APPLY_WAIT, applied).await.is_ok() {
+            let now = self.parts.clock.now();
+            for at in changed_ms {
+                self.parts.metrics.programming(crate::sys::UnixMillis(*at).age(now));
+            }
+        }
+    }
+
+    fn learn(&mut self, hubs: &[String]) {
+        let ours = &self.config.serves;
+        let others: Vec<String> = hubs.iter().filter(|hub| *hub != ours).cloned().collect();
+        if let Some(learnt) = self.book.learn(&others) {
+            (self.parts.learnt.keep)(&learnt);
+        }
+        let known = self.book.addresses();
+        self.status_draft().hubs = known;
+    }
+
+    /// The status to change; readers see it with the next state.
+    fn status_draft(&mut self) -> &mut Status {
+        &mut self.book.status
+    }
+
+    fn set_state(&mut self, state: State) {
+        self.book.status.state = state;
+        let status = &self.book.status;
+        self.parts.status.send_if_modified(|shown| {
+            let changed = *shown != *status;
+            if changed {
+                shown.clone_from(status);
+            }
+            changed
+        });
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One connection as a channel; it is never made anew behind our back.
+async fn connect(dial: &Dial, address: &str) -> Result<Channel, String> {
+    let io = dial(address.to_owned()).await.map_err(|error| error.to_string())?;
+    let mut once = Some(TokioIo::new(io));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let io = once.take().ok_or_else(|| std::io::Error::other("connection is used up"));
+        async move { io }
+    });
+    Endpoint::from_static("http://holdfast.invalid")
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| error.to_string())
+}

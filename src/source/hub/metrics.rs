@@ -1,0 +1,93 @@
+//! What is counted of following hubs.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+
+use crate::proto::Mode;
+
+/// How an attempt to follow a hub went.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Attempt {
+    Followed,
+    Failed,
+}
+
+/// Handles made at start.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Times records did not add up to the hub's digest.
+    pub digest_mismatch: IntCounter,
+    attempts: IntCounterVec,
+    resumed: IntCounterVec,
+    programming: Histogram,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    ///
+    /// # Errors
+    /// If one is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            digest_mismatch: IntCounter::new(
+                "holdfast_store_digest_mismatch_total",
+                "Times the records did not add up to the hub's digest; each was repaired.",
+            )?,
+            attempts: IntCounterVec::new(
+                Opts::new(
+                    "holdfast_hub_attempts_total",
+                    "Connections to hubs that ended, by whether they came to anything.",
+                ),
+                &["result"],
+            )?,
+            resumed: IntCounterVec::new(
+                Opts::new("holdfast_hub_resume_total", "How hubs brought this node up to date."),
+                &["mode"],
+            )?,
+            programming: Histogram::with_opts(
+                HistogramOpts::new(
+                    "holdfast_dns_programming_duration_seconds",
+                    "From the change of an object to its being answerable on this node.",
+                )
+                .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
+            )?,
+        };
+        registry.register(Box::new(metrics.digest_mismatch.clone()))?;
+        registry.register(Box::new(metrics.attempts.clone()))?;
+        registry.register(Box::new(metrics.resumed.clone()))?;
+        registry.register(Box::new(metrics.programming.clone()))?;
+        for attempt in ["followed", "failed"] {
+            let _ = metrics.attempts.with_label_values(&[attempt]);
+        }
+        for mode in [Mode::Delta, Mode::Repair, Mode::Snapshot] {
+            let _ = metrics.resumed.with_label_values(&[label(mode)]);
+        }
+        Ok(metrics)
+    }
+
+    pub(super) fn attempt(&self, attempt: Attempt) {
+        let result = match attempt {
+            Attempt::Followed => "followed",
+            Attempt::Failed => "failed",
+        };
+        self.attempts.with_label_values(&[result]).inc();
+    }
+
+    pub(super) fn resumed(&self, mode: Mode) {
+        self.resumed.with_label_values(&[label(mode)]).inc();
+    }
+
+    pub(super) fn programming(&self, took: Duration) {
+        self.programming.observe(took.as_secs_f64());
+    }
+}
+
+fn label(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Wait => "wait",
+        Mode::Delta => "delta",
+        Mode::Repair => "repair",
+        Mode::Snapshot => "snapshot",
+    }
+}

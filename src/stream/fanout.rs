@@ -1,0 +1,421 @@
+//! Follows the store and turns what changed into frames, each once for everybody.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Config, Metrics, Surroundings,
+    choose::{Choice, Have, catch_up, choose},
+    ring::{At, Place, Ring},
+};
+use crate::{
+    proto::{self, Vouched},
+    record::{Digest, Snapshot},
+    store::{Reader, SourceState},
+    sys::Clock,
+};
+
+/// A round ends at the latest now, even if some who waited have not woken: whoever is starved of CPU must not hold up the rest.
+const ROUND_MAX: Duration = Duration::from_millis(250);
+/// Reconnects a second the announced window aims at.
+const RECONNECTS_PER_S: u64 = 1_500;
+/// Bounds of the announced window.
+const WINDOW_MS: (u64, u64) = (500, 30_000);
+
+/// What all subscribers share.
+pub(super) struct Fanout {
+    pub config: Config,
+    pub metrics: Metrics,
+    pub snapshots: Arc<Semaphore>,
+    reader: Reader,
+    clock: Clock,
+    surroundings: watch::Receiver<Surroundings>,
+    state: Mutex<State>,
+    prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
+    head: watch::Sender<u64>,
+    round: Round,
+}
+
+struct State {
+    ring: Ring,
+    snapshot: Arc<Snapshot>,
+    synced: bool,
+    /// Single buckets as frames, each made when first needed.
+    parts: Vec<Option<(Digest, Bytes)>>,
+    /// Relays that follow us, with how many streams each has open.
+    relays: BTreeMap<String, usize>,
+}
+
+/// A snapshot as frames, and where its reader goes on.
+pub(super) struct Prepared {
+    pub frames: Vec<Bytes>,
+    pub cursor: u64,
+    pub place: Arc<Place>,
+}
+
+/// Records on their way to one subscriber.
+pub(super) struct Transfer {
+    pub buckets: Vec<usize>,
+    pub snapshot: Arc<Snapshot>,
+    pub cursor: u64,
+    pub place: Arc<Place>,
+}
+
+/// What to do for a subscriber.
+pub(super) enum Plan {
+    /// From this cursor; with the head's snapshot if that is where it stands.
+    Delta(u64, Arc<Place>, Option<Arc<Snapshot>>),
+    Repair(Transfer),
+    Snapshot,
+    Wait(&'static str),
+}
+
+impl Fanout {
+    pub(super) fn new(
+        config: Config,
+        metrics: Metrics,
+        reader: Reader,
+        clock: Clock,
+        surroundings: watch::Receiver<Surroundings>,
+    ) -> Arc<Self> {
+        let snapshot = reader.snapshot();
+        let state = State {
+            ring: Ring::new(Place::of(&snapshot), config.ring_bytes_max, config.ring_age_max),
+            synced: reader.as_of().is_some(),
+            snapshot,
+            parts: Vec::new(),
+            relays: BTreeMap::new(),
+        };
+        Arc::new(Self {
+            snapshots: Arc::new(Semaphore::new(config.snapshots_max)),
+            config,
+            metrics,
+            reader,
+            clock,
+            surroundings,
+            state: Mutex::new(state),
+            prepared: tokio::sync::Mutex::new(None),
+            head: watch::Sender::new(0),
+            round: Round::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Turns what the store publishes into slots until `stop`.
+    ///
+    /// Self-clocked: idle, a change goes out at once; while the subscribers are still waking for the last frame, changes
+    /// gather in the store and go out together.
+    pub(super) async fn pump(&self, stop: CancellationToken) {
+        let mut published = self.reader.subscribe();
+        // What was published before we looked.
+        self.publish(false);
+        let mut beat = Instant::now() + self.config.heartbeat;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(beat) => {}
+                changed = published.changed() => if changed.is_err() { return },
+            }
+            let due = Instant::now() >= beat;
+            let sent = self.publish(due);
+            if sent || due {
+                beat = Instant::now() + self.config.heartbeat;
+            }
+            if sent {
+                self.round.finish().await;
+            }
+        }
+    }
+
+    /// Appends what is new, or a heartbeat if one is due. False if there was nothing to say.
+    fn publish(&self, beat_due: bool) -> bool {
+        let snapshot = self.reader.snapshot();
+        let Some(as_of) = self.reader.as_of() else { return false };
+        let vouched = Vouched { as_of, ..self.vouched() };
+        let (held, synced) = {
+            let state = self.state();
+            (Arc::clone(&state.snapshot), state.synced)
+        };
+        let now = Instant::now();
+        if !synced || snapshot.version().cluster != held.version().cluster {
+            let mut state = self.state();
+            state.ring.restart(Place::of(&snapshot));
+            state.snapshot = snapshot;
+            state.synced = true;
+            drop(state);
+            self.announce();
+            return true;
+        }
+        let changes = if Arc::ptr_eq(&snapshot, &held) { Vec::new() } else { snapshot.diff(&held) };
+        let (frame, place) = if !changes.is_empty() || snapshot.version() != held.version() {
+            let changed_ms = vec![self.clock.now().0; usize::from(!changes.is_empty())];
+            self.metrics.batch_changes.observe(to_f64(changes.len()));
+            (proto::batch(held.version(), &changes, &snapshot, &vouched, changed_ms), Place::of(&snapshot))
+        } else if beat_due {
+            (proto::mark(&held, &vouched), Arc::clone(self.state().ring.place()))
+        } else {
+            return false;
+        };
+        {
+            let mut state = self.state();
+            state.ring.push(frame, place, now);
+            state.snapshot = snapshot;
+        }
+        self.announce();
+        true
+    }
+
+    fn announce(&self) {
+        let (next, bytes) = {
+            let state = self.state();
+            (state.ring.next(), state.ring.bytes())
+        };
+        self.metrics.ring_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.round.begin();
+        self.head.send_replace(next);
+    }
+
+    /// Tells every subscriber to go elsewhere within `window`.
+    pub(super) fn drain(&self, window: Duration) {
+        let hubs: Vec<String> = self.hubs().into_iter().filter(|hub| !self.config.advertise.contains(hub)).collect();
+        let frame = proto::drain(u32::try_from(window.as_millis()).unwrap_or(u32::MAX), &hubs);
+        {
+            let mut state = self.state();
+            let place = Arc::clone(state.ring.place());
+            state.ring.push(frame, place, Instant::now());
+        }
+        self.announce();
+    }
+
+    /// Everything but the age.
+    fn vouched(&self) -> Vouched {
+        let freshness = self.reader.freshness();
+        let subscribers = u64::try_from(self.metrics.subscribers.get()).unwrap_or(0);
+        let window_ms = (subscribers * 1_000 / RECONNECTS_PER_S).clamp(WINDOW_MS.0, WINDOW_MS.1);
+        Vouched {
+            as_of: freshness.as_of.unwrap_or_default(),
+            lost: match freshness.source {
+                SourceState::Up => None,
+                SourceState::Starting => Some("not heard of since the hub started".into()),
+                SourceState::Lost(reason) => Some(reason),
+            },
+            path: self.path(),
+            window_ms: u32::try_from(window_ms).unwrap_or(u32::MAX),
+            hubs: self.hubs(),
+        }
+    }
+
+    /// This hub, then those it follows.
+    pub(super) fn path(&self) -> Vec<String> {
+        let upstream = self.surroundings.borrow().path.clone();
+        std::iter::once(self.config.node.clone()).chain(upstream).collect()
+    }
+
+    fn hubs(&self) -> Vec<String> {
+        let mut hubs = self.config.advertise.clone();
+        hubs.extend(self.surroundings.borrow().hubs.iter().cloned());
+        hubs.extend(self.state().relays.keys().cloned());
+        let mut seen = std::collections::HashSet::new();
+        hubs.retain(|hub| seen.insert(hub.clone()));
+        hubs.truncate(32);
+        hubs
+    }
+
+    /// The end of a transfer: what its reader now holds.
+    pub(super) fn mark(&self, snapshot: &Snapshot) -> Bytes {
+        proto::mark(snapshot, &self.vouched())
+    }
+
+    /// Wakes when there is something new.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    pub(super) fn at(&self, cursor: u64) -> At {
+        self.state().ring.at(cursor)
+    }
+
+    /// Counts a relay in until the guard is dropped; its address is passed on to clients meanwhile.
+    pub(super) fn relay(self: &Arc<Self>, serves: &str) -> Option<RelayGuard> {
+        if serves.is_empty() {
+            return None;
+        }
+        *self.state().relays.entry(serves.to_owned()).or_default() += 1;
+        Some(RelayGuard { fanout: Arc::clone(self), serves: serves.to_owned() })
+    }
+
+    pub(super) fn plan(&self, have: Option<&Have>) -> Plan {
+        let state = self.state();
+        if !state.synced {
+            return Plan::Wait("this hub has no records yet");
+        }
+        match choose(have, &state.ring) {
+            Choice::Delta(cursor, place) => {
+                let head = (cursor == state.ring.next()).then(|| Arc::clone(&state.snapshot));
+                Plan::Delta(cursor, place, head)
+            }
+            Choice::Repair(buckets) => Plan::Repair(transfer(&state, buckets)),
+            Choice::Snapshot => Plan::Snapshot,
+            Choice::Wait => Plan::Wait("this hub's records are older than the client's"),
+        }
+    }
+
+    /// What brings a subscriber up to date that stood at `place`, which is gone.
+    pub(super) fn plan_from(&self, place: &Place) -> Plan {
+        let state = self.state();
+        match catch_up(&place.digests, state.ring.place()) {
+            Choice::Repair(buckets) => Plan::Repair(transfer(&state, buckets)),
+            _ => Plan::Snapshot,
+        }
+    }
+
+    /// One bucket of a transfer as a frame.
+    pub(super) fn part(&self, snapshot: &Snapshot, bucket: usize) -> Bytes {
+        let digest = snapshot.buckets()[bucket].digest();
+        {
+            let mut state = self.state();
+            if state.parts.is_empty() {
+                state.parts = vec![None; crate::record::BUCKETS];
+            }
+            if let Some((of, frame)) = &state.parts[bucket]
+                && *of == digest
+            {
+                return frame.clone();
+            }
+        }
+        let frame = proto::bucket_part(snapshot, bucket);
+        self.state().parts[bucket] = Some((digest, frame.clone()));
+        frame
+    }
+
+    /// The snapshot as frames, made anew only when the one at hand is too far behind.
+    pub(super) async fn prepared(&self) -> Arc<Prepared> {
+        let mut prepared = self.prepared.lock().await;
+        let (snapshot, cursor, place, useful) = {
+            let state = self.state();
+            let useful = prepared.as_ref().is_some_and(|made| {
+                let bytes: usize = made.frames.iter().map(Bytes::len).sum();
+                state.ring.holds(made.cursor) && state.ring.bytes_from(made.cursor) <= bytes / 2 + 4096
+            });
+            (Arc::clone(&state.snapshot), state.ring.next(), Arc::clone(state.ring.place()), useful)
+        };
+        if let Some(made) = prepared.as_ref().filter(|_| useful) {
+            return Arc::clone(made);
+        }
+        let vouched = self.vouched();
+        let frames = tokio::task::spawn_blocking(move || {
+            let mut frames = proto::snapshot_parts(&snapshot);
+            frames.push(proto::mark(&snapshot, &vouched));
+            frames
+        })
+        .await
+        .expect("encoding records does not panic");
+        let made = Arc::new(Prepared { frames, cursor, place });
+        *prepared = Some(Arc::clone(&made));
+        made
+    }
+
+    /// Waits at the head of the ring, counted as one the next round is for.
+    pub(super) async fn wait(&self, head: &mut watch::Receiver<u64>) {
+        let _idle = Idle::enter(&self.round);
+        // The sender lives as long as we do.
+        let _ = head.changed().await;
+    }
+}
+
+fn transfer(state: &State, buckets: Vec<usize>) -> Transfer {
+    Transfer {
+        buckets,
+        snapshot: Arc::clone(&state.snapshot),
+        cursor: state.ring.next(),
+        place: Arc::clone(state.ring.place()),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a histogram")]
+fn to_f64(count: usize) -> f64 {
+    count as f64
+}
+
+/// Counts a relay out.
+pub(super) struct RelayGuard {
+    fanout: Arc<Fanout>,
+    serves: String,
+}
+
+impl Drop for RelayGuard {
+    fn drop(&mut self) {
+        let mut state = self.fanout.state();
+        if let Some(count) = state.relays.get_mut(&self.serves) {
+            *count -= 1;
+            if *count == 0 {
+                state.relays.remove(&self.serves);
+            }
+        }
+    }
+}
+
+/// Knows when those who waited for a frame have woken for it.
+#[derive(Default)]
+struct Round {
+    idle: AtomicUsize,
+    woken: AtomicUsize,
+    target: AtomicUsize,
+    done: Notify,
+}
+
+impl Round {
+    /// To be called just before the frame is announced.
+    fn begin(&self) {
+        let idle = self.idle.load(Ordering::SeqCst);
+        self.woken.store(0, Ordering::SeqCst);
+        // A few may be starved or gone; the round is not for them.
+        self.target.store(idle - idle / 50, Ordering::SeqCst);
+    }
+
+    async fn finish(&self) {
+        let deadline = Instant::now() + ROUND_MAX;
+        while self.woken.load(Ordering::SeqCst) < self.target.load(Ordering::SeqCst) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if timeout(left, self.done.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// One who waits; dropped on waking, and when its stream ends.
+struct Idle<'a>(&'a Round);
+
+impl<'a> Idle<'a> {
+    fn enter(round: &'a Round) -> Self {
+        round.idle.fetch_add(1, Ordering::SeqCst);
+        Self(round)
+    }
+}
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.idle.fetch_sub(1, Ordering::SeqCst);
+        let woken = self.0.woken.fetch_add(1, Ordering::SeqCst) + 1;
+        if woken == self.0.target.load(Ordering::SeqCst) {
+            self.0.done.notify_one();
+        }
+    }
+}

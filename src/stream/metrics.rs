@@ -1,0 +1,121 @@
+//! What is counted of the stream, on the hub's side.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
+
+/// How a subscriber was brought up to date.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ServedMode {
+    Delta,
+    Repair,
+    Snapshot,
+    Wait,
+}
+
+/// Why a connection came to nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refused {
+    /// Too many connections.
+    Full,
+    /// The handshake failed or took too long.
+    Handshake,
+    /// The call is not ours, or its greeting is none.
+    Request,
+    /// A hub that would close a circle.
+    Loop,
+}
+
+impl Refused {
+    const ALL: [Self; 4] = [Self::Full, Self::Handshake, Self::Request, Self::Loop];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Handshake => "handshake",
+            Self::Request => "request",
+            Self::Loop => "loop",
+        }
+    }
+}
+
+impl ServedMode {
+    const ALL: [Self; 4] = [Self::Delta, Self::Repair, Self::Snapshot, Self::Wait];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Delta => "delta",
+            Self::Repair => "repair",
+            Self::Snapshot => "snapshot",
+            Self::Wait => "wait",
+        }
+    }
+}
+
+/// Handles made at start.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub(super) subscribers: IntGauge,
+    pub(super) connections: IntGauge,
+    pub(super) bytes: IntCounter,
+    pub(super) fallen: IntCounter,
+    pub(super) ring_bytes: IntGauge,
+    pub(super) batch_changes: Histogram,
+    resume: IntCounterVec,
+    refused: IntCounterVec,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    ///
+    /// # Errors
+    /// If one is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            subscribers: IntGauge::new("holdfast_stream_subscribers", "Streams open now.")?,
+            connections: IntGauge::new("holdfast_stream_connections", "Connections open now, handshakes included.")?,
+            bytes: IntCounter::new(
+                "holdfast_stream_bytes_total",
+                "Bytes of frames handed to subscribers, before TLS.",
+            )?,
+            fallen: IntCounter::new(
+                "holdfast_stream_fallen_total",
+                "Times a subscriber was so slow that the history no longer reached back to it; it was repaired.",
+            )?,
+            ring_bytes: IntGauge::new("holdfast_stream_history_bytes", "Bytes of history held for slow subscribers.")?,
+            batch_changes: Histogram::with_opts(
+                HistogramOpts::new("holdfast_stream_batch_changes", "Changes in a batch.")
+                    .buckets(exponential_buckets(1.0, 4.0, 8)?),
+            )?,
+            resume: IntCounterVec::new(
+                Opts::new("holdfast_stream_resume_total", "How subscribers were brought up to date."),
+                &["mode"],
+            )?,
+            refused: IntCounterVec::new(
+                Opts::new("holdfast_stream_refused_total", "Connections and calls that came to nothing, by reason."),
+                &["reason"],
+            )?,
+        };
+        registry.register(Box::new(metrics.subscribers.clone()))?;
+        registry.register(Box::new(metrics.connections.clone()))?;
+        registry.register(Box::new(metrics.bytes.clone()))?;
+        registry.register(Box::new(metrics.fallen.clone()))?;
+        registry.register(Box::new(metrics.ring_bytes.clone()))?;
+        registry.register(Box::new(metrics.batch_changes.clone()))?;
+        registry.register(Box::new(metrics.resume.clone()))?;
+        registry.register(Box::new(metrics.refused.clone()))?;
+        for mode in ServedMode::ALL {
+            let _ = metrics.resume.with_label_values(&[mode.label()]);
+        }
+        for reason in Refused::ALL {
+            let _ = metrics.refused.with_label_values(&[reason.label()]);
+        }
+        Ok(metrics)
+    }
+
+    pub(super) fn served(&self, mode: ServedMode) {
+        self.resume.with_label_values(&[mode.label()]).inc();
+    }
+
+    pub(super) fn refused(&self, reason: Refused) {
+        self.refused.with_label_values(&[reason.label()]).inc();
+    }
+}

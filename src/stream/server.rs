@@ -1,0 +1,388 @@
+//! Accepts connections and serves the one call on them.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Config, Error, Metrics, Surroundings, choose::refusal, fanout::Fanout, metrics::Refused, subscriber::Subscriber,
+};
+use crate::{
+    proto::{FOLLOW_PATH, Hello, split},
+    store::Reader,
+    sys::Clock,
+    tls::Tls,
+};
+
+/// A greeting is 4 KiB of digests and a few names.
+const HELLO_BYTES_MAX: usize = 16 << 10;
+/// How long a client may take to send it, and to make its first call.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// The system gives a connection up whose peer acknowledges nothing for this long: heartbeats make sure there is
+/// always something to acknowledge, so a half-open connection is found without a timer of ours.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+/// gRPC's codes (grpc/doc/statuscodes.md).
+mod code {
+    pub(super) const OK: &str = "0";
+    pub(super) const INVALID_ARGUMENT: &str = "3";
+    pub(super) const FAILED_PRECONDITION: &str = "9";
+    pub(super) const UNIMPLEMENTED: &str = "12";
+}
+
+type ReplyBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Listeners that are bound and not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    listeners: Vec<TcpListener>,
+    config: Config,
+}
+
+/// What a hub serves from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The records.
+    pub reader: Reader,
+    /// Wall-clock time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Certificates; `None` serves in the clear, which the caller allows on loopback only.
+    pub tls: Option<Tls>,
+    /// What lies above this hub and beside it.
+    pub surroundings: watch::Receiver<Surroundings>,
+}
+
+/// Binds the listeners.
+///
+/// # Errors
+/// If an address cannot be bound, or one beyond loopback is to be served without TLS.
+pub fn bind(config: Config, tls: bool) -> Result<Bound, Error> {
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        if !tls && !address.ip().is_loopback() {
+            return Err(Error::Insecure(*address));
+        }
+        let listener = listen(*address).map_err(|error| Error::Bind { address: *address, error })?;
+        listeners.push(listener);
+    }
+    Ok(Bound { listeners, config })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Accepted connections inherit both.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.bind(&address.into())?;
+    socket.listen(4_096)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Bound {
+    /// The addresses bound; ports that were asked for as 0 are known here.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// What is advertised to clients may depend on the port bound.
+    pub fn advertise(&mut self, hubs: Vec<String>) {
+        self.config.advertise = hubs;
+    }
+
+    /// Serves until `stop`, then tells clients to go elsewhere and waits for them, at most the drain's window.
+    pub async fn serve(self, parts: Parts, stop: CancellationToken) {
+        let server = Server::new(self.config, parts);
+        let pumping = tokio::spawn({
+            let server = server.clone();
+            async move { server.pump().await }
+        });
+        let accepting = self.listeners.into_iter().map(|listener| server.accept(listener, stop.clone()));
+        futures::future::join_all(accepting).await;
+        server.drain().await;
+        pumping.abort();
+    }
+}
+
+/// A running server, for whatever transport. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    fanout: Arc<Fanout>,
+    tls: Option<Tls>,
+    admission: Arc<Admission>,
+    connections: Arc<Semaphore>,
+    tasks: TaskTracker,
+    /// Ends every stream.
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("config", &self.fanout.config).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server that listens nowhere: connections are handed to [`Self::connection`].
+    #[must_use]
+    pub fn new(config: Config, parts: Parts) -> Self {
+        let admission = Arc::new(Admission::new(config.handshakes_max, config.handshakes_per_s));
+        let connections = Arc::new(Semaphore::new(config.connections_max));
+        Self {
+            fanout: Fanout::new(config, parts.metrics, parts.reader, parts.clock, parts.surroundings),
+            tls: parts.tls,
+            admission,
+            connections,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Turns what the store publishes into frames, until the drain is over.
+    pub async fn pump(&self) {
+        self.fanout.pump(self.stop.clone()).await;
+    }
+
+    async fn accept(&self, listener: TcpListener, stop: CancellationToken) {
+        loop {
+            let (socket, permit) = tokio::select! {
+                () = stop.cancelled() => return,
+                // What is not admitted yet waits in the system's backlog, where it costs next to nothing.
+                (accepted, permit) = async {
+                    let permit = self.admission.admit().await;
+                    (listener.accept().await, permit)
+                } => match accepted {
+                    Ok((socket, _)) => (socket, permit),
+                    Err(error) => {
+                        // Out of descriptors, mostly: those open go on.
+                        tracing::warn!(%error, "cannot accept");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            let server = self.clone();
+            self.tasks.spawn(async move { server.handshake(socket, permit).await });
+        }
+    }
+
+    async fn handshake(&self, socket: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) {
+        let metrics = &self.fanout.metrics;
+        let Some(tls) = &self.tls else {
+            drop(permit);
+            return self.connection(socket).await;
+        };
+        let accept = TlsAcceptor::from(tls.current().server).accept(socket);
+        let accepted = timeout(self.fanout.config.handshake_timeout, accept).await;
+        drop(permit);
+        match accepted {
+            Ok(Ok(stream)) => Box::pin(self.connection(stream)).await,
+            Ok(Err(error)) => {
+                metrics.refused(Refused::Handshake);
+                tracing::debug!(%error, "handshake failed");
+            }
+            Err(_) => metrics.refused(Refused::Handshake),
+        }
+    }
+
+    /// Serves one connection until it ends. Whoever is behind it is known to be allowed.
+    pub async fn connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let metrics = &self.fanout.metrics;
+        let Ok(_place) = Arc::clone(&self.connections).try_acquire_owned() else {
+            metrics.refused(Refused::Full);
+            return;
+        };
+        metrics.connections.inc();
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = service_fn({
+            let (server, asked) = (self.clone(), Arc::clone(&asked));
+            move |request| {
+                asked.store(true, Ordering::Relaxed);
+                let server = server.clone();
+                async move { Ok::<_, Infallible>(server.call(request).await) }
+            }
+        });
+        let serving = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            // One stream, and the next one while the last is being torn down.
+            .max_concurrent_streams(4)
+            .max_header_list_size(8 << 10)
+            .header_table_size(0)
+            .initial_stream_window_size(u32::try_from(HELLO_BYTES_MAX).expect("small"))
+            .initial_connection_window_size(64 << 10)
+            .max_send_buf_size(64 << 10)
+            .serve_connection(TokioIo::new(io), service);
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            _ = &mut serving => {}
+            () = never_asked(&asked) => metrics.refused(Refused::Request),
+        }
+        metrics.connections.dec();
+    }
+
+    async fn call(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+        let metrics = &self.fanout.metrics;
+        if request.method() != Method::POST || request.uri().path() != FOLLOW_PATH {
+            metrics.refused(Refused::Request);
+            return ended(code::UNIMPLEMENTED, "there is one call here: Follow");
+        }
+        let Some(hello) = greeting(request.into_body()).await else {
+            metrics.refused(Refused::Request);
+            return ended(code::INVALID_ARGUMENT, "no greeting came");
+        };
+        let path = self.fanout.path();
+        let (node, upstream) = path.split_first().expect("our own name comes first");
+        if let Some(reason) = refusal(&hello, node, upstream) {
+            metrics.refused(Refused::Loop);
+            tracing::warn!(peer = ?hello.node, %reason, "client refused");
+            return ended(code::FAILED_PRECONDITION, &reason);
+        }
+        let subscriber = Subscriber::new(Arc::clone(&self.fanout), &hello, self.stop.clone());
+        let frames = futures::stream::unfold(subscriber, |mut subscriber| async move {
+            subscriber.next().await.map(|frame| (Ok(Frame::data(frame)), subscriber))
+        });
+        let end = futures::stream::once(async { Ok(Frame::trailers(status(code::OK, ""))) });
+        reply(StreamBody::new(frames.chain(end)).boxed_unsync(), HeaderMap::new())
+    }
+
+    /// Sends clients elsewhere and waits for them to go.
+    pub async fn drain(&self) {
+        let window = self.fanout.config.drain;
+        self.fanout.drain(window);
+        self.tasks.close();
+        let deadline = Instant::now() + window + Duration::from_millis(500);
+        while self.fanout.metrics.subscribers.get() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.stop.cancel();
+    }
+}
+
+/// Resolves if a connection lets its first call wait too long.
+async fn never_asked(asked: &AtomicBool) {
+    tokio::time::sleep(HELLO_WAIT).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn greeting<B: Body<Data = Bytes> + Unpin>(body: B) -> Option<Hello>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let collected = timeout(HELLO_WAIT, Limited::new(body, HELLO_BYTES_MAX).collect()).await.ok()?.ok()?;
+    let mut bytes = BytesMut::from(&*collected.to_bytes());
+    split::<Hello>(&mut bytes, HELLO_BYTES_MAX).ok()?
+}
+
+fn status(code: &'static str, message: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("grpc-status", HeaderValue::from_static(code));
+    // Percent-encoded as gRPC asks, which for these words is leaving out what is not plain.
+    let plain: String = message.chars().filter(|c| (' '..='~').contains(c) && *c != '%').collect();
+    if let Ok(value) = HeaderValue::from_str(&plain)
+        && !plain.is_empty()
+    {
+        headers.insert("grpc-message", value);
+    }
+    headers
+}
+
+/// A reply that is nothing but a status.
+fn ended(code: &'static str, message: &str) -> Response<ReplyBody> {
+    reply(http_body_util::Empty::new().boxed_unsync(), status(code, message))
+}
+
+fn reply(body: ReplyBody, headers: HeaderMap) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// How many may shake hands at once, and how many may begin in a second.
+struct Admission {
+    at_once: Arc<Semaphore>,
+    gap: Duration,
+    next: tokio::sync::Mutex<Instant>,
+}
+
+impl Admission {
+    /// A pause may be made up for by this many at once.
+    const BURST: u32 = 64;
+
+    fn new(at_once: usize, per_s: u32) -> Self {
+        Self {
+            at_once: Arc::new(Semaphore::new(at_once)),
+            gap: Duration::from_secs(1) / per_s.max(1),
+            next: tokio::sync::Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Waits for a turn; the permit is given back when the handshake is over.
+    async fn admit(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.at_once).acquire_owned().await.expect("never closed");
+        let mut next = self.next.lock().await;
+        let now = Instant::now();
+        *next = (*next).max(now.checked_sub(self.gap * Self::BURST).unwrap_or(now)) + self.gap;
+        let turn = *next;
+        drop(next);
+        tokio::time::sleep_until(turn).await;
+        permit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_are_spread_after_a_burst() {
+        let admission = Admission::new(1_000, 100);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let start = Instant::now();
+        for _ in 0..264 {
+            drop(admission.admit().await);
+        }
+        let took = start.elapsed();
+        assert!((Duration::from_millis(1_900)..Duration::from_millis(2_100)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_handshakes_at_once_and_no_more() {
+        let admission = Admission::new(2, 1_000_000);
+        let (first, _second) = (admission.admit().await, admission.admit().await);
+        assert!(timeout(Duration::from_secs(1), admission.admit()).await.is_err());
+        drop(first);
+        assert!(timeout(Duration::from_secs(1), admission.admit()).await.is_ok());
+    }
+}

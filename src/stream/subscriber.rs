@@ -1,0 +1,207 @@
+//! One subscriber: a cursor, and what it is owed next.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    choose::Have,
+    fanout::{Fanout, Plan, RelayGuard, Transfer},
+    metrics::ServedMode,
+    ring::{At, Place},
+};
+use crate::proto::{self, Hello, Mode};
+
+/// A reader of a snapshot counts against the cap for at most this long: a slow one must not keep others out, and its bytes are shared anyway.
+const SNAPSHOT_HOLD: Duration = Duration::from_secs(30);
+
+/// Yields the frames one client is owed, one by one, as fast as it takes them.
+pub(super) struct Subscriber {
+    fanout: Arc<Fanout>,
+    head: watch::Receiver<u64>,
+    stage: Stage,
+    stop: CancellationToken,
+    _relay: Option<RelayGuard>,
+}
+
+enum Stage {
+    /// Nothing was sent yet; or nothing could be, the last time.
+    Deciding { have: Option<Have>, waited: bool },
+    /// Parts of a repair; those in the list are still owed.
+    Repairing { transfer: Transfer, sent: usize },
+    /// Waiting for its turn to be sent a snapshot.
+    Queueing,
+    /// Frames of the snapshot that are still owed.
+    Loading { frames: VecDeque<Bytes>, cursor: u64, place: Arc<Place>, _turn: DropGuard },
+    /// Follows the ring.
+    Live { cursor: u64, place: Arc<Place> },
+}
+
+impl Subscriber {
+    pub(super) fn new(fanout: Arc<Fanout>, hello: &Hello, stop: CancellationToken) -> Self {
+        fanout.metrics.subscribers.inc();
+        Self {
+            head: fanout.subscribe(),
+            _relay: fanout.relay(&hello.serves),
+            stage: Stage::Deciding { have: Have::of(hello), waited: false },
+            fanout,
+            stop,
+        }
+    }
+
+    /// The next frame; `None` when the stream ends. Cancel-safe in that a subscriber dropped while it waits leaves nothing behind.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        let frame = self.step().await?;
+        self.fanout.metrics.bytes.inc_by(frame.len() as u64);
+        Some(frame)
+    }
+
+    async fn step(&mut self) -> Option<Bytes> {
+        loop {
+            match &mut self.stage {
+                Stage::Deciding { have, waited } => {
+                    let plan = self.fanout.plan(have.as_ref());
+                    if let Plan::Wait(reason) = plan {
+                        if std::mem::replace(waited, true) {
+                            self.pause().await?;
+                            if !matches!(self.fanout.plan(self.have()), Plan::Wait(_)) {
+                                continue;
+                            }
+                        } else {
+                            self.fanout.metrics.served(ServedMode::Wait);
+                        }
+                        return Some(proto::wait(&self.fanout.config.node, reason));
+                    }
+                    if let Some(welcome) = self.begin(plan) {
+                        return Some(welcome);
+                    }
+                }
+                Stage::Queueing => {
+                    let wait = self.fanout.config.heartbeat;
+                    let turn = Arc::clone(&self.fanout.snapshots).acquire_owned();
+                    let Ok(Ok(permit)) = timeout(wait, turn).await else {
+                        if self.stop.is_cancelled() {
+                            return None;
+                        }
+                        return Some(proto::wait(&self.fanout.config.node, "others are being sent snapshots"));
+                    };
+                    let prepared = self.fanout.prepared().await;
+                    self.stage = Stage::Loading {
+                        frames: prepared.frames.iter().cloned().collect(),
+                        cursor: prepared.cursor,
+                        place: Arc::clone(&prepared.place),
+                        _turn: hold(permit),
+                    };
+                    return Some(self.welcome(ServedMode::Snapshot));
+                }
+                Stage::Loading { frames, cursor, place, .. } => match frames.pop_front() {
+                    Some(frame) => return Some(frame),
+                    None => self.stage = Stage::Live { cursor: *cursor, place: Arc::clone(place) },
+                },
+                Stage::Repairing { transfer, sent } => {
+                    if let Some(bucket) = transfer.buckets.get(*sent) {
+                        *sent += 1;
+                        return Some(self.fanout.part(&transfer.snapshot, *bucket));
+                    }
+                    let mark = self.fanout.mark(&transfer.snapshot);
+                    self.stage = Stage::Live { cursor: transfer.cursor, place: Arc::clone(&transfer.place) };
+                    return Some(mark);
+                }
+                Stage::Live { cursor, place } => {
+                    // Seen before looking, so that what comes in between wakes us.
+                    self.head.mark_unchanged();
+                    match self.fanout.at(*cursor) {
+                        At::Slot(slot) => {
+                            *cursor += 1;
+                            *place = slot.place;
+                            return Some(slot.frame);
+                        }
+                        At::Gone => {
+                            let plan = self.fanout.plan_from(place);
+                            self.fanout.metrics.fallen.inc();
+                            if let Some(welcome) = self.begin(plan) {
+                                return Some(welcome);
+                            }
+                        }
+                        At::Head if self.stop.is_cancelled() => return None,
+                        At::Head => {
+                            tokio::select! {
+                                () = self.fanout.wait(&mut self.head) => {}
+                                () = self.stop.cancelled() => {}
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn have(&self) -> Option<&Have> {
+        match &self.stage {
+            Stage::Deciding { have, .. } => have.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Sets out on a plan; the welcome, unless it comes later.
+    fn begin(&mut self, plan: Plan) -> Option<Bytes> {
+        match plan {
+            Plan::Delta(cursor, place, head) => {
+                self.stage = Stage::Live { cursor, place };
+                let welcome = self.welcome(ServedMode::Delta);
+                // Nothing to send: the mark that proves it goes with the welcome, not seconds later.
+                Some(head.map_or(welcome.clone(), |head| [welcome, self.fanout.mark(&head)].concat().into()))
+            }
+            Plan::Repair(transfer) => {
+                self.stage = Stage::Repairing { transfer, sent: 0 };
+                Some(self.welcome(ServedMode::Repair))
+            }
+            Plan::Snapshot | Plan::Wait(_) => {
+                self.stage = Stage::Queueing;
+                None
+            }
+        }
+    }
+
+    fn welcome(&self, mode: ServedMode) -> Bytes {
+        self.fanout.metrics.served(mode);
+        let mode = match mode {
+            ServedMode::Delta => Mode::Delta,
+            ServedMode::Repair => Mode::Repair,
+            ServedMode::Snapshot => Mode::Snapshot,
+            ServedMode::Wait => Mode::Wait,
+        };
+        proto::welcome(mode, &self.fanout.config.node)
+    }
+
+    /// Until something changes or a sign of life is due; `None` if the hub stops.
+    async fn pause(&mut self) -> Option<()> {
+        tokio::select! {
+            () = tokio::time::sleep(self.fanout.config.heartbeat) => Some(()),
+            changed = self.head.changed() => changed.ok(),
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.fanout.metrics.subscribers.dec();
+    }
+}
+
+/// Gives the permit back when the guard is dropped, or when it was held long enough.
+fn hold(permit: OwnedSemaphorePermit) -> DropGuard {
+    let done = CancellationToken::new();
+    let guard = done.clone().drop_guard();
+    tokio::spawn(async move {
+        let _ = timeout(SNAPSHOT_HOLD, done.cancelled()).await;
+        drop(permit);
+    });
+    guard
+}

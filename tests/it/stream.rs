@@ -1,0 +1,6 @@
+//! A hub and its followers over connections in memory, with the clock in hand: who is brought up to date how, and what
+//! happens when hubs fall silent, lie, leave or come back older.
+
+mod hubs;
+mod rig;
+mod slow;

@@ -1,0 +1,269 @@
+//! Who is brought up to date how.
+
+use std::time::Duration;
+
+use holdfast::{
+    record::{Change, ServiceKey},
+    source::hub::State,
+    store::{SourceState, Update},
+    stream,
+};
+
+use super::rig::{Agent, EPOCH_MS, Hub, Line, Net, clock, service, services};
+
+fn config() -> stream::Config {
+    stream::Config::default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_agent_gets_a_snapshot_and_then_every_change() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock, config());
+    hub.list(services(2_000), false);
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    agent.equals(&hub).await;
+    agent.reaches(State::Live).await;
+    assert_eq!(hub.metric("holdfast_stream_resume_total", "snapshot"), 1);
+
+    hub.change(vec![
+        service("s7", 99),
+        Change::Remove(ServiceKey::new("prod", "s8")),
+        Change::PutNamespace("x".into()),
+    ]);
+    assert!(agent.equals(&hub).await < Duration::from_millis(200), "idle: out at once");
+    assert!(agent.reader.load().has_namespace(b"x"));
+    assert!(agent.reader.load().service(b"prod", b"s8").is_none());
+    assert_eq!(agent.reader.freshness().source, SourceState::Up);
+    assert_eq!(agent.metric("holdfast_store_digest_mismatch_total", ""), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_travels_with_heartbeats_and_a_lost_source_is_told_at_once_with_the_next() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock, config());
+    hub.list(services(3), false);
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    assert!(agent.equals(&hub).await < Duration::from_secs(1));
+
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    hub.vouch();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let as_of = agent.reader.as_of().unwrap().0;
+    assert!((EPOCH_MS + 29_000..=EPOCH_MS + 31_000).contains(&as_of), "{as_of}");
+
+    hub.writer.apply(Update::Lost { reason: "apiserver: timed out".into() }).unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let freshness = agent.reader.freshness();
+    assert!(
+        matches!(&freshness.source, SourceState::Lost(why) if why.contains("apiserver: timed out")),
+        "{freshness:?}"
+    );
+    assert_eq!(freshness.as_of.unwrap().0, as_of, "age does not move by itself");
+
+    hub.vouch();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(agent.reader.freshness().source, SourceState::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_restarted_with_the_same_records_sends_none_of_them() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock, config());
+    hub.list(services(2_000), false);
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    agent.equals(&hub).await;
+    net.hang("hub");
+
+    let mut again = Hub::start("hub", &clock, config());
+    again.writer.restore((*hub.writer.reader().snapshot()).clone(), clock.now());
+    again.list(services(2_000), true);
+    assert_eq!(again.version().epoch, 2);
+    net.put("hub", Line::Hub(again.server.clone()));
+    agent.equals(&again).await;
+    assert_eq!(again.metric("holdfast_stream_resume_total", "snapshot"), 0);
+    assert_eq!(again.metric("holdfast_stream_resume_total", "repair"), 1);
+    assert!(again.metric("holdfast_stream_bytes_total", "") < 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_restarted_with_one_percent_changed_sends_the_buckets_that_differ() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock, config());
+    hub.list(services(2_000), false);
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    agent.equals(&hub).await;
+    net.hang("hub");
+
+    let mut again = Hub::start("hub", &clock, config());
+    again.writer.restore((*hub.writer.reader().snapshot()).clone(), clock.now());
+    let mut records = services(2_000);
+    records.extend((0..20).map(|n| service(&format!("s{n}"), 77_777 + n)));
+    again.list(records, true);
+    net.put("hub", Line::Hub(again.server.clone()));
+    agent.equals(&again).await;
+    assert_eq!(again.metric("holdfast_stream_resume_total", "repair"), 1);
+    assert_eq!(again.metric("holdfast_stream_resume_total", "snapshot"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_missed_a_few_batches_gets_just_those() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock, config());
+    hub.list(services(2_000), false);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = (*hub.writer.reader().snapshot()).clone();
+    for n in 0..5 {
+        hub.change(vec![service("s1", 500 + n)]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let agent = Agent::holding("agent", &clock, &net, &["hub"], Some(held));
+    agent.equals(&hub).await;
+    assert_eq!(hub.metric("holdfast_stream_resume_total", "delta"), 1);
+    assert!(hub.metric("holdfast_stream_bytes_total", "") < 2_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_hub_is_left_for_another_after_fifteen_seconds_and_nothing_is_lost_meanwhile() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hubs = ["a", "b"].map(|name| {
+        let mut hub = Hub::start(name, &clock, config());
+        hub.list(services(100), false);
+        net.put(name, Line::Hub(hub.server.clone()));
+        hub
+    });
+    let agent = Agent::start("agent", &clock, &net, &["a", "b"]);
+    agent.equals(&hubs[0]).await;
+    let first = agent.status.borrow().address.clone();
+    net.hang(&first);
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert_eq!(agent.status.borrow().address, first, "not yet");
+    assert_eq!(agent.reader.load().counts().services, 100);
+    agent.reaches(State::Stale).await;
+    assert_eq!(agent.reader.load().counts().services, 100);
+    agent.reaches(State::Live).await;
+    let second = agent.status.borrow().address.clone();
+    assert_ne!(first, second);
+    let other = if second == "a" { &mut hubs[0] } else { &mut hubs[1] };
+    other.change(vec![service("new", 1)]);
+    agent.equals(other).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_hub_is_waited_for_and_never_followed_back() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock, config());
+    hub.list(services(50), false);
+    let old = (*hub.writer.reader().snapshot()).clone();
+    hub.change(vec![service("late", 1)]);
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    agent.equals(&hub).await;
+    net.hang("hub");
+
+    // The disk lost the last second, and the apiserver is away.
+    let mut again = Hub::start("hub", &clock, config());
+    again.writer.restore(old, clock.now());
+    net.put("hub", Line::Hub(again.server.clone()));
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(agent.reader.load().service(b"prod", b"late").is_some());
+    assert_eq!(again.metric("holdfast_stream_resume_total", "wait"), 1, "waits on one stream");
+    assert_eq!(again.metric("holdfast_stream_subscribers", ""), 1);
+
+    // The apiserver is back, under a new epoch; the service had gone meanwhile.
+    again.list(services(50), true);
+    assert!(agent.equals(&again).await < Duration::from_secs(1));
+    assert!(agent.reader.load().service(b"prod", b"late").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_connects_before_the_hub_has_anything_waits_for_it() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock, config());
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(agent.reader.as_of(), None, "nothing is not an empty cluster");
+    hub.list(services(10), false);
+    assert!(agent.equals(&hub).await < Duration::from_secs(1));
+    assert_eq!(net.dialled.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_leaves_sends_its_agents_to_the_other_one() {
+    let (clock, net) = (clock(), Net::default());
+    let mut a = Hub::start("a", &clock, config());
+    let mut b = Hub::start("b", &clock, config());
+    for hub in [&mut a, &mut b] {
+        hub.list(services(20), false);
+    }
+    a.surroundings.send_replace(stream::Surroundings { path: vec![], hubs: vec!["b".into()] });
+    net.put("a", Line::Hub(a.server.clone()));
+    net.put("b", Line::Hub(b.server.clone()));
+    let agents: Vec<Agent> = (0..20).map(|n| Agent::start(&format!("agent-{n}"), &clock, &net, &["a"])).collect();
+    for agent in &agents {
+        agent.equals(&a).await;
+        assert_eq!(*agent.kept.lock().unwrap(), ["b"], "learnt from the stream, and kept");
+    }
+    let start = tokio::time::Instant::now();
+    a.server.drain().await;
+    assert!(start.elapsed() <= Duration::from_secs(5), "{:?}", start.elapsed());
+    net.remove("a");
+    b.change(vec![service("new", 1)]);
+    for agent in &agents {
+        agent.equals(&b).await;
+        assert_eq!(agent.reader.load().counts().services, 21);
+    }
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert_eq!(b.metric("holdfast_stream_subscribers", ""), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_follows_and_serves_and_circles_are_refused() {
+    let (clock, net) = (clock(), Net::default());
+    let mut leader = Hub::start("leader", &clock, config());
+    leader.list(services(300), false);
+    net.put("leader", Line::Hub(leader.server.clone()));
+    // A relay is an agent's store under a hub's server.
+    let relayed = holdfast::source::hub::Config {
+        addresses: vec!["leader".into()],
+        node: "relay".into(),
+        serves: "relay".into(),
+        ..Default::default()
+    };
+    let follower = Agent::with(relayed, &clock, &net, None);
+    let (unused, _) = holdfast::store::open();
+    let relay = Hub::over("relay", &clock, config(), unused, follower.reader.clone());
+    net.put("relay", Line::Hub(relay.server.clone()));
+    follower.equals(&leader).await;
+    relay.surroundings.send_replace(stream::Surroundings {
+        path: follower.status.borrow().path.clone(),
+        hubs: follower.status.borrow().hubs.clone(),
+    });
+    let agent = Agent::start("agent", &clock, &net, &["relay"]);
+    agent.equals(&leader).await;
+    leader.change(vec![service("new", 1)]);
+    agent.equals(&leader).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(agent.status.borrow().path, ["relay", "leader"]);
+    assert!(agent.kept.lock().unwrap().contains(&"leader".to_owned()), "a way past the relay");
+
+    // The leader, were it to follow the relay, would close a circle; so would the relay that follows itself.
+    for (node, serves, target) in [("leader", "leader", "relay"), ("relay", "relay", "relay")] {
+        let config = holdfast::source::hub::Config {
+            addresses: vec![target.into()],
+            node: node.into(),
+            serves: serves.into(),
+            ..Default::default()
+        };
+        let circle = Agent::with(config, &clock, &net, None);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let source = circle.reader.freshness().source;
+        assert!(matches!(&source, SourceState::Lost(why) if why.contains("loop")), "{node}: {source:?}");
+        assert_eq!(circle.reader.as_of(), None);
+    }
+}

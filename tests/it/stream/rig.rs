@@ -1,0 +1,290 @@
+//! Hubs and agents wired together without sockets.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use holdfast::{
+    record::{Change, Kind, Service, ServiceKey, Snapshot, Version},
+    source::hub,
+    store::{self, Origin, Reader, Update, Writer},
+    stream::{self, Server, Surroundings},
+    sys::{Clock, ManualClock, UnixMillis},
+};
+use prometheus::Registry;
+use tokio::{sync::watch, task::JoinHandle};
+
+pub const EPOCH_MS: u64 = 1_700_000_000_000;
+
+pub fn service(name: &str, n: u32) -> Change {
+    let kind = Kind::ClusterIp([std::net::IpAddr::from(n.to_be_bytes())].into());
+    Change::Put(Arc::new(Service::new(ServiceKey::new("prod", name), kind, vec![], vec![])))
+}
+
+pub fn services(count: u32) -> Vec<Change> {
+    (0..count).map(|n| service(&format!("s{n}"), n)).collect()
+}
+
+/// A wall clock that follows tokio's, so that ages are true under a paused clock, too.
+pub fn clock() -> Clock {
+    let manual = ManualClock::new(UnixMillis(EPOCH_MS));
+    let hand = manual.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            hand.advance(Duration::from_millis(100));
+        }
+    });
+    Clock::Manual(manual)
+}
+
+pub struct Hub {
+    pub writer: Writer,
+    pub server: Server,
+    pub registry: Registry,
+    pub clock: Clock,
+    pub surroundings: watch::Sender<Surroundings>,
+    pump: JoinHandle<()>,
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+impl Hub {
+    pub fn start(node: &str, clock: &Clock, config: stream::Config) -> Self {
+        let (writer, reader) = store::open();
+        Self::over(node, clock, config, writer, reader)
+    }
+
+    pub fn over(node: &str, clock: &Clock, config: stream::Config, writer: Writer, reader: Reader) -> Self {
+        let registry = Registry::new();
+        let config = stream::Config { node: node.into(), advertise: vec![node.into()], ..config };
+        let (surroundings, receiver) = watch::channel(Surroundings::default());
+        let parts = stream::Parts {
+            reader,
+            clock: clock.clone(),
+            metrics: stream::Metrics::register(&registry).unwrap(),
+            tls: None,
+            surroundings: receiver,
+        };
+        let server = Server::new(config, parts);
+        let pump = tokio::spawn({
+            let server = server.clone();
+            async move { server.pump().await }
+        });
+        Self { writer, server, registry, clock: clock.clone(), surroundings, pump }
+    }
+
+    /// Lists everything anew, as a hub does that begins to watch.
+    pub fn list(&mut self, records: Vec<Change>, new_epoch: bool) {
+        let origin = Origin::Watched { cluster: "uid".into(), new_epoch };
+        let update = Update::Reset { origin, records: records.into_iter().collect(), as_of: self.clock.now() };
+        self.writer.apply(update).unwrap();
+    }
+
+    pub fn change(&mut self, changes: Vec<Change>) {
+        let origin = Origin::Watched { cluster: "uid".into(), new_epoch: false };
+        self.writer.apply(Update::Changes { origin, changes, as_of: self.clock.now() }).unwrap();
+    }
+
+    pub fn vouch(&mut self) {
+        self.writer.apply(Update::Fresh { as_of: self.clock.now() }).unwrap();
+    }
+
+    pub fn version(&self) -> Version {
+        self.writer.reader().load().version().clone()
+    }
+
+    /// A number from this hub's metrics.
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        metric(&self.registry, name, label)
+    }
+}
+
+pub fn metric(registry: &Registry, name: &str, label: &str) -> u64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no metric {name}"));
+    let of = |metric: &prometheus::proto::Metric| {
+        label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label)
+    };
+    let metrics = family.get_metric().iter().filter(|metric| of(metric));
+    let sum: f64 = metrics.map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum();
+    // Counts, and small ones.
+    format!("{sum:.0}").parse().unwrap()
+}
+
+/// What an address leads to.
+#[derive(Clone)]
+pub enum Line {
+    /// A hub.
+    Hub(Server),
+    /// Nobody answers, and nobody says so.
+    BlackHole,
+}
+
+/// The network: addresses, and what they lead to. Cutting one resets its connections or lets them hang.
+#[derive(Clone, Default)]
+pub struct Net {
+    lines: Arc<Mutex<HashMap<String, Line>>>,
+    hung: Arc<Mutex<HashMap<String, watch::Sender<bool>>>>,
+    pub dialled: Arc<Mutex<Vec<String>>>,
+}
+
+impl Net {
+    pub fn put(&self, address: &str, line: Line) {
+        self.lines.lock().unwrap().insert(address.into(), line);
+        self.hung.lock().unwrap().insert(address.into(), watch::Sender::new(false));
+    }
+
+    /// Connections to `address` stay open and carry nothing any more.
+    pub fn hang(&self, address: &str) {
+        self.hung.lock().unwrap()[address].send_replace(true);
+        self.lines.lock().unwrap().insert(address.into(), Line::BlackHole);
+    }
+
+    pub fn remove(&self, address: &str) {
+        self.lines.lock().unwrap().remove(address);
+    }
+
+    pub fn dial(&self) -> hub::Dial {
+        let net = self.clone();
+        Arc::new(move |address| {
+            let net = net.clone();
+            Box::pin(async move {
+                net.dialled.lock().unwrap().push(address.clone());
+                let line = net.lines.lock().unwrap().get(&address).cloned();
+                match line {
+                    None => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                    Some(Line::BlackHole) => std::future::pending().await,
+                    Some(Line::Hub(server)) => {
+                        let (ours, near) = tokio::io::duplex(256 << 10);
+                        let (far, theirs) = tokio::io::duplex(256 << 10);
+                        tokio::spawn(async move { server.connection(theirs).await });
+                        let hung = net.hung.lock().unwrap()[&address].subscribe();
+                        tokio::spawn(wire(near, far, hung));
+                        Ok(Box::new(ours) as Box<dyn hub::Io>)
+                    }
+                }
+            })
+        })
+    }
+}
+
+/// Carries bytes both ways until it hangs.
+async fn wire(mut near: tokio::io::DuplexStream, mut far: tokio::io::DuplexStream, mut hung: watch::Receiver<bool>) {
+    let hangs = async {
+        let _ = hung.wait_for(|hung| *hung).await;
+    };
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+        () = hangs => {}
+    }
+    std::future::pending::<()>().await;
+}
+
+pub struct Agent {
+    pub reader: Reader,
+    pub registry: Registry,
+    pub status: watch::Receiver<hub::Status>,
+    pub kept: Arc<Mutex<Vec<String>>>,
+    /// Updates the store refused.
+    pub refused: Arc<Mutex<Vec<String>>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Agent {
+    pub fn start(node: &str, clock: &Clock, net: &Net, hubs: &[&str]) -> Self {
+        Self::holding(node, clock, net, hubs, None)
+    }
+
+    /// An agent whose disk held these records.
+    pub fn holding(node: &str, clock: &Clock, net: &Net, hubs: &[&str], held: Option<Snapshot>) -> Self {
+        let config = hub::Config {
+            addresses: hubs.iter().map(ToString::to_string).collect(),
+            node: node.into(),
+            ..hub::Config::default()
+        };
+        Self::with(config, clock, net, held)
+    }
+
+    pub fn with(config: hub::Config, clock: &Clock, net: &Net, held: Option<Snapshot>) -> Self {
+        let (mut writer, reader) = store::open();
+        if let Some(held) = held {
+            writer.restore(held, UnixMillis(EPOCH_MS));
+        }
+        let registry = Registry::new();
+        let (status, shown) = watch::channel(hub::Status::default());
+        let kept: Arc<Mutex<Vec<String>>> = Arc::default();
+        let keep = Arc::clone(&kept);
+        let parts = hub::Parts {
+            reader: reader.clone(),
+            clock: clock.clone(),
+            metrics: hub::Metrics::register(&registry).unwrap(),
+            dial: net.dial(),
+            learnt: hub::Learnt {
+                known: Vec::new(),
+                keep: Box::new(move |hubs| *keep.lock().unwrap() = hubs.to_vec()),
+            },
+            status,
+        };
+        let (sender, mut updates) = tokio::sync::mpsc::channel(16);
+        let refused: Arc<Mutex<Vec<String>>> = Arc::default();
+        let refusals = Arc::clone(&refused);
+        let tasks = vec![
+            tokio::spawn(hub::run(config, parts, sender)),
+            tokio::spawn(async move {
+                while let Some(update) = updates.recv().await {
+                    if let Err(error) = writer.apply(update) {
+                        refusals.lock().unwrap().push(error.to_string());
+                    }
+                }
+            }),
+        ];
+        Self { reader, registry, status: shown, kept, refused, tasks }
+    }
+
+    /// Waits until this agent holds what the hub holds, version and records; the time it took.
+    pub async fn equals(&self, hub: &Hub) -> Duration {
+        let theirs = hub.writer.reader();
+        let start = tokio::time::Instant::now();
+        let same = || {
+            let (ours, theirs) = (self.reader.snapshot(), theirs.snapshot());
+            ours.root() == theirs.root() && ours.version() == theirs.version() && !ours.version().cluster.is_empty()
+        };
+        let mut published = self.reader.subscribe();
+        let reached = async {
+            while !same() {
+                published.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(300), reached).await.unwrap_or_else(|_| {
+            panic!("{:?} is not {:?}: {:?}", self.reader.load().version(), hub.version(), *self.status.borrow())
+        });
+        assert!(self.refused.lock().unwrap().is_empty(), "{:?}", self.refused.lock().unwrap());
+        start.elapsed()
+    }
+
+    pub async fn reaches(&self, state: hub::State) {
+        let mut status = self.status.clone();
+        let reached = status.wait_for(|status| status.state == state);
+        tokio::time::timeout(Duration::from_secs(300), reached).await.unwrap().unwrap();
+    }
+
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        metric(&self.registry, name, label)
+    }
+}
