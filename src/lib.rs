@@ -12,6 +12,7 @@ pub mod dns;
 pub mod proto;
 pub mod record;
 pub mod role;
+pub mod simulate;
 pub mod source;
 pub mod store;
 pub mod stream;

@@ -79,8 +79,17 @@ pub fn drain(window_ms: u32, hubs: &[String]) -> Bytes {
 }
 
 /// The batch that leads from version `from` to `to`: one frame, or a run of them when it is large.
+///
+/// `changed_ms` says when objects behind it changed, `made` when the batch is made.
 #[must_use]
-pub fn batch(from: &Version, changes: &[Change], to: &Snapshot, vouched: &Vouched, changed_ms: Vec<u64>) -> Bytes {
+pub fn batch(
+    from: &Version,
+    changes: &[Change],
+    to: &Snapshot,
+    vouched: &Vouched,
+    changed_ms: Vec<u64>,
+    made: UnixMillis,
+) -> Bytes {
     let mut bodies = vec![Changes { changed_ms, ..Changes::default() }];
     let mut size = 0;
     for change in changes {
@@ -107,7 +116,7 @@ pub fn batch(from: &Version, changes: &[Change], to: &Snapshot, vouched: &Vouche
     let frames = bodies.iter().enumerate().map(|(index, body)| {
         let (unpacked_bytes, body) = pack(body, LEVEL_LIVE);
         let to = (index == last).then(|| mark_message(to, vouched));
-        frame(FrameKind::Batch(Batch { from: Some(wire_version(from)), to, unpacked_bytes, body }))
+        frame(FrameKind::Batch(Batch { from: Some(wire_version(from)), to, unpacked_bytes, body, made_ms: made.0 }))
     });
     concat(frames.collect())
 }

@@ -50,6 +50,8 @@ pub struct Whole {
     pub vouched: Vouched,
     /// When the objects behind it changed, where the hub could tell, in ms since 1970.
     pub changed_ms: Vec<u64>,
+    /// When the hub made the batch; `None` for a repair or a snapshot.
+    pub made: Option<UnixMillis>,
 }
 
 /// What a frame amounted to.
@@ -229,6 +231,7 @@ impl Mirror {
         if from != *self.held.version() {
             return Err(Fault::Gap { offered: from, held: self.held.version().clone() });
         }
+        let made_ms = batch.made_ms;
         let body: Changes = unpack(batch.unpacked_bytes, &batch.body).map_err(malformed)?;
         grow(bytes, body.put.iter().map(bytes::Bytes::len).sum::<usize>() + 64 * body.remove.len())?;
         changed_ms.extend(&body.changed_ms);
@@ -241,7 +244,7 @@ impl Mirror {
         let next = self.held.apply(changes.iter().cloned(), version.clone());
         self.prove(&next, root)?;
         self.held = next;
-        Ok(Event::Changed(Whole { changes, version, vouched, changed_ms }))
+        Ok(Event::Changed(Whole { changes, version, vouched, changed_ms, made: Some(UnixMillis(made_ms)) }))
     }
 
     fn mark(&mut self, mark: Mark) -> Result<Event, Fault> {
@@ -257,7 +260,7 @@ impl Mirror {
                 self.prove(&next, root)?;
                 let changes = next.diff(&self.held);
                 self.held = next;
-                Ok(Event::Replaced(Whole { changes, version, vouched, changed_ms: Vec::new() }))
+                Ok(Event::Replaced(Whole { changes, version, vouched, changed_ms: Vec::new(), made: None }))
             }
             Stage::Following { .. } => {
                 if version != *self.held.version() {

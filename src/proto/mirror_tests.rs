@@ -44,7 +44,7 @@ fn snapshot_frames(snapshot: &Snapshot) -> Vec<Bytes> {
 }
 
 fn step(from: &Snapshot, to: &Snapshot) -> Bytes {
-    proto::batch(from.version(), &to.diff(from), to, &vouched(), vec![3])
+    proto::batch(from.version(), &to.diff(from), to, &vouched(), vec![3], UnixMillis(4))
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_lying_hub_changes_nothing() {
             "records at 2.6 have digest",
             vec![
                 delta.clone(),
-                proto::batch(held.version(), &[service("s2", [9, 9, 9, 9])], &newer, &vouched(), vec![]),
+                proto::batch(held.version(), &[service("s2", [9, 9, 9, 9])], &newer, &vouched(), vec![], UnixMillis(4)),
             ],
         ),
         (
@@ -142,7 +142,14 @@ fn a_lying_hub_changes_nothing() {
             "frame for 2.7, but 2.5 is held",
             vec![
                 delta.clone(),
-                proto::batch(&version(2, 7), &[], &newer.with_version(version(2, 8)), &vouched(), vec![]),
+                proto::batch(
+                    &version(2, 7),
+                    &[],
+                    &newer.with_version(version(2, 8)),
+                    &vouched(),
+                    vec![],
+                    UnixMillis(4),
+                ),
             ],
         ),
         ("loop: this node is on the path b ← agent", vec![delta.clone(), proto::mark(&held, &elsewhere)]),

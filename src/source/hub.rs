@@ -357,7 +357,7 @@ impl Follower {
                 Step::On
             }
             Event::Changed(whole) => {
-                let Whole { changes, version, vouched, changed_ms } = whole;
+                let Whole { changes, version, vouched, changed_ms, .. } = whole;
                 let update =
                     Update::Changes { origin: Origin::Stamped(version.clone()), changes, as_of: vouched.as_of };
                 if self.updates.send(update).await.is_err() {

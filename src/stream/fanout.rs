@@ -164,9 +164,10 @@ impl Fanout {
         }
         let changes = if Arc::ptr_eq(&snapshot, &held) { Vec::new() } else { snapshot.diff(&held) };
         let (frame, place) = if !changes.is_empty() || snapshot.version() != held.version() {
-            let changed_ms = vec![self.clock.now().0; usize::from(!changes.is_empty())];
+            let made = self.clock.now();
+            let changed_ms = vec![made.0; usize::from(!changes.is_empty())];
             self.metrics.batch_changes.observe(to_f64(changes.len()));
-            (proto::batch(held.version(), &changes, &snapshot, &vouched, changed_ms), Place::of(&snapshot))
+            (proto::batch(held.version(), &changes, &snapshot, &vouched, changed_ms, made), Place::of(&snapshot))
         } else if beat_due {
             (proto::mark(&held, &vouched), Arc::clone(self.state().ring.place()))
         } else {

@@ -3,4 +3,5 @@
 
 mod hubs;
 mod rig;
+mod simulated;
 mod slow;

@@ -159,7 +159,7 @@ async fn a_hub_whose_records_do_not_add_up_is_asked_to_repair_and_counted() {
     good.extend(proto::snapshot_parts(&truth));
     good.push(proto::mark(&truth, &vouched));
     // The batch forgets what the mark counts.
-    good.push(proto::batch(&version(1), &[], &next, &vouched, vec![]));
+    good.push(proto::batch(&version(1), &[], &next, &vouched, vec![], vouched.as_of));
     let bucket = truth.digests().zip(next.digests()).position(|(a, b)| a != b).unwrap();
     let repair =
         vec![proto::welcome(Mode::Repair, "hub"), proto::bucket_part(&next, bucket), proto::mark(&next, &vouched)];

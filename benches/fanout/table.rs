@@ -1,0 +1,97 @@
+//! The table the bench prints: what was measured beside what it should be.
+
+use std::time::Duration;
+
+use holdfast::simulate::{Millis, Report};
+
+use super::Usage;
+
+pub struct Table {
+    agents: usize,
+    rows: Vec<[String; 4]>,
+}
+
+impl Table {
+    pub fn new(agents: usize) -> Self {
+        Self { agents, rows: Vec::new() }
+    }
+
+    fn row(&mut self, what: &str, measured: String, target: &str, met: bool) {
+        let verdict = if target.is_empty() {
+            ""
+        } else if met {
+            "met"
+        } else {
+            "missed"
+        };
+        self.rows.push([what.into(), measured, target.into(), verdict.into()]);
+    }
+
+    fn each(&self, bytes: u64) -> u64 {
+        bytes / u64::try_from(self.agents.max(1)).unwrap_or(1)
+    }
+
+    pub fn start(&mut self, took: Option<Duration>, report: &Report, hub: Usage) {
+        let bytes = self.each(report.bytes_received);
+        self.row("first start, all live after", seconds(took), "", true);
+        self.row(
+            "snapshot bytes an agent, TLS included",
+            format!("{} KB", bytes / 1_000),
+            "≤ 300 KB",
+            bytes <= 300_000,
+        );
+        let rss = hub.rss_bytes / 1_000_000;
+        self.row("hub RSS with all agents", format!("{rss} MB"), "≤ 300 MB", rss <= 300);
+        self.row("hub CPU for the first start", format!("{:.1} s", hub.cpu.as_secs_f64()), "", true);
+    }
+
+    pub fn single(&mut self, runs: &mut [Millis]) {
+        runs.sort_by_key(|run| run.p99);
+        let median = runs[runs.len() / 2];
+        let measured = format!("p50 {} ms, p99 {} ms, max {} ms", median.p50, median.p99, median.max);
+        self.row("one change to all agents, median of 7", measured, "p99 ≤ 250 ms", median.p99 <= 250);
+    }
+
+    pub fn burst(&mut self, reached: Option<Duration>, report: &Report, before: Duration, hub: Usage) {
+        let cpu = hub.cpu.saturating_sub(before).as_secs_f64();
+        self.row("1,000 changes in a second, hub CPU", format!("{cpu:.2} s"), "≤ 3 s", cpu <= 3.0);
+        self.row("… all agents equal after", seconds(reached), "", true);
+        let each = report.batches / u64::try_from(self.agents.max(1)).unwrap_or(1);
+        let p99 = report.propagation_ms.p99;
+        self.row("… batches an agent, p99 of each", format!("{each}, {p99} ms"), "", true);
+        self.row("… divergent, mismatches", format!("{}, {}", report.divergent, report.mismatches), "0, 0", {
+            report.divergent == 0 && report.mismatches == 0
+        });
+    }
+
+    pub fn restart(&mut self, name: &str, reached: Option<Duration>, report: &Report) {
+        let within = reached.is_some_and(|took| took <= Duration::from_secs(10));
+        self.row(&format!("{name}: all proven equal after"), seconds(reached), "≤ 10 s", within);
+        let bytes = self.each(report.bytes_received + report.bytes_sent);
+        let (target, most) = if name.contains("nothing") { ("≤ 12 KB", 12_000) } else { ("≤ 400 KB", 400_000) };
+        self.row("… bytes an agent, both ways", format!("{:.1} KB", to_kb(bytes)), target, bytes <= most);
+        let snapshots = report.modes.get("snapshot").copied().unwrap_or(0);
+        self.row("… snapshots sent; modes", format!("{snapshots}; {:?}", report.modes), "0", snapshots == 0);
+    }
+
+    pub fn print(&self) {
+        println!(
+            "\n{} agents, one hub, mutual TLS on loopback; 10,000 services with 10,000 headless endpoints",
+            self.agents
+        );
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths = [width(0), width(1), width(2)];
+        for [what, measured, target, verdict] in &self.rows {
+            println!("{what:<0$}  {measured:<1$}  {target:<2$}  {verdict}", widths[0], widths[1], widths[2]);
+        }
+    }
+}
+
+fn seconds(took: Option<Duration>) -> String {
+    took.map_or_else(|| "not in time".into(), |took| format!("{:.1} s", took.as_secs_f64()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn to_kb(bytes: u64) -> f64 {
+    bytes as f64 / 1_000.0
+}

@@ -1,0 +1,136 @@
+//! States of followers, each computed once however many reach it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::{
+    proto::{Event, Fault, Frame, Mirror},
+    record::{RootDigest, Snapshot},
+    sys::UnixMillis,
+};
+
+/// Steps remembered; a few batches' worth is enough, for the agents are at nearly the same place.
+const STEPS_MAX: usize = 4_096;
+
+/// One state a follower can be in.
+#[derive(Debug)]
+pub(super) struct State {
+    id: u64,
+    mirror: Mirror,
+    pub root: RootDigest,
+}
+
+/// What a frame meant, as far as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    Waiting,
+    Delta,
+    Repair,
+    Snapshot,
+    Partial,
+    /// A batch, made by the hub at this time.
+    Changed(UnixMillis),
+    Replaced,
+    Fresh,
+    Leaving,
+}
+
+/// Why a stream had to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The records do not add up.
+    Digest,
+    /// A frame that does not continue what is held.
+    Gap,
+    /// Anything else that is against the protocol.
+    Protocol,
+}
+
+/// A state, what the frame that led to it meant, and the window announced with it.
+type Step = Result<(Arc<State>, Meaning, Option<u32>), Broken>;
+
+#[derive(Debug, Default)]
+pub(super) struct Memo {
+    steps: Mutex<HashMap<(u64, u128), Step>>,
+    next: AtomicU64,
+    empty: OnceLock<Arc<State>>,
+}
+
+impl State {
+    pub(super) fn held(&self) -> &Snapshot {
+        self.mirror.held()
+    }
+}
+
+impl Memo {
+    /// The state of a follower that holds nothing, one for all.
+    pub(super) fn empty(&self) -> Arc<State> {
+        let empty = || self.state(Mirror::new("simulated", Snapshot::default()));
+        Arc::clone(self.empty.get_or_init(empty))
+    }
+
+    /// The state a new stream begins with.
+    pub(super) fn restart(&self, state: &Arc<State>) -> Arc<State> {
+        self.remember(state.id, 0, || {
+            let mut mirror = state.mirror.clone();
+            mirror.restart();
+            Ok((self.state(mirror), Meaning::Partial, None))
+        })
+        .map_or_else(|_| Arc::clone(state), |(state, ..)| state)
+    }
+
+    /// The state after a frame, gRPC header taken off.
+    pub(super) fn step(&self, state: &Arc<State>, frame: &Bytes) -> Step {
+        self.remember(state.id, xxh3_128(frame), || {
+            let frame = Frame::decode(frame.clone()).map_err(|_| Broken::Protocol)?;
+            let mut mirror = state.mirror.clone();
+            let event = mirror.take(frame).map_err(|fault| match fault {
+                Fault::Digest { .. } => Broken::Digest,
+                Fault::Gap { .. } => Broken::Gap,
+                _ => Broken::Protocol,
+            })?;
+            Ok(match event {
+                Event::Fresh(vouched) => (Arc::clone(state), Meaning::Fresh, Some(vouched.window_ms)),
+                Event::Leaving { window_ms, .. } => (Arc::clone(state), Meaning::Leaving, Some(window_ms)),
+                Event::Waiting(_) => (self.state(mirror), Meaning::Waiting, None),
+                Event::Partial => (self.state(mirror), Meaning::Partial, None),
+                Event::Begins(crate::proto::Mode::Repair) => (self.state(mirror), Meaning::Repair, None),
+                Event::Begins(crate::proto::Mode::Snapshot) => (self.state(mirror), Meaning::Snapshot, None),
+                Event::Begins(_) => (self.state(mirror), Meaning::Delta, None),
+                Event::Replaced(whole) => (self.state(mirror), Meaning::Replaced, Some(whole.vouched.window_ms)),
+                Event::Changed(whole) => {
+                    let made = whole.made.unwrap_or_default();
+                    (self.state(mirror), Meaning::Changed(made), Some(whole.vouched.window_ms))
+                }
+            })
+        })
+    }
+
+    fn state(&self, mirror: Mirror) -> Arc<State> {
+        let root = mirror.held().root();
+        Arc::new(State { id: self.next.fetch_add(1, Ordering::Relaxed), mirror, root })
+    }
+
+    /// Others wait while one computes: they would compute the same.
+    fn remember(&self, state: u64, frame: u128, compute: impl FnOnce() -> Step) -> Step {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(step) = steps.get(&(state, frame)) {
+            return step.clone();
+        }
+        if steps.len() >= STEPS_MAX {
+            steps.clear();
+        }
+        let step = compute();
+        steps.insert((state, frame), step.clone());
+        step
+    }
+}
