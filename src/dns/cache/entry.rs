@@ -3,7 +3,10 @@
 //! Writing it to a client copies and patches; nothing is parsed or allocated there. Never sets AA.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,10 @@ use hickory_proto::{
     rr::{Name, Record, RecordType},
 };
 
-use super::encode::{Encoded, encode};
+use super::{
+    encode::{Encoded, encode},
+    memory::Share,
+};
 use crate::{
     dns::request::Transport,
     sys::UnixMillis,
@@ -75,9 +81,21 @@ pub struct Entry {
     ttl: u32,
     kind: Kind,
     flags: u8,
+    /// Its share of the memory all entries may take, once it is stored.
+    share: OnceLock<Share>,
     hits: AtomicU32,
+    /// When a refresh was last begun, when one last failed, and since when the name is said to be gone; 0 for never.
     attempted: AtomicU64,
+    failed: AtomicU64,
+    doubted: AtomicU64,
 }
+
+/// Uses before an answer is renewed ahead of time.
+const PREFETCH_HITS: u32 = 3;
+/// Shorter TTLs leave no time for it.
+const PREFETCH_TTL_MIN: u32 = 5;
+/// Answers of a doubted name longer ago than this say nothing about now.
+const DOUBT_MAX: Duration = Duration::from_secs(600);
 
 impl Entry {
     /// Lays out `parts` as of `stored`, good for `ttl` seconds; `None` if it passes 65,535 bytes.
@@ -86,16 +104,70 @@ impl Entry {
             encode(&parts.name, parts.qtype, parts.qclass, &parts.answers, &parts.authorities)?;
         wire[3] = if parts.kind == Kind::NxDomain { 3 } else { 0 };
         let flags = (u8::from(parts.authentic) * AUTHENTIC) | (u8::from(parts.continues) * CONTINUES);
-        Some(Self {
-            wire: wire.into_boxed_slice(),
-            ttl_offsets: ttl_offsets.into_boxed_slice(),
+        Some(Self::put_together(
+            wire.into_boxed_slice(),
+            ttl_offsets.into_boxed_slice(),
             stored,
             ttl,
-            kind: parts.kind,
+            parts.kind,
             flags,
+        ))
+    }
+
+    /// An entry from its stored form; `None` unless `wire` is a message as [`new`](Self::new) lays it out.
+    pub(super) fn restore(wire: Box<[u8]>, stored: UnixMillis, ttl: u32, kind: Kind, flags: u8) -> Option<Self> {
+        let message = crate::wire::Message::new(&wire).ok()?;
+        message.question().ok()?;
+        let mut ttl_offsets = Vec::new();
+        for record in message.records().ok()? {
+            ttl_offsets.push(u16::try_from(record.ok()?.ttl_start()).ok()?);
+        }
+        // Once for the names in the data, which are parsed where answers are put together.
+        Message::from_vec(&wire).ok()?;
+        Some(Self::put_together(wire, ttl_offsets.into_boxed_slice(), stored, ttl, kind, flags))
+    }
+
+    fn put_together(
+        wire: Box<[u8]>,
+        ttl_offsets: Box<[u16]>,
+        stored: UnixMillis,
+        ttl: u32,
+        kind: Kind,
+        flags: u8,
+    ) -> Self {
+        Self {
+            wire,
+            ttl_offsets,
+            stored,
+            ttl,
+            kind,
+            flags,
+            share: OnceLock::new(),
             hits: AtomicU32::new(0),
             attempted: AtomicU64::new(0),
-        })
+            failed: AtomicU64::new(0),
+            doubted: AtomicU64::new(0),
+        }
+    }
+
+    /// Its place in the ledger.
+    pub(super) fn share(&self) -> &OnceLock<Share> {
+        &self.share
+    }
+
+    /// Its message: header with counts, question, records.
+    pub(super) fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// Its flags, for storing.
+    pub(super) fn flags(&self) -> u8 {
+        self.flags
+    }
+
+    /// Bytes of memory it takes, allocator rounding apart.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.wire.len() + size_of_val(&*self.ttl_offsets)
     }
 
     /// What it says.
@@ -120,7 +192,7 @@ impl Entry {
 
     /// How long it has been there.
     pub fn age(&self, now: UnixMillis) -> Duration {
-        now.age(self.stored)
+        self.stored.age(now)
     }
 
     /// Whether it is within its TTL.
@@ -178,16 +250,40 @@ impl Entry {
         length
     }
 
-    /// Counts one use and returns how many there were before it.
-    pub fn hit(&self) -> u32 {
-        self.hits.fetch_add(1, Ordering::Relaxed)
+    /// Counts one use, and says whether it is one of many of an answer in the last tenth of its TTL.
+    pub fn is_worth_prefetching(&self, now: UnixMillis) -> bool {
+        let hits = self.hits.fetch_add(1, Ordering::Relaxed);
+        let left = Duration::from_secs(self.ttl.into()).saturating_sub(self.age(now));
+        hits >= PREFETCH_HITS && self.ttl >= PREFETCH_TTL_MIN && left * 10 <= Duration::from_secs(self.ttl.into())
     }
 
     /// Claims the right to ask upstream again, at most once per `interval`.
     pub fn claim_refresh(&self, now: UnixMillis, interval: Duration) -> bool {
         let last = self.attempted.load(Ordering::Relaxed);
-        (last == 0 || now.age(UnixMillis(last)) >= interval)
+        (last == 0 || UnixMillis(last).age(now) >= interval)
             && self.attempted.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Notes that a refresh gave nothing, or took longer than a client waits.
+    pub fn refresh_failed(&self, now: UnixMillis) {
+        self.failed.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether that was within `interval`.
+    pub fn refresh_failed_within(&self, now: UnixMillis, interval: Duration) -> bool {
+        let failed = self.failed.load(Ordering::Relaxed);
+        failed != 0 && UnixMillis(failed).age(now) < interval
+    }
+
+    /// Notes that an upstream says this name is gone, and returns whether one said so `after` or longer ago already.
+    pub fn doubt(&self, now: UnixMillis, after: Duration) -> bool {
+        let since = self.doubted.load(Ordering::Relaxed);
+        let age = UnixMillis(since).age(now);
+        if since == 0 || age > DOUBT_MAX {
+            self.doubted.store(now.0, Ordering::Relaxed);
+            return false;
+        }
+        age >= after
     }
 }
 

@@ -1,8 +1,20 @@
-//! Answers of upstreams, ready to be sent.
+//! Answers of upstreams, ready to be sent, in memory and on disk.
 //!
 //! Holds bytes and says how old they are. Never asks anybody, and never decides who may speak for a name.
 
+mod config;
 pub mod encode;
 pub mod entry;
+mod key;
+mod memory;
+mod metrics;
+mod persist;
 
-pub use entry::{Age, Entry, Kind, Parts, limit};
+pub use self::{
+    config::{Config, Lifetimes},
+    entry::{Age, Entry, Kind, Parts, limit},
+    key::{Key, RouteId},
+    memory::{Cache, OVERHEAD_BYTES},
+    metrics::Metrics,
+    persist::{PersistError, load, save},
+};

@@ -1,0 +1,57 @@
+//! What an operator says about the cache.
+
+use std::time::Duration;
+
+/// The cache as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Hard limit of its memory, overhead included. Default 64 MiB; 0 turns the cache off, and with it stale answers.
+    pub max_bytes: u64,
+    /// How often it is written to disk. Default 60 s.
+    pub save_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20, save_interval: Duration::from_secs(60) }
+    }
+}
+
+/// How long answers of one zone are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// TTLs above are lowered to this. Default 1 h.
+    pub max_ttl: Duration,
+    /// TTLs below are raised to this. Default 0.
+    pub min_ttl: Duration,
+    /// TTLs of negative answers above are lowered to this. Default 30 s.
+    pub negative_ttl: Duration,
+    /// How old an answer may get while its upstreams work but do not renew it. While all of them fail there is no end.
+    /// Default 24 h.
+    pub stale_max: Duration,
+    /// How long a client waits for a refresh before it gets the stale answer; 0 gives the stale answer at once and
+    /// refreshes behind it. Default 1.8 s (RFC 8767, 5).
+    pub client_timeout: Duration,
+    /// TTL of stale answers. Default 30 s (RFC 8767, 4).
+    pub stale_ttl: Duration,
+    /// Keep serving a name that was good when an upstream says that it is gone, until a second upstream or the same
+    /// one 2 s later says so too. Default on.
+    pub confirm_negative: bool,
+    /// Refresh names asked often in the last tenth of their TTL. Default on.
+    pub prefetch: bool,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            max_ttl: Duration::from_secs(3_600),
+            min_ttl: Duration::ZERO,
+            negative_ttl: Duration::from_secs(30),
+            stale_max: Duration::from_secs(24 * 3_600),
+            client_timeout: Duration::from_millis(1_800),
+            stale_ttl: Duration::from_secs(30),
+            confirm_negative: true,
+            prefetch: true,
+        }
+    }
+}

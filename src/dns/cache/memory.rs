@@ -1,0 +1,157 @@
+//! The answers in memory: moka, bounded in bytes whatever is thrown at it.
+//!
+//! Nothing expires by itself: an answer past its TTL is what clients get when upstreams fail. Room is made by use:
+//! what nobody asks for goes first, and a name asked once never displaces one asked often (`TinyLFU`).
+
+use std::{
+    collections::hash_map::RandomState,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    config::Config,
+    entry::{Entry, Kind},
+    key::{Key, RouteId},
+    metrics::Metrics,
+};
+
+/// What one entry costs apart from its key and its message: moka's node, counters and table slot, allocator rounding.
+/// Measured, see `benches/README.md`.
+pub const OVERHEAD_BYTES: usize = 420;
+/// A larger answer is not worth the room of a hundred others.
+const ENTRY_BYTES_MAX: usize = 16 << 10;
+/// moka evicts a little later than it inserts; this share of the limit is kept free for that.
+const SLACK_SHARE: u64 = 16;
+/// Zones that can be told apart.
+const ROUTES_MAX: usize = u16::MAX as usize;
+
+/// Bytes in use, counted where entries are made and dropped.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    bytes: AtomicU64,
+}
+
+/// An entry's share of the ledger, given back when the last reader is done.
+#[derive(Debug)]
+pub struct Share {
+    ledger: Arc<Ledger>,
+    bytes: u64,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.ledger.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// All cached answers. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    entries: moka::sync::Cache<Box<[u8]>, Arc<Entry>, RandomState>,
+    ledger: Arc<Ledger>,
+    /// Zones by number: a number, once given, stays with its zone for as long as the process lives.
+    zones: Arc<Mutex<Vec<Box<[u8]>>>>,
+    max_bytes: u64,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub fn new(config: &Config, metrics: Metrics) -> Self {
+        let capacity = config.max_bytes - config.max_bytes / SLACK_SHARE;
+        let entries = moka::sync::Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, entry: &Arc<Entry>| {
+                entry.share().get().map_or(0, |share| u32::try_from(share.bytes).unwrap_or(u32::MAX))
+            })
+            // Seeded at random in each process: nobody can choose names that collide.
+            .build_with_hasher(RandomState::new());
+        Self { entries, ledger: Arc::default(), zones: Arc::default(), max_bytes: config.max_bytes, metrics }
+    }
+
+    /// The number of a zone, lower-cased and in wire form. Past 65,535 zones the last one is shared, and stores nothing.
+    pub fn route(&self, zone: &[u8]) -> RouteId {
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = zones.iter().position(|known| **known == *zone).unwrap_or_else(|| {
+            if zones.len() < ROUTES_MAX {
+                zones.push(zone.into());
+            }
+            zones.len() - 1
+        });
+        RouteId(u16::try_from(at).unwrap_or(u16::MAX))
+    }
+
+    /// The zones by number.
+    pub(super) fn zones(&self) -> Vec<Box<[u8]>> {
+        self.zones.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is stored for `key`, however old.
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.entries.get(key.as_bytes())
+    }
+
+    /// Stores `entry`. Returns whether there was room.
+    pub fn insert(&self, key: &Key, entry: Arc<Entry>) -> bool {
+        let bytes = key.as_bytes().len() + entry.memory_bytes() + OVERHEAD_BYTES;
+        if bytes > ENTRY_BYTES_MAX {
+            self.metrics.refused.inc();
+            return false;
+        }
+        let bytes = bytes as u64;
+        if self.bytes() + bytes > self.max_bytes {
+            self.entries.run_pending_tasks();
+        }
+        if self.bytes() + bytes > self.max_bytes {
+            self.metrics.refused.inc();
+            return false;
+        }
+        entry.share().get_or_init(|| {
+            self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
+            Share { ledger: Arc::clone(&self.ledger), bytes }
+        });
+        self.entries.insert(key.as_bytes().into(), entry);
+        true
+    }
+
+    /// Bytes in use.
+    pub fn bytes(&self) -> u64 {
+        self.ledger.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The limit.
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// Answers held, as of the last maintenance.
+    pub fn len(&self) -> u64 {
+        self.entries.entry_count()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Does now what is otherwise done along with later calls, and sets the gauges.
+    pub fn settle(&self) {
+        self.entries.run_pending_tasks();
+        self.metrics.bytes.set(i64::try_from(self.bytes()).unwrap_or(i64::MAX));
+        self.metrics.entries.set(i64::try_from(self.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Every entry with its key, in no order; those that come or go meanwhile may be missed.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Arc<Box<[u8]>>, Arc<Entry>)> {
+        self.entries.iter()
+    }
+
+    /// Whether there is data for `key` that a negative answer would end.
+    pub fn holds_data(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.get(key).filter(|entry| entry.kind() == Kind::Data)
+    }
+}

@@ -1,0 +1,67 @@
+//! What the cache counts.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Handles of the `holdfast_cache_*` metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Bytes held.
+    pub bytes: IntGauge,
+    /// Answers held.
+    pub entries: IntGauge,
+    /// Questions answered within TTL.
+    pub hits: IntCounter,
+    /// Questions answered past TTL.
+    pub stale: IntCounter,
+    /// Questions nothing was there for.
+    pub misses: IntCounter,
+    /// Answers not stored because `max_bytes` was reached.
+    pub refused: IntCounter,
+    /// Refreshes started before the TTL ended.
+    pub prefetches: IntCounter,
+    /// Times the cache was written to disk.
+    pub saves: IntCounter,
+    /// Times writing or reading it failed.
+    pub disk_errors: IntCounter,
+}
+
+impl Metrics {
+    /// Registers every metric of this module.
+    ///
+    /// # Errors
+    /// If one of the names is taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let lookups = IntCounterVec::new(
+            Opts::new("holdfast_cache_lookups_total", "Questions looked up in the cache, by what was found."),
+            &["result"],
+        )?;
+        registry.register(Box::new(lookups.clone()))?;
+        Ok(Self {
+            bytes: gauge("holdfast_cache_bytes", "Memory held by cached answers, overhead included.")?,
+            entries: gauge("holdfast_cache_entries", "Answers in the cache.")?,
+            hits: lookups.with_label_values(&["fresh"]),
+            stale: lookups.with_label_values(&["stale"]),
+            misses: lookups.with_label_values(&["miss"]),
+            refused: counter(
+                "holdfast_cache_refused_total",
+                "Answers not stored because they are too large or the cache was full.",
+            )?,
+            prefetches: counter(
+                "holdfast_cache_prefetches_total",
+                "Refreshes of popular answers before their TTL ended.",
+            )?,
+            saves: counter("holdfast_cache_saves_total", "Times the cache was written to disk.")?,
+            disk_errors: counter("holdfast_cache_disk_errors_total", "Times the cache could not be written or read.")?,
+        })
+    }
+}

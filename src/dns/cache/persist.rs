@@ -1,0 +1,237 @@
+//! The cache on disk: one compressed file, written beside and renamed, so that there is always a whole one.
+//!
+//! Knows the format and its limits. Everything in the file is checked when read: a broken one is set aside, never half used.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    entry::{Entry, Kind},
+    key::{Key, split},
+    memory::Cache,
+};
+use crate::sys::UnixMillis;
+
+/// Name and version of the format.
+const MAGIC: &[u8; 8] = b"hfcache1";
+/// zstd's fastest regular level: the file is written every minute.
+const LEVEL: i32 = 1;
+/// Longer keys and messages are none.
+const KEY_BYTES_MAX: usize = 512;
+const END: u16 = u16::MAX;
+
+/// What is wrong with a cache file.
+#[derive(Debug, thiserror::Error)]
+pub enum PersistError {
+    /// The system said no.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Not ours, of another version, cut short or changed.
+    #[error("{path}: {reason}; set aside as {aside}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+        /// Where it is now.
+        aside: PathBuf,
+    },
+}
+
+/// Writes every answer in `cache` to `path`. Returns how many.
+///
+/// # Errors
+/// What the system says; the previous file is then still there.
+pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
+    let beside = path.with_extension("tmp");
+    let write = || -> io::Result<u64> {
+        let file = File::create(&beside)?;
+        let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
+        let mut out = Summed { inner: encoder, sum: Xxh3::new() };
+        let count = write_all(cache, &mut out)?;
+        let sum = out.sum.digest();
+        out.inner.write_all(&sum.to_be_bytes())?;
+        let file = out.inner.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        Ok(count)
+    };
+    write().map_err(|source| PersistError::Io { path: path.to_owned(), source })
+}
+
+/// Reads `path` into `cache`. Returns how many answers there were; a file that is not there holds none.
+///
+/// # Errors
+/// What the system says, or that the file is no whole cache file: then it has been renamed, and nothing was taken from it.
+pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(source) => return Err(PersistError::Io { path: path.to_owned(), source }),
+    };
+    match read_all(cache, file, now) {
+        Ok(entries) => {
+            let count = entries.len() as u64;
+            for (key, entry) in entries {
+                cache.insert(&key, entry);
+            }
+            cache.settle();
+            Ok(count)
+        }
+        Err(reason) => {
+            let aside = path.with_extension(format!("corrupt-{}", now.0));
+            fs::rename(path, &aside).map_err(|source| PersistError::Io { path: path.to_owned(), source })?;
+            Err(PersistError::Corrupt { path: path.to_owned(), reason: reason.to_string(), aside })
+        }
+    }
+}
+
+fn write_all(cache: &Cache, out: &mut impl Write) -> io::Result<u64> {
+    out.write_all(MAGIC)?;
+    let zones = cache.zones();
+    put_u16(out, u16::try_from(zones.len()).unwrap_or(u16::MAX))?;
+    for zone in &zones {
+        put_bytes(out, zone)?;
+    }
+    let mut count = 0;
+    for (key, entry) in cache.iter() {
+        let Some((route, rest)) = split(&key) else { continue };
+        put_bytes(out, rest)?;
+        put_u16(out, route.0)?;
+        out.write_all(&entry.stored().0.to_be_bytes())?;
+        out.write_all(&entry.ttl().to_be_bytes())?;
+        let kind = match entry.kind() {
+            Kind::Data => 0,
+            Kind::NoData => 1,
+            Kind::NxDomain => 2,
+        };
+        out.write_all(&[kind, entry.flags()])?;
+        put_bytes(out, entry.wire())?;
+        count += 1;
+    }
+    put_u16(out, END)?;
+    Ok(count)
+}
+
+fn read_all(cache: &Cache, file: File, now: UnixMillis) -> io::Result<Vec<(Key, Arc<Entry>)>> {
+    let decoder = zstd::Decoder::new(BufReader::new(file))?;
+    // A bomb ends here: what was saved from memory is not larger than memory.
+    let mut input =
+        SummedRead { inner: decoder.take(cache.max_bytes().saturating_mul(2).max(1 << 20)), sum: Xxh3::new() };
+    let mut magic = [0; 8];
+    input.read_exact(&mut magic)?;
+    if &magic != MAGIC {
+        return Err(invalid("not a cache file of this version"));
+    }
+    let zones = usize::from(get_u16(&mut input)?);
+    let mut routes = Vec::new();
+    for _ in 0..zones {
+        let zone = get_bytes(&mut input, KEY_BYTES_MAX)?.ok_or_else(|| invalid("a zone is missing"))?;
+        routes.push(cache.route(&zone));
+    }
+    let mut entries = Vec::new();
+    while let Some(rest) = get_bytes(&mut input, KEY_BYTES_MAX)? {
+        let route = *routes.get(usize::from(get_u16(&mut input)?)).ok_or_else(|| invalid("an unknown zone"))?;
+        let key = Key::restore(route, &rest).ok_or_else(|| invalid("a key that is none"))?;
+        let stored = UnixMillis(u64::from_be_bytes(get_array(&mut input)?));
+        let ttl = u32::from_be_bytes(get_array(&mut input)?);
+        let [kind, flags] = get_array(&mut input)?;
+        let kind = match kind {
+            0 => Kind::Data,
+            1 => Kind::NoData,
+            2 => Kind::NxDomain,
+            _ => return Err(invalid("an unknown kind of answer")),
+        };
+        let wire = get_bytes(&mut input, usize::from(u16::MAX) - 1)?.ok_or_else(|| invalid("a message is missing"))?;
+        // Stored "in the future": the clock was set back meanwhile. Its age is unknown, so it counts as expired.
+        let stored = if stored > now { UnixMillis(now.0.saturating_sub(u64::from(ttl) * 1_000)) } else { stored };
+        let entry = Entry::restore(wire, stored, ttl, kind, flags).ok_or_else(|| invalid("a message that is none"))?;
+        entries.push((key, Arc::new(entry)));
+    }
+    let sum = input.sum.digest();
+    let mut stored_sum = [0; 8];
+    input.inner.read_exact(&mut stored_sum)?;
+    if u64::from_be_bytes(stored_sum) != sum {
+        return Err(invalid("the checksum does not match"));
+    }
+    Ok(entries)
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+fn put_u16(out: &mut impl Write, value: u16) -> io::Result<()> {
+    out.write_all(&value.to_be_bytes())
+}
+
+fn put_bytes(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(bytes.len()).ok().filter(|length| *length != END);
+    put_u16(out, length.ok_or_else(|| invalid("too long to be stored"))?)?;
+    out.write_all(bytes)
+}
+
+fn get_array<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut array = [0; N];
+    input.read_exact(&mut array)?;
+    Ok(array)
+}
+
+fn get_u16(input: &mut impl Read) -> io::Result<u16> {
+    get_array(input).map(u16::from_be_bytes)
+}
+
+/// `None` at the end mark.
+fn get_bytes(input: &mut impl Read, max: usize) -> io::Result<Option<Box<[u8]>>> {
+    let length = get_u16(input)?;
+    if length == END {
+        return Ok(None);
+    }
+    if usize::from(length) > max {
+        return Err(invalid("longer than anything stored"));
+    }
+    let mut bytes = vec![0; usize::from(length)].into_boxed_slice();
+    input.read_exact(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+struct Summed<W> {
+    inner: W,
+    sum: Xxh3,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.sum.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+struct SummedRead<R> {
+    inner: R,
+    sum: Xxh3,
+}
+
+impl<R: Read> Read for SummedRead<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(bytes)?;
+        self.sum.update(&bytes[..read]);
+        Ok(read)
+    }
+}
