@@ -1,6 +1,6 @@
 //! What each module is told, composed from the settings. Names and units change hands here and nowhere else.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
     Config, Settings,
@@ -67,19 +67,47 @@ impl Config {
     #[must_use]
     pub fn forward(&self) -> dns::forward::Config {
         dns::forward::Config {
-            zones: self.settings.forward.iter().map(forward_zone).collect(),
-            budget: self.settings.upstream_timeout,
+            zones: self.settings.forward.iter().map(|zone| self.forward_zone(zone)).collect(),
+            cluster_fallback: self.settings.cluster_fallback.clone(),
             ..dns::forward::Config::default()
         }
     }
 
-    /// The forwarder for names of the cluster while there are no records; `None` to ask nobody.
+    /// The cache of what upstreams said.
     #[must_use]
-    pub fn fallback(&self) -> Option<dns::forward::Config> {
-        let upstreams = self.settings.cluster_fallback.clone();
-        let zone = dns::forward::ZoneConfig { upstreams, ..dns::forward::ZoneConfig::default() };
-        let config = dns::forward::Config { zones: vec![zone], ..self.forward() };
-        (!self.settings.cluster_fallback.is_empty()).then_some(config)
+    pub fn cache(&self) -> dns::cache::Config {
+        dns::cache::Config { max_bytes: self.settings.cache_max_bytes.0, ..dns::cache::Config::default() }
+    }
+
+    /// Where that cache is saved; `None` if nothing is to be kept.
+    #[must_use]
+    pub fn cache_file(&self) -> Option<PathBuf> {
+        Some(self.settings.store_path.as_ref()?.join("cache.zst"))
+    }
+
+    fn forward_zone(&self, zone: &ForwardZone) -> dns::forward::ZoneConfig {
+        let settings = &self.settings;
+        dns::forward::ZoneConfig {
+            zone: hickory_name(&zone.zone),
+            upstreams: zone.upstreams.clone(),
+            policy: zone.policy,
+            force_tcp: zone.force_tcp,
+            case_randomization: zone.case_randomization,
+            max_concurrent: zone.max_concurrent,
+            tls_ca: zone.tls_ca.clone(),
+            budget: settings.upstream_timeout,
+            lifetimes: dns::cache::Lifetimes {
+                max_ttl: zone.max_ttl.unwrap_or(settings.cache_max_ttl),
+                min_ttl: zone.min_ttl.unwrap_or(settings.cache_min_ttl),
+                negative_ttl: zone.negative_ttl.unwrap_or(settings.cache_negative_ttl),
+                serve_stale: settings.cache_serve_stale,
+                stale_max: settings.cache_stale_max,
+                client_timeout: settings.cache_client_timeout,
+                confirm_negative: settings.cache_confirm_negative,
+                ..dns::cache::Lifetimes::default()
+            },
+            ..dns::forward::ZoneConfig::default()
+        }
     }
 
     /// The store on disk; `None` if nothing is to be kept.
@@ -106,18 +134,6 @@ impl Config {
     #[must_use]
     pub fn endpoints(&self) -> source::EndpointsMode {
         self.settings.endpoints
-    }
-}
-
-fn forward_zone(zone: &ForwardZone) -> dns::forward::ZoneConfig {
-    dns::forward::ZoneConfig {
-        zone: hickory_name(&zone.zone),
-        upstreams: zone.upstreams.clone(),
-        policy: zone.policy,
-        force_tcp: zone.force_tcp,
-        case_randomization: zone.case_randomization,
-        max_concurrent: zone.max_concurrent,
-        tls_ca: zone.tls_ca.clone(),
     }
 }
 
@@ -149,6 +165,7 @@ mod tests {
             (format!("{:?}", config.answers()), format!("{:?}", dns::AnswerConfig::default())),
             (format!("{:?}", config.dns()), format!("{:?}", dns::Config::default())),
             (format!("{:?}", config.forward()), format!("{:?}", dns::forward::Config::default())),
+            (format!("{:?}", config.cache()), format!("{:?}", dns::cache::Config::default())),
             (format!("{:?}", config.zone(&[])), format!("{:?}", zone::Config::default())),
             (format!("{:?}", config.disk().map(paced)), format!("{:?}", Some(paced(store::disk::Config::default())))),
             (format!("{:?}", config.admin()), format!("{:?}", admin::Config::default())),

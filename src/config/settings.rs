@@ -42,10 +42,10 @@ settings! {
         /// Answers DNS cookies (RFC 7873, RFC 9018).
         cookies: bool = Setting::new("cookies", "false").agent().planned();
         /// Asked for names of the cluster as long as there are no records at all: first boot, no source, nothing on disk.
-        cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent();
+        cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent().reload();
         /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.
         upstream: Vec<UpstreamSource> =
-            Setting::new("upstream", "[/etc/resolv.conf]").flag("--upstream", "IP[:PORT]").agent();
+            Setting::new("upstream", "[/etc/resolv.conf]").flag("--upstream", "IP[:PORT]").agent().reload();
 
         /// Hubs to follow, in the order of preference. One source at most.
         source_hub_addresses: Vec<HostPort> = Setting::new("source.hub.addresses", "[]").flag("--hub", "HOST:PORT");
@@ -64,31 +64,31 @@ settings! {
         store_path: Option<PathBuf> = Setting::new("store.path", "/var/lib/holdfast").flag("--store", "DIR");
 
         /// Upstreams and their options by zone; the longest zone that covers a name is asked.
-        forward: Vec<ForwardZone> = Setting::new("forward", "[]").agent();
+        forward: Vec<ForwardZone> = Setting::new("forward", "[]").agent().reload();
         /// The time a question to upstreams may take in all; a client gets an error then.
         upstream_timeout: Duration =
-            Setting::new("upstream_timeout", "5s").within("100ms", "30s", "stub resolvers give up after 5s").agent();
+            Setting::new("upstream_timeout", "5s").within("100ms", "30s", "stub resolvers give up after 5s").agent().reload();
         /// Memory for answers from upstreams, overhead included.
         cache_max_bytes: Bytes =
             Setting::new("cache.max_bytes", "64MiB").within("1MiB", "64GiB", "smaller holds too little to help").agent();
         /// The longest an answer from an upstream is kept as fresh.
-        cache_max_ttl: Duration = Setting::new("cache.max_ttl", "1h").within("0s", "7d", "RFC 8767, 4").agent();
+        cache_max_ttl: Duration = Setting::new("cache.max_ttl", "1h").within("0s", "7d", "RFC 8767, 4").agent().reload();
         /// The least an answer from an upstream is kept as fresh.
         cache_min_ttl: Duration =
-            Setting::new("cache.min_ttl", "0s").within("0s", "1h", "longer ones keep dead addresses in use").agent();
+            Setting::new("cache.min_ttl", "0s").within("0s", "1h", "longer ones keep dead addresses in use").agent().reload();
         /// The longest a negative answer from an upstream is kept.
         cache_negative_ttl: Duration =
-            Setting::new("cache.negative_ttl", "30s").within("0s", "3h", "RFC 2308, 5").agent();
+            Setting::new("cache.negative_ttl", "30s").within("0s", "3h", "RFC 2308, 5").agent().reload();
         /// Answers from expired data when the upstreams of a zone fail (RFC 8767).
-        cache_serve_stale: bool = Setting::new("cache.serve_stale", "true").agent();
+        cache_serve_stale: bool = Setting::new("cache.serve_stale", "true").agent().reload();
         /// How long a client waits for upstreams before it gets expired data; `0s` answers with it at once and refreshes behind.
         cache_client_timeout: Duration =
-            Setting::new("cache.client_timeout", "1800ms").within("0s", "5s", "RFC 8767, 5").agent();
+            Setting::new("cache.client_timeout", "1800ms").within("0s", "5s", "RFC 8767, 5").agent().reload();
         /// How long after its end data may still be served while an upstream of the zone answers others; while every upstream
         /// fails there is no end.
-        cache_stale_max: Duration = Setting::new("cache.stale_max", "1d").within("0s", "30d", "RFC 8767, 5").agent();
+        cache_stale_max: Duration = Setting::new("cache.stale_max", "1d").within("0s", "30d", "RFC 8767, 5").agent().reload();
         /// Believes that a name that was good is gone only when told twice, 2s apart or by two upstreams.
-        cache_confirm_negative: bool = Setting::new("cache.confirm_negative", "true").agent();
+        cache_confirm_negative: bool = Setting::new("cache.confirm_negative", "true").agent().reload();
         /// Answers `external.name.ns.svc.cluster.local` with the external name at once where no service can have that name.
         search_path_completion: bool = Setting::new("search_path_completion", "false").agent().planned();
 

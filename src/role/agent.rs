@@ -52,6 +52,8 @@ pub struct Agent {
     reader: store::Reader,
     disk: Result<disk::Follower, String>,
     dns: dns::Running,
+    forwarder: forward::Forwarder,
+    upkeep: JoinHandle<()>,
     readiness: Readiness,
     source: source::Running,
     stop: CancellationToken,
@@ -78,12 +80,17 @@ impl Agent {
         let surroundings = forward::Surroundings {
             clock: clock.clone(),
             metrics: forward::Metrics::register(&registry)?,
+            cache_metrics: dns::cache::Metrics::register(&registry)?,
+            cache_file: config.cache_file(),
             listen: listen.clone(),
             own: own_answer(Arc::clone(&context), clock.clone()),
         };
-        let forwarder = forward::Forwarder::new(config.forward(), surroundings).map_err(|errors| several(&errors))?;
+        let forwarder = forward::Forwarder::new(&config.forward(), config.cache(), surroundings);
+        let forwarder = forwarder.map_err(|errors| several(&errors))?;
+        let behind = forwarder.clone();
+        let upkeep = tokio::spawn(async move { behind.run().await });
         let metrics = dns::Metrics::register(&registry)?;
-        let dns = bound.serve(context, Arc::new(forwarder), clock.clone(), metrics);
+        let dns = bound.serve(context, Arc::new(forwarder.clone()), clock.clone(), metrics);
 
         let readiness = Readiness::default();
         let first_records = readiness.latch("first records");
@@ -109,7 +116,7 @@ impl Agent {
         };
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
-        Ok(Self { addresses, config, reader, disk, dns, readiness, source, stop, listeners })
+        Ok(Self { addresses, config, reader, disk, dns, forwarder, upkeep, readiness, source, stop, listeners })
     }
 
     /// Where it can be reached.
@@ -151,6 +158,10 @@ impl Agent {
             warn!(keys = %changes.restart.join(", "), "changed in the configuration, but takes effect with the next start");
         }
         info!(changed = %changes.reloaded.join(", "), "configuration read again");
+        if let Err(errors) = self.forwarder.reload(&next.forward()) {
+            let errors = several(&errors);
+            warn!(%errors, "forwarding stays as it was");
+        }
         self.config = next;
     }
 
@@ -160,6 +171,8 @@ impl Agent {
         let _draining = self.readiness.latch("draining");
         drop(self.source);
         self.dns.drain(DRAIN).await;
+        self.upkeep.abort();
+        self.forwarder.save().await;
         if let Ok(disk) = &self.disk
             && let Err(error) = disk.release(FLUSH).await
         {

@@ -11,11 +11,11 @@ use hickory_proto::{
 };
 use tokio::time::Instant;
 
-use super::{Failure, Inner, Wanted};
+use super::{Failure, Inner, Wanted, dns64, local, lookup::Found, route::Route};
 use crate::{
     dns::{
         cache::{Age, Entry, Kind, Parts, encode::put_name, limit},
-        request::ForwardRequest,
+        request::{ForwardRequest, Resolved, ServedFrom},
     },
     sys::UnixMillis,
     wire::{Ede, EdeCode, HEADER_BYTES, Parsed, Query, Rcode, UDP_BYTES_MIN, parse, write_reject},
@@ -24,39 +24,100 @@ use crate::{
 /// Routes one answer may lead through.
 const LEGS_MAX: usize = 8;
 const FORMERR: u8 = 1;
+const TYPE_A: u16 = 1;
+const TYPE_AAAA: u16 = 28;
 
 /// The whole answer to `request`.
-pub async fn respond(inner: &Inner, request: &ForwardRequest) -> Vec<u8> {
-    let Parsed::Query(client) = parse(&request.query) else { return unparsed(&request.query) };
-    let Some(wanted) = Wanted::by(&client, request.cluster_fallback) else { return unparsed(&request.query) };
-    let deadline = request.received + inner.config.budget;
-    let now = inner.surroundings.clock.now();
+pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
+    let unparsed = || Resolved { message: unparsed(&request.query), from: ServedFrom::Cluster };
+    let Parsed::Query(client) = parse(&request.query) else { return unparsed() };
+    let Some(wanted) = Wanted::by(&client, request.cluster_fallback) else { return unparsed() };
+    let deadline = request.received + inner.budget(&wanted);
     let answer = match &request.chase {
-        None => resolve(inner, &wanted, deadline).await,
+        None if inner.is_loop_probe(&wanted) => {
+            Err(Failure { ede: EdeCode::NO_REACHABLE_AUTHORITY, text: "forwarding loop".into() })
+        }
+        None => answer(inner, &wanted, deadline).await,
         Some(fallback) => match chase(inner, &wanted, fallback, deadline).await {
-            Some(entry) => Ok(entry),
-            None => return fallback.clone(),
+            Some(found) => Ok(found),
+            None => return Resolved { message: fallback.clone(), from: ServedFrom::Cluster },
         },
     };
-    match answer {
-        Ok(entry) => write(&entry, &client, request, now),
-        Err(failure) => {
-            inner.surroundings.metrics.servfail.inc();
-            servfail(&client, &failure)
+    let (message, from) = match answer {
+        Ok(found) => {
+            let mut out = vec![0; limit(&client, request.transport)];
+            let length = found.entry.write(&client, request.transport, inner.now(), found.age, &mut out);
+            out.truncate(length);
+            (out, found.from)
         }
+        Err(failure) => {
+            inner.metrics().servfail.inc();
+            (servfail(&client, &failure), ServedFrom::Upstream)
+        }
+    };
+    inner.query_log.note(&client, request.client, from, request.received.elapsed());
+    Resolved { message, from }
+}
+
+/// What is said of `wanted` on the node, or else by upstreams.
+async fn answer(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
+    let routes = inner.routes.load_full();
+    let Some(route) = routes.find(&wanted.wire).filter(|_| !wanted.cluster_fallback) else {
+        return resolve(inner, wanted, deadline).await;
+    };
+    let ttl = u32::try_from(route.config.hosts_ttl.as_secs()).unwrap_or(u32::MAX);
+    if let Some((kind, answers)) = route.hosts.load().find(&wanted.wire, &wanted.name, wanted.qtype, ttl) {
+        let soa = Vec::new();
+        return join(wanted, kind, answers, soa, inner.now(), Age::Fresh, ServedFrom::Cluster);
+    }
+    let Some(name) = local::rewrite(&route.config.rewrites, &wanted.name) else {
+        return translate(inner, route, wanted, deadline).await;
+    };
+    let renamed = Wanted { wire: wire_of(&name), name, ..wanted.clone() };
+    let now = inner.now();
+    let found = match own(inner, &renamed, now) {
+        Some(entry) => Found { entry, age: Age::Fresh, from: ServedFrom::Cluster },
+        None => translate(inner, route, &renamed, deadline).await?,
+    };
+    let (mut answers, authorities) = found.entry.records(now, found.age);
+    for record in answers.iter_mut().filter(|record| record.name == renamed.name) {
+        record.name = wanted.name.clone();
+    }
+    join(wanted, found.entry.kind(), answers, authorities, now, found.age, found.from)
+}
+
+/// Resolves `wanted`, with IPv6 addresses made of IPv4 ones where the route says so and there are no others.
+async fn translate(inner: &Arc<Inner>, route: &Route, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
+    let found = resolve(inner, wanted, deadline).await?;
+    // Who validates for himself is not to be lied to (RFC 6147, 5.5).
+    let validates = wanted.dnssec_ok && wanted.checking_disabled;
+    let Some(prefix) = route.config.dns64.filter(|_| wanted.qtype == TYPE_AAAA && !validates) else { return Ok(found) };
+    let now = inner.now();
+    if found.entry.kind() == Kind::NxDomain || dns64::has_usable_aaaa(&found.entry.records(now, found.age).0) {
+        return Ok(found);
+    }
+    let four = Wanted { qtype: TYPE_A, ..wanted.clone() };
+    match resolve(inner, &four, deadline).await {
+        Ok(four) if four.entry.kind() == Kind::Data => {
+            let (answers, _) = four.entry.records(now, four.age);
+            let answers = prefix.synthesize(answers);
+            join(wanted, Kind::Data, answers, Vec::new(), now, four.age, four.from)
+        }
+        _ => Ok(found),
     }
 }
 
 /// Looks `wanted` up and follows it over as many routes as its CNAMEs lead through.
-async fn resolve(inner: &Inner, wanted: &Wanted, deadline: Instant) -> Result<Arc<Entry>, Failure> {
+async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
     let first = inner.lookup(wanted, deadline).await?;
-    if !first.continues() {
+    if !first.entry.continues() {
         return Ok(first);
     }
-    let now = inner.surroundings.clock.now();
-    let (mut answers, _) = first.records(now, Age::Fresh);
-    let mut next = first.target();
+    let now = inner.now();
+    let (mut answers, _) = first.entry.records(now, first.age);
+    let mut next = first.entry.target();
     let mut last = first;
+    let (mut age, mut from) = (last.age, last.from);
     for _ in 1..LEGS_MAX {
         let Some(target) = next.take() else { break };
         if target == wanted.name || answers.iter().any(|record| record.name == target) {
@@ -65,35 +126,43 @@ async fn resolve(inner: &Inner, wanted: &Wanted, deadline: Instant) -> Result<Ar
         }
         let leg = Wanted { wire: wire_of(&target), name: target, ..wanted.clone() };
         last = match own(inner, &leg, now) {
-            Some(own) => own,
+            Some(entry) => Found { entry, age: Age::Fresh, from },
             None => inner.lookup(&leg, deadline).await?,
         };
-        answers.extend(last.records(now, Age::Fresh).0);
-        if last.continues() {
-            next = last.target();
+        if let Age::Stale { .. } = last.age {
+            (age, from) = (last.age, last.from);
+        } else if from == ServedFrom::Cache {
+            from = last.from;
+        }
+        answers.extend(last.entry.records(now, last.age).0);
+        if last.entry.continues() {
+            next = last.entry.target();
         }
     }
-    let (_, authorities) = last.records(now, Age::Fresh);
-    join(wanted, last.kind(), answers, authorities, now)
+    let (_, authorities) = last.entry.records(now, last.age);
+    join(wanted, last.entry.kind(), answers, authorities, now, age, from)
 }
 
 /// Looks the target of our own CNAMEs up; `None` means that they have to do alone.
-async fn chase(inner: &Inner, wanted: &Wanted, fallback: &[u8], deadline: Instant) -> Option<Arc<Entry>> {
+async fn chase(inner: &Arc<Inner>, wanted: &Wanted, fallback: &[u8], deadline: Instant) -> Option<Found> {
     let mut answers = Message::from_vec(fallback).ok()?.answers;
     let target = answers.iter().rev().find_map(|record| match &record.data {
         RData::CNAME(target) => Some(target.0.clone()),
         _ => None,
     })?;
     let leg = Wanted { wire: wire_of(&target), name: target, ..wanted.clone() };
-    let entry = resolve(inner, &leg, deadline).await.ok()?;
-    let now = inner.surroundings.clock.now();
-    let (found, authorities) = entry.records(now, Age::Fresh);
-    answers.extend(found);
-    join(wanted, entry.kind(), answers, authorities, now).ok()
+    let found = answer(inner, &leg, deadline).await.ok()?;
+    let now = inner.now();
+    let (records, authorities) = found.entry.records(now, found.age);
+    answers.extend(records);
+    join(wanted, found.entry.kind(), answers, authorities, now, found.age, found.from).ok()
 }
 
 /// The answer of our own zones for `wanted`, if its name is in one.
 fn own(inner: &Inner, wanted: &Wanted, now: UnixMillis) -> Option<Arc<Entry>> {
+    if wanted.cluster_fallback {
+        return None;
+    }
     let reply = (inner.surroundings.own)(&query(&wanted.name, wanted.qtype, wanted.qclass))?;
     let message = Message::from_vec(&reply).ok()?;
     let kind = match (message.response_code, message.answers.is_empty()) {
@@ -111,10 +180,12 @@ fn join(
     answers: Vec<Record>,
     authorities: Vec<Record>,
     now: UnixMillis,
-) -> Result<Arc<Entry>, Failure> {
+    age: Age,
+    from: ServedFrom,
+) -> Result<Found, Failure> {
     let parts = parts(wanted, kind, answers, authorities);
-    let entry = Entry::new(&parts, now, 0);
-    entry.map(Arc::new).ok_or_else(|| Failure { ede: EdeCode::OTHER, text: "answer over 65,535 bytes".into() })
+    let entry = Entry::new(&parts, now, 0).map(Arc::new).ok_or_else(Failure::too_large)?;
+    Ok(Found { entry, age, from })
 }
 
 fn parts(wanted: &Wanted, kind: Kind, answers: Vec<Record>, authorities: Vec<Record>) -> Parts {
@@ -128,13 +199,6 @@ fn parts(wanted: &Wanted, kind: Kind, answers: Vec<Record>, authorities: Vec<Rec
         authentic: false,
         continues: false,
     }
-}
-
-fn write(entry: &Entry, client: &Query<'_>, request: &ForwardRequest, now: UnixMillis) -> Vec<u8> {
-    let mut out = vec![0; limit(client, request.transport)];
-    let length = entry.write(client, request.transport, now, Age::Fresh, &mut out);
-    out.truncate(length);
-    out
 }
 
 fn servfail(client: &Query<'_>, failure: &Failure) -> Vec<u8> {
@@ -159,9 +223,9 @@ fn unparsed(query: &[u8]) -> Vec<u8> {
 
 impl Wanted {
     /// What `client` asks for.
-    fn by(client: &Query<'_>, cluster_fallback: bool) -> Option<Self> {
+    pub(super) fn by(client: &Query<'_>, cluster_fallback: bool) -> Option<Self> {
         Some(Self {
-            name: read_name(client.name.wire())?,
+            name: Name::read(&mut BinDecoder::new(client.name.wire())).ok()?,
             wire: client.name.wire().into(),
             qtype: client.qtype.0,
             qclass: client.qclass.0,
@@ -179,10 +243,6 @@ pub fn query(name: &Name, qtype: u16, qclass: u16) -> Vec<u8> {
     wire.extend_from_slice(&qtype.to_be_bytes());
     wire.extend_from_slice(&qclass.to_be_bytes());
     wire
-}
-
-fn read_name(wire: &[u8]) -> Option<Name> {
-    Name::read(&mut BinDecoder::new(wire)).ok()
 }
 
 fn wire_of(name: &Name) -> Box<[u8]> {

@@ -11,6 +11,12 @@ use std::{
 
 use hickory_proto::rr::Name;
 
+use super::{
+    dns64::Prefix,
+    local::{Host, Rewrite},
+};
+use crate::dns::cache::Lifetimes;
+
 /// Port of plain DNS, RFC 1035, 4.2.
 const PORT: u16 = 53;
 /// Port of DNS over TLS, RFC 7858, 3.1.
@@ -23,12 +29,12 @@ pub struct Config {
     pub zones: Vec<ZoneConfig>,
     /// Who is asked for names of the cluster while there are no records yet. Default nobody.
     pub cluster_fallback: Vec<UpstreamSource>,
-    /// How long a client waits at most before it is told something. Default 5 s.
-    pub budget: Duration,
     /// Answers of TCP and TLS connections are awaited on the same connection until it is this old. Default 5 min.
     pub connection_age_max: Duration,
     /// A connection without queries is closed after this time. Default 10 s (RFC 7766, 6.2.3).
     pub connection_idle_max: Duration,
+    /// Log one question in so many. Default 0: none.
+    pub query_log_every: u32,
 }
 
 impl Default for Config {
@@ -36,9 +42,9 @@ impl Default for Config {
         Self {
             zones: vec![ZoneConfig::default()],
             cluster_fallback: Vec::new(),
-            budget: Duration::from_secs(5),
             connection_age_max: Duration::from_secs(300),
             connection_idle_max: Duration::from_secs(10),
+            query_log_every: 0,
         }
     }
 }
@@ -58,6 +64,20 @@ pub struct ZoneConfig {
     pub case_randomization: bool,
     /// Questions of this zone in flight at once; more get SERVFAIL. Default 1,000.
     pub max_concurrent: usize,
+    /// How long a client waits at most before it is told something. Default 5 s.
+    pub budget: Duration,
+    /// How long its answers are kept.
+    pub lifetimes: Lifetimes,
+    /// Names answered here: inline.
+    pub hosts: Vec<Host>,
+    /// Names answered here: a file like `/etc/hosts`, re-read on change. Default none.
+    pub hosts_file: Option<PathBuf>,
+    /// TTL of answers from hosts. Default 30 s.
+    pub hosts_ttl: Duration,
+    /// Names asked for as others; the first rule that fits counts.
+    pub rewrites: Vec<Rewrite>,
+    /// Make IPv6 addresses of IPv4 ones where a name has no others. Default off.
+    pub dns64: Option<Prefix>,
     /// Certificate authorities for `tls://` upstreams, a PEM file. Default: those of the system.
     pub tls_ca: Option<PathBuf>,
 }
@@ -71,6 +91,13 @@ impl Default for ZoneConfig {
             force_tcp: false,
             case_randomization: true,
             max_concurrent: 1_000,
+            budget: Duration::from_secs(5),
+            lifetimes: Lifetimes::default(),
+            hosts: Vec::new(),
+            hosts_file: None,
+            hosts_ttl: Duration::from_secs(30),
+            rewrites: Vec::new(),
+            dns64: None,
             tls_ca: None,
         }
     }
@@ -160,6 +187,16 @@ pub enum ConfigError {
         /// The zone.
         zone: String,
         /// What is wrong.
+        reason: String,
+    },
+    /// A hosts file cannot be read.
+    #[error("forward zone {zone}: hosts file {path}: {reason}")]
+    Hosts {
+        /// The zone.
+        zone: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
         reason: String,
     },
     /// Zero where something is needed.

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub servfail: IntCounter,
     /// Records of upstream answers nobody asked for.
     pub dropped_records: IntCounter,
+    /// Loops found.
+    pub loops: IntCounter,
     /// Questions in flight.
     pub in_flight: IntGauge,
 }
@@ -108,6 +110,10 @@ impl Metrics {
             dropped_records: counter(
                 "holdfast_forward_dropped_records_total",
                 "Records of upstream answers dropped because nobody asked for them or the upstream may not speak for them.",
+            )?,
+            loops: counter(
+                "holdfast_forward_loops_total",
+                "Times a question sent to an upstream came back to holdfast.",
             )?,
             in_flight,
         })

@@ -1,44 +1,70 @@
-//! Names outside the cluster: asks upstreams and gives each client a message of its own.
+//! Names outside the cluster: asks upstreams, remembers what they said, and gives each client a message of its own.
 //!
 //! Never answers for the cluster zone, never sets AA, and never leaves a client without an answer: whatever happens
 //! upstream, within the budget there is a message, at worst SERVFAIL with the reason.
 
+mod background;
 mod compose;
 mod config;
+mod dns64;
 mod exchange;
+mod failures;
+mod flight;
+mod local;
+mod lookup;
 mod message;
 mod metrics;
+mod query_log;
 mod race;
 mod resolv_conf;
 mod route;
 mod sanitize;
+mod status;
 mod tcp;
 mod tls;
 mod udp;
 mod upstream;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, FutureExt};
 use hickory_proto::rr::Name;
-use tokio::time::Instant;
+use tokio::sync::mpsc;
 
 pub use self::{
     config::{Config, ConfigError, Policy, Server, TlsName, UpstreamSource, ZoneConfig},
+    dns64::Prefix,
+    local::{Host, Rewrite, parse_line as parse_host},
     message::Mismatch,
     metrics::{FailureKind, Metrics},
+    status::{CacheStatus, ForwardStatus, ZoneStatus},
     upstream::{UpstreamState, UpstreamStatus},
 };
 use self::{
-    message::Ask,
-    race::{Lost, race},
-    route::{Route, Routes},
+    failures::Failures,
+    flight::Flights,
+    lookup::{Landed, may_be_stale, serves_stale_now, stale_age},
+    query_log::QueryLog,
+    route::Routes,
 };
 use super::{
-    cache::Entry,
-    request::{ForwardRequest, Resolve, Resolved, ServedFrom},
+    cache::{self, Age, Cache, Key},
+    request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport},
 };
-use crate::{sys::Clock, wire::EdeCode};
+use crate::{
+    sys::{Clock, UnixMillis},
+    wire::{EdeCode, Query, UDP_BYTES_MIN},
+};
+
+/// Refreshes waiting to be begun; more are not worth remembering.
+const REFRESHES_MAX: usize = 1_024;
 
 /// Answers a query for a name of our own zones, both whole messages; `None` if the name is not ours.
 pub type OwnAnswer = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
@@ -50,6 +76,10 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Counters.
     pub metrics: Metrics,
+    /// Counters of the cache.
+    pub cache_metrics: cache::Metrics,
+    /// Where the cache is saved; `None` keeps it in memory only.
+    pub cache_file: Option<PathBuf>,
     /// The addresses this process answers on, refused as upstreams.
     pub listen: Vec<SocketAddr>,
     /// Our own zones: a CNAME that leads there is answered from our records, never by an upstream.
@@ -68,9 +98,16 @@ pub struct Forwarder(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
-    routes: Routes,
+    routes: ArcSwap<Routes>,
     surroundings: Surroundings,
+    cache: Cache,
+    cache_config: cache::Config,
+    cache_file: Option<PathBuf>,
+    failures: Failures,
+    flights: Flights<Landed>,
+    refreshes: mpsc::Sender<Wanted>,
+    queue: Mutex<Option<mpsc::Receiver<Wanted>>>,
+    query_log: QueryLog,
 }
 
 /// One name to be looked up on its own route.
@@ -94,90 +131,131 @@ struct Failure {
 }
 
 impl Forwarder {
-    /// Checks `config` and is ready to forward.
+    /// Checks `config`, loads the cache file and is ready to forward. [`run`](Self::run) has to be running for probes,
+    /// refreshes and changed files.
+    ///
+    /// A cache file that cannot be read is reported and set aside, never an error.
     ///
     /// # Errors
     /// Everything that is wrong with `config`.
-    pub fn new(config: Config, surroundings: Surroundings) -> Result<Self, Vec<ConfigError>> {
-        let routes = Routes::new(&config, &surroundings.listen, &surroundings.metrics)?;
-        Ok(Self(Arc::new(Inner { config, routes, surroundings })))
+    pub fn new(
+        config: &Config,
+        cache_config: cache::Config,
+        surroundings: Surroundings,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let cache = Cache::new(&cache_config, surroundings.cache_metrics.clone());
+        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, &cache)?;
+        if let Some(path) = &surroundings.cache_file {
+            match cache::load(&cache, path, surroundings.clock.now()) {
+                Ok(entries) => tracing::info!(entries, "cache loaded"),
+                Err(error) => {
+                    cache.metrics.disk_errors.inc();
+                    tracing::warn!(%error, "cache not loaded");
+                }
+            }
+        }
+        let (refreshes, queue) = mpsc::channel(REFRESHES_MAX);
+        Ok(Self(Arc::new(Inner {
+            routes: ArcSwap::from_pointee(routes),
+            cache,
+            cache_config,
+            cache_file: surroundings.cache_file.clone(),
+            surroundings,
+            failures: Failures::default(),
+            flights: Flights::default(),
+            refreshes,
+            queue: Mutex::new(Some(queue)),
+            query_log: QueryLog::new(config.query_log_every),
+        })))
     }
 
-    /// Every upstream and how it does, by zone.
-    pub fn status(&self) -> Vec<UpstreamStatus> {
-        self.0
-            .routes
-            .iter()
-            .flat_map(|route| route.upstreams().iter().map(|up| up.status()).collect::<Vec<_>>())
-            .collect()
+    /// Takes over `config` with what is cached.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the old one stays then.
+    pub fn reload(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
+        let Inner { routes, surroundings, cache, query_log, .. } = &*self.0;
+        routes.store(Arc::new(Routes::new(config, &surroundings.listen, &surroundings.metrics, cache)?));
+        query_log.set(config.query_log_every);
+        Ok(())
+    }
+
+    /// Does what goes on without a client, until dropped.
+    pub async fn run(&self) {
+        background::run(&self.0).await;
+    }
+
+    /// Writes the cache to its file, once more at exit.
+    pub async fn save(&self) {
+        self.0.save().await;
+    }
+
+    /// How upstreams and cache do.
+    pub fn status(&self) -> ForwardStatus {
+        status::of(&self.0)
     }
 }
 
 impl Resolve for Forwarder {
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
         let inner = Arc::clone(&self.0);
-        async move {
-            let message = compose::respond(&inner, &request).await;
-            Resolved { message, from: ServedFrom::Upstream }
+        async move { compose::respond(&inner, &request).await }.boxed()
+    }
+
+    fn cached(&self, query: &Query<'_>, transport: Transport, out: &mut [u8]) -> Option<(usize, ServedFrom)> {
+        let inner = &self.0;
+        let (name, qtype) = (query.name.wire(), query.qtype.0);
+        let routes = inner.routes.load();
+        let route = routes.find(name)?;
+        if out.len() < UDP_BYTES_MIN || route.is_local(name, qtype) || inner.query_log.is_due() {
+            return None;
         }
-        .boxed()
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let key = Key::new(route.id, name, qtype, query.qclass.0, dnssec_ok, query.cd)?;
+        let entry = inner.cache.get(&key)?;
+        if entry.continues() {
+            return None;
+        }
+        let now = inner.now();
+        let (age, from) = if entry.is_fresh(now) {
+            if route.config.lifetimes.prefetch && entry.is_worth_prefetching(now) {
+                // Rare enough to allocate: at most once in five seconds for a name.
+                inner.prefetch(route, &entry, &Wanted::by(query, false)?, now);
+            }
+            inner.cache.metrics.hits.inc();
+            (Age::Fresh, ServedFrom::Cache)
+        } else if may_be_stale(route, &entry, now) && serves_stale_now(route, &entry, now) {
+            inner.cache.metrics.stale.inc();
+            (stale_age(route), ServedFrom::Stale)
+        } else {
+            return None;
+        };
+        Some((entry.write(query, transport, now, age, out), from))
     }
 }
 
 impl Inner {
-    /// Looks `wanted` up on its own route.
-    async fn lookup(&self, wanted: &Wanted, deadline: Instant) -> Result<Arc<Entry>, Failure> {
-        let metrics = &self.surroundings.metrics;
-        let route = if wanted.cluster_fallback {
-            let fallback = self.routes.cluster_fallback.as_ref();
-            fallback.ok_or_else(|| Failure { ede: EdeCode::NOT_READY, text: "no records yet".into() })?
-        } else {
-            self.routes.find(&wanted.wire).ok_or_else(|| Failure {
-                ede: EdeCode::NO_REACHABLE_AUTHORITY,
-                text: "no upstream for this name".into(),
-            })?
-        };
-        let Ok(_slot) = route.slots.try_acquire() else {
-            metrics.over_limit.inc();
-            return Err(Failure { ede: EdeCode::OTHER, text: "too many questions in flight".into() });
-        };
-        metrics.in_flight.inc();
-        let answer = self.ask(route, wanted, deadline).await;
-        metrics.in_flight.dec();
-        let sane = answer?;
-        let entry = Entry::new(&sane.parts, self.surroundings.clock.now(), sane.ttl);
-        entry
-            .map(Arc::new)
-            .ok_or_else(|| Failure { ede: EdeCode::NETWORK_ERROR, text: "answer over 65,535 bytes".into() })
+    fn now(&self) -> UnixMillis {
+        self.surroundings.clock.now()
     }
 
-    async fn ask(&self, route: &Arc<Route>, wanted: &Wanted, deadline: Instant) -> Result<sanitize::Sane, Failure> {
-        let ask = Ask {
-            name: &wanted.wire,
-            qtype: wanted.qtype,
-            qclass: wanted.qclass,
-            dnssec_ok: wanted.dnssec_ok,
-            checking_disabled: wanted.checking_disabled,
-        };
-        let ours = |name: &Name| {
-            // Who stands in for the cluster speaks for all its names, and there is nobody else to ask for them.
-            wanted.cluster_fallback
-                || self.routes.find_name(name).is_some_and(|other| Arc::ptr_eq(other, route)) && !self.is_own(name)
-        };
-        race(route, &wanted.name, &ask, ours, deadline, &self.surroundings.metrics).await.map_err(|lost| failure(&lost))
+    fn metrics(&self) -> &Metrics {
+        &self.surroundings.metrics
+    }
+
+    /// How long whoever asks for `wanted` may wait.
+    fn budget(&self, wanted: &Wanted) -> Duration {
+        let routes = self.routes.load();
+        let route = if wanted.cluster_fallback { routes.cluster_fallback.as_ref() } else { routes.find(&wanted.wire) };
+        route.map_or(Duration::ZERO, |route| route.config.budget)
+    }
+
+    fn take_queue(&self) -> Option<mpsc::Receiver<Wanted>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether `name` belongs to our own zones.
     fn is_own(&self, name: &Name) -> bool {
         (self.surroundings.own)(&compose::query(name, 1, 1)).is_some()
     }
-}
-
-/// What a client is told of `lost`.
-fn failure(lost: &Lost) -> Failure {
-    let ede = match lost.kind {
-        FailureKind::Timeout | FailureKind::Io | FailureKind::Tls => EdeCode::NO_REACHABLE_AUTHORITY,
-        _ => EdeCode::NETWORK_ERROR,
-    };
-    Failure { ede, text: format!("{} {}", lost.upstream, lost.kind.label()) }
 }

@@ -25,6 +25,15 @@ const INTERVAL_MAX: Duration = Duration::from_millis(600);
 /// Times an upstream may refuse by ICMP or reset before it is not asked again for this question.
 const REFUSALS_MAX: u32 = 3;
 
+/// An answer and who gave it.
+#[derive(Debug)]
+pub struct Won {
+    /// The answer.
+    pub sane: Sane,
+    /// Who gave it.
+    pub upstream: Arc<Upstream>,
+}
+
 /// Nobody gave a usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
@@ -50,14 +59,14 @@ struct Runner {
 /// [`Lost`] when no upstream gives a usable answer in time.
 pub async fn race(
     route: &Route,
+    mut field: Field,
     name: &Name,
     ask: &Ask<'_>,
     ours: impl Fn(&Name) -> bool,
     deadline: Instant,
     metrics: &Metrics,
-) -> Result<Sane, Lost> {
+) -> Result<Won, Lost> {
     let manner = Manner { force_tcp: route.config.force_tcp, mix_case: route.config.case_randomization };
-    let mut field = Field::new(route.order());
     let mut tries = FuturesUnordered::new();
     let mut interval = field.runners.first().map_or(INTERVAL_MAX, |runner| runner.upstream.patience());
     let mut next_try = Instant::now();
@@ -80,14 +89,14 @@ pub async fn race(
                 Ok(sane) => {
                     metrics.dropped_records.inc_by(sane.dropped as u64);
                     field.runners[at].answered = true;
-
-                    if !sane.unproven {
+                    let won = Won { sane, upstream: Arc::clone(&field.runners[at].upstream) };
+                    if !won.sane.unproven {
                         field.settle(metrics);
-                        return Ok(sane);
+                        return Ok(won);
                     }
                     metrics.failure(FailureKind::Lame);
                     field.runners[at].spent = true;
-                    unproven = Some(sane);
+                    unproven = Some(won);
                     next_try = Instant::now();
                 }
                 Err(kind) => {
@@ -123,14 +132,16 @@ fn judge(
     }
 }
 
-struct Field {
+/// The upstreams to be asked, in order, and how each did.
+pub struct Field {
     runners: Vec<Runner>,
     launched: u32,
     lost: Lost,
 }
 
 impl Field {
-    fn new(order: Vec<Arc<Upstream>>) -> Self {
+    /// Nobody asked yet.
+    pub fn new(order: Vec<Arc<Upstream>>) -> Self {
         let now = Instant::now();
         let upstream = order.first().map(|upstream| upstream.server().to_string()).unwrap_or_default();
         let runner =

@@ -5,9 +5,10 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{SocketAddr, UdpSocket},
+    path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -19,23 +20,48 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     config::{Config, ConfigError, Policy, Server, UpstreamSource, ZoneConfig},
+    local::Hosts,
     metrics::Metrics,
     resolv_conf,
     tcp::Limits,
     tls,
     upstream::Upstream,
 };
-use crate::dns::cache::encode::put_name;
+use crate::dns::cache::{Cache, RouteId, encode::put_name};
+
+const TYPE_AAAA: u16 = 28;
 
 /// A zone and who is asked for its names.
 #[derive(Debug)]
 pub struct Route {
     /// What the operator said.
     pub config: ZoneConfig,
+    /// What its answers are stored under.
+    pub id: RouteId,
     /// Slots for questions in flight.
     pub slots: Semaphore,
+    /// Names answered here.
+    pub hosts: ArcSwap<Hosts>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
     turn: AtomicUsize,
+    looped: AtomicBool,
+    loop_probe: Mutex<Option<LoopProbe>>,
+    build: Build,
+}
+
+/// What new upstreams of a route are made with.
+#[derive(Clone)]
+struct Build {
+    connector: Option<TlsConnector>,
+    limits: Limits,
+    metrics: Metrics,
+}
+
+/// A name sent through a route to see whether it comes back.
+#[derive(Debug)]
+struct LoopProbe {
+    name: Box<[u8]>,
+    came_back: bool,
 }
 
 /// All routes.
@@ -51,15 +77,18 @@ impl Routes {
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn new(config: &Config, listen: &[SocketAddr], metrics: &Metrics) -> Result<Self, Vec<ConfigError>> {
+    pub fn new(
+        config: &Config,
+        listen: &[SocketAddr],
+        metrics: &Metrics,
+        cache: &Cache,
+    ) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let mut by_zone = HashMap::new();
         let limits = Limits { age_max: config.connection_age_max, idle_max: config.connection_idle_max };
-        if config.budget.is_zero() {
-            errors.push(ConfigError::Zero("forward budget"));
-        }
         for zone in &config.zones {
-            match Route::new(zone, listen, limits, metrics) {
+            let id = cache.route(&key(&zone.zone));
+            match Route::new(zone, id, listen, limits, metrics) {
                 Ok(route) => {
                     if by_zone.insert(key(&zone.zone), Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
@@ -71,7 +100,8 @@ impl Routes {
         let mut cluster_fallback = None;
         if !config.cluster_fallback.is_empty() {
             let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), ..ZoneConfig::default() };
-            match Route::new(&zone, listen, limits, metrics) {
+            // No zone has an empty wire form.
+            match Route::new(&zone, cache.route(&[]), listen, limits, metrics) {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
@@ -106,9 +136,18 @@ impl Routes {
 }
 
 impl Route {
-    fn new(config: &ZoneConfig, listen: &[SocketAddr], limits: Limits, metrics: &Metrics) -> Result<Self, ConfigError> {
+    fn new(
+        config: &ZoneConfig,
+        id: RouteId,
+        listen: &[SocketAddr],
+        limits: Limits,
+        metrics: &Metrics,
+    ) -> Result<Self, ConfigError> {
         if config.max_concurrent == 0 {
             return Err(ConfigError::Zero("forward max_concurrent"));
+        }
+        if config.budget.is_zero() {
+            return Err(ConfigError::Zero("forward timeout"));
         }
         let servers = servers(config, listen)?;
         let connector = if servers.iter().any(|server| server.tls.is_some()) {
@@ -120,14 +159,95 @@ impl Route {
         } else {
             None
         };
-        let build = |server: Server| build(server, connector.as_ref(), limits, metrics);
-        let upstreams = servers.into_iter().map(build).collect();
+        let build = Build { connector, limits, metrics: metrics.clone() };
+        let upstreams = servers.into_iter().map(|server| build.upstream(server)).collect();
         Ok(Self {
             config: config.clone(),
+            id,
             slots: Semaphore::new(config.max_concurrent.min(Semaphore::MAX_PERMITS)),
+            hosts: ArcSwap::from_pointee(hosts(config)?),
             upstreams: ArcSwap::from_pointee(upstreams),
             turn: AtomicUsize::new(0),
+            looped: AtomicBool::new(false),
+            loop_probe: Mutex::default(),
+            build,
         })
+    }
+
+    /// Whether a question of this zone may be answered or renamed here, which takes more than the cache.
+    pub fn is_local(&self, name: &[u8], qtype: u16) -> bool {
+        (self.config.dns64.is_some() && qtype == TYPE_AAAA)
+            || !self.config.rewrites.is_empty()
+            || self.hosts.load().holds(name, qtype)
+    }
+
+    /// Whether nobody answers for this zone.
+    pub fn is_down(&self) -> bool {
+        self.upstreams.load().iter().all(|upstream| upstream.is_failing())
+    }
+
+    /// The resolv.conf files its upstreams come from.
+    pub fn resolv_conf_paths(&self) -> impl Iterator<Item = &Path> {
+        self.config.upstreams.iter().filter_map(|source| match source {
+            UpstreamSource::ResolvConf(path) => Some(path.as_path()),
+            UpstreamSource::Server(_) => None,
+        })
+    }
+
+    /// Reads its files again; upstreams that stay keep what is known of them.
+    ///
+    /// # Errors
+    /// What is wrong with the files; nothing has changed then.
+    pub fn reread(&self, listen: &[SocketAddr]) -> Result<(), ConfigError> {
+        let servers = servers(&self.config, listen)?;
+        let known = self.upstreams();
+        let keep = |server: Server| {
+            let same = known.iter().find(|upstream| *upstream.server() == server);
+            same.cloned().unwrap_or_else(|| self.build.upstream(server))
+        };
+        self.upstreams.store(Arc::new(servers.into_iter().map(keep).collect()));
+        Ok(())
+    }
+
+    /// Reads its hosts file again.
+    ///
+    /// # Errors
+    /// What is wrong with it; the old ones stay then.
+    pub fn reread_hosts(&self) -> Result<(), ConfigError> {
+        self.hosts.store(Arc::new(hosts(&self.config)?));
+        Ok(())
+    }
+
+    /// Whether what is sent through it comes back to us.
+    pub fn is_looped(&self) -> bool {
+        self.looped.load(Ordering::Relaxed)
+    }
+
+    /// Begins a search for loops; returns the name to send.
+    pub fn begin_loop_probe(&self, labels: &[u8]) -> Box<[u8]> {
+        let name: Box<[u8]> = [labels, &key(&self.config.zone)].concat().into();
+        *self.lock_probe() = Some(LoopProbe { name: name.clone(), came_back: false });
+        name
+    }
+
+    /// Ends it: what did not come back is no loop (any more).
+    pub fn end_loop_probe(&self) {
+        let probe = self.lock_probe().take();
+        if probe.is_some_and(|probe| !probe.came_back) && self.looped.swap(false, Ordering::Relaxed) {
+            tracing::info!(zone = %self.config.zone, "forwarding loop is gone");
+        }
+    }
+
+    /// Whether `name` is the one under way, and notes that it came back. The second says whether that is news.
+    pub fn loop_probe_returned(&self, name: &[u8]) -> Option<bool> {
+        let mut probe = self.lock_probe();
+        let probe = probe.as_mut().filter(|probe| *probe.name == *name)?;
+        probe.came_back = true;
+        Some(!self.looped.swap(true, Ordering::Relaxed))
+    }
+
+    fn lock_probe(&self) -> MutexGuard<'_, Option<LoopProbe>> {
+        self.loop_probe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its upstreams as configured.
@@ -151,9 +271,25 @@ impl Route {
     }
 }
 
-fn build(server: Server, connector: Option<&TlsConnector>, limits: Limits, metrics: &Metrics) -> Arc<Upstream> {
-    let dial = tls::dial(&server, connector);
-    Arc::new(Upstream::new(server, dial, limits, metrics.clone()))
+impl Build {
+    fn upstream(&self, server: Server) -> Arc<Upstream> {
+        let dial = tls::dial(&server, self.connector.as_ref());
+        Arc::new(Upstream::new(server, dial, self.limits, self.metrics.clone()))
+    }
+}
+
+impl std::fmt::Debug for Build {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Build").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+fn hosts(config: &ZoneConfig) -> Result<Hosts, ConfigError> {
+    Hosts::new(&config.hosts, config.hosts_file.as_deref()).map_err(|error| ConfigError::Hosts {
+        zone: config.zone.to_string(),
+        path: config.hosts_file.clone().unwrap_or_default(),
+        reason: error.to_string(),
+    })
 }
 
 /// The servers `config` names, each once.
@@ -215,7 +351,9 @@ mod tests {
     fn routes(zones: Vec<ZoneConfig>, listen: &[&str]) -> Result<Routes, Vec<ConfigError>> {
         let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().unwrap()).collect();
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        Routes::new(&Config { zones, ..Config::default() }, &listen, &metrics)
+        let cache_metrics = crate::dns::cache::Metrics::register(&prometheus::Registry::new()).unwrap();
+        let cache = Cache::new(&crate::dns::cache::Config::default(), cache_metrics);
+        Routes::new(&Config { zones, ..Config::default() }, &listen, &metrics, &cache)
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ use crate::dns::cache::{Kind, Parts};
 
 /// Longest chain of CNAMEs followed in one answer.
 const CHAIN_MAX: usize = 16;
+/// Sets up to this size are freed of duplicates; nobody has larger ones, and comparing costs its square.
+const SET_COMPARED_MAX: usize = 256;
 /// RFC 2181, 8: a TTL with the top bit set is to be treated as 0; what matters is that it is not 68 years.
 const TTL_MAX: u32 = i32::MAX as u32;
 
@@ -139,7 +141,13 @@ fn follow(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bool) ->
             asked.dnssec_ok && record.record_type() == RecordType::RRSIG && covers(record, covered)
         };
         if !wanted.is_empty() {
-            let records: Vec<Record> = wanted.into_iter().cloned().collect();
+            let mut records: Vec<Record> = Vec::with_capacity(wanted.len());
+            for record in wanted {
+                // A set holds each record once (RFC 2181, 5).
+                if records.len() > SET_COMPARED_MAX || !records.iter().any(|known| known.data == record.data) {
+                    records.push(record.clone());
+                }
+            }
             let signatures: Vec<Record> = message
                 .answers
                 .iter()

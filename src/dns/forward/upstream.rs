@@ -25,6 +25,9 @@ const WAIT_MAX: Duration = Duration::from_millis(1_500);
 const FAILURES_MAX: u32 = 3;
 /// … if it has been silent for this long as well: three lost packets in a burst are no outage.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
+/// The first probes of a failing upstream come this far apart, the later ones further.
+const PROBE_MIN: Duration = Duration::from_secs(1);
+const PROBE_MAX: Duration = Duration::from_secs(5);
 /// How long an upstream that does not understand EDNS is asked without.
 const EDNS_RECHECK: Duration = Duration::from_secs(15 * 60);
 /// How long an upstream known to fold case is asked without random case.
@@ -49,6 +52,8 @@ struct State {
     last_answer: Option<Instant>,
     first_failure: Option<Instant>,
     failing_since: Option<Instant>,
+    next_probe: Option<Instant>,
+    probe_interval: Duration,
     no_edns_until: Option<Instant>,
     folds_case_until: Option<Instant>,
 }
@@ -138,6 +143,8 @@ impl Upstream {
         let down = state.failures >= FAILURES_MAX && now.duration_since(silent_since) >= SILENCE_MIN;
         if down && state.failing_since.is_none() {
             state.failing_since = Some(now);
+            state.next_probe = Some(now + PROBE_MIN);
+            state.probe_interval = PROBE_MIN;
             return true;
         }
         false
@@ -146,6 +153,18 @@ impl Upstream {
     /// Whether it is known not to answer.
     pub fn is_failing(&self) -> bool {
         self.lock().failing_since.is_some()
+    }
+
+    /// Whether it is failing and it is time to ask whether it is back; each yes moves that time.
+    pub fn is_probe_due(&self) -> bool {
+        let mut state = self.lock();
+        let now = Instant::now();
+        if state.failing_since.is_none() || state.next_probe.is_none_or(|at| now < at) {
+            return false;
+        }
+        state.probe_interval = (state.probe_interval * 3 / 2).min(PROBE_MAX);
+        state.next_probe = Some(now + state.probe_interval);
+        true
     }
 
     /// Whether to send an OPT.

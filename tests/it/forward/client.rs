@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use hickory_proto::{op::Message, rr::RecordType};
-use holdfast::dns::{ForwardRequest, Resolve, Transport, forward::Config};
+use holdfast::dns::{
+    ForwardRequest, Resolve, Transport,
+    forward::{Config, ZoneConfig},
+};
 use tokio::time::Instant;
 
 use super::world::{CLIENT, World, query, short, source, zone};
@@ -84,7 +87,7 @@ async fn dead_upstreams_give_servfail_with_a_reason_within_the_budget() {
     let world = World::new(&[&upstream]);
     let started = Instant::now();
     assert_eq!(world.a("www.example").await, "ServFail ede=22");
-    assert!(started.elapsed() <= Config::default().budget);
+    assert!(started.elapsed() <= ZoneConfig::default().budget);
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +137,7 @@ async fn a_cname_into_the_cluster_is_answered_from_the_records() {
         reply.add_answer(a(&owner.to_ascii(), 5, [10, 96, 0, 9]));
         reply.to_vec().ok()
     });
-    let world = World::build(Config { zones: vec![zone(".", &[&upstream])], ..Config::default() }, own);
+    let world = World::build(&Config { zones: vec![zone(".", &[&upstream])], ..Config::default() }, own);
     assert_eq!(world.a("evil.example").await, "NoError db.default.svc.cluster.local. 10.96.0.9");
 }
 
@@ -154,7 +157,7 @@ async fn cluster_names_before_there_are_records_go_to_the_fallback_or_are_not_re
         [(vec![source(&stub.address.to_string())], "NoError 10.96.0.10"), (Vec::new(), "ServFail ede=14")]
     {
         let config = Config { zones: vec![zone(".", &[&public])], cluster_fallback: fallback, ..Config::default() };
-        let world = World::build(config, Arc::new(|_| None));
+        let world = World::build(&config, Arc::new(|_| None));
         let resolved = world.forwarder.resolve(request()).await;
         assert_eq!(short(&Message::from_vec(&resolved.message).unwrap()), expect);
     }

@@ -107,7 +107,7 @@ async fn wrong_case_sends_the_question_over_tcp_and_a_true_answer_still_counts()
     .await;
     let world = World::new(&[&upstream]);
     assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
-    assert!(!world.forwarder.status()[0].folds_case, "the server itself keeps case: TCP proved it");
+    assert!(!world.upstream_status(0).folds_case, "the server itself keeps case: TCP proved it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ async fn a_server_that_folds_case_is_asked_over_tcp_once_and_remembered() {
         assert_eq!(short(&reply), "NoError 192.0.2.1");
     }
     assert_eq!(upstream.seen().iter().filter(|asked| asked.tcp).count(), 1);
-    assert!(world.forwarder.status()[0].folds_case);
+    assert!(world.upstream_status(0).folds_case);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! Forwarding, seen from a client, with scripted upstreams and a clock that moves when told.
 
+mod cache;
 mod client;
 mod exchange;
+mod health;
 mod world;

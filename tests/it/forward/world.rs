@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -12,12 +13,12 @@ use hickory_proto::{
 };
 use holdfast::{
     dns::{
-        ForwardRequest, Resolve, Resolved, Transport,
-        forward::{Config, Forwarder, Metrics, OwnAnswer, Surroundings, UpstreamSource, ZoneConfig},
+        ForwardRequest, Resolve, Resolved, ServedFrom, Transport, cache,
+        forward::{Config, Forwarder, Metrics, OwnAnswer, Surroundings, UpstreamSource, UpstreamStatus, ZoneConfig},
     },
     sys::{Clock, ManualClock, UnixMillis},
 };
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::support::upstream::{Upstream, name};
 
@@ -26,7 +27,15 @@ pub const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LO
 pub struct World {
     pub forwarder: Forwarder,
     pub metrics: Metrics,
+    pub cache_metrics: cache::Metrics,
     pub clock: ManualClock,
+    task: JoinHandle<()>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// `zone` asked of `upstreams`, everything else as by default.
@@ -46,22 +55,50 @@ impl World {
     }
 
     pub fn with(zones: Vec<ZoneConfig>) -> Self {
-        Self::build(Config { zones, ..Config::default() }, Arc::new(|_| None))
+        Self::build(&Config { zones, ..Config::default() }, Arc::new(|_| None))
     }
 
-    pub fn build(config: Config, own: OwnAnswer) -> Self {
-        let metrics = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry");
+    pub fn build(config: &Config, own: OwnAnswer) -> Self {
         let clock = ManualClock::new(UnixMillis(1_733_941_800_000));
-        let surroundings =
-            Surroundings { clock: Clock::Manual(clock.clone()), metrics: metrics.clone(), listen: Vec::new(), own };
-        let forwarder = Forwarder::new(config, surroundings).expect("a good config");
-        Self { forwarder, metrics, clock }
+        Self::start(config, cache::Config::default(), own, None, clock)
     }
 
-    /// Lets time pass for everybody.
+    /// Starts a forwarder and what goes on behind it, with its cache file if there is one.
+    pub fn start(
+        config: &Config,
+        cache_config: cache::Config,
+        own: OwnAnswer,
+        cache_file: Option<PathBuf>,
+        clock: ManualClock,
+    ) -> Self {
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::register(&registry).expect("a fresh registry");
+        let cache_metrics = cache::Metrics::register(&registry).expect("a fresh registry");
+        let surroundings = Surroundings {
+            clock: Clock::Manual(clock.clone()),
+            metrics: metrics.clone(),
+            cache_metrics: cache_metrics.clone(),
+            cache_file,
+            listen: Vec::new(),
+            own,
+        };
+        let forwarder = Forwarder::new(config, cache_config, surroundings).expect("a good config");
+        let behind = forwarder.clone();
+        let task = tokio::spawn(async move { behind.run().await });
+        Self { forwarder, metrics, cache_metrics, clock, task }
+    }
+
+    /// Lets time pass for everybody, in steps short enough for what happens meanwhile.
     pub async fn elapse(&self, time: Duration) {
-        self.clock.advance(time);
-        tokio::time::advance(time).await;
+        let step = Duration::from_millis(100).max(time / 2_000);
+        let mut left = time;
+        while !left.is_zero() {
+            let step = step.min(left);
+            self.clock.advance(step);
+            tokio::time::advance(step).await;
+            settle().await;
+            left -= step;
+        }
     }
 
     pub async fn resolve(&self, query: Vec<u8>, transport: Transport) -> Resolved {
@@ -84,9 +121,30 @@ impl World {
         Message::from_vec(&resolved.message).expect("a well-formed answer")
     }
 
+    /// Asks on the client's own thread, without EDNS over TCP: `None` if the answer is not at hand.
+    pub fn at_hand(&self, owner: &str, qtype: RecordType) -> Option<(Message, ServedFrom)> {
+        let query = query(owner, qtype, None);
+        let holdfast::wire::Parsed::Query(parsed) = holdfast::wire::parse(&query) else { panic!("a query") };
+        let mut out = vec![0; 65_535];
+        let (length, from) = self.forwarder.cached(&parsed, Transport::Tcp, &mut out)?;
+        Some((Message::from_vec(&out[..length]).expect("a well-formed answer"), from))
+    }
+
+    /// How the nth upstream of the first zone does.
+    pub fn upstream_status(&self, nth: usize) -> UpstreamStatus {
+        self.forwarder.status().zones[0].upstreams[nth].clone()
+    }
+
     /// Asks for A and returns what was said in short: `NoError 10.0.0.1`.
     pub async fn a(&self, owner: &str) -> String {
         short(&self.ask(owner, RecordType::A).await)
+    }
+}
+
+/// Lets everything that can go on go on.
+pub async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
     }
 }
 

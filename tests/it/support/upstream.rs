@@ -2,7 +2,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -110,6 +113,7 @@ pub struct Upstream {
     pub address: SocketAddr,
     script: Arc<Mutex<Script>>,
     seen: Arc<Mutex<Vec<Asked>>>,
+    hears_loop_probes: Arc<AtomicBool>,
 }
 
 impl Upstream {
@@ -120,7 +124,12 @@ impl Upstream {
             let address = udp.local_addr().expect("bound");
             // The same port may be taken for TCP: then another.
             let Ok(tcp) = TcpListener::bind(address).await else { continue };
-            let upstream = Self { address, script: Arc::new(Mutex::new(Arc::new(script))), seen: Arc::default() };
+            let upstream = Self {
+                address,
+                script: Arc::new(Mutex::new(Arc::new(script))),
+                seen: Arc::default(),
+                hears_loop_probes: Arc::default(),
+            };
             tokio::spawn(upstream.clone().serve_udp(Arc::new(udp)));
             tokio::spawn(upstream.clone().serve_tcp(tcp));
             return upstream;
@@ -156,8 +165,17 @@ impl Upstream {
         self.seen.lock().expect("no test panics holding it").len()
     }
 
+    /// From now on, searches for loops are asked of the script too; else they are lost on the way.
+    pub fn hear_loop_probes(&self) {
+        self.hears_loop_probes.store(true, Ordering::Relaxed);
+    }
+
     fn hear(&self, raw: &[u8], from: SocketAddr, tcp: bool) -> Vec<Say> {
         let message = Message::from_vec(raw).expect("holdfast sends well-formed queries");
+        let is_probe = message.queries[0].query_type() == RecordType::HINFO;
+        if is_probe && !self.hears_loop_probes.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         let asked = {
             let mut seen = self.seen.lock().expect("no test panics holding it");
             let asked = Asked { nth: seen.len(), tcp, from, message };

@@ -1,0 +1,209 @@
+//! What goes on without a client: probes of failing upstreams, refreshes, files that changed, the cache's copy on disk.
+//!
+//! Probes go to failing upstreams only; one that works hears nothing but questions.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rand::RngExt;
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{
+    Inner, Wanted,
+    exchange::{Manner, exchange},
+    message::Ask,
+    route::Route,
+    upstream::Upstream,
+};
+use crate::dns::cache;
+
+/// How often there is something to look at.
+const TICK: Duration = Duration::from_millis(500);
+/// How long a probe waits.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// How often files are looked at for changes.
+const FILES_EVERY: Duration = Duration::from_secs(2);
+/// How often a route that led back to us is tried again.
+const LOOP_EVERY: Duration = Duration::from_secs(30);
+/// Refreshes for nobody in particular at once: the end of an outage is no stampede.
+const REFRESHES_MAX: usize = 64;
+const TYPE_NS: u16 = 2;
+/// Nobody else asks for this type, as CoreDNS's loop plugin found out before us.
+const TYPE_HINFO: u16 = 13;
+
+/// Runs until dropped.
+pub async fn run(inner: &Arc<Inner>) {
+    tokio::join!(refreshes(inner), ticks(inner));
+}
+
+async fn refreshes(inner: &Arc<Inner>) {
+    let Some(mut queue) = inner.take_queue() else { return };
+    let slots = Arc::new(Semaphore::new(REFRESHES_MAX));
+    while let Some(wanted) = queue.recv().await {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let inner = Arc::clone(inner);
+        tokio::spawn(async move {
+            inner.refresh(wanted).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn ticks(inner: &Arc<Inner>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let start = Instant::now();
+    let (mut files_at, mut loops_at, mut save_at) =
+        (start, start + LOOP_EVERY, start + inner.cache_config.save_interval);
+    probe_loops(inner, true);
+    let mut seen = Files::default();
+    loop {
+        tick.tick().await;
+        let now = Instant::now();
+        probe_failing(inner);
+        if now >= files_at {
+            files_at = now + FILES_EVERY;
+            if reread(inner, &mut seen) {
+                probe_loops(inner, true);
+            }
+        }
+        if now >= loops_at {
+            loops_at = now + LOOP_EVERY;
+            probe_loops(inner, false);
+        }
+        if now >= save_at {
+            save_at = now + inner.cache_config.save_interval;
+            inner.save().await;
+        }
+        inner.cache.settle();
+    }
+}
+
+/// Asks each failing upstream whether it is back, less often the longer it is gone.
+fn probe_failing(inner: &Arc<Inner>) {
+    for route in inner.routes.load().iter() {
+        let due = |upstream: &&Arc<Upstream>| upstream.is_probe_due();
+        for upstream in route.upstreams().iter().filter(due) {
+            let (inner, upstream, route) = (Arc::clone(inner), Arc::clone(upstream), Arc::clone(route));
+            tokio::spawn(async move {
+                let ask = Ask { name: &[0], qtype: TYPE_NS, qclass: 1, dnssec_ok: false, checking_disabled: false };
+                if asked(&inner, &route, &upstream, &ask).await {
+                    // Names that failed while it was away may be asked for again at once.
+                    inner.failures.clear();
+                }
+            });
+        }
+    }
+}
+
+/// Whether `upstream` answers anything at all.
+async fn asked(inner: &Inner, route: &Route, upstream: &Upstream, ask: &Ask<'_>) -> bool {
+    let manner = Manner { force_tcp: route.config.force_tcp, mix_case: route.config.case_randomization };
+    matches!(tokio::time::timeout(PROBE_WAIT, exchange(upstream, ask, manner, inner.metrics())).await, Ok(Ok(_)))
+}
+
+/// Sends a name nobody else would ask for through each route; if it comes back to us, the route is a loop.
+fn probe_loops(inner: &Arc<Inner>, all: bool) {
+    for route in inner.routes.load().iter().filter(|route| all || route.is_looped()) {
+        let (inner, route) = (Arc::clone(inner), Arc::clone(route));
+        tokio::spawn(async move {
+            let name = route.begin_loop_probe(&random_labels());
+            let ask = Ask { name: &name, qtype: TYPE_HINFO, qclass: 1, dnssec_ok: false, checking_disabled: false };
+            for upstream in route.upstreams().iter() {
+                asked(&inner, &route, upstream, &ask).await;
+            }
+            route.end_loop_probe();
+        });
+    }
+}
+
+/// Two labels of 16 hex digits, in wire form.
+fn random_labels() -> Vec<u8> {
+    let mut wire = Vec::with_capacity(34);
+    for _ in 0..2 {
+        let number: u64 = rand::rng().random();
+        wire.push(16);
+        wire.extend_from_slice(format!("{number:016x}").as_bytes());
+    }
+    wire
+}
+
+impl Inner {
+    /// Notes that a loop probe came back, if `wanted` is one.
+    pub(super) fn is_loop_probe(&self, wanted: &Wanted) -> bool {
+        if wanted.qtype != TYPE_HINFO {
+            return false;
+        }
+        let routes = self.routes.load();
+        let Some(route) = routes.find(&wanted.wire) else { return false };
+        let Some(news) = route.loop_probe_returned(&wanted.wire) else { return false };
+        if news {
+            self.metrics().loops.inc();
+            tracing::error!(zone = %route.config.zone, "forwarding loop: an upstream of this zone asks holdfast itself");
+        }
+        true
+    }
+
+    /// Writes the cache to disk.
+    pub(super) async fn save(self: &Arc<Self>) {
+        let Some(path) = self.cache_file.clone() else { return };
+        let inner = Arc::clone(self);
+        let saved = tokio::task::spawn_blocking(move || cache::save(&inner.cache, &path)).await;
+        match saved {
+            Ok(Ok(_)) => self.cache.metrics.saves.inc(),
+            Ok(Err(error)) => {
+                self.cache.metrics.disk_errors.inc();
+                tracing::warn!(%error, "cache not saved");
+            }
+            Err(_) => self.cache.metrics.disk_errors.inc(),
+        }
+    }
+}
+
+/// What files looked like when they were last read.
+#[derive(Default)]
+struct Files(std::collections::HashMap<PathBuf, Option<(SystemTime, u64)>>);
+
+impl Files {
+    /// Whether `path` differs from the last time; the first look never does.
+    fn changed(&mut self, path: &Path) -> bool {
+        // One stat of a local file every two seconds is not worth a thread.
+        let metadata = std::fs::metadata(path).ok();
+        let stamp = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())));
+        match self.0.insert(path.to_owned(), stamp) {
+            None => false,
+            Some(before) => before != stamp && stamp.is_some(),
+        }
+    }
+}
+
+/// Re-reads what changed; what cannot be read or used leaves things as they are. Returns whether upstreams changed.
+fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
+    let mut any = false;
+    let routes: Vec<Arc<Route>> = inner.routes.load().iter().cloned().collect();
+    for route in routes {
+        let mut changed = false;
+        for path in route.resolv_conf_paths() {
+            changed |= seen.changed(path);
+        }
+        if changed {
+            match route.reread(&inner.surroundings.listen) {
+                Ok(()) => {
+                    any = true;
+                    tracing::info!(zone = %route.config.zone, upstreams = route.upstreams().len(), "upstreams re-read");
+                }
+                Err(error) => tracing::warn!(%error, "upstreams not re-read, the old ones stay"),
+            }
+        }
+        if let Some(path) = &route.config.hosts_file
+            && seen.changed(path)
+            && let Err(error) = route.reread_hosts()
+        {
+            tracing::warn!(%error, "hosts not re-read, the old ones stay");
+        }
+    }
+    any
+}

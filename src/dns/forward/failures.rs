@@ -1,0 +1,58 @@
+//! Failures of a moment ago, so that a name whose servers are broken is not asked for again with every client (RFC 9520).
+//!
+//! Kept apart from answers: a failure never takes the place of data.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Failure;
+use crate::sys::UnixMillis;
+
+/// Names remembered.
+const NAMES_MAX: u64 = 10_000;
+/// RFC 9520, 3.2: at least 1 s; at most 5 s here, so that the end of an outage is seen soon.
+const KEPT_MIN: Duration = Duration::from_secs(1);
+const KEPT_MAX: Duration = Duration::from_secs(5);
+
+/// Recent failures by cache key.
+#[derive(Clone, Debug)]
+pub struct Failures(moka::sync::Cache<Box<[u8]>, Arc<Remembered>>);
+
+#[derive(Debug)]
+struct Remembered {
+    failure: Failure,
+    until: UnixMillis,
+    kept: Duration,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self(moka::sync::Cache::new(NAMES_MAX))
+    }
+}
+
+impl Failures {
+    /// The failure of a moment ago.
+    pub fn get(&self, key: &[u8], now: UnixMillis) -> Option<Failure> {
+        self.0.get(key).filter(|known| now < known.until).map(|known| known.failure.clone())
+    }
+
+    /// Remembers `failure`, for longer each time until the name answers again.
+    pub fn insert(&self, key: &[u8], failure: Failure, now: UnixMillis) {
+        let before = self.0.get(key).map(|known| known.kept);
+        let kept = before.map_or(KEPT_MIN, |kept| (kept * 2).min(KEPT_MAX));
+        let until = UnixMillis(now.0.saturating_add(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)));
+        self.0.insert(key.into(), Arc::new(Remembered { failure, until, kept }));
+    }
+
+    /// Forgets `key`: it has answered.
+    pub fn remove(&self, key: &[u8]) {
+        if self.0.contains_key(key) {
+            self.0.invalidate(key);
+        }
+    }
+
+    /// Forgets everything: an upstream is back.
+    pub fn clear(&self) {
+        self.0.invalidate_all();
+    }
+}

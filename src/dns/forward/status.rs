@@ -1,0 +1,71 @@
+//! What `holdfast status` says of forwarding.
+
+use super::{Inner, Policy, upstream::UpstreamStatus};
+
+/// Forwarding as a whole.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ForwardStatus {
+    /// Every zone, the shortest name first.
+    pub zones: Vec<ZoneStatus>,
+    /// Answers given past their TTL since the start.
+    pub stale_answers_total: u64,
+    /// Questions answered SERVFAIL since the start.
+    pub servfail_total: u64,
+    /// Questions being asked of upstreams now.
+    pub in_flight: usize,
+    /// The cache.
+    pub cache: CacheStatus,
+}
+
+/// One zone's forwarding.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ZoneStatus {
+    /// The zone.
+    pub zone: String,
+    /// How its upstreams are chosen.
+    pub policy: Policy,
+    /// Whether none of them answers.
+    pub down: bool,
+    /// Whether one of them asks us back.
+    pub looped: bool,
+    /// Its upstreams as configured.
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// The cache.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CacheStatus {
+    /// Bytes held.
+    pub bytes: u64,
+    /// The limit.
+    pub max_bytes: u64,
+    /// Answers held.
+    pub entries: u64,
+}
+
+/// How things are now.
+pub fn of(inner: &Inner) -> ForwardStatus {
+    let routes = inner.routes.load();
+    let mut zones: Vec<ZoneStatus> = routes
+        .iter()
+        .map(|route| ZoneStatus {
+            zone: route.config.zone.to_string(),
+            policy: route.config.policy,
+            down: route.is_down(),
+            looped: route.is_looped(),
+            upstreams: route.upstreams().iter().map(|upstream| upstream.status()).collect(),
+        })
+        .collect();
+    zones.sort_by(|one, other| (one.zone.len(), &one.zone).cmp(&(other.zone.len(), &other.zone)));
+    ForwardStatus {
+        zones,
+        stale_answers_total: inner.cache.metrics.stale.get(),
+        servfail_total: inner.metrics().servfail.get(),
+        in_flight: inner.flights.len(),
+        cache: CacheStatus {
+            bytes: inner.cache.bytes(),
+            max_bytes: inner.cache.max_bytes(),
+            entries: inner.cache.len(),
+        },
+    }
+}

@@ -1,0 +1,232 @@
+//! Who is asked, who is not, and what goes on behind.
+
+use std::{sync::Arc, time::Duration};
+
+use hickory_proto::rr::RecordType;
+use holdfast::dns::{
+    cache,
+    forward::{Config, Host, Policy, Prefix, Rewrite, UpstreamSource, UpstreamState, ZoneConfig},
+};
+
+use super::world::{World, settle, short, zone};
+use crate::support::upstream::{Upstream, a, name};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_upstream_is_found_out_probed_and_taken_back() {
+    let dead = Upstream::silent().await;
+    let good = Upstream::with_a(0, [192, 0, 2, 1]).await;
+    let world = World::with(vec![ZoneConfig { policy: Policy::Sequential, ..zone(".", &[&dead, &good]) }]);
+    for nth in 0..4 {
+        assert_eq!(world.a(&format!("n{nth}.example")).await, "NoError 192.0.2.1");
+        world.elapse(secs(1)).await;
+    }
+    assert_eq!(world.upstream_status(0).state, UpstreamState::Failing);
+    let before = dead.seen().iter().filter(|asked| asked.name().starts_with('m')).count();
+    let started = tokio::time::Instant::now();
+    for nth in 0..20 {
+        assert_eq!(world.a(&format!("m{nth}.example")).await, "NoError 192.0.2.1");
+    }
+    assert!(started.elapsed() < Duration::from_millis(50), "nobody waits for it any more");
+    assert_eq!(dead.seen().iter().filter(|asked| asked.name().starts_with('m')).count(), before, "nor asks it");
+    assert!(good.seen().iter().all(|asked| !asked.name().is_empty()), "a working upstream is not probed");
+    let probes = |upstream: &Upstream| upstream.seen().iter().filter(|asked| asked.name().is_empty()).count();
+    let first = probes(&dead);
+    world.elapse(secs(60)).await;
+    assert!((8..=30).contains(&(probes(&dead) - first)), "{} probes in a minute", probes(&dead) - first);
+    dead.now(|asked| vec![asked.found(vec![a(&asked.name(), 0, [192, 0, 2, 2])])]);
+    world.elapse(secs(6)).await;
+    assert_eq!(world.upstream_status(0).state, UpstreamState::Up);
+    assert_eq!(world.a("back.example").await, "NoError 192.0.2.2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_everybody_down_the_decision_is_short_and_remembered() {
+    let upstream = Upstream::silent().await;
+    let world = World::new(&[&upstream]);
+    for nth in 0..3 {
+        world.a(&format!("n{nth}.example")).await;
+    }
+    assert!(world.forwarder.status().zones[0].down);
+    let started = tokio::time::Instant::now();
+    assert_eq!(world.a("new.example").await, "ServFail ede=22");
+    assert!(started.elapsed() <= Duration::from_millis(1_100), "{:?}", started.elapsed());
+    let started = tokio::time::Instant::now();
+    assert_eq!(world.a("new.example").await, "ServFail ede=22");
+    assert!(started.elapsed() < Duration::from_millis(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_order_the_upstreams() {
+    for (policy, low, high) in [(Policy::Sequential, 100, 100), (Policy::RoundRobin, 50, 50), (Policy::Random, 25, 75)]
+    {
+        let one = Upstream::with_a(0, [192, 0, 2, 1]).await;
+        let two = Upstream::with_a(0, [192, 0, 2, 2]).await;
+        let world = World::with(vec![ZoneConfig { policy, ..zone(".", &[&one, &two]) }]);
+        let mut first = 0;
+        for nth in 0..100 {
+            first += usize::from(world.a(&format!("n{nth}.example")).await.ends_with(".1"));
+        }
+        assert!((low..=high).contains(&first), "{policy:?}: {first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_resolv_conf_is_taken_over_and_a_broken_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resolv.conf");
+    std::fs::write(&path, "nameserver 127.0.0.1\n").unwrap();
+    let source = UpstreamSource::ResolvConf(path.clone());
+    let world = World::with(vec![ZoneConfig { upstreams: vec![source], ..zone(".", &[]) }]);
+    let names = || world.forwarder.status().zones[0].upstreams.iter().map(|up| up.upstream.clone()).collect::<Vec<_>>();
+    assert_eq!(names(), ["127.0.0.1:53"]);
+    world.elapse(secs(3)).await;
+    std::fs::write(&path, "nameserver 127.0.0.2\nnameserver 127.0.0.1\n").unwrap();
+    world.elapse(secs(3)).await;
+    assert_eq!(names(), ["127.0.0.2:53", "127.0.0.1:53"]);
+    std::fs::write(&path, "nothing here\n").unwrap();
+    world.elapse(secs(3)).await;
+    assert_eq!(names(), ["127.0.0.2:53", "127.0.0.1:53"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_keeps_the_cache_and_a_bad_one_changes_nothing() {
+    let one = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let two = Upstream::with_a(60, [192, 0, 2, 2]).await;
+    let world = World::new(&[&one]);
+    world.a("www.example").await;
+    let bad = Config { zones: vec![zone(".", &[])], ..Config::default() };
+    assert!(world.forwarder.reload(&bad).is_err());
+    assert_eq!(world.a("other.example").await, "NoError 192.0.2.1");
+    world.forwarder.reload(&Config { zones: vec![zone(".", &[&two])], ..Config::default() }).unwrap();
+    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1", "from the cache");
+    assert_eq!(world.a("new.example").await, "NoError 192.0.2.2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_restart_answers_with_every_upstream_dead_and_true_ttls() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache.zst");
+    let upstream = Upstream::start(|asked| {
+        vec![asked.found(vec![a(
+            &asked.name(),
+            if asked.name().starts_with("long") { 600 } else { 30 },
+            [192, 0, 2, 1],
+        )])]
+    })
+    .await;
+    let config =
+        Config { zones: vec![zone(".", &[&upstream]), zone("corp.example", &[&upstream])], ..Config::default() };
+    let start = |clock| World::start(&config, cache::Config::default(), Arc::new(|_| None), Some(file.clone()), clock);
+    let world = start(holdfast::sys::ManualClock::new(holdfast::sys::UnixMillis(1_733_941_800_000)));
+    for owner in ["long.example", "short.example", "long.corp.example"] {
+        assert_eq!(world.a(owner).await, "NoError 192.0.2.1");
+    }
+    // Killed a minute later: the save of that minute has to do.
+    world.elapse(secs(61)).await;
+    for _ in 0..200 {
+        if file.exists() {
+            break;
+        }
+        tokio::time::resume();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::pause();
+    }
+    let clock = world.clock.clone();
+    drop(world);
+    upstream.now(|_| Vec::new());
+    let world = start(clock);
+    assert_eq!(world.at_hand("long.example", RecordType::A).unwrap().0.answers[0].ttl, 539);
+    assert_eq!(world.at_hand("long.corp.example", RecordType::A).unwrap().0.answers[0].ttl, 539);
+    assert_eq!(world.a("short.example").await, "NoError 192.0.2.1 ede=3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_cache_file_is_set_aside_and_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache.zst");
+    let upstream = Upstream::with_a(600, [192, 0, 2, 1]).await;
+    let config = Config { zones: vec![zone(".", &[&upstream])], ..Config::default() };
+    let clock = holdfast::sys::ManualClock::new(holdfast::sys::UnixMillis(1_733_941_800_000));
+    let start =
+        || World::start(&config, cache::Config::default(), Arc::new(|_| None), Some(file.clone()), clock.clone());
+    let world = start();
+    world.a("www.example").await;
+    world.forwarder.save().await;
+    drop(world);
+    let good = std::fs::read(&file).unwrap();
+    for spoil in [0, good.len() / 2, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[spoil] ^= 0x55;
+        std::fs::write(&file, &bad).unwrap();
+        let world = start();
+        assert!(world.at_hand("www.example", RecordType::A).is_none(), "byte {spoil}");
+        assert_eq!(world.cache_metrics.disk_errors.get(), 1);
+        assert!(!file.exists());
+    }
+    std::fs::write(&file, &good).unwrap();
+    assert!(start().at_hand("www.example", RecordType::A).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_rewrites_and_dns64_are_local() {
+    let upstream = Upstream::start(|asked| match asked.qtype() {
+        RecordType::A => vec![asked.found(vec![a(&asked.name(), 60, [192, 0, 2, 33])])],
+        _ => vec![asked.nodata("example")],
+    })
+    .await;
+    let host = Host { address: "10.1.1.1".parse().unwrap(), names: vec![name("printer.example")] };
+    let world = World::with(vec![ZoneConfig {
+        hosts: vec![host],
+        rewrites: vec![
+            Rewrite::Exact { from: name("alias.example"), to: name("real.example.org") },
+            Rewrite::Suffix { from: name("old.example"), to: name("new.example") },
+        ],
+        dns64: Some(Prefix::WELL_KNOWN),
+        ..zone(".", &[&upstream])
+    }]);
+    assert_eq!(world.a("printer.example").await, "NoError 10.1.1.1");
+    assert_eq!(upstream.seen().iter().filter(|asked| asked.name() == "printer.example").count(), 0);
+    let reply = world.ask("ALIAS.example", RecordType::A).await;
+    assert_eq!(short(&reply), "NoError 192.0.2.33");
+    assert!(reply.answers[0].name.eq_case(&name("ALIAS.example")));
+    world.a("www.old.example").await;
+    let seen = upstream.seen();
+    assert!(seen.iter().any(|asked| asked.name() == "real.example.org"));
+    assert!(seen.iter().any(|asked| asked.name() == "www.new.example"));
+    assert!(!seen.iter().any(|asked| asked.name().contains("old.example")));
+    assert_eq!(short(&world.ask("six.example", RecordType::AAAA).await), "NoError 64:ff9b::c000:221");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_through_others_is_found_and_ends_when_it_is_gone() {
+    let upstream = Upstream::with_a(0, [192, 0, 2, 1]).await;
+    let world = Arc::new(World::new(&[&upstream]));
+    upstream.hear_loop_probes();
+    // The upstream asks us whatever it is asked.
+    let back = Arc::downgrade(&world);
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
+    upstream.now(move |asked| {
+        let _ = sender.send(asked.name());
+        Vec::new()
+    });
+    let echo = tokio::spawn(async move {
+        while let Some(owner) = receiver.recv().await {
+            let Some(world) = back.upgrade() else { return };
+            tokio::spawn(async move { world.ask(&owner, RecordType::HINFO).await });
+        }
+    });
+    world.elapse(secs(1)).await;
+    settle().await;
+    assert!(world.forwarder.status().zones[0].looped);
+    assert_eq!(world.metrics.loops.get(), 1);
+    assert_eq!(world.a("www.example").await, "ServFail ede=22");
+    echo.abort();
+    upstream.now(|asked| vec![asked.found(vec![a(&asked.name(), 0, [192, 0, 2, 1])])]);
+    world.elapse(secs(32)).await;
+    assert!(!world.forwarder.status().zones[0].looped);
+    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
+}
