@@ -25,6 +25,7 @@ mod direct;
 mod messages;
 mod properties;
 mod size;
+mod sockets;
 
 pub use case::{Section, clock, sections};
 pub use check::{Asker, check};
