@@ -18,6 +18,8 @@ use super::{TcpConfig, metrics::Fault, server::Core};
 
 /// How long accepting rests when the system has no file descriptor or memory left for a connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
+/// Connections that are told to go then.
+const EXHAUSTED_EVICTED: usize = 16;
 
 /// What every connection works with.
 #[derive(Debug)]
@@ -83,9 +85,9 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             Err(error) => {
                 shared.core.metrics.fault(Fault::Accept);
                 if is_exhausted(&error) {
-                    // The connection stays in the queue, so that accepting again at once would spin. An idle one gives
-                    // back what this one needs.
-                    shared.table.evict_one();
+                    // The connection stays in the queue, so that accepting again at once would spin. Idle ones
+                    // give back what it and the next few need.
+                    shared.table.evict(EXHAUSTED_EVICTED);
                     tokio::select! {
                         () = sleep(EXHAUSTED_REST) => {}
                         () = shared.leaving.cancelled() => break,

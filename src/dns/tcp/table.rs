@@ -121,9 +121,14 @@ impl Table {
         Ok(Seat { table: Arc::clone(self), place, entry })
     }
 
-    /// Tells the connection that can be spared best to go, if there is one.
-    pub(super) fn evict_one(&self) {
-        self.seats().evict(|_| true);
+    /// Tells this many of the connections that can be spared best to go.
+    pub(super) fn evict(&self, count: usize) {
+        let mut seats = self.seats();
+        for _ in 0..count {
+            if !seats.evict(|_| true) {
+                break;
+            }
+        }
     }
 
     fn now_us(&self) -> u64 {

@@ -1,6 +1,12 @@
 //! What TCP adds: connections, and the bounds on them.
 
-use std::{io::Write, net::SocketAddr, time::Duration};
+use std::{
+    env,
+    io::{BufRead, BufReader, Read, Write},
+    net::SocketAddr,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use holdfast::dns::{Config, TcpConfig};
@@ -218,4 +224,39 @@ async fn a_client_that_sends_nothing_more_gets_all_its_answers() {
     server.script.gate.add_permits(1);
     assert_eq!(tcp.receive().id, 1);
     assert!(tcp.try_receive().is_none());
+}
+
+/// Runs itself in a child process that may open few files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_file_descriptor_left_idle_connections_make_room() {
+    const CHILD: &str = "HOLDFAST_TEST_FEW_FILES";
+    if env::var_os(CHILD).is_some() {
+        let server = start(Config { workers: 1, ..Config::default() });
+        println!("\nlistening on {}", server.address());
+        // Until the parent is done.
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        return;
+    }
+    let name = "server::tcp::without_a_file_descriptor_left_idle_connections_make_room";
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Read to the end, as the child goes on printing.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address: SocketAddr = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("listening on ")?.parse().ok())
+        .expect("the child says where it listens");
+    let idle: Vec<_> = (0..60).map(|_| Tcp::connect(address)).collect();
+    assert_eq!(ask_tcp(address, &web(1)).id, 1);
+    drop((idle, child.stdin.take()));
+    let said: Vec<_> = lines.map_while(Result::ok).collect();
+    assert!(child.wait().unwrap().success(), "{said:?}");
 }
