@@ -94,9 +94,15 @@ impl Core {
         Handled::Forward(forward, slot)
     }
 
-    /// Waits for the answer to a forward, and no longer than the server lives. `slot` is held meanwhile.
-    pub async fn resolve(&self, request: ForwardRequest, slot: OwnedSemaphorePermit) -> Resolved {
-        let _counted = Counted::new(self.metrics.forwards_in_flight(request.transport), slot);
+    /// Begins a forward, which is in flight until what is returned is dropped.
+    pub fn begin(&self, transport: Transport, slot: OwnedSemaphorePermit) -> InFlight {
+        let gauge = self.metrics.forwards_in_flight(transport).clone();
+        gauge.inc();
+        InFlight { gauge, _slot: slot }
+    }
+
+    /// Waits for the answer to a forward, and no longer than the server lives.
+    pub async fn resolve(&self, request: ForwardRequest) -> Resolved {
         let query = request.query.clone();
         tokio::select! {
             resolved = self.resolver.resolve(request) => resolved,
@@ -119,20 +125,14 @@ impl fmt::Debug for Core {
     }
 }
 
-/// A forward in flight: counted, and in a slot, until it is dropped.
-struct Counted<'a> {
-    gauge: &'a IntGauge,
+/// A forward in flight: counted, and in a slot. To be dropped when its answer is counted.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    gauge: IntGauge,
     _slot: OwnedSemaphorePermit,
 }
 
-impl<'a> Counted<'a> {
-    fn new(gauge: &'a IntGauge, slot: OwnedSemaphorePermit) -> Self {
-        gauge.inc();
-        Self { gauge, _slot: slot }
-    }
-}
-
-impl Drop for Counted<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.gauge.dec();
     }

@@ -3,5 +3,6 @@
 mod both;
 mod counters;
 mod drain;
+mod fuzz;
 mod tcp;
 mod udp;

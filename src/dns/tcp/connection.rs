@@ -25,7 +25,7 @@ use crate::{
     dns::{
         CloseCause, Resolved, Rotation, Transport, View,
         metrics::{DropCause, Tally},
-        server::{self, Handled},
+        server::{self, Handled, InFlight},
     },
     wire,
 };
@@ -59,6 +59,13 @@ enum Reading {
     Ended(CloseCause),
 }
 
+/// The answer to a forward.
+struct Forwarded {
+    resolved: Resolved,
+    received: Instant,
+    _in_flight: InFlight,
+}
+
 pub(super) struct Connection {
     shared: Arc<Shared>,
     stream: TcpStream,
@@ -70,7 +77,7 @@ pub(super) struct Connection {
     /// Answers with their prefixes, and how much of that is sent.
     output: Vec<u8>,
     sent: usize,
-    in_flight: FuturesUnordered<BoxFuture<'static, (Resolved, Instant)>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Forwarded>>,
     /// Since when `input` begins with an incomplete message.
     partial_since: Option<Instant>,
     /// When a query came or the last byte of an answer left.
@@ -107,6 +114,7 @@ impl Connection {
         for _ in 0..self.in_flight.len() {
             metrics.shared.dropped(DropCause::Gone);
         }
+        self.in_flight.clear();
         metrics.connections().dec();
         metrics.connection_closed(cause);
     }
@@ -146,9 +154,7 @@ impl Connection {
                 () = must_go.cancelled() => return CloseCause::Evicted,
                 () = expired.cancelled(), if blocked => return CloseCause::Drain,
                 () = leaving.cancelled(), if self.reading == Reading::Open => self.reading = Reading::Rest,
-                Some((resolved, received)) = self.in_flight.next(), if self.has_room() => {
-                    self.put_resolved(&resolved, received);
-                }
+                Some(forwarded) = self.in_flight.next(), if self.has_room() => self.put_forwarded(&forwarded),
                 ready = self.stream.writable(), if blocked => if ready.is_err() { return CloseCause::Broken },
                 ready = self.stream.readable(), if accepts && self.reading == Reading::Open => {
                     if ready.and_then(|()| self.read()).is_err() {
@@ -285,13 +291,16 @@ impl Connection {
             Handled::Forward(forward, slot) => {
                 let request = server::request(forward, message, room, Transport::Tcp, self.client, received);
                 let core = Arc::clone(core);
-                self.in_flight.push(async move { (core.resolve(request, slot).await, received) }.boxed());
+                let in_flight = core.begin(Transport::Tcp, slot);
+                let answer =
+                    async move { Forwarded { resolved: core.resolve(request).await, received, _in_flight: in_flight } };
+                self.in_flight.push(answer.boxed());
             }
             Handled::Drop(reason) => shard.dropped(reason.into()),
         }
     }
 
-    fn put_resolved(&mut self, resolved: &Resolved, received: Instant) {
+    fn put_forwarded(&mut self, Forwarded { resolved, received, .. }: &Forwarded) {
         let shard = &self.shared.core.metrics.shared;
         shard.responses(Tally { rcode: server::rcode_of(&resolved.message), from: resolved.from }, 1);
         shard.durations(resolved.from, received.elapsed(), 1);

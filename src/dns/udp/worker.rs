@@ -153,8 +153,9 @@ impl Worker {
         let (query, out) = batch.exchange(index);
         let request = server::request(forward, query, out, Transport::Udp, peer.address(), received.into());
         let (core, socket) = (Arc::clone(&self.core), Arc::clone(socket));
+        let in_flight = core.begin(Transport::Udp, slot);
         let answer = async move {
-            let resolved = core.resolve(request, slot).await;
+            let resolved = core.resolve(request).await;
             let shard = &core.metrics.shared;
             if socket.send(&resolved.message, &peer).is_ok() {
                 let tally = Tally { rcode: server::rcode_of(&resolved.message), from: resolved.from };
@@ -164,6 +165,7 @@ impl Worker {
                 core.metrics.fault(Fault::Send);
                 shard.dropped(DropCause::Send);
             }
+            drop(in_flight);
         };
         self.forwards.spawn_on(answer, &self.runtime);
     }
