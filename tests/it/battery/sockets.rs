@@ -14,8 +14,11 @@ use holdfast::{
 };
 use prometheus::Registry;
 
-use super::{Section, check, check_messages, check_sizes, clock, query, sections, upstream};
-use crate::support::dns::{Tcp, bind, framed, udp};
+use super::{Section, check, check_messages, check_sizes, clock, sections, upstream};
+use crate::support::{
+    ask::query,
+    dns::{Tcp, bind, framed, udp},
+};
 
 /// Answers forwards as the battery expects.
 struct Upstream;
