@@ -86,8 +86,10 @@ impl Shared {
         // The age first: read after the records it could vouch for newer ones than these.
         let freshness = reader.freshness();
         let snapshot = reader.snapshot();
+        let held = reader.held();
         let moment = Moment {
             snapshot: &snapshot,
+            held: &held,
             freshness: &freshness,
             source: Some(source),
             stale_after: rules.stale_after,

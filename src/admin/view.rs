@@ -4,6 +4,7 @@
 //! and from a store on disk; never reads either itself.
 
 mod dump;
+mod held;
 mod lookup;
 mod records;
 mod status;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use dump::{Dump, DumpHead};
+pub use held::{HeldDoc, HeldRow, HeldWhat, Until};
 pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup};
 pub use records::{Record, pointers, records};
 pub use status::{DiskDoc, ListenerDoc, Process, Status, status};
@@ -22,7 +24,7 @@ pub use time::{Time, words};
 
 use crate::{
     record::{Snapshot, Version},
-    store::{Freshness, SourceState},
+    store::{Freshness, SourceState, guard::Held},
     sys::UnixMillis,
     zone,
 };
@@ -34,6 +36,8 @@ pub struct Moment<'a> {
     pub snapshot: &'a Snapshot,
     /// How old they are, and how the source is.
     pub freshness: &'a Freshness,
+    /// What of them the guard holds.
+    pub held: &'a Held,
     /// What the source is, in a word or two; `None` without a process that has one.
     pub source: Option<&'a str>,
     /// The age from which records count as stale.

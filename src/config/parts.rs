@@ -119,6 +119,27 @@ impl Config {
         Some(config)
     }
 
+    /// What is held back.
+    #[must_use]
+    pub fn guard(&self) -> store::guard::Config {
+        let settings = &self.settings;
+        store::guard::Config {
+            list_services_min: settings.guard_list_services_min,
+            list_percent: settings.guard_list_percent,
+            class_min: settings.guard_class_min,
+            confirm_after: settings.guard_confirm_after,
+            confirm_percent_max: settings.guard_confirm_percent_max,
+            confirm_tolerance_percent: settings.guard_confirm_tolerance_percent,
+            deletes_min: settings.guard_deletes_min,
+            deletes_percent: settings.guard_deletes_percent,
+            deletes_within: settings.guard_deletes_within,
+            losses_services_min: settings.guard_losses_services_min,
+            losses_percent: settings.guard_losses_percent,
+            losses_within: settings.guard_losses_within,
+            losses_held_for: settings.guard_losses_held_for,
+        }
+    }
+
     /// The listeners of the tools, of probes and of metrics.
     #[must_use]
     pub fn admin(&self) -> admin::Config {
@@ -168,6 +189,7 @@ mod tests {
             (format!("{:?}", config.cache()), format!("{:?}", dns::cache::Config::default())),
             (format!("{:?}", config.zone(&[])), format!("{:?}", zone::Config::default())),
             (format!("{:?}", config.disk().map(paced)), format!("{:?}", Some(paced(store::disk::Config::default())))),
+            (format!("{:?}", config.guard()), format!("{:?}", store::guard::Config::default())),
             (format!("{:?}", config.admin()), format!("{:?}", admin::Config::default())),
             (format!("{:?}", config.endpoints()), format!("{:?}", source::EndpointsMode::default())),
         ];

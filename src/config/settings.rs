@@ -63,6 +63,37 @@ settings! {
         /// Directory of the records on disk; `none` to keep nothing.
         store_path: Option<PathBuf> = Setting::new("store.path", "/var/lib/holdfast").flag("--store", "DIR");
 
+        /// A complete list may always lack this many services; what it lacks beyond that is held: served on, and reported.
+        guard_list_services_min: usize = Setting::new("guard.list_services_min", "50");
+        /// A complete list may lack this many services in a hundred.
+        guard_list_percent: u8 = Setting::new("guard.list_percent", "2").within("0", "100", "percent");
+        /// A class of records (headless services, endpoints, namespaces and the like) with this many may not become empty in one
+        /// list.
+        guard_class_min: usize = Setting::new("guard.class_min", "20");
+        /// The time from a list that is held to a second one that may confirm it.
+        guard_confirm_after: Duration =
+            Setting::new("guard.confirm_after", "10s").within("1s", "1h", "a restarting apiserver says the same twice");
+        /// A list that lacks more services in a hundred than this is not confirmed by another, only by an operator.
+        guard_confirm_percent_max: u8 = Setting::new("guard.confirm_percent_max", "20").within("0", "100", "percent");
+        /// Two lists say the same if they differ in no more services in a hundred than this.
+        guard_confirm_tolerance_percent: u8 =
+            Setting::new("guard.confirm_tolerance_percent", "1").within("0", "100", "percent");
+        /// Fewer deletes on a watch than this within the window are never held.
+        guard_deletes_min: usize = Setting::new("guard.deletes_min", "20");
+        /// More deletes on a watch than this many services in a hundred within the window are held.
+        guard_deletes_percent: u8 = Setting::new("guard.deletes_percent", "20").within("0", "100", "percent");
+        /// The window for deletes.
+        guard_deletes_within: Duration = Setting::new("guard.deletes_within", "60s").within("1s", "1h", "memory");
+        /// Endpoints that go away are held only if they go from more services than this.
+        guard_losses_services_min: usize = Setting::new("guard.losses_services_min", "50");
+        /// More endpoints than this many in a hundred that go away within the window are held.
+        guard_losses_percent: u8 = Setting::new("guard.losses_percent", "30").within("0", "100", "percent");
+        /// The window for endpoints.
+        guard_losses_within: Duration = Setting::new("guard.losses_within", "30s").within("1s", "1h", "memory");
+        /// How long endpoints are held at most.
+        guard_losses_held_for: Duration =
+            Setting::new("guard.losses_held_for", "10m").within("0s", "1d", "addresses of pods are used again");
+
         /// Upstreams and their options by zone; the longest zone that covers a name is asked.
         forward: Vec<ForwardZone> = Setting::new("forward", "[]").agent().reload();
         /// The time a question to upstreams may take in all; a client gets an error then.

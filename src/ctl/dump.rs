@@ -1,6 +1,6 @@
 //! `holdfast dump`: every record, for people, for scripts, as a zone file or as a hosts file.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use super::{
     Exit, json, print,
@@ -8,7 +8,7 @@ use super::{
     table::{Table, some},
 };
 use crate::{
-    admin::view::{self, DumpHead, Record},
+    admin::view::{self, DumpHead, HeldRow, HeldWhat, Record},
     record::{Kind, Service, Snapshot},
     zone::Zone,
 };
@@ -48,7 +48,7 @@ pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
     let text = match args.output {
         Form::Json => json(&dump)?,
         Form::Yaml => serde_saphyr::to_string(&dump)?.into_bytes(),
-        Form::Table => table(&snapshot_of(&dump)?).into_bytes(),
+        Form::Table => table(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
         Form::Zone => zone_file(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
         Form::Hosts => hosts(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
     };
@@ -60,7 +60,8 @@ pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn table(snapshot: &Snapshot) -> String {
+fn table(head: &DumpHead, snapshot: &Snapshot) -> String {
+    let marks: HashMap<&str, &HeldRow> = head.held.rows.iter().map(|row| (row.name.as_str(), row)).collect();
     let mut services: Vec<&Service> = snapshot.services().map(|service| &**service).collect();
     services.sort_unstable_by_key(|service| service.key());
     let mut table = Table::new(&["NAMESPACE", "NAME", "KIND", "ADDRESS", "PORTS", "ENDPOINTS"]);
@@ -75,10 +76,17 @@ fn table(snapshot: &Snapshot) -> String {
             .iter()
             .map(|port| format!("{}/{}", port.port, port.protocol.label().to_ascii_uppercase()))
             .collect();
-        let endpoints = match service.endpoints() {
+        let mut endpoints = match service.endpoints() {
             [] if *service.kind() != Kind::Headless => "-".into(),
             all => format!("{} of {} ready", service.ready_endpoints().count(), all.len()),
         };
+        match marks.get(service.key().as_str()) {
+            Some(HeldRow { what: HeldWhat::Endpoints, endpoints: kept, .. }) => {
+                let _ = write!(endpoints, ", {} HELD", kept.len());
+            }
+            Some(_) => endpoints.push_str(", HELD"),
+            None => {}
+        }
         let (namespace, name) = (service.namespace().to_owned(), service.name().to_owned());
         table.row([namespace, name, kind.into(), address, some(&ports, 4), endpoints]);
     }

@@ -9,7 +9,7 @@ use super::{
     table::{Table, some},
 };
 use crate::{
-    admin::view::{self, Lookup, Outcome, Question, ServiceDoc},
+    admin::view::{self, HeldWhat, Lookup, Outcome, Question, ServiceDoc},
     wire::Rtype,
     zone::Zone,
 };
@@ -78,6 +78,12 @@ fn text(lookup: &Lookup) -> String {
     }
     if let Some(error) = lookup.answers.iter().find_map(|answer| answer.extended_error.as_ref()) {
         line("says", format!("extended error {error} to clients with EDNS"));
+    }
+    if let Some(held) = &lookup.held {
+        let endpoints: Vec<String> = held.endpoints.iter().map(ToString::to_string).collect();
+        let what = if held.what == HeldWhat::Endpoints { some(&endpoints, 4) } else { "the service".into() };
+        let until = held.until(lookup.at.0);
+        line("HELD", format!("{what}, which the source took away at {}, {until}: {}", held.since, held.reason));
     }
     line("source", status::source(&lookup.source));
     if let Some(service) = &lookup.service {

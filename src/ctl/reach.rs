@@ -10,7 +10,7 @@ use crate::{
     config::Settings,
     record::{Change, Snapshot, Version},
     source::{EndpointsMode, manifests},
-    store::{Freshness, SourceState, disk},
+    store::{Freshness, SourceState, disk, guard::Held},
     sys::Clock,
     zone,
 };
@@ -39,12 +39,12 @@ pub enum Reached {
 /// A store that was read.
 #[derive(Debug)]
 pub struct Stored {
-    /// Its directory.
-    pub path: PathBuf,
     /// What is in it.
     pub loaded: disk::Loaded,
     /// Its age.
     pub freshness: Freshness,
+    /// Holds are the process's and not on disk.
+    pub held: Held,
     /// The rules its records are looked at by: the defaults.
     pub settings: Settings,
 }
@@ -82,7 +82,7 @@ fn read_store(path: &Path) -> anyhow::Result<Reached> {
         Ok(loaded) => {
             let freshness = Freshness { as_of: Some(loaded.as_of), source: SourceState::Starting };
             let settings = Settings::default();
-            Ok(Reached::Store(Box::new(Stored { path: path.to_owned(), loaded, freshness, settings })))
+            Ok(Reached::Store(Box::new(Stored { loaded, freshness, held: Held::default(), settings })))
         }
         Err(disk::ReadError::Busy { owner: disk::Owner { admin: Some(socket), .. }, .. }) => {
             Ok(Reached::Process(socket))
@@ -101,6 +101,7 @@ impl Stored {
     pub fn moment(&self) -> Moment<'_> {
         Moment {
             snapshot: &self.loaded.snapshot,
+            held: &self.held,
             freshness: &self.freshness,
             source: None,
             stale_after: self.settings.stale_after,

@@ -8,7 +8,7 @@ use super::{
     table::{Table, count},
 };
 use crate::{
-    admin::view::{self, DiskDoc, SourceDoc, SourceWord, Status, words},
+    admin::view::{self, DiskDoc, HeldDoc, HeldWhat, SourceDoc, SourceWord, Status, words},
     store::{
         Rejections,
         disk::{DiskState, Start},
@@ -45,11 +45,16 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
 
 /// The status for people.
 fn text(status: &Status, place: &str) -> String {
-    let mut table = Table::bare();
-    let mut line = |name: &str, text: String| table.row([name.to_owned(), text]);
+    let mut shown = String::new();
+    let mut line = |name: &str, text: String| {
+        let _ = writeln!(shown, "{name:<12}{text}");
+    };
     line("serving", serving(status));
     line("source", source(&status.source));
     line("records", format!("version {}.{} of cluster {}", status.version.epoch, status.version.rev, cluster(status)));
+    if !status.held.is_empty() {
+        line("held", held(&status.held));
+    }
     if let Some(disk) = &status.disk {
         line("disk", disk_text(disk, status));
     }
@@ -65,14 +70,18 @@ fn text(status: &Status, place: &str) -> String {
         line("process", format!("{} {}, pid {}, up {up}, {ready}", process.role, status.holdfast, process.pid));
         let listeners: Vec<String> =
             process.listeners.iter().map(|listener| format!("{} {}", listener.name, listener.address)).collect();
-        line("listening", listeners.join(", "));
+        if !listeners.is_empty() {
+            line("listening", listeners.join(", "));
+        }
     }
     line("asked", place.to_owned());
-    let mut text = table.text();
-    if status.rejected.total > 0 {
-        text.push_str(&rejected(status));
+    if !status.held.is_empty() {
+        shown.push_str(&held_rows(status));
     }
-    text
+    if status.rejected.total > 0 {
+        shown.push_str(&rejected(status));
+    }
+    shown
 }
 
 fn cluster(status: &Status) -> &str {
@@ -115,6 +124,28 @@ pub fn source(source: &SourceDoc) -> String {
     text
 }
 
+fn held(held: &HeldDoc) -> String {
+    let counts = held.counts;
+    let parts = [(counts.services, "service"), (counts.endpoints, "endpoint"), (counts.namespaces, "namespace")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(many, _)| *many > 0).map(|(many, noun)| count(*many, noun)).collect();
+    format!("{} HELD: the source took them away, they are served on", parts.join(", "))
+}
+
+fn held_rows(status: &Status) -> String {
+    let mut table = Table::new(&["HELD", "WHAT", "SINCE", "UNTIL", "WHY"]);
+    for row in &status.held.rows {
+        let what = match row.what {
+            HeldWhat::Service => "service".into(),
+            HeldWhat::Endpoints => count(row.endpoints.len(), "endpoint"),
+            HeldWhat::Namespace => "namespace".into(),
+        };
+        let since = format!("{} ago", words(row.since.0.age(status.at.0)));
+        table.row([row.name.clone(), what, since, row.until(status.at.0), row.reason.clone()]);
+    }
+    format!("\n{}", table.text())
+}
+
 fn disk_text(disk: &DiskDoc, status: &Status) -> String {
     let mut text = disk.path.as_deref().map_or_else(String::new, |path| format!("{}: ", path.display()));
     let _ = match (disk.state, &disk.reason) {
@@ -153,4 +184,109 @@ fn rejected(status: &Status) -> String {
     let more = status.rejected.total.saturating_sub(status.rejected.objects.len() as u64);
     let more = if more == 0 { String::new() } else { format!("and {more} more\n") };
     format!("\n{}{more}", table.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::view::{ListenerDoc, Moment, Process, Time},
+        record::{Change, Kind, Service, ServiceKey, Snapshot, Version},
+        store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held},
+        sys::UnixMillis,
+        zone,
+    };
+
+    const NOW: UnixMillis = UnixMillis(1_733_941_800_000);
+
+    fn before(seconds: u64) -> UnixMillis {
+        UnixMillis(NOW.0 - seconds * 1000)
+    }
+
+    fn shown(
+        freshness: &Freshness,
+        process: Option<Process>,
+        disk: Option<DiskStatus>,
+        rejected: Rejections,
+    ) -> String {
+        let kind = Kind::ClusterIp(["10.96.0.1".parse().unwrap()].into());
+        let service = Service::new(ServiceKey::new("prod", "web"), kind, vec![], vec![]);
+        let version = Version { cluster: "uid".into(), epoch: 1, rev: 42 };
+        let snapshot = Snapshot::default().apply([Change::Put(service.into())], version);
+        let stale_after = Duration::from_secs(60);
+        let source = process.as_ref().map(|_| "manifests cluster.yaml");
+        let moment = Moment { snapshot: &snapshot, held: &Held::default(), freshness, source, stale_after, now: NOW };
+        text(&view::status(&moment, &zone::Config::default(), process, disk, rejected), "/run/holdfast/agent.sock")
+    }
+
+    #[test]
+    fn a_healthy_agent_in_a_few_lines() {
+        let process = Process {
+            role: "agent".into(),
+            pid: 42,
+            started: Time(before(273_900)),
+            listeners: vec![ListenerDoc { name: "dns".into(), address: "169.254.20.10:53".into() }],
+            waiting_for: vec![],
+        };
+        let freshness = Freshness { as_of: Some(before(2)), source: SourceState::Up };
+        let expect = format!(
+            "\
+serving     1 service, 0 endpoints, 1 namespace of cluster.local
+source      manifests cluster.yaml: up; records are 2s old (as of 2024-12-11T18:29:58.000Z)
+records     version 1.42 of cluster uid
+disk        off (store.path is none)
+process     agent {}, pid 42, up 3d4h, ready
+listening   dns 169.254.20.10:53
+asked       /run/holdfast/agent.sock
+",
+            env!("CARGO_PKG_VERSION")
+        );
+        let disk = Some(DiskStatus::off("store.path is none"));
+        assert_eq!(shown(&freshness, Some(process), disk, Rejections::default()), expect);
+    }
+
+    #[test]
+    fn what_is_wrong_is_in_capitals_and_named() {
+        let process = Process {
+            role: "agent".into(),
+            pid: 42,
+            started: Time(before(30)),
+            listeners: vec![],
+            waiting_for: vec!["first records".into()],
+        };
+        let freshness =
+            Freshness { as_of: Some(before(11_045)), source: SourceState::Lost("connection refused".into()) };
+        let mut disk = DiskStatus::off("");
+        disk.path = Some("/var/lib/holdfast".into());
+        (disk.state, disk.reason) = (DiskState::Degraded, Some("no space left on device".into()));
+        (disk.errors, disk.writing_since) = (3, Some(before(61)));
+        disk.start =
+            Start::SetAside { to: "/var/lib/holdfast/records-1.redb.corrupt-1".into(), reason: "checksum".into() };
+        let object =
+            Rejection { kind: "Service".into(), name: "prod/bad".into(), reason: "no clusterIP is assigned".into() };
+        let rejected = Rejections { total: 3, objects: vec![object] };
+        let expect = format!(
+            "\
+serving     1 service, 0 endpoints, 1 namespace of cluster.local
+source      manifests cluster.yaml: LOST (connection refused); records are STALE, 3h4m old (as of 2024-12-11T15:25:55.000Z)
+records     version 1.42 of cluster uid
+disk        /var/lib/holdfast: FAILING (no space left on device); WRITING for 1m1s; 3 errors; was corrupt at start (checksum) and is kept as /var/lib/holdfast/records-1.redb.corrupt-1
+rejected    3 objects, not answered until mended
+process     agent {}, pid 42, up 30s, NOT READY, waiting for first records
+asked       /run/holdfast/agent.sock
+
+REJECTED   NAME       WHY
+Service    prod/bad   no clusterIP is assigned
+and 2 more
+",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(shown(&freshness, Some(process), Some(disk), rejected), expect);
+    }
+
+    #[test]
+    fn first_boot_says_that_nothing_is_served() {
+        let text = shown(&Freshness::default(), None, None, Rejections::default());
+        assert!(text.starts_with("serving     NOTHING YET: no records on disk and none from the source\n"), "{text}");
+    }
 }

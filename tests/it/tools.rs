@@ -116,7 +116,7 @@ fn a_store_with_no_process_answers_every_question() {
     let store = text(dir.path());
     let status = ok(holdfast(["status", "--store", store]));
     let first = status.lines().next().unwrap();
-    assert_eq!(first, "serving   18 services, 3 endpoints, 5 namespaces of cluster.local");
+    assert_eq!(first, "serving     18 services, 3 endpoints, 5 namespaces of cluster.local");
     assert!(status.contains("none, read from disk; records are STALE, 3h1m old (as of "), "{status}");
 
     let lookup = ok(holdfast(["lookup", "postgres.data", "--store", store]));
@@ -170,6 +170,35 @@ fn a_live_process_says_how_it_stands() {
     let bad = holdfast(["lookup", "a..b", "--admin", socket]);
     assert_eq!(bad.code, 3);
     assert!(bad.err.starts_with("holdfast: \"a..b\" is no name: ") && bad.err.lines().count() == 1, "{}", bad.err);
+}
+
+#[test]
+fn what_the_guard_holds_is_marked_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, reader) = records(Duration::ZERO);
+    let strict = store::guard::Config { list_services_min: 0, list_percent: 0, ..store::guard::Config::default() };
+    let mut writer = writer.guarded(strict, Clock::System);
+    let live = Live::start(dir.path(), reader);
+    let mut without = manifests::read(Path::new(EXAMPLE), EndpointsMode::Headless).unwrap();
+    without.records.services.retain(|key, _| key.name() != "frontend");
+    let origin = Origin::Watched { cluster: without.cluster, new_epoch: false };
+    writer.apply(Update::Reset { origin, records: without.records, as_of: now() }).unwrap();
+
+    let socket = text(&live.socket);
+    let status = ok(holdfast(["status", "--admin", socket]));
+    assert!(status.starts_with("serving     18 services, "), "{status}");
+    assert!(status.contains("held        1 service HELD: the source took them away, they are served on\n"), "{status}");
+    assert!(status.contains("default/frontend   service   0s ago   until "), "{status}");
+    let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
+    assert!(lookup.starts_with("frontend.default.svc.cluster.local. 5 IN A 10.96.130.4\n"), "{lookup}");
+    assert!(lookup.contains("HELD      the service, which the source took away at "), "{lookup}");
+    assert!(lookup.contains(": a list came without 1 of 18 services\n"), "{lookup}");
+    let dump = ok(holdfast(["dump", "--admin", socket]));
+    let held: Vec<&str> = dump.lines().filter(|line| line.ends_with("HELD")).collect();
+    assert!(held.len() == 1 && held[0].contains(" frontend "), "{dump}");
+    let json = ok(holdfast(["dump", "--admin", socket, "-o", "json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["holdfast"]["held"]["rows"][0]["name"], "default/frontend");
 }
 
 #[test]

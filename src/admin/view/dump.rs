@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Moment, SourceDoc, Time, VersionDoc, ZoneDoc};
+use super::{HeldDoc, Moment, SourceDoc, Time, VersionDoc, ZoneDoc};
 use crate::{
     record::{self, Counts},
     zone,
@@ -33,6 +33,9 @@ pub struct DumpHead {
     pub version: VersionDoc,
     /// How old the records are.
     pub source: SourceDoc,
+    /// What of them the source took away, and the guard holds.
+    #[serde(default)]
+    pub held: HeldDoc,
     /// The rules they are answered by.
     pub zone: ZoneDoc,
     /// How many there are in all, of every namespace.
@@ -52,6 +55,7 @@ impl Dump {
                 made_at: Time(moment.now),
                 version: VersionDoc::of(snapshot),
                 source: SourceDoc::of(moment),
+                held: HeldDoc::of(moment.held, usize::MAX),
                 zone: zone.into(),
                 counts: snapshot.counts(),
                 namespace: namespace.map(str::to_owned),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Moment, Record, SourceDoc, VersionDoc,
+    HeldRow, Moment, Record, SourceDoc, Time, VersionDoc,
     records::{set_of, text_of},
     why,
 };
@@ -31,6 +31,8 @@ pub struct Question {
 pub struct Lookup {
     /// The name as it was given.
     pub asked: String,
+    /// When.
+    pub at: Time,
     /// Whether there are records to answer.
     pub found: bool,
     /// The name that was looked up, with its final dot.
@@ -41,6 +43,9 @@ pub struct Lookup {
     pub why: String,
     /// The service the name is of.
     pub service: Option<ServiceDoc>,
+    /// What of that service the source took away and the guard holds.
+    #[serde(default)]
+    pub held: Option<HeldRow>,
     /// The names that were tried besides, as a pod's resolver completes what it is given, and why each has no answer.
     pub tried: Vec<Tried>,
     /// How the source is, and how old what it said.
@@ -176,14 +181,19 @@ pub fn lookup(zone: &Zone, moment: &Moment<'_>, question: &Question) -> Result<L
     let name = &candidates[chosen];
     let explained = why::why(zone, moment, name);
     let others = candidates.iter().enumerate().filter(|(at, _)| found.map_or(*at != chosen, |found| *at < found));
+    let held = explained
+        .service
+        .and_then(|service| moment.held.service(service.key()).map(|held| HeldRow::of_service(service.key(), held)));
     let tried = others.map(|(_, name)| Tried { name: name.to_string(), why: why::why(zone, moment, name).text });
     Ok(Lookup {
         asked: question.name.clone(),
+        at: Time(moment.now),
         found: found.is_some(),
         name: name.to_string(),
         answers: ask(name),
         why: explained.text,
         service: explained.service.map(ServiceDoc::of),
+        held,
         tried: tried.collect(),
         source: SourceDoc::of(moment),
         version: VersionDoc::of(moment.snapshot),

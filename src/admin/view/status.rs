@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, SourceDoc, Time, VersionDoc};
+use super::{HeldDoc, Moment, SourceDoc, Time, VersionDoc};
 use crate::{
     record::Counts,
     store::{
@@ -14,6 +14,9 @@ use crate::{
     sys::UnixMillis,
     zone,
 };
+
+/// How many held records are named; the rest is counted, and `dump` names them all.
+const HELD_MAX: usize = 100;
 
 /// How a process, or a store without one, stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,9 @@ pub struct Status {
     pub version: VersionDoc,
     /// How the source is, and how old what it said.
     pub source: SourceDoc,
+    /// What the source took away and the guard holds; the first hundred by name.
+    #[serde(default)]
+    pub held: HeldDoc,
     /// How the disk is.
     pub disk: Option<DiskDoc>,
     /// Objects the source gave that cannot be used.
@@ -125,6 +131,7 @@ pub fn status(
         serving: moment.snapshot.counts(),
         version: VersionDoc::of(moment.snapshot),
         source: SourceDoc::of(moment),
+        held: HeldDoc::of(moment.held, HELD_MAX),
         disk: disk.map(Into::into),
         rejected,
     }

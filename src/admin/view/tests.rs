@@ -56,8 +56,17 @@ fn zone() -> Zone {
     Zone::new(&zone::Config { name_servers: vec!["127.0.0.1".parse().unwrap()], ..zone::Config::default() })
 }
 
+static NOTHING_HELD: std::sync::LazyLock<Held> = std::sync::LazyLock::new(Held::default);
+
 fn moment<'a>(snapshot: &'a Snapshot, freshness: &'a Freshness) -> Moment<'a> {
-    Moment { snapshot, freshness, source: Some("a test"), stale_after: Duration::from_secs(60), now: NOW }
+    Moment {
+        snapshot,
+        held: &NOTHING_HELD,
+        freshness,
+        source: Some("a test"),
+        stale_after: Duration::from_secs(60),
+        now: NOW,
+    }
 }
 
 #[test]
