@@ -27,6 +27,7 @@ use axum::{
 use prometheus::{Registry, TextEncoder};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 pub use documents::{Facts, Rules};
 pub use metrics::Metrics;
@@ -64,22 +65,14 @@ impl Default for Config {
     }
 }
 
-/// Why a listener could not be had.
+/// Why a port could not be had.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// The unix socket.
-    #[error(transparent)]
-    Admin(#[from] SocketError),
-    /// Another one.
-    #[error("{flag} {address}: {error}; give {flag} another address, or none")]
-    Tcp {
-        /// The flag that moves it.
-        flag: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        error: io::Error,
-    },
+#[error("{flag} {address}: {error}; give {flag} another address, or none")]
+struct PortError {
+    /// The flag that moves it.
+    flag: &'static str,
+    address: SocketAddr,
+    error: io::Error,
 }
 
 /// Listeners that are bound, and not served yet.
@@ -108,19 +101,29 @@ pub struct Handles {
 
 /// Binds every listener.
 ///
+/// A port for probes or metrics that cannot be had is logged and left out: DNS must not be down because of it.
+///
 /// # Errors
-/// The first that cannot be had, with the flag that moves it.
-pub async fn bind(config: &Config) -> Result<Bound, BindError> {
+/// If the unix socket cannot be had: another process answers on it, or the system refuses.
+pub async fn bind(config: &Config) -> Result<Bound, SocketError> {
     let (socket, admin) = socket::bind(&config.admin)?;
-    let http = bind_tcp("--http", config.http).await?;
-    let metrics = bind_tcp("--metrics", config.metrics).await?;
+    let http = open_or_tell("--http", config.http).await;
+    let metrics = open_or_tell("--metrics", config.metrics).await;
     Ok(Bound { admin, http, metrics, socket })
 }
 
-async fn bind_tcp(flag: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, BindError> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.map_err(|error| BindError::Tcp { flag, address, error })?;
-    Ok(Some(listener))
+async fn open_or_tell(flag: &'static str, address: Option<SocketAddr>) -> Option<TcpListener> {
+    match open_port(flag, address?).await {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            error!(%error, "serving without this listener");
+            None
+        }
+    }
+}
+
+async fn open_port(flag: &'static str, address: SocketAddr) -> Result<TcpListener, PortError> {
+    TcpListener::bind(address).await.map_err(|error| PortError { flag, address, error })
 }
 
 impl Bound {
@@ -304,15 +307,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_in_use_is_named_with_its_flag() {
+    async fn a_port_in_use_is_named_with_its_flag_and_costs_that_listener_alone() {
         let dir = tempfile::tempdir().unwrap();
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        let config = Config { admin: dir.path().join("a.sock"), http: None, metrics: Some(address) };
-        let error = bind(&config).await.err().unwrap().to_string();
+        let error = open_port("--metrics", address).await.unwrap_err().to_string();
         let expect = format!(
             "--metrics {address}: Address already in use (os error 98); give --metrics another address, or none"
         );
         assert_eq!(error, expect);
+
+        let http = Some("127.0.0.1:0".parse().unwrap());
+        let bound = bind(&Config { admin: dir.path().join("a.sock"), http, metrics: Some(address) }).await.unwrap();
+        assert!(bound.http_address().is_some());
+        assert_eq!(bound.metrics_address(), None);
     }
 }

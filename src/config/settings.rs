@@ -48,14 +48,14 @@ settings! {
             Setting::new("upstream", "[/etc/resolv.conf]").flag("--upstream", "IP[:PORT]").agent().reload();
 
         /// Hubs to follow, in the order of preference. One source at most.
-        source_hub_addresses: Vec<HostPort> = Setting::new("source.hub.addresses", "[]").flag("--hub", "HOST:PORT");
+        source_hub_addresses: Vec<HostPort> = Setting::new("source.hub.addresses", "[]").flag("--hub", "HOST:PORT").reload();
         /// The apiserver to watch, by a kubeconfig file; `in-cluster` for the one of the pod's service account.
         source_kubernetes_kubeconfig: Option<PathBuf> =
-            Setting::new("source.kubernetes.kubeconfig", "none").flag("--kubeconfig", "FILE");
+            Setting::new("source.kubernetes.kubeconfig", "none").flag("--kubeconfig", "FILE").reload();
         /// A file or directory of YAML or JSON to take the records from: namespaces, services and endpoint slices, as
         /// `kubectl get ns,svc,endpointslices -A -o yaml` prints them. Read again when it changes.
         source_manifests_path: Option<PathBuf> =
-            Setting::new("source.manifests.path", "none").flag("--manifests", "PATH");
+            Setting::new("source.manifests.path", "none").flag("--manifests", "PATH").reload();
         /// Directory with `ca.crt`, `tls.crt` and `tls.key` for the stream between hub and agents, read again when they
         /// change; `insecure` for no TLS, on loopback only.
         tls: Option<Tls> = Setting::new("tls", "none").flag("--tls", "DIR");

@@ -56,6 +56,7 @@ pub struct Agent {
     upkeep: JoinHandle<()>,
     readiness: Readiness,
     source: source::Running,
+    feed: source::Feed,
     stop: CancellationToken,
     listeners: JoinHandle<()>,
 }
@@ -69,8 +70,9 @@ impl Agent {
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let (mut writer, reader) = store::open();
+        store::register_metrics(&registry, &reader)?;
         let disk = start_disk(&config, &clock, &registry, &mut writer)?;
-        let source = source::prepare(&config, reader.as_of().is_some())?;
+        let source = source::prepare(&config, reader.as_of().is_some()).await?;
 
         let bound = dns::bind(config.dns())?;
         let listen = bound.addresses().to_vec();
@@ -95,10 +97,11 @@ impl Agent {
         let readiness = Readiness::default();
         let first_records = readiness.latch("first records");
         let first_records = reader.as_of().is_none().then_some(first_records);
-        let (sender, updates) = tokio::sync::mpsc::channel(feed::UPDATES_WAITING);
-        tokio::spawn(feed::run(writer, updates, first_records));
+        let (updates, waiting) = tokio::sync::mpsc::channel(feed::UPDATES_WAITING);
+        tokio::spawn(feed::run(writer, waiting, first_records));
         let metrics = crate::source::Metrics::register(&registry, &reader, &clock)?;
-        let source = source.run(clock.clone(), metrics, reader.clone(), sender);
+        let feed = source::Feed { clock: clock.clone(), metrics, reader: reader.clone(), updates };
+        let source = source.run(&feed);
 
         let addresses = Addresses {
             dns: listen,
@@ -116,7 +119,7 @@ impl Agent {
         };
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
-        Ok(Self { addresses, config, reader, disk, dns, forwarder, upkeep, readiness, source, stop, listeners })
+        Ok(Self { addresses, config, reader, disk, dns, forwarder, upkeep, readiness, source, feed, stop, listeners })
     }
 
     /// Where it can be reached.
@@ -142,7 +145,7 @@ impl Agent {
                 Asked::Stop => break,
                 Asked::Reload => {
                     if let Some(config) = reload() {
-                        self.reload(config);
+                        self.reload(config).await;
                     }
                 }
             }
@@ -151,17 +154,22 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes over what can change while running, and says what takes a restart.
-    fn reload(&mut self, next: Config) {
+    /// Takes over what can change while running, and says what takes a restart. The source begins anew, with its
+    /// credentials read again; what is held stands meanwhile.
+    async fn reload(&mut self, next: Config) {
         let changes = self.config.changes(&next);
         if !changes.restart.is_empty() {
             warn!(keys = %changes.restart.join(", "), "changed in the configuration, but takes effect with the next start");
         }
-        info!(changed = %changes.reloaded.join(", "), "configuration read again");
         if let Err(errors) = self.forwarder.reload(&next.forward()) {
             let errors = several(&errors);
             warn!(%errors, "forwarding stays as it was");
         }
+        match source::prepare(&next, self.reader.as_of().is_some()).await {
+            Ok(source) => self.source = source.run(&self.feed),
+            Err(error) => error!(%error, "the source stays as it was"),
+        }
+        info!(changed = %changes.reloaded.join(", "), "configuration and credentials read again");
         self.config = next;
     }
 

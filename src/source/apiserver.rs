@@ -79,10 +79,9 @@ pub struct Timing {
     pub credentials: Duration,
     /// Between two freshness probes.
     pub probe: Duration,
-    /// Between two probes of a server out of reach, less a jitter of up to half.
+    /// Between two probes of a server out of reach, less a jitter of up to half. Short however long the outage: what
+    /// changed meanwhile is to show within a second of the end, and a probe is one small GET.
     pub retry: Duration,
-    /// As `retry`, once it has been out of reach for a minute.
-    pub retry_slow: Duration,
     /// Upper end of the first wait before an expensive request is made again.
     pub backoff_min: Duration,
     /// Upper end of any such wait.
@@ -102,8 +101,7 @@ impl Default for Timing {
             idle_watch: Duration::from_secs(90),
             credentials: Duration::from_secs(30),
             probe: Duration::from_secs(30),
-            retry: Duration::from_secs(1),
-            retry_slow: Duration::from_millis(2500),
+            retry: Duration::from_millis(800),
             backoff_min: Duration::from_millis(800),
             backoff_max: Duration::from_secs(30),
             watch: Duration::from_secs(300),

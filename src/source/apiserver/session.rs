@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Config, Timing,
+    Config,
     probe::{self, Probed},
     request,
     server::{Failure, Server},
@@ -30,8 +30,6 @@ use crate::{
 const SAID_MAX: usize = 1024;
 /// Events that go into one update at most.
 const BATCH_MAX: usize = 256;
-/// Probes of a server out of reach before they become rarer.
-const FAST_PROBES: u32 = 60;
 /// A session that has not listed everything by then looks whether the server answers at all.
 const FIRST_PROBE: Duration = Duration::from_secs(2);
 /// Shortest time between two readings of the credentials.
@@ -412,8 +410,7 @@ impl<'a> Session<'a> {
 
     async fn not_reached(&mut self, failure: &Failure) -> Result<(), Unwanted> {
         self.probe_failures = self.probe_failures.saturating_add(1);
-        let Timing { retry, retry_slow, .. } = self.config.timing;
-        let wait = if self.probe_failures > FAST_PROBES { retry_slow } else { retry };
+        let wait = self.config.timing.retry;
         let asked = match failure {
             Failure::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
             _ => Duration::ZERO,
