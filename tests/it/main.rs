@@ -5,9 +5,13 @@
 mod apiserver;
 mod architecture;
 mod battery;
+mod control_plane;
+mod documents;
 mod forward;
 mod manifests;
+mod outage;
 mod server;
+mod signals;
 mod store_kill;
 mod stream;
 mod support;

@@ -46,7 +46,6 @@ fn timing() -> Timing {
         idle_watch: Duration::from_secs(3600),
         probe: Duration::from_millis(200),
         retry: Duration::from_millis(50),
-        retry_slow: Duration::from_millis(100),
         backoff_min: Duration::from_millis(20),
         backoff_max: Duration::from_millis(200),
         ..Timing::default()

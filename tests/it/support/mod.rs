@@ -5,4 +5,6 @@ pub mod ask;
 pub mod cluster;
 pub mod command;
 pub mod dns;
+pub mod process;
+pub mod synthetic;
 pub mod upstream;

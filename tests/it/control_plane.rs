@@ -1,0 +1,196 @@
+//! The outage, from the first list to the way back: an agent that follows an apiserver, thirty days without it, a SIGKILL
+//! in between, and its return.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use clap::Parser as _;
+use hickory_proto::rr::RecordType;
+use holdfast::{
+    config::{self, AgentFlags, Config, Role},
+    role::agent::Agent,
+    store::SourceState,
+    sys::{Clock, ManualClock},
+};
+use tempfile::TempDir;
+
+use crate::support::{
+    apiserver::{Apiserver, endpoints, headless, namespace, service},
+    process::{self, answers, ask, extended_errors, run},
+};
+
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long the return of the apiserver may take to show, from the moment it answers again.
+const RETURN: Duration = Duration::from_secs(1);
+
+fn populated(server: &Apiserver) {
+    server.put(namespace("prod"));
+    server.put_all((0..200).map(|n| service("prod", &format!("web-{n}"), &format!("10.96.1.{n}"))));
+    server.put(headless("prod", "db"));
+    server.put(endpoints("prod", "db-1", "db", true, &["10.128.0.1", "10.128.0.2"]));
+}
+
+/// The flags of an agent, as the command line reads them.
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    flags: AgentFlags,
+}
+
+/// What an agent with its store and socket in `home` runs on.
+fn config(home: &Path, kubeconfig: &Path) -> Config {
+    let home = |name: &str| home.join(name).to_str().expect("UTF-8").to_owned();
+    let line = [
+        ["--listen", "127.0.0.1:0"].map(str::to_owned),
+        ["--http", "127.0.0.1:0"].map(str::to_owned),
+        ["--metrics", "127.0.0.1:0"].map(str::to_owned),
+        ["--store".to_owned(), home("store")],
+        ["--admin".to_owned(), home("agent.sock")],
+        ["--kubeconfig".to_owned(), kubeconfig.to_str().expect("UTF-8").to_owned()],
+    ];
+    let line = Line::parse_from(std::iter::once("agent".to_owned()).chain(line.into_iter().flatten()));
+    config::load(Role::Agent, &line.flags.0, |_| None).expect("a configuration without errors")
+}
+
+/// Asks for every service by name, and for what is behind them; panics at the first that does not answer.
+fn every_name(dns: SocketAddr, stale: bool) {
+    let check = |name: &str, rtype: RecordType, expected: &[&str]| {
+        let message = ask(dns, name, rtype);
+        let data: Vec<String> =
+            answers(&message).iter().map(|line| line.split_once(' ').expect("a TTL").1.to_owned()).collect();
+        assert_eq!(data, expected, "{name}: {message}");
+        assert_eq!(extended_errors(&message).contains(&3), stale, "{name}: {message}");
+    };
+    for n in 0..200 {
+        check(&format!("web-{n}.prod.svc.cluster.local."), RecordType::A, &[&format!("A 10.96.1.{n}")]);
+        check(
+            &format!("{n}.1.96.10.in-addr.arpa."),
+            RecordType::PTR,
+            &[&format!("PTR web-{n}.prod.svc.cluster.local.")],
+        );
+    }
+    check("db.prod.svc.cluster.local.", RecordType::A, &["A 10.128.0.1", "A 10.128.0.2"]);
+}
+
+/// `status` of the agent with its socket in `home`.
+fn status(home: &Path) -> serde_json::Value {
+    let socket = home.join("agent.sock");
+    let output = run(&["status", "--admin", socket.to_str().expect("UTF-8"), "-o", "json"]);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Runs what blocks beside the runtime, which the scripted apiserver needs meanwhile.
+async fn beside<T: Send + 'static>(blocking: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(blocking).await.expect("it does not panic")
+}
+
+/// Waits until the store says so.
+async fn until(agent: &Agent, holds: impl Fn(&holdfast::store::Reader) -> bool) {
+    let reader = agent.reader();
+    let mut published = reader.subscribe();
+    let patience = Duration::from_secs(60);
+    tokio::time::timeout(patience, published.wait_for(|_| holds(reader))).await.expect("in time").expect("a writer");
+}
+
+#[tokio::test]
+async fn thirty_days_without_an_apiserver_cost_no_name_and_its_return_shows_at_once() {
+    let home = TempDir::new().unwrap();
+    let server = Apiserver::start().await;
+    populated(&server);
+    let kubeconfig = server.kubeconfig(home.path());
+    let clock = ManualClock::new(Clock::System.now());
+    let agent = Agent::start(config(home.path(), &kubeconfig), Clock::Manual(clock.clone())).await.unwrap();
+    until(&agent, |reader| reader.as_of().is_some()).await;
+    let dns = agent.addresses().dns[0];
+    beside(move || every_name(dns, false)).await;
+
+    server.stall();
+    tokio::time::pause();
+    clock.advance(MONTH);
+    tokio::time::advance(MONTH).await;
+    tokio::time::resume();
+    until(&agent, |reader| matches!(reader.freshness().source, SourceState::Lost(_))).await;
+    beside(move || every_name(dns, true)).await;
+    let path = home.path().to_owned();
+    let status = beside(move || status(&path)).await;
+    let age = status["source"]["age_seconds"].as_f64().unwrap();
+    assert!((MONTH.as_secs_f64()..MONTH.as_secs_f64() + 3_600.0).contains(&age), "{status:#}");
+    assert_eq!(status["source"]["state"], "lost", "{status:#}");
+
+    server.put(service("prod", "web-7", "10.96.2.7"));
+    let back = tokio::time::Instant::now();
+    server.resume();
+    let moved = "10.96.2.7".parse().unwrap();
+    until(&agent, |reader| !reader.load().holders(moved).is_empty() && reader.as_of() == Some(clock.now())).await;
+    let took = back.elapsed();
+    beside(move || {
+        let message = ask(dns, "web-7.prod.svc.cluster.local.", RecordType::A);
+        assert_eq!(answers(&message), ["5 A 10.96.2.7"]);
+        assert!(!extended_errors(&message).contains(&3), "fresh again: {message}");
+    })
+    .await;
+    assert!(took <= RETURN, "a change made during the outage took {took:?} to show");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn killed_while_the_apiserver_is_gone_it_answers_names_nobody_had_asked_for() {
+    let home = TempDir::new().unwrap();
+    let server = Apiserver::start().await;
+    populated(&server);
+    let kubeconfig = server.kubeconfig(home.path());
+    let (path, flag) = (home.path().to_owned(), kubeconfig.to_str().unwrap().to_owned());
+    let first = beside(move || {
+        let mut agent = process::Agent::start(&path, &["--kubeconfig", &flag]);
+        agent.wait_for("records complete");
+        agent
+    });
+    let first = first.await;
+    assert!(beside(move || first.terminate().success()).await);
+    server.stall();
+
+    let (path, flag) = (home.path().to_owned(), kubeconfig.to_str().unwrap().to_owned());
+    beside(move || {
+        let killed = process::Agent::start(&path, &["--kubeconfig", &flag]);
+        killed.kill();
+        // Nobody has asked this process, or the one before, for any of these.
+        let mut agent = process::Agent::start(&path, &["--kubeconfig", &flag]);
+        every_name(agent.dns, false);
+        agent.wait_for("source lost");
+        let status = status(&path);
+        assert_eq!(status["source"]["state"], "lost", "{status:#}");
+        assert!(agent.terminate().success());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_agent_on_its_own_keeps_four_watches_open_at_most() {
+    let home = TempDir::new().unwrap();
+    let server = Apiserver::start().await;
+    populated(&server);
+    let kubeconfig = server.kubeconfig(home.path());
+    let agent = Agent::start(config(home.path(), &kubeconfig), Clock::System).await.unwrap();
+    until(&agent, |reader| reader.as_of().is_some()).await;
+    server.put(service("prod", "late", "10.96.3.1"));
+    until(&agent, |reader| reader.load().service(b"prod", b"late").is_some()).await;
+    assert!((1..=4).contains(&server.most_watches()), "{} watches", server.most_watches());
+
+    let metrics = agent.addresses().metrics.unwrap();
+    let text = beside(move || {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(metrics).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    })
+    .await;
+    let watches: f64 = text
+        .lines()
+        .filter(|line| line.starts_with("holdfast_source_requests_total") && line.contains("verb=\"watch\""))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum();
+    assert!((1.0..=4.0).contains(&watches), "{text}");
+    agent.stop().await;
+}

@@ -1,0 +1,83 @@
+//! What signals do to a running agent.
+
+use std::fs;
+
+use hickory_proto::rr::RecordType;
+use tempfile::TempDir;
+
+use crate::support::process::{Agent, answers, run};
+
+const CLUSTER: &str = "{kind: List, items: [{apiVersion: v1, kind: Service, metadata: {namespace: prod, name: web}, \
+                       spec: {clusterIP: 10.96.0.7}}]}\n";
+
+#[test]
+fn sighup_reads_the_configuration_again_and_a_broken_one_changes_nothing() {
+    let home = TempDir::new().unwrap();
+    let (old, new) = (home.path().join("old.yaml"), home.path().join("new.yaml"));
+    fs::write(&old, CLUSTER).unwrap();
+    fs::write(&new, CLUSTER.replace("10.96.0.7", "10.96.0.8")).unwrap();
+    let file = home.path().join("agent.yaml");
+    let settings = |path: &std::path::Path| format!("source: {{ manifests: {{ path: {} }} }}\n", path.display());
+    fs::write(&file, settings(&old)).unwrap();
+    let mut agent = Agent::start(home.path(), &["--config", file.to_str().unwrap()]);
+    agent.wait_for("records complete");
+    let ask = |agent: &Agent| answers(&agent.ask("web.prod.svc.cluster.local.", RecordType::A));
+    assert_eq!(ask(&agent), ["5 A 10.96.0.7"]);
+
+    fs::write(&file, "sauce: {}\n").unwrap();
+    agent.signal("HUP");
+    let line = agent.wait_for("sauce");
+    assert!(line.contains("not taken over") && line.contains("agent.yaml:1:1"), "{line}");
+    assert_eq!(ask(&agent), ["5 A 10.96.0.7"]);
+
+    fs::write(&file, settings(&new)).unwrap();
+    agent.signal("HUP");
+    agent.wait_for("read again");
+    agent.wait_for_nth("records complete", 2);
+    assert_eq!(ask(&agent), ["5 A 10.96.0.8"]);
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn sigterm_flushes_what_came_last() {
+    let home = TempDir::new().unwrap();
+    let manifests = home.path().join("cluster.yaml");
+    fs::write(&manifests, CLUSTER).unwrap();
+    let mut agent = Agent::start(home.path(), &["--manifests", manifests.to_str().unwrap()]);
+    agent.wait_for("records complete");
+    assert!(agent.terminate().success());
+    let store = home.path().join("store");
+    let dump = run(&["dump", "--store", store.to_str().unwrap(), "-o", "hosts"]);
+    assert!(String::from_utf8_lossy(&dump.stdout).contains("10.96.0.7"), "{dump:?}");
+    assert!(!home.path().join("agent.sock").exists());
+}
+
+#[test]
+fn a_second_agent_on_the_same_store_is_refused_and_told_who_has_it() {
+    let home = TempDir::new().unwrap();
+    let manifests = home.path().join("cluster.yaml");
+    fs::write(&manifests, CLUSTER).unwrap();
+    let first = Agent::start(home.path(), &["--manifests", manifests.to_str().unwrap()]);
+    let store = home.path().join("store");
+    let other = home.path().join("other.sock");
+    let second = run(&[
+        "agent",
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "none",
+        "--metrics",
+        "none",
+        "--manifests",
+        manifests.to_str().unwrap(),
+        "--store",
+        store.to_str().unwrap(),
+        "--admin",
+        other.to_str().unwrap(),
+    ]);
+    assert_eq!(second.status.code(), Some(3));
+    let error = String::from_utf8_lossy(&second.stderr);
+    let line = error.lines().last().unwrap();
+    assert!(line.contains("is in use by") && line.contains("--store"), "{error}");
+    assert_eq!(answers(&first.ask("web.prod.svc.cluster.local.", RecordType::A)).len(), 1);
+}

@@ -1,0 +1,181 @@
+//! The real binary as a process of its own, on ports of its own, and DNS clients to ask it with.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, Query},
+    rr::{Name, RecordType},
+};
+
+/// Longer than anything here takes; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The binary, with these arguments.
+pub fn holdfast(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command of the tools to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    holdfast(arguments).output().expect("the binary runs")
+}
+
+/// A running agent. Killed when dropped.
+pub struct Agent {
+    child: Child,
+    /// Lines of its log that are still to be looked at.
+    log: Receiver<String>,
+    /// Those that were.
+    seen: Vec<String>,
+    started: Instant,
+    /// Where it answers DNS.
+    pub dns: SocketAddr,
+}
+
+impl Agent {
+    /// Starts an agent on free ports with its store and socket in `home`, and comes back once it answers.
+    pub fn start(home: &Path, arguments: &[&str]) -> Self {
+        let store = home.join("store");
+        let socket = home.join("agent.sock");
+        let mut command = holdfast(&["agent", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.args(["--metrics", "127.0.0.1:0", "--store"]).arg(&store).arg("--admin").arg(&socket);
+        let started = Instant::now();
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let log = lines(child.stderr.take().expect("piped"));
+        let mut agent = Self { child, log, seen: Vec::new(), started, dns: ([127, 0, 0, 1], 0).into() };
+        let line = agent.wait_for("answering");
+        let (_, rest) = line.split_once("listen=[").expect("the line names the addresses");
+        let (address, _) = rest.split_once([',', ']']).expect("a list of addresses");
+        agent.dns = address.parse().expect("an address");
+        agent
+    }
+
+    /// Waits until a line with this text is in the log, and gives the line.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        self.wait_for_nth(text, 1)
+    }
+
+    /// Waits until so many lines with this text are in the log since the start, and gives the last of them.
+    pub fn wait_for_nth(&mut self, text: &str, count: usize) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.seen.iter().filter(|line| line.contains(text)).nth(count - 1) {
+                return line.clone();
+            }
+            match self.log.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(error) => panic!("{error} before {text:?} stood in the log {count} times: {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// Time since the process was made.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Its resident memory (`VmRSS`), in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells VmRSS");
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
+        kib * 1024
+    }
+
+    /// Sends a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it still runs");
+        self.child.wait().expect("it was ours to wait for");
+    }
+
+    /// Asks it to leave with SIGTERM, and waits until it has.
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.child.wait().expect("it was ours to wait for")
+    }
+
+    /// Its answer to one question over UDP, asked with EDNS.
+    pub fn ask(&self, name: &str, rtype: RecordType) -> Message {
+        ask(self.dns, name, rtype)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Gone already, if a test ended it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a log, read as they come so that the process never waits for us.
+fn lines(log: ChildStderr) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// One question over UDP, asked with EDNS.
+pub fn ask(server: SocketAddr, name: &str, rtype: RecordType) -> Message {
+    let mut query = Message::new(0x1234, MessageType::Query, OpCode::Query);
+    query.metadata.recursion_desired = true;
+    query.add_query(Query::query(Name::from_ascii(name).expect("a name"), rtype));
+    let mut edns = Edns::new();
+    edns.set_max_payload(1232);
+    query.set_edns(edns);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.send_to(&query.to_vec().expect("a query"), server).expect("sent");
+    let mut buffer = [0; 4096];
+    let (len, _) = socket.recv_from(&mut buffer).expect("an answer in time");
+    Message::from_vec(&buffer[..len]).expect("a message")
+}
+
+/// The answers of a message as `TTL TYPE RDATA`, sorted.
+pub fn answers(message: &Message) -> Vec<String> {
+    let mut lines: Vec<String> = message
+        .answers
+        .iter()
+        .map(|record| format!("{} {} {}", record.ttl, record.record_type(), record.data))
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// The extended error codes of a message (RFC 8914).
+pub fn extended_errors(message: &Message) -> Vec<u16> {
+    use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+    let Some(edns) = &message.edns else { return Vec::new() };
+    let code = |option: &EdnsOption| match option {
+        EdnsOption::Unknown(15, data) => Some(u16::from_be_bytes([data[0], data[1]])),
+        _ => None,
+    };
+    edns.options()
+        .as_ref()
+        .iter()
+        .filter(|(name, _)| *name == EdnsCode::from(15))
+        .filter_map(|(_, o)| code(o))
+        .collect()
+}
