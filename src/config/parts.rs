@@ -69,6 +69,7 @@ impl Config {
         dns::forward::Config {
             zones: self.settings.forward.iter().map(|zone| self.forward_zone(zone)).collect(),
             cluster_fallback: self.settings.cluster_fallback.clone(),
+            query_log_every: self.settings.log_query_every,
             ..dns::forward::Config::default()
         }
     }
@@ -94,6 +95,10 @@ impl Config {
             force_tcp: zone.force_tcp,
             case_randomization: zone.case_randomization,
             max_concurrent: zone.max_concurrent,
+            hosts: zone.hosts.clone(),
+            hosts_file: zone.hosts_file.clone(),
+            rewrites: zone.rewrite.clone(),
+            dns64: zone.dns64,
             tls_ca: zone.tls_ca.clone(),
             budget: settings.upstream_timeout,
             lifetimes: dns::cache::Lifetimes {
@@ -104,6 +109,7 @@ impl Config {
                 stale_max: settings.cache_stale_max,
                 client_timeout: settings.cache_client_timeout,
                 confirm_negative: settings.cache_confirm_negative,
+                prefetch: settings.cache_prefetch,
                 ..dns::cache::Lifetimes::default()
             },
             ..dns::forward::ZoneConfig::default()

@@ -13,7 +13,7 @@ use super::{
     value::{Bounds, Shown, Value},
 };
 use crate::{
-    dns::forward::{Policy, UpstreamSource},
+    dns::forward::{Host, Policy, Prefix, Rewrite, UpstreamSource},
     source::EndpointsMode,
 };
 
@@ -120,6 +120,8 @@ settings! {
         cache_stale_max: Duration = Setting::new("cache.stale_max", "1d").within("0s", "30d", "RFC 8767, 5").agent().reload();
         /// Believes that a name that was good is gone only when told twice, 2s apart or by two upstreams.
         cache_confirm_negative: bool = Setting::new("cache.confirm_negative", "true").agent().reload();
+        /// Asks again for names that are asked often before their time is up.
+        cache_prefetch: bool = Setting::new("cache.prefetch", "true").agent().reload();
         /// Answers `external.name.ns.svc.cluster.local` with the external name at once where no service can have that name.
         search_path_completion: bool = Setting::new("search_path_completion", "false").agent().planned();
 
@@ -141,6 +143,8 @@ settings! {
 
         /// What is logged, as `level` or `target=level,…` (trace, debug, info, warn, error).
         log_filter: String = Setting::new("log.filter", "info").reload();
+        /// Logs one question to upstreams in so many, with the name asked and where the answer came from; 0 for none.
+        log_query_every: u32 = Setting::new("log.query_every", "0").agent().reload();
         /// How log lines look.
         log_format: LogFormat = Setting::new("log.format", "text");
     }
@@ -163,6 +167,15 @@ settings! {
         max_concurrent: usize = Setting::new("max_concurrent", "1000").within("1", "100000", "each takes a socket");
         /// File of the certificate authorities for `tls://` upstreams, in PEM; those of the system unless given.
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
+        /// Names of this zone answered here, as lines of a hosts file.
+        hosts: Vec<Host> = Setting::new("hosts", "[]");
+        /// The same from a file in the form of /etc/hosts, read again when it changes.
+        hosts_file: Option<PathBuf> = Setting::new("hosts_file", "none");
+        /// Names asked for as others: `exact NAME NAME`, or `suffix ZONE ZONE` for all names in a zone. The first that fits
+        /// counts.
+        rewrite: Vec<Rewrite> = Setting::new("rewrite", "[]");
+        /// Makes IPv6 addresses of IPv4 ones with this prefix where a name has no others (RFC 6147), as in `64:ff9b::/96`.
+        dns64: Option<Prefix> = Setting::new("dns64", "none");
         /// `cache.max_ttl` for this zone.
         max_ttl: Option<Duration> = Setting::new("max_ttl", "none").within("0s", "7d", "RFC 8767, 4");
         /// `cache.min_ttl` for this zone.

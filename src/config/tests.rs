@@ -44,7 +44,12 @@ fn the_example_of_the_documentation_is_a_configuration() {
 fn what_is_shown_reads_back_as_the_same() {
     let page = include_str!("../../docs/config.md");
     let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    for text in [SOURCE, example, "source: {kubernetes: {kubeconfig: in-cluster}}\nhttp: none\nlisten: '::1'"] {
+    for text in [
+        SOURCE,
+        example,
+        "source: {manifests: {path: x}}\nforward: [{zone: a, upstreams: 1.1.1.1, hosts: ['10.0.0.9 b.a c.a'], rewrite: ['suffix x.a y.a'], dns64: '64:ff9b::/96'}]",
+        "source: {kubernetes: {kubeconfig: in-cluster}}\nhttp: none\nlisten: '::1'",
+    ] {
         let config = read(text).unwrap();
         let shown = config.to_yaml();
         assert_eq!(read(&shown).map_err(|errors| format!("{errors}\n{shown}")).unwrap(), config, "{shown}");
@@ -78,7 +83,7 @@ http:
         "f.yaml:5:10: store.paht: unknown key, did you mean \"path\"?",
         "f.yaml:5:20: store.max: unknown key, known here are path",
         "f.yaml:6:8: cache: expected a mapping of max_bytes, max_ttl, min_ttl, negative_ttl, serve_stale, client_timeout, \
-         stale_max, confirm_negative, found a single value",
+         stale_max, confirm_negative, prefetch, found a single value",
         "f.yaml:8:5: forward[0]: \"zone\" is missing",
     ];
     let found = errors(read(text));

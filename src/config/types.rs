@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::value::Scalar;
 
+mod local;
 mod names;
 mod words;
 
@@ -52,7 +53,7 @@ macro_rules! whole_number {
         }
     )+ };
 }
-whole_number!(u8, usize);
+whole_number!(u8, u32, usize);
 
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 

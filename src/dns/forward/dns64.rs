@@ -3,6 +3,7 @@
 //! Pure; asks nobody.
 
 use std::{
+    fmt,
     net::{Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
@@ -52,6 +53,12 @@ pub fn has_usable_aaaa(records: &[Record]) -> bool {
     records.iter().any(|record| matches!(&record.data, RData::AAAA(ip) if ip.0.to_ipv4_mapped().is_none()))
 }
 
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
 impl FromStr for Prefix {
     type Err = String;
 
@@ -87,6 +94,7 @@ mod tests {
         for (prefix, expect) in cases {
             let made = prefix.parse::<Prefix>().unwrap().embed(Ipv4Addr::new(192, 0, 2, 33));
             assert_eq!(made, expect.parse::<Ipv6Addr>().unwrap(), "{prefix}");
+            assert_eq!(prefix.parse::<Prefix>().unwrap().to_string(), prefix);
         }
         assert_eq!("64:ff9b::/96".parse::<Prefix>().unwrap(), Prefix::WELL_KNOWN);
     }

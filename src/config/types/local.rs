@@ -1,0 +1,95 @@
+//! Names answered or renamed on the node: hosts, rewrites, DNS64 prefixes.
+
+use std::net::IpAddr;
+
+use hickory_proto::rr::Name;
+
+use super::{super::value::Scalar, ZoneName};
+use crate::dns::forward::{Host, Prefix, Rewrite};
+
+impl Scalar for Host {
+    const KIND: &'static str = "line of a hosts file";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut words = text.split_whitespace();
+        let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        let names: Result<Vec<Name>, String> = words.map(name).collect();
+        match (address, names?) {
+            (Some(address), names) if !names.is_empty() => Ok(Self { address, names }),
+            _ => Err(format!("{text:?} is not an address and its names, such as \"10.0.0.9 printer.example printer\"")),
+        }
+    }
+
+    fn text(&self) -> String {
+        let names: Vec<String> = self.names.iter().map(shown).collect();
+        format!("{} {}", self.address, names.join(" "))
+    }
+}
+
+impl Scalar for Rewrite {
+    const KIND: &'static str = "rewrite";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_whitespace().collect::<Vec<_>>()[..] {
+            ["exact", from, to] => Ok(Self::Exact { from: name(from)?, to: name(to)? }),
+            ["suffix", from, to] => Ok(Self::Suffix { from: name(from)?, to: name(to)? }),
+            _ => Err(format!(
+                "{text:?} is not \"exact NAME NAME\" or \"suffix ZONE ZONE\", such as \"suffix old.example new.example\""
+            )),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Exact { from, to } => format!("exact {} {}", shown(from), shown(to)),
+            Self::Suffix { from, to } => format!("suffix {} {}", shown(from), shown(to)),
+        }
+    }
+}
+
+impl Scalar for Prefix {
+    const KIND: &'static str = "IPv6 prefix";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    let zone = ZoneName::parse(text)?;
+    let mut name = Name::from_ascii(zone.as_str()).map_err(|error| format!("{text:?} is no name: {error}"))?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+fn shown(name: &Name) -> String {
+    let text = name.to_ascii();
+    text.strip_suffix('.').filter(|text| !text.is_empty()).unwrap_or(".").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round<T: Scalar>(text: &str) -> Result<String, String> {
+        T::parse(text).map(|value| value.text())
+    }
+
+    #[test]
+    fn hosts_and_rewrites_are_shown_as_they_would_be_written() {
+        assert_eq!(round::<Host>("10.0.0.9  Printer.example. printer").unwrap(), "10.0.0.9 printer.example printer");
+        assert_eq!(round::<Rewrite>("exact a.example b.example").unwrap(), "exact a.example b.example");
+        assert_eq!(round::<Rewrite>("suffix old.test .").unwrap(), "suffix old.test .");
+        assert_eq!(round::<Prefix>("64:ff9b::/96").unwrap(), "64:ff9b::/96");
+        for text in ["", "10.0.0.9", "printer 10.0.0.9", "10.0.0.9 a..b"] {
+            assert!(Host::parse(text).is_err(), "{text:?}");
+        }
+        for text in ["", "a b", "exact a", "suffix a b c", "regex a b", "exact a..b c"] {
+            assert!(Rewrite::parse(text).is_err(), "{text:?}");
+        }
+    }
+}
