@@ -229,6 +229,7 @@ mod tests {
             clock: crate::sys::Clock::System,
             rules: std::sync::Arc::new(|| Rules { zone: crate::zone::Config::default(), stale_after: PROBE_TIME }),
             disk: std::sync::Arc::new(|| None),
+            forward: std::sync::Arc::new(|| None),
         };
         let (counted, more) = (Metrics::register(&registry).unwrap(), Router::new());
         let metrics_handles = counted.clone();

@@ -54,6 +54,8 @@ pub struct Facts {
     pub rules: Arc<dyn Fn() -> Rules + Send + Sync>,
     /// The disk at present, if there is one.
     pub disk: Arc<dyn Fn() -> Option<DiskStatus> + Send + Sync>,
+    /// Upstreams and cache at present, as a document of their own; none for a process that does not forward.
+    pub forward: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
 }
 
 impl fmt::Debug for Facts {
@@ -109,7 +111,9 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
         waiting_for: shared.readiness.held().into_iter().map(str::to_owned).collect(),
     };
     let rejected = (*facts.reader.rejections()).clone();
-    Json(shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), (facts.disk)(), rejected)))
+    let status =
+        shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), (facts.disk)(), rejected));
+    Json(view::Status { forward: (facts.forward)(), ..status })
 }
 
 #[derive(Deserialize)]

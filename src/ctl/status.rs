@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use serde::Deserialize as _;
+
 use super::{
     Exit, Output, json, print,
     reach::{Reached, Where},
@@ -9,6 +11,7 @@ use super::{
 };
 use crate::{
     admin::view::{self, DiskDoc, HeldDoc, HeldWhat, SourceDoc, SourceWord, Status, words},
+    dns::forward::{CacheStatus, ForwardStatus, UpstreamState},
     store::{
         Rejections,
         disk::{DiskState, Start},
@@ -58,6 +61,11 @@ fn text(status: &Status, place: &str) -> String {
     if let Some(disk) = &status.disk {
         line("disk", disk_text(disk, status));
     }
+    let forward = status.forward.as_ref().and_then(|forward| ForwardStatus::deserialize(forward).ok());
+    if let Some(forward) = &forward {
+        line("upstreams", upstreams(forward));
+        line("cache", cache(forward));
+    }
     if status.rejected.total > 0 {
         line("rejected", format!("{}, not answered until mended", count_u64(status.rejected.total, "object")));
     }
@@ -77,6 +85,9 @@ fn text(status: &Status, place: &str) -> String {
     line("asked", place.to_owned());
     if !status.held.is_empty() {
         shown.push_str(&held_rows(status));
+    }
+    if let Some(forward) = &forward {
+        shown.push_str(&upstream_rows(forward));
     }
     if status.rejected.total > 0 {
         shown.push_str(&rejected(status));
@@ -174,6 +185,56 @@ fn disk_text(disk: &DiskDoc, status: &Status) -> String {
         Start::Unreadable { reason } => write!(text, "; could not be read at start ({reason})"),
     };
     text
+}
+
+fn upstreams(forward: &ForwardStatus) -> String {
+    let all = forward.zones.iter().flat_map(|zone| &zone.upstreams);
+    let failing = all.clone().filter(|upstream| upstream.state == UpstreamState::Failing).count();
+    let mut text = match (all.count(), failing) {
+        (0, _) => "none".to_owned(),
+        (all, 0) => format!("{all}, none failing"),
+        (all, failing) => format!("{failing} of {all} FAILING"),
+    };
+    for zone in forward.zones.iter().filter(|zone| zone.down) {
+        let _ = write!(text, "; zone {} is DOWN", zone.zone);
+    }
+    for zone in forward.zones.iter().filter(|zone| zone.looped) {
+        let _ = write!(text, "; questions for zone {} COME BACK to us", zone.zone);
+    }
+    let _ = write!(text, "; {} in flight, {} answered SERVFAIL", forward.in_flight, forward.servfail_total);
+    text
+}
+
+fn cache(forward: &ForwardStatus) -> String {
+    let CacheStatus { bytes, max_bytes, entries } = forward.cache;
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let entries = count_u64(entries, "answer");
+    let stale = forward.stale_answers_total;
+    format!("{entries}, {} of {} MiB; {stale} given past their time", mebibytes(bytes), mebibytes(max_bytes))
+}
+
+fn upstream_rows(forward: &ForwardStatus) -> String {
+    let mut table = Table::new(&["ZONE", "UPSTREAM", "STATE", "RTT", "LAST ANSWER", "ANSWERS", "FAILURES"]);
+    for zone in &forward.zones {
+        for upstream in &zone.upstreams {
+            let state = match upstream.state {
+                UpstreamState::Failing => format!("FAILING, {} in a row", upstream.failures_in_a_row),
+                UpstreamState::Up => "up".into(),
+                UpstreamState::Unknown => "not asked yet".into(),
+            };
+            let last = upstream.answered_seconds_ago;
+            table.row([
+                zone.zone.clone(),
+                upstream.upstream.clone(),
+                state,
+                upstream.rtt_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.0} ms")),
+                last.map_or_else(|| "never".into(), |seconds| format!("{} ago", words(Duration::from_secs(seconds)))),
+                upstream.answers_total.to_string(),
+                upstream.failures_total.to_string(),
+            ]);
+        }
+    }
+    format!("\n{}", table.text())
 }
 
 fn rejected(status: &Status) -> String {
@@ -282,6 +343,34 @@ and 2 more
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(shown(&freshness, Some(process), Some(disk), rejected), expect);
+    }
+
+    #[test]
+    fn upstreams_that_fail_are_named() {
+        let forward: ForwardStatus = serde_json::from_value(serde_json::json!({
+            "zones": [
+                { "zone": ".", "policy": "random", "down": false, "looped": false, "upstreams": [
+                    { "upstream": "1.1.1.1:53", "state": "up", "rtt_ms": 11.6, "failures_in_a_row": 0, "failures_total": 2,
+                      "answers_total": 830, "answered_seconds_ago": 1, "without_edns": false, "folds_case": false },
+                ]},
+                { "zone": "corp.example.", "policy": "sequential", "down": true, "looped": false, "upstreams": [
+                    { "upstream": "10.0.0.53:53", "state": "failing", "rtt_ms": null, "failures_in_a_row": 7,
+                      "failures_total": 7, "answers_total": 0, "answered_seconds_ago": null, "without_edns": false,
+                      "folds_case": false },
+                ]},
+            ],
+            "stale_answers_total": 12, "servfail_total": 3, "in_flight": 1,
+            "cache": { "bytes": 1_200_000, "max_bytes": 67_108_864, "entries": 830 },
+        }))
+        .unwrap();
+        assert_eq!(upstreams(&forward), "1 of 2 FAILING; zone corp.example. is DOWN; 1 in flight, 3 answered SERVFAIL");
+        assert_eq!(cache(&forward), "830 answers, 2 of 64 MiB; 12 given past their time");
+        let rows = "
+ZONE            UPSTREAM       STATE                 RTT     LAST ANSWER   ANSWERS   FAILURES
+.               1.1.1.1:53     up                    12 ms   1s ago        830       2
+corp.example.   10.0.0.53:53   FAILING, 7 in a row   -       never         0         7
+";
+        assert_eq!(upstream_rows(&forward), rows);
     }
 
     #[test]

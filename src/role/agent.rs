@@ -114,7 +114,7 @@ impl Agent {
             readiness: readiness.clone(),
             metrics: admin::Metrics::register(&registry)?,
             registry,
-            facts: facts(&config, &addresses, &reader, &clock, disk.as_ref()),
+            facts: facts(&config, &addresses, &reader, &clock, disk.as_ref(), forwarder.clone()),
             more: axum::Router::new(),
         };
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
@@ -224,6 +224,7 @@ fn facts(
     reader: &store::Reader,
     clock: &Clock,
     disk: Result<&disk::Follower, &String>,
+    forwarder: forward::Forwarder,
 ) -> admin::Facts {
     let row = |name: &str, address: String| ListenerDoc { name: name.to_owned(), address };
     let listeners = (addresses.dns.iter().map(|address| row("dns", address.to_string())))
@@ -240,6 +241,7 @@ fn facts(
         reader: reader.clone(),
         clock: clock.clone(),
         rules: Arc::new(move || rules.clone()),
+        forward: Arc::new(move || serde_json::to_value(forwarder.status()).ok()),
         disk: Arc::new(move || Some(disk.as_ref().map_or_else(disk::DiskStatus::clone, disk::Follower::status))),
     }
 }

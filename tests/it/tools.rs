@@ -91,6 +91,7 @@ impl Live {
                 stale_after: Duration::from_secs(60),
             }),
             disk: Arc::new(|| Some(disk::DiskStatus::off("a test"))),
+            forward: Arc::new(|| None),
         };
         let metrics = admin::Metrics::register(&registry).unwrap();
         let handles = Handles { readiness: Readiness::default(), registry, metrics, facts, more: axum::Router::new() };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{HeldDoc, Moment, SourceDoc, Time, VersionDoc};
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 const HELD_MAX: usize = 100;
 
 /// How a process, or a store without one, stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The version of holdfast that says this.
     pub holdfast: String,
@@ -42,6 +43,9 @@ pub struct Status {
     pub held: HeldDoc,
     /// How the disk is.
     pub disk: Option<DiskDoc>,
+    /// Upstreams and cache, as the part that forwards tells it.
+    #[serde(default)]
+    pub forward: Option<Value>,
     /// Objects the source gave that cannot be used.
     pub rejected: Rejections,
 }
@@ -133,6 +137,7 @@ pub fn status(
         source: SourceDoc::of(moment),
         held: HeldDoc::of(moment.held, HELD_MAX),
         disk: disk.map(Into::into),
+        forward: None,
         rejected,
     }
 }
