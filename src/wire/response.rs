@@ -263,7 +263,11 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         if len > NAME_BYTES_MAX {
             return Err(NameError::TooLong.into());
         }
-        self.array(pointer(self.question_offset(skip)))
+        if skip < self.query.name.label_count() {
+            self.array(pointer(self.question_offset(skip)))
+        } else {
+            self.array([0])
+        }
     }
 
     /// Appends a name and notes where its labels are.
@@ -354,6 +358,8 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
                 }
                 if self.squeeze { self.name(target) } else { self.parts(target, false) }
             }
+            // There is no TXT record without a string (RFC 1035, 3.3.14).
+            Rdata::Txt([]) => self.string(&[]),
             Rdata::Txt(strings) => strings.iter().try_for_each(|string| self.string(string)),
             Rdata::Hinfo { cpu, os } => {
                 self.string(cpu)?;

@@ -16,3 +16,4 @@ mod store_kill;
 mod stream;
 mod support;
 mod tools;
+mod wire;
