@@ -74,12 +74,12 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not there, or no permission.
-    #[error("manifests {}: {source}", path.display())]
+    #[error("manifests {}: {error}; give --manifests a file or directory that can be read", path.display())]
     Open {
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A directory without a single manifest.
     #[error("manifests {}: no *.yaml, *.yml or *.json file in this directory", path.display())]

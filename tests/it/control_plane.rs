@@ -42,6 +42,7 @@ fn config(home: &Path, kubeconfig: &Path) -> Config {
     let home = |name: &str| home.join(name).to_str().expect("UTF-8").to_owned();
     let line = [
         ["--listen", "127.0.0.1:0"].map(str::to_owned),
+        ["--upstream", "127.0.0.1:9"].map(str::to_owned),
         ["--http", "127.0.0.1:0"].map(str::to_owned),
         ["--metrics", "127.0.0.1:0"].map(str::to_owned),
         ["--store".to_owned(), home("store")],

@@ -62,6 +62,8 @@ fn a_second_agent_on_the_same_store_is_refused_and_told_who_has_it() {
     let other = home.path().join("other.sock");
     let second = run(&[
         "agent",
+        "--upstream",
+        "127.0.0.1:9",
         "--listen",
         "127.0.0.1:0",
         "--http",

@@ -249,7 +249,7 @@ impl Mark {
 pub(super) fn scan(path: &Path) -> Result<Marks, Error> {
     let open = |path: &Path| {
         let path = path.to_owned();
-        move |source| Error::Open { path, source }
+        move |error| Error::Open { path, error }
     };
     let metadata = fs::metadata(path).map_err(open(path))?;
     if !metadata.is_dir() {
