@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
 /// The longest wait for a process to answer. A dump of a large cluster takes a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest answer read, in bytes: the dump of a cluster of a million services.
 const ANSWER_BYTES_MAX: usize = 2 << 30;
 
@@ -42,13 +42,13 @@ pub enum ClientError {
 /// Asks the process behind a socket. `target` is a path with its query.
 ///
 /// # Errors
-/// If nobody answers, or the answer is an error.
-pub fn get(socket: &Path, target: &str) -> Result<Vec<u8>, ClientError> {
+/// If nobody answers within `patience`, or the answer is an error.
+pub fn get(socket: &Path, target: &str, patience: Duration) -> Result<Vec<u8>, ClientError> {
     let exchange = |reason: String| ClientError::Exchange { path: socket.to_owned(), reason };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| exchange(error.to_string()))?;
-    let answer = runtime.block_on(async { timeout(PATIENCE, ask(socket, target)).await });
-    answer.unwrap_or_else(|_| Err(exchange(format!("no answer within {} s", PATIENCE.as_secs()))))
+    let answer = runtime.block_on(async { timeout(patience, ask(socket, target)).await });
+    answer.unwrap_or_else(|_| Err(exchange(format!("somebody listens and does not answer within {patience:?}"))))
 }
 
 async fn ask(socket: &Path, target: &str) -> Result<Vec<u8>, ClientError> {

@@ -25,6 +25,9 @@ pub struct DumpArgs {
     /// How to print it
     #[arg(short, long, default_value = "table")]
     pub output: Form,
+    /// With `-o zone`: a reverse zone, such as 96.10.in-addr.arpa, in place of the cluster's
+    #[arg(long, value_name = "ZONE")]
+    pub reverse: Option<String>,
 }
 
 /// The forms of a dump.
@@ -44,12 +47,17 @@ pub enum Form {
 
 /// Prints the records.
 pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
+    let reverse = args.reverse.as_deref().map(|zone| zone.trim_end_matches('.').to_ascii_lowercase() + ".");
+    if reverse.as_ref().is_some_and(|zone| args.output != Form::Zone || !zone.ends_with(".arpa.")) {
+        eprintln!("holdfast: --reverse goes with -o zone, and takes a zone below in-addr.arpa or ip6.arpa");
+        return Ok(Exit::Usage);
+    }
     let dump = args.place.reach()?.dump(args.namespace.as_deref())?;
     let text = match args.output {
         Form::Json => json(&dump)?,
         Form::Yaml => serde_saphyr::to_string(&dump)?.into_bytes(),
         Form::Table => table(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
-        Form::Zone => zone_file(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
+        Form::Zone => zone_file(&dump.holdfast, &snapshot_of(&dump)?, reverse.as_deref()).into_bytes(),
         Form::Hosts => hosts(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
     };
     print(&text)?;
@@ -110,16 +118,34 @@ fn about(head: &DumpHead) -> Vec<String> {
     lines
 }
 
-/// The cluster's zone as a zone file. Names of pods are left out: every address has one in every namespace.
-fn zone_file(head: &DumpHead, snapshot: &Snapshot) -> String {
+/// The cluster's zone, or a reverse zone, as a zone file.
+///
+/// Names of pods are left out: every address has one in every namespace.
+fn zone_file(head: &DumpHead, snapshot: &Snapshot, reverse: Option<&str>) -> String {
     let zone = Zone::new(&head.zone.config());
+    let origin = reverse.unwrap_or(&head.zone.name);
     let mut text = String::new();
     for line in about(head) {
         let _ = writeln!(text, "; {line}");
     }
-    let _ = writeln!(text, "$ORIGIN {}\n$TTL {}", head.zone.name, head.zone.ttl);
-    view::records(&zone, snapshot, |record| {
-        let _ = writeln!(text, "{record}");
+    let _ = writeln!(text, "$ORIGIN {origin}\n$TTL {}", head.zone.ttl);
+    let Some(reverse) = reverse else {
+        view::records(&zone, snapshot, |record| {
+            let _ = writeln!(text, "{record}");
+        });
+        return text;
+    };
+    // What stands at the apex is the same in all our zones but for its owner.
+    let mut apex = Vec::new();
+    view::records(&zone, snapshot, |record| apex.extend(matches!(&*record.rtype, "SOA" | "NS").then_some(record)));
+    for record in apex {
+        let _ = writeln!(text, "{}", Record { owner: reverse.to_owned(), ..record });
+    }
+    let below = format!(".{reverse}");
+    view::pointers(&zone, snapshot, |record| {
+        if record.owner.ends_with(&below) {
+            let _ = writeln!(text, "{record}");
+        }
     });
     text
 }

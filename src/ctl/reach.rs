@@ -1,6 +1,10 @@
 //! What to ask: the admin socket of a process, or a store on disk with or without one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 
@@ -60,20 +64,28 @@ impl Where {
             (None, Some(store)) => read_store(store),
             (None, None) => {
                 let Settings { admin, store_path, .. } = Settings::default();
-                reach_default(&admin, store_path.as_deref())
+                reach_default(&admin, store_path.as_deref(), HEALTH_PATIENCE)
             }
         }
     }
 }
 
-/// The socket if somebody listens there, else the store.
-fn reach_default(socket: &Path, store: Option<&Path>) -> anyhow::Result<Reached> {
-    let no_process = match std::os::unix::net::UnixStream::connect(socket) {
-        Ok(_) => return Ok(Reached::Process(socket.to_owned())),
-        Err(error) => format!("nobody answers on {}: {error}", socket.display()),
+/// How long a process may take to say that it is there.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The socket if a process answers there, else the store: a process that hangs must not keep its records from anybody.
+fn reach_default(socket: &Path, store: Option<&Path>, patience: Duration) -> anyhow::Result<Reached> {
+    let Err(no_process) = client::get(socket, "/health", patience) else {
+        return Ok(Reached::Process(socket.to_owned()));
     };
-    let store = store.with_context(|| no_process.clone())?;
-    read_store(store).with_context(|| format!("{no_process}; give --admin SOCKET or --store DIR"))
+    let Some(store) = store else { return Err(no_process.into()) };
+    let hangs = matches!(no_process, ClientError::Exchange { .. });
+    let told = no_process.to_string();
+    let reached = read_store(store).with_context(|| format!("{told}; give --admin SOCKET or --store DIR"))?;
+    if hangs {
+        eprintln!("holdfast: {told}; this is what store {} holds", store.display());
+    }
+    Ok(reached)
 }
 
 /// Reads a store. One that is being written too fast to be copied is asked for at its owner's socket.
@@ -116,12 +128,17 @@ impl Reached {
     /// # Errors
     /// If it does not answer, or with something else.
     pub fn document<T: serde::de::DeserializeOwned>(socket: &Path, target: &str) -> anyhow::Result<T> {
-        let text = match client::get(socket, target) {
-            Err(error @ ClientError::Connect { .. }) => {
-                return Err(anyhow::Error::from(error).context("no process answers; try --store DIR, which needs none"));
-            }
-            other => other?,
-        };
+        let text = client::get(socket, target, client::PATIENCE).map_err(|error| {
+            let remedy = match &error {
+                ClientError::Connect { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
+                    "only the user of the process may ask it; run this as that user or root"
+                }
+                ClientError::Connect { .. } => "no process answers; try --store DIR, which needs none",
+                ClientError::Exchange { .. } => "the process does not answer; try --store DIR, which needs none",
+                ClientError::Refused(_) => return error.into(),
+            };
+            anyhow::Error::from(error).context(remedy)
+        })?;
         serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
     }
 
@@ -157,4 +174,25 @@ pub fn into_snapshot(records: crate::store::Records, version: Version) -> Snapsh
     let namespaces = records.namespaces.into_iter().map(Change::PutNamespace);
     let services = records.services.into_values().map(Change::Put);
     Snapshot::default().apply(namespaces.chain(services), version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_hangs_is_told_from_one_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, store) = (dir.path().join("agent.sock"), dir.path().join("store"));
+        let patience = Duration::from_millis(20);
+        let nobody = format!("{:#}", reach_default(&socket, Some(&store), patience).unwrap_err());
+        let gone = format!("admin socket {}: No such file or directory (os error 2)", socket.display());
+        let missing = format!("no store in {}", store.display());
+        assert_eq!(nobody, format!("{gone}; give --admin SOCKET or --store DIR: {missing}"));
+        // It takes connections into its backlog and never answers, as a stopped process does.
+        let _hanging = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let hangs = format!("{:#}", reach_default(&socket, Some(&store), patience).unwrap_err());
+        assert!(hangs.contains("somebody listens and does not answer within 20ms"), "{hangs}");
+        assert!(hangs.ends_with(&missing), "{hangs}");
+    }
 }

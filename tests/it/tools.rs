@@ -293,6 +293,20 @@ fn a_dump_is_a_zone_that_others_read() {
 }
 
 #[test]
+fn a_dump_of_a_reverse_zone_is_a_zone_too() {
+    let dir = tempfile::tempdir().unwrap();
+    stored(dir.path(), Duration::ZERO);
+    let store = text(dir.path());
+    let zone = ok(holdfast(["dump", "--store", store, "-o", "zone", "--reverse", "96.10.in-addr.arpa"]));
+    let (origin, sets) = Parser::new(&zone, None, None).parse().unwrap();
+    assert_eq!(origin, Name::from_ascii("96.10.in-addr.arpa.").unwrap());
+    let pointers = sets.values().filter(|set| set.record_type() == RecordType::PTR).count();
+    assert_eq!((pointers, sets.len()), (15, 15 + 2), "a pointer for each cluster IP, SOA and NS");
+    let wrong = holdfast(["dump", "--store", store, "--reverse", "96.10.in-addr.arpa"]);
+    assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
+}
+
+#[test]
 fn a_dump_is_a_hosts_file() {
     let dir = tempfile::tempdir().unwrap();
     stored(dir.path(), Duration::ZERO);

@@ -77,6 +77,42 @@ fn bad_input_is_named_in_one_line() {
 }
 
 #[test]
+fn an_agent_that_cannot_start_says_why_in_its_last_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/online-boutique.yaml");
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let _answers = std::os::unix::net::UnixListener::bind(path("taken.sock")).unwrap();
+    std::fs::write(path("kubeconfig"), "{").unwrap();
+    let missing = path("missing.yaml");
+    let start = |source: [&str; 2], listen: &str, admin: &str| {
+        let (store, admin) = (path("store"), path(admin));
+        let fixed = ["--http", "none", "--metrics", "none", "--upstream", "127.0.0.1:1", "--store", &store];
+        let given = [source[0], source[1], "--listen", listen, "--admin", &admin];
+        holdfast(["agent"].iter().chain(&fixed).chain(&given))
+    };
+    let free = "127.0.0.1:0";
+    let cases = [
+        (start(["--manifests", manifests], &taken, "a.sock"), taken.clone()),
+        (
+            start(["--manifests", &missing], free, "b.sock"),
+            format!("holdfast: manifests {missing}: No such file or directory"),
+        ),
+        (start(["--kubeconfig", &path("kubeconfig")], free, "c.sock"), format!("kubeconfig {}", path("kubeconfig"))),
+        (
+            start(["--manifests", manifests], free, "taken.sock"),
+            format!("admin socket {}: another process answers", path("taken.sock")),
+        ),
+    ];
+    for (ran, expect) in cases {
+        let last = ran.err.lines().last().unwrap_or_default();
+        assert_eq!((ran.code, ran.out.as_str()), (3, ""), "{}", ran.err);
+        assert!(last.starts_with("holdfast: ") && last.contains(&expect), "{expect}: {}", ran.err);
+    }
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2_and_help_is_0() {
     for args in
         [&["nonsense"][..], &[], &["lookup"], &["lookup", "x", "NOTYPE"], &["status", "--admin", "a", "--store", "b"]]
