@@ -1,6 +1,6 @@
 //! The one function that answers every query, whichever way it came.
 //!
-//! Owns how a [`Lookup`](crate::zone::Lookup) becomes a message. No allocation, no lock, no clock, no formatting: what
+//! Owns how a [`Lookup`] becomes a message. No allocation, no lock, no clock, no formatting: what
 //! it needs to know is handed in, once for each batch of queries.
 
 mod outcome;
