@@ -123,6 +123,15 @@ fn modules_import_along_the_arrows_only() {
 }
 
 #[test]
+fn the_arrows_are_of_the_modules_there_are() {
+    let sources = sources();
+    let in_source: BTreeSet<&str> = sources.iter().filter_map(|(path, _)| path.split(['/', '.']).next()).collect();
+    let arrows = arrows(&architecture());
+    let drawn: BTreeSet<&str> = arrows.keys().map(String::as_str).collect();
+    assert_eq!(drawn, in_source);
+}
+
+#[test]
 fn the_arrows_form_no_cycle() {
     let arrows = arrows(&architecture());
     let mut settled = BTreeSet::new();
