@@ -1,7 +1,5 @@
 //! Where the names of a response begin, so that later ones can point to them (RFC 1035, 4.1.4).
 
-use super::flat::Flat;
-
 /// Pointers have 14 bits.
 const OFFSET_MAX: usize = 0x3FFF;
 
@@ -10,10 +8,10 @@ const OFFSET_MAX: usize = 0x3FFF;
 /// Sixty-four hold every target of the largest SRV set that fits a datagram.
 const SLOTS: usize = 64;
 
-/// How many slots a suffix may be in.
+/// How many slots a name may be in.
 const PROBES: usize = 4;
 
-/// Offsets of names and of their suffixes, by a hash over the suffix's first label and length.
+/// Offsets of names, and of what is left of them without their first labels, by a hash.
 ///
 /// A slot is a hint: what it points to is compared before it is used.
 #[derive(Debug)]
@@ -22,29 +20,22 @@ pub(super) struct Offsets([u16; SLOTS]);
 impl Offsets {
     pub(super) const EMPTY: Self = Self([0; SLOTS]);
 
-    /// Where `written` already holds `name` without its first `skip` labels.
-    pub(super) fn find(&self, written: &[u8], name: &Flat, skip: usize) -> Option<u16> {
-        for slot in slots(name, skip) {
-            match self.0[slot] {
-                0 => return None,
-                offset if holds(written, usize::from(offset), name.suffix(skip)) => return Some(offset),
-                _ => {}
+    /// Where `written` already holds `name`, in wire form and in this case; if nowhere, notes that it is going to be
+    /// at `offset`.
+    pub(super) fn find_or_note(&mut self, written: &[u8], name: &[u8], offset: usize) -> Option<usize> {
+        let first = hash(name);
+        for probe in 0..PROBES {
+            let slot = &mut self.0[(first + probe) % SLOTS];
+            let held = usize::from(*slot);
+            if held == 0 {
+                *slot = if offset <= OFFSET_MAX { u16::try_from(offset).unwrap_or_default() } else { 0 };
+                return None;
+            }
+            if holds(written, held, name) {
+                return Some(held);
             }
         }
         None
-    }
-
-    /// Notes that `name` without its first `skip` labels begins at `offset`.
-    pub(super) fn note(&mut self, name: &Flat, skip: usize, offset: usize) {
-        let Some(offset) = u16::try_from(offset).ok().filter(|offset| usize::from(*offset) <= OFFSET_MAX) else {
-            return;
-        };
-        for slot in slots(name, skip) {
-            if self.0[slot] == 0 {
-                self.0[slot] = offset;
-                return;
-            }
-        }
     }
 
     /// Forgets what begins at `end` or behind it.
@@ -56,26 +47,23 @@ impl Offsets {
     }
 }
 
-/// The slots of a suffix. Letters count alike in both cases.
-fn slots(name: &Flat, skip: usize) -> impl Iterator<Item = usize> {
-    const CASE: u64 = 0x2020_2020_2020_2020;
+/// Mixes the first and the last bytes of the first label, and the length of the name.
+fn hash(name: &[u8]) -> usize {
     const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
-    let label = name.label(skip);
-    let suffix = name.suffix(skip);
-    let mut hash = u64::try_from(suffix.len()).unwrap_or_default();
-    let (words, rest) = label.as_chunks::<8>();
-    for word in words {
-        hash = (hash ^ (u64::from_le_bytes(*word) | CASE)).wrapping_mul(MIX).rotate_left(29);
-    }
-    for &byte in rest {
-        hash = hash.rotate_left(8) ^ u64::from(byte | 0x20);
-    }
-    let first = usize::try_from(hash.wrapping_mul(MIX) >> 48).unwrap_or_default();
-    (0..PROBES).map(move |probe| (first + probe) % SLOTS)
+    let label = name.first().and_then(|len| name.get(..=usize::from(*len))).unwrap_or_default();
+    let word = match (label.first_chunk::<8>(), label.last_chunk::<8>()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first).rotate_left(21) ^ u64::from_le_bytes(*last),
+        _ => label.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    let length = u64::try_from(name.len()).unwrap_or_default();
+    usize::try_from((word ^ length << 56).wrapping_mul(MIX) >> 48).unwrap_or_default()
 }
 
-/// Whether the name at an offset, pointers followed, is this one in any case.
+/// Whether the name at an offset, pointers followed, is this one.
 fn holds(written: &[u8], mut at: usize, mut name: &[u8]) -> bool {
+    if written.get(at..at + name.len()) == Some(name) {
+        return true;
+    }
     loop {
         let Some(&len) = written.get(at) else { return false };
         if len >= 0xC0 {
@@ -92,7 +80,7 @@ fn holds(written: &[u8], mut at: usize, mut name: &[u8]) -> bool {
         let (Some(ours), Some((theirs, rest))) = (written.get(at..at + bytes), name.split_at_checked(bytes)) else {
             return false;
         };
-        if !ours.eq_ignore_ascii_case(theirs) {
+        if ours != theirs {
             return false;
         }
         if len == 0 {
@@ -106,57 +94,56 @@ fn holds(written: &[u8], mut at: usize, mut name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Name, NameRef};
-
-    fn flat(text: &str) -> Flat {
-        NameRef::dotted(text).flatten((&Name::ROOT, &[0])).unwrap()
-    }
 
     #[test]
-    fn what_was_written_is_found_in_any_case() {
-        let written = b"\0\0\x02DB\x04Prod\0\x03web\xc0\x05\x02db\x04prod\x01x\0";
+    fn what_was_written_is_found() {
+        let written = b"\0\0\x02db\x04prod\0\x03web\xc0\x05\x02db\x04prod\x01x\0";
         let mut offsets = Offsets::EMPTY;
-        offsets.note(&flat("db.prod"), 0, 2);
-        offsets.note(&flat("db.prod"), 1, 5);
-        offsets.note(&flat("web.prod"), 0, 11);
-        assert_eq!(offsets.find(written, &flat("db.prod"), 0), Some(2));
-        assert_eq!(offsets.find(written, &flat("db.PROD"), 1), Some(5));
-        assert_eq!(offsets.find(written, &flat("WEB.prod"), 0), Some(11));
-        assert_eq!(offsets.find(written, &flat("web.prod.x"), 0), None);
-        assert_eq!(offsets.find(written, &flat("web"), 0), None);
+        let names: [(&[u8], usize); 3] = [(b"\x02db\x04prod\0", 2), (b"\x04prod\0", 5), (b"\x03web\x04prod\0", 11)];
+        for (name, offset) in names {
+            assert_eq!(offsets.find_or_note(&written[..offset], name, offset), None);
+        }
+        for (name, offset) in names {
+            assert_eq!(offsets.find_or_note(written, name, 99), Some(offset));
+        }
+        assert_eq!(offsets.find_or_note(written, b"\x04Prod\0", 99), None, "the case of a name is kept");
+        assert_eq!(offsets.find_or_note(written, b"\x03web\x04prod\x01x\0", 99), None);
         offsets.forget_from(11);
-        assert_eq!(offsets.find(written, &flat("web.prod"), 0), None);
-        assert_eq!(offsets.find(written, &flat("prod"), 0), Some(5));
+        assert_eq!(offsets.find_or_note(written, b"\x03web\x04prod\0", 99), None);
+        assert_eq!(offsets.find_or_note(written, b"\x04prod\0", 99), Some(5));
     }
 
     #[test]
     fn a_hint_that_leads_to_another_name_is_not_taken() {
         let written = b"\0\0\x02db\x04test\0\xc0\x0b\xc0\xff\x02db";
-        let mut offsets = Offsets::EMPTY;
         for offset in [2, 11, 13, 15, 17, 99] {
-            offsets.note(&flat("db.prod"), 0, offset);
+            let mut offsets = Offsets::EMPTY;
+            assert_eq!(offsets.find_or_note(written, b"\x02db\x04prod\0", offset), None);
+            assert_eq!(offsets.find_or_note(written, b"\x02db\x04prod\0", 99), None, "{offset}");
         }
-        assert_eq!(offsets.find(written, &flat("db.prod"), 0), None);
     }
 
     #[test]
     fn offsets_a_pointer_cannot_hold_are_not_noted() {
         let mut offsets = Offsets::EMPTY;
-        offsets.note(&flat("db"), 0, OFFSET_MAX + 1);
-        offsets.note(&flat("db"), 0, 1 << 16);
+        for offset in [OFFSET_MAX + 1, 1 << 16, 1 << 20] {
+            assert_eq!(offsets.find_or_note(&[], b"\x02db\0", offset), None);
+        }
         assert_eq!(offsets.0, Offsets::EMPTY.0);
     }
 
     #[test]
     fn a_full_table_forgets_nothing_and_takes_nothing() {
-        let names: Vec<Flat> = (0..1000).map(|index| flat(&format!("n{index}.x"))).collect();
+        let names: Vec<Vec<u8>> = (0..1000).map(|index| format!("\x05n{index:04}\0").into_bytes()).collect();
         let mut written = vec![0, 0];
         let mut offsets = Offsets::EMPTY;
         for name in &names {
-            offsets.note(name, 0, written.len());
-            written.extend_from_slice(name.suffix(0));
+            assert_eq!(offsets.find_or_note(&written, name, written.len()), None);
+            written.extend_from_slice(name);
         }
-        let found = names.iter().filter(|name| offsets.find(&written, name, 0).is_some()).count();
+        let full = offsets.0;
+        let found = names.iter().filter(|name| offsets.find_or_note(&written, name, 1 << 20).is_some()).count();
         assert!((50..=SLOTS).contains(&found), "{found}");
+        assert_eq!(offsets.0, full);
     }
 }

@@ -114,24 +114,6 @@ impl Flat {
         Ok(())
     }
 
-    /// Appends a name without its first `skip` labels; `wire` is its wire form in the case wanted.
-    pub(super) fn push_suffix(&mut self, name: &Self, skip: usize, wire: &[u8]) -> Result<(), NameError> {
-        let from = name.start(skip);
-        let suffix = wire.get(from..=usize::from(name.root)).unwrap_or(&[0]);
-        let at = usize::from(self.root);
-        let room = self.bytes.get_mut(at..at + suffix.len()).ok_or(NameError::TooLong)?;
-        if at + suffix.len() > NAME_BYTES_MAX {
-            return Err(NameError::TooLong);
-        }
-        room.copy_from_slice(suffix);
-        for skip in skip..name.labels() {
-            self.labels += 1;
-            self.starts[usize::from(self.labels) & LABELS_MAX] = low_byte(at + name.start(skip + 1) - from);
-        }
-        self.root = low_byte(at + suffix.len() - 1);
-        Ok(())
-    }
-
     /// Lower-cases all of it: length bytes are below `A`.
     pub(super) fn make_lower(&mut self) {
         self.bytes.make_ascii_lowercase();

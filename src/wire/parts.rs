@@ -1,11 +1,14 @@
 //! A name to be written, given as parts.
 
-use super::{Name, NameError, flat::Flat};
+use super::{
+    Name, NameError,
+    flat::{LABEL_BYTES_MAX, NAME_BYTES_MAX},
+};
 
 /// A name to be written into a response: labels, and what they stand in front of.
 ///
-/// What the response already holds is pointed to instead of being repeated, so a name may be given in whichever way is
-/// at hand; only [`NameRef::QUESTION`] and [`NameRef::question_suffix`] are free of any search.
+/// What the response already holds in the same case is pointed to instead of being repeated, so a name may be given in
+/// whichever way is at hand. What is part of the question is found without a search, also where it is given as a name.
 #[derive(Clone, Copy, Debug)]
 pub struct NameRef<'a> {
     /// Labels, the leftmost first.
@@ -59,23 +62,64 @@ impl<'a> NameRef<'a> {
         Self { head: &[], tail: Tail::Dotted(text) }
     }
 
-    /// The whole name; `question` is the name asked for, and its wire form in the case asked.
-    pub(super) fn flatten(&self, question: (&Name, &[u8])) -> Result<Flat, NameError> {
-        let mut flat = Flat::ROOT;
+    /// The whole name, and where in it the tail begins. `question` is what the tail is, if it is part of the question.
+    pub(super) fn flatten(&self, question: Option<&[u8]>) -> Result<(Wire, usize), NameError> {
+        let mut wire = Wire { bytes: [0; 256], len: 0 };
         for label in self.head {
-            flat.push(label)?;
+            wire.push(label)?;
         }
-        match self.tail {
-            Tail::Question(skip) => flat.push_suffix(question.0.flat(), skip, question.1)?,
-            Tail::Name(name) => flat.push_suffix(name.flat(), 0, name.wire())?,
-            Tail::Dotted("" | ".") => {}
-            Tail::Dotted(text) => {
+        let head = wire.len;
+        match (question, self.tail) {
+            (Some(tail), _) => wire.close(tail)?,
+            (None, Tail::Name(name)) => wire.close(name.wire())?,
+            (None, Tail::Question(_) | Tail::Dotted("" | ".")) => wire.close(&[0])?,
+            (None, Tail::Dotted(text)) => {
                 for label in text.strip_suffix('.').unwrap_or(text).split('.') {
-                    flat.push(label.as_bytes())?;
+                    wire.push(label.as_bytes())?;
                 }
+                wire.close(&[0])?;
             }
         }
-        Ok(flat)
+        Ok((wire, head))
+    }
+}
+
+/// The wire form of a name to be written.
+pub(super) struct Wire {
+    bytes: [u8; 256],
+    len: usize,
+}
+
+impl Wire {
+    /// Its bytes, with the root's.
+    #[inline]
+    pub(super) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn push(&mut self, label: &[u8]) -> Result<(), NameError> {
+        let len = match u8::try_from(label.len()) {
+            Ok(0) => return Err(NameError::EmptyLabel),
+            Ok(len) if label.len() <= LABEL_BYTES_MAX => len,
+            _ => return Err(NameError::LabelTooLong),
+        };
+        let room = self.bytes.get_mut(self.len..=self.len + label.len()).ok_or(NameError::TooLong)?;
+        let (first, rest) = room.split_first_mut().ok_or(NameError::TooLong)?;
+        *first = len;
+        rest.copy_from_slice(label);
+        self.len += 1 + label.len();
+        Ok(())
+    }
+
+    /// Appends the rest of the name, in wire form to its root.
+    fn close(&mut self, tail: &[u8]) -> Result<(), NameError> {
+        let end = self.len + tail.len();
+        if end > NAME_BYTES_MAX {
+            return Err(NameError::TooLong);
+        }
+        self.bytes.get_mut(self.len..end).ok_or(NameError::TooLong)?.copy_from_slice(tail);
+        self.len = end;
+        Ok(())
     }
 }
 
@@ -83,29 +127,40 @@ impl<'a> NameRef<'a> {
 mod tests {
     use super::*;
 
+    fn flat(name: NameRef<'_>, question: Option<&[u8]>) -> Result<Vec<u8>, NameError> {
+        name.flatten(question).map(|(wire, _)| wire.as_slice().to_vec())
+    }
+
     #[test]
     fn parts_make_one_name() {
         let zone: Name = "cluster.local".parse().unwrap();
-        let question: Name = "web.svc".parse().unwrap();
-        let flat =
-            |parts: NameRef<'_>| parts.flatten((&question, b"\x03Web\x03Svc\0")).map(|flat| flat.suffix(0).to_vec());
-        assert_eq!(flat(NameRef::under(&[b"db", b"prod"], &zone)).unwrap(), b"\x02db\x04prod\x07cluster\x05local\0");
-        assert_eq!(flat(NameRef::under_question(&[b"db"], 1)).unwrap(), b"\x02db\x03Svc\0");
-        assert_eq!(flat(NameRef::under_question(&[b"db"], 2)).unwrap(), b"\x02db\0");
-        assert_eq!(flat(NameRef::dotted("a.b.")).unwrap(), b"\x01a\x01b\0");
-        assert_eq!(flat(NameRef::dotted("")).unwrap(), b"\0");
-        assert_eq!(flat(NameRef::dotted("a..b")), Err(NameError::EmptyLabel));
-        assert_eq!(flat(NameRef::under(&[b""], &zone)), Err(NameError::EmptyLabel));
+        for (name, question, wire) in [
+            (NameRef::under(&[b"db", b"prod"], &zone), None, &b"\x02db\x04prod\x07cluster\x05local\0"[..]),
+            (NameRef::under(&[b"db"], &zone), Some(&b"\x07Cluster\x05local\0"[..]), b"\x02db\x07Cluster\x05local\0"),
+            (NameRef::under_question(&[b"db"], 1), Some(b"\x03Svc\0"), b"\x02db\x03Svc\0"),
+            (NameRef::dotted("a.b."), None, b"\x01a\x01b\0"),
+            (NameRef::dotted(""), None, b"\0"),
+            (NameRef { head: &[b"db"], tail: Tail::Dotted("a.b") }, None, b"\x02db\x01a\x01b\0"),
+        ] {
+            assert_eq!(flat(name, question).unwrap(), wire, "{name:?}");
+        }
+        assert_eq!(NameRef::under(&[b"db", b"prod"], &zone).flatten(None).unwrap().1, 8);
     }
 
     #[test]
     fn parts_keep_the_limits_of_names() {
         let label = [b'x'; 63];
         let zone = Name::from_labels([&label[..], &label, &label[..62]]).unwrap();
-        let flat = |head: &[&[u8]]| NameRef::under(head, &zone).flatten((&Name::ROOT, &[0])).map(|flat| flat.labels());
-        assert_eq!(flat(&[&label[..62]]), Ok(4), "255 bytes");
-        assert_eq!(flat(&[&label]), Err(NameError::TooLong));
-        assert_eq!(flat(&[&label, &label]), Err(NameError::TooLong));
-        assert_eq!(flat(&[&[b'x'; 64]]), Err(NameError::LabelTooLong));
+        let len = |head: &[&[u8]]| flat(NameRef::under(head, &zone), None).map(|wire| wire.len());
+        assert_eq!(len(&[&label[..62]]), Ok(255));
+        assert_eq!(len(&[&label]), Err(NameError::TooLong));
+        assert_eq!(len(&[&label[..]; 5]), Err(NameError::TooLong));
+        assert_eq!(len(&[&[b'x'; 64]]), Err(NameError::LabelTooLong));
+        assert_eq!(len(&[&[b'x'; 300]]), Err(NameError::LabelTooLong));
+        assert_eq!(len(&[b""]), Err(NameError::EmptyLabel));
+        assert_eq!(flat(NameRef::dotted("a..b"), None), Err(NameError::EmptyLabel));
+        let long = "x.".repeat(127);
+        assert_eq!(flat(NameRef::dotted(&long), None).unwrap().len(), 255);
+        assert_eq!(flat(NameRef::dotted(&(long + "x")), None), Err(NameError::TooLong));
     }
 }

@@ -6,7 +6,7 @@ use super::{
     Ede, HEADER_BYTES, NameError, NameRef, Opcode, Query, Rcode, Rdata, Section, Tail, UDP_BYTES_MIN,
     compress::Offsets,
     edns::{EDE_BYTES, OPT_BYTES, Opt},
-    flat::{Flat, LABEL_BYTES_MAX, NAME_BYTES_MAX},
+    flat::{LABEL_BYTES_MAX, NAME_BYTES_MAX},
     reject::Echo,
 };
 
@@ -228,6 +228,12 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         HEADER_BYTES + self.query.name.flat().start(skip)
     }
 
+    /// The name asked for without its first `skip` labels, in the case asked.
+    fn question_suffix(&self, skip: usize) -> &'q [u8] {
+        let asked = self.query.name.flat();
+        self.query.question.get(asked.start(skip)..asked.suffix(0).len()).unwrap_or(&[0])
+    }
+
     /// The pointer that is all of a name, if it is the one asked for or a suffix of that.
     #[inline]
     fn question_pointer(&self, name: NameRef<'_>) -> Option<[u8; 2]> {
@@ -273,36 +279,44 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
     /// Appends a name and notes where its labels are.
     fn parts(&mut self, name: NameRef<'_>, compress: bool) -> Result<(), WriteError> {
         let skip = self.question_skip(name.tail);
-        let asked = &self.query.name;
-        let tail = skip.map_or(name.tail, Tail::Question);
-        let flat = NameRef { tail, ..name }.flatten((asked, self.query.question))?;
-        // Where the labels of the question begin there is no need to search.
-        let known = skip.filter(|skip| *skip < asked.label_count()).map(|skip| self.question_offset(skip));
-        let offsets = self.offsets.get_or_insert_with(|| question_offsets(asked.flat()));
-        let written = self.buf.get(..self.len).unwrap_or_default();
+        let question = skip.map(|skip| self.question_suffix(skip));
+        let (wire, head) = name.flatten(question)?;
+        let wire = wire.as_slice();
         let mut found = None;
-        let mut fresh = 0;
-        while fresh < flat.labels() {
-            found = match known {
-                Some(offset) if fresh == name.head.len() => Some(offset),
-                _ => offsets.find(written, &flat, fresh).map(usize::from),
+        let mut at = 0;
+        while let Some(suffix) = wire.get(at..)
+            && let Some(len) = suffix.first().filter(|len| **len > 0)
+        {
+            found = match skip {
+                Some(skip) if at == head => Some(self.question_offset(skip)),
+                _ => self.find_or_note(suffix, at),
             };
             if found.is_some() {
                 break;
             }
-            fresh += 1;
-        }
-        let start = self.len;
-        for skip in 0..fresh {
-            offsets.note(&flat, skip, start + flat.start(skip));
+            at += 1 + usize::from(*len);
         }
         match found {
             Some(offset) if compress => {
-                self.bytes(&flat.suffix(0)[..flat.start(fresh)])?;
+                self.bytes(wire.get(..at).unwrap_or_default())?;
                 self.array(pointer(offset))
             }
-            _ => self.bytes(flat.suffix(0)),
+            _ => self.bytes(wire),
         }
+    }
+
+    /// Where a name is already, in the question or behind it; if nowhere, notes that it is about to be written, `ahead`
+    /// bytes on.
+    fn find_or_note(&mut self, name: &[u8], ahead: usize) -> Option<usize> {
+        let asked = self.query.name.flat();
+        if let Some(at) = asked.suffix(0).len().checked_sub(name.len())
+            && asked.suffix(0).get(at..) == Some(name)
+            && (0..asked.labels()).any(|skip| asked.start(skip) == at)
+        {
+            return Some(HEADER_BYTES + at);
+        }
+        let offsets = self.offsets.get_or_insert(Offsets::EMPTY);
+        offsets.find_or_note(self.buf.get(..self.len).unwrap_or_default(), name, self.len + ahead)
     }
 
     /// Appends an address record of the question's name or a suffix of it, which is what is asked for most.
@@ -374,15 +388,6 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         self.bytes(&[len])?;
         self.bytes(string)
     }
-}
-
-/// The table with the question's name in it.
-fn question_offsets(name: &Flat) -> Offsets {
-    let mut offsets = Offsets::EMPTY;
-    for skip in 0..name.labels() {
-        offsets.note(name, skip, HEADER_BYTES + name.start(skip));
-    }
-    offsets
 }
 
 /// One RRset being written.
