@@ -64,8 +64,13 @@ impl<'a> Endpoints<'a> {
 
 /// The indices below `len`, beginning at `rotation`, a fraction of 2³².
 pub(super) fn rotated(len: usize, rotation: u32) -> impl Iterator<Item = usize> {
-    let from = usize::try_from((u64::from(rotation) * len as u64) >> 32).expect("below the length");
+    let from = start(len, rotation);
     (from..len).chain(0..from)
+}
+
+/// Where to begin among `len`.
+fn start(len: usize, rotation: u32) -> usize {
+    usize::try_from((u64::from(rotation) * len as u64) >> 32).expect("below the length")
 }
 
 /// The name of the ready endpoints that `label` stands for, if there are any.
@@ -90,7 +95,19 @@ pub(super) fn named<'a>(
     service: &'a Service,
     hostname: &'a str,
     rtype: Rtype,
-) -> impl Iterator<Item = IpAddr> + use<'a> {
+) -> impl Iterator<Item = IpAddr> + Clone + use<'a> {
     let ready = service.endpoints_named(hostname.as_bytes()).filter(|endpoint| endpoint.ready);
     ready.map(|endpoint| endpoint.ip).filter(move |ip| is_of(*ip, rtype))
+}
+
+/// Those, beginning at `rotation`.
+pub(super) fn named_from<'a>(
+    service: &'a Service,
+    hostname: &'a str,
+    rtype: Rtype,
+    rotation: u32,
+) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let ips = named(service, hostname, rtype);
+    let from = start(ips.clone().count(), rotation);
+    ips.clone().skip(from).chain(ips.take(from))
 }

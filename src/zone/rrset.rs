@@ -165,7 +165,7 @@ impl<'a> RrSet<'a> {
             Source::Address(ip) => put(Data::Address(ip)),
             Source::Endpoints(endpoints) => endpoints.try_each(self.rtype, rotation, |ip| put(Data::Address(ip))),
             Source::Hostname(service, hostname) => {
-                endpoints::named(service, hostname, self.rtype).try_for_each(|ip| put(Data::Address(ip)))
+                endpoints::named_from(service, hostname, self.rtype, rotation).try_for_each(|ip| put(Data::Address(ip)))
             }
             Source::Ports(ports) => ports.try_each(rotation, |target| {
                 put(Data::Srv { weight: target.weight, port: target.port, target: target.name })

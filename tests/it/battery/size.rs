@@ -25,6 +25,10 @@ pub fn cluster() -> String {
     for index in 0..40 {
         let _ = writeln!(text, "endpoint many/sets 10.3.0.{index} hostname=sets-{index} pg:5432/tcp");
     }
+    text.push_str("headless many/twins\n");
+    for index in 0..3 {
+        let _ = writeln!(text, "endpoint many/twins 10.4.0.{index} hostname=twin pg:5432/tcp");
+    }
     let alias = |index| format!("{}{index:02}", "a".repeat(61));
     for index in 0..16 {
         let _ = writeln!(text, "external many/{} {}.many.svc.cluster.local", alias(index), alias(index + 1));
@@ -91,6 +95,7 @@ fn answers_rotate(ask: Asker<'_>) {
     for (name, qtype, count) in [
         ("small.many.svc.cluster.local", Rtype::A, 3),
         ("medium.many.svc.cluster.local", Rtype::A, 40),
+        ("twin.twins.many.svc.cluster.local", Rtype::A, 3),
         ("small.many.svc.cluster.local", Rtype::SRV, 3),
         ("_pg._tcp.small.many.svc.cluster.local", Rtype::SRV, 3),
     ] {
