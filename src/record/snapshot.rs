@@ -3,7 +3,7 @@
 //! A snapshot is 256 buckets behind `Arc`s, so the next one shares all but the few buckets a change touches. Readers hold
 //! whole snapshots: whatever arrives in one step becomes visible in one step.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -211,18 +211,24 @@ impl Snapshot {
 
     /// Brings the reverse index from one state of a service to the next, touching only addresses that differ.
     fn reindex(&mut self, before: Option<&Service>, after: Option<&Service>) {
-        let old: HashSet<(IpAddr, bool)> = before.into_iter().flat_map(Service::addresses).collect();
-        let new: HashSet<(IpAddr, bool)> = after.into_iter().flat_map(Service::addresses).collect();
         let Some(key) = before.or(after).map(Service::key) else { return };
-        for &(ip, cluster_ip) in old.difference(&new) {
+        let (old, new) = (sorted_addresses(before), sorted_addresses(after));
+        for &(ip, cluster_ip) in old.iter().filter(|address| new.binary_search(address).is_err()) {
             let holder = Holder { service: key.clone(), cluster_ip };
             Arc::make_mut(&mut self.reverse[shard_of(ip)]).remove(ip, &holder);
         }
-        for &(ip, cluster_ip) in new.difference(&old) {
+        for &(ip, cluster_ip) in new.iter().filter(|address| old.binary_search(address).is_err()) {
             let holder = Holder { service: key.clone(), cluster_ip };
             Arc::make_mut(&mut self.reverse[shard_of(ip)]).add(ip, holder);
         }
     }
+}
+
+fn sorted_addresses(service: Option<&Service>) -> Vec<(IpAddr, bool)> {
+    let mut addresses: Vec<(IpAddr, bool)> = service.into_iter().flat_map(Service::addresses).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 fn diff_bucket(now: &Bucket, before: &Bucket, changes: &mut Vec<Change>) {

@@ -1,8 +1,11 @@
 //! The records in memory: one writer, any number of readers.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -93,6 +96,29 @@ impl Reader {
     #[must_use]
     pub fn held(&self) -> Arc<Held> {
         self.shared.held.load_full()
+    }
+
+    /// Waits until a second list could confirm one that was not believed, and gives the moment it became due.
+    ///
+    /// Whoever runs the source then starts it again, on a new connection; its first list is the second. `asked` is the
+    /// moment this gave last, so that one doubt is asked about once.
+    pub async fn confirmation_due(&self, clock: &Clock, asked: Option<UnixMillis>) -> UnixMillis {
+        let mut published = self.subscribe();
+        loop {
+            let due = self.held().confirm_at().filter(|at| Some(*at) != asked);
+            let wait = due.map(|at| at.0.saturating_sub(clock.now().0));
+            match (due, wait) {
+                (Some(at), Some(0)) => return at,
+                (_, wait) => {
+                    let timer = tokio::time::sleep(wait.map_or(Duration::MAX, Duration::from_millis));
+                    tokio::select! {
+                        () = timer => {}
+                        // The store is not gone while we hold it.
+                        _ = published.changed() => {}
+                    }
+                }
+            }
+        }
     }
 
     /// Wakes whenever something was published: records, freshness, rejections or the state of the source.

@@ -150,6 +150,32 @@ fn a_held_list_is_released_by_a_second_that_agrees_ten_seconds_later() {
     assert_eq!(store.reader.held().confirm_at(), None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_second_list_is_asked_for_once_when_it_could_confirm() {
+    let mut store = Store::with((0..1_000).map(cluster_ip));
+    let clock = Clock::Manual(store.clock.clone());
+    let reader = store.reader.clone();
+    let ask = |asked| {
+        let (reader, clock) = (reader.clone(), clock.clone());
+        tokio::spawn(async move { reader.confirmation_due(&clock, asked).await })
+    };
+    let asking = ask(None);
+    tokio::task::yield_now().await;
+    store.list((100..1_000).map(cluster_ip));
+    let confirm_at = reader.held().confirm_at().unwrap();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert!(!asking.is_finished());
+    store.pass(10);
+    assert_eq!(asking.await.unwrap(), confirm_at);
+
+    let again = ask(Some(confirm_at));
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert!(!again.is_finished(), "asked once; the source may be down");
+    store.list((0..900).map(cluster_ip));
+    store.pass(10);
+    assert_eq!(again.await.unwrap(), reader.held().confirm_at().unwrap(), "another doubt is asked about");
+}
+
 #[test]
 fn a_second_list_that_differs_confirms_nothing_and_begins_anew() {
     let mut store = Store::with((0..1_000).map(cluster_ip));
