@@ -10,8 +10,10 @@ use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
-/// The longest wait for a process to answer. A dump of a large cluster takes a second.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process may take to say that it is there.
+pub const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that is there may take for a document: a dump of a large cluster, on a node with no time to spare.
+pub const PATIENCE: Duration = Duration::from_secs(110);
 /// The largest answer read, in bytes: the dump of a cluster of a million services.
 const ANSWER_BYTES_MAX: usize = 2 << 30;
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::client::{self, ClientError};
+use super::client::{self, ClientError, HEALTH_PATIENCE, PATIENCE};
 use crate::{
     admin::view::{Dump, Moment},
     config::Settings,
@@ -60,7 +60,10 @@ impl Where {
     /// If nothing does, with what was tried.
     pub fn reach(&self) -> anyhow::Result<Reached> {
         match (&self.admin, &self.store) {
-            (Some(socket), _) => Ok(Reached::Process(socket.clone())),
+            (Some(socket), _) => {
+                client::get(socket, "/health", HEALTH_PATIENCE).map_err(with_remedy)?;
+                Ok(Reached::Process(socket.clone()))
+            }
             (None, Some(store)) => read_store(store),
             (None, None) => {
                 let Settings { admin, store_path, .. } = Settings::default();
@@ -69,9 +72,6 @@ impl Where {
         }
     }
 }
-
-/// How long a process may take to say that it is there.
-const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The socket if a process answers there, else the store: a process that hangs must not keep its records from anybody.
 fn reach_default(socket: &Path, store: Option<&Path>, patience: Duration) -> anyhow::Result<Reached> {
@@ -128,17 +128,7 @@ impl Reached {
     /// # Errors
     /// If it does not answer, or with something else.
     pub fn document<T: serde::de::DeserializeOwned>(socket: &Path, target: &str) -> anyhow::Result<T> {
-        let text = client::get(socket, target, client::PATIENCE).map_err(|error| {
-            let remedy = match &error {
-                ClientError::Connect { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
-                    "only the user of the process may ask it; run this as that user or root"
-                }
-                ClientError::Connect { .. } => "no process answers; try --store DIR, which needs none",
-                ClientError::Exchange { .. } => "the process does not answer; try --store DIR, which needs none",
-                ClientError::Refused(_) => return error.into(),
-            };
-            anyhow::Error::from(error).context(remedy)
-        })?;
+        let text = client::get(socket, target, PATIENCE).map_err(with_remedy)?;
         serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
     }
 
@@ -155,6 +145,19 @@ impl Reached {
             Self::Store(stored) => Ok(Dump::of(&stored.moment(), &stored.zone(), namespace)),
         }
     }
+}
+
+/// Says what to do about it.
+fn with_remedy(error: ClientError) -> anyhow::Error {
+    let remedy = match &error {
+        ClientError::Connect { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
+            "only the user of the process may ask it; run this as that user or root"
+        }
+        ClientError::Connect { .. } => "no process answers; try --store DIR, which needs none",
+        ClientError::Exchange { .. } => "the process does not answer; try --store DIR, which needs none",
+        ClientError::Refused(_) => return error.into(),
+    };
+    anyhow::Error::from(error).context(remedy)
 }
 
 /// The records of a dump.
