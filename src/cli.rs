@@ -3,7 +3,9 @@
 //! Owns the subcommands and how their errors reach the terminal. A new subcommand is a variant of
 //! [`Command`] and its arm in [`run`].
 
+mod certs;
 pub mod log;
+mod simulate;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -45,6 +47,11 @@ pub enum Command {
     Status(StatusArgs),
     /// Say what differs between two sets of records
     Diff(DiffArgs),
+    /// Make a CA and the certificates of hubs and agents, for people without cert-manager
+    Certs(certs::Certs),
+    /// Rehearse: put the load of thousands of agents on a hub
+    #[command(subcommand)]
+    Simulate(simulate::Simulate),
     /// Check a configuration: print everything that is wrong with it, or what is in effect
     CheckConfig {
         /// The flags of the agent, as they would be given to it
@@ -75,6 +82,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Lookup(args) => ctl::lookup(&args),
         Command::Status(args) => ctl::status(&args),
         Command::Diff(args) => ctl::diff(&args),
+        Command::Certs(args) => certs::run(&args),
+        Command::Simulate(what) => simulate::run(&what),
         Command::CheckConfig { flags } => check_config(&flags),
         Command::Completions { shell } => {
             let mut text = Vec::new();

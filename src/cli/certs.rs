@@ -1,0 +1,38 @@
+//! `holdfast certs`: certificates for people without cert-manager.
+
+use std::path::PathBuf;
+
+use super::{Exit, print};
+use crate::{sys::Clock, tls};
+
+/// What `holdfast certs` takes.
+#[derive(Debug, clap::Args)]
+pub struct Certs {
+    /// Directory to write ca/, hub/ and agent/ into; a CA that is there already signs again
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The name both ends of a stream must share
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    trust_domain: String,
+    /// How long hub and agent certificates are good for
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+}
+
+pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
+    match tls::issue(&args.out, &args.trust_domain, args.days, Clock::System.now()) {
+        Ok(issued) => {
+            let [ca, hub, agent] = [&issued.ca, &issued.hub, &issued.agent].map(|path| path.display());
+            let text = format!(
+                "{ca}  the CA; keep ca.key out of the cluster\n{hub}  for holdfast hub --tls\n{agent}  for holdfast agent --tls\n"
+            );
+            print(text.as_bytes())?;
+            Ok(Exit::Ok)
+        }
+        Err(error @ tls::Error::TrustDomain(_)) => {
+            eprintln!("holdfast: --trust-domain: {error}");
+            Ok(Exit::Usage)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,92 @@
+//! `holdfast simulate agents`: what thousands of agents would ask of a hub.
+
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use super::{Exit, Output, print};
+use crate::simulate::{self, Options, Report};
+
+/// What can be simulated.
+#[derive(Debug, Subcommand)]
+pub enum Simulate {
+    /// Agents that follow hubs: each a connection, a stream and proof of every state, and nothing else
+    Agents(Agents),
+}
+
+/// What `holdfast simulate agents` takes.
+#[derive(Debug, clap::Args)]
+pub struct Agents {
+    /// A hub to follow; agents are spread over several
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    hub: Vec<String>,
+    /// Directory with an agent's ca.crt, tls.crt and tls.key, or `insecure` for a hub on loopback without TLS
+    #[arg(long, value_name = "DIR")]
+    tls: PathBuf,
+    /// How many agents; each takes a file descriptor here and one at the hub
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    count: u32,
+    /// How long to watch once all are live
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    seconds: u64,
+    /// How
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+}
+
+pub(super) fn run(simulate: &Simulate) -> anyhow::Result<Exit> {
+    let Simulate::Agents(args) = simulate;
+    let count = usize::try_from(args.count)?;
+    let options = Options {
+        hubs: args.hub.clone(),
+        tls: (args.tls.as_os_str() != "insecure").then(|| args.tls.clone()),
+        count,
+        // As after a restart of the hub, which asks for this many a second.
+        ramp: Duration::from_millis(u64::from(args.count) * 2 / 3),
+        watch: Duration::from_secs(args.seconds),
+        patience: Duration::from_secs(120),
+    };
+    let bar = ProgressBar::new(u64::from(args.count)).with_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len} live  {elapsed}  {msg}").context("progress bar")?,
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let report = runtime.block_on(simulate::run(&options, |progress| {
+        bar.set_position(progress.live as u64);
+        bar.set_message(format!("{} received, {} batches", HumanBytes(progress.bytes), progress.batches));
+    }))?;
+    bar.finish_and_clear();
+    match args.output {
+        Output::Table => print(table(&report).as_bytes())?,
+        Output::Json => print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?,
+    }
+    let equal = report.live == report.agents && report.divergent == 0 && report.mismatches == 0;
+    Ok(if equal { Exit::Ok } else { Exit::No })
+}
+
+fn table(report: &Report) -> String {
+    let each = |bytes: u64| bytes / (report.agents as u64).max(1);
+    let propagation = &report.propagation_ms;
+    let mut rows = vec![
+        ("agents live", format!("{} of {}", report.live, report.agents)),
+        ("all live after", report.all_live_ms.map_or("never".into(), |ms| format!("{ms} ms"))),
+        ("watched", format!("{:.1} s", report.seconds)),
+        ("connections", report.connects.to_string()),
+        ("received an agent", format!("{} bytes", each(report.bytes_received))),
+        ("sent an agent", format!("{} bytes", each(report.bytes_sent))),
+        ("batches an agent", each(report.batches).to_string()),
+        ("propagation", format!("p50 {} ms, p99 {} ms, max {} ms", propagation.p50, propagation.p99, propagation.max)),
+        ("digest mismatches", report.mismatches.to_string()),
+        ("divergent", report.divergent.to_string()),
+    ];
+    rows.extend(report.modes.iter().map(|(mode, count)| (*mode, count.to_string())));
+    let mut text = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(text, "{name:<20}{value}");
+    }
+    for (reason, count) in &report.failures {
+        let _ = writeln!(text, "{:<20}{count} times: {}", "failed", reason.escape_debug());
+    }
+    text
+}
