@@ -166,7 +166,10 @@ impl Query {
         if header[2] & 0x02 != 0 {
             return Ok(Reply::Truncated);
         }
-        Message::from_vec(message).map(|message| Reply::Whole(Box::new(message))).map_err(|_| Mismatch::Garbage)
+        // Names in the data may point at the question: they are not to keep the case we made up.
+        let mut plain = message.to_vec();
+        plain[HEADER_BYTES..self.question_end - 4].make_ascii_lowercase();
+        Message::from_vec(&plain).map(|message| Reply::Whole(Box::new(message))).map_err(|_| Mismatch::Garbage)
     }
 
     /// Whether the answer to this query came back in the case it was sent in.
