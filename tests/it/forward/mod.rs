@@ -2,6 +2,9 @@
 
 mod cache;
 mod client;
+mod differential;
 mod exchange;
 mod health;
+mod hostile;
+mod tls;
 mod world;

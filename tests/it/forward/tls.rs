@@ -1,0 +1,94 @@
+//! DNS over TLS: who is trusted, and that connections are kept.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use holdfast::dns::forward::{FailureKind, UpstreamSource, ZoneConfig};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ServerConfig,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::world::{World, zone};
+use crate::support::upstream::Upstream;
+
+/// A TLS server for `dns.corp.example` and 127.0.0.1 that answers what `upstream` would, and counts connections.
+async fn serve(upstream: Upstream, ca: &std::path::Path) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(ca, issuer.pem()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["dns.corp.example".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepted = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let (acceptor, address) = (acceptor.clone(), upstream.address);
+            tokio::spawn(async move {
+                let Ok(mut inside) = acceptor.accept(stream).await else { return };
+                let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
+                while let Ok(length) = inside.read_u16().await {
+                    let mut message = vec![0; usize::from(length)];
+                    inside.read_exact(&mut message).await.unwrap();
+                    plain.write_u16(length).await.unwrap();
+                    plain.write_all(&message).await.unwrap();
+                    let length = plain.read_u16().await.unwrap();
+                    let mut reply = vec![0; usize::from(length)];
+                    plain.read_exact(&mut reply).await.unwrap();
+                    inside.write_u16(length).await.unwrap();
+                    inside.write_all(&reply).await.unwrap();
+                    inside.flush().await.unwrap();
+                }
+            });
+        }
+    });
+    (port, accepted)
+}
+
+#[tokio::test]
+async fn tls_upstreams_are_verified_and_their_connections_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    let upstream = Upstream::with_a(0, [192, 0, 2, 1]).await;
+    // The relay below answers in order: a question without an answer would hold up all others.
+    upstream.hear_loop_probes();
+    let (port, accepted) = serve(upstream, &ca).await;
+    let world = |text: String| {
+        let upstreams = vec![text.parse::<UpstreamSource>().unwrap()];
+        World::with(vec![ZoneConfig { upstreams, tls_ca: Some(ca.clone()), ..zone(".", &[]) }])
+    };
+    for text in [format!("tls://127.0.0.1:{port}#dns.corp.example"), format!("tls://127.0.0.1:{port}")] {
+        let before = accepted.load(std::sync::atomic::Ordering::Relaxed);
+        let world = world(text);
+        for nth in 0..5 {
+            assert_eq!(world.a(&format!("n{nth}.example")).await, "NoError 192.0.2.1");
+        }
+        assert_eq!(accepted.load(std::sync::atomic::Ordering::Relaxed) - before, 1, "one connection for all");
+        assert_eq!((world.metrics.queries_udp.get(), world.metrics.queries_tcp.get()), (0, 0), "nothing in the clear");
+    }
+    let other = world(format!("tls://127.0.0.1:{port}#dns.other.example"));
+    assert_eq!(other.a("www.example").await, "ServFail ede=22");
+    assert!(other.metrics.failures(FailureKind::Tls) > 0);
+    assert_eq!(other.metrics.queries_udp.get(), 0, "never without TLS instead");
+}
