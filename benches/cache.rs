@@ -1,0 +1,159 @@
+//! The cache alone: a hit, what an entry costs, a flood, and the file. `benches/README.md` says how to read it.
+
+#![allow(missing_docs, reason = "criterion's macros make public items without any")]
+
+use std::{hint::black_box, sync::Arc, time::Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use hickory_proto::rr::{Name, RData, Record, rdata::A};
+use holdfast::{
+    dns::{
+        Transport,
+        cache::{self, Age, Cache, Entry, Key, Kind, Parts, RouteId},
+    },
+    sys::UnixMillis,
+    wire::{self, Parsed},
+};
+
+const NOW: UnixMillis = UnixMillis(1_733_941_800_000);
+const MIB: u64 = 1 << 20;
+
+fn cache(max_bytes: u64) -> Cache {
+    let metrics = cache::Metrics::register(&prometheus::Registry::new()).expect("a fresh registry");
+    Cache::new(&cache::Config { max_bytes, ..cache::Config::default() }, metrics)
+}
+
+fn wire_name(nth: u32) -> Vec<u8> {
+    let label = format!("name-{nth:08}");
+    let mut wire = vec![u8::try_from(label.len()).expect("a short label")];
+    wire.extend(label.bytes());
+    wire.extend(b"\x07example\x03org\0");
+    wire
+}
+
+fn key(cache: &Cache, nth: u32) -> Key {
+    Key::new(cache.route(b"\0"), &wire_name(nth), 1, 1, false, false).expect("a short name")
+}
+
+/// An answer with two addresses.
+fn entry(nth: u32) -> Arc<Entry> {
+    let name = Name::from_ascii(format!("name-{nth:08}.example.org.")).expect("a name");
+    let record = |last| Record::from_rdata(name.clone(), 300, RData::A(A([192, 0, 2, last].into())));
+    let parts = Parts {
+        answers: vec![record(1), record(2)],
+        name,
+        qtype: 1,
+        qclass: 1,
+        kind: Kind::Data,
+        authorities: Vec::new(),
+        authentic: false,
+        continues: false,
+    };
+    Arc::new(Entry::new(&parts, NOW, 300).expect("a small answer"))
+}
+
+/// A query for every 997th name, so that lookups do not stay in the processor's caches.
+fn queries(entries: u32) -> Vec<Vec<u8>> {
+    let query = |nth: u32| {
+        let mut query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+        query.extend(wire_name(nth * 997 % entries));
+        query.extend(b"\0\x01\0\x01");
+        query
+    };
+    (0..entries.min(100_000)).map(query).collect()
+}
+
+/// What a worker does for a hit: parse, look up, write.
+fn hit(cache: &Cache, route: RouteId, query: &[u8], out: &mut [u8]) -> usize {
+    let Parsed::Query(query) = wire::parse(query) else { return 0 };
+    let Some(key) = Key::new(route, query.name.wire(), query.qtype.0, query.qclass.0, false, query.cd) else {
+        return 0;
+    };
+    cache.get(&key).map_or(0, |entry| entry.write(&query, Transport::Udp, NOW, Age::Fresh, out))
+}
+
+fn hits(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("hit");
+    for entries in [1_000, 1_000_000_u32] {
+        let cache = cache(2_048 * MIB);
+        let counted = allocation_counter::measure(|| {
+            for nth in 0..entries {
+                cache.insert(&key(&cache, nth), entry(nth));
+            }
+            cache.settle();
+        });
+        let each = |bytes: u64| bytes / u64::from(entries);
+        println!(
+            "{entries} entries: {} bytes each by the allocator, {} by the ledger",
+            each(u64::try_from(counted.bytes_current).unwrap_or(0)),
+            each(cache.bytes())
+        );
+        let (queries, route) = (queries(entries), cache.route(b"\0"));
+        let mut out = [0; wire::UDP_BYTES_MAX];
+        let mut found = 0;
+        let counted = allocation_counter::measure(|| {
+            for query in &queries {
+                found += usize::from(hit(&cache, route, query, &mut out) > 0);
+            }
+        });
+        println!("{entries} entries: {} allocations in {found} hits", counted.count_total);
+        let mut next = queries.iter().cycle();
+        group.bench_function(format!("{entries}"), |bencher| {
+            bencher.iter(|| next.next().map(|query| hit(&cache, route, black_box(query), &mut out)));
+        });
+    }
+    group.finish();
+}
+
+/// A million random names against the default size, a thousand popular names asked for all along.
+fn flood(_: &mut Criterion) {
+    let cache = cache(64 * MIB);
+    let (mut asked, mut found, mut highest) = (0_u32, 0_u32, 0);
+    let began = Instant::now();
+    for nth in 0..1_000_000_u32 {
+        let random = key(&cache, 10_000_000 + nth);
+        if cache.get(&random).is_none() {
+            cache.insert(&random, entry(nth));
+        }
+        highest = highest.max(cache.bytes());
+        if nth % 10 == 0 {
+            let popular = key(&cache, nth / 10 % 1_000);
+            asked += 1;
+            if cache.get(&popular).is_some() {
+                found += 1;
+            } else {
+                cache.insert(&popular, entry(nth));
+            }
+        }
+    }
+    println!(
+        "flood: {:.2} % of {asked} popular questions hit, at most {highest} of {} bytes, {:?}",
+        100.0 * f64::from(found) / f64::from(asked),
+        cache.max_bytes(),
+        began.elapsed()
+    );
+}
+
+/// Saving and loading a full cache of the default size.
+fn file(_: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("cache.zst");
+    let full = cache(64 * MIB);
+    let mut nth = 0;
+    while full.bytes() < 59 * MIB {
+        full.insert(&key(&full, nth), entry(nth));
+        nth += 1;
+    }
+    full.settle();
+    let began = Instant::now();
+    let saved = cache::save(&full, &path).expect("saved");
+    let save = began.elapsed();
+    let bytes = std::fs::metadata(&path).expect("there").len();
+    let again = cache(64 * MIB);
+    let began = Instant::now();
+    let loaded = cache::load(&again, &path, NOW).expect("loaded");
+    println!("file: {saved} entries saved in {save:?} ({bytes} bytes), {loaded} loaded in {:?}", began.elapsed());
+}
+
+criterion_group!(benches, hits, flood, file);
+criterion_main!(benches);
