@@ -1,10 +1,11 @@
 //! What a running process says of itself: the unix socket of the tools, health and readiness, metrics.
 //!
-//! Owns these three listeners and the documents (`view`) that the tools print. Never changes anything and never imports a
+//! Owns these three listeners and the documents (`view`) that the tools print. Changes nothing but the pins, and never imports a
 //! sibling: what it tells of sources, DNS or the disk is handed in by `role`.
 
 mod documents;
 mod metrics;
+mod pins;
 mod readiness;
 mod serve;
 mod socket;
@@ -31,6 +32,7 @@ use tracing::error;
 
 pub use documents::{Facts, Rules};
 pub use metrics::Metrics;
+pub use pins::{PinRequest, PinsDoc, UnpinRequest};
 pub use readiness::{Latch, Readiness};
 pub use socket::SocketError;
 
@@ -152,6 +154,8 @@ impl Bound {
         let probes = probes(handles.readiness.clone());
         let mut tasks = JoinSet::new();
         let documents = documents::router(handles.facts.clone(), handles.readiness.clone());
+        let pins = handles.facts.pins.clone().map(|pins| pins::router(pins, handles.facts.clock.clone()));
+        let documents = documents.merge(pins.unwrap_or_default());
         let scraped = scrape(handles.registry.clone());
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
         tasks.spawn(serve::serve(Listener::Unix(self.admin), admin, limits("admin", ADMIN_TIME), stop.clone()));
@@ -230,6 +234,7 @@ mod tests {
             rules: std::sync::Arc::new(|| Rules { zone: crate::zone::Config::default(), stale_after: PROBE_TIME }),
             disk: std::sync::Arc::new(|| None),
             forward: std::sync::Arc::new(|| None),
+            pins: None,
         };
         let (counted, more) = (Metrics::register(&registry).unwrap(), Router::new());
         let metrics_handles = counted.clone();

@@ -15,7 +15,7 @@ use tracing::{error, warn};
 
 use crate::{
     config::{self, AgentFlags, Role},
-    ctl::{self, DiffArgs, DumpArgs, Exit, LookupArgs, Output, StatusArgs, print},
+    ctl::{self, DiffArgs, DumpArgs, Exit, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
     role::agent::Agent,
     sys::Clock,
 };
@@ -45,6 +45,10 @@ pub enum Command {
     Lookup(LookupArgs),
     /// Say how things stand: records and their age, source, disk
     Status(StatusArgs),
+    /// Make a name answer these addresses, whatever its source says; without a name, list what is pinned
+    Pin(PinArgs),
+    /// Let go of a pinned name
+    Unpin(UnpinArgs),
     /// Say what differs between two sets of records
     Diff(DiffArgs),
     /// Make a CA and the certificates of hubs and agents, for people without cert-manager
@@ -81,6 +85,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Dump(args) => ctl::dump(&args),
         Command::Lookup(args) => ctl::lookup(&args),
         Command::Status(args) => ctl::status(&args),
+        Command::Pin(args) => ctl::pin(&args),
+        Command::Unpin(args) => ctl::unpin(&args),
         Command::Diff(args) => ctl::diff(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Simulate(what) => simulate::run(&what),

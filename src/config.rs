@@ -35,6 +35,14 @@ use crate::dns::forward::{Server, UpstreamSource};
 /// The most a configuration file may have, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Reads a duration as settings have it, such as `250ms` or `1h30m`.
+///
+/// # Errors
+/// If it is none.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    value::Scalar::parse(text)
+}
+
 /// A configuration that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

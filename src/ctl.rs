@@ -1,13 +1,15 @@
 //! The on-call commands: dump, lookup, status, diff.
 //!
 //! Owns how they find something to ask (a process by its socket, or a store on disk) and how documents look on a terminal.
-//! Never needs a control plane, and never changes what it looks at.
+//! Never needs a control plane, and never changes what it looks at; only `pin` tells a process
+//! to answer something else.
 
 mod client;
 mod cluster;
 mod diff;
 mod dump;
 mod lookup;
+mod pin;
 mod reach;
 mod status;
 mod table;
@@ -17,6 +19,7 @@ use std::io::Write as _;
 pub use diff::DiffArgs;
 pub use dump::DumpArgs;
 pub use lookup::LookupArgs;
+pub use pin::{PinArgs, UnpinArgs};
 pub use reach::Where;
 pub use status::StatusArgs;
 
@@ -64,6 +67,22 @@ pub fn lookup(args: &LookupArgs) -> anyhow::Result<Exit> {
 /// What could not be read or written.
 pub fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     status::run(args)
+}
+
+/// Pins a name, or lists what is pinned.
+///
+/// # Errors
+/// What the process refused, or that it could not be reached.
+pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
+    pin::pin(args)
+}
+
+/// Lets go of a pin.
+///
+/// # Errors
+/// As for [`pin`].
+pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
+    pin::unpin(args)
 }
 
 /// Compares two sets of records.

@@ -17,7 +17,11 @@ use super::{
     view::{self, ListenerDoc, Moment, Process, Question, Time},
 };
 use crate::{
-    store::{Reader, disk::DiskStatus},
+    store::{
+        Reader,
+        disk::DiskStatus,
+        pins::{PinSet, Pins},
+    },
     sys::{Clock, UnixMillis},
     wire::Rtype,
     zone::{self, Zone},
@@ -48,6 +52,8 @@ pub struct Facts {
     pub source: String,
     /// The records.
     pub reader: Reader,
+    /// The pins; none for a process that answers no DNS.
+    pub pins: Option<Pins>,
     /// The time.
     pub clock: Clock,
     /// The rules at present.
@@ -89,9 +95,11 @@ impl Shared {
         let freshness = reader.freshness();
         let snapshot = reader.snapshot();
         let held = reader.held();
+        let pins = self.facts.pins.as_ref().map_or_else(|| Arc::new(PinSet::default()), |pins| pins.load().clone());
         let moment = Moment {
             snapshot: &snapshot,
             held: &held,
+            pins: &pins,
             freshness: &freshness,
             source: Some(source),
             stale_after: rules.stale_after,

@@ -6,6 +6,7 @@
 mod dump;
 mod held;
 mod lookup;
+mod pins;
 mod records;
 mod status;
 mod time;
@@ -18,13 +19,14 @@ use serde::{Deserialize, Serialize};
 pub use dump::{Dump, DumpHead};
 pub use held::{HeldDoc, HeldRow, HeldWhat, Until};
 pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup};
+pub use pins::PinDoc;
 pub use records::{Record, pointers, records};
 pub use status::{DiskDoc, ListenerDoc, Process, Status, status};
 pub use time::{Time, words};
 
 use crate::{
     record::{Snapshot, Version},
-    store::{Freshness, SourceState, guard::Held},
+    store::{Freshness, SourceState, guard::Held, pins::PinSet},
     sys::UnixMillis,
     zone,
 };
@@ -38,6 +40,8 @@ pub struct Moment<'a> {
     pub freshness: &'a Freshness,
     /// What of them the guard holds.
     pub held: &'a Held,
+    /// What an operator pinned, whatever the records say.
+    pub pins: &'a PinSet,
     /// What the source is, in a word or two; `None` without a process that has one.
     pub source: Option<&'a str>,
     /// The age from which records count as stale.

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
@@ -46,14 +46,26 @@ pub enum ClientError {
 /// # Errors
 /// If nobody answers within `patience`, or the answer is an error.
 pub fn get(socket: &Path, target: &str, patience: Duration) -> Result<Vec<u8>, ClientError> {
+    exchange(socket, Request::get(target), Bytes::new(), patience)
+}
+
+/// Tells the process behind a socket to do something. `body` is JSON.
+///
+/// # Errors
+/// As for [`get`].
+pub fn post(socket: &Path, target: &str, body: Vec<u8>, patience: Duration) -> Result<Vec<u8>, ClientError> {
+    exchange(socket, Request::post(target).header("content-type", "application/json"), body.into(), patience)
+}
+
+fn exchange(socket: &Path, request: Builder, body: Bytes, patience: Duration) -> Result<Vec<u8>, ClientError> {
     let exchange = |reason: String| ClientError::Exchange { path: socket.to_owned(), reason };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| exchange(error.to_string()))?;
-    let answer = runtime.block_on(async { timeout(patience, ask(socket, target)).await });
+    let answer = runtime.block_on(async { timeout(patience, ask(socket, request, body)).await });
     answer.unwrap_or_else(|_| Err(exchange(format!("somebody listens and does not answer within {patience:?}"))))
 }
 
-async fn ask(socket: &Path, target: &str) -> Result<Vec<u8>, ClientError> {
+async fn ask(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, ClientError> {
     let exchange = |error: &dyn std::fmt::Display| ClientError::Exchange {
         path: socket.to_owned(),
         reason: format!("not understood: {error}"),
@@ -61,7 +73,7 @@ async fn ask(socket: &Path, target: &str) -> Result<Vec<u8>, ClientError> {
     let stream = UnixStream::connect(socket);
     let stream = stream.await.map_err(|error| ClientError::Connect { path: socket.to_owned(), error })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| exchange(&error))?;
-    let request = Request::get(target).header("host", "holdfast").body(Empty::<Bytes>::new());
+    let request = request.header("host", "holdfast").body(Full::new(body));
     let request = request.map_err(|error| exchange(&error))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| exchange(&error))?;

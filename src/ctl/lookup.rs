@@ -79,6 +79,11 @@ fn text(lookup: &Lookup) -> String {
     if let Some(error) = lookup.answers.iter().find_map(|answer| answer.extended_error.as_ref()) {
         line("says", format!("extended error {error} to clients with EDNS"));
     }
+    if let Some(pin) = &lookup.pinned {
+        let until = pin.until.map_or_else(|| "until it is unpinned".into(), |until| format!("until {until}"));
+        let reason = pin.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+        line("PINNED", format!("by an operator at {}, {until}{reason}", pin.since));
+    }
     if let Some(held) = &lookup.held {
         let endpoints: Vec<String> = held.endpoints.iter().map(ToString::to_string).collect();
         let what = if held.what == HeldWhat::Endpoints { some(&endpoints, 4) } else { "the service".into() };

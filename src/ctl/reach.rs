@@ -14,7 +14,11 @@ use crate::{
     config::Settings,
     record::{Change, Snapshot, Version},
     source::{EndpointsMode, manifests},
-    store::{Freshness, SourceState, disk, guard::Held},
+    store::{
+        Freshness, SourceState, disk,
+        guard::Held,
+        pins::{self, PinSet},
+    },
     sys::Clock,
     zone,
 };
@@ -49,6 +53,8 @@ pub struct Stored {
     pub freshness: Freshness,
     /// Holds are the process's and not on disk.
     pub held: Held,
+    /// What was pinned when a process last had it open.
+    pub pins: PinSet,
     /// The rules its records are looked at by: the defaults.
     pub settings: Settings,
 }
@@ -94,7 +100,11 @@ fn read_store(path: &Path) -> anyhow::Result<Reached> {
         Ok(loaded) => {
             let freshness = Freshness { as_of: Some(loaded.as_of), source: SourceState::Starting };
             let settings = Settings::default();
-            Ok(Reached::Store(Box::new(Stored { loaded, freshness, held: Held::default(), settings })))
+            let pins = pins::read(path).unwrap_or_else(|error| {
+                eprintln!("holdfast: pins in {}: {error}", path.display());
+                PinSet::default()
+            });
+            Ok(Reached::Store(Box::new(Stored { loaded, freshness, held: Held::default(), pins, settings })))
         }
         Err(disk::ReadError::Busy { owner: disk::Owner { admin: Some(socket), .. }, .. }) => {
             Ok(Reached::Process(socket))
@@ -114,6 +124,7 @@ impl Stored {
         Moment {
             snapshot: &self.loaded.snapshot,
             held: &self.held,
+            pins: &self.pins,
             freshness: &self.freshness,
             source: None,
             stale_after: self.settings.stale_after,
@@ -148,7 +159,7 @@ impl Reached {
 }
 
 /// Says what to do about it.
-fn with_remedy(error: ClientError) -> anyhow::Error {
+pub(super) fn with_remedy(error: ClientError) -> anyhow::Error {
     let remedy = match &error {
         ClientError::Connect { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
             "only the user of the process may ask it; run this as that user or root"

@@ -7,7 +7,7 @@ use serde::Deserialize as _;
 use super::{
     Exit, Output, json, print,
     reach::{Reached, Where},
-    table::{Table, count},
+    table::{Table, count, some},
 };
 use crate::{
     admin::view::{self, DiskDoc, HeldDoc, HeldWhat, SourceDoc, SourceWord, Status, words},
@@ -57,6 +57,10 @@ fn text(status: &Status, place: &str) -> String {
     line("records", format!("version {}.{} of cluster {}", status.version.epoch, status.version.rev, cluster(status)));
     if !status.held.is_empty() {
         line("held", held(&status.held));
+    }
+    if !status.pinned.is_empty() {
+        let names: Vec<String> = status.pinned.iter().map(|pin| pin.name.clone()).collect();
+        line("pinned", format!("{} PINNED by an operator: {}", count(names.len(), "name"), some(&names, 4)));
     }
     if let Some(disk) = &status.disk {
         line("disk", disk_text(disk, status));
@@ -253,7 +257,7 @@ mod tests {
     use crate::{
         admin::view::{ListenerDoc, Moment, Process, Time},
         record::{Change, Kind, Service, ServiceKey, Snapshot, Version},
-        store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held},
+        store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held, pins::PinSet},
         sys::UnixMillis,
         zone,
     };
@@ -276,7 +280,8 @@ mod tests {
         let snapshot = Snapshot::default().apply([Change::Put(service.into())], version);
         let stale_after = Duration::from_secs(60);
         let source = process.as_ref().map(|_| "manifests cluster.yaml");
-        let moment = Moment { snapshot: &snapshot, held: &Held::default(), freshness, source, stale_after, now: NOW };
+        let (held, pins) = (Held::default(), PinSet::default());
+        let moment = Moment { snapshot: &snapshot, held: &held, pins: &pins, freshness, source, stale_after, now: NOW };
         text(&view::status(&moment, &zone::Config::default(), process, disk, rejected), "/run/holdfast/agent.sock")
     }
 

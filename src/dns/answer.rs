@@ -44,6 +44,11 @@ pub(super) fn answer_query(
     if query.qclass != Class::IN || query.qtype.is_transfer() {
         return Outcome::Reply(refuse(&query.reject(Rcode::REFUSED, None), out));
     }
+    if let Some(pin) = view.pins.and_then(|pins| pins.get(&query.name, view.now))
+        && let Ok(Some(pinned)) = response::pinned(context, view, query, transport, out, pin)
+    {
+        return pinned;
+    }
     let lookup = context.zone().lookup(view.snapshot, view.synced, &query.name, query.qtype);
     let written = match &lookup {
         Lookup::Hit(set) => response::hit(context, view, query, transport, out, set),

@@ -21,7 +21,7 @@ use crate::{
     admin::{self, Readiness, view::ListenerDoc},
     config::Config,
     dns::{self, Context, Outcome, Rotation, Transport, forward},
-    store::{self, disk},
+    store::{self, disk, pins::Pins},
     sys::Clock,
     zone::Zone,
 };
@@ -78,7 +78,10 @@ impl Agent {
         let listen = bound.addresses().to_vec();
         let admin = admin::bind(&config.admin()).await?;
         let zone = Zone::new(&config.zone(&listen));
-        let context = Arc::new(Context::new(zone, reader.clone(), config.answers()));
+        let pins = Pins::open(config.disk().as_ref().map(|disk| disk.path.as_path()), clock.now());
+        pins.register_metrics(&registry, &clock)?;
+        let context = Context::new(zone, reader.clone(), config.answers()).with_pins(pins.clone());
+        let context = Arc::new(context);
         let surroundings = forward::Surroundings {
             clock: clock.clone(),
             metrics: forward::Metrics::register(&registry)?,
@@ -114,7 +117,10 @@ impl Agent {
             readiness: readiness.clone(),
             metrics: admin::Metrics::register(&registry)?,
             registry,
-            facts: facts(&config, &addresses, &reader, &clock, disk.as_ref(), forwarder.clone()),
+            facts: admin::Facts {
+                pins: Some(pins),
+                ..facts(&config, &addresses, &reader, &clock, disk.as_ref(), forwarder.clone())
+            },
             more: axum::Router::new(),
         };
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
@@ -239,6 +245,7 @@ fn facts(
         listeners: listeners.collect(),
         source: config.source.to_string(),
         reader: reader.clone(),
+        pins: None,
         clock: clock.clone(),
         rules: Arc::new(move || rules.clone()),
         forward: Arc::new(move || serde_json::to_value(forwarder.status()).ok()),

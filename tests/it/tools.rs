@@ -14,7 +14,7 @@ use hickory_proto::{
 use holdfast::{
     admin::{self, Facts, Handles, Readiness, Rules, view::ListenerDoc},
     source::{EndpointsMode, manifests},
-    store::{self, Origin, Reader, Update, Writer, disk},
+    store::{self, Origin, Reader, Update, Writer, disk, pins::Pins},
     sys::{Clock, UnixMillis},
     zone,
 };
@@ -90,6 +90,7 @@ impl Live {
                 zone: zone::Config { name_servers: vec!["127.0.0.1".parse().unwrap()], ..zone::Config::default() },
                 stale_after: Duration::from_secs(60),
             }),
+            pins: Some(Pins::open(Some(dir), now())),
             disk: Arc::new(|| Some(disk::DiskStatus::off("a test"))),
             forward: Arc::new(|| None),
         };
@@ -314,4 +315,58 @@ fn a_dump_is_a_hosts_file() {
     let line = "10.96.130.4\tfrontend.default.svc.cluster.local frontend.default.svc frontend.default";
     assert!(hosts.lines().any(|found| found == line), "{hosts}");
     assert!(hosts.contains("# 2 aliases (ExternalName) have no address and are left out\n"), "{hosts}");
+}
+
+#[test]
+fn a_name_is_pinned_by_hand_listed_explained_and_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    stored(dir.path(), Duration::ZERO);
+    let (_writer, reader) = records(Duration::ZERO);
+    let live = Live::start(dir.path(), reader);
+    let socket = text(&live.socket);
+    assert_eq!(ok(holdfast(["pin", "--admin", socket])), "nothing is pinned\n");
+
+    let name = "frontend.default.svc.cluster.local";
+    let pin = ["pin", name, "10.9.9.9", "--for", "2h", "--reason", "the slice is wrong", "--admin", socket];
+    let shown = ok(holdfast(pin));
+    let row = "\nfrontend.default.svc.cluster.local.   10.9.9.9    5s    ";
+    assert!(shown.contains(row) && shown.ends_with("   the slice is wrong\n1 name\n"), "{shown}");
+    let status = ok(holdfast(["status", "--admin", socket]));
+    assert!(status.contains(&format!("pinned      1 name PINNED by an operator: {name}.\n")), "{status}");
+    let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
+    assert!(lookup.starts_with(&format!("{name}. 5 IN A 10.9.9.9\n\n")), "{lookup}");
+    assert!(lookup.contains(": the slice is wrong\n") && lookup.contains("PINNED    by an operator at "), "{lookup}");
+    let offline = ok(holdfast(["lookup", "frontend.default", "--store", text(dir.path())]));
+    assert!(offline.starts_with(&format!("{name}. 5 IN A 10.9.9.9\n")), "with nothing running too: {offline}");
+
+    assert_eq!(ok(holdfast(["unpin", name, "--admin", socket])), "nothing is pinned\n");
+    assert_eq!(holdfast(["unpin", name, "--admin", socket]).code, 1, "it was not pinned");
+    let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
+    assert!(lookup.starts_with(&format!("{name}. 5 IN A 10.96.130.4\n")), "{lookup}");
+}
+
+#[test]
+fn a_pin_that_cannot_be_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_writer, reader) = records(Duration::ZERO);
+    let live = Live::start(dir.path(), reader);
+    let socket = text(&live.socket);
+    let long = "a".repeat(64);
+    for (args, code, text) in [
+        (vec!["pin", "db.prod", "--admin", socket], 2, "required"),
+        (vec!["pin", "db.prod", "10.0.0", "--admin", socket], 2, "invalid IP address syntax"),
+        (vec!["pin", "db.prod", "::1", "--for", "soon", "--admin", socket], 2, "is not a duration"),
+        (vec!["pin", &long, "::1", "--admin", socket], 3, "is no name"),
+        (
+            vec!["pin", "db.prod", "::1", "--ttl", "3600", "--admin", socket],
+            3,
+            "TTL 3600 s: a pin's is from 0 to 300 s",
+        ),
+        (vec!["unpin", "--admin", socket], 2, "required"),
+        (vec!["pin", "--admin", "/nowhere/agent.sock"], 3, "admin socket /nowhere/agent.sock: No such file"),
+    ] {
+        let ran = holdfast(&args);
+        assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{args:?}");
+        assert!(ran.err.contains(text), "{args:?}: {}", ran.err);
+    }
 }

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HeldRow, Moment, Record, SourceDoc, Time, VersionDoc,
+    HeldRow, Moment, PinDoc, Record, SourceDoc, Time, VersionDoc,
     records::{set_of, text_of},
     why,
 };
 use crate::{
     record::{Kind, Service},
+    store::pins::Pin,
     wire::{Name, Rcode, Rtype},
     zone::{self, Apex, ChainEnd, ReverseName, STALE_TTL_MAX, Zone, ZoneName},
 };
@@ -46,6 +47,9 @@ pub struct Lookup {
     /// What of that service the source took away and the guard holds.
     #[serde(default)]
     pub held: Option<HeldRow>,
+    /// What an operator pinned the name to; then the answers for A and AAAA are from here.
+    #[serde(default)]
+    pub pinned: Option<PinDoc>,
     /// The names that were tried besides, as a pod's resolver completes what it is given, and why each has no answer.
     pub tried: Vec<Tried>,
     /// How the source is, and how old what it said.
@@ -184,6 +188,7 @@ pub fn lookup(zone: &Zone, moment: &Moment<'_>, question: &Question) -> Result<L
     let held = explained
         .service
         .and_then(|service| moment.held.service(service.key()).map(|held| HeldRow::of_service(service.key(), held)));
+    let pin = moment.pins.get(name, moment.now).cloned().map(PinDoc::from);
     let tried = others.map(|(_, name)| Tried { name: name.to_string(), why: why::why(zone, moment, name).text });
     Ok(Lookup {
         asked: question.name.clone(),
@@ -194,6 +199,7 @@ pub fn lookup(zone: &Zone, moment: &Moment<'_>, question: &Question) -> Result<L
         why: explained.text,
         service: explained.service.map(ServiceDoc::of),
         held,
+        pinned: pin,
         tried: tried.collect(),
         source: SourceDoc::of(moment),
         version: VersionDoc::of(moment.snapshot),
@@ -240,6 +246,11 @@ fn types(zone: &Zone, name: &Name, asked: Option<Rtype>) -> Vec<Rtype> {
 
 fn answer(zone: &Zone, moment: &Moment<'_>, name: &Name, rtype: Rtype) -> Answer {
     let mut written = Written { zone, stale: SourceDoc::of(moment).stale, records: Vec::new() };
+    if let Some(pin) = moment.pins.get(name, moment.now)
+        && (rtype == Rtype::A || rtype == Rtype::AAAA)
+    {
+        return pinned(pin, rtype);
+    }
     let synced = moment.freshness.as_of.is_some();
     let owner = name.to_string();
     let mut sections = (Vec::new(), Vec::new(), Vec::new());
@@ -295,6 +306,24 @@ fn answer(zone: &Zone, moment: &Moment<'_>, name: &Name, rtype: Rtype) -> Answer
     let (answer, authority, additional) = sections;
     let rcode = rcode.map(|rcode| rcode.to_string());
     Answer { rtype: rtype.to_string(), outcome, rcode, answer, authority, additional, extended_error }
+}
+
+/// What a pinned name answers.
+fn pinned(pin: &Pin, rtype: Rtype) -> Answer {
+    let addresses = pin.addresses.iter().filter(|ip| ip.is_ipv4() == (rtype == Rtype::A));
+    let (owner, rtype) = (&pin.name, rtype.to_string());
+    let record =
+        |ip: &IpAddr| Record { owner: owner.clone(), ttl: pin.ttl, rtype: rtype.clone(), data: ip.to_string() };
+    let answer: Vec<Record> = addresses.map(record).collect();
+    Answer {
+        rtype,
+        outcome: if answer.is_empty() { Outcome::NoData } else { Outcome::Records },
+        rcode: Some(Rcode::NOERROR.to_string()),
+        answer,
+        authority: vec![],
+        additional: vec![],
+        extended_error: Some("4 (Forged Answer)".into()),
+    }
 }
 
 /// Renders sets with the TTL they would have.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{HeldDoc, Moment, SourceDoc, Time, VersionDoc};
+use super::{HeldDoc, Moment, PinDoc, SourceDoc, Time, VersionDoc};
 use crate::{
     record::Counts,
     store::{
@@ -41,6 +41,9 @@ pub struct Status {
     /// What the source took away and the guard holds; the first hundred by name.
     #[serde(default)]
     pub held: HeldDoc,
+    /// The names an operator pinned.
+    #[serde(default)]
+    pub pinned: Vec<PinDoc>,
     /// How the disk is.
     pub disk: Option<DiskDoc>,
     /// Upstreams and cache, as the part that forwards tells it.
@@ -136,6 +139,7 @@ pub fn status(
         version: VersionDoc::of(moment.snapshot),
         source: SourceDoc::of(moment),
         held: HeldDoc::of(moment.held, HELD_MAX),
+        pinned: moment.pins.list(moment.now).into_iter().map(PinDoc::from).collect(),
         disk: disk.map(Into::into),
         forward: None,
         rejected,

@@ -56,12 +56,14 @@ fn zone() -> Zone {
     Zone::new(&zone::Config { name_servers: vec!["127.0.0.1".parse().unwrap()], ..zone::Config::default() })
 }
 
+static NOTHING_PINNED: std::sync::LazyLock<PinSet> = std::sync::LazyLock::new(PinSet::default);
 static NOTHING_HELD: std::sync::LazyLock<Held> = std::sync::LazyLock::new(Held::default);
 
 fn moment<'a>(snapshot: &'a Snapshot, freshness: &'a Freshness) -> Moment<'a> {
     Moment {
         snapshot,
         held: &NOTHING_HELD,
+        pins: &NOTHING_PINNED,
         freshness,
         source: Some("a test"),
         stale_after: Duration::from_secs(60),

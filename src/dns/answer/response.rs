@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::{Context, Forward, Outcome, Reply, View};
 use crate::{
     dns::{ServedFrom, Transport},
-    wire::{EdeCode, NameRef, Query, Rcode, Rdata, ResponseWriter, Rrset, Section, TCP_BYTES_MAX, WriteError},
+    store::pins::Pin,
+    wire::{EdeCode, NameRef, Query, Rcode, Rdata, ResponseWriter, Rrset, Rtype, Section, TCP_BYTES_MAX, WriteError},
     zone::{Apex, Chain, ChainEnd, Data, RrSet, STALE_TTL_MAX, Zone, ZoneName},
 };
 
@@ -68,6 +69,32 @@ pub(super) fn alias(
         ChainEnd::Asked | ChainEnd::Looped => {}
     }
     Ok(response.reply(Rcode::NOERROR))
+}
+
+/// An answer an operator pinned; none for types that are not.
+#[cold]
+pub(super) fn pinned(
+    context: &Context,
+    view: &View<'_>,
+    query: &Query<'_>,
+    transport: Transport,
+    out: &mut [u8],
+    pin: &Pin,
+) -> Result<Option<Outcome>, WriteError> {
+    if query.qtype != Rtype::A && query.qtype != Rtype::AAAA {
+        return Ok(None);
+    }
+    let Response { mut writer, .. } = Response::new(context, view, query, transport, out);
+    let wanted = pin.addresses.iter().filter(|ip| ip.is_ipv4() == (query.qtype == Rtype::A));
+    let written = writer.rrset(Section::Answer, |rrset| {
+        wanted.clone().try_for_each(|ip| match *ip {
+            IpAddr::V4(ip) => rrset.put(NameRef::QUESTION, pin.ttl, Rdata::A(ip)),
+            IpAddr::V6(ip) => rrset.put(NameRef::QUESTION, pin.ttl, Rdata::Aaaa(ip)),
+        })
+    });
+    written.or_else(|error| if error == WriteError::Full { Ok(()) } else { Err(error) })?;
+    let len = writer.finish(Rcode::NOERROR, true, Some(EdeCode::FORGED_ANSWER.into()));
+    Ok(Some(Outcome::Reply(Reply { len, rcode: Rcode::NOERROR, from: ServedFrom::Pinned })))
 }
 
 /// An answer being written.

@@ -4,7 +4,15 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 
 use arc_swap::Guard;
 
-use crate::{record::Snapshot, store::Reader, sys::UnixMillis, zone::Zone};
+use crate::{
+    record::Snapshot,
+    store::{
+        Reader,
+        pins::{PinSet, Pins},
+    },
+    sys::UnixMillis,
+    zone::Zone,
+};
 
 /// How the age of the records shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +34,7 @@ impl Default for Config {
 pub struct Context {
     zone: Zone,
     reader: Reader,
+    pins: Pins,
     config: Config,
 }
 
@@ -33,7 +42,13 @@ impl Context {
     /// Puts the rules and the records together.
     #[must_use]
     pub fn new(zone: Zone, reader: Reader, config: Config) -> Self {
-        Self { zone, reader, config }
+        Self { zone, reader, pins: Pins::default(), config }
+    }
+
+    /// Names in `pins` answer what they are pinned to.
+    #[must_use]
+    pub fn with_pins(self, pins: Pins) -> Self {
+        Self { pins, ..self }
     }
 
     /// The rules.
@@ -57,7 +72,7 @@ impl Context {
     pub fn load(&self) -> Batch {
         // The age first: read after the records it could vouch for a first list that these do not have yet.
         let as_of = self.reader.as_of();
-        Batch { as_of, snapshot: self.reader.load() }
+        Batch { as_of, snapshot: self.reader.load(), pins: self.pins.load() }
     }
 
     /// What one batch is answered from, `now` being the time its queries came.
@@ -67,6 +82,8 @@ impl Context {
             snapshot: &batch.snapshot,
             synced: batch.as_of.is_some(),
             stale: batch.as_of.is_some_and(|as_of| as_of.age(now) > self.config.stale_after),
+            pins: (!batch.pins.is_empty()).then_some(&**batch.pins),
+            now,
             rotation,
         }
     }
@@ -77,6 +94,7 @@ impl Context {
 pub struct Batch {
     as_of: Option<UnixMillis>,
     snapshot: Guard<Arc<Snapshot>>,
+    pins: Guard<Arc<PinSet>>,
 }
 
 /// What the queries of one batch are answered from.
@@ -87,6 +105,10 @@ pub struct View<'a> {
     pub(super) synced: bool,
     /// The records were last vouched for too long ago not to say so.
     pub(super) stale: bool,
+    /// What an operator pinned, if anything.
+    pub(super) pins: Option<&'a PinSet>,
+    /// When the queries came.
+    pub(super) now: UnixMillis,
     pub(super) rotation: &'a Rotation,
 }
 

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use holdfast::{
     dns::{AnswerConfig, Context},
-    store::{self, Origin, Update},
+    store::{
+        self, Origin, Update,
+        pins::{Pin, Pins},
+    },
     sys::{Clock, ManualClock, UnixMillis},
     wire::{Name, Rtype},
     zone,
@@ -15,13 +18,14 @@ use crate::support::cluster;
 /// The cluster of the cases.
 pub const CLUSTER: &str = include_str!("cases/cluster.txt");
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("cluster_ip.txt", include_str!("cases/cluster_ip.txt")),
     ("headless.txt", include_str!("cases/headless.txt")),
     ("srv.txt", include_str!("cases/srv.txt")),
     ("alias.txt", include_str!("cases/alias.txt")),
     ("zone.txt", include_str!("cases/zone.txt")),
     ("reverse.txt", include_str!("cases/reverse.txt")),
+    ("pins.txt", include_str!("cases/pins.txt")),
     ("state.txt", include_str!("cases/state.txt")),
 ];
 
@@ -44,6 +48,8 @@ pub struct Section {
     as_of: Option<UnixMillis>,
     /// The records, as text.
     cluster: String,
+    /// What an operator pinned.
+    pins: Vec<Pin>,
     pub cases: Vec<Case>,
 }
 
@@ -95,7 +101,11 @@ impl Section {
             let records = cluster::changes(&self.cluster).into_iter().collect();
             writer.apply(Update::Reset { origin, records, as_of }).expect("a first list is applied");
         }
-        Context::new(zone::Zone::new(&self.zone), reader, self.answer)
+        let pins = Pins::default();
+        for pin in &self.pins {
+            let _kept = pins.pin(pin.clone(), NOW).expect("a pin");
+        }
+        Context::new(zone::Zone::new(&self.zone), reader, self.answer).with_pins(pins)
     }
 
     fn new(title: String) -> Self {
@@ -106,6 +116,7 @@ impl Section {
             answer: AnswerConfig::default(),
             as_of: Some(NOW),
             cluster: CLUSTER.into(),
+            pins: Vec::new(),
             cases: Vec::new(),
         }
     }
@@ -116,6 +127,11 @@ impl Section {
             ["pods", "disabled"] => self.zone.pods = zone::Pods::Disabled,
             ["compat", "coredns"] => self.zone.compat = zone::Compat::CoreDns,
             ["ttl", seconds] => self.zone.ttl = seconds.parse().expect("seconds"),
+            ["pin", name, addresses @ ..] => {
+                let addresses = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
+                let name = self.expand(name);
+                self.pins.push(Pin { name, addresses, ttl: 7, since: NOW, until: None, reason: None });
+            }
             ["fallback"] => self.answer.cluster_fallback = true,
             ["age", "never"] => self.as_of = None,
             ["age", age] => {

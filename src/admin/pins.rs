@@ -1,0 +1,98 @@
+//! Pins over the admin socket: the one thing here that changes what a process answers, and only for whom it trusts.
+
+use std::{net::IpAddr, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::view::PinDoc;
+use crate::{
+    store::pins::{Kept, Pin, Pins},
+    sys::Clock,
+};
+
+/// What is to be pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinRequest {
+    /// The name, whole.
+    pub name: String,
+    /// What it answers.
+    pub addresses: Vec<IpAddr>,
+    /// TTL of the answers, in seconds.
+    pub ttl: u32,
+    /// The time the pin lasts, in seconds; for ever if there is none.
+    pub seconds: Option<u64>,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+}
+
+/// What is to be let go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnpinRequest {
+    /// The name; all if there is none.
+    pub name: Option<String>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinsDoc {
+    /// How many pins changed.
+    pub changed: usize,
+    /// Why they would not be there after a restart; null if they would.
+    pub not_kept: Option<String>,
+    /// What is pinned now.
+    pub pins: Vec<PinDoc>,
+}
+
+/// The routes: `GET /pins`, `POST /pin`, `POST /unpin`.
+pub(super) fn router(pins: Pins, clock: Clock) -> Router {
+    Router::new()
+        .route("/pins", get(list))
+        .route("/pin", post(pin))
+        .route("/unpin", post(unpin))
+        .with_state((pins, clock))
+}
+
+type Shared = State<(Pins, Clock)>;
+
+async fn list(State((pins, clock)): Shared) -> Json<PinsDoc> {
+    Json(document(&pins, &clock, 0, Ok(())))
+}
+
+async fn pin(State((pins, clock)): Shared, Json(request): Json<PinRequest>) -> Response {
+    let PinRequest { name, addresses, ttl, seconds, reason } = request;
+    let now = clock.now();
+    let until = seconds.map(|seconds| now.plus(Duration::from_secs(seconds)));
+    info!(name, ?addresses, ttl, ?seconds, reason, "pinned by an operator");
+    match pins.pin(Pin { name, addresses, ttl, since: now, until, reason }, now) {
+        Ok(kept) => Json(document(&pins, &clock, 1, kept)).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    }
+}
+
+async fn unpin(State((pins, clock)): Shared, Json(request): Json<UnpinRequest>) -> Response {
+    match pins.unpin(request.name.as_deref(), clock.now()) {
+        Ok((changed, kept)) => {
+            info!(name = request.name, changed, "unpinned by an operator");
+            Json(document(&pins, &clock, changed, kept)).into_response()
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    }
+}
+
+fn document(pins: &Pins, clock: &Clock, changed: usize, kept: Kept) -> PinsDoc {
+    if let Err(error) = &kept {
+        warn!(%error, "pins are in effect, but not on disk");
+    }
+    let pins = pins.load().list(clock.now()).into_iter().map(PinDoc::from).collect();
+    PinsDoc { changed, not_kept: kept.err(), pins }
+}

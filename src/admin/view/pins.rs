@@ -1,0 +1,31 @@
+//! A pin, as the tools print it.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Time;
+use crate::store::pins::Pin;
+
+/// A name that an operator pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinDoc {
+    /// The name, with its final dot.
+    pub name: String,
+    /// What A and AAAA answer.
+    pub addresses: Vec<IpAddr>,
+    /// TTL of the answers, in seconds.
+    pub ttl: u32,
+    /// Since when.
+    pub since: Time,
+    /// Until when; null if until it is let go.
+    pub until: Option<Time>,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+}
+
+impl From<Pin> for PinDoc {
+    fn from(Pin { name, addresses, ttl, since, until, reason }: Pin) -> Self {
+        Self { name, addresses, ttl, since: Time(since), until: until.map(Time), reason }
+    }
+}

@@ -1,0 +1,134 @@
+//! `holdfast pin` and `holdfast unpin`: make a name answer what is known to be right, while its source is wrong.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+
+use super::{
+    Exit, Output, client, json, print,
+    reach::with_remedy,
+    table::{Table, count, some},
+};
+use crate::{
+    admin::{PinRequest, PinsDoc, UnpinRequest, view::words},
+    config::{self, Settings},
+    sys::Clock,
+};
+
+/// What `holdfast pin` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PinArgs {
+    /// The name as DNS asks for it, whole; without one the pins are listed
+    #[arg(requires = "addresses")]
+    pub name: Option<String>,
+    /// What A and AAAA answer; a family without an address answers that there is none
+    pub addresses: Vec<IpAddr>,
+    /// How long, such as 2h [default: until it is let go]
+    #[arg(long = "for", value_name = "DURATION", value_parser = config::duration, requires = "name")]
+    pub lasting: Option<Duration>,
+    /// TTL of the answers, in seconds, at most 300
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub ttl: u32,
+    /// Why, for whoever looks at it next
+    #[arg(long, value_name = "TEXT", requires = "name")]
+    pub reason: Option<String>,
+    /// Where
+    #[command(flatten)]
+    pub place: PinPlace,
+}
+
+/// What `holdfast unpin` takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["name", "all"]))]
+pub struct UnpinArgs {
+    /// The name
+    pub name: Option<String>,
+    /// Every name
+    #[arg(long)]
+    pub all: bool,
+    /// Where
+    #[command(flatten)]
+    pub place: PinPlace,
+}
+
+/// The agent to tell, and how to print what it says.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PinPlace {
+    /// Admin socket of the running agent [default: /run/holdfast/agent.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub admin: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// Pins a name, or lists the pins.
+pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
+    let Some(name) = args.name.clone() else {
+        let document = args.place.ask("/pins", None)?;
+        args.place.show(&document)?;
+        return Ok(Exit::Ok);
+    };
+    let request = PinRequest {
+        name,
+        addresses: args.addresses.clone(),
+        ttl: args.ttl,
+        seconds: args.lasting.map(|lasting| lasting.as_secs().max(1)),
+        reason: args.reason.clone(),
+    };
+    let document = args.place.ask("/pin", Some(serde_json::to_vec(&request)?))?;
+    args.place.show(&document)?;
+    Ok(Exit::Ok)
+}
+
+/// Lets go of a pin, or of all of them.
+pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
+    let request = UnpinRequest { name: args.name.clone() };
+    let document = args.place.ask("/unpin", Some(serde_json::to_vec(&request)?))?;
+    args.place.show(&document)?;
+    Ok(if document.changed > 0 { Exit::Ok } else { Exit::No })
+}
+
+impl PinPlace {
+    fn ask(&self, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<PinsDoc> {
+        let socket = self.admin.clone().unwrap_or_else(|| Settings::default().admin);
+        let answer = match body {
+            Some(body) => client::post(&socket, target, body, client::PATIENCE),
+            None => client::get(&socket, target, client::PATIENCE),
+        };
+        let text = answer.map_err(with_remedy)?;
+        serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
+    }
+
+    fn show(&self, document: &PinsDoc) -> anyhow::Result<()> {
+        if let Some(reason) = &document.not_kept {
+            eprintln!("holdfast: in effect now, but gone with a restart: {reason}");
+        }
+        match self.output {
+            Output::Json => print(&json(document)?),
+            Output::Table => print(text(document).as_bytes()),
+        }
+    }
+}
+
+/// The pins for people.
+fn text(document: &PinsDoc) -> String {
+    if document.pins.is_empty() {
+        return "nothing is pinned\n".into();
+    }
+    let now = Clock::System.now();
+    let mut table = Table::new(&["PINNED", "ADDRESSES", "TTL", "SINCE", "UNTIL", "WHY"]);
+    for pin in &document.pins {
+        let addresses: Vec<String> = pin.addresses.iter().map(ToString::to_string).collect();
+        let until = pin.until.map(|until| format!("in {}", words(now.age(until.0))));
+        table.row([
+            pin.name.clone(),
+            some(&addresses, 4),
+            format!("{}s", pin.ttl),
+            format!("{} ago", words(pin.since.0.age(now))),
+            until.unwrap_or_else(|| "unpinned".into()),
+            pin.reason.clone().unwrap_or_else(|| "-".into()),
+        ]);
+    }
+    format!("{}{}\n", table.text(), count(document.pins.len(), "name"))
+}

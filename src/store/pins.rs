@@ -1,0 +1,346 @@
+//! Names that an operator pinned to addresses: what they answer while the records or an upstream are wrong.
+//!
+//! Owns the pins in memory and their file beside the records. Never decides what else a name answers, and never forgets a
+//! pin that is in effect because the disk is broken.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::{ArcSwap, Guard};
+use prometheus::{
+    IntGauge, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+use serde::{Deserialize, Serialize};
+use tracing::error;
+
+use crate::{
+    sys::{Clock, UnixMillis},
+    wire::Name,
+};
+
+/// The most names that can be pinned: pins are for an hour of need, not a second source of records.
+pub const PINS_MAX: usize = 1000;
+/// The most addresses of one pin; as A or AAAA they fit a UDP answer.
+pub const ADDRESSES_MAX: usize = 32;
+/// The longest TTL of a pin, in seconds: an `unpin` is to be seen while people watch.
+pub const TTL_MAX: u32 = 300;
+
+/// The file's name in the directory of the store.
+const FILE: &str = "pins.json";
+
+/// What one name is pinned to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// The name, in lower case and with its final dot.
+    pub name: String,
+    /// What A and AAAA answer; a family without an address answers that there is none.
+    pub addresses: Vec<IpAddr>,
+    /// TTL of the answers, in seconds.
+    pub ttl: u32,
+    /// When it was pinned.
+    pub since: UnixMillis,
+    /// When the pin ends by itself; never if there is none.
+    pub until: Option<UnixMillis>,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+}
+
+impl Pin {
+    /// Whether it is in effect.
+    #[must_use]
+    pub fn holds(&self, now: UnixMillis) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// Why a pin was not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PinError {
+    /// The name cannot be asked for.
+    #[error("{0:?} is no name: {1}")]
+    Name(String, crate::wire::NameError),
+    /// Nothing to answer, or more than an answer holds.
+    #[error("{0} addresses: a pin has 1 to {ADDRESSES_MAX}")]
+    Addresses(usize),
+    /// A TTL that would outlive the pin.
+    #[error("TTL {0} s: a pin's is from 0 to {TTL_MAX} s")]
+    Ttl(u32),
+    /// Too many.
+    #[error("{PINS_MAX} names are pinned already: unpin one first")]
+    Full,
+}
+
+/// The pins of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct PinSet(HashMap<Box<[u8]>, Pin>);
+
+impl PinSet {
+    /// Whether nothing is pinned.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The pin of a name, if it is in effect.
+    #[must_use]
+    pub fn get(&self, name: &Name, now: UnixMillis) -> Option<&Pin> {
+        self.0.get(name.wire()).filter(|pin| pin.holds(now))
+    }
+
+    /// Every pin in effect, by name.
+    #[must_use]
+    pub fn list(&self, now: UnixMillis) -> Vec<Pin> {
+        let mut pins: Vec<Pin> = self.0.values().filter(|pin| pin.holds(now)).cloned().collect();
+        pins.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        pins
+    }
+
+    /// Reads what [`read`] and the tools find.
+    fn of(pins: Vec<Pin>) -> Result<Self, PinError> {
+        pins.into_iter().map(|pin| Ok((name_of(&pin.name)?.wire().into(), pin))).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// The name, as questions have it.
+fn name_of(text: &str) -> Result<Name, PinError> {
+    let whole = text.trim().trim_end_matches('.').to_ascii_lowercase();
+    Name::from_labels(whole.split('.').map(str::as_bytes)).map_err(|error| PinError::Name(text.to_owned(), error))
+}
+
+/// The pins of a process, shared by all that answer and all that change them.
+#[derive(Clone, Debug, Default)]
+pub struct Pins(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    set: ArcSwap<PinSet>,
+    file: Option<PathBuf>,
+    /// Held while pins change, so that file and memory agree.
+    changing: Mutex<()>,
+}
+
+/// How a change went: it is in effect, and this is why it may not survive a restart.
+pub type Kept = Result<(), String>;
+
+impl Pins {
+    /// Takes the pins from the store's directory, or keeps them in memory alone if there is none. A file that cannot be
+    /// read is set aside, and says so: answers matter more than pins.
+    #[must_use]
+    pub fn open(dir: Option<&Path>, now: UnixMillis) -> Self {
+        let file = dir.map(|dir| dir.join(FILE));
+        let set = file.as_deref().map_or_else(PinSet::default, |file| {
+            load(file).unwrap_or_else(|error| {
+                let aside = file.with_extension(format!("json.corrupt-{}", now.0));
+                let moved = fs::rename(file, &aside);
+                error!(%error, file = %file.display(), aside = %aside.display(), ?moved, "pins not read, none in effect");
+                PinSet::default()
+            })
+        });
+        Self(Arc::new(Inner { set: ArcSwap::from_pointee(set), file, changing: Mutex::default() }))
+    }
+
+    /// Registers `holdfast_pins` over what is in effect at the moment it is asked for.
+    ///
+    /// # Errors
+    /// If the name is taken in `registry`.
+    pub fn register_metrics(&self, registry: &Registry, clock: &Clock) -> Result<(), prometheus::Error> {
+        let gauge =
+            IntGauge::new("holdfast_pins", "Names an operator pinned, which do not answer what the records say.")?;
+        registry.register(Box::new(Counted { gauge, pins: self.clone(), clock: clock.clone() }))
+    }
+
+    /// The pins at present. Not to be kept across a wait.
+    #[must_use]
+    pub fn load(&self) -> Guard<Arc<PinSet>> {
+        self.0.set.load()
+    }
+
+    /// Pins a name; one that was pinned already changes.
+    ///
+    /// # Errors
+    /// If the pin cannot be: then nothing changed.
+    pub fn pin(&self, pin: Pin, now: UnixMillis) -> Result<Kept, PinError> {
+        let name = name_of(&pin.name)?;
+        if pin.addresses.is_empty() || pin.addresses.len() > ADDRESSES_MAX {
+            return Err(PinError::Addresses(pin.addresses.len()));
+        }
+        if pin.ttl > TTL_MAX {
+            return Err(PinError::Ttl(pin.ttl));
+        }
+        self.change(now, |set| {
+            if set.len() >= PINS_MAX && !set.contains_key(name.wire()) {
+                return Err(PinError::Full);
+            }
+            set.insert(name.wire().into(), Pin { name: name.to_string(), ..pin });
+            Ok(())
+        })
+        .map(|((), kept)| kept)
+    }
+
+    /// Lets go of a name, or of all of them. Returns how many there were.
+    ///
+    /// # Errors
+    /// If it is no name.
+    pub fn unpin(&self, name: Option<&str>, now: UnixMillis) -> Result<(usize, Kept), PinError> {
+        let name = name.map(name_of).transpose()?;
+        self.change(now, |set| {
+            let before = set.len();
+            match &name {
+                Some(name) => drop(set.remove(name.wire())),
+                None => set.clear(),
+            }
+            Ok(before - set.len())
+        })
+    }
+
+    /// Changes the pins in memory and then on disk; the ones that ended are dropped on the way.
+    fn change<T>(
+        &self,
+        now: UnixMillis,
+        change: impl FnOnce(&mut HashMap<Box<[u8]>, Pin>) -> Result<T, PinError>,
+    ) -> Result<(T, Kept), PinError> {
+        let _alone = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = PinSet::clone(&self.0.set.load());
+        set.0.retain(|_, pin| pin.holds(now));
+        let changed = change(&mut set.0)?;
+        let pins = set.list(now);
+        self.0.set.store(Arc::new(set));
+        let kept = match &self.0.file {
+            Some(file) => save(file, &pins).map_err(|error| format!("{}: {error}", file.display())),
+            None => Err("store.path is none".into()),
+        };
+        Ok((changed, kept))
+    }
+}
+
+struct Counted {
+    gauge: IntGauge,
+    pins: Pins,
+    clock: Clock,
+}
+
+impl Collector for Counted {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let in_effect = self.pins.load().list(self.clock.now()).len();
+        self.gauge.set(i64::try_from(in_effect).unwrap_or(i64::MAX));
+        self.gauge.collect()
+    }
+}
+
+/// The pins in a store's directory, for tools that look at it without a process.
+///
+/// # Errors
+/// What the system says, or that the file is no list of pins.
+pub fn read(dir: &Path) -> io::Result<PinSet> {
+    load(&dir.join(FILE))
+}
+
+fn load(file: &Path) -> io::Result<PinSet> {
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PinSet::default()),
+        Err(error) => return Err(error),
+    };
+    let pins: Vec<Pin> = serde_json::from_slice(&text).map_err(io::Error::other)?;
+    PinSet::of(pins).map_err(io::Error::other)
+}
+
+/// Writes the file beside and renames it, so that there is always a whole one.
+fn save(file: &Path, pins: &[Pin]) -> io::Result<()> {
+    let beside = file.with_extension("tmp");
+    let mut out = File::create(&beside)?;
+    out.write_all(&serde_json::to_vec_pretty(pins).map_err(io::Error::other)?)?;
+    out.sync_all()?;
+    fs::rename(&beside, file)?;
+    file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    fn pin(name: &str, addresses: &[&str]) -> Pin {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Pin { name: name.into(), addresses, ttl: 5, since: NOW, until: None, reason: Some("broken".into()) }
+    }
+
+    fn name(text: &str) -> Name {
+        name_of(text).unwrap()
+    }
+
+    #[test]
+    fn pins_are_there_after_a_restart_and_gone_when_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::open(Some(dir.path()), NOW);
+        pins.pin(pin("DB.prod.svc.cluster.local", &["10.0.0.1", "fd00::1"]), NOW).unwrap().unwrap();
+        pins.pin(pin("db.example.com.", &["10.0.0.2"]), NOW).unwrap().unwrap();
+        let again = Pins::open(Some(dir.path()), NOW);
+        let expected = ["db.example.com.", "db.prod.svc.cluster.local."];
+        assert_eq!(again.load().list(NOW).iter().map(|pin| &*pin.name).collect::<Vec<_>>(), expected);
+        assert_eq!(again.load().get(&name("db.prod.svc.cluster.local"), NOW).unwrap().addresses.len(), 2);
+        assert_eq!(again.unpin(Some("db.PROD.svc.cluster.local"), NOW).unwrap().0, 1);
+        assert_eq!(again.unpin(Some("db.prod.svc.cluster.local"), NOW).unwrap().0, 0);
+        assert_eq!(read(dir.path()).unwrap().list(NOW).len(), 1);
+        assert_eq!(again.unpin(None, NOW).unwrap().0, 1);
+        assert!(Pins::open(Some(dir.path()), NOW).load().is_empty());
+    }
+
+    #[test]
+    fn a_pin_ends_when_its_time_is_over() {
+        let pins = Pins::open(None, NOW);
+        let kept = pins.pin(Pin { until: Some(UnixMillis(NOW.0 + 10)), ..pin("a.b", &["::1"]) }, NOW).unwrap();
+        assert_eq!(kept.unwrap_err(), "store.path is none");
+        assert!(pins.load().get(&name("a.b"), UnixMillis(NOW.0 + 9)).is_some());
+        assert!(pins.load().get(&name("a.b"), UnixMillis(NOW.0 + 10)).is_none());
+        assert!(pins.load().list(UnixMillis(NOW.0 + 10)).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_pinned_changes_nothing_and_says_why() {
+        let pins = Pins::open(None, NOW);
+        let long = "a".repeat(64);
+        for (wrong, text) in [
+            (pin(&long, &["::1"]), "is no name"),
+            (pin("a", &[]), "0 addresses: a pin has 1 to 32"),
+            (Pin { ttl: 301, ..pin("a", &["::1"]) }, "TTL 301 s"),
+        ] {
+            let error = pins.pin(wrong, NOW).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+        assert!(pins.load().is_empty());
+        for number in 0..PINS_MAX {
+            let _ = pins.pin(pin(&format!("n{number}.test"), &["::1"]), NOW).unwrap();
+        }
+        assert_eq!(pins.pin(pin("one-more.test", &["::1"]), NOW).unwrap_err(), PinError::Full);
+        let _ = pins.pin(pin("n7.test", &["::2"]), NOW).unwrap();
+    }
+
+    #[test]
+    fn a_broken_file_is_set_aside_and_a_disk_that_fails_costs_no_pin() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "{not pins").unwrap();
+        let pins = Pins::open(Some(dir.path()), NOW);
+        assert!(pins.load().is_empty());
+        assert_eq!(fs::read_to_string(dir.path().join("pins.json.corrupt-1000000")).unwrap(), "{not pins");
+
+        let gone = Pins::open(Some(&dir.path().join("missing")), NOW);
+        let kept = gone.pin(pin("a.b", &["::1"]), NOW).unwrap();
+        assert!(kept.unwrap_err().contains("No such file"));
+        assert!(gone.load().get(&name("a.b"), NOW).is_some(), "in effect all the same");
+    }
+}
