@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod ctl;
 pub mod dns;
+pub mod node;
 pub mod proto;
 pub mod record;
 pub mod role;

@@ -1,13 +1,16 @@
 //! What each module is told, composed from the settings. Names and units change hands here and nowhere else.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use super::{
     Config, Settings,
     settings::ForwardZone,
     types::{Addr, Compat, Pods, ZoneName},
 };
-use crate::{admin, dns, source, store, wire, zone};
+use crate::{admin, dns, node, source, store, wire, zone};
 
 impl Settings {
     /// The rules of the cluster zone, served at `listen`.
@@ -26,6 +29,34 @@ impl Settings {
                 Compat::CoreDns => zone::Compat::CoreDns,
             },
             name_servers: listen.iter().map(SocketAddr::ip).collect(),
+        }
+    }
+}
+
+impl Settings {
+    /// What is to be set up on the node.
+    #[must_use]
+    pub fn node(&self) -> node::Config {
+        let listen = self.listen_addresses();
+        let mut local_ips = self.node_local_ips.clone();
+        if local_ips.is_empty() {
+            let own = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+            local_ips = listen.iter().map(SocketAddr::ip).filter(own).collect();
+        }
+        let mut failsafe_ips = self.node_failsafe_ips.clone();
+        if failsafe_ips.is_empty() {
+            failsafe_ips = local_ips.iter().copied().filter(|ip| !node::is_link_local(*ip)).collect();
+        }
+        node::Config {
+            interface: self.node_interface.as_str().to_owned(),
+            setup_interface: self.node_setup_interface,
+            setup_notrack: self.node_setup_notrack,
+            dns_port: listen.first().map_or(53, SocketAddr::port),
+            health: self.http.map(|Addr(address)| address),
+            intercept_failsafe: self.node_intercept_failsafe,
+            failsafe_ips,
+            local_ips,
+            skip_teardown: self.node_skip_teardown,
         }
     }
 }
@@ -197,6 +228,7 @@ mod tests {
             (format!("{:?}", config.disk().map(paced)), format!("{:?}", Some(paced(store::disk::Config::default())))),
             (format!("{:?}", config.guard()), format!("{:?}", store::guard::Config::default())),
             (format!("{:?}", config.admin()), format!("{:?}", admin::Config::default())),
+            (format!("{:?}", config.settings.node()), format!("{:?}", node::Config::default())),
             (format!("{:?}", config.endpoints()), format!("{:?}", source::EndpointsMode::default())),
         ];
         for (ours, theirs) in same {

@@ -1,7 +1,11 @@
 //! Every setting holdfast has, each defined once. `docs/config.md`, `--help` and the effective configuration come from
 //! these rows.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -9,7 +13,7 @@ use super::{
     error::Gather,
     node::Node,
     table::{self, Described, Section, Setting, settings},
-    types::{Addr, Bytes, Compat, HostPort, LogFormat, Pods, Tls, ZoneName},
+    types::{Addr, Allow, Bytes, Compat, HostPort, InterfaceName, LogFormat, Pods, Tls, ZoneName},
     value::{Bounds, Shown, Value},
 };
 use crate::{
@@ -140,6 +144,33 @@ settings! {
             .within("1", "100000", "RFC 9210, 4.2").agent();
         /// How long an idle TCP connection is kept.
         tcp_idle: Duration = Setting::new("tcp.idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3").agent();
+
+        /// Who may ask: networks, and `node-local` for this node and the pods on it. Others are dropped and counted. Empty means
+        /// `node-local` on link-local addresses and on those of `node.local_ips`, and anybody on the rest.
+        allow: Vec<Allow> = Setting::new("allow", "[]").flag("--allow", "node-local|CIDR").agent().planned();
+
+        /// The interface that carries `node.local_ips`: of type dummy, or a bridge without ports where the kernel has no dummy.
+        node_interface: InterfaceName = Setting::new("node.interface", "nodelocaldns").agent().planned();
+        /// Makes the interface with its addresses at the start, and again if somebody removes it. It outlives the process.
+        node_setup_interface: bool =
+            Setting::new("node.setup_interface", "false").flag("--setup-interface", "BOOL").agent().planned();
+        /// Keeps the kernel from tracking connections to `node.local_ips` (nftables table `holdfast`), at the start, and again if
+        /// somebody removes the rules. They outlive the process.
+        node_setup_notrack: bool =
+            Setting::new("node.setup_notrack", "false").flag("--setup-notrack", "BOOL").agent().planned();
+        /// The addresses of the interface and of the rules; those of `listen` unless given, without loopback and wildcards.
+        node_local_ips: Vec<IpAddr> = Setting::new("node.local_ips", "[]").agent().planned();
+        /// Leaves interface and rules at an orderly end. If not, they are removed, unless another process has taken over.
+        node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent().planned();
+        /// How long nothing may be answered before `node.failsafe_ips` are given back to the cluster's DNS; they are taken again
+        /// when there are answers.
+        node_intercept_failsafe: Option<Duration> = Setting::new("node.intercept_failsafe", "none")
+            .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent().planned();
+        /// The addresses given back; those of `node.local_ips` that are not link-local unless given.
+        node_failsafe_ips: Vec<IpAddr> = Setting::new("node.failsafe_ips", "[]").agent().planned();
+        /// Gives up what the process needs no more once it answers: capabilities, system calls, and writing to files but those of
+        /// the store and the admin socket.
+        sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL").agent().planned();
 
         /// What is logged, as `level` or `target=level,…` (trace, debug, info, warn, error).
         log_filter: String = Setting::new("log.filter", "info").reload();

@@ -13,9 +13,11 @@ use super::value::Scalar;
 
 mod local;
 mod names;
+mod node;
 mod words;
 
 pub use names::{HostPort, ZoneName};
+pub use node::{Allow, InterfaceName};
 pub use words::{Compat, LogFormat, Pods, Tls};
 
 impl Scalar for bool {
@@ -162,6 +164,18 @@ pub(super) fn socket(text: &str, port: u16) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let alone = bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
     alone.or_else(|| text.parse().ok())
+}
+
+impl Scalar for IpAddr {
+    const KIND: &'static str = "IP";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is not an IP address such as 169.254.20.10 or fd00::10"))
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Scalar for IpNet {

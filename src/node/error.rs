@@ -1,0 +1,153 @@
+//! What can go wrong while a node is set up, each with its remedy. Decides nothing.
+
+use std::{io, net::IpAddr};
+
+/// The kinds of setup errors, as the counter tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorType {
+    /// The interface could not be made or brought up.
+    InterfaceAdd,
+    /// The interface or its addresses could not be looked at, or the name is somebody else's.
+    InterfaceCheck,
+    /// An address could not be put on the interface.
+    Address,
+    /// The rules could not be written or looked at.
+    Nftables,
+    /// The process lacks a capability.
+    Privilege,
+    /// The process that watches over interface and rules could not be started, or ended.
+    Watch,
+    /// A sandbox the kernel has could not be entered.
+    Sandbox,
+    /// A `ConfigMap` or Corefile of the drop-in mode could not be used.
+    Configmap,
+}
+
+impl ErrorType {
+    /// Every one, in the order of their discriminants.
+    pub const ALL: [Self; 8] = [
+        Self::InterfaceAdd,
+        Self::InterfaceCheck,
+        Self::Address,
+        Self::Nftables,
+        Self::Privilege,
+        Self::Watch,
+        Self::Sandbox,
+        Self::Configmap,
+    ];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InterfaceAdd => "interface_add",
+            Self::InterfaceCheck => "interface_check",
+            Self::Address => "address",
+            Self::Nftables => "nftables",
+            Self::Privilege => "privilege",
+            Self::Watch => "watch",
+            Self::Sandbox => "sandbox",
+            Self::Configmap => "configmap",
+        }
+    }
+
+    /// The one a word stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+/// Why a part of the node could not be set up. The other parts are, and DNS is served all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The kernel has no netlink for us.
+    #[error("open a netlink socket ({family}): {error}")]
+    Netlink {
+        /// `route` or `netfilter`.
+        family: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A capability is missing.
+    #[error(
+        "{step}: not permitted; grant the capability CAP_NET_ADMIN, or let `holdfast node setup` do it as root before"
+    )]
+    NotPermitted {
+        /// What was tried.
+        step: String,
+    },
+    /// The name is taken.
+    #[error("interface {name} exists and is {found}, not one of ours; remove it, or give node.interface another name")]
+    InterfaceTaken {
+        /// The name.
+        name: String,
+        /// What it is, as in `a veth`.
+        found: String,
+    },
+    /// Neither kind of interface could be made.
+    #[error("make interface {name}: {error}")]
+    InterfaceAdd {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// It could not be looked at.
+    #[error("look at interface {name}: {error}")]
+    InterfaceCheck {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// Somebody else has an address.
+    #[error("address {address} is on interface {interface} already; it is served there and left alone, without rules")]
+    AddressElsewhere {
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        interface: String,
+    },
+    /// An address could not be added or removed.
+    #[error("{step} {address} on interface {interface}: {error}")]
+    Address {
+        /// `add` or `remove`.
+        step: &'static str,
+        /// The address.
+        address: IpAddr,
+        /// Where.
+        interface: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The kernel has no nftables.
+    #[error("the kernel has no nftables (nf_tables, nft_ct): connections to DNS are tracked; load the modules")]
+    NoNftables,
+    /// The rules could not be written or read.
+    #[error("{step} nftables table {table}: {error}")]
+    Nftables {
+        /// `write`, `read` or `remove`.
+        step: &'static str,
+        /// Its name.
+        table: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+impl SetupError {
+    /// Its kind, for the counter.
+    #[must_use]
+    pub fn kind(&self) -> ErrorType {
+        match self {
+            Self::Netlink { family: "netfilter", .. } | Self::NoNftables | Self::Nftables { .. } => ErrorType::Nftables,
+            Self::Netlink { .. } | Self::InterfaceCheck { .. } | Self::InterfaceTaken { .. } => {
+                ErrorType::InterfaceCheck
+            }
+            Self::NotPermitted { .. } => ErrorType::Privilege,
+            Self::InterfaceAdd { .. } => ErrorType::InterfaceAdd,
+            Self::AddressElsewhere { .. } | Self::Address { .. } => ErrorType::Address,
+        }
+    }
+}
