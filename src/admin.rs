@@ -4,6 +4,7 @@
 //! sibling: what it tells of sources, DNS or the disk is handed in by `role`.
 
 mod documents;
+mod guard;
 mod metrics;
 mod pins;
 mod readiness;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use documents::{Facts, Rules};
+pub use guard::{GuardDoc, Let, ReleasedDoc, guard_routes};
 pub use metrics::Metrics;
 pub use pins::{PinRequest, PinsDoc, UnpinRequest};
 pub use readiness::{Latch, Readiness};
@@ -235,6 +237,8 @@ mod tests {
             disk: std::sync::Arc::new(|| None),
             forward: std::sync::Arc::new(|| None),
             pins: None,
+            follows: std::sync::Arc::new(|| None),
+            serves: std::sync::Arc::new(|| None),
         };
         let (counted, more) = (Metrics::register(&registry).unwrap(), Router::new());
         let metrics_handles = counted.clone();

@@ -14,9 +14,9 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing::{error, warn};
 
 use crate::{
-    config::{self, AgentFlags, Role},
-    ctl::{self, DiffArgs, DumpArgs, Exit, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
-    role::agent::Agent,
+    config::{self, AgentFlags, Config, Flags, HubFlags, Role},
+    ctl::{self, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
+    role::{agent::Agent, hub::Hub},
     sys::Clock,
 };
 
@@ -39,6 +39,12 @@ pub enum Command {
         #[command(flatten)]
         flags: AgentFlags,
     },
+    /// Follow a cluster and stream its records to agents and other hubs
+    Hub {
+        /// Every setting that has a flag
+        #[command(flatten)]
+        flags: HubFlags,
+    },
     /// Print every record: services, ports and endpoints
     Dump(DumpArgs),
     /// Look a name up: the answer as DNS gives it, and why
@@ -51,6 +57,8 @@ pub enum Command {
     Unpin(UnpinArgs),
     /// Say what differs between two sets of records
     Diff(DiffArgs),
+    /// Show which deletions are held back and why, or let go of them
+    Guard(GuardArgs),
     /// Make a CA and the certificates of hubs and agents, for people without cert-manager
     Certs(certs::Certs),
     /// Rehearse: put the load of thousands of agents on a hub
@@ -81,13 +89,15 @@ pub enum Command {
 /// What could not be read, reached or written, for [`Exit::Unreadable`].
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
-        Command::Agent { flags } => agent(&flags),
+        Command::Agent { flags } => daemon(Role::Agent, &flags.0),
+        Command::Hub { flags } => daemon(Role::Hub, &flags.0),
         Command::Dump(args) => ctl::dump(&args),
         Command::Lookup(args) => ctl::lookup(&args),
         Command::Status(args) => ctl::status(&args),
         Command::Pin(args) => ctl::pin(&args),
         Command::Unpin(args) => ctl::unpin(&args),
         Command::Diff(args) => ctl::diff(&args),
+        Command::Guard(args) => ctl::guard(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Simulate(what) => simulate::run(&what),
         Command::CheckConfig { flags } => check_config(&flags),
@@ -123,8 +133,8 @@ const RUNTIME_THREADS: usize = 2;
 /// What blocking work may still take once everything else has stopped.
 const BLOCKING_END: Duration = Duration::from_millis(100);
 
-fn agent(flags: &AgentFlags) -> anyhow::Result<Exit> {
-    let load = || config::load(Role::Agent, &flags.0, config::environment);
+fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
+    let load = || config::load(role, flags, config::environment);
     let config = match load() {
         Ok(config) => config,
         Err(errors) => {
@@ -155,9 +165,16 @@ fn agent(flags: &AgentFlags) -> anyhow::Result<Exit> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let done = runtime.block_on(async { Agent::start(config, Clock::System).await?.run(reload).await });
+    let done = runtime.block_on(serve(role, config, reload));
     runtime.shutdown_timeout(BLOCKING_END);
     done.map(|()| Exit::Ok)
+}
+
+async fn serve(role: Role, config: Config, reload: impl FnMut() -> Option<Config>) -> anyhow::Result<()> {
+    match role {
+        Role::Agent => Agent::start(config, Clock::System).await?.run(reload).await,
+        Role::Hub => Hub::start(config, Clock::System).await?.run(reload).await,
+    }
 }
 
 fn check_config(flags: &AgentFlags) -> anyhow::Result<Exit> {

@@ -21,7 +21,7 @@ mod tests;
 use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors};
-pub use flags::{AgentFlags, Flags, Given};
+pub use flags::{AgentFlags, Flags, Given, HubFlags};
 pub use node::Place;
 pub use settings::{ForwardZone, Settings};
 pub use source::Source;
@@ -42,6 +42,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     value::Scalar::parse(text)
 }
+
+/// The most a process's name may have, in bytes: what a hub takes in a greeting.
+const NAME_BYTES_MAX: usize = 255;
 
 /// A configuration that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,8 +135,9 @@ fn load_text(
     let mut given = table::read(&mut settings, &root, Some(role), "", &mut errors);
     given.extend(flags.apply(&mut settings, role, &mut errors));
     check(&settings, &given, &mut errors);
+    source::advertise(&mut settings, role, &environment);
     let source = source::choose(&mut settings, &given, role, environment, &mut errors);
-    source::check_tls(&settings, &given, &mut errors);
+    source::check_tls(&settings, &given, role, &mut errors);
     default_forward(&mut settings, &given);
     match source {
         Some(source) if errors.len() == 0 => Ok(Config { role, settings, source }),
@@ -165,6 +169,12 @@ fn place_of(given: &[(&'static str, Place)], key: &str) -> Place {
 fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
     if settings.zone.is_root() {
         errors.add(place_of(given, "zone"), "zone", "the cluster's zone cannot be the root");
+    }
+    if settings.listen_stream.is_empty() {
+        errors.add(place_of(given, "listen"), "listen", "give at least one address, such as 0.0.0.0:7443");
+    }
+    if settings.name.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        errors.add(place_of(given, "name"), "name", format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
     }
     if settings.listen.is_empty() {
         errors.add(place_of(given, "listen"), "listen", "give at least one address, such as 127.0.0.1:53");

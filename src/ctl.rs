@@ -1,13 +1,14 @@
-//! The on-call commands: dump, lookup, status, diff.
+//! The on-call commands: dump, lookup, status, diff, guard.
 //!
 //! Owns how they find something to ask (a process by its socket, or a store on disk) and how documents look on a terminal.
-//! Never needs a control plane, and never changes what it looks at; only `pin` tells a process
-//! to answer something else.
+//! Never needs a control plane, and never changes what it looks at; only `pin` tells a process to answer something else, and
+//! `guard release` to let go of what it holds.
 
 mod client;
 mod cluster;
 mod diff;
 mod dump;
+mod guard;
 mod lookup;
 mod pin;
 mod reach;
@@ -18,6 +19,7 @@ use std::io::Write as _;
 
 pub use diff::DiffArgs;
 pub use dump::DumpArgs;
+pub use guard::GuardArgs;
 pub use lookup::LookupArgs;
 pub use pin::{PinArgs, UnpinArgs};
 pub use reach::Where;
@@ -83,6 +85,14 @@ pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
 /// As for [`pin`].
 pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
     pin::unpin(args)
+}
+
+/// Shows what the guard holds, or lets go of it.
+///
+/// # Errors
+/// What could not be read or written.
+pub fn guard(args: &GuardArgs) -> anyhow::Result<Exit> {
+    guard::run(args)
 }
 
 /// Compares two sets of records.

@@ -62,6 +62,10 @@ pub struct Facts {
     pub disk: Arc<dyn Fn() -> Option<DiskStatus> + Send + Sync>,
     /// Upstreams and cache at present, as a document of their own; none for a process that does not forward.
     pub forward: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
+    /// Where a follower of hubs stands, as a document of its own; none for a process with another source.
+    pub follows: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
+    /// How the stream to others stands, as a document of its own; none for a process that serves none.
+    pub serves: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
 }
 
 impl fmt::Debug for Facts {
@@ -121,7 +125,8 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
     let rejected = (*facts.reader.rejections()).clone();
     let status =
         shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), (facts.disk)(), rejected));
-    Json(view::Status { forward: (facts.forward)(), ..status })
+    let (forward, follows, serves) = ((facts.forward)(), (facts.follows)(), (facts.serves)());
+    Json(view::Status { forward, follows, serves, ..status })
 }
 
 #[derive(Deserialize)]

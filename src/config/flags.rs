@@ -123,3 +123,8 @@ role_flags! {
     /// The flags of `holdfast agent`.
     AgentFlags, Role::Agent
 }
+
+role_flags! {
+    /// The flags of `holdfast hub`.
+    HubFlags, Role::Hub
+}

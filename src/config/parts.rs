@@ -8,9 +8,9 @@ use std::{
 use super::{
     Config, Settings,
     settings::ForwardZone,
-    types::{Addr, Compat, Pods, ZoneName},
+    types::{Addr, Compat, HostPort, Pods, Tls, ZoneName},
 };
-use crate::{admin, dns, node, source, store, wire, zone};
+use crate::{admin, dns, node, source, store, stream, wire, zone};
 
 impl Settings {
     /// The rules of the cluster zone, served at `listen`.
@@ -185,6 +185,48 @@ impl Config {
             admin: settings.admin.clone(),
             http: settings.http.map(|Addr(address)| address),
             metrics: settings.metrics.map(|Addr(address)| address),
+        }
+    }
+
+    /// The stream to agents and other hubs, of a hub called `name`.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> stream::Config {
+        stream::Config {
+            listen: self.settings.stream_addresses(),
+            node: name.to_owned(),
+            advertise: self.settings.advertise.iter().map(HostPort::to_string).collect(),
+            ..stream::Config::default()
+        }
+    }
+
+    /// Takes the addresses a hub really listens on for those it is reached at, if none were given.
+    pub fn advertise_bound(&mut self, bound: &[SocketAddr]) {
+        if self.settings.advertise.is_empty() {
+            let reached = bound.iter().filter(|listen| !listen.ip().is_unspecified());
+            let hubs = reached.map(|listen| HostPort { host: listen.ip().to_string(), port: listen.port() });
+            self.settings.advertise = hubs.collect();
+        }
+    }
+
+    /// How hubs are followed by a process called `name`.
+    #[must_use]
+    pub fn follow(&self, name: &str) -> source::hub::Config {
+        let settings = &self.settings;
+        source::hub::Config {
+            addresses: settings.source_hub_addresses.iter().map(HostPort::to_string).collect(),
+            node: name.to_owned(),
+            serves: settings.advertise.first().map(HostPort::to_string).unwrap_or_default(),
+            stale_after: settings.stale_after,
+            ..source::hub::Config::default()
+        }
+    }
+
+    /// Directory of the certificates; `None` for streams in the clear, on loopback.
+    #[must_use]
+    pub fn certificates(&self) -> Option<PathBuf> {
+        match &self.settings.tls {
+            Some(Tls::Dir(path)) => Some(path.clone()),
+            Some(Tls::Insecure) | None => None,
         }
     }
 

@@ -28,6 +28,14 @@ settings! {
         zone: ZoneName = Setting::new("zone", "cluster.local").flag("--zone", "ZONE");
         /// Addresses that answer DNS over UDP and TCP; the port is 53 unless written.
         listen: Vec<Addr<53>> = Setting::new("listen", "[127.0.0.1]").flag("--listen", "IP[:PORT]").agent();
+        /// Addresses that serve the stream to agents and other hubs; the port is 7443 unless written.
+        listen_stream: Vec<Addr<7443>> = Setting::new("listen", "[0.0.0.0]").flag("--listen", "IP[:PORT]").hub();
+        /// Where agents and other hubs reach this hub; they are told, and remember it. The addresses it listens on unless
+        /// given, or for `0.0.0.0` and `::` the pod's address in the variable `POD_IP`.
+        advertise: Vec<HostPort> = Setting::new("advertise", "[]").flag("--advertise", "HOST:PORT").hub();
+        /// The name of this process among those it follows and serves, which no two hubs may share; the machine's hostname
+        /// unless given, with the port of the stream behind it for a hub.
+        name: Option<String> = Setting::new("name", "none").flag("--name", "NAME");
         /// Names that spell a pod's address (`10-1-2-3.prod.pod.cluster.local`): answered for any address in a namespace
         /// that exists, or not at all.
         pods: Pods = Setting::new("pods", "insecure").flag("--pods", "insecure|disabled").agent();
@@ -242,6 +250,11 @@ impl Value for ForwardZone {
 }
 
 impl Settings {
+    /// The addresses that serve the stream.
+    pub fn stream_addresses(&self) -> Vec<SocketAddr> {
+        self.listen_stream.iter().map(|address| address.0).collect()
+    }
+
     /// The addresses that answer DNS.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.listen.iter().map(|address| address.0).collect()

@@ -125,18 +125,36 @@ fn from_environment(
     Some(Source::Kubernetes(None))
 }
 
-/// Whether the stream from the hubs can be set up at all.
-pub fn check_tls(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
+/// Fills in where a hub is reached, if that was not said.
+pub fn advertise(settings: &mut Settings, role: Role, environment: impl Fn(&'static str) -> Option<String>) {
+    if role != Role::Hub || !settings.advertise.is_empty() {
+        return;
+    }
+    let pod = environment("POD_IP").and_then(|ip| ip.parse::<std::net::IpAddr>().ok());
+    for listen in settings.stream_addresses().iter().filter(|listen| listen.port() != 0) {
+        let ip = if listen.ip().is_unspecified() { pod } else { Some(listen.ip()) };
+        let hub = ip.map(|ip| HostPort { host: ip.to_string(), port: listen.port() });
+        settings.advertise.extend(hub.filter(|hub| !settings.advertise.contains(hub)));
+    }
+}
+
+/// Whether the stream, from the hubs or to those who follow, can be set up at all.
+pub fn check_tls(settings: &Settings, given: &[(&'static str, Place)], role: Role, errors: &mut Gather) {
     let place = given.iter().rev().find(|(key, _)| *key == "tls").map_or(Place::Default, |(_, place)| *place);
-    let far = settings.source_hub_addresses.iter().find(|hub| !is_loopback(hub));
-    match (&settings.tls, settings.source_hub_addresses.first(), far) {
-        (None, Some(hub), _) => {
-            let message = format!("hub {hub} takes certificates: give --tls DIR (or --tls insecure on loopback)");
+    let mut ends: Vec<(String, bool)> =
+        settings.source_hub_addresses.iter().map(|hub| (format!("hub {hub}"), is_loopback(hub))).collect();
+    if role == Role::Hub {
+        let listen = settings.stream_addresses().into_iter();
+        ends.extend(listen.map(|listen| (format!("listening on {listen}"), listen.ip().is_loopback())));
+    }
+    let far = ends.iter().find(|(_, loopback)| !loopback);
+    match (&settings.tls, ends.first(), far) {
+        (None, Some((end, _)), _) => {
+            let message = format!("{end} takes certificates: give --tls DIR (or --tls insecure on loopback)");
             errors.add(place, "tls", message);
         }
-        (Some(Tls::Insecure), _, Some(hub)) => {
-            let message =
-                format!("insecure is for loopback only, and hub {hub} is not: give a directory of certificates");
+        (Some(Tls::Insecure), _, Some((end, _))) => {
+            let message = format!("insecure is for loopback only, and {end} is not: give a directory of certificates");
             errors.add(place, "tls", message);
         }
         _ => {}

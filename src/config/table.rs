@@ -85,6 +85,13 @@ impl Setting {
         self
     }
 
+    /// Of the hub alone.
+    #[must_use]
+    pub const fn hub(mut self) -> Self {
+        self.role = Some(Role::Hub);
+        self
+    }
+
     /// Changed by SIGHUP.
     #[must_use]
     pub const fn reload(mut self) -> Self {

@@ -243,3 +243,35 @@ fn a_file_that_cannot_be_read_is_named() {
     let found = errors(load(Role::Agent, &flags, |_| None));
     assert_eq!(found, ["/nonexistent/holdfast.yaml: cannot be read: No such file or directory (os error 2)"]);
 }
+
+fn hub(text: &str, pod_ip: Option<&str>) -> Result<Config, ConfigErrors> {
+    let environment = |name| pod_ip.filter(|_| name == "POD_IP").map(str::to_owned);
+    load_text(Role::Hub, text, &Flags::default(), environment, Gather::new(Some(Path::new("f.yaml"))))
+}
+
+#[test]
+fn a_hub_listens_for_streams_and_says_where_it_is_reached() {
+    let config = hub(&format!("{SOURCE}tls: /tls"), Some("10.1.2.3")).unwrap();
+    let stream = config.stream("hub-0");
+    assert_eq!(stream.listen, ["0.0.0.0:7443".parse().unwrap()]);
+    assert_eq!((stream.node.as_str(), stream.advertise), ("hub-0", vec!["10.1.2.3:7443".to_owned()]));
+    assert_eq!(config.certificates(), Some("/tls".into()));
+    let config = hub(&format!("{SOURCE}tls: insecure\nlisten: '::1'"), None).unwrap();
+    assert_eq!(config.stream("").advertise, ["[::1]:7443"]);
+    assert_eq!(config.certificates(), None);
+    let shown = config.to_yaml();
+    assert_eq!(hub(&shown, None).map_err(|errors| format!("{errors}\n{shown}")).unwrap(), config);
+}
+
+#[test]
+fn a_hub_beyond_loopback_takes_certificates_and_none_of_an_agents_settings() {
+    let missing = "tls: listening on 0.0.0.0:7443 takes certificates: give --tls DIR (or --tls insecure on loopback)";
+    assert!(errors(hub(SOURCE, None))[0].ends_with(missing));
+    let far = "insecure is for loopback only, and listening on 10.0.0.1:7443 is not: give a directory of certificates";
+    assert!(errors(hub(&format!("{SOURCE}tls: insecure\nlisten: 10.0.0.1"), None))[0].ends_with(far));
+    let other = errors(hub(&format!("{SOURCE}tls: /tls\nttl: 5s"), None));
+    assert!(other[0].ends_with("ttl: this is a setting of the agent"), "{other:?}");
+    assert!(
+        errors(read("source: {manifests: {path: x}}\nadvertise: a:1"))[0].ends_with("this is a setting of the hub")
+    );
+}

@@ -1,5 +1,7 @@
 //! `holdfast status`: what a person wants to know first, in the order of how much it matters.
 
+mod streams;
+
 use std::{fmt::Write as _, time::Duration};
 
 use serde::Deserialize as _;
@@ -12,10 +14,12 @@ use super::{
 use crate::{
     admin::view::{self, DiskDoc, HeldDoc, HeldWhat, SourceDoc, SourceWord, Status, words},
     dns::forward::{CacheStatus, ForwardStatus, UpstreamState},
+    source::hub,
     store::{
         Rejections,
         disk::{DiskState, Start},
     },
+    stream,
 };
 
 /// What `holdfast status` takes.
@@ -62,6 +66,12 @@ fn text(status: &Status, place: &str) -> String {
         let names: Vec<String> = status.pinned.iter().map(|pin| pin.name.clone()).collect();
         line("pinned", format!("{} PINNED by an operator: {}", count(names.len(), "name"), some(&names, 4)));
     }
+    if let Some(follows) = status.follows.as_ref().and_then(|follows| hub::Status::deserialize(follows).ok()) {
+        line("follows", streams::follows(&follows, status.at));
+    }
+    if let Some(serves) = status.serves.as_ref().and_then(|serves| stream::Status::deserialize(serves).ok()) {
+        line("stream", streams::serves(&serves));
+    }
     if let Some(disk) = &status.disk {
         line("disk", disk_text(disk, status));
     }
@@ -88,7 +98,7 @@ fn text(status: &Status, place: &str) -> String {
     }
     line("asked", place.to_owned());
     if !status.held.is_empty() {
-        shown.push_str(&held_rows(status));
+        shown.push_str(&held_table(&status.held, status.at));
     }
     if let Some(forward) = &forward {
         shown.push_str(&upstream_rows(forward));
@@ -139,7 +149,7 @@ pub fn source(source: &SourceDoc) -> String {
     text
 }
 
-fn held(held: &HeldDoc) -> String {
+pub(super) fn held(held: &HeldDoc) -> String {
     let counts = held.counts;
     let parts = [(counts.services, "service"), (counts.endpoints, "endpoint"), (counts.namespaces, "namespace")];
     let parts: Vec<String> =
@@ -147,16 +157,17 @@ fn held(held: &HeldDoc) -> String {
     format!("{} HELD: the source took them away, they are served on", parts.join(", "))
 }
 
-fn held_rows(status: &Status) -> String {
+/// What is held, each in its row.
+pub(super) fn held_table(held: &HeldDoc, at: view::Time) -> String {
     let mut table = Table::new(&["HELD", "WHAT", "SINCE", "UNTIL", "WHY"]);
-    for row in &status.held.rows {
+    for row in &held.rows {
         let what = match row.what {
             HeldWhat::Service => "service".into(),
             HeldWhat::Endpoints => count(row.endpoints.len(), "endpoint"),
             HeldWhat::Namespace => "namespace".into(),
         };
-        let since = format!("{} ago", words(row.since.0.age(status.at.0)));
-        table.row([row.name.clone(), what, since, row.until(status.at.0), row.reason.clone()]);
+        let since = format!("{} ago", words(row.since.0.age(at.0)));
+        table.row([row.name.clone(), what, since, row.until(at.0), row.reason.clone()]);
     }
     format!("\n{}", table.text())
 }

@@ -34,6 +34,8 @@ pub struct Vouched {
     pub window_ms: u32,
     /// Where else clients may go.
     pub hubs: Vec<String>,
+    /// When a guard on the path last let go of what it held; 0 if never.
+    pub let_go: UnixMillis,
 }
 
 fn frame(kind: FrameKind) -> Bytes {
@@ -69,6 +71,7 @@ fn mark_message(snapshot: &Snapshot, vouched: &Vouched) -> Mark {
         path: vouched.path.clone(),
         window_ms: vouched.window_ms,
         hubs: vouched.hubs.clone(),
+        let_go_ms: vouched.let_go.0,
     }
 }
 

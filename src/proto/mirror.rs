@@ -293,6 +293,7 @@ impl Mirror {
             path,
             window_ms: mark.window_ms,
             hubs: bounded(mark.hubs),
+            let_go: UnixMillis(mark.let_go_ms),
         };
         Ok((version, root, vouched))
     }

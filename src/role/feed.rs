@@ -1,44 +1,93 @@
-//! The loop between the source and the store: one update after the other into the one writer.
+//! The loop between the source and the store: one update after the other into the one writer, and what is held let go in
+//! time.
 
-use tokio::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::{
     admin::Latch,
-    store::{SourceState, Update, Writer},
+    store::{Applied, SourceState, Update, Writer, guard::Release},
 };
 
 /// Updates that may wait for the writer. A source that is further ahead waits; nothing is dropped.
 pub(super) const UPDATES_WAITING: usize = 64;
+/// Orders that may wait for it.
+pub(super) const ORDERS_WAITING: usize = 8;
+/// How often what is held is looked at while some of it ends by itself.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the writer is told by others than the source.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// An operator lets go of what is held.
+    Release(Release, oneshot::Sender<Applied>),
+}
 
 /// Applies what the source sends until it ends. `first_records` is let go when there is a complete set of records.
-pub(super) async fn run(mut writer: Writer, mut updates: mpsc::Receiver<Update>, first_records: Option<Latch>) {
+pub(super) async fn run(
+    mut writer: Writer,
+    mut updates: mpsc::Receiver<Update>,
+    mut orders: mpsc::Receiver<Order>,
+    first_records: Option<Latch>,
+) {
     let mut waiting = first_records;
-    while let Some(update) = updates.recv().await {
-        let before = writer.reader().freshness().source;
-        let complete = matches!(update, Update::Reset { .. });
-        match writer.apply(update) {
-            Ok(applied) => {
-                if complete {
-                    waiting = None;
-                    let reader = writer.reader();
-                    let (snapshot, counts) = (reader.snapshot(), reader.load().counts());
-                    info!(
-                        version = %snapshot.version(),
-                        cluster = %snapshot.version().cluster,
-                        services = counts.services,
-                        endpoints = counts.endpoints,
-                        namespaces = counts.namespaces,
-                        changes = applied.changes,
-                        "records complete"
-                    );
+    loop {
+        let ends = writer.reader().held().next_end().is_some();
+        tokio::select! {
+            update = updates.recv() => match update {
+                Some(update) => {
+                    if apply(&mut writer, update) {
+                        waiting = None;
+                    }
                 }
+                None => break,
+            },
+            Some(order) = orders.recv() => match order {
+                Order::Release(which, done) => {
+                    let applied = writer.release(&which);
+                    info!(?which, changes = applied.changes, "an operator let go of what was held");
+                    // Whoever asked may be gone.
+                    let _ = done.send(applied);
+                }
+            },
+            () = tokio::time::sleep(TICK), if ends => {
+                writer.tick();
             }
-            Err(error) => warn!(%error, "update refused, records stand as they were"),
         }
-        tell(&before, &writer.reader().freshness().source);
     }
     drop(waiting);
+}
+
+/// Applies one update; true if there is a complete set of records since.
+fn apply(writer: &mut Writer, update: Update) -> bool {
+    let before = writer.reader().freshness().source;
+    let complete = matches!(update, Update::Reset { .. });
+    let applied = writer.apply(update);
+    let done = match &applied {
+        Ok(applied) if complete => {
+            let reader = writer.reader();
+            let (snapshot, counts) = (reader.snapshot(), reader.load().counts());
+            info!(
+                version = %snapshot.version(),
+                cluster = %snapshot.version().cluster,
+                services = counts.services,
+                endpoints = counts.endpoints,
+                namespaces = counts.namespaces,
+                changes = applied.changes,
+                "records complete"
+            );
+            true
+        }
+        Ok(_) => false,
+        Err(error) => {
+            warn!(%error, "update refused, records stand as they were");
+            false
+        }
+    };
+    tell(&before, &writer.reader().freshness().source);
+    done
 }
 
 /// Logs when the source comes and goes, not every time it says so.

@@ -3,5 +3,8 @@
 //! Owns the order of start and stop. Never decides a rule of DNS, of the store or of the stream.
 
 pub mod agent;
+mod base;
 mod feed;
+pub mod hub;
 mod signals;
+mod source;

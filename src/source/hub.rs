@@ -16,9 +16,11 @@
 mod backoff;
 mod book;
 mod dial;
+mod learnt;
 mod metrics;
 
 pub use dial::{Dial, Io, dial};
+pub use learnt::{Keep, Learnt};
 pub use metrics::Metrics;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -42,7 +44,7 @@ use crate::{
     proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
     record::Version,
     store::{Origin, Reader, Records, Update},
-    sys::Clock,
+    sys::{Clock, UnixMillis},
 };
 
 /// Times in a row a hub may be asked to repair what does not add up, before another is tried.
@@ -85,15 +87,6 @@ impl Default for Config {
     }
 }
 
-/// The hub's address as Kubernetes passes it to pods, which needs neither DNS nor the apiserver.
-///
-/// `variable` looks an environment variable up.
-pub fn address_from_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let host = variable("HOLDFAST_HUB_SERVICE_HOST").filter(|host| !host.is_empty())?;
-    let port = variable("HOLDFAST_HUB_SERVICE_PORT").unwrap_or_else(|| "7443".into());
-    Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
-}
-
 /// Where a follower stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -126,23 +119,15 @@ pub struct Status {
     pub path: Vec<String>,
     /// Hubs it may turn to.
     pub hubs: Vec<String>,
-}
-
-/// Keeps a list of addresses.
-pub type Keep = Box<dyn Fn(&[String]) + Send + Sync>;
-
-/// Hub addresses learnt from the stream, kept over restarts.
-pub struct Learnt {
-    /// Those kept before.
-    pub known: Vec<String>,
-    /// Keeps these instead; called when the list changes.
-    pub keep: Keep,
-}
-
-impl fmt::Debug for Learnt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Learnt").field("known", &self.known).finish_non_exhaustive()
-    }
+    /// How it was last brought up to date: `delta`, `repair` or `snapshot`.
+    #[serde(default)]
+    pub resumed: Option<String>,
+    /// When records were last repaired, or sent anew.
+    #[serde(default)]
+    pub repaired_at: Option<UnixMillis>,
+    /// Times the records did not add up to a hub's digest since the process started.
+    #[serde(default)]
+    pub mismatches: u64,
 }
 
 /// What a follower works with.
@@ -171,7 +156,7 @@ impl fmt::Debug for Parts {
 pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
     let mirror = Mirror::new(&config.node, (*parts.reader.snapshot()).clone());
     let book = Book::new(&config.node, &config.addresses, &parts.learnt.known);
-    let mut follower = Follower { config, parts, updates, mirror, book, window: Duration::ZERO };
+    let mut follower = Follower { config, parts, updates, mirror, book, window: Duration::ZERO, let_go: UnixMillis(0) };
     let mut backoff = Backoff::new(follower.config.retry_max);
     loop {
         let Some(address) = follower.book.next().map(str::to_owned) else {
@@ -232,6 +217,8 @@ struct Follower {
     book: Book,
     /// What the hub last followed announced.
     window: Duration,
+    /// When a guard upstream last let go of something, as far as the store was told.
+    let_go: UnixMillis,
 }
 
 /// What reading one stream led to.
@@ -325,6 +312,7 @@ impl Follower {
                 Err(fault @ (Fault::Digest { .. } | Fault::Gap { .. })) => {
                     if matches!(fault, Fault::Digest { .. }) {
                         self.parts.metrics.digest_mismatch.inc();
+                        self.status_draft().mismatches = self.parts.metrics.digest_mismatch.get();
                     }
                     tracing::warn!(%fault, "hub is asked to repair");
                     *resyncs += 1;
@@ -349,6 +337,7 @@ impl Follower {
             }
             Event::Begins(mode) => {
                 self.parts.metrics.resumed(mode);
+                self.status_draft().resumed = Some(metrics::label(mode).to_owned());
                 self.set_state(match mode {
                     Mode::Repair => State::Repair,
                     Mode::Snapshot => State::Snapshot,
@@ -357,6 +346,7 @@ impl Follower {
                 Step::On
             }
             Event::Changed(whole) => {
+                self.let_go(&whole.vouched).await;
                 let Whole { changes, version, vouched, changed_ms, .. } = whole;
                 let update =
                     Update::Changes { origin: Origin::Stamped(version.clone()), changes, as_of: vouched.as_of };
@@ -367,6 +357,8 @@ impl Follower {
                 self.vouched(vouched, leave).await
             }
             Event::Replaced(whole) => {
+                self.let_go(&whole.vouched).await;
+                self.status_draft().repaired_at = Some(self.parts.clock.now());
                 let held = self.mirror.held();
                 let records = Records {
                     services: held.services().map(|service| (service.key().clone(), Arc::clone(service))).collect(),
@@ -380,6 +372,7 @@ impl Follower {
                 self.vouched(whole.vouched, leave).await
             }
             Event::Fresh(vouched) => {
+                self.let_go(&vouched).await;
                 if self.updates.send(Update::Fresh { as_of: vouched.as_of }).await.is_err() {
                     return Step::End(End::Closed);
                 }
@@ -393,6 +386,15 @@ impl Follower {
                 *leave = Some((Instant::now() + spread(window), "hub is leaving"));
                 Step::On
             }
+        }
+    }
+
+    /// Tells the store that what comes next was let go upstream already.
+    async fn let_go(&mut self, vouched: &Vouched) {
+        if vouched.let_go > self.let_go {
+            self.let_go = vouched.let_go;
+            // Should the store be gone, the update that follows finds out.
+            let _ = self.updates.send(Update::LetGo { at: vouched.let_go }).await;
         }
     }
 
@@ -428,7 +430,7 @@ impl Follower {
         if timeout(APPLY_WAIT, applied).await.is_ok() {
             let now = self.parts.clock.now();
             for at in changed_ms {
-                self.parts.metrics.programming(crate::sys::UnixMillis(*at).age(now));
+                self.parts.metrics.programming(UnixMillis(*at).age(now));
             }
         }
     }

@@ -14,6 +14,8 @@
 
 mod census;
 mod endpoints;
+#[cfg(test)]
+mod handed_down;
 mod held;
 mod judge;
 #[cfg(test)]
@@ -124,6 +126,8 @@ pub(super) struct Guard {
     held: Arc<Held>,
     deletes: Window,
     losses: Window,
+    /// A list confirmed an earlier one since this was asked last.
+    confirmed: bool,
     /// Addresses of the endpoints held, with the number of services that hold them.
     kept_ips: HashMap<IpAddr, usize>,
 }
@@ -135,12 +139,18 @@ impl Guard {
             losses: Window::new(config.losses_within),
             config,
             held: Arc::default(),
+            confirmed: false,
             kept_ips: HashMap::new(),
         }
     }
 
     pub(super) fn held(&self) -> &Arc<Held> {
         &self.held
+    }
+
+    /// Whether a list confirmed an earlier one since this was asked last.
+    pub(super) fn take_confirmed(&mut self) -> bool {
+        std::mem::take(&mut self.confirmed)
     }
 
     /// What to change in `served` when the source says `changes`.
@@ -264,6 +274,7 @@ impl Guard {
             (Verdict::Confirm, Some(list)) if judge::agrees(&list.missing, missing, of, &self.config) => {
                 let since = list.since.age(now);
                 if judge::confirms(&list.missing, missing, of, since, &self.config) {
+                    self.confirmed = true;
                     (true, None)
                 } else {
                     // Too soon to confirm anything; what came first goes on counting.

@@ -30,8 +30,26 @@ struct Shared {
     source: Mutex<SourceState>,
     rejections: ArcSwap<Rejections>,
     held: ArcSwap<Held>,
+    let_go: ArcSwap<LetGo>,
     /// Counts publications; followers wait on it.
     published: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn as_of(&self) -> Option<UnixMillis> {
+        match self.as_of.load(Ordering::Acquire) {
+            NEVER => None,
+            at => Some(UnixMillis(at)),
+        }
+    }
+}
+
+/// The last time the guard, here or upstream, let go of what it held.
+#[derive(Debug, Default)]
+struct LetGo {
+    at: UnixMillis,
+    /// The version that shows it.
+    version: Version,
 }
 
 /// Makes an empty store, whose writer holds nothing back until it is given a [guard](Writer::guarded).
@@ -43,10 +61,19 @@ pub fn open() -> (Writer, Reader) {
         source: Mutex::default(),
         rejections: ArcSwap::default(),
         held: ArcSwap::default(),
+        let_go: ArcSwap::default(),
         published: watch::Sender::new(0),
     });
     let guard = Guard::new(guard::Config::off());
-    (Writer { shared: Arc::clone(&shared), guard, clock: Clock::System, stamps: true }, Reader { shared })
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        guard,
+        clock: Clock::System,
+        stamps: true,
+        epoch_from: None,
+        told_to_let_go: None,
+    };
+    (writer, Reader { shared })
 }
 
 /// A reader's view of the store. Cheap to clone, never blocks.
@@ -73,10 +100,7 @@ impl Reader {
     /// `None` is the "not synced" of first boot; once it is `Some` it stays so.
     #[must_use]
     pub fn as_of(&self) -> Option<UnixMillis> {
-        match self.shared.as_of.load(Ordering::Acquire) {
-            NEVER => None,
-            at => Some(UnixMillis(at)),
-        }
+        self.shared.as_of()
     }
 
     /// Age and source together, for people.
@@ -96,6 +120,14 @@ impl Reader {
     #[must_use]
     pub fn held(&self) -> Arc<Held> {
         self.shared.held.load_full()
+    }
+
+    /// The last time the guard, here or at a hub upstream, let go of what it held, if `snapshot` shows that; else 0.
+    #[must_use]
+    pub fn let_go(&self, snapshot: &Snapshot) -> UnixMillis {
+        let let_go = self.shared.let_go.load();
+        let shows = let_go.version == *snapshot.version() || snapshot.version().follows(&let_go.version);
+        if shows { let_go.at } else { UnixMillis(0) }
     }
 
     /// Waits until a second list could confirm one that was not believed, and gives the moment it became due.
@@ -136,6 +168,10 @@ pub struct Writer {
     clock: Clock,
     /// Versions are stamped here, not by another holdfast.
     stamps: bool,
+    /// The next list begins an epoch, of this number or a higher one.
+    epoch_from: Option<u64>,
+    /// Upstream let go of something then, and the next update shows it.
+    told_to_let_go: Option<UnixMillis>,
 }
 
 impl Writer {
@@ -151,6 +187,14 @@ impl Writer {
         self.guard = Guard::new(config);
         self.clock = clock;
         self
+    }
+
+    /// The next list this process watches itself begins an epoch, numbered `at_least` or higher.
+    ///
+    /// For whoever begins to stamp versions that others compare: what it had on disk may be older than what it, or the one
+    /// before it, had told them.
+    pub fn begin_epoch(&mut self, at_least: u64) {
+        self.epoch_from = Some(at_least);
     }
 
     /// Puts in what the disk had, before anything else came.
@@ -170,22 +214,52 @@ impl Writer {
             Update::Reset { origin, records, as_of } => {
                 next_version(held.version(), &origin, false, true)?;
                 let before = self.guard.held().counts();
-                let changes = self.guard.list(&held, records, self.clock.now());
-                let version = next_version(held.version(), &origin, !changes.is_empty(), true)?;
+                let let_go = self.told_to_let_go.take();
+                let now = self.clock.now();
+                let changes = if let_go.is_some() {
+                    self.guard.release(&held, &Release::All);
+                    Guard::new(guard::Config::off()).list(&held, records, now)
+                } else {
+                    self.guard.list(&held, records, now)
+                };
+                let mut version = next_version(held.version(), &origin, !changes.is_empty(), true)?;
                 self.stamps = matches!(origin, Origin::Watched { .. });
+                if let Some(from) = self.epoch_from.take_if(|_| self.stamps) {
+                    version = Version { epoch: from.max(held.version().epoch + 1), rev: 1, ..version };
+                }
+                let confirmed = self.guard.take_confirmed().then_some(now);
+                self.note_let_go(let_go.or(confirmed), &version);
                 Ok(self.commit(&held, changes, version, Some(as_of), before))
             }
             Update::Changes { origin, changes, as_of } => {
                 next_version(held.version(), &origin, false, false)?;
                 let before = self.guard.held().counts();
-                let changes = self.guard.changes(&held, changes, self.clock.now());
+                let let_go = self.told_to_let_go.take();
+                let now = self.clock.now();
+                let changes = if let_go.is_some() {
+                    let mut made = self.guard.release(&held, &Release::All);
+                    made.extend(Guard::new(guard::Config::off()).changes(&held, changes, now));
+                    made
+                } else {
+                    self.guard.changes(&held, changes, now)
+                };
                 let version = next_version(held.version(), &origin, !changes.is_empty(), false)?;
                 self.stamps = matches!(origin, Origin::Watched { .. });
+                self.note_let_go(let_go, &version);
                 Ok(self.commit(&held, changes, version, Some(as_of), before))
             }
-            Update::Fresh { as_of } => {
-                self.publish(None, Some(as_of), Some(SourceState::Up));
+            Update::LetGo { at } => {
+                let older = self.shared.as_of().is_some_and(|as_of| as_of < at);
+                self.told_to_let_go = (older && at > self.shared.let_go.load().at).then_some(at);
                 Ok(Applied::default())
+            }
+            Update::Fresh { as_of } => {
+                let applied = match self.told_to_let_go.take() {
+                    Some(at) => self.let_go(&Release::All, at),
+                    None => Applied::default(),
+                };
+                self.publish(None, Some(as_of), Some(SourceState::Up));
+                Ok(applied)
             }
             Update::Lost { reason } => {
                 self.publish(None, None, Some(SourceState::Lost(reason)));
@@ -204,26 +278,39 @@ impl Writer {
     pub fn tick(&mut self) -> Applied {
         let served = self.shared.snapshot.load_full();
         let before = self.guard.held().counts();
-        let changes = self.guard.expire(&served, self.clock.now());
-        self.give_up(&served, changes, before)
+        let now = self.clock.now();
+        let changes = self.guard.expire(&served, now);
+        self.give_up(&served, changes, before, now)
     }
 
     /// Lets go of what an operator says.
     pub fn release(&mut self, which: &Release) -> Applied {
+        self.let_go(which, self.clock.now())
+    }
+
+    fn let_go(&mut self, which: &Release, at: UnixMillis) -> Applied {
         let served = self.shared.snapshot.load_full();
         let before = self.guard.held().counts();
         let changes = self.guard.release(&served, which);
-        self.give_up(&served, changes, before)
+        self.give_up(&served, changes, before, at)
+    }
+
+    /// Remembers that something was let go, as `version` shows.
+    fn note_let_go(&self, at: Option<UnixMillis>, version: &Version) {
+        if let Some(at) = at {
+            self.shared.let_go.store(Arc::new(LetGo { at, version: version.clone() }));
+        }
     }
 
     /// Records that are no longer held go without the source saying anything new: their age stays.
-    fn give_up(&mut self, served: &Snapshot, changes: Vec<Change>, before: HeldCounts) -> Applied {
+    fn give_up(&mut self, served: &Snapshot, changes: Vec<Change>, before: HeldCounts, at: UnixMillis) -> Applied {
         if changes.is_empty() && self.guard.held().counts() == before {
             return Applied::default();
         }
         let mut version = served.version().clone();
         // Another holdfast's version stays as it stamped it: whoever compares digests finds what is missing there.
         version.rev += u64::from(self.stamps && !changes.is_empty());
+        self.note_let_go(Some(at), &version);
         self.commit(served, changes, version, None, before)
     }
 

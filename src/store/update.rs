@@ -102,6 +102,14 @@ pub enum Update {
         /// When the source vouched for what is held.
         as_of: UnixMillis,
     },
+    /// Another holdfast upstream let go of what its guard held, at this moment; comes just before the update that shows it.
+    ///
+    /// Whoever holds older records takes that one update as it is, and lets go of what it holds itself: the decision was
+    /// made already.
+    LetGo {
+        /// When.
+        at: UnixMillis,
+    },
     /// The source is out of reach; what is held stands.
     Lost {
         /// What happened, for `status`.

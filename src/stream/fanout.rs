@@ -147,7 +147,7 @@ impl Fanout {
     fn publish(&self, beat_due: bool) -> bool {
         let snapshot = self.reader.snapshot();
         let Some(as_of) = self.reader.as_of() else { return false };
-        let vouched = Vouched { as_of, ..self.vouched() };
+        let vouched = Vouched { as_of, ..self.vouched(&snapshot) };
         let (held, synced) = {
             let state = self.state();
             (Arc::clone(&state.snapshot), state.synced)
@@ -205,7 +205,7 @@ impl Fanout {
     }
 
     /// Everything but the age.
-    fn vouched(&self) -> Vouched {
+    fn vouched(&self, snapshot: &Snapshot) -> Vouched {
         let freshness = self.reader.freshness();
         let subscribers = u64::try_from(self.metrics.subscribers.get()).unwrap_or(0);
         let window_ms = (subscribers * 1_000 / RECONNECTS_PER_S).clamp(WINDOW_MS.0, WINDOW_MS.1);
@@ -219,6 +219,7 @@ impl Fanout {
             path: self.path(),
             window_ms: u32::try_from(window_ms).unwrap_or(u32::MAX),
             hubs: self.hubs(),
+            let_go: self.reader.let_go(snapshot),
         }
     }
 
@@ -240,7 +241,7 @@ impl Fanout {
 
     /// The end of a transfer: what its reader now holds.
     pub(super) fn mark(&self, snapshot: &Snapshot) -> Bytes {
-        proto::mark(snapshot, &self.vouched())
+        proto::mark(snapshot, &self.vouched(snapshot))
     }
 
     /// Wakes when there is something new.
@@ -319,7 +320,7 @@ impl Fanout {
         if let Some(made) = prepared.as_ref().filter(|_| useful) {
             return Arc::clone(made);
         }
-        let vouched = self.vouched();
+        let vouched = self.vouched(&snapshot);
         let frames = tokio::task::spawn_blocking(move || {
             let mut frames = proto::snapshot_parts(&snapshot);
             frames.push(proto::mark(&snapshot, &vouched));

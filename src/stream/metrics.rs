@@ -1,5 +1,7 @@
 //! What is counted of the stream, on the hub's side.
 
+use std::collections::BTreeMap;
+
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
 
 /// How a subscriber was brought up to date.
@@ -48,6 +50,29 @@ impl ServedMode {
             Self::Wait => "wait",
         }
     }
+}
+
+/// How the stream stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Status {
+    /// This hub's name.
+    pub name: String,
+    /// HOST:PORT it tells clients to reach it at.
+    pub advertise: Vec<String>,
+    /// Streams open now.
+    pub subscribers: u64,
+    /// Connections open now.
+    pub connections: u64,
+    /// Bytes of history held.
+    pub history_bytes: u64,
+    /// Bytes sent since the start.
+    pub sent_bytes: u64,
+    /// Times a subscriber fell out of the history.
+    pub fallen: u64,
+    /// How subscribers were brought up to date since the start, by mode.
+    pub resumed: BTreeMap<String, u64>,
+    /// Connections and calls that came to nothing since the start, by reason.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// Handles made at start.
@@ -109,6 +134,27 @@ impl Metrics {
             let _ = metrics.refused.with_label_values(&[reason.label()]);
         }
         Ok(metrics)
+    }
+
+    /// How the stream stands, for `status`, of a hub with this name that says it is reached there.
+    #[must_use]
+    pub fn status(&self, name: &str, advertise: &[String]) -> Status {
+        let count = |gauge: &IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
+        Status {
+            name: name.to_owned(),
+            advertise: advertise.to_vec(),
+            subscribers: count(&self.subscribers),
+            connections: count(&self.connections),
+            history_bytes: count(&self.ring_bytes),
+            sent_bytes: self.bytes.get(),
+            fallen: self.fallen.get(),
+            resumed: ServedMode::ALL
+                .map(|mode| (mode.label().to_owned(), self.resume.with_label_values(&[mode.label()]).get()))
+                .into(),
+            refused: Refused::ALL
+                .map(|reason| (reason.label().to_owned(), self.refused.with_label_values(&[reason.label()]).get()))
+                .into(),
+        }
     }
 
     pub(super) fn served(&self, mode: ServedMode) {

@@ -51,7 +51,7 @@ mod ring;
 mod server;
 mod subscriber;
 
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Status};
 pub use server::{Bound, Parts, Server, bind};
 
 use std::{io, net::SocketAddr, time::Duration};

@@ -114,9 +114,10 @@ impl Bound {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// What is advertised to clients may depend on the port bound.
-    pub fn advertise(&mut self, hubs: Vec<String>) {
-        self.config.advertise = hubs;
+    /// Who this hub is and where clients reach it, which may depend on the ports bound.
+    pub fn identify(&mut self, node: String, advertise: Vec<String>) {
+        self.config.node = node;
+        self.config.advertise = advertise;
     }
 
     /// Serves until `stop`, then tells clients to go elsewhere and waits for them, at most the drain's window.

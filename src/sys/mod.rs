@@ -12,3 +12,12 @@ pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
 pub use datagram::{DatagramSocket, Peer};
 pub use poll::{Interest, Poll};
+
+/// The machine's hostname, which is the node's for a pod in the host's network and the pod's otherwise; `localhost` if the
+/// system does not say.
+#[must_use]
+pub fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".into() } else { name.to_owned() }
+}

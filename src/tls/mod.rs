@@ -130,6 +130,14 @@ pub enum Error {
     TrustDomain(String),
 }
 
+/// Whether `directory` has certificates that can be read.
+///
+/// # Errors
+/// What is missing or wrong.
+pub fn check(directory: &std::path::Path) -> Result<(), Error> {
+    Material::read(directory).map(|_| ())
+}
+
 /// What is counted of certificates.
 #[derive(Clone, Debug)]
 pub struct Metrics {

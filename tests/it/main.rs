@@ -8,6 +8,7 @@ mod battery;
 mod control_plane;
 mod documents;
 mod forward;
+mod hub;
 mod manifests;
 mod outage;
 mod server;

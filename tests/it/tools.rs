@@ -93,6 +93,8 @@ impl Live {
             pins: Some(Pins::open(Some(dir), now())),
             disk: Arc::new(|| Some(disk::DiskStatus::off("a test"))),
             forward: Arc::new(|| None),
+            follows: Arc::new(|| None),
+            serves: Arc::new(|| None),
         };
         let metrics = admin::Metrics::register(&registry).unwrap();
         let handles = Handles { readiness: Readiness::default(), registry, metrics, facts, more: axum::Router::new() };

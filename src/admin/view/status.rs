@@ -49,6 +49,12 @@ pub struct Status {
     /// Upstreams and cache, as the part that forwards tells it.
     #[serde(default)]
     pub forward: Option<Value>,
+    /// The hubs followed, as the part that follows tells it.
+    #[serde(default)]
+    pub follows: Option<Value>,
+    /// Those who follow, as the part that serves them tells it.
+    #[serde(default)]
+    pub serves: Option<Value>,
     /// Objects the source gave that cannot be used.
     pub rejected: Rejections,
 }
@@ -142,6 +148,8 @@ pub fn status(
         pinned: moment.pins.list(moment.now).into_iter().map(PinDoc::from).collect(),
         disk: disk.map(Into::into),
         forward: None,
+        follows: None,
+        serves: None,
         rejected,
     }
 }

@@ -83,7 +83,7 @@ impl Metrics {
     }
 }
 
-fn label(mode: Mode) -> &'static str {
+pub(super) fn label(mode: Mode) -> &'static str {
     match mode {
         Mode::Wait => "wait",
         Mode::Delta => "delta",

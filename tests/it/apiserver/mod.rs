@@ -157,7 +157,7 @@ impl Feed {
                         Sent::Reset { new_epoch: *new_epoch }
                     }
                     Update::Reset { .. } | Update::Changes { .. } => Sent::Changes,
-                    Update::Fresh { .. } => Sent::Fresh,
+                    Update::Fresh { .. } | Update::LetGo { .. } => Sent::Fresh,
                     Update::Lost { reason } => Sent::Lost(reason.clone()),
                     Update::Rejected(_) => Sent::Rejected,
                 });

@@ -237,7 +237,7 @@ impl Agent {
             dial: net.dial(),
             learnt: hub::Learnt {
                 known: Vec::new(),
-                keep: Box::new(move |hubs| *keep.lock().unwrap() = hubs.to_vec()),
+                keep: Arc::new(move |hubs| *keep.lock().unwrap() = hubs.to_vec()),
             },
             status,
         };

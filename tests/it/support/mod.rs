@@ -5,6 +5,7 @@ pub mod ask;
 pub mod cluster;
 pub mod command;
 pub mod dns;
+pub mod fleet;
 pub mod oracle;
 pub mod process;
 pub mod synthetic;

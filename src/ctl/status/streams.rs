@@ -1,0 +1,97 @@
+//! The rows of `status` about streams: the hub followed, and those who follow.
+
+use std::fmt::Write as _;
+
+use super::{count, count_u64};
+use crate::{
+    admin::view::{Time, words},
+    source::hub::{self, State},
+    stream,
+};
+
+/// Whom a process follows, and how that goes.
+pub(super) fn follows(status: &hub::Status, now: Time) -> String {
+    let mut text = match status.state {
+        State::Live => format!("{}: live", status.address),
+        State::Disk => "no hub was tried yet".into(),
+        State::Stale => format!("NO HUB, the last one tried was {}", status.address),
+        State::Connecting => format!("{}: connecting", status.address),
+        State::Delta | State::Repair | State::Snapshot => format!("{}: catching up", status.address),
+    };
+    if let Some(mode) = &status.resumed {
+        let _ = write!(text, ", by {mode}");
+    }
+    if !status.path.is_empty() {
+        let _ = write!(text, "; path {}", status.path.join(" < "));
+    }
+    if let Some(at) = status.repaired_at {
+        let _ = write!(text, "; repaired {} ago", words(at.age(now.0)));
+    }
+    if status.mismatches > 0 {
+        let _ = write!(text, "; {}", count_u64(status.mismatches, "digest mismatch"));
+    }
+    let others = status.hubs.iter().filter(|hub| **hub != status.address).count();
+    let _ = write!(text, "; knows {} more", count(others, "hub"));
+    text
+}
+
+/// Who follows this process.
+pub(super) fn serves(status: &stream::Status) -> String {
+    let mut text = format!("{}, {} followers", status.name, status.subscribers);
+    if !status.advertise.is_empty() {
+        let _ = write!(text, "; reached at {}", status.advertise.join(", "));
+    }
+    let modes: Vec<String> =
+        status.resumed.iter().filter(|(_, count)| **count > 0).map(|(mode, count)| format!("{count} {mode}")).collect();
+    if !modes.is_empty() {
+        let _ = write!(text, "; brought up to date: {}", modes.join(", "));
+    }
+    let refused: u64 = status.refused.values().sum();
+    if refused > 0 {
+        let _ = write!(text, "; {refused} REFUSED");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::UnixMillis;
+
+    #[test]
+    fn a_live_follower_and_one_without_a_hub() {
+        let mut status = hub::Status {
+            state: State::Live,
+            address: "10.0.0.1:7443".into(),
+            path: vec!["hub-0:7443".into(), "hub-1:7443".into()],
+            hubs: vec!["10.0.0.1:7443".into(), "10.0.0.2:7443".into()],
+            resumed: Some("repair".into()),
+            repaired_at: Some(UnixMillis(1_000)),
+            mismatches: 1,
+        };
+        let now = Time(UnixMillis(61_000));
+        assert_eq!(
+            follows(&status, now),
+            "10.0.0.1:7443: live, by repair; path hub-0:7443 < hub-1:7443; repaired 1m ago; 1 digest mismatch; \
+             knows 1 hub more"
+        );
+        status.state = State::Stale;
+        assert!(follows(&status, now).starts_with("NO HUB, the last one tried was 10.0.0.1:7443"));
+    }
+
+    #[test]
+    fn a_hub_says_who_follows_and_how_many_it_refused() {
+        let status = stream::Status {
+            name: "hub-0:7443".into(),
+            advertise: vec!["10.0.0.1:7443".into()],
+            subscribers: 75,
+            resumed: [("delta".to_owned(), 3), ("repair".to_owned(), 0)].into(),
+            refused: [("handshake".to_owned(), 2)].into(),
+            ..stream::Status::default()
+        };
+        assert_eq!(
+            serves(&status),
+            "hub-0:7443, 75 followers; reached at 10.0.0.1:7443; brought up to date: 3 delta; 2 REFUSED"
+        );
+    }
+}

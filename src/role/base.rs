@@ -1,0 +1,234 @@
+//! What an agent and a hub have in common: records in memory, the disk behind them, the guard and a source before them.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures::FutureExt as _;
+use prometheus::Registry;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use super::{
+    feed::{self, Order},
+    signals::{Asked, Signals},
+    source::{self, Feed, Following, Prepared},
+};
+use crate::{
+    admin::{self, Readiness, view::ListenerDoc},
+    config::Config,
+    source::hub,
+    store::{self, disk},
+    sys::Clock,
+    tls,
+};
+
+/// The time the last flush of the store may take. Together with the drain within the 5 s a supervisor is promised.
+const FLUSH: Duration = Duration::from_millis(800);
+
+/// Records that were loaded and that nobody adds to yet.
+pub(super) struct Loaded {
+    pub registry: Registry,
+    pub reader: store::Reader,
+    writer: store::Writer,
+    disk: Result<disk::Follower, String>,
+    clock: Clock,
+}
+
+impl Loaded {
+    /// Puts what the disk has into memory and begins to follow with it.
+    ///
+    /// # Errors
+    /// If another process has the store.
+    pub(super) fn open(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let (writer, reader) = store::open();
+        let mut writer = writer.guarded(config.guard(), clock.clone());
+        store::register_metrics(&registry, &reader)?;
+        let disk = start_disk(config, clock, &registry, &mut writer)?;
+        Ok(Self { registry, reader, writer, disk, clock: clock.clone() })
+    }
+
+    /// The next list this process watches itself begins an epoch, later than any before it.
+    pub(super) fn begin_epoch(&mut self) {
+        self.writer.begin_epoch(self.clock.now().0);
+    }
+
+    /// Whether there is anything to serve.
+    pub(super) fn restored(&self) -> bool {
+        self.reader.as_of().is_some()
+    }
+
+    /// Begins to follow the source of the process called `name`.
+    ///
+    /// # Errors
+    /// If a metric is registered already.
+    pub(super) fn follow(self, config: Config, name: String, source: Prepared) -> anyhow::Result<Base> {
+        let Self { registry, reader, writer, disk, clock } = self;
+        let readiness = Readiness::default();
+        let first_records = readiness.latch("first records");
+        let first_records = reader.as_of().is_none().then_some(first_records);
+        let (updates, waiting) = mpsc::channel(feed::UPDATES_WAITING);
+        let (orders, ordered) = mpsc::channel(feed::ORDERS_WAITING);
+        tokio::spawn(feed::run(writer, waiting, ordered, first_records));
+        let feed = Feed {
+            clock: clock.clone(),
+            metrics: crate::source::Metrics::register(&registry, &reader, &clock)?,
+            reader: reader.clone(),
+            updates,
+            following: hub::Metrics::register(&registry)?,
+            certificates: tls::Metrics::register(&registry)?,
+            status: watch::Sender::new(hub::Status::default()),
+            stale_after: config.settings.stale_after,
+        };
+        let following = Following::begin(source, feed.clone());
+        Ok(Base { config, name, clock, registry, reader, disk, readiness, feed, orders, following: Some(following) })
+    }
+}
+
+/// A store that follows its source.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub config: Config,
+    /// The name of this process among those it follows and serves.
+    pub name: String,
+    pub clock: Clock,
+    pub registry: Registry,
+    pub reader: store::Reader,
+    pub readiness: Readiness,
+    pub feed: Feed,
+    disk: Result<disk::Follower, String>,
+    orders: mpsc::Sender<Order>,
+    following: Option<Following>,
+}
+
+impl Base {
+    /// What the listeners of the tools need, for a process that answers DNS or the stream at `listeners`.
+    ///
+    /// # Errors
+    /// If a metric is registered already.
+    pub(super) fn handles(
+        &self,
+        bound: &admin::Bound,
+        listeners: Vec<ListenerDoc>,
+        rules: admin::Rules,
+    ) -> anyhow::Result<admin::Handles> {
+        let row = |name: &str, address: String| ListenerDoc { name: name.to_owned(), address };
+        let listeners = (listeners.into_iter())
+            .chain(bound.http_address().map(|address| row("http", address.to_string())))
+            .chain(bound.metrics_address().map(|address| row("metrics", address.to_string())))
+            .chain([row("admin", bound.admin_path().display().to_string())]);
+        let disk = self.disk.clone().map_err(|reason| disk::DiskStatus::off(&reason));
+        let status = self.feed.status.subscribe();
+        let hubs = matches!(self.config.source, crate::config::Source::Hub(_));
+        let facts = admin::Facts {
+            role: self.config.role.name(),
+            started: self.clock.now(),
+            listeners: listeners.collect(),
+            source: self.config.source.to_string(),
+            reader: self.reader.clone(),
+            pins: None,
+            clock: self.clock.clone(),
+            rules: Arc::new(move || rules.clone()),
+            disk: Arc::new(move || Some(disk.as_ref().map_or_else(disk::DiskStatus::clone, disk::Follower::status))),
+            forward: Arc::new(|| None),
+            follows: Arc::new(move || hubs.then(|| serde_json::to_value(&*status.borrow()).ok()).flatten()),
+            serves: Arc::new(|| None),
+        };
+        let orders = self.orders.clone();
+        let release = move |which| {
+            let orders = orders.clone();
+            async move {
+                let (done, applied) = oneshot::channel();
+                orders.send(Order::Release(which, done)).await.ok()?;
+                applied.await.ok()
+            }
+            .boxed()
+        };
+        Ok(admin::Handles {
+            readiness: self.readiness.clone(),
+            metrics: admin::Metrics::register(&self.registry)?,
+            registry: self.registry.clone(),
+            more: admin::guard_routes(self.reader.clone(), self.clock.clone(), Arc::new(release)),
+            facts,
+        })
+    }
+
+    /// Takes over what can change while running, and says what takes a restart. The source begins anew, with its
+    /// credentials read again; what is held stands meanwhile.
+    pub(super) async fn reload(&mut self, next: Config) {
+        let changes = self.config.changes(&next);
+        if !changes.restart.is_empty() {
+            warn!(keys = %changes.restart.join(", "), "changed in the configuration, but takes effect with the next start");
+        }
+        match source::prepare(&next, &self.name, self.reader.as_of().is_some()).await {
+            Ok(source) => {
+                if let Some(following) = &self.following {
+                    following.change(source).await;
+                }
+            }
+            Err(error) => error!(%error, "the source stays as it was"),
+        }
+        info!(changed = %changes.reloaded.join(", "), "configuration and credentials read again");
+        self.config = next;
+    }
+
+    /// Follows the source no longer.
+    pub(super) fn leave_source(&mut self) {
+        self.following = None;
+    }
+
+    /// Sees to it that the disk has what memory has, as far as time allows, and lets go of it.
+    pub(super) async fn flush(&self) {
+        if let Ok(disk) = &self.disk
+            && let Err(error) = disk.release(FLUSH).await
+        {
+            warn!(%error, "the last flush of the store failed");
+        }
+    }
+}
+
+/// Handles signals until one asks for the end: `reload` is called with the new configuration when one asks for that.
+///
+/// # Errors
+/// If the system gives no signals.
+pub(super) async fn until_stopped<T>(
+    role: &mut T,
+    mut read: impl FnMut() -> Option<Config>,
+    mut reload: impl AsyncFnMut(&mut T, Config),
+) -> anyhow::Result<()> {
+    let mut signals = Signals::take().context("take over the signals")?;
+    loop {
+        match signals.next().await {
+            Asked::Stop => return Ok(()),
+            Asked::Reload => {
+                if let Some(config) = read() {
+                    reload(role, config).await;
+                }
+            }
+        }
+    }
+}
+
+/// Puts what the disk has into memory and begins to follow, or says why the process runs without a disk. A store that
+/// another process has is an error: two would serve different records.
+fn start_disk(
+    config: &Config,
+    clock: &Clock,
+    registry: &Registry,
+    writer: &mut store::Writer,
+) -> anyhow::Result<Result<disk::Follower, String>> {
+    let metrics = disk::Metrics::register(registry, clock)?;
+    let Some(config) = config.disk() else { return Ok(Err("store.path is none".into())) };
+    let (disk, loaded) = match disk::open(&config, clock, &metrics) {
+        Ok(opened) => opened,
+        Err(error @ disk::OpenError::InUse { .. }) => return Err(error.into()),
+        Err(error @ disk::OpenError::NewerFormat { .. }) => {
+            error!(%error, "serving without a store: what the source says will not survive a restart");
+            return Ok(Err(error.to_string()));
+        }
+    };
+    if let Some(loaded) = loaded {
+        writer.restore(loaded.snapshot, loaded.as_of);
+    }
+    Ok(Ok(disk.follow(&writer.reader()).context("start the thread of the store")?))
+}

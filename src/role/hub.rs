@@ -1,0 +1,158 @@
+//! The hub: source → store → stream to agents and other hubs.
+//!
+//! The order of start is the agent's: what the disk has is loaded and checked, then the stream opens and serves it, marked
+//! with its age, and only then is the source looked for.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::{
+    base::{self, Base, Loaded},
+    source,
+};
+use crate::{
+    admin::{self, view::ListenerDoc},
+    config::Config,
+    source::hub,
+    store,
+    stream::{self, Surroundings},
+    sys::{self, Clock},
+};
+
+/// Where a running hub can be reached; ports given as 0 are the ones found.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The stream.
+    pub stream: Vec<SocketAddr>,
+    /// `/health` and `/ready`.
+    pub http: Option<SocketAddr>,
+    /// `/metrics`.
+    pub metrics: Option<SocketAddr>,
+    /// The unix socket for the tools.
+    pub admin: PathBuf,
+}
+
+/// A running hub. Dropped, it stops at once; [`Hub::stop`] is the polite way.
+#[derive(Debug)]
+pub struct Hub {
+    addresses: Addresses,
+    base: Base,
+    stream: JoinHandle<()>,
+    /// Passes on what lies above this hub, and reads its certificates again.
+    upkeep: Vec<JoinHandle<()>>,
+    leave: CancellationToken,
+    stop: CancellationToken,
+    listeners: JoinHandle<()>,
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.stream.abort();
+        self.upkeep.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Hub {
+    /// Starts a hub. On return it serves.
+    ///
+    /// # Errors
+    /// In one line, what could not be opened or read and what to do; nothing is left running then. A source that cannot
+    /// be reached is no error if there are records on disk, nor is a disk that does not work.
+    pub async fn start(mut config: Config, clock: Clock) -> anyhow::Result<Self> {
+        let mut loaded = Loaded::open(&config, &clock)?;
+        loaded.begin_epoch();
+        let certificates = config.certificates();
+        let mut bound = stream::bind(config.stream(""), certificates.is_some())?;
+        let listen = bound.addresses();
+        let port = listen.first().map_or(0, SocketAddr::port);
+        let name = config.settings.name.clone().unwrap_or_else(|| format!("{}:{port}", sys::hostname()));
+        config.advertise_bound(&listen);
+        let stream = config.stream(&name);
+        let advertise = stream.advertise;
+        bound.identify(name.clone(), advertise.clone());
+        let source = source::prepare(&config, &name, loaded.restored()).await?;
+        let admin = admin::bind(&config.admin()).await?;
+
+        let base = loaded.follow(config, name.clone(), source)?;
+        let tls = certificates.map(|directory| base.feed.certificates(directory)).transpose()?;
+        let mut upkeep = Vec::new();
+        if let Some(tls) = tls.clone() {
+            upkeep.push(tokio::spawn(async move { match tls.follow_files().await {} }));
+        }
+        let (surroundings, above) = watch::channel(Surroundings::default());
+        upkeep.push(tokio::spawn(pass_on(base.feed.status.subscribe(), surroundings)));
+        let metrics = stream::Metrics::register(&base.registry)?;
+        let parts =
+            stream::Parts { reader: base.reader.clone(), clock, metrics: metrics.clone(), tls, surroundings: above };
+        let leave = CancellationToken::new();
+        let stream = tokio::spawn(bound.serve(parts, leave.clone()));
+
+        let addresses = Addresses {
+            stream: listen,
+            http: admin.http_address(),
+            metrics: admin.metrics_address(),
+            admin: admin.admin_path().to_owned(),
+        };
+        let row = |address: &SocketAddr| ListenerDoc { name: "stream".into(), address: address.to_string() };
+        let settings = &base.config.settings;
+        let rules = admin::Rules { zone: base.config.zone(&[]), stale_after: settings.stale_after };
+        let mut handles = base.handles(&admin, addresses.stream.iter().map(row).collect(), rules)?;
+        handles.facts.serves = Arc::new(move || serde_json::to_value(metrics.status(&name, &advertise)).ok());
+        let stop = CancellationToken::new();
+        let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
+        info!(listen = ?addresses.stream, admin = %addresses.admin.display(), "serving");
+        Ok(Self { addresses, base, stream, upkeep, leave, stop, listeners })
+    }
+
+    /// Where it can be reached.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The records it serves.
+    #[must_use]
+    pub fn reader(&self) -> &store::Reader {
+        &self.base.reader
+    }
+
+    /// Runs until a signal asks for the end; `reload` makes the new configuration when one asks for that.
+    ///
+    /// # Errors
+    /// If the system gives no signals.
+    pub async fn run(mut self, reload: impl FnMut() -> Option<Config>) -> anyhow::Result<()> {
+        base::until_stopped(&mut self, reload, async |hub: &mut Self, config| hub.base.reload(config).await).await?;
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Sends those who follow to other hubs, and stops within 5 s; the disk has what memory had.
+    pub async fn stop(mut self) {
+        info!("leaving");
+        let _draining = self.base.readiness.latch("draining");
+        self.base.leave_source();
+        self.leave.cancel();
+        if let Err(error) = (&mut self.stream).await {
+            error!(%error, "stream");
+        }
+        self.base.flush().await;
+        self.stop.cancel();
+        if let Err(error) = (&mut self.listeners).await {
+            error!(%error, "admin listeners");
+        }
+    }
+}
+
+/// Tells those who follow which hubs this one follows itself, and which others it knows.
+async fn pass_on(mut status: watch::Receiver<hub::Status>, surroundings: watch::Sender<Surroundings>) {
+    loop {
+        let hub::Status { path, hubs, .. } = status.borrow_and_update().clone();
+        surroundings.send_replace(Surroundings { path, hubs });
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}

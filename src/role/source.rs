@@ -1,0 +1,212 @@
+//! Which source a process follows, and what it does when that source cannot even be opened.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinHandle},
+};
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, Source},
+    source::{Metrics, apiserver, hub, manifests},
+    store::{Reader, SourceState, Update},
+    sys::{Clock, UnixMillis},
+    tls::{self, Tls},
+};
+
+/// Pause before certificates that could not be read are tried again.
+const CERTIFICATES_AGAIN: Duration = Duration::from_secs(5);
+
+/// A source that was looked at and is ready to run, any number of times.
+#[derive(Clone, Debug)]
+pub(super) enum Prepared {
+    Manifests(manifests::Config),
+    Apiserver(apiserver::Config),
+    Hub(Hubs),
+}
+
+/// Hubs to follow.
+#[derive(Clone, Debug)]
+pub(super) struct Hubs {
+    pub config: hub::Config,
+    /// Directory of the certificates; `None` on loopback.
+    pub certificates: Option<PathBuf>,
+    /// Directory of the store, where addresses learnt are kept.
+    pub store: Option<PathBuf>,
+}
+
+/// Looks at the source of a process called `name` without reading it.
+///
+/// # Errors
+/// If it cannot be opened and there is nothing to serve without it. With records from disk that is a warning: the process
+/// serves those and goes on looking.
+pub(super) async fn prepare(config: &Config, name: &str, restored: bool) -> anyhow::Result<Prepared> {
+    let endpoints = config.endpoints();
+    let (prepared, problem): (_, Option<anyhow::Error>) = match &config.source {
+        Source::Manifests(path) => {
+            let checked = manifests::check(path);
+            let config = manifests::Config { path: path.clone(), endpoints, ..manifests::Config::default() };
+            (Prepared::Manifests(config), checked.err().map(Into::into))
+        }
+        Source::Kubernetes(kubeconfig) => {
+            let kubeconfig = kubeconfig.clone();
+            let config = apiserver::Config { kubeconfig, endpoints, ..apiserver::Config::default() };
+            let checked = apiserver::check(&config).await;
+            (Prepared::Apiserver(config), checked.err().map(Into::into))
+        }
+        Source::Hub(_) => {
+            let certificates = config.certificates();
+            let checked = certificates.as_deref().map_or(Ok(()), tls::check);
+            let hubs = Hubs { config: config.follow(name), certificates, store: config.settings.store_path.clone() };
+            (Prepared::Hub(hubs), checked.err().map(Into::into))
+        }
+    };
+    match problem {
+        Some(error) if !restored => Err(error),
+        Some(error) => {
+            warn!(%error, "serving what the store has, and trying the source again and again");
+            Ok(prepared)
+        }
+        None => Ok(prepared),
+    }
+}
+
+impl Prepared {
+    /// Begins to follow the source.
+    fn run(self, feed: &Feed) -> Running {
+        let Feed { clock, metrics, reader, updates, .. } = feed.clone();
+        let task = match self {
+            Self::Manifests(config) => tokio::spawn(manifests::run(config, clock, metrics, reader, updates)),
+            Self::Apiserver(config) => tokio::spawn(apiserver::run(config, clock, metrics, updates)),
+            Self::Hub(hubs) => tokio::spawn(follow(hubs, feed.clone())),
+        };
+        Running(task.abort_handle())
+    }
+}
+
+/// What every source works with.
+#[derive(Clone, Debug)]
+pub(super) struct Feed {
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub reader: Reader,
+    pub updates: mpsc::Sender<Update>,
+    pub following: hub::Metrics,
+    pub certificates: tls::Metrics,
+    /// Where a follower of hubs stands.
+    pub status: watch::Sender<hub::Status>,
+    /// Age from which records are stale.
+    pub stale_after: Duration,
+}
+
+impl Feed {
+    /// Certificates in `directory`, for either end of a stream.
+    pub fn certificates(&self, directory: PathBuf) -> Result<Tls, tls::Error> {
+        let stale = silent_since(self.reader.clone(), self.clock.clone(), self.stale_after);
+        Tls::open(directory, self.clock.clone(), stale, self.certificates.clone())
+    }
+}
+
+/// Since when the source has been silent, for certificates that ran out meanwhile.
+fn silent_since(reader: Reader, clock: Clock, stale_after: Duration) -> tls::Stale {
+    Arc::new(move || {
+        let freshness = reader.freshness();
+        let as_of: UnixMillis = freshness.as_of?;
+        let fresh = freshness.source == SourceState::Up && as_of.age(clock.now()) <= stale_after;
+        (!fresh).then_some(as_of)
+    })
+}
+
+async fn follow(hubs: Hubs, feed: Feed) {
+    let Hubs { config, certificates, store } = hubs;
+    let tls = match certificates {
+        None => None,
+        Some(directory) => loop {
+            match feed.certificates(directory.clone()) {
+                Ok(tls) => break Some(tls),
+                Err(error) => {
+                    let lost = Update::Lost { reason: error.to_string() };
+                    if feed.updates.send(lost).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(CERTIFICATES_AGAIN).await;
+        },
+    };
+    let parts = hub::Parts {
+        reader: feed.reader,
+        clock: feed.clock,
+        metrics: feed.following,
+        dial: hub::dial(tls.clone()),
+        learnt: store.map_or_else(hub::Learnt::nothing, |store| hub::Learnt::in_store(&store)),
+        status: feed.status,
+    };
+    let reread = async {
+        match tls {
+            Some(tls) => match tls.follow_files().await {},
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = hub::run(config, parts, feed.updates) => {}
+        () = reread => {}
+    }
+}
+
+/// A source at work. Ends when dropped.
+#[derive(Debug)]
+struct Running(AbortHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The source followed at present; another one can take its place. Ends when dropped.
+#[derive(Debug)]
+pub(super) struct Following {
+    next: mpsc::Sender<Prepared>,
+    task: JoinHandle<()>,
+}
+
+impl Following {
+    /// Begins to follow `source`, and begins anew whenever a second list could confirm what a first one said.
+    pub(super) fn begin(source: Prepared, feed: Feed) -> Self {
+        let (next, coming) = mpsc::channel(1);
+        Self { next, task: tokio::spawn(keep(source, feed, coming)) }
+    }
+
+    /// Follows `source` from now on, from its beginning.
+    pub(super) async fn change(&self, source: Prepared) {
+        // It runs for as long as we do.
+        let _ = self.next.send(source).await;
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep(mut source: Prepared, feed: Feed, mut coming: mpsc::Receiver<Prepared>) {
+    let mut asked = None;
+    let mut _running = source.clone().run(&feed);
+    loop {
+        tokio::select! {
+            next = coming.recv() => match next {
+                Some(next) => source = next,
+                None => return,
+            },
+            due = feed.reader.confirmation_due(&feed.clock, asked) => {
+                asked = Some(due);
+                info!("the source is asked once more, for what it took away and was not believed");
+            }
+        }
+        _running = source.clone().run(&feed);
+    }
+}

@@ -1,0 +1,93 @@
+//! Hub addresses heard from the stream, kept over restarts. Never looks a name up.
+
+use std::{
+    fmt, fs, io,
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Name of the file in the directory of the store.
+const FILE: &str = "hubs.json";
+/// Most bytes read of it: it has a few dozen addresses.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Keeps a list of addresses.
+pub type Keep = Arc<dyn Fn(&[String]) + Send + Sync>;
+
+/// Hub addresses learnt from the stream, kept over restarts.
+#[derive(Clone)]
+pub struct Learnt {
+    /// Those kept before.
+    pub known: Vec<String>,
+    /// Keeps these instead; called when the list changes.
+    pub keep: Keep,
+}
+
+impl fmt::Debug for Learnt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learnt").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+impl Learnt {
+    /// Keeps nothing beyond this process.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { known: Vec::new(), keep: Arc::new(|_| {}) }
+    }
+
+    /// Those in the store's `directory`. A file that cannot be read or written costs a warning and nothing else.
+    #[must_use]
+    pub fn in_store(directory: &Path) -> Self {
+        let path = directory.join(FILE);
+        let known = read(&path).unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(file = %path.display(), %error, "hub addresses learnt before cannot be read");
+            }
+            Vec::new()
+        });
+        let keep = move |addresses: &[String]| {
+            let (path, addresses) = (path.clone(), addresses.to_vec());
+            // A slow disk must not hold up the stream.
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = write(&path, &addresses) {
+                    tracing::warn!(file = %path.display(), %error, "hub addresses cannot be kept");
+                }
+            });
+        };
+        Self { known, keep: Arc::new(keep) }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<String>> {
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+    serde_json::from_slice(&text).map_err(io::Error::other)
+}
+
+/// Whole or not at all: beside it first, then in its place.
+fn write(path: &Path, addresses: &[String]) -> io::Result<()> {
+    let mut beside = PathBuf::from(path).into_os_string();
+    beside.push(".new");
+    let mut file = fs::File::create(&beside)?;
+    file.write_all(&serde_json::to_vec(addresses)?)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_back_and_a_broken_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Learnt::in_store(dir.path()).known.is_empty());
+        let addresses = ["10.0.0.1:7443".to_owned(), "[fd00::1]:7443".to_owned()];
+        write(&dir.path().join(FILE), &addresses).unwrap();
+        assert_eq!(Learnt::in_store(dir.path()).known, addresses);
+        fs::write(dir.path().join(FILE), "[\"10.0").unwrap();
+        assert!(Learnt::in_store(dir.path()).known.is_empty());
+    }
+}

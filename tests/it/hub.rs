@@ -1,0 +1,4 @@
+//! Hubs and agents as they are run: an apiserver, hubs that follow it or one another, agents that answer DNS.
+
+mod following;
+mod outage;
