@@ -195,6 +195,12 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
         if settings.forward[..index].iter().any(|earlier| earlier.zone == zone.zone) {
             errors.add(place, &key, format!("zone {:?} is given twice", zone.zone.as_str()));
         }
+        let min_ttl = zone.min_ttl.unwrap_or(settings.cache_min_ttl);
+        if min_ttl > zone.max_ttl.unwrap_or(settings.cache_max_ttl)
+            && (zone.min_ttl.is_some() || zone.max_ttl.is_some())
+        {
+            errors.add(place, &format!("{key}.min_ttl"), "is above max_ttl");
+        }
         refuse_self(settings, &zone.upstreams, place, &format!("{key}.upstreams"), errors);
     }
     refuse_self(settings, &settings.upstream, place_of(given, "upstream"), "upstream", errors);

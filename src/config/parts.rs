@@ -74,6 +74,7 @@ impl Config {
         dns::AnswerConfig {
             stale_after: self.settings.stale_after,
             cluster_fallback: !self.settings.cluster_fallback.is_empty(),
+            search_path_completion: self.settings.search_path_completion,
         }
     }
 
@@ -101,6 +102,8 @@ impl Config {
             zones: self.settings.forward.iter().map(|zone| self.forward_zone(zone)).collect(),
             cluster_fallback: self.settings.cluster_fallback.clone(),
             query_log_every: self.settings.log_query_every,
+            dnstap: self.settings.log_dnstap.clone(),
+            dnstap_every: self.settings.log_dnstap_every,
             ..dns::forward::Config::default()
         }
     }
@@ -108,7 +111,10 @@ impl Config {
     /// The cache of what upstreams said.
     #[must_use]
     pub fn cache(&self) -> dns::cache::Config {
-        dns::cache::Config { max_bytes: self.settings.cache_max_bytes.0, ..dns::cache::Config::default() }
+        dns::cache::Config {
+            max_bytes: self.settings.cache_max_bytes.0,
+            save_interval: self.settings.cache_save_interval,
+        }
     }
 
     /// Where that cache is saved; `None` if nothing is to be kept.
@@ -140,6 +146,7 @@ impl Config {
                 stale_max: settings.cache_stale_max,
                 client_timeout: settings.cache_client_timeout,
                 confirm_negative: settings.cache_confirm_negative,
+                nxdomain_cut: settings.cache_nxdomain_cut,
                 prefetch: settings.cache_prefetch,
                 ..dns::cache::Lifetimes::default()
             },

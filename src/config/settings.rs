@@ -132,10 +132,20 @@ settings! {
         cache_stale_max: Duration = Setting::new("cache.stale_max", "1d").within("0s", "30d", "RFC 8767, 5").agent().reload();
         /// Believes that a name that was good is gone only when told twice, 2s apart or by two upstreams.
         cache_confirm_negative: bool = Setting::new("cache.confirm_negative", "true").agent().reload();
+        /// Answers that every name below one that does not exist does not exist either, without asking (RFC 8020). Servers that
+        /// deny a name which has names below it are wrong, and exist.
+        cache_nxdomain_cut: bool = Setting::new("cache.nxdomain_cut", "false").agent().reload();
+        /// How often the answers are written to the store's directory, beside the records. They are written at exit too.
+        cache_save_interval: Duration =
+            Setting::new("cache.save_interval", "60s").within("1s", "1d", "what a crash may lose against wear of the disk").agent();
         /// Asks again for names that are asked often before their time is up.
         cache_prefetch: bool = Setting::new("cache.prefetch", "true").agent().reload();
-        /// Answers `external.name.ns.svc.cluster.local` with the external name at once where no service can have that name.
-        search_path_completion: bool = Setting::new("search_path_completion", "false").agent().planned();
+        /// Answers A and AAAA of `external.name.ns.svc.cluster.local` with a CNAME to `external.name` and its addresses, in one
+        /// round trip in the place of five or more (`ndots:5`), if the namespace exists and has no service called `name`.
+        /// The risk: a name in the shape of a service (`web.db` for `web` of a service `db` that is not there yet) is asked
+        /// of upstreams, which sees it, and if a public name is the same, a client gets that: leave it off where names of
+        /// services are also top-level domains, such as `dev` or `app`.
+        search_path_completion: bool = Setting::new("search_path_completion", "false").agent();
 
         /// Unix socket for the tools.
         admin: PathBuf = Setting::new("admin", "/run/holdfast/agent.sock").flag("--admin", "SOCKET");
@@ -184,6 +194,11 @@ settings! {
         log_filter: String = Setting::new("log.filter", "info").reload();
         /// Logs one question to upstreams in so many, with the name asked and where the answer came from; 0 for none.
         log_query_every: u32 = Setting::new("log.query_every", "0").agent().reload();
+        /// Unix socket of a dnstap collector, which is told of answers to names outside the cluster (`CLIENT_RESPONSE`, Frame
+        /// Streams); `none` for no collector.
+        log_dnstap: Option<PathBuf> = Setting::new("log.dnstap", "none").agent();
+        /// Tells the collector of one answer in so many. Each one told is answered off the fast path.
+        log_dnstap_every: u32 = Setting::new("log.dnstap_every", "1").within("1", "1000000", "`log.dnstap` turns it off").agent();
         /// How log lines look.
         log_format: LogFormat = Setting::new("log.format", "text");
     }

@@ -83,7 +83,7 @@ http:
         "f.yaml:5:10: store.paht: unknown key, did you mean \"path\"?",
         "f.yaml:5:20: store.max: unknown key, known here are path",
         "f.yaml:6:8: cache: expected a mapping of max_bytes, max_ttl, min_ttl, negative_ttl, serve_stale, client_timeout, \
-         stale_max, confirm_negative, prefetch, found a single value",
+         stale_max, confirm_negative, nxdomain_cut, save_interval, prefetch, found a single value",
         "f.yaml:8:5: forward[0]: \"zone\" is missing",
     ];
     let found = errors(read(text));

@@ -12,7 +12,7 @@ pub use view::{Batch, Config, Context, Rotation, View};
 
 use super::{ServedFrom, Transport};
 use crate::{
-    wire::{self, Class, EdeCode, Parsed, Query, Rcode, Reject},
+    wire::{self, Class, EdeCode, Parsed, Query, Rcode, Reject, Rtype},
     zone::Lookup,
 };
 
@@ -54,7 +54,10 @@ pub(super) fn answer_query(
         Lookup::Hit(set) => response::hit(context, view, query, transport, out, set),
         Lookup::Cname(chain) => response::alias(context, view, query, transport, out, chain),
         Lookup::NoData(apex) => response::negative(context, view, query, transport, out, (Rcode::NOERROR, *apex)),
-        Lookup::NxDomain(apex) => response::negative(context, view, query, transport, out, (Rcode::NXDOMAIN, *apex)),
+        Lookup::NxDomain(apex) => {
+            let written = response::negative(context, view, query, transport, out, (Rcode::NXDOMAIN, *apex));
+            if context.completes() { written.map(|outcome| complete(context, view, query, outcome)) } else { written }
+        }
         Lookup::NotOurs => return Outcome::Forward(Forward::Whole),
         Lookup::NotReady if context.has_fallback() => return Outcome::Forward(Forward::Fallback),
         Lookup::NotReady => {
@@ -63,6 +66,18 @@ pub(super) fn answer_query(
     };
     // A record that cannot be written is no fault of the question.
     written.unwrap_or_else(|_| Outcome::Reply(refuse(&query.reject(Rcode::SERVFAIL, Some(EdeCode::OTHER)), out)))
+}
+
+/// Sends the outside name in a name that a search path made upstream, after all.
+#[cold]
+fn complete(context: &Context, view: &View<'_>, query: &Query<'_>, outcome: Outcome) -> Outcome {
+    let asks_address = matches!(query.qtype, Rtype::A | Rtype::AAAA);
+    match (outcome, context.zone().search_path_target(view.snapshot, &query.name)) {
+        (Outcome::Reply(Reply { len, .. }), Some(labels)) if asks_address => {
+            Outcome::Forward(Forward::Complete { len, labels })
+        }
+        _ => outcome,
+    }
 }
 
 /// Writes an answer without data.

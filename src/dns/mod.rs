@@ -19,5 +19,5 @@ pub use config::{
 };
 pub use listen::{BindError, Bound, Holder, bind};
 pub use metrics::{CloseCause, DropCause, Fault, Metrics, RefuseCause};
-pub use request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport};
+pub use request::{Completion, ForwardRequest, Resolve, Resolved, ServedFrom, Transport};
 pub use server::Running;

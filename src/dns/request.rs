@@ -83,6 +83,17 @@ pub struct ForwardRequest {
     /// It is the complete answer if upstream fails: the CNAMEs alone, NOERROR. The last CNAME's target is the name to
     /// ask for, and the records found are put behind the CNAMEs.
     pub chase: Option<Vec<u8>>,
+    /// Set if the question's name was made by a search path and an outside name is to be looked up in its place.
+    pub complete: Option<Completion>,
+}
+
+/// An outside name with a search path behind it.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// Labels of the question's name, from its start, that are the outside name.
+    pub labels: usize,
+    /// The complete answer if that name does not exist or cannot be looked up: that the question's does not.
+    pub otherwise: Vec<u8>,
 }
 
 /// The answer to a [`ForwardRequest`].

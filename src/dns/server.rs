@@ -13,8 +13,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Bound, Context, Forward, ForwardRequest, Metrics, Outcome, Reply, Resolve, Resolved, ServedFrom, Transport, View,
-    answer,
+    Bound, Completion, Context, Forward, ForwardRequest, Metrics, Outcome, Reply, Resolve, Resolved, ServedFrom,
+    Transport, View, answer,
     metrics::{QuestionType, Shard, Tally},
     tcp, udp,
 };
@@ -154,6 +154,10 @@ pub(super) fn request(
         received,
         cluster_fallback: forward == Forward::Fallback,
         chase: if let Forward::Chase { len } = forward { Some(out[..len].to_vec()) } else { None },
+        complete: match forward {
+            Forward::Complete { len, labels } => Some(Completion { labels, otherwise: out[..len].to_vec() }),
+            _ => None,
+        },
     }
 }
 

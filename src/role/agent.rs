@@ -16,9 +16,10 @@ use super::{
 use crate::{
     admin::{self, view::ListenerDoc},
     config::Config,
-    dns::{self, Context, Outcome, Rotation, Transport, forward},
+    dns::{self, Context, Forward, Outcome, Reply, Rotation, Transport, forward},
     store::{self, pins::Pins},
     sys::{self, Clock},
+    wire::{self, EdeCode, Parsed, Rcode},
     zone::Zone,
 };
 
@@ -158,11 +159,19 @@ fn own_answer(context: Arc<Context>, clock: Clock) -> forward::OwnAnswer {
         let rotation = Rotation::default();
         let view = context.view(&batch, clock.now(), &rotation);
         match dns::answer(&context, &view, query, Transport::Tcp, &mut out) {
-            Outcome::Reply(reply) => {
-                out.truncate(reply.len);
+            Outcome::Reply(Reply { len, .. })
+            | Outcome::Forward(Forward::Chase { len } | Forward::Complete { len, .. }) => {
+                out.truncate(len);
                 Some(out)
             }
-            Outcome::Forward(_) | Outcome::Drop(_) => None,
+            // Ours, but there are no records yet: no upstream may speak for it.
+            Outcome::Forward(Forward::Fallback) => {
+                let Parsed::Query(query) = wire::parse(query) else { return None };
+                let len = wire::write_reject(&query.reject(Rcode::SERVFAIL, Some(EdeCode::NOT_READY)), &mut out);
+                out.truncate(len);
+                Some(out)
+            }
+            Outcome::Forward(Forward::Whole) | Outcome::Drop(_) => None,
         }
     })
 }

@@ -8,6 +8,7 @@ mod address;
 mod alias;
 mod all;
 mod cluster;
+mod completion;
 mod config;
 mod endpoints;
 mod lookup;

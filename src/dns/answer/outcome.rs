@@ -42,4 +42,13 @@ pub enum Forward {
         /// Bytes of that answer, at the start of the buffer.
         len: usize,
     },
+    /// The outside name at the start of a name that a search path made, whose records belong behind a CNAME to it.
+    ///
+    /// What was written says that the question's name does not exist, for the case that the outside one does not either.
+    Complete {
+        /// Bytes of that answer, at the start of the buffer.
+        len: usize,
+        /// Labels of the outside name.
+        labels: usize,
+    },
 }

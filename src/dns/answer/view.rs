@@ -21,11 +21,13 @@ pub struct Config {
     pub stale_after: Duration,
     /// There is a resolver to ask for names of the cluster before there are records.
     pub cluster_fallback: bool,
+    /// Names that a search path made are answered with the outside name they hold.
+    pub search_path_completion: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { stale_after: Duration::from_secs(60), cluster_fallback: false }
+        Self { stale_after: Duration::from_secs(60), cluster_fallback: false, search_path_completion: false }
     }
 }
 
@@ -65,6 +67,10 @@ impl Context {
 
     pub(super) fn has_fallback(&self) -> bool {
         self.config.cluster_fallback
+    }
+
+    pub(super) fn completes(&self) -> bool {
+        self.config.search_path_completion
     }
 
     /// Takes hold of the records as they stand, for one batch of queries. Not to be kept across a wait.

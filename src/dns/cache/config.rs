@@ -19,6 +19,7 @@ impl Default for Config {
 
 /// How long answers of one zone are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, named as in the configuration")]
 pub struct Lifetimes {
     /// TTLs above are lowered to this. Default 1 h.
     pub max_ttl: Duration,
@@ -39,6 +40,8 @@ pub struct Lifetimes {
     /// Keep serving a name that was good when an upstream says that it is gone, until a second upstream or the same
     /// one 2 s later says so too. Default on.
     pub confirm_negative: bool,
+    /// Answer NXDOMAIN for every name below one that does not exist (RFC 8020). Default off.
+    pub nxdomain_cut: bool,
     /// Refresh names asked often in the last tenth of their TTL. Default on.
     pub prefetch: bool,
 }
@@ -54,6 +57,7 @@ impl Default for Lifetimes {
             client_timeout: Duration::from_millis(1_800),
             stale_ttl: Duration::from_secs(30),
             confirm_negative: true,
+            nxdomain_cut: false,
             prefetch: true,
         }
     }

@@ -7,6 +7,7 @@ use std::{
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use xxhash_rust::xxh3::Xxh3;
@@ -22,6 +23,10 @@ use crate::sys::UnixMillis;
 const MAGIC: &[u8; 8] = b"hfcache1";
 /// zstd's fastest regular level: the file is written every minute.
 const LEVEL: i32 = 1;
+/// Extension of files being written, before a random number.
+const BESIDE: &str = "tmp";
+/// No save takes this long: whoever wrote it is gone.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(600);
 /// Longer keys and messages are none.
 const KEY_BYTES_MAX: usize = 512;
 const END: u16 = u16::MAX;
@@ -54,7 +59,8 @@ pub enum PersistError {
 /// # Errors
 /// What the system says; the previous file is then still there.
 pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
-    let beside = path.with_extension("tmp");
+    // Two processes may save at once while one hands over to the other.
+    let beside = path.with_extension(format!("{BESIDE}-{:08x}", rand::random::<u32>()));
     let write = || -> io::Result<u64> {
         let file = File::create(&beside)?;
         let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
@@ -67,7 +73,24 @@ pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
         fs::rename(&beside, path)?;
         Ok(count)
     };
-    write().map_err(|source| PersistError::Io { path: path.to_owned(), source })
+    write().map_err(|source| {
+        // A full disk is not to be left fuller.
+        let _ = fs::remove_file(&beside);
+        PersistError::Io { path: path.to_owned(), source }
+    })
+}
+
+/// Removes what processes killed while saving left beside `path`.
+fn sweep(path: &Path) {
+    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem()) else { return };
+    let begin = [stem.as_encoded_bytes(), b".", BESIDE.as_bytes()].concat();
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_ours = file.file_name().as_encoded_bytes().starts_with(&begin);
+        let age = file.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+        if is_ours && age.is_some_and(|age| age >= LEFT_BEHIND_AFTER) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
 }
 
 /// Reads `path` into `cache`. Returns how many answers there were; a file that is not there holds none.
@@ -75,6 +98,7 @@ pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
 /// # Errors
 /// What the system says, or that the file is no whole cache file: then it has been renamed, and nothing was taken from it.
 pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistError> {
+    sweep(path);
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -233,5 +257,29 @@ impl<R: Read> Read for SummedRead<R> {
         let read = self.inner.read(bytes)?;
         self.sum.update(&bytes[..read]);
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::cache::{Config, Metrics};
+
+    #[test]
+    fn a_save_leaves_one_file_and_a_load_sweeps_what_the_killed_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.zst");
+        let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
+        save(&cache, &path).unwrap();
+        let (old, young) = (folder.path().join("cache.tmp-1"), folder.path().join("cache.tmp-2"));
+        for (file, age) in [(&old, LEFT_BEHIND_AFTER), (&young, Duration::ZERO)] {
+            let written = std::time::SystemTime::now() - age;
+            File::create(file).unwrap().set_modified(written).unwrap();
+        }
+        load(&cache, &path, UnixMillis(1)).unwrap();
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        left.sort();
+        assert_eq!(left, [young, path.clone()]);
+        assert!(save(&cache, &folder.path().join("none/cache.zst")).is_err());
     }
 }

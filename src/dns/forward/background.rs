@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(500);
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// How often files are looked at for changes.
 const FILES_EVERY: Duration = Duration::from_secs(2);
-/// How often a route that led back to us is tried again.
+/// How often a route that led back to us, or left questions without an answer, is searched for loops.
 const LOOP_EVERY: Duration = Duration::from_secs(30);
 /// Refreshes for nobody in particular at once: the end of an outage is no stampede.
 const REFRESHES_MAX: usize = 64;
@@ -36,7 +36,7 @@ const TYPE_HINFO: u16 = 13;
 
 /// Runs until dropped.
 pub async fn run(inner: &Arc<Inner>) {
-    tokio::join!(refreshes(inner), ticks(inner));
+    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run());
 }
 
 async fn refreshes(inner: &Arc<Inner>) {
@@ -105,18 +105,18 @@ async fn asked(inner: &Inner, route: &Route, upstream: &Upstream, ask: &Ask<'_>)
     matches!(tokio::time::timeout(PROBE_WAIT, exchange(upstream, ask, manner, inner.metrics())).await, Ok(Ok(_)))
 }
 
-/// Sends a name nobody else would ask for through each route; if it comes back to us, the route is a loop.
+/// Sends each upstream of each route a name nobody else would ask for; if it comes back to us, there is a loop.
 fn probe_loops(inner: &Arc<Inner>, all: bool) {
-    for route in inner.routes.load().iter().filter(|route| all || route.is_looped()) {
-        let (inner, route) = (Arc::clone(inner), Arc::clone(route));
-        tokio::spawn(async move {
-            let name = route.begin_loop_probe(&random_labels());
-            let ask = Ask { name: &name, qtype: TYPE_HINFO, qclass: 1, dnssec_ok: false, checking_disabled: false };
-            for upstream in route.upstreams().iter() {
-                asked(&inner, &route, upstream, &ask).await;
-            }
-            route.end_loop_probe();
-        });
+    for route in inner.routes.load().iter().filter(|route| route.may_be_looped() || all) {
+        for upstream in route.upstreams().iter() {
+            let (inner, route, upstream) = (Arc::clone(inner), Arc::clone(route), Arc::clone(upstream));
+            tokio::spawn(async move {
+                let name = route.begin_loop_probe(&upstream, &random_labels());
+                let ask = Ask { name: &name, qtype: TYPE_HINFO, qclass: 1, dnssec_ok: false, checking_disabled: false };
+                asked(&inner, &route, &upstream, &ask).await;
+                route.end_loop_probe(&name);
+            });
+        }
     }
 }
 
@@ -139,10 +139,11 @@ impl Inner {
         }
         let routes = self.routes.load();
         let Some(route) = routes.find(&wanted.wire) else { return false };
-        let Some(news) = route.loop_probe_returned(&wanted.wire) else { return false };
+        let Some((upstream, news)) = route.loop_probe_returned(&wanted.wire) else { return false };
         if news {
             self.metrics().loops.inc();
-            tracing::error!(zone = %route.config.zone, "forwarding loop: an upstream of this zone asks holdfast itself");
+            let (zone, upstream) = (&route.config.zone, upstream.server());
+            tracing::error!(%zone, %upstream, "forwarding loop: what this upstream is asked comes back to holdfast");
         }
         true
     }
@@ -151,9 +152,17 @@ impl Inner {
     pub(super) async fn save(self: &Arc<Self>) {
         let Some(path) = self.cache_file.clone() else { return };
         let inner = Arc::clone(self);
-        let saved = tokio::task::spawn_blocking(move || cache::save(&inner.cache, &path)).await;
+        let save = move || {
+            // The last save at exit may meet the one of the minute.
+            let _one_at_a_time = inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
+            cache::save(&inner.cache, &path)
+        };
+        let saved = tokio::task::spawn_blocking(save).await;
         match saved {
-            Ok(Ok(_)) => self.cache.metrics.saves.inc(),
+            Ok(Ok(entries)) => {
+                self.cache.metrics.saves.inc();
+                tracing::debug!(entries, "cache saved");
+            }
             Ok(Err(error)) => {
                 self.cache.metrics.disk_errors.inc();
                 tracing::warn!(%error, "cache not saved");
@@ -168,13 +177,13 @@ impl Inner {
 struct Files(std::collections::HashMap<PathBuf, Option<(SystemTime, u64)>>);
 
 impl Files {
-    /// Whether `path` differs from the last time; the first look never does.
+    /// Whether `path` differs from the last time. The first look counts: it may have changed since it was read at start.
     fn changed(&mut self, path: &Path) -> bool {
         // One stat of a local file every two seconds is not worth a thread.
         let metadata = std::fs::metadata(path).ok();
         let stamp = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())));
         match self.0.insert(path.to_owned(), stamp) {
-            None => false,
+            None => stamp.is_some(),
             Some(before) => before != stamp && stamp.is_some(),
         }
     }
@@ -191,7 +200,8 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
         }
         if changed {
             match route.reread(&inner.surroundings.listen) {
-                Ok(()) => {
+                Ok(false) => {}
+                Ok(true) => {
                     any = true;
                     tracing::info!(zone = %route.config.zone, upstreams = route.upstreams().len(), "upstreams re-read");
                 }

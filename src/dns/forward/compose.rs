@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use hickory_proto::{
     op::{Message, ResponseCode},
-    rr::{Name, RData, Record},
+    rr::{Name, RData, Record, RecordType, rdata::CNAME},
     serialize::binary::{BinDecodable, BinDecoder},
 };
 use tokio::time::Instant;
 
-use super::{Failure, Inner, Wanted, dns64, local, lookup::Found, route::Route};
+use super::{Failure, Inner, Wanted, dns64, local, lookup::Found, query_log, route::Route};
 use crate::{
     dns::{
         cache::{Age, Entry, Kind, Parts, encode::put_name, limit},
@@ -24,6 +24,8 @@ use crate::{
 /// Routes one answer may lead through.
 const LEGS_MAX: usize = 8;
 const FORMERR: u8 = 1;
+/// Seconds a completed name stays one: a service of that name may come to be at any time.
+const COMPLETION_TTL: u32 = 5;
 const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 
@@ -33,14 +35,19 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
     let Parsed::Query(client) = parse(&request.query) else { return unparsed() };
     let Some(wanted) = Wanted::by(&client, request.cluster_fallback) else { return unparsed() };
     let deadline = request.received + inner.budget(&wanted);
-    let answer = match &request.chase {
-        None if inner.is_loop_probe(&wanted) => {
+    let otherwise = |message: &Vec<u8>| Resolved { message: message.clone(), from: ServedFrom::Cluster };
+    let answer = match (&request.chase, &request.complete) {
+        (None, None) if inner.is_loop_probe(&wanted) => {
             Err(Failure { ede: EdeCode::NO_REACHABLE_AUTHORITY, text: "forwarding loop".into() })
         }
-        None => answer(inner, &wanted, deadline).await,
-        Some(fallback) => match chase(inner, &wanted, fallback, deadline).await {
+        (None, None) => answer(inner, &wanted, deadline).await,
+        (Some(fallback), _) => match chase(inner, &wanted, fallback, deadline).await {
             Some(found) => Ok(found),
-            None => return Resolved { message: fallback.clone(), from: ServedFrom::Cluster },
+            None => return otherwise(fallback),
+        },
+        (None, Some(completion)) => match complete(inner, &wanted, completion.labels, deadline).await {
+            Some(found) => Ok(found),
+            None => return otherwise(&completion.otherwise),
         },
     };
     let (message, from) = match answer {
@@ -55,7 +62,10 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
             (servfail(&client, &failure), ServedFrom::Upstream)
         }
     };
-    inner.query_log.note(&client, request.client, from, request.received.elapsed());
+    if inner.query_log.take() {
+        query_log::log(&client, request.client, from, request.received.elapsed());
+    }
+    inner.tap.note(request, &message, inner.now(), inner.metrics());
     Resolved { message, from }
 }
 
@@ -63,7 +73,7 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
 async fn answer(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
     let routes = inner.routes.load_full();
     let Some(route) = routes.find(&wanted.wire).filter(|_| !wanted.cluster_fallback) else {
-        return resolve(inner, wanted, deadline).await;
+        return resolve(inner, wanted, false, deadline).await;
     };
     let ttl = u32::try_from(route.config.hosts_ttl.as_secs()).unwrap_or(u32::MAX);
     if let Some((kind, answers)) = route.hosts.load().find(&wanted.wire, &wanted.name, wanted.qtype, ttl) {
@@ -71,14 +81,11 @@ async fn answer(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Resul
         return join(wanted, kind, answers, soa, inner.now(), Age::Fresh, ServedFrom::Cluster);
     }
     let Some(name) = local::rewrite(&route.config.rewrites, &wanted.name) else {
-        return translate(inner, route, wanted, deadline).await;
+        return translate(inner, route, wanted, false, deadline).await;
     };
     let renamed = Wanted { wire: wire_of(&name), name, ..wanted.clone() };
+    let found = translate(inner, route, &renamed, true, deadline).await?;
     let now = inner.now();
-    let found = match own(inner, &renamed, now) {
-        Some(entry) => Found { entry, age: Age::Fresh, from: ServedFrom::Cluster },
-        None => translate(inner, route, &renamed, deadline).await?,
-    };
     let (mut answers, authorities) = found.entry.records(now, found.age);
     for record in answers.iter_mut().filter(|record| record.name == renamed.name) {
         record.name = wanted.name.clone();
@@ -87,8 +94,16 @@ async fn answer(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Resul
 }
 
 /// Resolves `wanted`, with IPv6 addresses made of IPv4 ones where the route says so and there are no others.
-async fn translate(inner: &Arc<Inner>, route: &Route, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
-    let found = resolve(inner, wanted, deadline).await?;
+///
+/// `may_be_ours` says that the name is another than the client asked for, so that our own zones may hold it.
+async fn translate(
+    inner: &Arc<Inner>,
+    route: &Route,
+    wanted: &Wanted,
+    may_be_ours: bool,
+    deadline: Instant,
+) -> Result<Found, Failure> {
+    let found = resolve(inner, wanted, may_be_ours, deadline).await?;
     // Who validates for himself is not to be lied to (RFC 6147, 5.5).
     let validates = wanted.dnssec_ok && wanted.checking_disabled;
     let Some(prefix) = route.config.dns64.filter(|_| wanted.qtype == TYPE_AAAA && !validates) else { return Ok(found) };
@@ -97,7 +112,7 @@ async fn translate(inner: &Arc<Inner>, route: &Route, wanted: &Wanted, deadline:
         return Ok(found);
     }
     let four = Wanted { qtype: TYPE_A, ..wanted.clone() };
-    match resolve(inner, &four, deadline).await {
+    match resolve(inner, &four, may_be_ours, deadline).await {
         Ok(four) if four.entry.kind() == Kind::Data => {
             let (answers, _) = four.entry.records(now, four.age);
             let answers = prefix.synthesize(answers);
@@ -108,8 +123,8 @@ async fn translate(inner: &Arc<Inner>, route: &Route, wanted: &Wanted, deadline:
 }
 
 /// Looks `wanted` up and follows it over as many routes as its CNAMEs lead through.
-async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
-    let first = inner.lookup(wanted, deadline).await?;
+async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, may_be_ours: bool, deadline: Instant) -> Result<Found, Failure> {
+    let first = if may_be_ours { leg(inner, wanted, deadline).await? } else { inner.lookup(wanted, deadline).await? };
     if !first.entry.continues() {
         return Ok(first);
     }
@@ -124,14 +139,11 @@ async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Resu
             // A loop ends as what was collected.
             break;
         }
-        let leg = Wanted { wire: wire_of(&target), name: target, ..wanted.clone() };
-        last = match own(inner, &leg, now) {
-            Some(entry) => Found { entry, age: Age::Fresh, from },
-            None => inner.lookup(&leg, deadline).await?,
-        };
+        let next_wanted = Wanted { wire: wire_of(&target), name: target, ..wanted.clone() };
+        last = leg(inner, &next_wanted, deadline).await?;
         if let Age::Stale { .. } = last.age {
             (age, from) = (last.age, last.from);
-        } else if from == ServedFrom::Cache {
+        } else if from == ServedFrom::Cache && last.from != ServedFrom::Cluster {
             from = last.from;
         }
         answers.extend(last.entry.records(now, last.age).0);
@@ -158,20 +170,43 @@ async fn chase(inner: &Arc<Inner>, wanted: &Wanted, fallback: &[u8], deadline: I
     join(wanted, found.entry.kind(), answers, authorities, now, found.age, found.from).ok()
 }
 
-/// The answer of our own zones for `wanted`, if its name is in one.
-fn own(inner: &Inner, wanted: &Wanted, now: UnixMillis) -> Option<Arc<Entry>> {
-    if wanted.cluster_fallback {
+/// Looks up the outside name that the first `labels` labels of `wanted` are, and puts it behind a CNAME; `None` if it
+/// does not exist, is one of ours, or cannot be looked up.
+async fn complete(inner: &Arc<Inner>, wanted: &Wanted, labels: usize, deadline: Instant) -> Option<Found> {
+    let mut target = Name::from_labels(wanted.name.iter().take(labels)).ok()?;
+    target.set_fqdn(true);
+    if inner.is_own(&target) {
         return None;
     }
-    let reply = (inner.surroundings.own)(&query(&wanted.name, wanted.qtype, wanted.qclass))?;
-    let message = Message::from_vec(&reply).ok()?;
+    let outside = Wanted { wire: wire_of(&target), name: target.clone(), ..wanted.clone() };
+    let found = answer(inner, &outside, deadline).await.ok()?;
+    if found.entry.kind() == Kind::NxDomain {
+        return None;
+    }
+    let now = inner.now();
+    let (records, authorities) = found.entry.records(now, found.age);
+    let mut answers = vec![Record::from_rdata(wanted.name.clone(), COMPLETION_TTL, RData::CNAME(CNAME(target)))];
+    answers.extend(records);
+    join(wanted, found.entry.kind(), answers, authorities, now, found.age, found.from).ok()
+}
+
+/// One name that upstreams or a rewrite lead to: from our own zones if it is theirs, else on its own route.
+async fn leg(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
+    let own = if wanted.cluster_fallback { None } else { inner.own(&wanted.name, wanted.qtype, wanted.qclass) };
+    let Some(message) = own else { return inner.lookup(wanted, deadline).await };
     let kind = match (message.response_code, message.answers.is_empty()) {
         (ResponseCode::NXDomain, _) => Kind::NxDomain,
-        (_, true) => Kind::NoData,
-        (_, false) => Kind::Data,
+        (ResponseCode::NoError, true) => Kind::NoData,
+        (ResponseCode::NoError, false) => Kind::Data,
+        // There are no records yet: whoever stands in for them is asked, and nobody else.
+        _ => return inner.lookup(&Wanted { cluster_fallback: true, ..wanted.clone() }, deadline).await,
     };
-    let parts = parts(wanted, kind, message.answers, message.authorities);
-    Entry::new(&parts, now, 0).map(Arc::new)
+    // An alias of ours that leads out.
+    let ends_in_alias = message.answers.last().is_some_and(|last| last.record_type() == RecordType::CNAME);
+    let mut parts = parts(wanted, kind, message.answers, message.authorities);
+    parts.continues = kind == Kind::Data && ends_in_alias && wanted.qtype != u16::from(RecordType::CNAME);
+    let entry = Entry::new(&parts, inner.now(), 0).map(Arc::new).ok_or_else(Failure::too_large)?;
+    Ok(Found { entry, age: Age::Fresh, from: ServedFrom::Cluster })
 }
 
 fn join(
@@ -188,7 +223,7 @@ fn join(
     Ok(Found { entry, age, from })
 }
 
-fn parts(wanted: &Wanted, kind: Kind, answers: Vec<Record>, authorities: Vec<Record>) -> Parts {
+pub(super) fn parts(wanted: &Wanted, kind: Kind, answers: Vec<Record>, authorities: Vec<Record>) -> Parts {
     Parts {
         name: wanted.name.clone(),
         qtype: wanted.qtype,

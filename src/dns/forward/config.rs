@@ -35,6 +35,10 @@ pub struct Config {
     pub connection_idle_max: Duration,
     /// Log one question in so many. Default 0: none.
     pub query_log_every: u32,
+    /// The socket of a dnstap collector. Default none.
+    pub dnstap: Option<PathBuf>,
+    /// Tell it of one answer in so many. Default 1: each.
+    pub dnstap_every: u32,
 }
 
 impl Default for Config {
@@ -45,6 +49,8 @@ impl Default for Config {
             connection_age_max: Duration::from_secs(300),
             connection_idle_max: Duration::from_secs(10),
             query_log_every: 0,
+            dnstap: None,
+            dnstap_every: 1,
         }
     }
 }

@@ -65,6 +65,11 @@ impl Inner {
                 return Ok(found);
             }
         }
+        if stored.is_none()
+            && let Some(found) = self.cut(&route, wanted, now)
+        {
+            return Ok(found);
+        }
         self.cache.metrics.misses.inc();
         let kept = stored.as_ref().filter(|entry| may_be_stale(&route, entry, now)).cloned();
         if route.is_looped() {
@@ -201,7 +206,7 @@ impl Inner {
             }
             _ => won.sane,
         };
-        self.keep(route, key, sane)
+        self.keep(route, key, wanted, sane)
     }
 
     async fn ask(&self, route: &Arc<Route>, field: Field, wanted: &Wanted, deadline: Instant) -> Result<Won, Lost> {
@@ -227,8 +232,10 @@ impl Inner {
         let others: Vec<_> = route.order().into_iter().filter(|other| !Arc::ptr_eq(other, &won.upstream)).collect();
         if !others.is_empty() && !others.iter().all(|other| other.is_failing()) {
             let second = self.ask(route, Field::new(others), wanted, Instant::now() + CONFIRM_WAIT).await;
-            if let Ok(second) = second {
-                return Ok(second.sane);
+            match second {
+                Ok(second) if !second.sane.unproven => return Ok(second.sane),
+                // Silence and what comes without proof confirm nothing.
+                Ok(_) | Err(_) => {}
             }
         }
         if known.doubt(self.now(), CONFIRM_AFTER) {
@@ -243,24 +250,26 @@ impl Inner {
     }
 
     /// Makes an entry of `sane`, and stores it if it may be kept.
-    fn keep(&self, route: &Route, key: &Key, mut sane: Sane) -> Landed {
+    fn keep(&self, route: &Route, key: &Key, wanted: &Wanted, mut sane: Sane) -> Landed {
         self.failures.remove(key.as_bytes());
         let ttl = cap(&mut sane, &route.config.lifetimes);
-        let entry = Entry::new(&sane.parts, self.now(), ttl).map(Arc::new).ok_or_else(Failure::too_large)?;
+        let now = self.now();
+        let entry = Entry::new(&sane.parts, now, ttl).map(Arc::new).ok_or_else(Failure::too_large)?;
         if ttl > 0 && !sane.unproven {
             self.cache.insert(key, Arc::clone(&entry));
+            self.keep_cut(route, wanted, &entry, now);
         }
         Ok(entry)
     }
 }
 
-/// Whether `entry` may be served past its TTL: without end while nobody answers for its zone.
+/// Whether `entry` may be served past its TTL: without end while nobody answers for its zone, or nobody to any use.
 pub fn may_be_stale(route: &Route, entry: &Entry, now: UnixMillis) -> bool {
     if !route.config.lifetimes.serve_stale {
         return false;
     }
     let past = entry.age(now).saturating_sub(Duration::from_secs(entry.ttl().into()));
-    past <= route.config.lifetimes.stale_max || route.is_down()
+    past <= route.config.lifetimes.stale_max || route.is_useless()
 }
 
 /// Whether a client gets the stale `entry` without waiting: nobody answers, or somebody waited in vain just now.

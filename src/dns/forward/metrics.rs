@@ -1,8 +1,10 @@
-//! What forwarding counts.
+//! What forwarding counts, and what of it is told in the log.
+
+use std::fmt::Display;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::message::Mismatch;
+use super::{complaints::Complaints, message::Mismatch};
 
 /// Handles of the `holdfast_forward_*` metrics.
 #[derive(Clone, Debug)]
@@ -27,6 +29,9 @@ pub struct Metrics {
     pub loops: IntCounter,
     /// Questions in flight.
     pub in_flight: IntGauge,
+    /// Answers a dnstap collector was not told of.
+    pub dnstap_dropped: IntCounter,
+    complaints: Complaints,
 }
 
 /// Why one try at one upstream gave nothing.
@@ -116,12 +121,18 @@ impl Metrics {
                 "Times a question sent to an upstream came back to holdfast.",
             )?,
             in_flight,
+            dnstap_dropped: counter(
+                "holdfast_forward_dnstap_dropped_total",
+                "Answers not told to the dnstap collector because it was slow or gone.",
+            )?,
+            complaints: Complaints::default(),
         })
     }
 
-    /// Counts an upstream message that was not the answer.
-    pub fn mismatch(&self, kind: Mismatch) {
+    /// Counts a message of `upstream` that was not the answer.
+    pub fn mismatch(&self, kind: Mismatch, upstream: &dyn Display) {
         self.mismatches[kind as usize].inc();
+        self.complaints.log("a message that is not the answer was dropped", upstream, kind.label());
     }
 
     /// How many of `kind` were counted.
@@ -129,9 +140,13 @@ impl Metrics {
         self.mismatches[kind as usize].get()
     }
 
-    /// Counts a failed try.
-    pub fn failure(&self, kind: FailureKind) {
+    /// Counts a failed try at `upstream`.
+    pub fn failure(&self, kind: FailureKind, upstream: &dyn Display) {
         self.failures[kind as usize].inc();
+        // What an upstream says of a name is the name's matter; the network and the upstream itself are an operator's.
+        if matches!(kind, FailureKind::Timeout | FailureKind::Io | FailureKind::Tls) {
+            self.complaints.log("an upstream gave no answer", upstream, kind.label());
+        }
     }
 
     /// How many of `kind` were counted.

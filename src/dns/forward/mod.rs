@@ -4,9 +4,12 @@
 //! upstream, within the budget there is a message, at worst SERVFAIL with the reason.
 
 mod background;
+mod complaints;
 mod compose;
 mod config;
+mod cut;
 mod dns64;
+mod dnstap;
 mod exchange;
 mod failures;
 mod flight;
@@ -35,7 +38,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, FutureExt};
-use hickory_proto::rr::Name;
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, ResponseCode},
+    rr::Name,
+};
 use tokio::sync::mpsc;
 
 pub use self::{
@@ -51,7 +57,7 @@ use self::{
     failures::Failures,
     flight::Flights,
     lookup::{Landed, may_be_stale, serves_stale_now, stale_age},
-    query_log::QueryLog,
+    query_log::Sampler,
     route::Routes,
 };
 use super::{
@@ -66,7 +72,8 @@ use crate::{
 /// Refreshes waiting to be begun; more are not worth remembering.
 const REFRESHES_MAX: usize = 1_024;
 
-/// Answers a query for a name of our own zones, both whole messages; `None` if the name is not ours.
+/// Answers a query for a name of our own zones, both whole messages; `None` if the name is not ours. SERVFAIL says that
+/// there are no records yet, an answer that ends in a CNAME that the rest is to be had outside.
 pub type OwnAnswer = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
 
 /// What a forwarder needs from outside.
@@ -103,11 +110,13 @@ struct Inner {
     cache: Cache,
     cache_config: cache::Config,
     cache_file: Option<PathBuf>,
+    saving: Mutex<()>,
     failures: Failures,
     flights: Flights<Landed>,
     refreshes: mpsc::Sender<Wanted>,
     queue: Mutex<Option<mpsc::Receiver<Wanted>>>,
-    query_log: QueryLog,
+    query_log: Sampler,
+    tap: dnstap::Tap,
 }
 
 /// One name to be looked up on its own route.
@@ -161,11 +170,13 @@ impl Forwarder {
             cache_config,
             cache_file: surroundings.cache_file.clone(),
             surroundings,
+            saving: Mutex::default(),
             failures: Failures::default(),
             flights: Flights::default(),
             refreshes,
             queue: Mutex::new(Some(queue)),
-            query_log: QueryLog::new(config.query_log_every),
+            query_log: Sampler::new(config.query_log_every),
+            tap: dnstap::Tap::new(config.dnstap.clone(), config.dnstap_every),
         })))
     }
 
@@ -207,7 +218,7 @@ impl Resolve for Forwarder {
         let (name, qtype) = (query.name.wire(), query.qtype.0);
         let routes = inner.routes.load();
         let route = routes.find(name)?;
-        if out.len() < UDP_BYTES_MIN || route.is_local(name, qtype) || inner.query_log.is_due() {
+        if out.len() < UDP_BYTES_MIN || route.is_local(name, qtype) || inner.query_log.is_due() || inner.tap.is_due() {
             return None;
         }
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
@@ -252,6 +263,16 @@ impl Inner {
 
     fn take_queue(&self) -> Option<mpsc::Receiver<Wanted>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What our own zones say, if `name` is in one; SERVFAIL if there are no records yet.
+    fn own(&self, name: &Name, qtype: u16, qclass: u16) -> Option<Message> {
+        let reply = (self.surroundings.own)(&compose::query(name, qtype, qclass))?;
+        Some(Message::from_vec(&reply).unwrap_or_else(|_| {
+            let mut broken = Message::new(0, MessageType::Response, OpCode::Query);
+            broken.metadata.response_code = ResponseCode::ServFail;
+            broken
+        }))
     }
 
     /// Whether `name` belongs to our own zones.

@@ -10,46 +10,46 @@ use std::{
 
 use crate::{dns::request::ServedFrom, wire::Query};
 
-/// Counts questions.
+/// Picks one question in so many.
 #[derive(Debug)]
-pub struct QueryLog {
+pub struct Sampler {
     every: AtomicU32,
     seen: AtomicU32,
 }
 
-impl QueryLog {
-    /// Logs one question in `every`; 0 logs none.
+impl Sampler {
+    /// One in `every`; 0 for none.
     pub fn new(every: u32) -> Self {
         Self { every: AtomicU32::new(every), seen: AtomicU32::new(0) }
     }
 
-    /// Logs one question in `every` from now on.
+    /// One in `every` from now on.
     pub fn set(&self, every: u32) {
         self.every.store(every, Ordering::Relaxed);
     }
 
-    /// Counts a question; true if the next one logged is it.
+    /// Counts a question; true, from then on until it is taken, if the turn has come.
     pub fn is_due(&self) -> bool {
-        match self.every.load(Ordering::Relaxed) {
-            0 => false,
-            every => {
-                self.seen.load(Ordering::Relaxed) % every == every - 1 || {
-                    self.seen.fetch_add(1, Ordering::Relaxed);
-                    false
-                }
-            }
-        }
+        let every = self.every.load(Ordering::Relaxed);
+        every != 0 && self.seen.fetch_add(1, Ordering::Relaxed) >= every - 1
     }
 
-    /// Logs `query` if it is due.
-    pub fn note(&self, query: &Query<'_>, client: SocketAddr, from: ServedFrom, took: Duration) {
-        if self.is_due() {
-            self.seen.fetch_add(1, Ordering::Relaxed);
-            let (name, qtype) = (&query.name, query.qtype);
-            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            tracing::info!(target: "holdfast::query", %client, %name, %qtype, from = from.as_str(), micros, "query");
+    /// Takes the turn if it has come. Counts nothing.
+    pub fn take(&self) -> bool {
+        let every = self.every.load(Ordering::Relaxed);
+        let turn = every != 0 && self.seen.load(Ordering::Relaxed) >= every;
+        if turn {
+            self.seen.store(0, Ordering::Relaxed);
         }
+        turn
     }
+}
+
+/// Logs `query`, answered `from` there after `took`.
+pub fn log(query: &Query<'_>, client: SocketAddr, from: ServedFrom, took: Duration) {
+    let (name, qtype) = (&query.name, query.qtype);
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    tracing::info!(target: "holdfast::query", %client, %name, %qtype, from = from.as_str(), micros, "query");
 }
 
 #[cfg(test)]
@@ -57,18 +57,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_in_so_many_is_due_and_none_by_default() {
+    fn one_in_so_many_has_its_turn_and_none_by_default() {
         let due = |every| {
-            let log = QueryLog::new(every);
-            let count = |_: &u32| {
-                let due = log.is_due();
-                if due {
-                    log.seen.fetch_add(1, Ordering::Relaxed);
-                }
-                due
-            };
-            (0..100).filter(count).count()
+            let sampler = Sampler::new(every);
+            (0..100).filter(|_| sampler.is_due() && sampler.take()).count()
         };
         assert_eq!([due(0), due(1), due(10), due(100)], [0, 100, 10, 1]);
+    }
+
+    #[test]
+    fn what_the_cache_cannot_answer_is_counted_once() {
+        let sampler = Sampler::new(10);
+        let taken = (0..100).filter(|_| {
+            sampler.is_due();
+            sampler.take()
+        });
+        assert_eq!(taken.count(), 10);
     }
 }

@@ -91,16 +91,18 @@ pub async fn race(
                     field.runners[at].answered = true;
                     let won = Won { sane, upstream: Arc::clone(&field.runners[at].upstream) };
                     if !won.sane.unproven {
+                        won.upstream.was_of_use();
                         field.settle(metrics);
                         return Ok(won);
                     }
-                    metrics.failure(FailureKind::Lame);
+                    metrics.failure(FailureKind::Lame, won.upstream.server());
+                    won.upstream.was_of_no_use();
                     field.runners[at].spent = true;
                     unproven = Some(won);
                     next_try = Instant::now();
                 }
                 Err(kind) => {
-                    metrics.failure(kind);
+                    metrics.failure(kind, field.runners[at].upstream.server());
                     if field.failed(at, kind) {
                         next_try = Instant::now();
                     }
@@ -185,6 +187,7 @@ impl Field {
         if spoke {
             runner.spent = true;
             runner.answered = true;
+            runner.upstream.was_of_no_use();
         } else {
             runner.refusals += 1;
             runner.spent |= runner.refusals >= REFUSALS_MAX;
@@ -204,7 +207,7 @@ impl Field {
         for runner in &self.runners {
             let waited = runner.tries > 0 && runner.first_try.elapsed() >= runner.upstream.patience();
             if waited && !runner.answered && runner.refusals == 0 {
-                metrics.failure(FailureKind::Timeout);
+                metrics.failure(FailureKind::Timeout, runner.upstream.server());
                 if runner.upstream.failed() {
                     tracing::warn!(upstream = %runner.upstream.server(), "upstream does not answer");
                 }

@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -38,14 +38,16 @@ pub struct Route {
     pub config: ZoneConfig,
     /// What its answers are stored under.
     pub id: RouteId,
+    zone_bytes: usize,
     /// Slots for questions in flight.
     pub slots: Semaphore,
     /// Names answered here.
     pub hosts: ArcSwap<Hosts>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
     turn: AtomicUsize,
-    looped: AtomicBool,
-    loop_probe: Mutex<Option<LoopProbe>>,
+    loop_probes: Mutex<Vec<LoopProbe>>,
+    /// Questions its upstreams had left without an answer when loops were last searched for.
+    lost_before: AtomicU64,
     build: Build,
 }
 
@@ -57,10 +59,11 @@ struct Build {
     metrics: Metrics,
 }
 
-/// A name sent through a route to see whether it comes back.
+/// A name sent to an upstream to see whether it comes back.
 #[derive(Debug)]
 struct LoopProbe {
     name: Box<[u8]>,
+    upstream: Arc<Upstream>,
     came_back: bool,
 }
 
@@ -164,12 +167,13 @@ impl Route {
         Ok(Self {
             config: config.clone(),
             id,
+            zone_bytes: key(&config.zone).len(),
             slots: Semaphore::new(config.max_concurrent.min(Semaphore::MAX_PERMITS)),
             hosts: ArcSwap::from_pointee(hosts(config)?),
             upstreams: ArcSwap::from_pointee(upstreams),
             turn: AtomicUsize::new(0),
-            looped: AtomicBool::new(false),
-            loop_probe: Mutex::default(),
+            loop_probes: Mutex::default(),
+            lost_before: AtomicU64::new(0),
             build,
         })
     }
@@ -186,6 +190,16 @@ impl Route {
         self.upstreams.load().iter().all(|upstream| upstream.is_failing())
     }
 
+    /// Whether nobody has said anything useful for this zone of late: silence and refusals alike.
+    pub fn is_useless(&self) -> bool {
+        self.upstreams.load().iter().all(|upstream| upstream.is_useless())
+    }
+
+    /// The zone's length on the wire.
+    pub fn zone_bytes(&self) -> usize {
+        self.zone_bytes
+    }
+
     /// The resolv.conf files its upstreams come from.
     pub fn resolv_conf_paths(&self) -> impl Iterator<Item = &Path> {
         self.config.upstreams.iter().filter_map(|source| match source {
@@ -194,19 +208,22 @@ impl Route {
         })
     }
 
-    /// Reads its files again; upstreams that stay keep what is known of them.
+    /// Reads its files again; upstreams that stay keep what is known of them. Returns whether they are others now.
     ///
     /// # Errors
     /// What is wrong with the files; nothing has changed then.
-    pub fn reread(&self, listen: &[SocketAddr]) -> Result<(), ConfigError> {
+    pub fn reread(&self, listen: &[SocketAddr]) -> Result<bool, ConfigError> {
         let servers = servers(&self.config, listen)?;
         let known = self.upstreams();
+        if servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
+            return Ok(false);
+        }
         let keep = |server: Server| {
             let same = known.iter().find(|upstream| *upstream.server() == server);
             same.cloned().unwrap_or_else(|| self.build.upstream(server))
         };
         self.upstreams.store(Arc::new(servers.into_iter().map(keep).collect()));
-        Ok(())
+        Ok(true)
     }
 
     /// Reads its hosts file again.
@@ -218,36 +235,48 @@ impl Route {
         Ok(())
     }
 
-    /// Whether what is sent through it comes back to us.
+    /// Whether whatever is sent through it comes back to us.
     pub fn is_looped(&self) -> bool {
-        self.looped.load(Ordering::Relaxed)
+        self.upstreams.load().iter().all(|upstream| upstream.is_looped())
     }
 
-    /// Begins a search for loops; returns the name to send.
-    pub fn begin_loop_probe(&self, labels: &[u8]) -> Box<[u8]> {
+    /// Whether to search for loops again: one was found, or questions were left without an answer since the last time,
+    /// as they are in a loop.
+    pub fn may_be_looped(&self) -> bool {
+        let upstreams = self.upstreams.load();
+        let lost = upstreams.iter().map(|upstream| upstream.failures_total()).sum();
+        let before = self.lost_before.swap(lost, Ordering::Relaxed);
+        lost > before || upstreams.iter().any(|upstream| upstream.is_looped())
+    }
+
+    /// Begins a search for a loop through `upstream`; returns the name to send.
+    pub fn begin_loop_probe(&self, upstream: &Arc<Upstream>, labels: &[u8]) -> Box<[u8]> {
         let name: Box<[u8]> = [labels, &key(&self.config.zone)].concat().into();
-        *self.lock_probe() = Some(LoopProbe { name: name.clone(), came_back: false });
+        let probe = LoopProbe { name: name.clone(), upstream: Arc::clone(upstream), came_back: false };
+        self.lock_probes().push(probe);
         name
     }
 
     /// Ends it: what did not come back is no loop (any more).
-    pub fn end_loop_probe(&self) {
-        let probe = self.lock_probe().take();
-        if probe.is_some_and(|probe| !probe.came_back) && self.looped.swap(false, Ordering::Relaxed) {
-            tracing::info!(zone = %self.config.zone, "forwarding loop is gone");
+    pub fn end_loop_probe(&self, name: &[u8]) {
+        let mut probes = self.lock_probes();
+        let Some(at) = probes.iter().position(|probe| *probe.name == *name) else { return };
+        let LoopProbe { upstream, came_back, .. } = probes.swap_remove(at);
+        if !came_back && upstream.set_looped(false) {
+            tracing::info!(zone = %self.config.zone, upstream = %upstream.server(), "forwarding loop is gone");
         }
     }
 
-    /// Whether `name` is the one under way, and notes that it came back. The second says whether that is news.
-    pub fn loop_probe_returned(&self, name: &[u8]) -> Option<bool> {
-        let mut probe = self.lock_probe();
-        let probe = probe.as_mut().filter(|probe| *probe.name == *name)?;
+    /// The upstream that `name` was sent to, if a search with it is under way, and whether it is news that it came back.
+    pub fn loop_probe_returned(&self, name: &[u8]) -> Option<(Arc<Upstream>, bool)> {
+        let mut probes = self.lock_probes();
+        let probe = probes.iter_mut().find(|probe| *probe.name == *name)?;
         probe.came_back = true;
-        Some(!self.looped.swap(true, Ordering::Relaxed))
+        Some((Arc::clone(&probe.upstream), probe.upstream.set_looped(true)))
     }
 
-    fn lock_probe(&self) -> MutexGuard<'_, Option<LoopProbe>> {
-        self.loop_probe.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_probes(&self) -> MutexGuard<'_, Vec<LoopProbe>> {
+        self.loop_probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its upstreams as configured.
@@ -255,9 +284,11 @@ impl Route {
         self.upstreams.load_full()
     }
 
-    /// Its upstreams in the order to ask them now: those that fail come last.
+    /// Its upstreams in the order to ask them now: those that fail come last, and those that ask us back not at all.
     pub fn order(&self) -> Vec<Arc<Upstream>> {
-        let mut order: Vec<Arc<Upstream>> = self.upstreams.load().iter().cloned().collect();
+        let upstreams = self.upstreams.load();
+        let mut order: Vec<Arc<Upstream>> =
+            upstreams.iter().filter(|upstream| !upstream.is_looped()).cloned().collect();
         match self.config.policy {
             Policy::Sequential => {}
             Policy::Random => order.shuffle(&mut rand::rng()),

@@ -52,7 +52,7 @@ pub fn of(inner: &Inner) -> ForwardStatus {
             zone: route.config.zone.to_string(),
             policy: route.config.policy,
             down: route.is_down(),
-            looped: route.is_looped(),
+            looped: route.upstreams().iter().any(|upstream| upstream.is_looped()),
             upstreams: route.upstreams().iter().map(|upstream| upstream.status()).collect(),
         })
         .collect();

@@ -196,12 +196,12 @@ impl Pool {
             in_flight: AtomicUsize::new(0),
             suspect: AtomicBool::new(false),
         };
-        let (idle, metrics) = (self.limits.idle_max, self.metrics.clone());
+        let (address, idle, metrics) = (self.address, self.limits.idle_max, self.metrics.clone());
         match &self.tls {
-            None => tokio::spawn(drive(stream, inbox, idle, metrics)),
+            None => tokio::spawn(drive(stream, address, inbox, idle, metrics)),
             Some(tls) => {
                 let stream = tls.connector.connect(tls.name.clone(), stream).await?;
-                tokio::spawn(drive(stream, inbox, idle, metrics))
+                tokio::spawn(drive(stream, address, inbox, idle, metrics))
             }
         };
         Ok(Arc::new(connection))
@@ -214,8 +214,13 @@ impl Pool {
 
 /// Sends what arrives in `inbox` and hands answers to their askers, until the connection ends, has been idle for
 /// `idle_max`, or nobody can ask any more and nobody waits.
-async fn drive<S>(stream: S, mut inbox: mpsc::Receiver<Request>, idle_max: Duration, metrics: Metrics)
-where
+async fn drive<S>(
+    stream: S,
+    upstream: SocketAddr,
+    mut inbox: mpsc::Receiver<Request>,
+    idle_max: Duration,
+    metrics: Metrics,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
@@ -251,7 +256,7 @@ where
                     match deliver(&mut pending, &message) {
                         Ok(()) => near_misses = 0,
                         Err(mismatch) => {
-                            metrics.mismatch(mismatch);
+                            metrics.mismatch(mismatch, &upstream);
                             near_misses += 1;
                         }
                     }

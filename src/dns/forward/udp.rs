@@ -40,6 +40,7 @@ pub enum Received {
 #[derive(Debug)]
 pub struct Exchange {
     socket: UdpSocket,
+    upstream: SocketAddr,
     query: Query,
     exact_case: bool,
     near_misses: u32,
@@ -53,9 +54,14 @@ impl Exchange {
     pub async fn start(upstream: SocketAddr, query: Query) -> io::Result<Self> {
         let socket = bind(upstream.ip()).await?;
         socket.connect(upstream).await?;
-        socket.send(query.as_bytes()).await?;
+        match socket.send(query.as_bytes()).await {
+            Ok(_) => {}
+            // A firewall of this host that drops what is sent says so; on the way it would not. A packet is lost either way.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
         let exact_case = query.has_mixed_case();
-        Ok(Self { socket, query, exact_case, near_misses: 0 })
+        Ok(Self { socket, upstream, query, exact_case, near_misses: 0 })
     }
 
     /// Waits for the answer. Cancel safe, and can be called again after [`Received::Folded`].
@@ -75,7 +81,7 @@ impl Exchange {
                 Ok(reply) => return Ok(Received::Reply(reply)),
                 Err(mismatch) => mismatch,
             };
-            metrics.mismatch(mismatch);
+            metrics.mismatch(mismatch, &self.upstream);
             self.near_misses += 1;
             if self.near_misses >= NEAR_MISSES_MAX {
                 return Ok(Received::UnderAttack);

@@ -4,7 +4,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,8 @@ const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// The first probes of a failing upstream come this far apart, the later ones further.
 const PROBE_MIN: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_secs(5);
+/// Answers that are no use to anybody, one after another, that make an upstream useless.
+const USELESS_MAX: u32 = 3;
 /// How long an upstream that does not understand EDNS is asked without.
 const EDNS_RECHECK: Duration = Duration::from_secs(15 * 60);
 /// How long an upstream known to fold case is asked without random case.
@@ -40,6 +45,8 @@ pub struct Upstream {
     /// Its TCP or TLS connections.
     pub pool: Pool,
     state: Mutex<State>,
+    /// A question sent to it came back to us.
+    looped: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +56,7 @@ struct State {
     failures: u32,
     failures_total: u64,
     answers_total: u64,
+    useless: u32,
     last_answer: Option<Instant>,
     first_failure: Option<Instant>,
     failing_since: Option<Instant>,
@@ -79,6 +87,9 @@ pub struct UpstreamStatus {
     pub without_edns: bool,
     /// Whether it is asked without random case because it does not copy the question.
     pub folds_case: bool,
+    /// Whether what it is asked comes back to us; it is asked no more then.
+    #[serde(default)]
+    pub looped: bool,
 }
 
 /// Whether an upstream answers.
@@ -97,7 +108,7 @@ impl Upstream {
     /// An upstream nothing is known of.
     pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, metrics: Metrics) -> Self {
         let pool = Pool::new(server.address, tls, limits, metrics);
-        Self { server, pool, state: Mutex::default() }
+        Self { server, pool, state: Mutex::default(), looped: AtomicBool::new(false) }
     }
 
     /// As configured.
@@ -148,6 +159,38 @@ impl Upstream {
             return true;
         }
         false
+    }
+
+    /// Notes that it answered a question as asked.
+    pub fn was_of_use(&self) {
+        self.lock().useless = 0;
+    }
+
+    /// Notes that it answered, and nothing that can be used: SERVFAIL, REFUSED and the like.
+    pub fn was_of_no_use(&self) {
+        let mut state = self.lock();
+        state.useless = state.useless.saturating_add(1);
+    }
+
+    /// Whether nothing useful has come from it for some questions, answered or not.
+    pub fn is_useless(&self) -> bool {
+        let state = self.lock();
+        state.failing_since.is_some() || state.useless >= USELESS_MAX
+    }
+
+    /// Questions it left without an answer since the start.
+    pub fn failures_total(&self) -> u64 {
+        self.lock().failures_total
+    }
+
+    /// Whether a question sent to it came back to us.
+    pub fn is_looped(&self) -> bool {
+        self.looped.load(Ordering::Relaxed)
+    }
+
+    /// Sets that. Returns whether it was otherwise before.
+    pub fn set_looped(&self, looped: bool) -> bool {
+        self.looped.swap(looped, Ordering::Relaxed) != looped
     }
 
     /// Whether it is known not to answer.
@@ -205,10 +248,52 @@ impl Upstream {
             answered_seconds_ago: state.last_answer.map(|at| at.elapsed().as_secs()),
             without_edns,
             folds_case,
+            looped: self.is_looped(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream() -> Upstream {
+        let server = Server { address: ([127, 0, 0, 1], 53).into(), tls: None };
+        let limits = Limits { age_max: Duration::from_secs(1), idle_max: Duration::from_secs(1) };
+        Upstream::new(server, None, limits, Metrics::register(&prometheus::Registry::new()).unwrap())
+    }
+
+    #[test]
+    fn patience_follows_the_measured_round_trips_within_its_bounds() {
+        let upstream = upstream();
+        assert_eq!(upstream.patience(), WAIT_UNKNOWN);
+        for (rtt, low, high) in
+            [(20, 200, 200), (300, 300, 600), (900, 900, 1_500), (5_000, 1_500, 1_500), (1, 200, 200)]
+        {
+            for _ in 0..60 {
+                upstream.answered(Some(Duration::from_millis(rtt)));
+            }
+            let patience = upstream.patience().as_millis();
+            assert!((low..=high).contains(&patience), "{rtt} ms: {patience} ms");
+        }
+        upstream.answered(Some(Duration::from_millis(600)));
+        assert!(upstream.patience() > Duration::from_millis(300), "one slow answer counts at once");
+    }
+
+    #[test]
+    fn what_answers_without_use_is_useless_until_it_helps_again() {
+        let upstream = upstream();
+        for _ in 0..USELESS_MAX {
+            assert!(!upstream.is_useless());
+            upstream.answered(None);
+            upstream.was_of_no_use();
+        }
+        assert!(upstream.is_useless() && !upstream.is_failing());
+        upstream.was_of_use();
+        assert!(!upstream.is_useless());
     }
 }

@@ -23,6 +23,7 @@ fn ask(context: &Context, clock: &Clock, rotation: &Rotation, transport: Transpo
         Outcome::Drop(_) => None,
         Outcome::Forward(Forward::Whole) => Some(upstream(query, "forward", None)),
         Outcome::Forward(Forward::Fallback) => Some(upstream(query, "fallback", None)),
+        Outcome::Forward(Forward::Complete { len, .. }) => Some(out[..len].to_vec()),
         Outcome::Forward(Forward::Chase { len }) => Some(upstream(query, "forward", Some(&out[..len]))),
     }
 }

@@ -9,7 +9,7 @@ use holdfast::dns::{
 };
 use tokio::time::Instant;
 
-use super::world::{CLIENT, World, query, short, source, zone};
+use super::world::{CLIENT, World, own_cluster, query, short, source, zone};
 use crate::support::upstream::{Upstream, a, cname, name};
 
 #[tokio::test(start_paused = true)]
@@ -107,6 +107,7 @@ async fn an_external_name_is_followed_and_stands_alone_when_upstream_fails() {
         received: Instant::now(),
         cluster_fallback: false,
         chase: Some(fallback.clone()),
+        complete: None,
     };
     let resolved = world.forwarder.resolve(chase()).await;
     let reply = Message::from_vec(&resolved.message).unwrap();
@@ -127,17 +128,7 @@ async fn a_cname_into_the_cluster_is_answered_from_the_records() {
         ])]
     })
     .await;
-    let own = Arc::new(|query: &[u8]| {
-        let query = Message::from_vec(query).ok()?;
-        let owner = query.queries[0].name().clone();
-        if !name("cluster.local").zone_of(&owner) {
-            return None;
-        }
-        let mut reply = query.into_response();
-        reply.add_answer(a(&owner.to_ascii(), 5, [10, 96, 0, 9]));
-        reply.to_vec().ok()
-    });
-    let world = World::build(&Config { zones: vec![zone(".", &[&upstream])], ..Config::default() }, own);
+    let world = World::build(&Config { zones: vec![zone(".", &[&upstream])], ..Config::default() }, own_cluster());
     assert_eq!(world.a("evil.example").await, "NoError db.default.svc.cluster.local. 10.96.0.9");
 }
 
@@ -152,6 +143,7 @@ async fn cluster_names_before_there_are_records_go_to_the_fallback_or_are_not_re
         received: Instant::now(),
         cluster_fallback: true,
         chase: None,
+        complete: None,
     };
     for (fallback, expect) in
         [(vec![source(&stub.address.to_string())], "NoError 10.96.0.10"), (Vec::new(), "ServFail ede=14")]

@@ -32,7 +32,7 @@ type Lame = fn(&Asked) -> Say;
 #[tokio::test(start_paused = true)]
 async fn every_near_miss_is_passed_over_and_the_true_answer_taken() {
     // Offsets: the question is 11 "www.example" as 3www7example0 (13 bytes) from 12 on, type at 25, class at 27.
-    let cases: [(&str, Spoil, Mismatch); 12] = [
+    let cases: [(&str, Spoil, Mismatch); 13] = [
         ("wrong id", |m| m[0] ^= 0xFF, Mismatch::Id),
         ("wrong name", |m| m[13] = b'x', Mismatch::Question),
         ("wrong type", |m| m[26] = 28, Mismatch::Question),
@@ -65,6 +65,7 @@ async fn every_near_miss_is_passed_over_and_the_true_answer_taken() {
             },
             Mismatch::Garbage,
         ),
+        ("cut short", |m| m.truncate(m.len() - 3), Mismatch::Garbage),
         ("oversized", |m| m.resize(5_000, 0), Mismatch::Oversized),
     ];
     for (case, spoil, kind) in cases {
@@ -80,13 +81,16 @@ async fn every_near_miss_is_passed_over_and_the_true_answer_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_port_does_not_reach_the_socket() {
-    let upstream = Upstream::start(|asked| {
-        vec![Say::Elsewhere(forged(&asked, |_| ())), Say::Wait(Duration::from_millis(5)), truth(&asked)]
-    })
-    .await;
-    let world = World::new(&[&upstream]);
-    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
+async fn another_port_or_address_does_not_reach_the_socket() {
+    for from in [Say::Elsewhere, Say::Stranger] {
+        let upstream = Upstream::start(move |asked| {
+            vec![from(forged(&asked, |_| ())), Say::Wait(Duration::from_millis(5)), truth(&asked)]
+        })
+        .await;
+        let world = World::new(&[&upstream]);
+        assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
+        assert_eq!(upstream.count(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,12 +8,8 @@ use holdfast::dns::{
     forward::{Config, Host, Policy, Prefix, Rewrite, UpstreamSource, UpstreamState, ZoneConfig},
 };
 
-use super::world::{World, settle, short, zone};
+use super::world::{World, own_cluster, secs, short, zone};
 use crate::support::upstream::{Upstream, a, name};
-
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_upstream_is_found_out_probed_and_taken_back() {
@@ -179,54 +175,27 @@ async fn hosts_rewrites_and_dns64_are_local() {
     })
     .await;
     let host = Host { address: "10.1.1.1".parse().unwrap(), names: vec![name("printer.example")] };
-    let world = World::with(vec![ZoneConfig {
+    let config = ZoneConfig {
         hosts: vec![host],
         rewrites: vec![
             Rewrite::Exact { from: name("alias.example"), to: name("real.example.org") },
+            Rewrite::Exact { from: name("db.example"), to: name("db.prod.svc.cluster.local") },
             Rewrite::Suffix { from: name("old.example"), to: name("new.example") },
         ],
         dns64: Some(Prefix::WELL_KNOWN),
         ..zone(".", &[&upstream])
-    }]);
+    };
+    let world = World::build(&Config { zones: vec![config], ..Config::default() }, own_cluster());
     assert_eq!(world.a("printer.example").await, "NoError 10.1.1.1");
     assert_eq!(upstream.seen().iter().filter(|asked| asked.name() == "printer.example").count(), 0);
     let reply = world.ask("ALIAS.example", RecordType::A).await;
     assert_eq!(short(&reply), "NoError 192.0.2.33");
     assert!(reply.answers[0].name.eq_case(&name("ALIAS.example")));
+    assert_eq!(world.a("db.example").await, "NoError 10.96.0.9", "into the cluster, from the records");
     world.a("www.old.example").await;
     let seen = upstream.seen();
     assert!(seen.iter().any(|asked| asked.name() == "real.example.org"));
     assert!(seen.iter().any(|asked| asked.name() == "www.new.example"));
-    assert!(!seen.iter().any(|asked| asked.name().contains("old.example")));
+    assert!(!seen.iter().any(|asked| asked.name().contains("old.example") || asked.name().contains("db.")));
     assert_eq!(short(&world.ask("six.example", RecordType::AAAA).await), "NoError 64:ff9b::c000:221");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_loop_through_others_is_found_and_ends_when_it_is_gone() {
-    let upstream = Upstream::with_a(0, [192, 0, 2, 1]).await;
-    let world = Arc::new(World::new(&[&upstream]));
-    upstream.hear_loop_probes();
-    // The upstream asks us whatever it is asked.
-    let back = Arc::downgrade(&world);
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
-    upstream.now(move |asked| {
-        let _ = sender.send(asked.name());
-        Vec::new()
-    });
-    let echo = tokio::spawn(async move {
-        while let Some(owner) = receiver.recv().await {
-            let Some(world) = back.upgrade() else { return };
-            tokio::spawn(async move { world.ask(&owner, RecordType::HINFO).await });
-        }
-    });
-    world.elapse(secs(1)).await;
-    settle().await;
-    assert!(world.forwarder.status().zones[0].looped);
-    assert_eq!(world.metrics.loops.get(), 1);
-    assert_eq!(world.a("www.example").await, "ServFail ede=22");
-    echo.abort();
-    upstream.now(|asked| vec![asked.found(vec![a(&asked.name(), 0, [192, 0, 2, 1])])]);
-    world.elapse(secs(32)).await;
-    assert!(!world.forwarder.status().zones[0].looped);
-    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
 }

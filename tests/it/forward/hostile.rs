@@ -1,19 +1,13 @@
-//! Floods, forgery and loss.
+//! Floods and forgery.
 
-use std::{
-    net::UdpSocket,
-    process::Command,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::UdpSocket, sync::Arc, time::Duration};
 
-use hickory_proto::rr::RecordType;
 use holdfast::{
     dns::cache::{self, Cache, Entry, Key, Kind, Parts},
     sys::UnixMillis,
 };
 
-use super::world::{World, short};
+use super::world::World;
 use crate::support::upstream::{Say, Upstream, a, name};
 
 const TRUE: [u8; 4] = [192, 0, 2, 1];
@@ -132,61 +126,4 @@ fn a_flood_of_random_names_neither_passes_the_limit_nor_drives_popular_names_out
     }
     assert!(highest <= LIMIT, "{highest} bytes");
     assert!(found * 100 > asked * 99, "{found} of {asked}");
-}
-
-/// Takes its rules away again whatever happens.
-struct Loss(String);
-
-impl Loss {
-    /// Drops three of ten datagrams to and from `ports`; `None` with a printed reason where that cannot be done.
-    fn on(ports: &[u16]) -> Option<Self> {
-        let table = format!("holdfast_test_{}", std::process::id());
-        let ports = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let rules = format!(
-            "table inet {table} {{ chain loss {{ type filter hook output priority 0; \
-             udp dport {{ {ports} }} numgen random mod 10 < 3 drop; }}; }}"
-        );
-        let output = Command::new("nft").arg(rules).output();
-        match output {
-            Ok(output) if output.status.success() => Some(Self(table)),
-            Ok(output) => {
-                eprintln!("skipped: nft: {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                eprintln!("skipped: nft: {error}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Loss {
-    fn drop(&mut self) {
-        let _ = Command::new("nft").args(["delete", "table", "inet", &self.0]).status();
-    }
-}
-
-/// In real time, because the kernel loses the packets.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_third_of_all_queries_lost_cold_questions_are_answered_in_time() {
-    const QUESTIONS: usize = 1_000;
-    let one = Upstream::with_a(60, TRUE).await;
-    let two = Upstream::with_a(60, TRUE).await;
-    let Some(_loss) = Loss::on(&[one.address.port(), two.address.port()]) else { return };
-    let world = Arc::new(World::new(&[&one, &two]));
-    let mut clients = tokio::task::JoinSet::new();
-    for nth in 0..QUESTIONS {
-        let world = Arc::clone(&world);
-        clients.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(2 * nth as u64)).await;
-            let started = Instant::now();
-            let reply = world.ask(&format!("n{nth}.example"), RecordType::A).await;
-            short(&reply) == "NoError 192.0.2.1" && started.elapsed() <= Duration::from_secs(5)
-        });
-    }
-    let answered = clients.join_all().await.into_iter().filter(|ok| *ok).count();
-    assert!(answered * 1_000 >= QUESTIONS * 999, "{answered} of {QUESTIONS}");
-    let sent = world.metrics.queries_udp.get();
-    assert!(sent > QUESTIONS as u64 * 12 / 10, "some had to be asked again: {sent} queries");
 }

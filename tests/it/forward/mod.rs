@@ -2,9 +2,17 @@
 
 mod cache;
 mod client;
+mod cut;
 mod differential;
 mod exchange;
 mod health;
 mod hostile;
+mod loops;
+mod loss;
+mod manner;
+mod poison;
+mod process;
+mod search_path;
+mod stale;
 mod tls;
 mod world;

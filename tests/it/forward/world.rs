@@ -20,7 +20,7 @@ use holdfast::{
 };
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::support::upstream::{Upstream, name};
+use crate::support::upstream::{Upstream, a, name};
 
 pub const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
 
@@ -111,6 +111,7 @@ impl World {
                 received,
                 cluster_fallback: false,
                 chase: None,
+                complete: None,
             })
             .await
     }
@@ -175,5 +176,28 @@ pub fn ede(message: &Message) -> Option<u16> {
     options.iter().find(|(code, _)| u16::from(*code) == 15).map(|(_, option)| {
         let bytes = Vec::<u8>::try_from(option).expect("an option is bytes");
         u16::from_be_bytes([bytes[0], bytes[1]])
+    })
+}
+
+/// How many questions for `owner` reached `upstream`; probes and the like do not count.
+pub fn asked_for(upstream: &Upstream, owner: &str) -> usize {
+    upstream.seen().iter().filter(|asked| asked.name() == owner).count()
+}
+
+pub fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A cluster whose every name has the address 10.96.0.9.
+pub fn own_cluster() -> OwnAnswer {
+    Arc::new(|query| {
+        let query = Message::from_vec(query).ok()?;
+        let owner = query.queries[0].name().clone();
+        if !name("cluster.local").zone_of(&owner) {
+            return None;
+        }
+        let mut reply = query.into_response();
+        reply.add_answer(a(&owner.to_ascii(), 5, [10, 96, 0, 9]));
+        reply.to_vec().ok()
     })
 }

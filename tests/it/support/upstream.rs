@@ -85,6 +85,8 @@ pub enum Say {
     Bytes(Vec<u8>),
     /// Sends this from another port (UDP only).
     Elsewhere(Vec<u8>),
+    /// Sends this from the same port of another address (UDP only).
+    Stranger(Vec<u8>),
     /// Waits before the next.
     Wait(Duration),
     /// Closes the connection (TCP only).
@@ -99,7 +101,7 @@ impl Say {
     /// The bytes, to spoil them.
     pub fn bytes(self) -> Vec<u8> {
         match self {
-            Self::Bytes(bytes) | Self::Elsewhere(bytes) => bytes,
+            Self::Bytes(bytes) | Self::Elsewhere(bytes) | Self::Stranger(bytes) => bytes,
             Self::Wait(_) | Self::Close => Vec::new(),
         }
     }
@@ -200,6 +202,11 @@ impl Upstream {
                             let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
                             drop(other.send_to(&bytes, from).await);
                         }
+                        Say::Stranger(bytes) => {
+                            let port = socket.local_addr().expect("bound").port();
+                            let other = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), port)).await;
+                            drop(other.expect("nobody else uses 127.0.0.2").send_to(&bytes, from).await);
+                        }
                         Say::Wait(time) => tokio::time::sleep(time).await,
                         Say::Close => {}
                     }
@@ -223,7 +230,7 @@ impl Upstream {
             }
             for say in self.hear(&raw, from, true) {
                 match say {
-                    Say::Bytes(bytes) | Say::Elsewhere(bytes) => {
+                    Say::Bytes(bytes) | Say::Elsewhere(bytes) | Say::Stranger(bytes) => {
                         let mut frame = u16::try_from(bytes.len()).expect("fits").to_be_bytes().to_vec();
                         frame.extend_from_slice(&bytes);
                         drop(stream.write_all(&frame).await);

@@ -1,0 +1,129 @@
+//! The real agent: what a configuration must not say, and a cache that outlives SIGKILL.
+
+use std::{fs, path::Path};
+
+use hickory_proto::rr::RecordType;
+use tempfile::TempDir;
+
+use crate::support::{
+    process::{Agent, answers, extended_errors, run},
+    upstream::{Upstream, a},
+};
+
+const CLUSTER: &str = "{kind: List, items: [{apiVersion: v1, kind: Service, metadata: {namespace: prod, name: web}, \
+                       spec: {clusterIP: 10.96.0.7}}]}\n";
+
+/// A configuration file in `home` with `more` at its end.
+fn configure(home: &Path, more: &str) -> String {
+    let (manifests, file) = (home.join("cluster.yaml"), home.join("agent.yaml"));
+    fs::write(&manifests, CLUSTER).unwrap();
+    fs::write(&file, format!("source: {{ manifests: {{ path: {} }} }}\n{more}", manifests.display())).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_answered_before_sigkill_answer_after_it_with_the_upstream_dead() {
+    let home = TempDir::new().unwrap();
+    let upstream = Upstream::start(|asked| {
+        let ttl = if asked.name().starts_with("short") { 1 } else { 600 };
+        vec![asked.found(vec![a(&asked.name(), ttl, [192, 0, 2, 1])])]
+    })
+    .await;
+    let more = format!(
+        "forward: [{{ zone: example, upstreams: ['{}'] }}]\nupstream_timeout: 500ms\n\
+         cache: {{ save_interval: 1s, client_timeout: 0s }}\nlog: {{ filter: 'info,holdfast::dns::forward=debug' }}\n",
+        upstream.address
+    );
+    let file = configure(home.path(), &more);
+    let mut agent = Agent::start(home.path(), &["--config", &file]);
+    for owner in ["long.example.", "short.example.", "short-too.example."] {
+        let reply = agent.ask(owner, RecordType::A);
+        assert_eq!((reply.answers.len(), extended_errors(&reply).len()), (1, 0), "{owner}: {reply}");
+    }
+    // Two seconds: the short ones have run out.
+    agent.wait_for_nth("cache saved entries=3", 3);
+    upstream.now(|_| Vec::new());
+    agent.kill();
+
+    let agent = Agent::start(home.path(), &["--config", &file]);
+    let reply = agent.ask("long.example.", RecordType::A);
+    assert_eq!(extended_errors(&reply), [0; 0], "within its time: {reply}");
+    let ttl = reply.answers[0].ttl;
+    assert!((500..600).contains(&ttl), "counted down while it was away: {ttl}");
+    for owner in ["short.example.", "short-too.example."] {
+        let reply = agent.ask(owner, RecordType::A);
+        assert_eq!(answers(&reply), ["30 A 192.0.2.1"], "{owner}");
+        assert_eq!(extended_errors(&reply), [3], "{owner}");
+    }
+    // Names nobody has asked before tell it that the upstream is dead.
+    for nth in 0..4 {
+        let reply = agent.ask(&format!("new{nth}.example."), RecordType::A);
+        assert_eq!(extended_errors(&reply), [22]);
+    }
+    let socket = home.path().join("agent.sock");
+    let status = run(&["status", "--admin", socket.to_str().unwrap()]);
+    let status = String::from_utf8_lossy(&status.stdout);
+    let row = status.lines().find(|line| line.contains(&upstream.address.to_string()));
+    assert!(row.is_some_and(|row| row.contains("FAILING")), "{status}");
+    assert!(status.contains("zone example. is DOWN") && status.contains("2 given past their time"), "{status}");
+    assert_eq!(answers(&agent.ask("web.prod.svc.cluster.local.", RecordType::A)), ["5 A 10.96.0.7"]);
+}
+
+/// What forwarding must not be told, and what is said to it with its place.
+const BAD: [(&str, &str); 6] = [
+    ("forward: [{ zone: a..b, upstreams: [10.0.0.1] }]", "agent.yaml:2:"),
+    ("forward: [{ zone: example, upstreams: [dns.example] }]", "agent.yaml:2:"),
+    ("forward: [{ zone: example, upstreams: ['tls://10.0.0.1#not a name'] }]", "agent.yaml:2:"),
+    ("forward: [{ zone: example, upstreams: [] }]", "has no upstreams"),
+    ("forward: [{ zone: example, upstreams: [127.0.0.9] }]\nlisten: [127.0.0.9]", "questions would come back to us"),
+    ("forward: [{ zone: example, upstreams: [10.0.0.1], min_ttl: 1h, max_ttl: 1m }]", "is above max_ttl"),
+];
+
+#[test]
+fn bad_forwarding_is_refused_at_start_with_its_place() {
+    let home = TempDir::new().unwrap();
+    for (more, expect) in BAD {
+        let file = configure(home.path(), more);
+        let started = run(&["agent", "--store", "none", "--http", "none", "--metrics", "none", "--config", &file]);
+        let error = String::from_utf8_lossy(&started.stderr);
+        assert_eq!(started.status.code(), Some(2), "{more}: {error}");
+        assert!(error.contains(expect) && error.contains("agent.yaml:2:"), "{more}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_forwarding_at_reload_leaves_the_old_one_at_work() {
+    let home = TempDir::new().unwrap();
+    let upstream = Upstream::with_a(0, [192, 0, 2, 1]).await;
+    let other = Upstream::with_a(0, [192, 0, 2, 2]).await;
+    let good = |upstream: &Upstream| format!("forward: [{{ zone: example, upstreams: ['{}'] }}]\n", upstream.address);
+    let file = configure(home.path(), &good(&upstream));
+    let mut agent = Agent::start(home.path(), &["--config", &file]);
+    let ask = |agent: &Agent| answers(&agent.ask("www.example.", RecordType::A));
+    assert_eq!(ask(&agent), ["0 A 192.0.2.1"]);
+    let mut times = 0;
+    for (more, expect) in BAD.into_iter().filter(|(more, _)| !more.contains("listen")) {
+        configure(home.path(), more);
+        agent.signal("HUP");
+        times += 1;
+        let line = agent.wait_for_nth("not taken over", times);
+        assert!(line.contains(expect), "{more}: {line}");
+        assert_eq!(ask(&agent), ["0 A 192.0.2.1"], "{more}");
+    }
+    // What only the system can tell, and what only the running agent can: the ports it found.
+    let missing = "forward: [{ zone: example, upstreams: [/nonexistent/resolv.conf] }]".to_owned();
+    let itself = format!("forward: [{{ zone: example, upstreams: ['{}'] }}]", agent.dns);
+    for (nth, (more, expect)) in
+        [(missing, "/nonexistent/resolv.conf"), (itself, "itself listens on")].iter().enumerate()
+    {
+        configure(home.path(), more);
+        agent.signal("HUP");
+        let line = agent.wait_for_nth("forwarding stays as it was", nth + 1);
+        assert!(line.contains(expect) && line.contains("zone example."), "{line}");
+        assert_eq!(ask(&agent), ["0 A 192.0.2.1"]);
+    }
+    configure(home.path(), &good(&other));
+    agent.signal("HUP");
+    agent.wait_for_nth("read again", 3);
+    assert_eq!(ask(&agent), ["0 A 192.0.2.2"]);
+}
