@@ -3,6 +3,7 @@
 //! Owns these three listeners and the documents (`view`) that the tools print. Changes nothing but the pins, and never imports a
 //! sibling: what it tells of sources, DNS or the disk is handed in by `role`.
 
+mod coredns;
 mod documents;
 mod guard;
 mod metrics;
@@ -57,6 +58,12 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// `/metrics`; none for no listener.
     pub metrics: Option<SocketAddr>,
+    /// Further addresses of `/health` and `/ready`.
+    pub more_http: Vec<SocketAddr>,
+    /// Further addresses of `/metrics`.
+    pub more_metrics: Vec<SocketAddr>,
+    /// Metrics under CoreDNS's names too.
+    pub coredns_names: bool,
 }
 
 impl Default for Config {
@@ -65,6 +72,9 @@ impl Default for Config {
             admin: "/run/holdfast/agent.sock".into(),
             http: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9253))),
+            more_http: Vec::new(),
+            more_metrics: Vec::new(),
+            coredns_names: false,
         }
     }
 }
@@ -84,6 +94,9 @@ pub struct Bound {
     admin: tokio::net::UnixListener,
     http: Option<TcpListener>,
     metrics: Option<TcpListener>,
+    more_http: Vec<TcpListener>,
+    more_metrics: Vec<TcpListener>,
+    coredns_names: bool,
     /// Behind the listener, so that it is dropped after it.
     socket: AdminSocket,
 }
@@ -113,7 +126,17 @@ pub async fn bind(config: &Config) -> Result<Bound, SocketError> {
     let (socket, admin) = socket::bind(&config.admin)?;
     let http = open_or_tell("--http", config.http).await;
     let metrics = open_or_tell("--metrics", config.metrics).await;
-    Ok(Bound { admin, http, metrics, socket })
+    let more_http = open_all("http_more", &config.more_http).await;
+    let more_metrics = open_all("metrics_more", &config.more_metrics).await;
+    Ok(Bound { admin, http, metrics, more_http, more_metrics, coredns_names: config.coredns_names, socket })
+}
+
+async fn open_all(flag: &'static str, addresses: &[SocketAddr]) -> Vec<TcpListener> {
+    let mut open = Vec::new();
+    for &address in addresses {
+        open.extend(open_or_tell(flag, Some(address)).await);
+    }
+    open
 }
 
 async fn open_or_tell(flag: &'static str, address: Option<SocketAddr>) -> Option<TcpListener> {
@@ -158,15 +181,16 @@ impl Bound {
         let documents = documents::router(handles.facts.clone(), handles.readiness.clone());
         let pins = handles.facts.pins.clone().map(|pins| pins::router(pins, handles.facts.clock.clone()));
         let documents = documents.merge(pins.unwrap_or_default());
-        let scraped = scrape(handles.registry.clone());
+        let scraped = scrape(handles.registry.clone(), self.coredns_names);
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
         tasks.spawn(serve::serve(Listener::Unix(self.admin), admin, limits("admin", ADMIN_TIME), stop.clone()));
-        if let Some(http) = self.http {
-            tasks.spawn(serve::serve(Listener::Tcp(http), probes, limits("http", PROBE_TIME), stop.clone()));
+        for http in self.http.into_iter().chain(self.more_http) {
+            let (router, limits) = (probes.clone(), limits("http", PROBE_TIME));
+            tasks.spawn(serve::serve(Listener::Tcp(http), router, limits, stop.clone()));
         }
-        if let Some(metrics) = self.metrics {
-            let router = scrape(handles.registry.clone());
-            tasks.spawn(serve::serve(Listener::Tcp(metrics), router, limits("metrics", PROBE_TIME), stop));
+        for metrics in self.metrics.into_iter().chain(self.more_metrics) {
+            let router = scrape(handles.registry.clone(), self.coredns_names);
+            tasks.spawn(serve::serve(Listener::Tcp(metrics), router, limits("metrics", PROBE_TIME), stop.clone()));
         }
         while tasks.join_next().await.is_some() {}
         drop(self.socket);
@@ -187,12 +211,16 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     }
 }
 
-fn scrape(registry: Registry) -> Router {
-    Router::new().route("/metrics", get(metrics_text)).with_state(registry)
+fn scrape(registry: Registry, coredns_names: bool) -> Router {
+    Router::new().route("/metrics", get(metrics_text)).with_state((registry, coredns_names))
 }
 
-async fn metrics_text(State(registry): State<Registry>) -> impl IntoResponse {
-    match TextEncoder::new().encode_to_string(&registry.gather()) {
+async fn metrics_text(State((registry, coredns_names)): State<(Registry, bool)>) -> impl IntoResponse {
+    let mut families = registry.gather();
+    if coredns_names {
+        families.extend(coredns::named(&families));
+    }
+    match TextEncoder::new().encode_to_string(&families) {
         Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{error}\n"))
@@ -222,7 +250,10 @@ mod tests {
     async fn start() -> Running {
         let dir = tempfile::tempdir().unwrap();
         let local = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let bound = bind(&Config { admin: dir.path().join("a.sock"), http: local, metrics: local }).await.unwrap();
+        let bound =
+            bind(&Config { admin: dir.path().join("a.sock"), http: local, metrics: local, ..Config::default() })
+                .await
+                .unwrap();
         let (http, metrics) = (bound.http_address().unwrap(), bound.metrics_address().unwrap());
         let registry = Registry::new();
         let (readiness, stop) = (Readiness::default(), CancellationToken::new());
@@ -328,7 +359,10 @@ mod tests {
         assert_eq!(error, expect);
 
         let http = Some("127.0.0.1:0".parse().unwrap());
-        let bound = bind(&Config { admin: dir.path().join("a.sock"), http, metrics: Some(address) }).await.unwrap();
+        let bound =
+            bind(&Config { admin: dir.path().join("a.sock"), http, metrics: Some(address), ..Config::default() })
+                .await
+                .unwrap();
         assert!(bound.http_address().is_some());
         assert_eq!(bound.metrics_address(), None);
     }

@@ -23,9 +23,11 @@ use std::path::Path;
 pub use error::{ConfigError, ConfigErrors};
 pub use flags::{AgentFlags, Flags, Given, HubFlags};
 pub use node::Place;
-pub use settings::{ForwardZone, Settings};
+pub use settings::{ForwardZone, Settings, View};
+pub use show::yaml;
 pub use source::Source;
 pub use table::Role;
+pub use value::Shown;
 
 use error::Gather;
 use table::Section;
@@ -60,7 +62,7 @@ pub struct Config {
 impl Config {
     /// The effective settings as YAML, which reads back as the same.
     pub fn to_yaml(&self) -> String {
-        show::yaml(&self.settings.shown(self.role))
+        yaml(&self.settings.shown(self.role))
     }
 
     /// The settings that differ from their defaults and are without effect in this version.
@@ -116,6 +118,19 @@ pub fn load(
 /// A variable of this process's environment.
 pub fn environment(name: &'static str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// As [`load`], with the configuration's text at hand. What is wrong in it is said to be in `file`.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_str(
+    role: Role,
+    (file, text): (&Path, &str),
+    flags: &Flags,
+    environment: impl Fn(&'static str) -> Option<String>,
+) -> Result<Config, ConfigErrors> {
+    load_text(role, text, flags, environment, Gather::new(Some(file)))
 }
 
 fn load_text(
@@ -189,10 +204,23 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
         let message = format!("{:?} is no log filter: {error}", settings.log_filter);
         errors.add(place_of(given, "log.filter"), "log.filter", message);
     }
-    let place = place_of(given, "forward");
-    for (index, zone) in settings.forward.iter().enumerate() {
-        let key = format!("forward[{index}]");
-        if settings.forward[..index].iter().any(|earlier| earlier.zone == zone.zone) {
+    check_zones(settings, &settings.forward, place_of(given, "forward"), "forward", errors);
+    for (index, view) in settings.views.iter().enumerate() {
+        check_zones(settings, &view.forward, place_of(given, "views"), &format!("views[{index}].forward"), errors);
+    }
+    refuse_self(settings, &settings.upstream, place_of(given, "upstream"), "upstream", errors);
+    refuse_self(settings, &settings.cluster_fallback, place_of(given, "cluster_fallback"), "cluster_fallback", errors);
+    let root = settings.forward.iter().find(|zone| zone.zone.is_root());
+    let in_file = |key| given.iter().any(|(name, place)| *name == key && matches!(place, Place::File { .. }));
+    if in_file("upstream") && root.is_some_and(|root| root.upstreams != settings.upstream) {
+        errors.add(place_of(given, "upstream"), "upstream", "forward has a zone \".\" already: give one of the two");
+    }
+}
+
+fn check_zones(settings: &Settings, zones: &[ForwardZone], place: Place, list: &str, errors: &mut Gather) {
+    for (index, zone) in zones.iter().enumerate() {
+        let key = format!("{list}[{index}]");
+        if zones[..index].iter().any(|earlier| earlier.zone == zone.zone) {
             errors.add(place, &key, format!("zone {:?} is given twice", zone.zone.as_str()));
         }
         let min_ttl = zone.min_ttl.unwrap_or(settings.cache_min_ttl);
@@ -202,13 +230,6 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
             errors.add(place, &format!("{key}.min_ttl"), "is above max_ttl");
         }
         refuse_self(settings, &zone.upstreams, place, &format!("{key}.upstreams"), errors);
-    }
-    refuse_self(settings, &settings.upstream, place_of(given, "upstream"), "upstream", errors);
-    refuse_self(settings, &settings.cluster_fallback, place_of(given, "cluster_fallback"), "cluster_fallback", errors);
-    let root = settings.forward.iter().find(|zone| zone.zone.is_root());
-    let in_file = |key| given.iter().any(|(name, place)| *name == key && matches!(place, Place::File { .. }));
-    if in_file("upstream") && root.is_some_and(|root| root.upstreams != settings.upstream) {
-        errors.add(place_of(given, "upstream"), "upstream", "forward has a zone \".\" already: give one of the two");
     }
 }
 
@@ -220,7 +241,7 @@ fn refuse_self(settings: &Settings, upstreams: &[UpstreamSource], place: Place, 
             let any = listen.ip().is_unspecified() && address.ip().is_loopback();
             listen.port() == address.port() && (listen.ip() == address.ip() || any)
         };
-        if settings.listen_addresses().into_iter().any(ours) {
+        if settings.all_listen_addresses().into_iter().any(ours) {
             errors.add(place, key, format!("{address} is an address we listen on: questions would come back to us"));
         }
     }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Config, Settings,
-    settings::ForwardZone,
+    Config, Settings, Source,
+    settings::{ForwardZone, View},
     types::{Addr, Compat, HostPort, Pods, Tls, ZoneName},
 };
 use crate::{admin, dns, node, source, store, stream, wire, zone};
@@ -75,6 +75,7 @@ impl Config {
             stale_after: self.settings.stale_after,
             cluster_fallback: !self.settings.cluster_fallback.is_empty(),
             search_path_completion: self.settings.search_path_completion,
+            forward_only: self.source == Source::None,
         }
     }
 
@@ -108,6 +109,17 @@ impl Config {
         }
     }
 
+    /// The listeners and the forwarder of each view.
+    #[must_use]
+    pub fn views(&self) -> Vec<(dns::Config, dns::forward::Config)> {
+        let view = |view: &View| {
+            let listen = view.listen.iter().map(|address| address.0).collect();
+            let zones = view.forward.iter().map(|zone| self.forward_zone(zone)).collect();
+            (dns::Config { listen, ..self.dns() }, dns::forward::Config { zones, ..self.forward() })
+        };
+        self.settings.views.iter().map(view).collect()
+    }
+
     /// The cache of what upstreams said.
     #[must_use]
     pub fn cache(&self) -> dns::cache::Config {
@@ -134,6 +146,10 @@ impl Config {
             max_concurrent: zone.max_concurrent,
             hosts: zone.hosts.clone(),
             hosts_file: zone.hosts_file.clone(),
+            hosts_ttl: zone.hosts_ttl,
+            answer: zone.answer,
+            max_fails: zone.max_fails,
+            connection_idle_max: zone.connection_idle,
             rewrites: zone.rewrite.clone(),
             dns64: zone.dns64,
             tls_ca: zone.tls_ca.clone(),
@@ -142,15 +158,16 @@ impl Config {
                 max_ttl: zone.max_ttl.unwrap_or(settings.cache_max_ttl),
                 min_ttl: zone.min_ttl.unwrap_or(settings.cache_min_ttl),
                 negative_ttl: zone.negative_ttl.unwrap_or(settings.cache_negative_ttl),
-                serve_stale: settings.cache_serve_stale,
-                stale_max: settings.cache_stale_max,
-                client_timeout: settings.cache_client_timeout,
+                min_negative_ttl: zone.min_negative_ttl,
+                keep: zone.cache,
+                serve_stale: zone.serve_stale.unwrap_or(settings.cache_serve_stale),
+                stale_max: zone.stale_max.unwrap_or(settings.cache_stale_max),
+                client_timeout: zone.client_timeout.unwrap_or(settings.cache_client_timeout),
                 confirm_negative: settings.cache_confirm_negative,
                 nxdomain_cut: settings.cache_nxdomain_cut,
-                prefetch: settings.cache_prefetch,
+                prefetch: zone.prefetch.unwrap_or(settings.cache_prefetch),
                 ..dns::cache::Lifetimes::default()
             },
-            ..dns::forward::ZoneConfig::default()
         }
     }
 
@@ -192,6 +209,9 @@ impl Config {
             admin: settings.admin.clone(),
             http: settings.http.map(|Addr(address)| address),
             metrics: settings.metrics.map(|Addr(address)| address),
+            more_http: settings.http_more.iter().map(|address| address.0).collect(),
+            more_metrics: settings.metrics_more.iter().map(|address| address.0).collect(),
+            coredns_names: settings.metrics_compat == Compat::CoreDns,
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
     value::{Bounds, Shown, Value},
 };
 use crate::{
-    dns::forward::{Host, Policy, Prefix, Rewrite, UpstreamSource},
+    dns::forward::{FixedAnswer, Host, Policy, Prefix, Rewrite, UpstreamSource},
     source::EndpointsMode,
 };
 
@@ -68,6 +68,9 @@ settings! {
         /// `kubectl get ns,svc,endpointslices -A -o yaml` prints them. Read again when it changes.
         source_manifests_path: Option<PathBuf> =
             Setting::new("source.manifests.path", "none").flag("--manifests", "PATH").reload();
+        /// No source: names of the cluster are forwarded like all others, by the `forward` zone that covers them, and no
+        /// records are kept. What `holdfast node-cache` does without `--hub`.
+        source_none: bool = Setting::new("source.none", "false").agent();
         /// Directory with `ca.crt`, `tls.crt` and `tls.key` for the stream between hub and agents, read again when they
         /// change; `insecure` for no TLS, on loopback only.
         tls: Option<Tls> = Setting::new("tls", "none").flag("--tls", "DIR");
@@ -108,6 +111,9 @@ settings! {
 
         /// Upstreams and their options by zone; the longest zone that covers a name is asked.
         forward: Vec<ForwardZone> = Setting::new("forward", "[]").agent().reload();
+        /// Further addresses that answer DNS, each with `forward` zones of its own. Names of the cluster are answered there
+        /// as everywhere.
+        views: Vec<View> = Setting::new("views", "[]").agent();
         /// The time a question to upstreams may take in all; a client gets an error then.
         upstream_timeout: Duration =
             Setting::new("upstream_timeout", "5s").within("100ms", "30s", "stub resolvers give up after 5s").agent().reload();
@@ -153,6 +159,14 @@ settings! {
         http: Option<Addr<8080>> = Setting::new("http", "127.0.0.1:8080").flag("--http", "IP:PORT");
         /// Address of `/metrics`; `none` for no listener.
         metrics: Option<Addr<9253>> = Setting::new("metrics", "127.0.0.1:9253").flag("--metrics", "IP:PORT");
+
+        /// Further addresses of `/health` and `/ready`.
+        http_more: Vec<Addr<8080>> = Setting::new("http_more", "[]");
+        /// Further addresses of `/metrics`.
+        metrics_more: Vec<Addr<9253>> = Setting::new("metrics_more", "[]");
+        /// Metrics under the names others give them too, for dashboards and alerts made for CoreDNS and NodeLocal DNSCache.
+        metrics_compat: Compat =
+            Setting::new("metrics_compat", "none").flag("--metrics-compat", "none|coredns").agent();
 
         /// TCP connections open at once.
         tcp_max_connections: usize = Setting::new("tcp.max_connections", "1000")
@@ -210,7 +224,10 @@ settings! {
         /// The zone; `.` for everything no other zone covers.
         zone: ZoneName = Setting::new("zone", ".").required();
         /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, or the path of a resolv.conf, which is read again when it changes.
-        upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]").required();
+        upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]");
+        /// Answers every question of this zone with this code and asks nobody: `noerror` (without records), `nxdomain`,
+        /// `refused` or `servfail`. In the place of `upstreams`; names of `hosts` are answered still.
+        answer: Option<FixedAnswer> = Setting::new("answer", "none");
         /// Which one first.
         policy: Policy = Setting::new("policy", "random");
         /// Asks over TCP always.
@@ -219,17 +236,25 @@ settings! {
         case_randomization: bool = Setting::new("case_randomization", "true");
         /// Questions in flight at once; more are answered SERVFAIL.
         max_concurrent: usize = Setting::new("max_concurrent", "1000").within("1", "100000", "each takes a socket");
+        /// Questions without an answer, one after another, that make an upstream one to be asked last and probed; 0 for never.
+        max_fails: u32 = Setting::new("max_fails", "3").within("0", "1000", "a burst of lost packets is no outage");
+        /// How long a TCP or TLS connection to an upstream is kept without queries.
+        connection_idle: Duration = Setting::new("connection_idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3");
         /// File of the certificate authorities for `tls://` upstreams, in PEM; those of the system unless given.
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
         /// Names of this zone answered here, as lines of a hosts file.
         hosts: Vec<Host> = Setting::new("hosts", "[]");
         /// The same from a file in the form of /etc/hosts, read again when it changes.
         hosts_file: Option<PathBuf> = Setting::new("hosts_file", "none");
+        /// TTL of what `hosts` and `hosts_file` answer.
+        hosts_ttl: Duration = Setting::new("hosts_ttl", "30s").within("0s", "1d", "longer ones outlive the file");
         /// Names asked for as others: `exact NAME NAME`, or `suffix ZONE ZONE` for all names in a zone. The first that fits
         /// counts.
         rewrite: Vec<Rewrite> = Setting::new("rewrite", "[]");
         /// Makes IPv6 addresses of IPv4 ones with this prefix where a name has no others (RFC 6147), as in `64:ff9b::/96`.
         dns64: Option<Prefix> = Setting::new("dns64", "none");
+        /// Keeps answers of this zone; without it each question is asked, and TTLs pass as they come.
+        cache: bool = Setting::new("cache", "true");
         /// `cache.max_ttl` for this zone.
         max_ttl: Option<Duration> = Setting::new("max_ttl", "none").within("0s", "7d", "RFC 8767, 4");
         /// `cache.min_ttl` for this zone.
@@ -237,6 +262,56 @@ settings! {
             Setting::new("min_ttl", "none").within("0s", "1h", "longer ones keep dead addresses in use");
         /// `cache.negative_ttl` for this zone.
         negative_ttl: Option<Duration> = Setting::new("negative_ttl", "none").within("0s", "3h", "RFC 2308, 5");
+        /// The least a negative answer of this zone is kept.
+        min_negative_ttl: Duration =
+            Setting::new("min_negative_ttl", "0s").within("0s", "1h", "longer ones hide what is new");
+        /// `cache.serve_stale` for this zone.
+        serve_stale: Option<bool> = Setting::new("serve_stale", "none");
+        /// `cache.stale_max` for this zone.
+        stale_max: Option<Duration> = Setting::new("stale_max", "none").within("0s", "30d", "RFC 8767, 5");
+        /// `cache.client_timeout` for this zone.
+        client_timeout: Option<Duration> = Setting::new("client_timeout", "none").within("0s", "5s", "RFC 8767, 5");
+        /// `cache.prefetch` for this zone.
+        prefetch: Option<bool> = Setting::new("prefetch", "none");
+    }
+}
+
+settings! {
+    /// Addresses with forwarding of their own.
+    pub struct View {
+        /// The addresses; the port is 53 unless written.
+        listen: Vec<Addr<53>> = Setting::new("listen", "[]").required();
+        /// As `forward`, for questions that come to these addresses.
+        forward: Vec<ForwardZone> = Setting::new("forward", "[]").required();
+    }
+}
+
+impl Value for View {
+    fn kind() -> String {
+        "mapping".into()
+    }
+
+    fn inner() -> Vec<Described> {
+        let mut rows = Self::described();
+        // Their settings are described once, at `forward`.
+        for row in &mut rows {
+            row.inner.clear();
+        }
+        rows
+    }
+
+    fn read(node: &Node, key: &str, _bounds: Option<Bounds>, errors: &mut Gather) -> Option<Self> {
+        let mut view = Self::default();
+        let before = errors.len();
+        table::read(&mut view, node, None, key, errors);
+        if errors.len() == before && view.listen.is_empty() {
+            errors.add(node.place, key, "a view takes at least one address");
+        }
+        (errors.len() == before).then_some(view)
+    }
+
+    fn show(&self) -> Shown {
+        self.shown(table::Role::Agent)
     }
 }
 
@@ -253,8 +328,9 @@ impl Value for ForwardZone {
         let mut zone = Self::default();
         let before = errors.len();
         table::read(&mut zone, node, None, key, errors);
-        if errors.len() == before && zone.upstreams.is_empty() {
-            errors.add(node.place, key, format!("zone {:?} has no upstreams", zone.zone.as_str()));
+        if errors.len() == before && zone.upstreams.is_empty() == zone.answer.is_none() {
+            let fault = if zone.answer.is_some() { "both upstreams and an answer" } else { "no upstreams" };
+            errors.add(node.place, key, format!("zone {:?} has {fault}", zone.zone.as_str()));
         }
         (errors.len() == before).then_some(zone)
     }
@@ -270,8 +346,14 @@ impl Settings {
         self.listen_stream.iter().map(|address| address.0).collect()
     }
 
-    /// The addresses that answer DNS.
+    /// The addresses that answer DNS, those of views left out.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.listen.iter().map(|address| address.0).collect()
+    }
+
+    /// Every address that answers DNS.
+    pub fn all_listen_addresses(&self) -> Vec<SocketAddr> {
+        let views = self.views.iter().flat_map(|view| &view.listen);
+        self.listen.iter().chain(views).map(|address| address.0).collect()
     }
 }

@@ -20,6 +20,8 @@ pub enum Source {
     Kubernetes(Option<PathBuf>),
     /// A file or directory.
     Manifests(PathBuf),
+    /// None at all: names of the cluster are forwarded.
+    None,
 }
 
 impl fmt::Display for Source {
@@ -32,11 +34,13 @@ impl fmt::Display for Source {
             Self::Kubernetes(None) => f.write_str("apiserver of this cluster"),
             Self::Kubernetes(Some(path)) => write!(f, "apiserver of kubeconfig {}", path.display()),
             Self::Manifests(path) => write!(f, "manifests {}", path.display()),
+            Self::None => f.write_str("none"),
         }
     }
 }
 
-const KEYS: [&str; 3] = ["source.hub.addresses", "source.kubernetes.kubeconfig", "source.manifests.path"];
+const KEYS: [&str; 4] =
+    ["source.hub.addresses", "source.kubernetes.kubeconfig", "source.manifests.path", "source.none"];
 
 /// The kubeconfig that stands for the pod's service account.
 const IN_CLUSTER: &str = "in-cluster";
@@ -75,6 +79,7 @@ fn is_set(settings: &Settings, key: &str) -> bool {
         Some(0) => !settings.source_hub_addresses.is_empty(),
         Some(1) => settings.source_kubernetes_kubeconfig.is_some(),
         Some(2) => settings.source_manifests_path.is_some(),
+        Some(3) => settings.source_none,
         _ => false,
     }
 }
@@ -94,6 +99,7 @@ fn forget_others(settings: &mut Settings, places: &[(&str, Place)]) {
     if !kept(KEYS[2]) {
         settings.source_manifests_path = None;
     }
+    settings.source_none &= kept(KEYS[3]);
 }
 
 fn given_source(settings: &Settings) -> Option<Source> {
@@ -102,6 +108,9 @@ fn given_source(settings: &Settings) -> Option<Source> {
     }
     if let Some(path) = &settings.source_manifests_path {
         return Some(Source::Manifests(path.clone()));
+    }
+    if settings.source_none {
+        return Some(Source::None);
     }
     let path = settings.source_kubernetes_kubeconfig.as_ref()?;
     Some(Source::Kubernetes((path.as_os_str() != IN_CLUSTER).then(|| path.clone())))

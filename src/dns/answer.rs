@@ -49,6 +49,9 @@ pub(super) fn answer_query(
     {
         return pinned;
     }
+    if context.is_forward_only() {
+        return Outcome::Forward(Forward::Whole);
+    }
     let lookup = context.zone().lookup(view.snapshot, view.synced, &query.name, query.qtype);
     let written = match &lookup {
         Lookup::Hit(set) => response::hit(context, view, query, transport, out, set),

@@ -3,14 +3,17 @@
 //! The order of start is the promise: what the disk has is loaded and checked, then the sockets open and answer, and only
 //! then is the source looked for.
 
+mod views;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    base::{self, Base, Loaded},
+    base::{self, Base, Loaded, Why},
     source,
 };
 use crate::{
@@ -47,6 +50,7 @@ pub struct Agent {
     dns: dns::Running,
     forwarder: forward::Forwarder,
     upkeep: JoinHandle<()>,
+    views: views::Views,
     stop: CancellationToken,
     listeners: JoinHandle<()>,
 }
@@ -64,7 +68,8 @@ impl Agent {
         let source = source::prepare(&config, &name, loaded.restored()).await?;
 
         let bound = dns::bind(config.dns())?;
-        let listen = bound.addresses().to_vec();
+        let views = views::bind(&config)?;
+        let listen: Vec<SocketAddr> = bound.addresses().iter().copied().chain(views.addresses()).collect();
         let admin = admin::bind(&config.admin()).await?;
         let zone = Zone::new(&config.zone(&listen));
         let pins = Pins::open(config.disk().as_ref().map(|disk| disk.path.as_path()), clock.now());
@@ -83,6 +88,7 @@ impl Agent {
         let behind = forwarder.clone();
         let upkeep = tokio::spawn(async move { behind.run().await });
         let metrics = dns::Metrics::register(&registry)?;
+        let views = views.serve(&forwarder, &context, &clock, &metrics)?;
         let dns = bound.serve(context, Arc::new(forwarder.clone()), clock, metrics);
 
         let base = loaded.follow(config, name, source)?;
@@ -102,7 +108,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
-        Ok(Self { addresses, base, dns, forwarder, upkeep, stop, listeners })
+        Ok(Self { addresses, base, dns, forwarder, upkeep, views, stop, listeners })
     }
 
     /// Where it can be reached.
@@ -127,11 +133,33 @@ impl Agent {
         Ok(())
     }
 
+    /// As [`run`](Self::run), and asks `reload` every `interval` as well.
+    ///
+    /// # Errors
+    /// If the system gives no signals.
+    pub async fn run_polling(
+        mut self,
+        interval: Option<Duration>,
+        reload: impl FnMut(Why) -> Option<Config>,
+    ) -> anyhow::Result<()> {
+        let take_over = async |agent: &mut Self, config| agent.reload(config).await;
+        base::until_stopped_polling(&mut self, interval, reload, take_over).await?;
+        self.stop().await;
+        Ok(())
+    }
+
+    /// What it counts in.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.base.registry
+    }
+
     async fn reload(&mut self, next: Config) {
         if let Err(errors) = self.forwarder.reload(&next.forward()) {
             let errors = several(&errors);
             warn!(%errors, "forwarding stays as it was");
         }
+        self.views.reload(&next);
         self.base.reload(next).await;
     }
 
@@ -140,7 +168,7 @@ impl Agent {
         info!("leaving");
         let _draining = self.base.readiness.latch("draining");
         self.base.leave_source();
-        self.dns.drain(DRAIN).await;
+        tokio::join!(self.dns.drain(DRAIN), self.views.drain(DRAIN));
         self.upkeep.abort();
         self.forwarder.save().await;
         self.base.flush().await;

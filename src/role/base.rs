@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
-    config::Config,
+    config::{Config, Source},
     source::hub,
     store::{self, disk},
     sys::Clock,
@@ -66,13 +66,16 @@ impl Loaded {
         let Self { registry, reader, writer, disk, clock } = self;
         let readiness = Readiness::default();
         let first_records = readiness.latch("first records");
-        let first_records = reader.as_of().is_none().then_some(first_records);
+        let follows = config.source != Source::None;
+        let first_records = (follows && reader.as_of().is_none()).then_some(first_records);
         let (updates, waiting) = mpsc::channel(feed::UPDATES_WAITING);
         let (orders, ordered) = mpsc::channel(feed::ORDERS_WAITING);
         tokio::spawn(feed::run(writer, waiting, ordered, first_records));
+        // Without a source there is none to be lost, and no age to tell.
+        let told = if follows { registry.clone() } else { Registry::new() };
         let feed = Feed {
             clock: clock.clone(),
-            metrics: crate::source::Metrics::register(&registry, &reader, &clock)?,
+            metrics: crate::source::Metrics::register(&told, &reader, &clock)?,
             reader: reader.clone(),
             updates,
             following: hub::Metrics::register(&registry)?,
@@ -119,7 +122,7 @@ impl Base {
             .chain([row("admin", bound.admin_path().display().to_string())]);
         let disk = self.disk.clone().map_err(|reason| disk::DiskStatus::off(&reason));
         let status = self.feed.status.subscribe();
-        let hubs = matches!(self.config.source, crate::config::Source::Hub(_));
+        let hubs = matches!(self.config.source, Source::Hub(_));
         let facts = admin::Facts {
             role: self.config.role.name(),
             started: self.clock.now(),
@@ -194,17 +197,43 @@ impl Base {
 pub(super) async fn until_stopped<T>(
     role: &mut T,
     mut read: impl FnMut() -> Option<Config>,
+    reload: impl AsyncFnMut(&mut T, Config),
+) -> anyhow::Result<()> {
+    until_stopped_polling(role, None, |_| read(), reload).await
+}
+
+/// Why the configuration is to be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A signal asked for it.
+    Signal,
+    /// It is time to see whether it changed.
+    Time,
+}
+
+/// As [`until_stopped`], and asks `read` every `interval` as well.
+///
+/// # Errors
+/// If the system gives no signals.
+pub(super) async fn until_stopped_polling<T>(
+    role: &mut T,
+    interval: Option<Duration>,
+    mut read: impl FnMut(Why) -> Option<Config>,
     mut reload: impl AsyncFnMut(&mut T, Config),
 ) -> anyhow::Result<()> {
     let mut signals = Signals::take().context("take over the signals")?;
     loop {
-        match signals.next().await {
-            Asked::Stop => return Ok(()),
-            Asked::Reload => {
-                if let Some(config) = read() {
-                    reload(role, config).await;
-                }
-            }
+        let asked = match interval {
+            Some(interval) => tokio::time::timeout(interval, signals.next()).await.ok(),
+            None => Some(signals.next().await),
+        };
+        let why = match asked {
+            Some(Asked::Stop) => return Ok(()),
+            Some(Asked::Reload) => Why::Signal,
+            None => Why::Time,
+        };
+        if let Some(config) = read(why) {
+            reload(role, config).await;
         }
     }
 }

@@ -8,3 +8,5 @@ mod feed;
 pub mod hub;
 mod signals;
 mod source;
+
+pub use base::Why;

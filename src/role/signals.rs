@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) enum Asked {
     /// SIGTERM or SIGINT: drain and exit.
     Stop,
-    /// SIGHUP: read the configuration and the certificates again.
+    /// SIGHUP, or SIGUSR1 as CoreDNS has it: read the configuration and the certificates again.
     Reload,
 }
 
@@ -17,6 +17,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user: Signal,
 }
 
 impl Signals {
@@ -29,6 +30,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -38,6 +40,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.user.recv() => Asked::Reload,
         }
     }
 }

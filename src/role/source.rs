@@ -25,6 +25,7 @@ pub(super) enum Prepared {
     Manifests(manifests::Config),
     Apiserver(apiserver::Config),
     Hub(Hubs),
+    None,
 }
 
 /// Hubs to follow.
@@ -56,6 +57,7 @@ pub(super) async fn prepare(config: &Config, name: &str, restored: bool) -> anyh
             let checked = apiserver::check(&config).await;
             (Prepared::Apiserver(config), checked.err().map(Into::into))
         }
+        Source::None => (Prepared::None, None),
         Source::Hub(_) => {
             let certificates = config.certificates();
             let checked = certificates.as_deref().map_or(Ok(()), tls::check);
@@ -81,6 +83,7 @@ impl Prepared {
             Self::Manifests(config) => tokio::spawn(manifests::run(config, clock, metrics, reader, updates)),
             Self::Apiserver(config) => tokio::spawn(apiserver::run(config, clock, metrics, updates)),
             Self::Hub(hubs) => tokio::spawn(follow(hubs, feed.clone())),
+            Self::None => tokio::spawn(std::future::pending()),
         };
         Running(task.abort_handle())
     }

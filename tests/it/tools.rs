@@ -76,7 +76,7 @@ impl Live {
     fn start(dir: &Path, reader: Reader) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let socket = dir.join("agent.sock");
-        let config = admin::Config { admin: socket.clone(), http: None, metrics: None };
+        let config = admin::Config { admin: socket.clone(), http: None, metrics: None, ..admin::Config::default() };
         let bound = runtime.block_on(admin::bind(&config)).unwrap();
         let registry = prometheus::Registry::new();
         let facts = Facts {

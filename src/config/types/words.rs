@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use super::super::value::Scalar;
-use crate::{dns::forward::Policy, source::EndpointsMode};
+use crate::{
+    dns::forward::{FixedAnswer, Policy},
+    source::EndpointsMode,
+};
 
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident = $kind:literal { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -67,6 +70,30 @@ impl Scalar for EndpointsMode {
 
     fn text(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Scalar for FixedAnswer {
+    const KIND: &'static str = "noerror, nxdomain, refused, servfail";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "noerror" => Ok(Self::NoError),
+            "nxdomain" => Ok(Self::NxDomain),
+            "refused" => Ok(Self::Refused),
+            "servfail" => Ok(Self::ServFail),
+            _ => Err(format!("{text:?} is not one of {}", Self::KIND)),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::NoError => "noerror",
+            Self::NxDomain => "nxdomain",
+            Self::Refused => "refused",
+            Self::ServFail => "servfail",
+        }
+        .into()
     }
 }
 

@@ -23,11 +23,18 @@ pub struct Config {
     pub cluster_fallback: bool,
     /// Names that a search path made are answered with the outside name they hold.
     pub search_path_completion: bool,
+    /// Nothing is answered from records: every question is forwarded.
+    pub forward_only: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { stale_after: Duration::from_secs(60), cluster_fallback: false, search_path_completion: false }
+        Self {
+            stale_after: Duration::from_secs(60),
+            cluster_fallback: false,
+            search_path_completion: false,
+            forward_only: false,
+        }
     }
 }
 
@@ -63,6 +70,10 @@ impl Context {
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    pub(super) fn is_forward_only(&self) -> bool {
+        self.config.forward_only
     }
 
     pub(super) fn has_fallback(&self) -> bool {

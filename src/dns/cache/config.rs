@@ -27,6 +27,10 @@ pub struct Lifetimes {
     pub min_ttl: Duration,
     /// TTLs of negative answers above are lowered to this. Default 30 s.
     pub negative_ttl: Duration,
+    /// TTLs of negative answers below are raised to this. Default 0.
+    pub min_negative_ttl: Duration,
+    /// Keep answers at all. Without it TTLs pass as upstreams give them. Default on.
+    pub keep: bool,
     /// Give answers past their TTL when upstreams fail (RFC 8767). Default on.
     pub serve_stale: bool,
     /// How old an answer may get while its upstreams work but do not renew it. While all of them fail there is no end.
@@ -52,6 +56,8 @@ impl Default for Lifetimes {
             max_ttl: Duration::from_secs(3_600),
             min_ttl: Duration::ZERO,
             negative_ttl: Duration::from_secs(30),
+            min_negative_ttl: Duration::ZERO,
+            keep: true,
             serve_stale: true,
             stale_max: Duration::from_secs(24 * 3_600),
             client_timeout: Duration::from_millis(1_800),

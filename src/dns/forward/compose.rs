@@ -18,7 +18,7 @@ use crate::{
         request::{ForwardRequest, Resolved, ServedFrom},
     },
     sys::UnixMillis,
-    wire::{Ede, EdeCode, HEADER_BYTES, Parsed, Query, Rcode, UDP_BYTES_MIN, parse, write_reject},
+    wire::{Ede, EdeCode, HEADER_BYTES, Parsed, Query, Rcode, Reject, UDP_BYTES_MIN, parse, write_reject},
 };
 
 /// Routes one answer may lead through.
@@ -34,6 +34,10 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
     let unparsed = || Resolved { message: unparsed(&request.query), from: ServedFrom::Cluster };
     let Parsed::Query(client) = parse(&request.query) else { return unparsed() };
     let Some(wanted) = Wanted::by(&client, request.cluster_fallback) else { return unparsed() };
+    let of_upstreams = request.chase.is_none() && request.complete.is_none();
+    if let Some(message) = of_upstreams.then(|| fixed(inner, &client, &wanted)).flatten() {
+        return Resolved { message, from: ServedFrom::Cluster };
+    }
     let deadline = request.received + inner.budget(&wanted);
     let otherwise = |message: &Vec<u8>| Resolved { message: message.clone(), from: ServedFrom::Cluster };
     let answer = match (&request.chase, &request.complete) {
@@ -67,6 +71,15 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
     }
     inner.tap.note(request, &message, inner.now(), inner.metrics());
     Resolved { message, from }
+}
+
+/// The answer to `wanted` if its zone has one for everything, and knows of no host by that name.
+fn fixed(inner: &Inner, client: &Query<'_>, wanted: &Wanted) -> Option<Vec<u8>> {
+    let routes = inner.routes.load();
+    let route = routes.find(&wanted.wire).filter(|_| !wanted.cluster_fallback)?;
+    let answer = route.config.answer?;
+    let known = route.hosts.load().holds(&wanted.wire, wanted.qtype);
+    (!known).then(|| written(&client.reject(answer.rcode(), None)))
 }
 
 /// What is said of `wanted` on the node, or else by upstreams.
@@ -239,8 +252,12 @@ pub(super) fn parts(wanted: &Wanted, kind: Kind, answers: Vec<Record>, authoriti
 fn servfail(client: &Query<'_>, failure: &Failure) -> Vec<u8> {
     let mut reject = client.reject(Rcode::SERVFAIL, None);
     reject.ede = Some(Ede { code: failure.ede, text: &failure.text });
+    written(&reject)
+}
+
+fn written(reject: &Reject<'_>) -> Vec<u8> {
     let mut out = vec![0; UDP_BYTES_MIN];
-    let length = write_reject(&reject, &mut out);
+    let length = write_reject(reject, &mut out);
     out.truncate(length);
     out
 }

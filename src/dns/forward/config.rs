@@ -15,7 +15,7 @@ use super::{
     dns64::Prefix,
     local::{Host, Rewrite},
 };
-use crate::dns::cache::Lifetimes;
+use crate::{dns::cache::Lifetimes, wire::Rcode};
 
 /// Port of plain DNS, RFC 1035, 4.2.
 const PORT: u16 = 53;
@@ -31,8 +31,6 @@ pub struct Config {
     pub cluster_fallback: Vec<UpstreamSource>,
     /// Answers of TCP and TLS connections are awaited on the same connection until it is this old. Default 5 min.
     pub connection_age_max: Duration,
-    /// A connection without queries is closed after this time. Default 10 s (RFC 7766, 6.2.3).
-    pub connection_idle_max: Duration,
     /// Log one question in so many. Default 0: none.
     pub query_log_every: u32,
     /// The socket of a dnstap collector. Default none.
@@ -47,7 +45,6 @@ impl Default for Config {
             zones: vec![ZoneConfig::default()],
             cluster_fallback: Vec::new(),
             connection_age_max: Duration::from_secs(300),
-            connection_idle_max: Duration::from_secs(10),
             query_log_every: 0,
             dnstap: None,
             dnstap_every: 1,
@@ -74,6 +71,12 @@ pub struct ZoneConfig {
     pub budget: Duration,
     /// How long its answers are kept.
     pub lifetimes: Lifetimes,
+    /// Everything is answered with this code and nobody is asked. Default off.
+    pub answer: Option<FixedAnswer>,
+    /// Questions without an answer, one after another, that make an upstream failing; 0 for never. Default 3.
+    pub max_fails: u32,
+    /// A TCP or TLS connection without queries is closed after this time. Default 10 s (RFC 7766, 6.2.3).
+    pub connection_idle_max: Duration,
     /// Names answered here: inline.
     pub hosts: Vec<Host>,
     /// Names answered here: a file like `/etc/hosts`, re-read on change. Default none.
@@ -99,6 +102,9 @@ impl Default for ZoneConfig {
             max_concurrent: 1_000,
             budget: Duration::from_secs(5),
             lifetimes: Lifetimes::default(),
+            answer: None,
+            max_fails: 3,
+            connection_idle_max: Duration::from_secs(10),
             hosts: Vec::new(),
             hosts_file: None,
             hosts_ttl: Duration::from_secs(30),
@@ -120,6 +126,32 @@ pub enum Policy {
     RoundRobin,
     /// As written: the first that works.
     Sequential,
+}
+
+/// What a zone answers that asks nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FixedAnswer {
+    /// NOERROR without records.
+    NoError,
+    /// NXDOMAIN.
+    NxDomain,
+    /// REFUSED.
+    Refused,
+    /// SERVFAIL.
+    ServFail,
+}
+
+impl FixedAnswer {
+    /// Its response code.
+    #[must_use]
+    pub fn rcode(self) -> Rcode {
+        match self {
+            Self::NoError => Rcode::NOERROR,
+            Self::NxDomain => Rcode::NXDOMAIN,
+            Self::Refused => Rcode::REFUSED,
+            Self::ServFail => Rcode::SERVFAIL,
+        }
+    }
 }
 
 /// An entry of `upstreams`.

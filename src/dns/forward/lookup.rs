@@ -252,10 +252,11 @@ impl Inner {
     /// Makes an entry of `sane`, and stores it if it may be kept.
     fn keep(&self, route: &Route, key: &Key, wanted: &Wanted, mut sane: Sane) -> Landed {
         self.failures.remove(key.as_bytes());
-        let ttl = cap(&mut sane, &route.config.lifetimes);
+        let keep = route.config.lifetimes.keep;
+        let ttl = if keep { cap(&mut sane, &route.config.lifetimes) } else { sane.ttl };
         let now = self.now();
         let entry = Entry::new(&sane.parts, now, ttl).map(Arc::new).ok_or_else(Failure::too_large)?;
-        if ttl > 0 && !sane.unproven {
+        if keep && ttl > 0 && !sane.unproven {
             self.cache.insert(key, Arc::clone(&entry));
             self.keep_cut(route, wanted, &entry, now);
         }
@@ -286,7 +287,7 @@ pub fn stale_age(route: &Route) -> Age {
 fn cap(sane: &mut Sane, lifetimes: &Lifetimes) -> u32 {
     let (low, high) = match sane.parts.kind {
         Kind::Data => (seconds(lifetimes.min_ttl), seconds(lifetimes.max_ttl)),
-        Kind::NoData | Kind::NxDomain => (0, seconds(lifetimes.negative_ttl)),
+        Kind::NoData | Kind::NxDomain => (seconds(lifetimes.min_negative_ttl), seconds(lifetimes.negative_ttl)),
     };
     let capped = |ttl: u32| ttl.max(low).min(high.max(low));
     let each = |record: &mut Record| record.ttl = capped(record.ttl);

@@ -45,7 +45,7 @@ use hickory_proto::{
 use tokio::sync::mpsc;
 
 pub use self::{
-    config::{Config, ConfigError, Policy, Server, TlsName, UpstreamSource, ZoneConfig},
+    config::{Config, ConfigError, FixedAnswer, Policy, Server, TlsName, UpstreamSource, ZoneConfig},
     dns64::Prefix,
     local::{Host, Rewrite, parse_line as parse_host},
     message::Mismatch,
@@ -111,12 +111,22 @@ struct Inner {
     cache_config: cache::Config,
     cache_file: Option<PathBuf>,
     saving: Mutex<()>,
+    /// Tells its answers from those of others in the same cache.
+    view: Box<[u8]>,
     failures: Failures,
     flights: Flights<Landed>,
     refreshes: mpsc::Sender<Wanted>,
     queue: Mutex<Option<mpsc::Receiver<Wanted>>>,
     query_log: Sampler,
     tap: dnstap::Tap,
+}
+
+/// What a forwarder has of its own.
+struct Parts {
+    cache: Cache,
+    cache_file: Option<PathBuf>,
+    routes: Routes,
+    view: Box<[u8]>,
 }
 
 /// One name to be looked up on its own route.
@@ -153,7 +163,7 @@ impl Forwarder {
         surroundings: Surroundings,
     ) -> Result<Self, Vec<ConfigError>> {
         let cache = Cache::new(&cache_config, surroundings.cache_metrics.clone());
-        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, &cache)?;
+        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, &cache, b"")?;
         if let Some(path) = &surroundings.cache_file {
             match cache::load(&cache, path, surroundings.clock.now()) {
                 Ok(entries) => tracing::info!(entries, "cache loaded"),
@@ -163,12 +173,32 @@ impl Forwarder {
                 }
             }
         }
+        let cache_file = surroundings.cache_file.clone();
+        Ok(Self::with(config, cache_config, surroundings, Parts { cache, cache_file, routes, view: Box::default() }))
+    }
+
+    /// Another forwarder that shares this one's cache, and none of its upstreams: for listeners that forward in a way of
+    /// their own. Answers of the two never mix. `view` tells it from others, also in the cache's file, which this one
+    /// saves for both. It takes a [`run`](Self::run) of its own.
+    ///
+    /// # Errors
+    /// Everything that is wrong with `config`.
+    pub fn view(&self, config: &Config, view: &str) -> Result<Self, Vec<ConfigError>> {
+        let Inner { cache, cache_config, surroundings, .. } = &*self.0;
+        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, cache, view.as_bytes())?;
+        let parts = Parts { cache: cache.clone(), cache_file: None, routes, view: view.as_bytes().into() };
+        Ok(Self::with(config, cache_config.clone(), surroundings.clone(), parts))
+    }
+
+    fn with(config: &Config, cache_config: cache::Config, surroundings: Surroundings, parts: Parts) -> Self {
         let (refreshes, queue) = mpsc::channel(REFRESHES_MAX);
-        Ok(Self(Arc::new(Inner {
+        let Parts { cache, cache_file, routes, view } = parts;
+        Self(Arc::new(Inner {
             routes: ArcSwap::from_pointee(routes),
             cache,
             cache_config,
-            cache_file: surroundings.cache_file.clone(),
+            cache_file,
+            view,
             surroundings,
             saving: Mutex::default(),
             failures: Failures::default(),
@@ -177,7 +207,7 @@ impl Forwarder {
             queue: Mutex::new(Some(queue)),
             query_log: Sampler::new(config.query_log_every),
             tap: dnstap::Tap::new(config.dnstap.clone(), config.dnstap_every),
-        })))
+        }))
     }
 
     /// Takes over `config` with what is cached.
@@ -185,8 +215,8 @@ impl Forwarder {
     /// # Errors
     /// Everything that is wrong with it; the old one stays then.
     pub fn reload(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
-        let Inner { routes, surroundings, cache, query_log, .. } = &*self.0;
-        routes.store(Arc::new(Routes::new(config, &surroundings.listen, &surroundings.metrics, cache)?));
+        let Inner { routes, surroundings, cache, query_log, view, .. } = &*self.0;
+        routes.store(Arc::new(Routes::new(config, &surroundings.listen, &surroundings.metrics, cache, view)?));
         query_log.set(config.query_log_every);
         Ok(())
     }

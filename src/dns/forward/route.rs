@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -56,6 +57,7 @@ pub struct Route {
 struct Build {
     connector: Option<TlsConnector>,
     limits: Limits,
+    max_fails: u32,
     metrics: Metrics,
 }
 
@@ -76,7 +78,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Checks `config` and builds the routes; `listen` are our own addresses.
+    /// Checks `config` and builds the routes; `listen` are our own addresses. What they keep in `cache` is told from that
+    /// of others by `view`.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -85,13 +88,14 @@ impl Routes {
         listen: &[SocketAddr],
         metrics: &Metrics,
         cache: &Cache,
+        view: &[u8],
     ) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let mut by_zone = HashMap::new();
-        let limits = Limits { age_max: config.connection_age_max, idle_max: config.connection_idle_max };
+        // No zone ends in anything but the root's empty label.
+        let id = |zone: &[u8]| cache.route(&[zone, view].concat());
         for zone in &config.zones {
-            let id = cache.route(&key(&zone.zone));
-            match Route::new(zone, id, listen, limits, metrics) {
+            match Route::new(zone, id(&key(&zone.zone)), listen, config.connection_age_max, metrics) {
                 Ok(route) => {
                     if by_zone.insert(key(&zone.zone), Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
@@ -104,7 +108,7 @@ impl Routes {
         if !config.cluster_fallback.is_empty() {
             let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), ..ZoneConfig::default() };
             // No zone has an empty wire form.
-            match Route::new(&zone, cache.route(&[]), listen, limits, metrics) {
+            match Route::new(&zone, id(&[]), listen, config.connection_age_max, metrics) {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
@@ -143,9 +147,10 @@ impl Route {
         config: &ZoneConfig,
         id: RouteId,
         listen: &[SocketAddr],
-        limits: Limits,
+        age_max: Duration,
         metrics: &Metrics,
     ) -> Result<Self, ConfigError> {
+        let limits = Limits { age_max, idle_max: config.connection_idle_max };
         if config.max_concurrent == 0 {
             return Err(ConfigError::Zero("forward max_concurrent"));
         }
@@ -162,7 +167,7 @@ impl Route {
         } else {
             None
         };
-        let build = Build { connector, limits, metrics: metrics.clone() };
+        let build = Build { connector, limits, max_fails: config.max_fails, metrics: metrics.clone() };
         let upstreams = servers.into_iter().map(|server| build.upstream(server)).collect();
         Ok(Self {
             config: config.clone(),
@@ -180,7 +185,8 @@ impl Route {
 
     /// Whether a question of this zone may be answered or renamed here, which takes more than the cache.
     pub fn is_local(&self, name: &[u8], qtype: u16) -> bool {
-        (self.config.dns64.is_some() && qtype == TYPE_AAAA)
+        self.config.answer.is_some()
+            || (self.config.dns64.is_some() && qtype == TYPE_AAAA)
             || !self.config.rewrites.is_empty()
             || self.hosts.load().holds(name, qtype)
     }
@@ -305,7 +311,7 @@ impl Route {
 impl Build {
     fn upstream(&self, server: Server) -> Arc<Upstream> {
         let dial = tls::dial(&server, self.connector.as_ref());
-        Arc::new(Upstream::new(server, dial, self.limits, self.metrics.clone()))
+        Arc::new(Upstream::new(server, dial, self.limits, self.max_fails, self.metrics.clone()))
     }
 }
 
@@ -340,7 +346,7 @@ fn servers(config: &ZoneConfig, listen: &[SocketAddr]) -> Result<Vec<Server>, Co
     }
     let mut seen = HashSet::new();
     servers.retain(|server| seen.insert(server.clone()));
-    if servers.is_empty() {
+    if servers.is_empty() && config.answer.is_none() {
         return Err(ConfigError::NoUpstreams(config.zone.to_string()));
     }
     match servers.iter().find(|server| is_own(server.address, listen)) {
@@ -384,7 +390,7 @@ mod tests {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache_metrics = crate::dns::cache::Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache = Cache::new(&crate::dns::cache::Config::default(), cache_metrics);
-        Routes::new(&Config { zones, ..Config::default() }, &listen, &metrics, &cache)
+        Routes::new(&Config { zones, ..Config::default() }, &listen, &metrics, &cache, b"")
     }
 
     #[tokio::test]

@@ -24,9 +24,8 @@ const WAIT_UNKNOWN: Duration = Duration::from_millis(400);
 /// Recursion takes time even behind a fast link.
 const WAIT_MIN: Duration = Duration::from_millis(200);
 const WAIT_MAX: Duration = Duration::from_millis(1_500);
-/// Questions without an answer, one after another, that make an upstream failing…
-const FAILURES_MAX: u32 = 3;
-/// … if it has been silent for this long as well: three lost packets in a burst are no outage.
+/// Questions without an answer make an upstream failing if it has been silent for this long as well: three lost packets in a
+/// burst are no outage.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// The first probes of a failing upstream come this far apart, the later ones further.
 const PROBE_MIN: Duration = Duration::from_secs(1);
@@ -44,6 +43,8 @@ pub struct Upstream {
     server: Server,
     /// Its TCP or TLS connections.
     pub pool: Pool,
+    /// Questions without an answer, one after another, that make it failing; 0 for never.
+    max_fails: u32,
     state: Mutex<State>,
     /// A question sent to it came back to us.
     looped: AtomicBool,
@@ -106,9 +107,9 @@ pub enum UpstreamState {
 
 impl Upstream {
     /// An upstream nothing is known of.
-    pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, metrics: Metrics) -> Self {
+    pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, max_fails: u32, metrics: Metrics) -> Self {
         let pool = Pool::new(server.address, tls, limits, metrics);
-        Self { server, pool, state: Mutex::default(), looped: AtomicBool::new(false) }
+        Self { server, pool, max_fails, state: Mutex::default(), looped: AtomicBool::new(false) }
     }
 
     /// As configured.
@@ -151,7 +152,8 @@ impl Upstream {
         state.failures_total += 1;
         let first = *state.first_failure.get_or_insert(now);
         let silent_since = state.last_answer.unwrap_or(first);
-        let down = state.failures >= FAILURES_MAX && now.duration_since(silent_since) >= SILENCE_MIN;
+        let down =
+            self.max_fails != 0 && state.failures >= self.max_fails && now.duration_since(silent_since) >= SILENCE_MIN;
         if down && state.failing_since.is_none() {
             state.failing_since = Some(now);
             state.next_probe = Some(now + PROBE_MIN);
@@ -264,7 +266,7 @@ mod tests {
     fn upstream() -> Upstream {
         let server = Server { address: ([127, 0, 0, 1], 53).into(), tls: None };
         let limits = Limits { age_max: Duration::from_secs(1), idle_max: Duration::from_secs(1) };
-        Upstream::new(server, None, limits, Metrics::register(&prometheus::Registry::new()).unwrap())
+        Upstream::new(server, None, limits, 3, Metrics::register(&prometheus::Registry::new()).unwrap())
     }
 
     #[test]

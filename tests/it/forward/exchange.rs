@@ -6,7 +6,7 @@ use hickory_proto::{
     op::{Message, ResponseCode},
     rr::RecordType,
 };
-use holdfast::dns::forward::{Config, FailureKind, Mismatch, ZoneConfig};
+use holdfast::dns::forward::{FailureKind, Mismatch, ZoneConfig};
 use tokio::time::Instant;
 
 use super::world::{World, short, zone};
@@ -239,7 +239,7 @@ async fn tcp_is_used_at_once_when_forced_and_the_connection_is_reused() {
     let ports: std::collections::BTreeSet<u16> = upstream.seen().iter().map(|asked| asked.from.port()).collect();
     assert!(upstream.seen().iter().all(|asked| asked.tcp));
     assert_eq!(ports.len(), 1);
-    world.elapse(Config::default().connection_idle_max + Duration::from_secs(1)).await;
+    world.elapse(ZoneConfig::default().connection_idle_max + Duration::from_secs(1)).await;
     tokio::task::yield_now().await;
     assert_eq!(world.a("late.example").await, "NoError 192.0.2.1");
     assert_ne!(upstream.seen()[5].from.port(), upstream.seen()[0].from.port(), "an idle connection was closed");

@@ -16,3 +16,4 @@ mod search_path;
 mod stale;
 mod tls;
 mod world;
+mod zones;

@@ -1,0 +1,94 @@
+//! Listeners with forwarding of their own, beside the agent's main ones. They share its records and its cache.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use tokio::task::AbortHandle;
+use tracing::warn;
+
+use super::several;
+use crate::{
+    config::Config,
+    dns::{self, Context, forward},
+    sys::Clock,
+};
+
+/// Views whose sockets are bound.
+pub(super) struct Bound(Vec<(dns::Bound, forward::Config)>);
+
+/// Views at work.
+#[derive(Debug)]
+pub(super) struct Views(Vec<View>);
+
+#[derive(Debug)]
+struct View {
+    dns: dns::Running,
+    forwarder: forward::Forwarder,
+    _upkeep: Upkeep,
+}
+
+/// What goes on behind a forwarder. Ends when dropped.
+#[derive(Debug)]
+struct Upkeep(AbortHandle);
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Binds the sockets of every view.
+///
+/// # Errors
+/// If an address cannot be had.
+pub(super) fn bind(config: &Config) -> anyhow::Result<Bound> {
+    let bind = |(dns, forward)| Ok((dns::bind(dns)?, forward));
+    config.views().into_iter().map(bind).collect::<anyhow::Result<_>>().map(Bound)
+}
+
+impl Bound {
+    /// The addresses of all of them.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.0.iter().flat_map(|(bound, _)| bound.addresses().iter().copied())
+    }
+
+    /// Begins to answer, with the cache of `main`.
+    ///
+    /// # Errors
+    /// What is wrong with the forwarding of a view.
+    pub(super) fn serve(
+        self,
+        main: &forward::Forwarder,
+        context: &Arc<Context>,
+        clock: &Clock,
+        metrics: &dns::Metrics,
+    ) -> anyhow::Result<Views> {
+        let mut views = Vec::new();
+        for (index, (bound, config)) in self.0.into_iter().enumerate() {
+            let forwarder = main.view(&config, &format!("view {index}")).map_err(|errors| several(&errors))?;
+            let behind = forwarder.clone();
+            let upkeep = Upkeep(tokio::spawn(async move { behind.run().await }).abort_handle());
+            let resolver = Arc::new(forwarder.clone());
+            let dns = bound.serve(Arc::clone(context), resolver, clock.clone(), metrics.clone());
+            views.push(View { dns, forwarder, _upkeep: upkeep });
+        }
+        Ok(Views(views))
+    }
+}
+
+impl Views {
+    /// Takes over their forwarding; addresses stay as they are.
+    pub(super) fn reload(&self, next: &Config) {
+        for (view, (_, forward)) in self.0.iter().zip(next.views()) {
+            if let Err(errors) = view.forwarder.reload(&forward) {
+                let errors = several(&errors);
+                warn!(%errors, "forwarding of a view stays as it was");
+            }
+        }
+    }
+
+    /// Drains the listeners, as [`dns::Running::drain`] does.
+    pub(super) async fn drain(self, limit: Duration) {
+        join_all(self.0.into_iter().map(|view| view.dns.drain(limit))).await;
+    }
+}
