@@ -1,4 +1,5 @@
-//! No answer allocates. A binary of its own: the counter is its global allocator.
+//! No answer allocates, and the cache holds its limit as the allocator sees it. A binary of its own: the counter is its
+//! global allocator.
 
 #[path = "it/support/ask.rs"]
 mod ask;
@@ -7,10 +8,125 @@ mod cluster;
 #[path = "it/support/hot.rs"]
 mod hot;
 
+use std::sync::Arc;
+
+use hickory_proto::rr::{Name, RData, Record, rdata::A};
 use holdfast::{
-    dns::{Forward, Outcome, Rotation, answer},
-    wire::TCP_BYTES_MAX,
+    dns::{
+        Forward, Outcome, Rotation, Transport, answer,
+        cache::{self, Age, Cache, Entry, Key, Kind, Parts},
+    },
+    sys::UnixMillis,
+    wire::{self, Parsed, TCP_BYTES_MAX},
 };
+
+const MIB: u64 = 1 << 20;
+const LEARNT: UnixMillis = UnixMillis(1_733_941_800_000);
+
+fn cache(max_bytes: u64) -> Cache {
+    let metrics = cache::Metrics::register(&prometheus::Registry::new()).expect("a fresh registry");
+    Cache::new(&cache::Config { max_bytes, ..cache::Config::default() }, metrics)
+}
+
+fn outside_name(nth: u32) -> Vec<u8> {
+    let mut wire = vec![13];
+    wire.extend(format!("name-{nth:08}").bytes());
+    wire.extend(b"\x07example\x03org\0");
+    wire
+}
+
+fn key(cache: &Cache, nth: u32) -> Key {
+    Key::new(cache.route(b"\0"), &outside_name(nth), 1, 1, false, false).expect("a short name")
+}
+
+fn entry(nth: u32) -> Arc<Entry> {
+    let name = Name::from_ascii(format!("name-{nth:08}.example.org.")).expect("a name");
+    let record = |last| Record::from_rdata(name.clone(), 300, RData::A(A([192, 0, 2, last].into())));
+    let parts = Parts {
+        answers: vec![record(1), record(2)],
+        name,
+        qtype: 1,
+        qclass: 1,
+        kind: Kind::Data,
+        authorities: Vec::new(),
+        authentic: false,
+        continues: false,
+    };
+    Arc::new(Entry::new(&parts, LEARNT, 300).expect("a small answer"))
+}
+
+/// A million names nobody asks for again, against a thousand that are asked for all along.
+#[test]
+fn a_flood_of_a_million_names_stays_within_the_limit_and_leaves_popular_names_in() {
+    const FLOOD: u32 = 1_000_000;
+    const HOT: u32 = 1_000;
+    const LIMIT: u64 = 16 * MIB;
+    let (mut asked, mut found) = (0_u32, 0_u32);
+    let mut cache_of_flood = None;
+    let counted = allocation_counter::measure(|| {
+        let cache = cache(LIMIT);
+        for _ in 0..20 {
+            for nth in 0..HOT {
+                if cache.get(&key(&cache, nth)).is_none() {
+                    cache.insert(&key(&cache, nth), entry(nth));
+                }
+            }
+        }
+        for nth in 0..FLOOD {
+            let random = key(&cache, 10_000_000 + nth);
+            // As a client's question does: looked up first.
+            assert!(cache.get(&random).is_none());
+            cache.insert(&random, entry(nth));
+            if nth % 10 == 0 {
+                asked += 1;
+                let popular = nth / 10 % HOT;
+                if cache.get(&key(&cache, popular)).is_some() {
+                    found += 1;
+                } else {
+                    cache.insert(&key(&cache, popular), entry(popular));
+                }
+            }
+        }
+        cache_of_flood = Some(cache);
+    });
+    let peak = counted.bytes_max;
+    let held = cache_of_flood.unwrap().bytes();
+    assert!(peak <= LIMIT, "the allocator saw {peak} of {LIMIT} bytes at most, the ledger {held} at the end");
+    assert!(held * 10 >= LIMIT * 8, "the limit is made use of: {held}");
+    assert!(found * 1_000 > asked * 990, "{found} of {asked}");
+}
+
+#[test]
+fn a_cached_answer_allocates_nothing() {
+    const NAMES: u32 = 1_000;
+    let cache = cache(64 * MIB);
+    for nth in 0..NAMES {
+        cache.insert(&key(&cache, nth), entry(nth));
+    }
+    cache.settle();
+    let queries: Vec<Vec<u8>> = (0..NAMES)
+        .map(|nth| [&b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0"[..], &outside_name(nth), b"\0\x01\0\x01"].concat())
+        .collect();
+    let route = cache.route(b"\0");
+    let mut out = [0; wire::UDP_BYTES_MAX];
+    let mut hits = || {
+        let mut found = 0;
+        for query in &queries {
+            let Parsed::Query(query) = wire::parse(query) else { panic!("a query") };
+            let key = Key::new(route, query.name.wire(), query.qtype.0, query.qclass.0, false, query.cd).unwrap();
+            let length = cache.get(&key).map(|entry| entry.write(&query, Transport::Udp, LEARNT, Age::Fresh, &mut out));
+            found += usize::from(length.is_some_and(|length| length > query.name.wire().len()));
+        }
+        found
+    };
+    // What was left to do for the inserts is done along with the first look-ups.
+    for _ in 0..10 {
+        hits();
+    }
+    let mut found = 0;
+    let counted = allocation_counter::measure(|| found = hits());
+    assert_eq!((found, counted.count_total), (queries.len(), 0), "{counted:?}");
+}
 
 #[test]
 fn an_answer_allocates_nothing() {

@@ -126,6 +126,27 @@ fn bad_values_are_named_with_what_would_be_right() {
 }
 
 #[test]
+fn lifetimes_are_those_of_the_cache_unless_a_zone_has_its_own() {
+    let text = format!(
+        "{SOURCE}cache: {{ max_ttl: 10m, min_ttl: 2s, nxdomain_cut: true, save_interval: 5m }}\nforward:\n\
+         - {{ zone: ., upstreams: [9.9.9.9] }}\n\
+         - {{ zone: corp.example, upstreams: [10.0.0.1], max_ttl: 1m, min_ttl: 3s, negative_ttl: 4s }}\n"
+    );
+    let config = read(&text).unwrap();
+    let seconds = |zone: &crate::dns::forward::ZoneConfig| {
+        let lifetimes = &zone.lifetimes;
+        [lifetimes.max_ttl, lifetimes.min_ttl, lifetimes.negative_ttl].map(|time| time.as_secs())
+    };
+    let forward = config.forward();
+    assert_eq!(forward.zones.iter().map(seconds).collect::<Vec<_>>(), [[600, 2, 30], [60, 3, 4]]);
+    assert!(forward.zones.iter().all(|zone| zone.lifetimes.nxdomain_cut));
+    assert_eq!(config.cache().save_interval.as_secs(), 300);
+    let found = errors(read(&text.replace("min_ttl: 3s", "min_ttl: 2m")));
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("forward[1].min_ttl: is above max_ttl"), "{found:?}");
+}
+
+#[test]
 fn flags_win_over_the_file() {
     let text = "ttl: 30s\nlisten: [10.0.0.1]\nforward: [{zone: ., upstreams: [9.9.9.9]}]\nsource: {hub: {addresses: [hub.example]}}\n";
     let flags: &[(&str, &[&str])] = &[

@@ -145,6 +145,14 @@ impl Cache {
         self.metrics.entries.set(i64::try_from(self.len()).unwrap_or(i64::MAX));
     }
 
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        for (key, _) in &self.entries {
+            self.entries.invalidate(&**key);
+        }
+        self.settle();
+    }
+
     /// Every entry with its key, in no order; those that come or go meanwhile may be missed.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Arc<Box<[u8]>>, Arc<Entry>)> {
         self.entries.iter()

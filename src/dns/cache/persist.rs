@@ -23,6 +23,8 @@ use crate::sys::UnixMillis;
 const MAGIC: &[u8; 8] = b"hfcache1";
 /// zstd's fastest regular level: the file is written every minute.
 const LEVEL: i32 = 1;
+/// No cache is larger (`cache.max_bytes`): a bomb ends here.
+const READ_BYTES_MAX: u64 = 64 << 30;
 /// Extension of files being written, before a random number.
 const BESIDE: &str = "tmp";
 /// No save takes this long: whoever wrote it is gone.
@@ -96,7 +98,8 @@ fn sweep(path: &Path) {
 /// Reads `path` into `cache`. Returns how many answers there were; a file that is not there holds none.
 ///
 /// # Errors
-/// What the system says, or that the file is no whole cache file: then it has been renamed, and nothing was taken from it.
+/// What the system says, or that the file is no whole cache file: then it has been renamed, and `cache` is empty. Nothing in
+/// `cache` may be served before this has returned.
 pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistError> {
     sweep(path);
     let file = match File::open(path) {
@@ -105,15 +108,13 @@ pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistE
         Err(source) => return Err(PersistError::Io { path: path.to_owned(), source }),
     };
     match read_all(cache, file, now) {
-        Ok(entries) => {
-            let count = entries.len() as u64;
-            for (key, entry) in entries {
-                cache.insert(&key, entry);
-            }
+        Ok(count) => {
             cache.settle();
             Ok(count)
         }
         Err(reason) => {
+            // Only the end of a file proves it whole.
+            cache.clear();
             let aside = path.with_extension(format!("corrupt-{}", now.0));
             fs::rename(path, &aside).map_err(|source| PersistError::Io { path: path.to_owned(), source })?;
             Err(PersistError::Corrupt { path: path.to_owned(), reason: reason.to_string(), aside })
@@ -148,11 +149,10 @@ fn write_all(cache: &Cache, out: &mut impl Write) -> io::Result<u64> {
     Ok(count)
 }
 
-fn read_all(cache: &Cache, file: File, now: UnixMillis) -> io::Result<Vec<(Key, Arc<Entry>)>> {
+/// Puts what `file` holds into `cache`, which takes no more than it may, and returns how many answers there were.
+fn read_all(cache: &Cache, file: File, now: UnixMillis) -> io::Result<u64> {
     let decoder = zstd::Decoder::new(BufReader::new(file))?;
-    // A bomb ends here: what was saved from memory is not larger than memory.
-    let mut input =
-        SummedRead { inner: decoder.take(cache.max_bytes().saturating_mul(2).max(1 << 20)), sum: Xxh3::new() };
+    let mut input = SummedRead { inner: decoder.take(READ_BYTES_MAX), sum: Xxh3::new() };
     let mut magic = [0; 8];
     input.read_exact(&mut magic)?;
     if &magic != MAGIC {
@@ -164,7 +164,7 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis) -> io::Result<Vec<(Key, 
         let zone = get_bytes(&mut input, KEY_BYTES_MAX)?.ok_or_else(|| invalid("a zone is missing"))?;
         routes.push(cache.route(&zone));
     }
-    let mut entries = Vec::new();
+    let mut count = 0;
     while let Some(rest) = get_bytes(&mut input, KEY_BYTES_MAX)? {
         let route = *routes.get(usize::from(get_u16(&mut input)?)).ok_or_else(|| invalid("an unknown zone"))?;
         let key = Key::restore(route, &rest).ok_or_else(|| invalid("a key that is none"))?;
@@ -181,7 +181,8 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis) -> io::Result<Vec<(Key, 
         // Stored "in the future": the clock was set back meanwhile. Its age is unknown, so it counts as expired.
         let stored = if stored > now { UnixMillis(now.0.saturating_sub(u64::from(ttl) * 1_000)) } else { stored };
         let entry = Entry::restore(wire, stored, ttl, kind, flags).ok_or_else(|| invalid("a message that is none"))?;
-        entries.push((key, Arc::new(entry)));
+        cache.insert(&key, Arc::new(entry));
+        count += 1;
     }
     let sum = input.sum.digest();
     let mut stored_sum = [0; 8];
@@ -189,7 +190,7 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis) -> io::Result<Vec<(Key, 
     if u64::from_be_bytes(stored_sum) != sum {
         return Err(invalid("the checksum does not match"));
     }
-    Ok(entries)
+    Ok(count)
 }
 
 fn invalid(reason: &str) -> io::Error {

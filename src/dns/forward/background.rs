@@ -148,9 +148,24 @@ impl Inner {
         true
     }
 
+    /// Reads what was saved from `path`.
+    pub(super) fn load(&self, path: &Path) {
+        let _over = self.loading.finish();
+        let began = std::time::Instant::now();
+        match cache::load(&self.cache, path, self.now()) {
+            Ok(entries) => tracing::info!(entries, took = ?began.elapsed(), "cache loaded"),
+            Err(error) => {
+                self.cache.metrics.disk_errors.inc();
+                tracing::warn!(%error, "cache not loaded");
+            }
+        }
+    }
+
     /// Writes the cache to disk.
     pub(super) async fn save(self: &Arc<Self>) {
         let Some(path) = self.cache_file.clone() else { return };
+        // What is still being read would be lost.
+        self.loading.over().await;
         let inner = Arc::clone(self);
         let save = move || {
             // The last save at exit may meet the one of the minute.

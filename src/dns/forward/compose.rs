@@ -39,6 +39,7 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
         return Resolved { message, from: ServedFrom::Cluster };
     }
     let deadline = request.received + inner.budget(&wanted);
+    inner.loading.over().await;
     let otherwise = |message: &Vec<u8>| Resolved { message: message.clone(), from: ServedFrom::Cluster };
     let answer = match (&request.chase, &request.complete) {
         (None, None) if inner.is_loop_probe(&wanted) => {

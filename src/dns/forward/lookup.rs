@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::{
     Failure, Inner, Wanted,
-    flight::Refused,
     message::Ask,
     metrics::FailureKind,
     race::{Field, Lost, Won, race},
@@ -84,15 +83,16 @@ impl Inner {
             Some(_) => deadline.min(Instant::now() + lifetimes.client_timeout),
             None => deadline,
         };
-        let waiter = self
-            .flights
-            .join(key.as_bytes(), || Arc::clone(self).fly(Arc::clone(&route), Box::new(key), wanted.clone()));
+        let waiter = route.places.try_acquire().ok().and_then(|place| {
+            let start = || Arc::clone(self).fly(Arc::clone(&route), Box::new(key), wanted.clone());
+            self.flights.join(key.as_bytes(), start).ok().map(|waiter| (place, waiter))
+        });
         let landed = match waiter {
-            Err(Refused::TooManyWaiters) => {
+            None => {
                 self.metrics().over_limit.inc();
                 Err(Failure::busy())
             }
-            Ok(waiter) => match tokio::time::timeout_at(patience, waiter.outcome()).await {
+            Some((_place, waiter)) => match tokio::time::timeout_at(patience, waiter.outcome()).await {
                 Ok(Some(landed)) => landed,
                 Ok(None) => Err(Failure::broken_off()),
                 Err(_) => Err(Failure::timed_out()),

@@ -13,6 +13,7 @@ mod dnstap;
 mod exchange;
 mod failures;
 mod flight;
+mod loading;
 mod local;
 mod lookup;
 mod message;
@@ -56,6 +57,7 @@ pub use self::{
 use self::{
     failures::Failures,
     flight::Flights,
+    loading::Loading,
     lookup::{Landed, may_be_stale, serves_stale_now, stale_age},
     query_log::Sampler,
     route::Routes,
@@ -111,6 +113,7 @@ struct Inner {
     cache_config: cache::Config,
     cache_file: Option<PathBuf>,
     saving: Mutex<()>,
+    loading: Arc<Loading>,
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
     failures: Failures,
@@ -125,6 +128,7 @@ struct Inner {
 struct Parts {
     cache: Cache,
     cache_file: Option<PathBuf>,
+    loading: Arc<Loading>,
     routes: Routes,
     view: Box<[u8]>,
 }
@@ -150,13 +154,16 @@ struct Failure {
 }
 
 impl Forwarder {
-    /// Checks `config`, loads the cache file and is ready to forward. [`run`](Self::run) has to be running for probes,
-    /// refreshes and changed files.
+    /// Checks `config`, begins to load the cache file and is ready to forward: questions wait until it is loaded.
+    /// [`run`](Self::run) has to be running for probes, refreshes and changed files.
     ///
     /// A cache file that cannot be read is reported and set aside, never an error.
     ///
     /// # Errors
     /// Everything that is wrong with `config`.
+    ///
+    /// # Panics
+    /// If there is a cache file and this is not called on a tokio runtime.
     pub fn new(
         config: &Config,
         cache_config: cache::Config,
@@ -164,17 +171,15 @@ impl Forwarder {
     ) -> Result<Self, Vec<ConfigError>> {
         let cache = Cache::new(&cache_config, surroundings.cache_metrics.clone());
         let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, &cache, b"")?;
-        if let Some(path) = &surroundings.cache_file {
-            match cache::load(&cache, path, surroundings.clock.now()) {
-                Ok(entries) => tracing::info!(entries, "cache loaded"),
-                Err(error) => {
-                    cache.metrics.disk_errors.inc();
-                    tracing::warn!(%error, "cache not loaded");
-                }
-            }
-        }
         let cache_file = surroundings.cache_file.clone();
-        Ok(Self::with(config, cache_config, surroundings, Parts { cache, cache_file, routes, view: Box::default() }))
+        let loading = Arc::new(Loading::new(cache_file.is_none()));
+        let parts = Parts { cache, cache_file, loading, routes, view: Box::default() };
+        let this = Self::with(config, cache_config, surroundings, parts);
+        if let Some(path) = this.0.cache_file.clone() {
+            let inner = Arc::clone(&this.0);
+            tokio::task::spawn_blocking(move || inner.load(&path));
+        }
+        Ok(this)
     }
 
     /// Another forwarder that shares this one's cache, and none of its upstreams: for listeners that forward in a way of
@@ -184,20 +189,22 @@ impl Forwarder {
     /// # Errors
     /// Everything that is wrong with `config`.
     pub fn view(&self, config: &Config, view: &str) -> Result<Self, Vec<ConfigError>> {
-        let Inner { cache, cache_config, surroundings, .. } = &*self.0;
+        let Inner { cache, cache_config, surroundings, loading, .. } = &*self.0;
         let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, cache, view.as_bytes())?;
-        let parts = Parts { cache: cache.clone(), cache_file: None, routes, view: view.as_bytes().into() };
+        let (cache, loading) = (cache.clone(), Arc::clone(loading));
+        let parts = Parts { cache, cache_file: None, loading, routes, view: view.as_bytes().into() };
         Ok(Self::with(config, cache_config.clone(), surroundings.clone(), parts))
     }
 
     fn with(config: &Config, cache_config: cache::Config, surroundings: Surroundings, parts: Parts) -> Self {
         let (refreshes, queue) = mpsc::channel(REFRESHES_MAX);
-        let Parts { cache, cache_file, routes, view } = parts;
+        let Parts { cache, cache_file, loading, routes, view } = parts;
         Self(Arc::new(Inner {
             routes: ArcSwap::from_pointee(routes),
             cache,
             cache_config,
             cache_file,
+            loading,
             view,
             surroundings,
             saving: Mutex::default(),
@@ -208,6 +215,11 @@ impl Forwarder {
             query_log: Sampler::new(config.query_log_every),
             tap: dnstap::Tap::new(config.dnstap.clone(), config.dnstap_every),
         }))
+    }
+
+    /// Waits until the cache file is loaded.
+    pub async fn loaded(&self) {
+        self.0.loading.over().await;
     }
 
     /// Takes over `config` with what is cached.
@@ -248,7 +260,8 @@ impl Resolve for Forwarder {
         let (name, qtype) = (query.name.wire(), query.qtype.0);
         let routes = inner.routes.load();
         let route = routes.find(name)?;
-        if out.len() < UDP_BYTES_MIN || route.is_local(name, qtype) || inner.query_log.is_due() || inner.tap.is_due() {
+        let elsewhere = !inner.loading.is_over() || route.is_local(name, qtype);
+        if out.len() < UDP_BYTES_MIN || elsewhere || inner.query_log.is_due() || inner.tap.is_due() {
             return None;
         }
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);

@@ -31,6 +31,9 @@ use super::{
 use crate::dns::cache::{Cache, RouteId, encode::put_name};
 
 const TYPE_AAAA: u16 = 28;
+/// Clients that may wait for one zone, for each question it may have in flight. By default that is half of all that may
+/// wait ([`FORWARDS`](crate::dns::FORWARDS)): a zone that is stuck leaves room for the others.
+const PLACES_PER_SLOT: usize = 2;
 
 /// A zone and who is asked for its names.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub struct Route {
     zone_bytes: usize,
     /// Slots for questions in flight.
     pub slots: Semaphore,
+    /// Places for clients that wait for those: equal questions share a slot, but not a place.
+    pub places: Semaphore,
     /// Names answered here.
     pub hosts: ArcSwap<Hosts>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
@@ -174,6 +179,7 @@ impl Route {
             id,
             zone_bytes: key(&config.zone).len(),
             slots: Semaphore::new(config.max_concurrent.min(Semaphore::MAX_PERMITS)),
+            places: Semaphore::new((PLACES_PER_SLOT * config.max_concurrent).min(Semaphore::MAX_PERMITS)),
             hosts: ArcSwap::from_pointee(hosts(config)?),
             upstreams: ArcSwap::from_pointee(upstreams),
             turn: AtomicUsize::new(0),
@@ -243,7 +249,8 @@ impl Route {
 
     /// Whether whatever is sent through it comes back to us.
     pub fn is_looped(&self) -> bool {
-        self.upstreams.load().iter().all(|upstream| upstream.is_looped())
+        let upstreams = self.upstreams.load();
+        !upstreams.is_empty() && upstreams.iter().all(|upstream| upstream.is_looped())
     }
 
     /// Whether to search for loops again: one was found, or questions were left without an answer since the last time,

@@ -278,6 +278,23 @@ async fn a_zone_that_is_stuck_takes_only_its_own_slots() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clients_that_ask_a_stuck_zone_for_one_name_leave_room_for_others() {
+    let stuck = Upstream::silent().await;
+    let world = Arc::new(World::with(vec![ZoneConfig { max_concurrent: 5, ..zone(".", &[&stuck]) }]));
+    let ask = |world: &Arc<World>| {
+        let world = Arc::clone(world);
+        tokio::spawn(async move { world.a("one.example").await })
+    };
+    let waiting: Vec<_> = (0..10).map(|_| ask(&world)).collect();
+    settle().await;
+    assert_eq!(world.a("one.example").await, "ServFail ede=0", "two clients for each slot, no more");
+    assert_eq!(world.metrics.over_limit.get(), 1);
+    for client in waiting {
+        assert_eq!(client.await.unwrap(), "ServFail ede=22");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_are_remembered_for_a_moment_and_longer_each_time() {
     let upstream = Upstream::start(|asked| vec![asked.code(ResponseCode::ServFail)]).await;
     let world = World::new(&[&upstream]);

@@ -135,6 +135,7 @@ async fn a_warm_restart_answers_with_every_upstream_dead_and_true_ttls() {
     drop(world);
     upstream.now(|_| Vec::new());
     let world = start(clock);
+    world.forwarder.loaded().await;
     assert_eq!(world.at_hand("long.example", RecordType::A).unwrap().0.answers[0].ttl, 539);
     assert_eq!(world.at_hand("long.corp.example", RecordType::A).unwrap().0.answers[0].ttl, 539);
     assert_eq!(world.a("short.example").await, "NoError 192.0.2.1 ede=3");
@@ -159,12 +160,17 @@ async fn a_broken_cache_file_is_set_aside_and_forgotten() {
         bad[spoil] ^= 0x55;
         std::fs::write(&file, &bad).unwrap();
         let world = start();
+        world.forwarder.loaded().await;
         assert!(world.at_hand("www.example", RecordType::A).is_none(), "byte {spoil}");
+        let cache = world.forwarder.status().cache;
+        assert_eq!((cache.entries, cache.bytes), (0, 0), "byte {spoil}");
         assert_eq!(world.cache_metrics.disk_errors.get(), 1);
         assert!(!file.exists());
     }
     std::fs::write(&file, &good).unwrap();
-    assert!(start().at_hand("www.example", RecordType::A).is_some());
+    let world = start();
+    world.forwarder.loaded().await;
+    assert!(world.at_hand("www.example", RecordType::A).is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ mod client;
 mod cut;
 mod differential;
 mod exchange;
+mod garbage;
 mod health;
 mod hostile;
 mod loops;
