@@ -269,6 +269,7 @@ mod tests {
             forward: std::sync::Arc::new(|| None),
             pins: None,
             follows: std::sync::Arc::new(|| None),
+            lease: std::sync::Arc::new(|| None),
             serves: std::sync::Arc::new(|| None),
         };
         let (counted, more) = (Metrics::register(&registry).unwrap(), Router::new());

@@ -64,6 +64,8 @@ pub struct Facts {
     pub forward: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
     /// Where a follower of hubs stands, as a document of its own; none for a process with another source.
     pub follows: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
+    /// How the election among hubs stands, as a document of its own; none for a process that stands in none.
+    pub lease: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
     /// How the stream to others stands, as a document of its own; none for a process that serves none.
     pub serves: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
 }
@@ -125,8 +127,8 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
     let rejected = (*facts.reader.rejections()).clone();
     let status =
         shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), (facts.disk)(), rejected));
-    let (forward, follows, serves) = ((facts.forward)(), (facts.follows)(), (facts.serves)());
-    Json(view::Status { forward, follows, serves, ..status })
+    let (forward, follows) = ((facts.forward)(), (facts.follows)());
+    Json(view::Status { forward, follows, lease: (facts.lease)(), serves: (facts.serves)(), ..status })
 }
 
 #[derive(Deserialize)]

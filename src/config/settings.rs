@@ -71,6 +71,12 @@ settings! {
         /// No source: names of the cluster are forwarded like all others, by the `forward` zone that covers them, and no
         /// records are kept. What `holdfast node-cache` does without `--hub`.
         source_none: bool = Setting::new("source.none", "false").agent();
+        /// The Lease by which the hubs of a cluster elect the one that watches the apiserver, in the namespace of the
+        /// kubeconfig's context or of the pod; the others follow that one. `none` for a hub that always watches.
+        lease_name: Option<String> = Setting::new("lease.name", "holdfast-hub").hub();
+        /// After how long without a renewal another hub takes the lease, as long as the apiserver answers.
+        lease_duration: Duration =
+            Setting::new("lease.duration", "15s").within("3s", "5m", "a holder renews every fourth part of it").hub();
         /// Directory with `ca.crt`, `tls.crt` and `tls.key` for the stream between hub and agents, read again when they
         /// change; `insecure` for no TLS, on loopback only.
         tls: Option<Tls> = Setting::new("tls", "none").flag("--tls", "DIR");

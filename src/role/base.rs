@@ -84,8 +84,19 @@ impl Loaded {
             stale_after: config.settings.stale_after,
         };
         let following = Following::begin(source, feed.clone());
-        Ok(Base { config, name, clock, registry, reader, disk, readiness, feed, orders, following: Some(following) })
+        let (elected, following) = (None, Some(following));
+        Ok(Base { config, name, clock, registry, reader, readiness, feed, disk, orders, following, elected })
     }
+}
+
+/// What an election works on.
+pub(super) struct Voter {
+    /// What to follow if we are elected.
+    pub own: watch::Receiver<Prepared>,
+    /// Changes what is followed.
+    pub switch: mpsc::Sender<Prepared>,
+    /// To the writer.
+    pub orders: mpsc::Sender<Order>,
 }
 
 /// A store that follows its source.
@@ -102,6 +113,8 @@ pub(super) struct Base {
     disk: Result<disk::Follower, String>,
     orders: mpsc::Sender<Order>,
     following: Option<Following>,
+    /// Where the source goes of a process that follows it only if it is elected to.
+    elected: Option<watch::Sender<Prepared>>,
 }
 
 impl Base {
@@ -122,7 +135,7 @@ impl Base {
             .chain([row("admin", bound.admin_path().display().to_string())]);
         let disk = self.disk.clone().map_err(|reason| disk::DiskStatus::off(&reason));
         let status = self.feed.status.subscribe();
-        let hubs = matches!(self.config.source, Source::Hub(_));
+        let follows = self.elected.is_some() || matches!(self.config.source, Source::Hub(_));
         let facts = admin::Facts {
             role: self.config.role.name(),
             started: self.clock.now(),
@@ -134,7 +147,8 @@ impl Base {
             rules: Arc::new(move || rules.clone()),
             disk: Arc::new(move || Some(disk.as_ref().map_or_else(disk::DiskStatus::clone, disk::Follower::status))),
             forward: Arc::new(|| None),
-            follows: Arc::new(move || hubs.then(|| serde_json::to_value(&*status.borrow()).ok()).flatten()),
+            follows: Arc::new(move || follows.then(|| serde_json::to_value(&*status.borrow()).ok()).flatten()),
+            lease: Arc::new(|| None),
             serves: Arc::new(|| None),
         };
         let orders = self.orders.clone();
@@ -164,15 +178,25 @@ impl Base {
             warn!(keys = %changes.restart.join(", "), "changed in the configuration, but takes effect with the next start");
         }
         match source::prepare(&next, &self.name, self.reader.as_of().is_some()).await {
-            Ok(source) => {
-                if let Some(following) = &self.following {
-                    following.change(source).await;
+            Ok(source) => match (&self.elected, &self.following) {
+                (Some(elected), _) => {
+                    elected.send_replace(source);
                 }
-            }
+                (None, Some(following)) => following.change(source).await,
+                (None, None) => {}
+            },
             Err(error) => error!(%error, "the source stays as it was"),
         }
         info!(changed = %changes.reloaded.join(", "), "configuration and credentials read again");
         self.config = next;
+    }
+
+    /// Lets an election decide: `source` is followed by whoever is elected, and the elected one by the others.
+    pub(super) fn elect(&mut self, source: Prepared) -> Option<Voter> {
+        let (elected, own) = watch::channel(source);
+        self.elected = Some(elected);
+        let switch = self.following.as_ref()?.switch();
+        Some(Voter { own, switch, orders: self.orders.clone() })
     }
 
     /// Follows the source no longer.

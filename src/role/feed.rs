@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) enum Order {
     /// An operator lets go of what is held.
     Release(Release, oneshot::Sender<Applied>),
+    /// This process begins to watch the cluster itself for others: its next list is an epoch of at least this number.
+    Lead(u64, oneshot::Sender<()>),
 }
 
 /// Applies what the source sends until it ends. `first_records` is let go when there is a complete set of records.
@@ -50,6 +52,10 @@ pub(super) async fn run(
                     info!(?which, changes = applied.changes, "an operator let go of what was held");
                     // Whoever asked may be gone.
                     let _ = done.send(applied);
+                }
+                Order::Lead(epoch, done) => {
+                    writer.begin_epoch(epoch);
+                    let _ = done.send(());
                 }
             },
             () = tokio::time::sleep(TICK), if ends => {

@@ -11,12 +11,13 @@ use tracing::{error, info};
 
 use super::{
     base::{self, Base, Loaded},
-    source,
+    election::Election,
+    source::{self, Prepared},
 };
 use crate::{
     admin::{self, view::ListenerDoc},
     config::Config,
-    source::hub,
+    source::{apiserver::lease::Standing, hub},
     store,
     stream::{self, Surroundings},
     sys::{self, Clock},
@@ -40,6 +41,7 @@ pub struct Addresses {
 pub struct Hub {
     addresses: Addresses,
     base: Base,
+    election: Option<Election>,
     stream: JoinHandle<()>,
     /// Passes on what lies above this hub, and reads its certificates again.
     upkeep: Vec<JoinHandle<()>>,
@@ -63,7 +65,6 @@ impl Hub {
     /// be reached is no error if there are records on disk, nor is a disk that does not work.
     pub async fn start(mut config: Config, clock: Clock) -> anyhow::Result<Self> {
         let mut loaded = Loaded::open(&config, &clock)?;
-        loaded.begin_epoch();
         let certificates = config.certificates();
         let mut bound = stream::bind(config.stream(""), certificates.is_some())?;
         let listen = bound.addresses();
@@ -76,7 +77,17 @@ impl Hub {
         let source = source::prepare(&config, &name, loaded.restored()).await?;
         let admin = admin::bind(&config.admin()).await?;
 
-        let base = loaded.follow(config, name.clone(), source)?;
+        let (base, election) = match (source, config.settings.lease_name.clone()) {
+            (Prepared::Apiserver(apiserver), Some(lease)) => {
+                let mut base = loaded.follow(config, name.clone(), Prepared::None)?;
+                let election = Election::begin(&mut base, &lease, apiserver);
+                (base, election)
+            }
+            (source, _) => {
+                loaded.begin_epoch();
+                (loaded.follow(config, name.clone(), source)?, None)
+            }
+        };
         let tls = certificates.map(|directory| base.feed.certificates(directory)).transpose()?;
         let mut upkeep = Vec::new();
         if let Some(tls) = tls.clone() {
@@ -101,10 +112,19 @@ impl Hub {
         let rules = admin::Rules { zone: base.config.zone(&[]), stale_after: settings.stale_after };
         let mut handles = base.handles(&admin, addresses.stream.iter().map(row).collect(), rules)?;
         handles.facts.serves = Arc::new(move || serde_json::to_value(metrics.status(&name, &advertise)).ok());
+        if let Some(standing) = election.as_ref().map(|election| election.standing.clone()) {
+            let follows = Arc::clone(&handles.facts.follows);
+            let shown = standing.clone();
+            handles.facts.follows = Arc::new(move || {
+                let following = matches!(*shown.borrow(), Standing::Follower { .. });
+                following.then(|| follows()).flatten()
+            });
+            handles.facts.lease = Arc::new(move || serde_json::to_value(&*standing.borrow()).ok());
+        }
         let stop = CancellationToken::new();
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         info!(listen = ?addresses.stream, admin = %addresses.admin.display(), "serving");
-        Ok(Self { addresses, base, stream, upkeep, leave, stop, listeners })
+        Ok(Self { addresses, base, election, stream, upkeep, leave, stop, listeners })
     }
 
     /// Where it can be reached.
@@ -134,6 +154,9 @@ impl Hub {
         info!("leaving");
         let _draining = self.base.readiness.latch("draining");
         self.base.leave_source();
+        if let Some(election) = self.election.take() {
+            election.leave().await;
+        }
         self.leave.cancel();
         if let Err(error) = (&mut self.stream).await {
             error!(%error, "stream");

@@ -4,6 +4,7 @@
 
 pub mod agent;
 mod base;
+mod election;
 mod feed;
 pub mod hub;
 mod signals;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    task::{AbortHandle, JoinHandle},
+    task::JoinHandle,
 };
 use tracing::{info, warn};
 
@@ -25,6 +25,7 @@ pub(super) enum Prepared {
     Manifests(manifests::Config),
     Apiserver(apiserver::Config),
     Hub(Hubs),
+    /// No source, or none yet.
     None,
 }
 
@@ -78,14 +79,18 @@ pub(super) async fn prepare(config: &Config, name: &str, restored: bool) -> anyh
 impl Prepared {
     /// Begins to follow the source.
     fn run(self, feed: &Feed) -> Running {
+        if !matches!(self, Self::Hub(_)) {
+            // Whoever watches itself is below nobody.
+            feed.status
+                .send_modify(|status| *status = hub::Status { hubs: status.hubs.clone(), ..hub::Status::default() });
+        }
         let Feed { clock, metrics, reader, updates, .. } = feed.clone();
-        let task = match self {
+        Running(match self {
             Self::Manifests(config) => tokio::spawn(manifests::run(config, clock, metrics, reader, updates)),
             Self::Apiserver(config) => tokio::spawn(apiserver::run(config, clock, metrics, updates)),
             Self::Hub(hubs) => tokio::spawn(follow(hubs, feed.clone())),
             Self::None => tokio::spawn(std::future::pending()),
-        };
-        Running(task.abort_handle())
+        })
     }
 }
 
@@ -161,7 +166,16 @@ async fn follow(hubs: Hubs, feed: Feed) {
 
 /// A source at work. Ends when dropped.
 #[derive(Debug)]
-struct Running(AbortHandle);
+struct Running(JoinHandle<()>);
+
+impl Running {
+    /// Ends it; on return it does nothing any more.
+    async fn end(mut self) {
+        self.0.abort();
+        // Cancelled, as it should be.
+        let _ = (&mut self.0).await;
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -183,6 +197,11 @@ impl Following {
         Self { next, task: tokio::spawn(keep(source, feed, coming)) }
     }
 
+    /// What can be told to change the source without holding it.
+    pub(super) fn switch(&self) -> mpsc::Sender<Prepared> {
+        self.next.clone()
+    }
+
     /// Follows `source` from now on, from its beginning.
     pub(super) async fn change(&self, source: Prepared) {
         // It runs for as long as we do.
@@ -198,8 +217,8 @@ impl Drop for Following {
 
 async fn keep(mut source: Prepared, feed: Feed, mut coming: mpsc::Receiver<Prepared>) {
     let mut asked = None;
-    let mut _running = source.clone().run(&feed);
     loop {
+        let running = source.clone().run(&feed);
         tokio::select! {
             next = coming.recv() => match next {
                 Some(next) => source = next,
@@ -210,6 +229,6 @@ async fn keep(mut source: Prepared, feed: Feed, mut coming: mpsc::Receiver<Prepa
                 info!("the source is asked once more, for what it took away and was not believed");
             }
         }
-        _running = source.clone().run(&feed);
+        running.end().await;
     }
 }

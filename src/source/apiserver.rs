@@ -26,6 +26,7 @@
 
 mod backoff;
 mod decode;
+pub mod lease;
 mod probe;
 mod request;
 mod server;

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, Opts, PullingGauge, Registry};
 
-use super::Objects;
+use super::{Objects, Resource};
 use crate::{
     store::{Reader, SourceState},
     sys::Clock,
@@ -15,6 +15,12 @@ pub enum Verb {
     List,
     /// A watch, with or without initial events.
     Watch,
+    /// Reading one lease.
+    Get,
+    /// Making one.
+    Create,
+    /// Replacing one.
+    Update,
 }
 
 impl Verb {
@@ -24,6 +30,9 @@ impl Verb {
         match self {
             Self::List => "list",
             Self::Watch => "watch",
+            Self::Get => "get",
+            Self::Create => "create",
+            Self::Update => "update",
         }
     }
 }
@@ -95,8 +104,8 @@ impl Metrics {
     }
 
     /// Counts a request about to be sent.
-    pub(super) fn request(&self, verb: Verb, of: Objects) {
-        self.requests.with_label_values(&[verb.name(), of.resource()]).inc();
+    pub(super) fn request(&self, verb: Verb, of: Resource) {
+        self.requests.with_label_values(&[verb.name(), of.name()]).inc();
     }
 
     /// Counts a rejected object; `None` for a file.

@@ -79,6 +79,32 @@ impl Objects {
     }
 }
 
+/// What an apiserver is asked about: the objects read, or the Lease by which hubs elect the one that reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Objects that become records.
+    Of(Objects),
+    /// `coordination.k8s.io/v1` Lease.
+    Leases,
+}
+
+impl From<Objects> for Resource {
+    fn from(of: Objects) -> Self {
+        Self::Of(of)
+    }
+}
+
+impl Resource {
+    /// The resource, as URLs and RBAC rules spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Of(of) => of.resource(),
+            Self::Leases => "leases",
+        }
+    }
+}
+
 /// A message that may have several lines as one, for errors and `status`.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,4 +1,5 @@
 //! Hubs and agents as they are run: an apiserver, hubs that follow it or one another, agents that answer DNS.
 
 mod following;
+mod lease;
 mod outage;

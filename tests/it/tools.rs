@@ -94,6 +94,7 @@ impl Live {
             disk: Arc::new(|| Some(disk::DiskStatus::off("a test"))),
             forward: Arc::new(|| None),
             follows: Arc::new(|| None),
+            lease: Arc::new(|| None),
             serves: Arc::new(|| None),
         };
         let metrics = admin::Metrics::register(&registry).unwrap();

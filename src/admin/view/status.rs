@@ -52,6 +52,9 @@ pub struct Status {
     /// The hubs followed, as the part that follows tells it.
     #[serde(default)]
     pub follows: Option<Value>,
+    /// The election among hubs, as the part that stands in it tells it.
+    #[serde(default)]
+    pub lease: Option<Value>,
     /// Those who follow, as the part that serves them tells it.
     #[serde(default)]
     pub serves: Option<Value>,
@@ -149,6 +152,7 @@ pub fn status(
         disk: disk.map(Into::into),
         forward: None,
         follows: None,
+        lease: None,
         serves: None,
         rejected,
     }

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use super::{count, count_u64};
 use crate::{
     admin::view::{Time, words},
-    source::hub::{self, State},
+    source::{
+        apiserver::lease::Standing,
+        hub::{self, State},
+    },
     stream,
 };
 
@@ -33,6 +36,18 @@ pub(super) fn follows(status: &hub::Status, now: Time) -> String {
     let others = status.hubs.iter().filter(|hub| **hub != status.address).count();
     let _ = write!(text, "; knows {} more", count(others, "hub"));
     text
+}
+
+/// How the election among hubs stands.
+pub(super) fn lease(standing: &Standing) -> String {
+    match standing {
+        Standing::Unknown => "NOT KNOWN: the apiserver was not reached since the start".into(),
+        Standing::Holder { epoch } => format!("held: this hub watches the apiserver, in epoch {epoch} or later"),
+        Standing::Follower { leader, address } if address.is_empty() => {
+            format!("held by {leader}, which does not say where it is reached")
+        }
+        Standing::Follower { leader, address } => format!("held by {leader}, reached at {address}"),
+    }
 }
 
 /// Who follows this process.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use kube::client::Body;
 
-use crate::source::{EndpointsMode, Objects, assemble::Part, metrics::Verb};
+use crate::source::{EndpointsMode, Objects, Resource, assemble::Part, metrics::Verb};
 
 /// Objects asked for in one page of a list.
 const PAGE_OBJECTS: &str = "500";
@@ -21,7 +21,7 @@ pub(super) fn parts(mode: EndpointsMode) -> &'static [Part] {
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) verb: Verb,
-    pub(super) of: Objects,
+    pub(super) of: Resource,
     pub(super) request: http::Request<Body>,
 }
 
@@ -64,6 +64,29 @@ pub(super) fn probe() -> Ask {
     ask(Verb::List, Part::Namespaces, EndpointsMode::default(), &params)
 }
 
+/// Reads a lease, makes it or replaces it.
+pub(super) fn lease(verb: Verb, namespace: &str, name: &str, body: Option<&serde_json::Value>) -> Ask {
+    let mut uri = "/apis/coordination.k8s.io/v1/namespaces/".to_owned();
+    encode(namespace, &mut uri);
+    uri.push_str("/leases");
+    if verb != Verb::Create {
+        uri.push('/');
+        encode(name, &mut uri);
+    }
+    let method = match verb {
+        Verb::Create => http::Method::POST,
+        Verb::Update => http::Method::PUT,
+        Verb::Get | Verb::List | Verb::Watch => http::Method::GET,
+    };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(http::header::ACCEPT, "application/json")
+        .header(http::header::CONTENT_TYPE, "application/json");
+    let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes()));
+    Ask { verb, of: Resource::Leases, request: request.body(body).expect("every part of the URI is encoded") }
+}
+
 fn ask(verb: Verb, part: Part, mode: EndpointsMode, params: &[(&str, &str)]) -> Ask {
     let of = part.objects();
     let mut uri = match of {
@@ -86,9 +109,9 @@ fn ask(verb: Verb, part: Part, mode: EndpointsMode, params: &[(&str, &str)]) -> 
     // Servers that compress watches do it a member an event, of which the decoder reads only the first.
     let request = match verb {
         Verb::Watch => request.header(http::header::ACCEPT_ENCODING, "identity"),
-        Verb::List => request,
+        _ => request,
     };
-    Ask { verb, of, request: request.body(Body::empty()).expect("every part of the URI is encoded") }
+    Ask { verb, of: of.into(), request: request.body(Body::empty()).expect("every part of the URI is encoded") }
 }
 
 /// The two disjoint selectors that leave out the slices of ClusterIP services. The endpointslice controller labels the

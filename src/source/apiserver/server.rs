@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, runtime::Handle, sync::oneshot, time::timeout};
 use tracing::{Dispatch, instrument::WithSubscriber as _};
 
 use super::{Config, Timing, decode::Status, request::Ask};
-use crate::source::{Metrics, Objects, metrics::Verb, one_line};
+use crate::source::{Metrics, Objects, Resource, metrics::Verb, one_line};
 
 /// Largest body of a refusal that is read, in bytes.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
@@ -135,6 +135,11 @@ impl Server {
         &self.name
     }
 
+    /// The namespace of the kubeconfig's context, or the pod's.
+    pub(super) fn namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
     /// Whether a TCP connection comes about.
     pub(super) async fn knock(&self) -> Result<(), Failure> {
         let Some((host, port)) = &self.address else { return Ok(()) };
@@ -171,19 +176,21 @@ impl Server {
     }
 
     /// One line for people: which server, what was asked, what came of it.
-    pub(super) fn describe(&self, verb: Verb, of: Objects, failure: &Failure) -> String {
-        let asked = format!("{} {}", verb.name(), of.resource());
+    pub(super) fn describe(&self, verb: Verb, of: impl Into<Resource>, failure: &Failure) -> String {
+        let of = of.into();
+        let asked = format!("{} {}", verb.name(), of.name());
         match failure {
             Failure::Unreachable { step: step @ (Step::Connect | Step::Tls), reason } => {
                 format!("{}: {}: {reason}", self.name, step.name())
             }
             Failure::Unreachable { step, reason } => format!("{}: {asked}: {}: {reason}", self.name, step.name()),
             Failure::Refused { code: 403, .. } => format!(
-                "{}: 403: may not {} {} ({}): grant verbs list, watch",
+                "{}: 403: may not {} {} ({}): grant verbs {}",
                 self.name,
                 verb.name(),
-                of.resource(),
-                group(of)
+                of.name(),
+                group(of),
+                if of == Resource::Leases { "get, create, update" } else { "list, watch" }
             ),
             Failure::Refused { code: 401, .. } => {
                 format!("{}: 401: {asked}: the credentials are not accepted: renew them", self.name)
@@ -195,10 +202,11 @@ impl Server {
     }
 }
 
-fn group(of: Objects) -> &'static str {
+fn group(of: Resource) -> &'static str {
     match of {
-        Objects::Slices => "discovery.k8s.io",
-        Objects::Services | Objects::Namespaces => "core group",
+        Resource::Of(Objects::Slices) => "discovery.k8s.io",
+        Resource::Of(Objects::Services | Objects::Namespaces) => "core group",
+        Resource::Leases => "coordination.k8s.io",
     }
 }
 

@@ -197,6 +197,11 @@ impl Apiserver {
         self.change(|store| store.delete(resource, namespace, name));
     }
 
+    /// The lease of a name in a namespace, if there is one.
+    pub fn lease(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.shared.state().store.get("leases", namespace, name).cloned()
+    }
+
     /// Moves the version on without changing an object, as a write of another kind does.
     pub fn tick(&self) {
         self.change(Store::tick);

@@ -62,6 +62,11 @@ impl Store {
         self.version
     }
 
+    /// One object.
+    pub(super) fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<&Value> {
+        self.objects.get(&(resource.to_owned(), namespace.to_owned(), name.to_owned()))
+    }
+
     pub(super) fn delete(&mut self, resource: &str, namespace: &str, name: &str) {
         let key = (resource.to_owned(), namespace.to_owned(), name.to_owned());
         let Some(mut before) = self.objects.remove(&key) else { return };
@@ -109,6 +114,7 @@ fn key_of(object: &Value) -> Key {
         "Service" => "services",
         "EndpointSlice" => "endpointslices",
         "Namespace" => "namespaces",
+        "Lease" => "leases",
         other => panic!("this server has no {other}"),
     };
     (resource.to_owned(), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))

@@ -1,0 +1,111 @@
+//! Hubs of one cluster that stand for election: whoever holds the lease watches the apiserver, the others follow it.
+
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{
+    base::{Base, Voter},
+    feed::Order,
+    source::{Hubs, Prepared},
+};
+use crate::source::{
+    apiserver::{
+        self,
+        lease::{self, Candidate, Standing},
+    },
+    hub::Learnt,
+};
+
+/// An election this process stands in. Ends when dropped, the lease with it when its time is up.
+#[derive(Debug)]
+pub(super) struct Election {
+    pub standing: watch::Receiver<Standing>,
+    end: CancellationToken,
+    standing_for: JoinHandle<()>,
+    obeying: JoinHandle<()>,
+}
+
+impl Drop for Election {
+    fn drop(&mut self) {
+        self.standing_for.abort();
+        self.obeying.abort();
+    }
+}
+
+impl Election {
+    /// Stands for election; what comes of it decides what `base` follows.
+    pub(super) fn begin(base: &mut Base, lease: &str, config: apiserver::Config) -> Option<Self> {
+        let follow = base.config.follow(&base.name);
+        if follow.serves.is_empty() {
+            warn!("nobody is told where this hub is reached: give --advertise HOST:PORT, or POD_IP in its environment");
+        }
+        let candidate = Candidate {
+            duration: base.config.settings.lease_duration,
+            look: base.config.settings.lease_duration.mul_f64(2.0 / 15.0),
+            ..Candidate::new(lease, &base.name, &follow.serves)
+        };
+        let hubs = Hubs {
+            config: follow,
+            certificates: base.config.certificates(),
+            store: base.config.settings.store_path.clone(),
+        };
+        let voter = base.elect(Prepared::Apiserver(config.clone()))?;
+        let parts =
+            lease::Parts { reader: base.reader.clone(), clock: base.clock.clone(), metrics: base.feed.metrics.clone() };
+        let (stand, standing) = watch::channel(Standing::Unknown);
+        let end = CancellationToken::new();
+        let standing_for = tokio::spawn(lease::run(config, candidate, parts, stand, end.clone()));
+        let obeying = tokio::spawn(obey(standing.clone(), voter, hubs));
+        Some(Self { standing, end, standing_for, obeying })
+    }
+
+    /// Gives the lease to whoever is next.
+    pub(super) async fn leave(mut self) {
+        self.obeying.abort();
+        self.end.cancel();
+        if let Err(error) = (&mut self.standing_for).await {
+            error!(%error, "election");
+        }
+    }
+}
+
+/// Follows what the election says, and what a new configuration says of it.
+async fn obey(mut standing: watch::Receiver<Standing>, mut voter: Voter, hubs: Hubs) {
+    loop {
+        let own = voter.own.borrow_and_update().clone();
+        let now = standing.borrow_and_update().clone();
+        let source = match now {
+            Standing::Unknown => alone(&hubs),
+            Standing::Holder { epoch } => {
+                let (done, ordered) = oneshot::channel();
+                if voter.orders.send(Order::Lead(epoch, done)).await.is_err() || ordered.await.is_err() {
+                    return;
+                }
+                own
+            }
+            Standing::Follower { address, .. } if address.is_empty() => alone(&hubs),
+            Standing::Follower { address, .. } => {
+                let mut hubs = hubs.clone();
+                hubs.config.addresses = vec![address];
+                Prepared::Hub(hubs)
+            }
+        };
+        if voter.switch.send(source).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            changed = standing.changed() => if changed.is_err() { return },
+            changed = voter.own.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The hubs we have heard of before, if there are any, as long as nobody can say who watches.
+fn alone(hubs: &Hubs) -> Prepared {
+    let learnt = hubs.store.as_deref().is_some_and(|store| !Learnt::in_store(store).known.is_empty());
+    if learnt { Prepared::Hub(hubs.clone()) } else { Prepared::None }
+}
