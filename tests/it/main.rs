@@ -6,6 +6,7 @@ mod apiserver;
 mod architecture;
 mod battery;
 mod control_plane;
+mod deploy;
 mod documents;
 mod forward;
 mod hub;
