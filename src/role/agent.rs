@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     base::{self, Base, Loaded, Why},
-    source,
+    source, supervisor,
 };
 use crate::{
     admin::{self, view::ListenerDoc},
@@ -128,6 +128,7 @@ impl Agent {
     /// # Errors
     /// If the system gives no signals.
     pub async fn run(mut self, reload: impl FnMut() -> Option<Config>) -> anyhow::Result<()> {
+        let _telling = supervisor::when_ready(&self.base.readiness);
         base::until_stopped(&mut self, reload, async |agent: &mut Self, config| agent.reload(config).await).await?;
         self.stop().await;
         Ok(())
@@ -142,6 +143,7 @@ impl Agent {
         interval: Option<Duration>,
         reload: impl FnMut(Why) -> Option<Config>,
     ) -> anyhow::Result<()> {
+        let _telling = supervisor::when_ready(&self.base.readiness);
         let take_over = async |agent: &mut Self, config| agent.reload(config).await;
         base::until_stopped_polling(&mut self, interval, reload, take_over).await?;
         self.stop().await;
@@ -166,6 +168,7 @@ impl Agent {
     /// Drains and stops within 5 s: no query that was received goes without an answer, and the disk has what memory had.
     pub async fn stop(mut self) {
         info!("leaving");
+        supervisor::leaving();
         let _draining = self.base.readiness.latch("draining");
         self.base.leave_source();
         tokio::join!(self.dns.drain(DRAIN), self.views.drain(DRAIN));

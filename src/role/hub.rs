@@ -13,6 +13,7 @@ use super::{
     base::{self, Base, Loaded},
     election::Election,
     source::{self, Prepared},
+    supervisor,
 };
 use crate::{
     admin::{self, view::ListenerDoc},
@@ -144,6 +145,7 @@ impl Hub {
     /// # Errors
     /// If the system gives no signals.
     pub async fn run(mut self, reload: impl FnMut() -> Option<Config>) -> anyhow::Result<()> {
+        let _telling = supervisor::when_ready(&self.base.readiness);
         base::until_stopped(&mut self, reload, async |hub: &mut Self, config| hub.base.reload(config).await).await?;
         self.stop().await;
         Ok(())
@@ -152,6 +154,7 @@ impl Hub {
     /// Sends those who follow to other hubs, and stops within 5 s; the disk has what memory had.
     pub async fn stop(mut self) {
         info!("leaving");
+        supervisor::leaving();
         let _draining = self.base.readiness.latch("draining");
         self.base.leave_source();
         if let Some(election) = self.election.take() {

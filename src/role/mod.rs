@@ -9,5 +9,6 @@ mod feed;
 pub mod hub;
 mod signals;
 mod source;
+mod supervisor;
 
 pub use base::Why;

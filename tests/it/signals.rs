@@ -1,11 +1,19 @@
 //! What signals do to a running agent.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use hickory_proto::rr::RecordType;
 use tempfile::TempDir;
 
-use crate::support::process::{Agent, answers, run};
+use crate::support::process::{Agent, answers, holdfast, run};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const CLUSTER: &str = "{kind: List, items: [{apiVersion: v1, kind: Service, metadata: {namespace: prod, name: web}, \
                        spec: {clusterIP: 10.96.0.7}}]}\n";
@@ -82,4 +90,29 @@ fn a_second_agent_on_the_same_store_is_refused_and_told_who_has_it() {
     let line = error.lines().last().unwrap();
     assert!(line.contains("is in use by") && line.contains("--store"), "{error}");
     assert_eq!(answers(&first.ask("web.prod.svc.cluster.local.", RecordType::A)).len(), 1);
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_agent_is_ready_and_when_it_leaves() {
+    let home = TempDir::new().unwrap();
+    let (manifests, notify) = (home.path().join("cluster.yaml"), home.path().join("notify"));
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut state = [0; 32];
+        let bytes = manager.recv(&mut state).unwrap();
+        String::from_utf8(state[..bytes].to_vec()).unwrap()
+    };
+    fs::write(&manifests, CLUSTER).unwrap();
+    let mut command = holdfast(&["agent", "--listen", "127.0.0.1:0", "--http", "none", "--metrics", "none"]);
+    command.args(["--upstream", "127.0.0.1:9", "--store"]).arg(home.path().join("store"));
+    command.arg("--admin").arg(home.path().join("agent.sock")).arg("--manifests").arg(&manifests);
+    let mut agent = command.env("NOTIFY_SOCKET", &notify).stderr(Stdio::null()).spawn().unwrap();
+    assert_eq!(heard(), "READY=1");
+    let status = run(&["status", "--admin", home.path().join("agent.sock").to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&status.stdout).contains(", ready\n"), "{status:?}");
+    let kill = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(heard(), "STOPPING=1");
+    assert!(agent.wait().unwrap().success());
 }
