@@ -4,10 +4,13 @@
 //! [`Command`] and its arm in [`run`].
 
 mod certs;
+mod go_flags;
+mod import;
 pub mod log;
+mod node_cache;
 mod simulate;
 
-use std::{process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -45,6 +48,10 @@ pub enum Command {
         #[command(flatten)]
         flags: HubFlags,
     },
+    /// Run in the place of NodeLocal DNSCache: its flags, its Corefile, its config maps
+    NodeCache(node_cache::NodeCacheArgs),
+    /// Print the configuration that a Corefile comes to, and what of it is not honoured
+    ImportCorefile(import::ImportArgs),
     /// Print every record: services, ports and endpoints
     Dump(DumpArgs),
     /// Look a name up: the answer as DNS gives it, and why
@@ -91,6 +98,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Agent { flags } => daemon(Role::Agent, &flags.0),
         Command::Hub { flags } => daemon(Role::Hub, &flags.0),
+        Command::NodeCache(args) => node_cache::run(&args),
+        Command::ImportCorefile(args) => import::run(&args),
         Command::Dump(args) => ctl::dump(&args),
         Command::Lookup(args) => ctl::lookup(&args),
         Command::Status(args) => ctl::status(&args),
@@ -120,7 +129,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 /// Runs the command line of this process and says how it ended.
 pub fn main() -> ExitCode {
-    let exit = run(Cli::parse()).unwrap_or_else(|error| {
+    let mut line: Vec<OsString> = std::env::args_os().collect();
+    if node_cache::is_meant(line.iter().map(|word| word.to_string_lossy().into_owned())) {
+        line.insert(1.min(line.len()), "node-cache".into());
+    }
+    let exit = run(Cli::parse_from(line)).unwrap_or_else(|error| {
         // One line, causes and all.
         eprintln!("holdfast: {error:#}");
         Exit::Unreadable
@@ -132,6 +145,18 @@ pub fn main() -> ExitCode {
 const RUNTIME_THREADS: usize = 2;
 /// What blocking work may still take once everything else has stopped.
 const BLOCKING_END: Duration = Duration::from_millis(100);
+
+/// Runs a daemon on a runtime of its own.
+fn run_to_end(daemon: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let done = runtime.block_on(daemon);
+    runtime.shutdown_timeout(BLOCKING_END);
+    done.map(|()| Exit::Ok)
+}
 
 fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
     let load = || config::load(role, flags, config::environment);
@@ -160,14 +185,7 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
             None
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    let done = runtime.block_on(serve(role, config, reload));
-    runtime.shutdown_timeout(BLOCKING_END);
-    done.map(|()| Exit::Ok)
+    run_to_end(serve(role, config, reload))
 }
 
 async fn serve(role: Role, config: Config, reload: impl FnMut() -> Option<Config>) -> anyhow::Result<()> {

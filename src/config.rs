@@ -27,7 +27,7 @@ pub use settings::{ForwardZone, Settings, View};
 pub use show::yaml;
 pub use source::Source;
 pub use table::Role;
-pub use value::Shown;
+pub use value::{Scalar, Shown};
 
 use error::Gather;
 use table::Section;
@@ -42,7 +42,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// # Errors
 /// If it is none.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    value::Scalar::parse(text)
+    Scalar::parse(text)
 }
 
 /// The most a process's name may have, in bytes: what a hub takes in a greeting.
@@ -116,7 +116,7 @@ pub fn load(
 }
 
 /// A variable of this process's environment.
-pub fn environment(name: &'static str) -> Option<String> {
+pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

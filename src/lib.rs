@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod corefile;
 pub mod ctl;
 pub mod dns;
 pub mod node;

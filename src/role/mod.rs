@@ -7,6 +7,7 @@ mod base;
 mod election;
 mod feed;
 pub mod hub;
+pub mod node_cache;
 mod signals;
 mod source;
 mod supervisor;

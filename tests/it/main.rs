@@ -8,6 +8,7 @@ mod battery;
 mod control_plane;
 mod deploy;
 mod documents;
+mod dropin;
 mod forward;
 mod hub;
 mod manifests;

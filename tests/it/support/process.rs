@@ -54,8 +54,13 @@ impl Agent {
             .arg(&store)
             .arg("--admin")
             .arg(&socket);
+        Self::spawn(command.args(arguments))
+    }
+
+    /// Runs this command and comes back once it answers.
+    pub fn spawn(command: &mut Command) -> Self {
         let started = Instant::now();
-        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary runs");
         let log = lines(child.stderr.take().expect("piped"));
         let mut agent = Self { child, log, seen: Vec::new(), started, dns: ([127, 0, 0, 1], 0).into() };
         let line = agent.wait_for("answering");

@@ -1,0 +1,80 @@
+//! `holdfast import-corefile`: a Corefile in holdfast's own words, and what of it is lost on the way.
+
+use std::{fmt::Write as _, fs, net::IpAddr, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::{
+    config,
+    corefile::{self, KubeDns, Options, Pillars, Weight},
+    ctl::{Exit, print},
+};
+
+/// What to import.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    /// The Corefile, or a template of NodeLocal DNSCache with its `__PILLAR__` variables
+    pub file: PathBuf,
+    /// Addresses to listen on, in the place of `__PILLAR__LOCAL__DNS__`
+    #[arg(long, value_name = "IP", value_delimiter = ',', default_value = "169.254.20.10")]
+    pub localip: Vec<IpAddr>,
+    /// Address of the cluster's DNS service, in the place of `__PILLAR__CLUSTER__DNS__`
+    #[arg(long, value_name = "IP")]
+    pub cluster_dns: Option<IpAddr>,
+    /// Names of the cluster are to come from hubs, which the configuration is still to name
+    #[arg(long)]
+    pub hub: bool,
+}
+
+/// Prints the configuration, and what is not honoured as comments in front of it.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
+    let path = args.file.display();
+    let text = fs::read_to_string(&args.file).with_context(|| format!("read {path}"))?;
+    let pillars = Pillars { local: args.localip.clone(), cluster_dns: args.cluster_dns, port: 53 };
+    let text = match corefile::fill(&text, &pillars, &KubeDns::default()) {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("{path}: {error}: give --cluster-dns IP");
+            return Ok(Exit::Usage);
+        }
+    };
+    let options = Options { hub: args.hub, cluster_dns: args.cluster_dns, ..Options::default() };
+    let translated = corefile::parse(&text, &|name| config::environment(name))
+        .map_err(|error| vec![error])
+        .and_then(|file| corefile::translate(&file, &options));
+    let translation = match translated {
+        Ok(translation) => translation,
+        Err(errors) => {
+            for error in errors {
+                eprintln!("{path}:{error}");
+            }
+            return Ok(Exit::Usage);
+        }
+    };
+    let lost = translation.notes.iter().any(|note| note.weight == Weight::Answers);
+    let mut out = String::new();
+    for (weight, title) in [
+        (Weight::Answers, "Not honoured, and some answers differ for it:"),
+        (Weight::Manner, "Done otherwise, with the same answers:"),
+    ] {
+        let notes: Vec<String> = translation
+            .notes
+            .iter()
+            .filter(|note| note.weight == weight)
+            .map(|note| format!("#   {path}:{note}\n"))
+            .collect();
+        if !notes.is_empty() {
+            let _ = write!(out, "# {title}\n{}", notes.concat());
+        }
+    }
+    if translation.reload.is_some() {
+        out.push_str("# `reload`: SIGHUP makes the agent read its configuration again.\n");
+    }
+    out.push_str(&translation.yaml);
+    print(out.as_bytes())?;
+    Ok(if lost { Exit::No } else { Exit::Ok })
+}

@@ -1,0 +1,81 @@
+//! One server block as forward zones: each zone that some directive speaks of becomes one, with what holds for it.
+
+use super::{
+    cache::Cache,
+    forward::Forward,
+    local::{Hosts, Template},
+    words::{holds, text},
+};
+use crate::config::Shown;
+
+/// What a block says of its zones.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Content {
+    pub forwards: Vec<Forward>,
+    pub cache: Option<Cache>,
+    pub hosts: Vec<Hosts>,
+    pub rewrites: Vec<Shown>,
+    pub templates: Vec<Template>,
+    pub dns64: Option<String>,
+    /// Every question is answered without records.
+    pub whoami: bool,
+    /// Some directive handles questions at all.
+    pub handles: bool,
+}
+
+impl Content {
+    /// The forward zones for `zone` of this block.
+    pub fn zones(&self, zone: &str) -> Vec<(String, Shown)> {
+        let mut zones = vec![zone];
+        let spoken_of = (self.forwards.iter().flat_map(|forward| forward.except.iter().chain([&forward.from])))
+            .chain(self.cache.iter().flat_map(|cache| &cache.zones))
+            .chain(self.hosts.iter().flat_map(|hosts| hosts.zones.iter().chain(&hosts.fallthrough)))
+            .chain(self.templates.iter().flat_map(|template| &template.zones));
+        for inner in spoken_of {
+            if holds(zone, inner) && !zones.contains(&inner.as_str()) {
+                zones.push(inner);
+            }
+        }
+        zones.into_iter().map(|zone| (zone.to_owned(), self.zone(zone))).collect()
+    }
+
+    fn zone(&self, zone: &str) -> Shown {
+        let mut fields = vec![("zone".to_owned(), text(zone))];
+        let mut add = |name: &str, value: Shown| fields.push((name.to_owned(), value));
+        let covers = |zones: &[String]| zones.is_empty() || zones.iter().any(|outer| holds(outer, zone));
+        let within = |zones: &[String]| zones.iter().any(|outer| holds(outer, zone));
+        let template = self.templates.iter().find(|template| covers(&template.zones));
+        // A template comes before hosts, and hosts before forward.
+        let hosts = if template.is_none() { self.hosts.iter().find(|hosts| covers(&hosts.zones)) } else { None };
+        let last_word = hosts.filter(|hosts| !within(&hosts.fallthrough)).map(|_| "nxdomain");
+        let forward = self.forwards.iter().find(|forward| holds(&forward.from, zone) && !within(&forward.except));
+        let nobody = match (self.whoami, self.handles) {
+            (true, _) => "noerror",
+            (false, true) => "servfail",
+            (false, false) => "refused",
+        };
+        let answer = template.map(|template| template.answer).or(last_word);
+        match (answer, forward) {
+            (Some(answer), _) => add("answer", text(answer)),
+            (None, None) => add("answer", text(nobody)),
+            (None, Some(forward)) => {
+                add("upstreams", Shown::List(forward.upstreams.iter().map(text).collect()));
+                forward.fields.iter().for_each(|(name, value)| add(name, value.clone()));
+                match self.cache.as_ref().filter(|cache| covers(&cache.zones)) {
+                    Some(cache) => cache.fields.iter().for_each(|(name, value)| add(name, value.clone())),
+                    None => add("cache", text(false)),
+                }
+                if let Some(prefix) = &self.dns64 {
+                    add("dns64", text(prefix));
+                }
+            }
+        }
+        if let Some(hosts) = hosts {
+            hosts.fields.iter().for_each(|(name, value)| add(name, value.clone()));
+        }
+        if !self.rewrites.is_empty() && answer.is_none() {
+            add("rewrite", Shown::List(self.rewrites.clone()));
+        }
+        Shown::Map(fields)
+    }
+}

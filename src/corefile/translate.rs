@@ -1,0 +1,385 @@
+//! A Corefile as holdfast's configuration, and what of it cannot be said there.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    Corefile, Directive, Error, Note, Position, Token, Weight, cache,
+    findings::Findings,
+    forward, local,
+    plan::Content,
+    server::{Listeners, Server, server},
+    words::{self, holds, text},
+};
+use crate::config::{Shown, yaml};
+
+/// How often CoreDNS looks at its file unless told otherwise, and at most.
+const RELOAD: Duration = Duration::from_secs(30);
+const RELOAD_MIN: Duration = Duration::from_secs(2);
+
+/// Directives of CoreDNS that answers do not depend on here, and what is done instead.
+const MANNER: [(&str, &str); 13] = [
+    ("any", "ANY gets the minimal answer of RFC 8482 for names of the cluster"),
+    ("cancel", "a question to upstreams takes upstream_timeout at most"),
+    ("chaos", "questions of class CH are refused"),
+    ("dnstap", "questions are not copied anywhere; log.query_every tells of some"),
+    ("loadbalance", "answers from records rotate; those of upstreams keep the order they came in"),
+    ("metadata", "there is nobody here to read it"),
+    ("minimal", "upstreams' answers are passed on with what was asked for and no more, always"),
+    ("multisocket", "there is a socket for each worker, always"),
+    ("nsid", "no name of a server is told (RFC 5001)"),
+    ("pprof", "there is no profiler in here"),
+    ("root", "paths are taken as they are written"),
+    ("timeouts", "see tcp.idle"),
+    ("trace", "questions are not traced"),
+];
+
+/// Directives of CoreDNS that do something to answers which is not done here.
+const ANSWERS: [(&str, &str); 26] = [
+    ("acl", "nobody is refused by it"),
+    ("auto", "zone files are not served"),
+    ("autopath", "search paths are not walked for the client"),
+    ("azure", "names are asked of the block's upstreams"),
+    ("clouddns", "names are asked of the block's upstreams"),
+    ("dnssec", "answers are not signed"),
+    ("erratic", "no answer is spoilt on purpose"),
+    ("etcd", "names are asked of the block's upstreams"),
+    ("file", "zone files are not served"),
+    ("geoip", "answers do not depend on where a client is"),
+    ("grpc", "upstreams are asked over UDP, TCP and TLS only: use forward"),
+    ("header", "header bits are as the protocol has them"),
+    ("https", "upstreams are asked over UDP, TCP and TLS only: use forward"),
+    ("https3", "upstreams are asked over UDP, TCP and TLS only: use forward"),
+    ("k8s_external", "names outside the cluster's zone are not made of its services"),
+    ("kubernetes", "names of the cluster come from a hub (--hub), or are asked of the block's upstreams"),
+    ("local", "names like localhost are asked of the block's upstreams"),
+    ("nomad", "names are asked of the block's upstreams"),
+    ("quic", "nothing is served over QUIC"),
+    ("route53", "names are asked of the block's upstreams"),
+    ("secondary", "zones are not transferred in"),
+    ("sign", "answers are not signed"),
+    ("tls", "nothing is served over TLS"),
+    ("transfer", "zones are not transferred out"),
+    ("tsig", "messages are not signed"),
+    ("view", "the block answers every client"),
+];
+
+/// Directives that are honoured, for the hint on an unknown one.
+const HONOURED: [&str; 18] = [
+    "bind",
+    "bufsize",
+    "cache",
+    "debug",
+    "dns64",
+    "errors",
+    "forward",
+    "health",
+    "hosts",
+    "import",
+    "log",
+    "loop",
+    "prometheus",
+    "ready",
+    "reload",
+    "rewrite",
+    "template",
+    "whoami",
+];
+
+/// What the surroundings say.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The port of zones without one.
+    pub port: u16,
+    /// Names of the cluster come from a hub: leave no source out.
+    pub hub: bool,
+    /// The address of the cluster's DNS service: the zone that is asked of it is the cluster's.
+    pub cluster_dns: Option<IpAddr>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { port: 53, hub: false, cluster_dns: None }
+    }
+}
+
+/// A Corefile in holdfast's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The configuration, as YAML.
+    pub yaml: String,
+    /// What is not honoured, or not to the letter, in the order of the file.
+    pub notes: Vec<Note>,
+    /// How often the file asks to be looked at for changes; `None` if it does not.
+    pub reload: Option<Duration>,
+}
+
+/// The forward zones of one address.
+type Zones = BTreeMap<String, (Shown, Position)>;
+
+/// Translates a file.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file.
+pub fn translate(file: &Corefile, options: &Options) -> Result<Translation, Vec<Error>> {
+    let mut found = Findings::default();
+    let servers: Vec<Server<'_>> = file.blocks.iter().map(|block| server(block, options.port, &mut found)).collect();
+    let v6 = servers.iter().flat_map(|server| &server.listen).any(|(address, _)| address.is_ipv6());
+    let any = if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let mut whole = Whole { any, ..Whole::default() };
+    let mut addresses: Vec<(SocketAddr, Zones)> = Vec::new();
+    for server in &servers {
+        let content = whole.block(server.directives, &mut found);
+        for (address, zones) in &server.listen {
+            let at = addresses.iter().position(|(known, _)| known == address).unwrap_or_else(|| {
+                addresses.push((*address, Zones::new()));
+                addresses.len() - 1
+            });
+            for (zone, token) in zones {
+                add(&mut addresses[at].1, zone, token, &content, &mut found);
+            }
+        }
+    }
+    if addresses.is_empty() && found.errors.is_empty() {
+        found.error(Position { line: 1, column: 1 }, "no block of this file can be served");
+    }
+    if !found.errors.is_empty() {
+        found.errors.sort_by_key(|error| error.at);
+        return Err(found.errors);
+    }
+    if whole.logs > 0 && whole.logs < file.blocks.len() {
+        found.note(
+            whole.log_at,
+            "log",
+            Weight::Manner,
+            "questions of every zone are logged, not of this block's alone",
+        );
+    }
+    found.notes.sort_by_key(|note| note.at);
+    let yaml = whole.yaml(group(addresses), options);
+    Ok(Translation { yaml, notes: found.notes, reload: whole.reload })
+}
+
+/// Adds the forward zones of `zone` of one block to those of an address.
+fn add(all: &mut Zones, zone: &str, token: &Token, content: &Content, found: &mut Findings) {
+    for (name, fields) in content.zones(zone) {
+        let own = name == zone;
+        match all.get(&name) {
+            Some((_, first)) if own && *first != Position::default() => {
+                found.error(token.at, format!("zone {zone:?} is served by the block at {first} already"));
+            }
+            // A block of its own says more of a zone than a directive of the block around it.
+            Some(_) if !own => {}
+            _ => drop(all.insert(name, (fields, if own { token.at } else { Position::default() }))),
+        }
+    }
+}
+
+/// Addresses that answer alike, the ones with most zones first.
+fn group(addresses: Vec<(SocketAddr, Zones)>) -> Vec<(Vec<SocketAddr>, Vec<Shown>)> {
+    let mut groups: Vec<(Vec<SocketAddr>, Vec<Shown>)> = Vec::new();
+    for (address, mut zones) in addresses {
+        let refused = || Shown::Map(vec![("zone".into(), text(".")), ("answer".into(), text("refused"))]);
+        // CoreDNS refuses what no block is for.
+        zones.entry(".".into()).or_insert_with(|| (refused(), Position::default()));
+        // The root last, as people write it.
+        let mut list: Vec<(String, Shown)> = zones.into_iter().map(|(zone, (fields, _))| (zone, fields)).collect();
+        list.sort_by_key(|(zone, _)| (zone == ".", zone.clone()));
+        let list: Vec<Shown> = list.into_iter().map(|(_, fields)| fields).collect();
+        match groups.iter_mut().find(|(_, known)| *known == list) {
+            Some((listen, _)) => listen.push(address),
+            None => groups.push((vec![address], list)),
+        }
+    }
+    groups.sort_by_key(|(_, zones)| std::cmp::Reverse(zones.len()));
+    groups
+}
+
+/// What a file says of the process as a whole.
+#[derive(Debug)]
+struct Whole {
+    /// The address that stands for all.
+    any: IpAddr,
+    listeners: Listeners,
+    debug: bool,
+    logs: usize,
+    log_at: Position,
+    reload: Option<Duration>,
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        Self {
+            any: Ipv4Addr::UNSPECIFIED.into(),
+            listeners: Listeners::default(),
+            debug: false,
+            logs: 0,
+            log_at: Position::default(),
+            reload: None,
+        }
+    }
+}
+
+impl Whole {
+    /// Reads what a block says.
+    fn block(&mut self, directives: &[Directive], found: &mut Findings) -> Content {
+        let mut content = Content::default();
+        for directive in directives {
+            let silent =
+                matches!(directive.name.text.as_str(), "bind" | "bufsize" | "debug" | "health" | "ready" | "reload");
+            content.handles |= !silent;
+            self.directive(directive, &mut content, found);
+        }
+        content
+    }
+
+    fn directive(&mut self, directive: &Directive, content: &mut Content, found: &mut Findings) {
+        let name = directive.name.text.as_str();
+        match name {
+            // Read before, or always so.
+            "bind" | "loop" => {}
+            "errors" | "log" => {
+                if name == "log" {
+                    self.log_at = directive.name.at;
+                    self.logs += 1;
+                }
+                for property in &directive.properties {
+                    found.manner(directive, property, "see log.filter and log.query_every");
+                }
+            }
+            "debug" => self.debug = true,
+            "reload" => self.reload(directive, found),
+            "bufsize" => bufsize(directive, found),
+            "health" | "ready" | "prometheus" => self.listeners.read(directive, self.any, found),
+            "forward" => content.forwards.extend(forward::read(directive, found)),
+            "cache" if content.cache.is_some() => found.error(directive.name.at, "cache is given twice in this block"),
+            "cache" => content.cache = Some(cache::read(directive, found)),
+            "hosts" => content.hosts.push(local::hosts(directive, found)),
+            "rewrite" => content.rewrites.extend(local::rewrite(directive, found)),
+            "template" => content.templates.extend(local::template(directive, found)),
+            "dns64" => content.dns64 = local::dns64(directive, found),
+            "whoami" => {
+                content.whoami = true;
+                found.note(
+                    directive.name.at,
+                    name,
+                    Weight::Manner,
+                    "the answer is empty: the client's address is not in it",
+                );
+            }
+            _ => unhonoured(directive, found),
+        }
+    }
+
+    /// `reload [INTERVAL] [JITTER]`
+    fn reload(&mut self, directive: &Directive, found: &mut Findings) {
+        let mut durations = directive.args.iter().filter_map(|token| found.take(words::duration(token)));
+        let interval = durations.next().unwrap_or(RELOAD).max(RELOAD_MIN);
+        durations.for_each(drop);
+        self.reload = Some(self.reload.map_or(interval, |known| known.min(interval)));
+    }
+
+    fn yaml(&self, groups: Vec<(Vec<SocketAddr>, Vec<Shown>)>, options: &Options) -> String {
+        let list = |addresses: &[SocketAddr]| Shown::List(addresses.iter().map(text).collect());
+        let map = |entries: Vec<(&str, Shown)>| {
+            Shown::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        };
+        let mut entries = Vec::new();
+        let mut groups = groups.into_iter();
+        let (listen, zones) = groups.next().unwrap_or_default();
+        if options.hub {
+            let (zone, upstreams) = cluster_zone(&zones, options.cluster_dns);
+            entries.push(("zone", text(zone)));
+            entries.push(("cluster_fallback", upstreams));
+        } else {
+            entries.push(("source", map(vec![("none", text(true))])));
+        }
+        entries.push(("listen", list(&listen)));
+        entries.push(("forward", Shown::List(zones)));
+        let views: Vec<Shown> = groups
+            .map(|(listen, zones)| map(vec![("listen", list(&listen)), ("forward", Shown::List(zones))]))
+            .collect();
+        if !views.is_empty() {
+            entries.push(("views", Shown::List(views)));
+        }
+        let kinds = [("http", "http_more", &self.listeners.http), ("metrics", "metrics_more", &self.listeners.metrics)];
+        for (one, more, addresses) in kinds {
+            match addresses.as_slice() {
+                [] => entries.push((one, text("none"))),
+                [first] => entries.push((one, text(first))),
+                [first, rest @ ..] => entries.extend([(one, text(first)), (more, list(rest))]),
+            }
+        }
+        let mut log = Vec::new();
+        if self.debug {
+            log.push(("filter", text("debug")));
+        }
+        if self.logs > 0 {
+            log.push(("query_every", text(1)));
+        }
+        if !log.is_empty() {
+            entries.push(("log", map(log)));
+        }
+        yaml(&map(entries))
+    }
+}
+
+/// The zone whose names the cluster's DNS service is asked for, and its upstreams.
+fn cluster_zone(zones: &[Shown], cluster_dns: Option<IpAddr>) -> (String, Shown) {
+    let word = |fields: &[(String, Shown)], key: &str| match fields.iter().find(|(name, _)| name == key) {
+        Some((_, Shown::Text(word))) => word.clone(),
+        _ => String::new(),
+    };
+    let mut best: Option<((bool, bool, bool), String, Shown)> = None;
+    for zone in zones {
+        let Shown::Map(fields) = zone else { continue };
+        let name = word(fields, "zone");
+        let Some((_, Shown::List(upstreams))) = fields.iter().find(|(name, _)| name == "upstreams") else { continue };
+        let asked = |ip: IpAddr| upstreams.iter().any(|one| *one == text(ip) || *one == text(SocketAddr::new(ip, 53)));
+        let named = cluster_dns.is_some_and(asked);
+        let outside = name == "." || holds("in-addr.arpa", &name) || holds("ip6.arpa", &name);
+        let rank = (named, name == "cluster.local", holds("local", &name));
+        if !outside && best.as_ref().is_none_or(|(known, ..)| rank > *known) {
+            best = Some((rank, name, Shown::List(upstreams.clone())));
+        }
+    }
+    let local = |(rank, ..): &((bool, bool, bool), String, Shown)| rank.0 || rank.1 || rank.2;
+    best.filter(local)
+        .map_or_else(|| ("cluster.local".into(), Shown::List(Vec::new())), |(_, name, upstreams)| (name, upstreams))
+}
+
+fn bufsize(directive: &Directive, found: &mut Findings) {
+    let Some(token) = directive.args.first() else { return };
+    let Some(size) = found.take(words::number(token)) else { return };
+    if !(512..=4_096).contains(&size) {
+        return found.error(token.at, format!("bufsize is from 512 to 4096, found {size}"));
+    }
+    if size != 1_232 {
+        found.note(
+            directive.name.at,
+            "bufsize",
+            Weight::Manner,
+            "UDP answers have at most 1232 bytes, which no network cuts",
+        );
+    }
+}
+
+/// A directive that is known and does nothing here, or none at all.
+fn unhonoured(directive: &Directive, found: &mut Findings) {
+    let name = directive.name.text.as_str();
+    let of =
+        |list: &[(&'static str, &'static str)]| list.iter().find(|(known, _)| *known == name).map(|(_, said)| *said);
+    if let Some(said) = of(&MANNER) {
+        return found.note(directive.name.at, name, Weight::Manner, said);
+    }
+    if let Some(said) = of(&ANSWERS) {
+        return found.note(directive.name.at, name, Weight::Answers, said);
+    }
+    let near = HONOURED.iter().map(|known| (strsim::osa_distance(name, known), *known)).min();
+    let hint = near.filter(|(distance, known)| *distance <= 1 + known.len() / 4);
+    let hint = hint.map_or_else(String::new, |(_, known)| format!(", did you mean {known:?}?"));
+    found.error(directive.name.at, format!("unknown directive {name:?}{hint}"));
+}

@@ -1,0 +1,4 @@
+//! In the place of NodeLocal `DNSCache`: its Corefiles, its flags, its `ConfigMap`s.
+
+mod import;
+mod process;
