@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::wire::Query;
+use crate::{sys::UnixMillis, wire::Query};
 
 /// How a query came, which decides how much it can be told at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,12 +112,18 @@ pub trait Resolve: Send + Sync + 'static {
     /// Dropping the future gives up the client, not an exchange that others wait for.
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved>;
 
-    /// Writes the answer to `query` into `out` if it is at hand, and returns its length.
+    /// Writes the answer to `query`, which came at `now`, into `out` if it is at hand, and returns its length.
     ///
     /// Called on the thread that serves the client: it neither waits nor allocates. `None` means to go on with
     /// [`resolve`](Self::resolve), also when `out` is too small.
-    fn cached(&self, query: &Query<'_>, transport: Transport, out: &mut [u8]) -> Option<(usize, ServedFrom)> {
-        let _ = (query, transport, out);
+    fn cached(
+        &self,
+        query: &Query<'_>,
+        transport: Transport,
+        now: UnixMillis,
+        out: &mut [u8],
+    ) -> Option<(usize, ServedFrom)> {
+        let _ = (query, transport, now, out);
         None
     }
 }

@@ -19,7 +19,7 @@ use super::{
     tcp, udp,
 };
 use crate::{
-    sys::Clock,
+    sys::{Clock, UnixMillis},
     wire::{self, Ede, EdeCode, Parsed, Query, Rcode, Reject},
 };
 
@@ -77,13 +77,20 @@ impl Core {
         match answer::answer_query(&self.context, view, &query, transport, out) {
             Outcome::Reply(reply) => Handled::replied(reply),
             Outcome::Drop(reason) => Handled::Drop(reason),
-            Outcome::Forward(forward) => self.forward(forward, &query, transport, out),
+            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.now, out),
         }
     }
 
-    fn forward(&self, forward: Forward, query: &Query<'_>, transport: Transport, out: &mut [u8]) -> Handled {
+    fn forward(
+        &self,
+        forward: Forward,
+        query: &Query<'_>,
+        transport: Transport,
+        now: UnixMillis,
+        out: &mut [u8],
+    ) -> Handled {
         if forward == Forward::Whole
-            && let Some((len, from)) = self.resolver.cached(query, transport, out)
+            && let Some((len, from)) = self.resolver.cached(query, transport, now, out)
         {
             return Handled::Reply(len, Tally { rcode: rcode_of(&out[..len]), from });
         }

@@ -125,7 +125,7 @@ pub struct View<'a> {
     /// What an operator pinned, if anything.
     pub(super) pins: Option<&'a PinSet>,
     /// When the queries came.
-    pub(super) now: UnixMillis,
+    pub(in crate::dns) now: UnixMillis,
     pub(super) rotation: &'a Rotation,
 }
 

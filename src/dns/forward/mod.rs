@@ -255,7 +255,13 @@ impl Resolve for Forwarder {
         async move { compose::respond(&inner, &request).await }.boxed()
     }
 
-    fn cached(&self, query: &Query<'_>, transport: Transport, out: &mut [u8]) -> Option<(usize, ServedFrom)> {
+    fn cached(
+        &self,
+        query: &Query<'_>,
+        transport: Transport,
+        now: UnixMillis,
+        out: &mut [u8],
+    ) -> Option<(usize, ServedFrom)> {
         let inner = &self.0;
         let (name, qtype) = (query.name.wire(), query.qtype.0);
         let routes = inner.routes.load();
@@ -270,7 +276,6 @@ impl Resolve for Forwarder {
         if entry.continues() {
             return None;
         }
-        let now = inner.now();
         let (age, from) = if entry.is_fresh(now) {
             if route.config.lifetimes.prefetch && entry.is_worth_prefetching(now) {
                 // Rare enough to allocate: at most once in five seconds for a name.

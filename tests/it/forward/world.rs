@@ -127,7 +127,7 @@ impl World {
         let query = query(owner, qtype, None);
         let holdfast::wire::Parsed::Query(parsed) = holdfast::wire::parse(&query) else { panic!("a query") };
         let mut out = vec![0; 65_535];
-        let (length, from) = self.forwarder.cached(&parsed, Transport::Tcp, &mut out)?;
+        let (length, from) = self.forwarder.cached(&parsed, Transport::Tcp, self.clock.now(), &mut out)?;
         Some((Message::from_vec(&out[..length]).expect("a well-formed answer"), from))
     }
 

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use hickory_proto::rr::RecordType;
 use holdfast::{
     dns::{Config, ForwardRequest, Resolve, Resolved, ServedFrom, Transport},
+    sys::UnixMillis,
     wire,
 };
 
@@ -75,7 +76,7 @@ impl Resolve for Panics {
         unreachable!("the cache is asked first")
     }
 
-    fn cached(&self, _: &wire::Query<'_>, _: Transport, _: &mut [u8]) -> Option<(usize, ServedFrom)> {
+    fn cached(&self, _: &wire::Query<'_>, _: Transport, _: UnixMillis, _: &mut [u8]) -> Option<(usize, ServedFrom)> {
         panic!("a broken cache")
     }
 }
