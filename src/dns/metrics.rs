@@ -5,6 +5,7 @@
 
 mod collect;
 mod shard;
+mod striped;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 
 pub use self::shard::DropCause;
 pub(super) use self::shard::{QuestionType, Shard, Tally};
+pub use self::striped::{StripedCounter, StripedCounterVec};
 use super::Transport;
 
 /// Why a TCP connection was closed.

@@ -1,6 +1,8 @@
 //! What the cache counts.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Opts, Registry};
+
+use crate::dns::metrics::{StripedCounter, StripedCounterVec};
 
 /// Handles of the `holdfast_cache_*` metrics.
 #[derive(Clone, Debug)]
@@ -10,11 +12,11 @@ pub struct Metrics {
     /// Answers held.
     pub entries: IntGauge,
     /// Questions answered within TTL.
-    pub hits: IntCounter,
+    pub hits: StripedCounter,
     /// Questions answered past TTL.
-    pub stale: IntCounter,
+    pub stale: StripedCounter,
     /// Questions nothing was there for.
-    pub misses: IntCounter,
+    pub misses: StripedCounter,
     /// Answers not stored because `max_bytes` was reached.
     pub refused: IntCounter,
     /// Refreshes started before the TTL ended.
@@ -41,7 +43,7 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let lookups = IntCounterVec::new(
+        let lookups = StripedCounterVec::new(
             Opts::new("holdfast_cache_lookups_total", "Questions looked up in the cache, by what was found."),
             &["result"],
         )?;
