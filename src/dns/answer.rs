@@ -12,7 +12,7 @@ pub use view::{Batch, Config, Context, Rotation, View};
 
 use super::{ServedFrom, Transport};
 use crate::{
-    wire::{self, Class, EdeCode, Parsed, Query, Rcode, Reject, Rtype},
+    wire::{self, Class, EdeCode, NoQuery, Query, Rcode, Reject, Rtype},
     zone::Lookup,
 };
 
@@ -25,10 +25,11 @@ use crate::{
 /// # Panics
 /// If `out` is too short.
 pub fn answer(context: &Context, view: &View<'_>, message: &[u8], transport: Transport, out: &mut [u8]) -> Outcome {
-    match wire::parse(message) {
-        Parsed::Query(query) => answer_query(context, view, &query, transport, out),
-        Parsed::Reject(reject) => Outcome::Reply(refuse(&reject, out)),
-        Parsed::Drop(reason) => Outcome::Drop(reason),
+    let mut query = Query::default();
+    match query.read(message) {
+        Ok(()) => answer_query(context, view, &query, transport, out),
+        Err(NoQuery::Reject(reject)) => Outcome::Reply(refuse(&reject, out)),
+        Err(NoQuery::Drop(reason)) => Outcome::Drop(reason),
     }
 }
 

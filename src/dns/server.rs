@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     sys::{Clock, UnixMillis},
-    wire::{self, Ede, EdeCode, Parsed, Query, Rcode, Reject},
+    wire::{self, Ede, EdeCode, NoQuery, Parsed, Query, Rcode, Reject},
 };
 
 /// What every listener works with.
@@ -62,17 +62,18 @@ impl Core {
         transport: Transport,
         out: &mut [u8],
     ) -> Handled {
-        let query = match wire::parse(message) {
-            Parsed::Query(query) => query,
-            Parsed::Reject(reject) => {
+        let mut query = Query::default();
+        match query.read(message) {
+            Ok(()) => {}
+            Err(NoQuery::Reject(reject)) => {
                 shard.request(transport, QuestionType::OTHER);
                 return Handled::replied(answer::refuse(&reject, out));
             }
-            Parsed::Drop(reason) => {
+            Err(NoQuery::Drop(reason)) => {
                 shard.request(transport, QuestionType::OTHER);
                 return Handled::Drop(reason);
             }
-        };
+        }
         shard.request(transport, QuestionType::of(query.qtype));
         match answer::answer_query(&self.context, view, &query, transport, out) {
             Outcome::Reply(reply) => Handled::replied(reply),
