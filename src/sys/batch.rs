@@ -348,6 +348,16 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_can_be_made_of_an_address() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (from, to) = (bind(address), client(address));
+            from.send(b"abc", &Peer::new(to.local_addr().unwrap())).unwrap();
+            assert_eq!(to.recv_from(&mut [0; 8]).unwrap(), (3, from.address()));
+            assert_eq!(Peer::new(from.address()).address(), from.address());
+        }
+    }
+
+    #[test]
     fn what_is_too_long_is_cut_and_what_is_too_much_waits() {
         let server = bind("127.0.0.1:0");
         let client = client("127.0.0.1:0");

@@ -138,6 +138,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// A peer that is sent to from whatever address routing chooses.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self { name: address.into(), control: Control([0; Control::ROOM / 8]), control_bytes: 0 }
+    }
+
     /// The client's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -169,7 +175,7 @@ impl Name {
     }
 
     fn is_v6(&self) -> bool {
-        i32::from(self.family()) == libc::AF_INET6
+        self.family() == FAMILY_V6
     }
 
     fn bytes(&self) -> libc::socklen_t {
@@ -191,15 +197,24 @@ impl Name {
     }
 }
 
-#[cfg(test)]
 impl From<SocketAddr> for Name {
     fn from(address: SocketAddr) -> Self {
-        // SAFETY: all zeros is a valid sockaddr.
+        // SAFETY: all zeros is a valid address of either family.
         let mut name: Self = unsafe { mem::zeroed() };
-        let SocketAddr::V4(address) = address else { panic!("only v4 is used by tests") };
-        name.v4.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap();
-        name.v4.sin_port = address.port().to_be();
-        name.v4.sin_addr.s_addr = u32::from(*address.ip()).to_be();
+        match address {
+            SocketAddr::V4(address) => {
+                name.v4.sin_family = FAMILY_V4;
+                name.v4.sin_port = address.port().to_be();
+                name.v4.sin_addr.s_addr = u32::from(*address.ip()).to_be();
+            }
+            SocketAddr::V6(address) => {
+                name.v6.sin6_family = FAMILY_V6;
+                name.v6.sin6_port = address.port().to_be();
+                name.v6.sin6_flowinfo = address.flowinfo();
+                name.v6.sin6_addr.s6_addr = address.ip().octets();
+                name.v6.sin6_scope_id = address.scope_id();
+            }
+        }
         name
     }
 }
@@ -249,6 +264,11 @@ impl Control {
         }
     }
 }
+
+#[expect(clippy::cast_possible_truncation, reason = "2")]
+const FAMILY_V4: libc::sa_family_t = libc::AF_INET as libc::sa_family_t;
+#[expect(clippy::cast_possible_truncation, reason = "10")]
+const FAMILY_V6: libc::sa_family_t = libc::AF_INET6 as libc::sa_family_t;
 
 const _: () = {
     assert!(size_of::<Name>() == Name::ROOM as usize);

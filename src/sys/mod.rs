@@ -5,11 +5,13 @@
 
 mod batch;
 mod clock;
+mod cpu;
 mod datagram;
 mod poll;
 
 pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
+pub use cpu::pin;
 pub use datagram::{DatagramSocket, Peer};
 pub use poll::{Interest, Poll};
 

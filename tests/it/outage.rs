@@ -148,6 +148,6 @@ async fn ten_thousand_services_and_endpoints_stay_within_their_memory() {
     let message = agent.ask(&synthetic::name(9_999), RecordType::A);
     assert_eq!(message.answers.len(), 1);
     // The target is 40 MiB for a release build; the margin is for the larger code of this one.
-    let resident = agent.resident_bytes();
-    assert!(resident < BYTES_MAX, "{resident} bytes resident");
+    let (resident, most) = (agent.resident_bytes(), agent.resident_bytes_most());
+    assert!(resident <= most && most < BYTES_MAX, "{resident} bytes resident, {most} while it started");
 }

@@ -96,8 +96,17 @@ impl Agent {
 
     /// Its resident memory (`VmRSS`), in bytes.
     pub fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most resident memory it ever had (`VmHWM`), in bytes.
+    pub fn resident_bytes_most(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, row: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(row)).expect("Linux tells it");
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
         kib * 1024
     }

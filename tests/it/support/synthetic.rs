@@ -18,6 +18,12 @@ fn key(number: u32) -> ServiceKey {
     ServiceKey::new(&format!("team-{:03}", number / PER_NAMESPACE), &format!("service-{number:05}"))
 }
 
+/// Namespace and name of a service of [`records`].
+pub fn parts(number: u32) -> (String, String) {
+    let key = key(number);
+    (key.namespace().to_owned(), key.name().to_owned())
+}
+
 /// The address of a ClusterIP service of [`records`].
 pub fn cluster_ip(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 0, 10)) + number)
@@ -25,25 +31,30 @@ pub fn cluster_ip(number: u32) -> Ipv4Addr {
 
 /// The name of a service of [`records`].
 pub fn name(number: u32) -> String {
-    format!("{}.{}.svc.cluster.local.", key(number).name(), key(number).namespace())
+    let (namespace, name) = parts(number);
+    format!("{name}.{namespace}.svc.cluster.local.")
 }
 
 /// `services` services, the first of which are headless until these have `endpoints` endpoints between them; the others
 /// have a cluster IP.
 pub fn records(services: u32, endpoints: u32) -> Vec<Change> {
+    records_of(services, endpoints / PER_HEADLESS, PER_HEADLESS)
+}
+
+/// `services` services, the first `headless` of which have so many endpoints each.
+pub fn records_of(services: u32, headless: u32, endpoints: u32) -> Vec<Change> {
     let http = Port { name: "http".into(), protocol: Protocol::Tcp, port: 8080 };
-    let headless = endpoints / PER_HEADLESS;
     (0..services)
         .map(|number| {
             let service = if number < headless {
                 let ports: Arc<[Port]> = [http.clone()].into();
                 let endpoint = |index: u32| Endpoint {
-                    ip: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 1)) + number * PER_HEADLESS + index).into(),
+                    ip: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 1)) + number * endpoints + index).into(),
                     hostname: Some(format!("pod-{index}").into()),
                     ports: Arc::clone(&ports),
                     ready: true,
                 };
-                let endpoints = (0..PER_HEADLESS).map(endpoint).collect();
+                let endpoints = (0..endpoints).map(endpoint).collect();
                 Service::new(key(number), Kind::Headless, vec![http.clone()], endpoints)
             } else {
                 let kind = Kind::ClusterIp([cluster_ip(number).into()].into());

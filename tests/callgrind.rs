@@ -1,0 +1,95 @@
+//! How many instructions an answer takes, as callgrind counts them: exact, and so a gate.
+
+use std::{
+    env, fs,
+    io::{Write, stderr},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// Answers counted for each kind, so that what differs from one to the next evens out.
+const ANSWERS: u64 = 64;
+
+/// Instructions an answer may take at most, and those recorded, by the kind of question of tests/it/support/hot.rs. 5 % more
+/// than recorded is too many as well: so much may come of another compiler.
+const BOUNDS: [(&str, u64, u64); 1] = [("cluster IP", 1_500, 1_393)];
+
+/// Says something that the test harness does not swallow.
+fn say(text: &str) {
+    let _ = writeln!(stderr(), "{text}");
+}
+
+/// Crates with code of their own on the way of an answer; generic code is compiled with ours.
+const OPTIMISED: [&str; 2] = ["holdfast", "xxhash-rust"];
+
+/// Builds the bench `instructions` and gives its path.
+///
+/// As it is released but for what crosses crates: everything else is taken as the tests have built it already, so that this
+/// costs one compilation of the library rather than one of everything it depends on.
+fn build() -> PathBuf {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_INCREMENTAL", "0");
+    command.args(["build", "--locked", "--bench", "instructions", "--message-format=json"]);
+    // What cargo says of this package to this test, ring's build script would take for a change, and be compiled anew.
+    for (name, _) in env::vars_os() {
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"];
+        if ours.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            command.env_remove(name);
+        }
+    }
+    for krate in OPTIMISED {
+        for setting in
+            ["opt-level=3", "codegen-units=4", "debug=false", "debug-assertions=false", "overflow-checks=false"]
+        {
+            command.arg("--config").arg(format!("profile.dev.package.{krate}.{setting}"));
+        }
+    }
+    let built = command.stderr(Stdio::inherit()).output().expect("cargo is there, as it runs this");
+    assert!(built.status.success(), "the bench does not build");
+    let messages = String::from_utf8(built.stdout).expect("cargo speaks UTF-8");
+    let executable =
+        messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|message| {
+            let ours = message["target"]["name"] == "instructions";
+            message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+        });
+    executable.expect("cargo says where the bench is")
+}
+
+/// Instructions counted in `counted_answer` for so many answers.
+fn count(executable: &PathBuf, title: &str, answers: u64) -> u64 {
+    let out = env::temp_dir().join(format!("holdfast-callgrind-{}", std::process::id()));
+    let run = Command::new("valgrind")
+        .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*counted_answer*"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(executable)
+        .args([title, &answers.to_string()])
+        .output()
+        .expect("valgrind runs");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    let counted = fs::read_to_string(&out).expect("callgrind has written");
+    fs::remove_file(&out).expect("its file can be removed");
+    let total = counted.lines().find_map(|line| line.strip_prefix("totals: ")).expect("callgrind writes totals");
+    total.trim().parse().expect("one event is counted")
+}
+
+#[test]
+fn an_answer_takes_no_more_instructions_than_its_bound() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        say("skipped: valgrind is not installed, instructions are not counted");
+        return;
+    }
+    let executable = build();
+    assert_eq!(count(&executable, "cluster IP", 0), 0, "only answers are counted");
+    let mut over = Vec::new();
+    for (title, most, recorded) in BOUNDS {
+        let bound = most.min(recorded + recorded / 20);
+        let each = count(&executable, title, ANSWERS) / ANSWERS;
+        say(&format!("{title}: {each} instructions an answer, {recorded} recorded, at most {bound}"));
+        if each == 0 || each > bound {
+            over.push(format!("{title}: {each} instructions, the bound is {bound}"));
+        }
+    }
+    assert!(over.is_empty(), "{over:#?}");
+}
