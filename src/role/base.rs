@@ -70,12 +70,13 @@ impl Loaded {
         let first_records = (follows && reader.as_of().is_none()).then_some(first_records);
         let (updates, waiting) = mpsc::channel(feed::UPDATES_WAITING);
         let (orders, ordered) = mpsc::channel(feed::ORDERS_WAITING);
-        tokio::spawn(feed::run(writer, waiting, ordered, first_records));
         // Without a source there is none to be lost, and no age to tell.
         let told = if follows { registry.clone() } else { Registry::new() };
+        let metrics = crate::source::Metrics::register(&told, &reader, &clock)?;
+        tokio::spawn(feed::run(writer, waiting, ordered, first_records, metrics.clone(), clock.clone()));
         let feed = Feed {
             clock: clock.clone(),
-            metrics: crate::source::Metrics::register(&told, &reader, &clock)?,
+            metrics,
             reader: reader.clone(),
             updates,
             following: hub::Metrics::register(&registry)?,

@@ -8,7 +8,9 @@ use tracing::{info, warn};
 
 use crate::{
     admin::Latch,
+    source::Metrics,
     store::{Applied, SourceState, Update, Writer, guard::Release},
+    sys::Clock,
 };
 
 /// Updates that may wait for the writer. A source that is further ahead waits; nothing is dropped.
@@ -33,6 +35,8 @@ pub(super) async fn run(
     mut updates: mpsc::Receiver<Update>,
     mut orders: mpsc::Receiver<Order>,
     first_records: Option<Latch>,
+    metrics: Metrics,
+    clock: Clock,
 ) {
     let mut waiting = first_records;
     loop {
@@ -40,8 +44,14 @@ pub(super) async fn run(
         tokio::select! {
             update = updates.recv() => match update {
                 Some(update) => {
+                    let before = writer.reader().load().version().clone();
                     if apply(&mut writer, update) {
                         waiting = None;
+                    }
+                    let reader = writer.reader();
+                    let now = clock.now();
+                    for at in reader.changed_between(&before, reader.load().version()) {
+                        metrics.programmed(at, now);
                     }
                 }
                 None => break,

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Objects, objects};
-use crate::record::{Endpoint, Kind, Port, Protocol, ServiceKey};
+use crate::{
+    record::{Endpoint, Kind, Port, Protocol, ServiceKey},
+    sys::UnixMillis,
+};
 
 /// Longest DNS label, in bytes (RFC 1035, 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
@@ -42,6 +45,8 @@ pub struct SliceInput {
     pub(super) service: Option<ServiceKey>,
     /// Its endpoints, ready as their conditions say; the ports are shared between them.
     pub(super) endpoints: Box<[Endpoint]>,
+    /// When what it was last written for happened, if the controller noted it.
+    pub(super) changed: Option<UnixMillis>,
 }
 
 /// What a Namespace says.
@@ -126,8 +131,11 @@ fn slice_of(key: ServiceKey, slice: objects::EndpointSlice) -> Checked<SliceInpu
     let service = slice.metadata.labels.unwrap_or_default().service_name.filter(|name| label("", name).is_ok());
     let of_addresses = matches!(slice.address_type.as_deref(), Some("IPv4" | "IPv6"));
     let Some(service) = service.filter(|_| of_addresses) else {
-        return Ok(SliceInput { key, service: None, endpoints: Box::default() });
+        return Ok(SliceInput { key, service: None, endpoints: Box::default(), changed: None });
     };
+    let noted = slice.metadata.annotations.and_then(|annotations| annotations.last_change);
+    let noted = noted.and_then(|noted| noted.parse::<jiff::Timestamp>().ok());
+    let changed = noted.and_then(|noted| u64::try_from(noted.as_millisecond()).ok()).map(UnixMillis);
     let mut ports = Vec::new();
     for (index, port) in slice.ports.into_iter().flatten().enumerate() {
         let Some(number) = port.port else { continue };
@@ -155,7 +163,7 @@ fn slice_of(key: ServiceKey, slice: objects::EndpointSlice) -> Checked<SliceInpu
         }
     }
     let service = Some(ServiceKey::new(key.namespace(), &service));
-    Ok(SliceInput { key, service, endpoints: endpoints.into() })
+    Ok(SliceInput { key, service, endpoints: endpoints.into(), changed })
 }
 
 /// Checks a Namespace.
@@ -169,6 +177,14 @@ pub fn namespace_object(namespace: objects::Namespace) -> Result<Object, Broken>
 }
 
 impl Object {
+    /// When what it was last written for happened, if that was noted.
+    pub(super) fn changed(&self) -> Option<UnixMillis> {
+        match self {
+            Self::Slice(slice) => slice.changed,
+            Self::Service(_) | Self::Namespace(_) => None,
+        }
+    }
+
     /// Its key; the namespace is empty for objects outside of one.
     pub fn key(&self) -> ServiceKey {
         match self {

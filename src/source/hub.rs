@@ -16,6 +16,7 @@
 mod backoff;
 mod book;
 mod dial;
+mod heard;
 mod learnt;
 mod metrics;
 
@@ -38,19 +39,19 @@ use tonic::{
 use self::{
     backoff::{Backoff, spread},
     book::Book,
+    heard::{Heard, Listening},
     metrics::Attempt,
 };
 use crate::{
     proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
-    record::Version,
     store::{Origin, Reader, Records, Update},
     sys::{Clock, UnixMillis},
 };
 
 /// Times in a row a hub may be asked to repair what does not add up, before another is tried.
 const RESYNCS_MAX: u32 = 3;
-/// How long the store may take to show what it was handed, before its programming time is given up on.
-const APPLY_WAIT: Duration = Duration::from_secs(1);
+/// Longest time one frame may take to come in: 16 MiB at some 30 KB a second.
+const FRAME_TIME_MAX: Duration = Duration::from_secs(600);
 /// Window over which connections are received: a snapshot fits without waiting for the reader.
 const WINDOW_BYTES: u32 = 1 << 20;
 
@@ -233,13 +234,15 @@ impl Follower {
     async fn attempt(&mut self, address: &str) -> End {
         address.clone_into(&mut self.status_draft().address);
         self.set_state(State::Connecting);
-        let connected = timeout(self.config.connect_timeout, connect(&self.parts.dial, address)).await;
+        let heard = Heard::now();
+        let connecting = connect(&self.parts.dial, address, heard.clone());
+        let connected = timeout(self.config.connect_timeout, connecting).await;
         let channel = match connected {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return self.failed(error),
             Err(_) => return self.failed("no connection in time".into()),
         };
-        let end = self.follow(channel).await;
+        let end = self.follow(channel, &heard).await;
         let good = self.book.current_was_good();
         self.parts.metrics.attempt(if good { Attempt::Followed } else { Attempt::Failed });
         match end {
@@ -255,7 +258,7 @@ impl Follower {
     }
 
     /// Follows the hub at the other end of `channel` until that ends.
-    async fn follow(&mut self, channel: Channel) -> End {
+    async fn follow(&mut self, channel: Channel, heard: &Heard) -> End {
         let mut client = RecordsClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
         let mut resyncs = 0;
         loop {
@@ -266,7 +269,7 @@ impl Follower {
                 Ok(Err(status)) => return self.ended(status.message()),
                 Err(_) => return self.ended("no answer to the greeting"),
             };
-            match self.read(stream, &mut resyncs).await {
+            match self.read(stream, heard, &mut resyncs).await {
                 Step::Resync if resyncs <= RESYNCS_MAX => {}
                 Step::Resync => return self.ended("records do not add up, whatever the hub repairs"),
                 Step::End(end) => return end,
@@ -280,14 +283,20 @@ impl Follower {
         End::Failed(reason.to_owned())
     }
 
-    async fn read(&mut self, mut stream: Streaming<Frame>, resyncs: &mut u32) -> Step {
+    async fn read(&mut self, mut stream: Streaming<Frame>, heard: &Heard, resyncs: &mut u32) -> Step {
         let mut leave: Option<(Instant, &'static str)> = None;
         let mut spoke = Instant::now();
         loop {
-            let patience = spoke + self.config.silence;
+            // Bytes that come in are no silence, as long as they amount to a frame some day.
+            let patience = (spoke.max(heard.at()) + self.config.silence).min(spoke + FRAME_TIME_MAX);
             let message = tokio::select! {
                 message = stream.message() => message,
-                () = sleep_until(patience) => return Step::End(self.ended("silent for too long")),
+                () = sleep_until(patience) => {
+                    if heard.at() + self.config.silence > Instant::now() && Instant::now() < spoke + FRAME_TIME_MAX {
+                        continue;
+                    }
+                    return Step::End(self.ended("silent for too long"));
+                }
                 () = until(leave.map(|(at, _)| at)) => {
                     return Step::End(End::Elsewhere(leave.map_or("", |(_, why)| why)));
                 }
@@ -348,12 +357,11 @@ impl Follower {
             Event::Changed(whole) => {
                 self.let_go(&whole.vouched).await;
                 let Whole { changes, version, vouched, changed_ms, .. } = whole;
-                let update =
-                    Update::Changes { origin: Origin::Stamped(version.clone()), changes, as_of: vouched.as_of };
-                if self.updates.send(update).await.is_err() {
+                let changed = Update::Changed(changed_ms.into_iter().map(UnixMillis).collect());
+                let update = Update::Changes { origin: Origin::Stamped(version), changes, as_of: vouched.as_of };
+                if self.updates.send(changed).await.is_err() || self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
-                self.programmed(&version, &changed_ms).await;
                 self.vouched(vouched, leave).await
             }
             Event::Replaced(whole) => {
@@ -419,22 +427,6 @@ impl Follower {
         Step::On
     }
 
-    /// Observes how long changes took to become answerable here.
-    async fn programmed(&self, version: &Version, changed_ms: &[u64]) {
-        if changed_ms.is_empty() {
-            return;
-        }
-        let mut published = self.parts.reader.subscribe();
-        let applied =
-            async { while *self.parts.reader.load().version() != *version && published.changed().await.is_ok() {} };
-        if timeout(APPLY_WAIT, applied).await.is_ok() {
-            let now = self.parts.clock.now();
-            for at in changed_ms {
-                self.parts.metrics.programming(UnixMillis(*at).age(now));
-            }
-        }
-    }
-
     fn learn(&mut self, hubs: &[String]) {
         let ours = &self.config.serves;
         let others: Vec<String> = hubs.iter().filter(|hub| *hub != ours).cloned().collect();
@@ -471,9 +463,9 @@ async fn until(at: Option<Instant>) {
 }
 
 /// One connection as a channel; it is never made anew behind our back.
-async fn connect(dial: &Dial, address: &str) -> Result<Channel, String> {
+async fn connect(dial: &Dial, address: &str, heard: Heard) -> Result<Channel, String> {
     let io = dial(address.to_owned()).await.map_err(|error| error.to_string())?;
-    let mut once = Some(TokioIo::new(io));
+    let mut once = Some(TokioIo::new(Listening::new(io, heard)));
     let connector = tower::service_fn(move |_: http::Uri| {
         let io = once.take().ok_or_else(|| std::io::Error::other("connection is used up"));
         async move { io }

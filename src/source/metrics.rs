@@ -1,11 +1,11 @@
 //! The metrics of whatever source feeds the store.
 
-use prometheus::{IntCounterVec, Opts, PullingGauge, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, PullingGauge, Registry};
 
 use super::{Objects, Resource};
 use crate::{
     store::{Reader, SourceState},
-    sys::Clock,
+    sys::{Clock, UnixMillis},
 };
 
 /// What a source is asking for.
@@ -43,6 +43,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     rejected: IntCounterVec,
     broken_streams: IntCounterVec,
+    programming: Histogram,
 }
 
 impl Metrics {
@@ -91,7 +92,15 @@ impl Metrics {
                 "Watches that ended with something that is no event: half a line, garbage, a line too long.",
                 &["resource"],
             )?,
+            programming: Histogram::with_opts(
+                HistogramOpts::new(
+                    "holdfast_dns_programming_duration_seconds",
+                    "From the change of an object to its being answerable on this node.",
+                )
+                .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
+            )?,
         };
+        registry.register(Box::new(metrics.programming.clone()))?;
         for of in [Objects::Services, Objects::Slices, Objects::Namespaces] {
             for verb in [Verb::List, Verb::Watch] {
                 metrics.requests.with_label_values(&[verb.name(), of.resource()]);
@@ -106,6 +115,11 @@ impl Metrics {
     /// Counts a request about to be sent.
     pub(super) fn request(&self, verb: Verb, of: Resource) {
         self.requests.with_label_values(&[verb.name(), of.name()]).inc();
+    }
+
+    /// Observes that what changed `at` is answerable here `now`.
+    pub fn programmed(&self, at: UnixMillis, now: UnixMillis) {
+        self.programming.observe(at.age(now).as_secs_f64());
     }
 
     /// Counts a rejected object; `None` for a file.
@@ -130,7 +144,7 @@ mod tests {
     use super::*;
     use crate::{
         store::{self, Update},
-        sys::{ManualClock, UnixMillis},
+        sys::ManualClock,
     };
 
     #[test]

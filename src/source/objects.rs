@@ -40,6 +40,9 @@ pub struct Annotations {
     /// On the bookmark that ends the initial events of a streaming list.
     #[serde(rename = "k8s.io/initial-events-end")]
     pub initial_events_end: Option<String>,
+    /// On an `EndpointSlice`: when what it was last written for happened.
+    #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
+    pub last_change: Option<String>,
 }
 
 /// `v1` Service.

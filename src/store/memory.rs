@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     Applied, ApplyError, Freshness, Origin, Rejections, SourceState, Update,
+    changed::ChangeTimes,
     guard::{self, Guard, Held, HeldCounts, Release},
 };
 use crate::{
@@ -31,6 +32,7 @@ struct Shared {
     rejections: ArcSwap<Rejections>,
     held: ArcSwap<Held>,
     let_go: ArcSwap<LetGo>,
+    changed: ChangeTimes,
     /// Counts publications; followers wait on it.
     published: watch::Sender<u64>,
 }
@@ -62,6 +64,7 @@ pub fn open() -> (Writer, Reader) {
         rejections: ArcSwap::default(),
         held: ArcSwap::default(),
         let_go: ArcSwap::default(),
+        changed: ChangeTimes::default(),
         published: watch::Sender::new(0),
     });
     let guard = Guard::new(guard::Config::off());
@@ -72,6 +75,7 @@ pub fn open() -> (Writer, Reader) {
         stamps: true,
         epoch_from: None,
         told_to_let_go: None,
+        told_changed: Vec::new(),
     };
     (writer, Reader { shared })
 }
@@ -130,6 +134,13 @@ impl Reader {
         if shows { let_go.at } else { UnixMillis(0) }
     }
 
+    /// When objects changed that are behind the versions after `before`, up to `version`; as far as that is remembered, and
+    /// not for what complete lists brought.
+    #[must_use]
+    pub fn changed_between(&self, before: &Version, version: &Version) -> Vec<UnixMillis> {
+        self.shared.changed.between(before, version)
+    }
+
     /// Waits until a second list could confirm one that was not believed, and gives the moment it became due.
     ///
     /// Whoever runs the source then starts it again, on a new connection; its first list is the second. `asked` is the
@@ -172,6 +183,8 @@ pub struct Writer {
     epoch_from: Option<u64>,
     /// Upstream let go of something then, and the next update shows it.
     told_to_let_go: Option<UnixMillis>,
+    /// When objects behind the next update changed.
+    told_changed: Vec<UnixMillis>,
 }
 
 impl Writer {
@@ -215,6 +228,7 @@ impl Writer {
                 next_version(held.version(), &origin, false, true)?;
                 let before = self.guard.held().counts();
                 let let_go = self.told_to_let_go.take();
+                self.told_changed.clear();
                 let now = self.clock.now();
                 let changes = if let_go.is_some() {
                     self.guard.release(&held, &Release::All);
@@ -246,7 +260,15 @@ impl Writer {
                 let version = next_version(held.version(), &origin, !changes.is_empty(), false)?;
                 self.stamps = matches!(origin, Origin::Watched { .. });
                 self.note_let_go(let_go, &version);
+                let told = std::mem::take(&mut self.told_changed);
+                if !changes.is_empty() {
+                    self.shared.changed.note(&version, if told.is_empty() { vec![now] } else { told });
+                }
                 Ok(self.commit(&held, changes, version, Some(as_of), before))
+            }
+            Update::Changed(moments) => {
+                self.told_changed = moments;
+                Ok(Applied::default())
             }
             Update::LetGo { at } => {
                 let older = self.shared.as_of().is_some_and(|as_of| as_of < at);

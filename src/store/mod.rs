@@ -6,6 +6,7 @@
 //!
 //! Invariant: readers never wait and never see half of an update.
 
+mod changed;
 pub mod disk;
 mod freshness;
 pub mod guard;

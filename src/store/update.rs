@@ -102,6 +102,8 @@ pub enum Update {
         /// When the source vouched for what is held.
         as_of: UnixMillis,
     },
+    /// When objects behind the update that comes next changed, as the cluster or a hub noted it.
+    Changed(Vec<UnixMillis>),
     /// Another holdfast upstream let go of what its guard held, at this moment; comes just before the update that shows it.
     ///
     /// Whoever holds older records takes that one update as it is, and lets go of what it holds itself: the decision was

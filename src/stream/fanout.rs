@@ -165,7 +165,8 @@ impl Fanout {
         let changes = if Arc::ptr_eq(&snapshot, &held) { Vec::new() } else { snapshot.diff(&held) };
         let (frame, place) = if !changes.is_empty() || snapshot.version() != held.version() {
             let made = self.clock.now();
-            let changed_ms = vec![made.0; usize::from(!changes.is_empty())];
+            let moments = self.reader.changed_between(held.version(), snapshot.version());
+            let changed_ms = moments.iter().map(|at| at.0).collect();
             self.metrics.batch_changes.observe(to_f64(changes.len()));
             (proto::batch(held.version(), &changes, &snapshot, &vouched, changed_ms, made), Place::of(&snapshot))
         } else if beat_due {

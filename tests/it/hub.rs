@@ -1,5 +1,7 @@
 //! Hubs and agents as they are run: an apiserver, hubs that follow it or one another, agents that answer DNS.
 
+mod faults;
 mod following;
+mod freshness;
 mod lease;
 mod outage;

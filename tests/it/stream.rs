@@ -2,6 +2,7 @@
 //! happens when hubs fall silent, lie, leave or come back older.
 
 mod hubs;
+mod network;
 mod rig;
 mod simulated;
 mod slow;

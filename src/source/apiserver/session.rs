@@ -190,13 +190,14 @@ impl<'a> Session<'a> {
 
     /// Takes in what followers said, as one update where it is about single objects.
     async fn take(&mut self, batch: &mut Vec<(Part, Said)>) -> Result<(), Unwanted> {
-        let mut changes = Vec::new();
+        let (mut changes, mut moments) = (Vec::new(), Vec::new());
         for (part, said) in batch.drain(..) {
             let now = self.clock.now();
             let followed = self.parts.get_mut(&part).expect("every follower has an entry");
             match said {
                 Said::Listed { objects, broken, version } => {
                     changes.clear();
+                    moments.clear();
                     for _ in &broken {
                         self.metrics.rejected(Some(part.objects()));
                     }
@@ -215,7 +216,13 @@ impl<'a> Session<'a> {
                 Said::Put(object, version) => {
                     followed.hear(now, version.as_deref());
                     match object {
-                        Ok(object) => self.assembler.put(part, *object, &mut changes),
+                        Ok(object) => {
+                            let (noted, before) = (object.changed(), changes.len());
+                            self.assembler.put(part, *object, &mut changes);
+                            if changes.len() > before {
+                                moments.push(noted.unwrap_or(now));
+                            }
+                        }
                         Err(broken) => {
                             self.metrics.rejected(Some(part.objects()));
                             self.assembler.reject(part, broken);
@@ -237,6 +244,7 @@ impl<'a> Session<'a> {
         let as_of = self.as_of();
         if !changes.is_empty() {
             let origin = Origin::Watched { cluster: self.cluster_name(), new_epoch: false };
+            self.send(Update::Changed(moments)).await?;
             self.send(Update::Changes { origin, changes, as_of }).await?;
             self.vouched = as_of;
             // Records make the source count as up again, which it is not.

@@ -1,8 +1,6 @@
 //! What is counted of following hubs.
 
-use std::time::Duration;
-
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::proto::Mode;
 
@@ -20,7 +18,6 @@ pub struct Metrics {
     pub digest_mismatch: IntCounter,
     attempts: IntCounterVec,
     resumed: IntCounterVec,
-    programming: Histogram,
 }
 
 impl Metrics {
@@ -45,18 +42,10 @@ impl Metrics {
                 Opts::new("holdfast_hub_resume_total", "How hubs brought this node up to date."),
                 &["mode"],
             )?,
-            programming: Histogram::with_opts(
-                HistogramOpts::new(
-                    "holdfast_dns_programming_duration_seconds",
-                    "From the change of an object to its being answerable on this node.",
-                )
-                .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
-            )?,
         };
         registry.register(Box::new(metrics.digest_mismatch.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.resumed.clone()))?;
-        registry.register(Box::new(metrics.programming.clone()))?;
         for attempt in ["followed", "failed"] {
             let _ = metrics.attempts.with_label_values(&[attempt]);
         }
@@ -76,10 +65,6 @@ impl Metrics {
 
     pub(super) fn resumed(&self, mode: Mode) {
         self.resumed.with_label_values(&[label(mode)]).inc();
-    }
-
-    pub(super) fn programming(&self, took: Duration) {
-        self.programming.observe(took.as_secs_f64());
     }
 }
 

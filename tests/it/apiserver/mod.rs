@@ -157,6 +157,11 @@ impl Feed {
                         Sent::Reset { new_epoch: *new_epoch }
                     }
                     Update::Reset { .. } | Update::Changes { .. } => Sent::Changes,
+                    // Goes with the changes after it.
+                    Update::Changed(_) => {
+                        writer.apply(update).unwrap();
+                        continue;
+                    }
                     Update::Fresh { .. } | Update::LetGo { .. } => Sent::Fresh,
                     Update::Lost { reason } => Sent::Lost(reason.clone()),
                     Update::Rejected(_) => Sent::Rejected,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use holdfast::role::{agent::Agent, hub::Hub};
+use holdfast::{
+    role::{agent::Agent, hub::Hub},
+    simulate::{self, Options},
+};
 
 use crate::support::{
     apiserver::{Apiserver, endpoints, headless, namespace, service},
@@ -155,4 +158,43 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_apiserver_sees_the_same_whether_nobody_follows_or_many_and_while_all_of_them_reconnect() {
+    let server = Apiserver::start().await;
+    populated(&server);
+    let home = Home::new();
+    let kubeconfig = server.kubeconfig(home.path());
+    let hub = home.hub(None, &["--kubeconfig", kubeconfig.to_str().unwrap()]).await;
+    until("it lists", hub.reader(), |reader| reader.as_of().is_some()).await;
+    let asked = || {
+        let count = |verb| ["services", "endpointslices", "namespaces"].map(|of| server.count(verb, of));
+        (count("list"), count("watch"), server.most_watches())
+    };
+    server.put(service("prod", "mark", "10.96.9.0"));
+    until("the watch", hub.reader(), |reader| reader.load().service(b"prod", b"mark").is_some()).await;
+    let before = asked();
+    assert!(before.2 <= 4, "{before:?}");
+    let patience = Duration::from_secs(60);
+    let options = Options {
+        hubs: vec![stream(&hub)],
+        tls: None,
+        count: 100,
+        ramp: Duration::ZERO,
+        watch: Duration::ZERO,
+        patience,
+    };
+    for round in 1..=2 {
+        let agents = simulate::start(&options).unwrap();
+        agents.all_live(patience).await.expect("all live");
+        let address = format!("10.96.9.{round}");
+        server.put(service("prod", "mark", &address));
+        let address = address.parse().unwrap();
+        until("a change", hub.reader(), |reader| !reader.load().holders(address).is_empty()).await;
+        agents.all_at(hub.reader().snapshot().root(), patience).await.expect("all see it");
+        agents.stop().await;
+    }
+    assert_eq!(asked(), before);
+    hub.stop().await;
 }

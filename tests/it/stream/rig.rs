@@ -128,24 +128,46 @@ pub enum Line {
     BlackHole,
 }
 
+/// What a line does to the bytes on it, those of connections that are open included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Nothing.
+    Fair,
+    /// Holds them back for good, both ways.
+    Hung,
+    /// Loses what the hub sends.
+    Deaf,
+    /// Loses what the client sends.
+    Mute,
+    /// Lets this many bytes a second through to the client.
+    Slow(u32),
+    /// Breaks the connection after this many bytes to the client.
+    Breaks(usize),
+}
+
 /// The network: addresses, and what they lead to. Cutting one resets its connections or lets them hang.
 #[derive(Clone, Default)]
 pub struct Net {
     lines: Arc<Mutex<HashMap<String, Line>>>,
-    hung: Arc<Mutex<HashMap<String, watch::Sender<bool>>>>,
+    weather: Arc<Mutex<HashMap<String, watch::Sender<Weather>>>>,
     pub dialled: Arc<Mutex<Vec<String>>>,
 }
 
 impl Net {
     pub fn put(&self, address: &str, line: Line) {
         self.lines.lock().unwrap().insert(address.into(), line);
-        self.hung.lock().unwrap().insert(address.into(), watch::Sender::new(false));
+        self.weather.lock().unwrap().insert(address.into(), watch::Sender::new(Weather::Fair));
     }
 
     /// Connections to `address` stay open and carry nothing any more.
     pub fn hang(&self, address: &str) {
-        self.hung.lock().unwrap()[address].send_replace(true);
+        self.weather(address, Weather::Hung);
         self.lines.lock().unwrap().insert(address.into(), Line::BlackHole);
+    }
+
+    /// From now on the line to `address` does this to its bytes.
+    pub fn weather(&self, address: &str, weather: Weather) {
+        self.weather.lock().unwrap()[address].send_replace(weather);
     }
 
     pub fn remove(&self, address: &str) {
@@ -166,8 +188,8 @@ impl Net {
                         let (ours, near) = tokio::io::duplex(256 << 10);
                         let (far, theirs) = tokio::io::duplex(256 << 10);
                         tokio::spawn(async move { server.connection(theirs).await });
-                        let hung = net.hung.lock().unwrap()[&address].subscribe();
-                        tokio::spawn(wire(near, far, hung));
+                        let weather = net.weather.lock().unwrap()[&address].subscribe();
+                        tokio::spawn(wire(near, far, weather));
                         Ok(Box::new(ours) as Box<dyn hub::Io>)
                     }
                 }
@@ -176,16 +198,49 @@ impl Net {
     }
 }
 
-/// Carries bytes both ways until it hangs.
-async fn wire(mut near: tokio::io::DuplexStream, mut far: tokio::io::DuplexStream, mut hung: watch::Receiver<bool>) {
-    let hangs = async {
-        let _ = hung.wait_for(|hung| *hung).await;
-    };
+/// Carries bytes both ways, as the weather allows.
+async fn wire(near: tokio::io::DuplexStream, far: tokio::io::DuplexStream, weather: watch::Receiver<Weather>) {
+    let (near, far) = (tokio::io::split(near), tokio::io::split(far));
+    let down = carry(far.0, near.1, weather.clone(), Weather::Deaf);
+    let up = carry(near.0, far.1, weather, Weather::Mute);
     tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
-        () = hangs => {}
+        () = down => {}
+        () = up => {}
     }
-    std::future::pending::<()>().await;
+}
+
+async fn carry(
+    mut from: tokio::io::ReadHalf<tokio::io::DuplexStream>,
+    mut to: tokio::io::WriteHalf<tokio::io::DuplexStream>,
+    mut weather: watch::Receiver<Weather>,
+    loses: Weather,
+) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut buffer = [0; 1024];
+    let mut carried = 0;
+    loop {
+        let read = from.read(&mut buffer).await;
+        let Some(count) = read.ok().filter(|count| *count > 0) else { return };
+        let now = *weather.borrow_and_update();
+        match now {
+            Weather::Hung => {
+                let _ = weather.wait_for(|weather| *weather != Weather::Hung).await;
+            }
+            Weather::Slow(bytes) if loses == Weather::Deaf => {
+                tokio::time::sleep(Duration::from_secs(1) * u32::try_from(count).unwrap() / bytes).await;
+            }
+            Weather::Breaks(after) if loses == Weather::Deaf && carried + count > after => return,
+            _ => {}
+        }
+        if weather.has_changed().is_err() {
+            // Another line leads there now; this one is left hanging.
+            std::future::pending::<()>().await;
+        }
+        carried += count;
+        if now != loses && to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
 }
 
 pub struct Agent {

@@ -135,6 +135,67 @@ impl Agent {
     }
 }
 
+/// A running hub, in the clear on loopback. Killed when dropped.
+pub struct Hub(Agent);
+
+impl Hub {
+    /// Starts a hub with its store and socket in `home`, and comes back once it serves at `listen`.
+    pub fn start(home: &Path, listen: &str, arguments: &[&str]) -> Self {
+        Self::spawn(holdfast(&Self::line(home, listen, arguments).iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    /// The same, and no file of it may grow beyond so many blocks of 1 KiB: writing fails, as on a full disk.
+    pub fn start_limited(home: &Path, listen: &str, arguments: &[&str], blocks: u32) -> Self {
+        let mut command = Command::new("bash");
+        // Without the trap the signal would end it.
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_holdfast")]).args(Self::line(home, listen, arguments));
+        command.stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    fn line(home: &Path, listen: &str, arguments: &[&str]) -> Vec<String> {
+        let path = |name: &str| home.join(name).to_str().expect("UTF-8").to_owned();
+        let (store, socket) = (path("store"), path("agent.sock"));
+        let ports = ["--listen", listen, "--tls", "insecure", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+        let home = ["--store", &store, "--admin", &socket];
+        let line = ["hub"].iter().chain(&ports).chain(&home).chain(arguments);
+        line.map(|&word| word.to_owned()).collect()
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let started = Instant::now();
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let log = lines(child.stderr.take().expect("piped"));
+        let mut hub = Agent { child, log, seen: Vec::new(), started, dns: ([127, 0, 0, 1], 0).into() };
+        let line = hub.wait_for("serving listen=");
+        let (_, rest) = line.split_once("listen=[").expect("the line names the addresses");
+        let (address, _) = rest.split_once([',', ']']).expect("a list of addresses");
+        hub.dns = address.parse().expect("an address");
+        Self(hub)
+    }
+
+    /// Where it serves the stream.
+    pub fn address(&self) -> SocketAddr {
+        self.0.dns
+    }
+
+    /// As [`Agent::wait_for`].
+    pub fn wait_for(&mut self, text: &str) -> String {
+        self.0.wait_for(text)
+    }
+
+    /// As [`Agent::signal`].
+    pub fn signal(&self, name: &str) {
+        self.0.signal(name);
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(self) {
+        self.0.kill();
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         // Gone already, if a test ended it.

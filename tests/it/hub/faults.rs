@@ -1,0 +1,248 @@
+//! Hubs that die, stop, lie or have no disk: agents go on answering, and end up equal to a hub that tells the truth.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use hickory_proto::rr::RecordType;
+use holdfast::{
+    record::{Change, Kind, Service, ServiceKey, Version},
+    source::hub::Status,
+    store::{self, Origin, Update},
+    stream::{self, Surroundings},
+    sys::Clock,
+};
+
+use crate::support::{
+    fleet::{Home, address, beside, in_time, until, until_equal},
+    process::{Agent, Hub, answers, run},
+};
+
+fn manifests(home: &Path, count: u32) -> String {
+    let path = home.join("cluster.yaml");
+    let services = (0..count).map(|n| {
+        format!(
+            "---\nkind: Service\napiVersion: v1\nmetadata: {{name: web-{n}, namespace: prod}}\nspec: {{clusterIP: 10.96.{}.{}}}\n",
+            n / 250,
+            n % 250
+        )
+    });
+    let beside = home.join("cluster.new");
+    std::fs::write(&beside, services.collect::<String>()).unwrap();
+    std::fs::rename(&beside, &path).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Whom an agent follows, as its status says.
+fn follows(home: &Path) -> Status {
+    let socket = home.join("agent.sock");
+    let output = run(&["status", "--admin", socket.to_str().unwrap(), "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_value(status["follows"].clone()).unwrap()
+}
+
+fn root(home: &Path) -> String {
+    let socket = home.join("agent.sock");
+    let output = run(&["status", "--admin", socket.to_str().unwrap(), "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    status["version"].to_string()
+}
+
+/// Waits, asking all the while, until `holds`; panics at the first question without its answer.
+fn asking_until(agent: &Agent, what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        let message = agent.ask("web-7.prod.svc.cluster.local.", RecordType::A);
+        assert!(answers(&message)[0].ends_with("A 10.96.0.7"), "{message}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}: not in time");
+    }
+}
+
+#[test]
+fn a_killed_hub_and_one_that_is_stopped_are_left_for_another_and_come_back() {
+    let homes: [Home; 3] = std::array::from_fn(|_| Home::new());
+    let manifests = manifests(homes[0].path(), 200);
+    let mut first = Hub::start(homes[0].path(), "127.0.0.1:0", &["--manifests", &manifests]);
+    first.wait_for("records complete");
+    let mut second = Hub::start(homes[1].path(), "127.0.0.1:0", &["--hub", &first.address().to_string()]);
+    second.wait_for("records complete");
+    let addresses = [first.address().to_string(), second.address().to_string()];
+    let arguments = ["--tls", "insecure", "--hub", &addresses[0], "--hub", &addresses[1]];
+    let mut agent = Agent::start(homes[2].path(), &arguments);
+    agent.wait_for("records complete");
+    let live_with = |address: &str| {
+        let status = follows(homes[2].path());
+        status.state == holdfast::source::hub::State::Live && status.address == address
+    };
+    asking_until(&agent, "live", || live_with(&addresses[0]) || live_with(&addresses[1]));
+
+    // SIGKILL of the hub it follows; the other one goes on. The one killed comes back from its disk.
+    let (dead, alive) = if live_with(&addresses[0]) { (0, 1) } else { (1, 0) };
+    let mut hubs = [Some(first), Some(second)];
+    hubs[dead].take().unwrap().kill();
+    asking_until(&agent, "the other hub", || live_with(&addresses[alive]));
+    let again = if dead == 0 {
+        Hub::start(homes[0].path(), &addresses[0], &["--manifests", &manifests])
+    } else {
+        Hub::start(homes[1].path(), &addresses[1], &["--hub", &addresses[0]])
+    };
+    hubs[dead] = Some(again);
+    asking_until(&agent, "all equal", || {
+        root(homes[0].path()) == root(homes[1].path()) && root(homes[0].path()) == root(homes[2].path())
+    });
+
+    // SIGSTOP: it neither answers nor hangs up. After the silence the agent is gone; then it wakes.
+    let status = follows(homes[2].path());
+    let stopped = usize::from(status.address == addresses[1]);
+    hubs[stopped].as_ref().unwrap().signal("STOP");
+    asking_until(&agent, "the hub that is not stopped", || live_with(&addresses[1 - stopped]));
+    hubs[stopped].as_ref().unwrap().signal("CONT");
+    asking_until(&agent, "all equal", || {
+        root(homes[0].path()) == root(homes[1].path()) && root(homes[0].path()) == root(homes[2].path())
+    });
+    assert_eq!(follows(homes[2].path()).mismatches, 0);
+}
+
+#[test]
+fn a_hub_whose_disk_is_full_serves_and_says_so() {
+    let homes: [Home; 2] = std::array::from_fn(|_| Home::new());
+    let manifests = manifests(homes[0].path(), 5_000);
+    // No file of this process may grow beyond 64 KiB.
+    let mut hub = Hub::start_limited(homes[0].path(), "127.0.0.1:0", &["--manifests", &manifests], 64);
+    hub.wait_for("records complete");
+    let mut agent = Agent::start(homes[1].path(), &["--tls", "insecure", "--hub", &hub.address().to_string()]);
+    agent.wait_for("records complete");
+    asking_until(&agent, "the same records", || root(homes[0].path()) == root(homes[1].path()));
+    let socket = homes[0].socket();
+    asking_until(&agent, "the disk is told of", || {
+        let output = run(&["status", "--admin", socket.to_str().unwrap(), "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        status["disk"]["state"] == "degraded"
+    });
+}
+
+/// A hub that says what it is told to say.
+struct Liar {
+    writer: store::Writer,
+    address: SocketAddr,
+    _surroundings: tokio::sync::watch::Sender<Surroundings>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Liar {
+    fn start(says: Vec<Change>, epoch: u64) -> Self {
+        let (mut writer, reader) = store::open();
+        let origin = Origin::Stamped(Version { cluster: "uid".into(), epoch, rev: 1 });
+        let records = says.into_iter().collect();
+        writer.apply(Update::Reset { origin, records, as_of: Clock::System.now() }).unwrap();
+        let config = stream::Config {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            node: format!("liar-{epoch}"),
+            ..stream::Config::default()
+        };
+        let bound = stream::bind(config, false).unwrap();
+        let address = bound.addresses()[0];
+        let (surroundings, above) = tokio::sync::watch::channel(Surroundings::default());
+        let parts = stream::Parts {
+            reader,
+            clock: Clock::System,
+            metrics: stream::Metrics::register(&prometheus::Registry::new()).unwrap(),
+            tls: None,
+            surroundings: above,
+        };
+        let serving = tokio::spawn(bound.serve(parts, tokio_util::sync::CancellationToken::new()));
+        Self { writer, address, _surroundings: surroundings, serving }
+    }
+}
+
+fn services(count: u8) -> Vec<Change> {
+    let service = |n| {
+        let kind = Kind::ClusterIp([std::net::IpAddr::from([10, 96, 0, n])].into());
+        Change::Put(Arc::new(Service::new(ServiceKey::new("prod", &format!("web-{n}")), kind, vec![], vec![])))
+    };
+    (0..count).map(service).collect()
+}
+
+#[tokio::test]
+async fn a_hub_that_lies_empties_no_agent_and_the_truth_is_followed_again() {
+    let home = Home::new();
+    let mut truth = Liar::start(services(200), 5);
+    let agent = home.agent(&[&truth.address.to_string()]).await;
+    in_time("equal", until_equal(agent.reader(), &truth.writer.reader())).await;
+    let dns = agent.addresses().dns[0];
+    agent.stop().await;
+
+    // A later version, and nothing in it.
+    let empty = Liar::start(vec![], 6);
+    let agent = home.agent(&[&empty.address.to_string()]).await;
+    until("held", agent.reader(), |reader| reader.held().counts().services == 200).await;
+    let expected = ["5 A 10.96.0.7"];
+    assert_eq!(address(agent.addresses().dns[0], "web-7.prod.svc.cluster.local.").await, expected);
+    let (shown, code) = home.tool(&["guard"]).await;
+    assert_eq!((&shown["held"]["counts"]["services"], code), (&200.into(), 1));
+    agent.stop().await;
+    drop(empty);
+
+    // An older one: waited for, never followed back.
+    let older = Liar::start(services(3), 2);
+    let agent = home.agent(&[&older.address.to_string()]).await;
+    in_time("it is asked", async {
+        loop {
+            let (status, _) = home.tool(&["status"]).await;
+            if status["follows"]["state"] != "disk" {
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(agent.reader().load().counts().services, 200);
+    agent.stop().await;
+    drop(older);
+
+    // The truth, in a later epoch than the lie.
+    let origin = Origin::Stamped(Version { cluster: "uid".into(), epoch: 7, rev: 1 });
+    let records = services(201).into_iter().collect();
+    truth.writer.apply(Update::Reset { origin, records, as_of: Clock::System.now() }).unwrap();
+    let agent = home.agent(&[&truth.address.to_string()]).await;
+    in_time("equal", until_equal(agent.reader(), &truth.writer.reader())).await;
+    assert!(agent.reader().held().is_empty());
+    assert_ne!(dns.port(), 0);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_connects_a_second_keep_nobody_out_and_break_no_stream() {
+    let homes: [Home; 2] = std::array::from_fn(|_| Home::new());
+    let mut hub = Liar::start(services(100), 1);
+    let target = hub.address;
+    let agent = homes[0].agent(&[&target.to_string()]).await;
+    in_time("equal", until_equal(agent.reader(), &hub.writer.reader())).await;
+    let storm = tokio::spawn(async move {
+        let mut connected = 0_u32;
+        let mut open = std::collections::VecDeque::new();
+        for _ in 0..10_000 {
+            if let Ok(stream) = tokio::net::TcpStream::connect(target).await {
+                connected += 1;
+                open.push_back(stream);
+            }
+            if open.len() > 500 {
+                open.pop_front();
+            }
+        }
+        connected
+    });
+    let origin = Origin::Stamped(Version { cluster: "uid".into(), epoch: 1, rev: 2 });
+    let changes = services(101);
+    hub.writer.apply(Update::Changes { origin, changes, as_of: Clock::System.now() }).unwrap();
+    in_time("the agent sees the change in the storm", until_equal(agent.reader(), &hub.writer.reader())).await;
+    let late = homes[1].agent(&[&target.to_string()]).await;
+    in_time("a new agent gets in", until_equal(late.reader(), &hub.writer.reader())).await;
+    let connected = beside(move || tokio::runtime::Handle::current().block_on(storm)).await.unwrap();
+    assert!(connected > 9_000, "{connected}");
+    late.stop().await;
+    agent.stop().await;
+}

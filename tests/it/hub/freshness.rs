@@ -1,0 +1,74 @@
+//! How old records are, and how long changes take, from the apiserver to the node.
+
+use holdfast::sys::Clock;
+
+use crate::support::{
+    apiserver::{Apiserver, endpoints, headless, namespace},
+    fleet::{Home, beside, in_time, until, until_equal},
+};
+
+/// The sum of a histogram in seconds, and how often it was observed.
+fn histogram(text: &str, name: &str) -> (f64, f64) {
+    let number = |suffix: &str| {
+        let line =
+            text.lines().find(|line| line.starts_with(&format!("{name}{suffix} "))).unwrap_or_else(|| panic!("{text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    (number("_sum"), number("_count"))
+}
+
+async fn scrape(address: std::net::SocketAddr) -> String {
+    beside(move || {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    })
+    .await
+}
+
+#[tokio::test]
+async fn programming_time_counts_from_what_the_cluster_noted_and_age_is_that_of_the_apiserver() {
+    let server = Apiserver::start().await;
+    server.put(namespace("prod"));
+    server.put(headless("prod", "db"));
+    server.put(endpoints("prod", "db-1", "db", true, &["10.128.0.1"]));
+    let homes: [Home; 3] = std::array::from_fn(|_| Home::new());
+    let kubeconfig = server.kubeconfig(homes[0].path());
+    let hub = homes[0].hub(None, &["--kubeconfig", kubeconfig.to_str().unwrap()]).await;
+    let relay = homes[1].hub(None, &["--hub", &hub.addresses().stream[0].to_string()]).await;
+    let agent = homes[2].agent(&[&relay.addresses().stream[0].to_string()]).await;
+    in_time("equal", until_equal(agent.reader(), hub.reader())).await;
+    let metrics = agent.addresses().metrics.unwrap();
+    let name = "holdfast_dns_programming_duration_seconds";
+    let (_, before) = histogram(&scrape(metrics).await, name);
+    assert!(before.abs() < f64::EPSILON, "a first list tells nothing of when things changed");
+
+    // What happened forty seconds ago, and what nobody noted.
+    let mut slice = endpoints("prod", "db-1", "db", true, &["10.128.0.1", "10.128.0.2"]);
+    let happened = holdfast::sys::UnixMillis(Clock::System.now().0 - 40_000).to_string();
+    slice["metadata"]["annotations"]["endpoints.kubernetes.io/last-change-trigger-time"] = happened.into();
+    server.put(slice);
+    let has = |ip: &str| {
+        let ip = ip.parse().unwrap();
+        move |reader: &holdfast::store::Reader| !reader.load().holders(ip).is_empty()
+    };
+    until("the endpoint", agent.reader(), has("10.128.0.2")).await;
+    in_time("it is observed", async { while histogram(&scrape(metrics).await, name).1 < 1.0 {} }).await;
+    let (sum, count) = histogram(&scrape(metrics).await, name);
+    assert!((40.0..60.0).contains(&sum) && (count - 1.0).abs() < f64::EPSILON, "{sum} in {count}");
+    server.put(endpoints("prod", "db-1", "db", true, &["10.128.0.1", "10.128.0.2", "10.128.0.3"]));
+    until("the endpoint", agent.reader(), has("10.128.0.3")).await;
+    in_time("it is observed", async { while histogram(&scrape(metrics).await, name).1 < 2.0 {} }).await;
+    assert!(histogram(&scrape(metrics).await, name).0 < sum + 10.0, "else from when the hub heard of it");
+
+    // Age: what the hub's source vouched for is what the agent has, two hops away.
+    let vouched = hub.reader().as_of().unwrap();
+    until("as old", agent.reader(), |reader| reader.as_of() >= Some(vouched)).await;
+    assert!(agent.reader().as_of() <= hub.reader().as_of());
+    agent.stop().await;
+    relay.stop().await;
+    hub.stop().await;
+}
