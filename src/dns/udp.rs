@@ -13,6 +13,7 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use tokio::{runtime::Handle, sync::oneshot};
@@ -20,7 +21,11 @@ use tokio_util::task::TaskTracker;
 
 use self::worker::Worker;
 use super::server::Core;
-use crate::sys::DatagramSocket;
+use crate::sys::{DatagramSocket, take_turns_of};
+
+/// What a worker needs to answer a batch of the usual size. It wakes up for that long and sleeps again, beside threads that
+/// write a cache to disk or apply a relist without a pause: with turns as long as theirs it would wait for them to end.
+const TURN: Duration = Duration::from_micros(200);
 
 /// How far a worker has been told to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +93,10 @@ pub(super) fn start(core: &Arc<Core>, sockets: Vec<Vec<Arc<DatagramSocket>>>, fo
             .name(format!("dns-udp-{number}"))
             .spawn(move || {
                 let guard = AbortOnPanic;
+                // A kernel that refuses, or a sandbox, leaves the turns as they are.
+                if let Err(error) = take_turns_of(TURN) {
+                    tracing::debug!(%error, "UDP workers wait for their turn like everything else");
+                }
                 worker.run(&told, &woken, diverted_in);
                 drop(guard);
                 let _ = closed_in.send(());

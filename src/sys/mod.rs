@@ -11,7 +11,7 @@ mod poll;
 
 pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
-pub use cpu::pin;
+pub use cpu::{pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
 pub use poll::{Interest, Poll};
 
