@@ -72,7 +72,7 @@ fn unbound(home: &Path, port: &str, workers: usize, _: SocketAddr) -> (String, V
 fn dnsdist(home: &Path, port: &str, workers: usize, behind: SocketAddr) -> (String, Vec<String>) {
     let listen = format!("addLocal(\"127.0.0.1:{port}\", {{reusePort=true}})\n");
     let config = format!(
-        "setACL(\"127.0.0.0/8\")\n{}newServer({{address=\"{behind}\", healthCheckMode=\"up\"}})\n\
+        "setACL(\"127.0.0.0/8\")\n{}newServer(\"{behind}\"):setUp()\n\
          getPool(\"\"):setCache(newPacketCache(100000, {{minTTL=0}}))\nsetSecurityPollSuffix(\"\")\n",
         listen.replace("addLocal", "setLocal") + &listen.repeat(workers - 1)
     );
