@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -64,7 +65,8 @@ pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
     // Two processes may save at once while one hands over to the other.
     let beside = path.with_extension(format!("{BESIDE}-{:08x}", rand::random::<u32>()));
     let write = || -> io::Result<u64> {
-        let file = File::create(&beside)?;
+        // Who asked for what is nobody else's business.
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
         let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
         let mut out = Summed { inner: encoder, sum: Xxh3::new() };
         let count = write_all(cache, &mut out)?;
@@ -263,6 +265,8 @@ impl<R: Read> Read for SummedRead<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::dns::cache::{Config, Metrics};
 
@@ -272,6 +276,8 @@ mod tests {
         let path = folder.path().join("cache.zst");
         let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
         save(&cache, &path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let (old, young) = (folder.path().join("cache.tmp-1"), folder.path().join("cache.tmp-2"));
         for (file, age) in [(&old, LEFT_BEHIND_AFTER), (&young, Duration::ZERO)] {
             let written = std::time::SystemTime::now() - age;

@@ -89,6 +89,24 @@ async fn a_changed_resolv_conf_is_taken_over_and_a_broken_one_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_hosts_file_is_taken_over_and_one_that_is_gone_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hosts");
+    std::fs::write(&path, "10.0.0.1 printer.example\n").unwrap();
+    let upstream = Upstream::start(|asked| vec![asked.nxdomain("example")]).await;
+    let world = World::with(vec![ZoneConfig { hosts_file: Some(path.clone()), ..zone(".", &[&upstream]) }]);
+    assert_eq!(world.a("printer.example").await, "NoError 10.0.0.1");
+    world.elapse(secs(3)).await;
+    std::fs::write(&path, "10.0.0.2 printer.example\n10.0.0.3 other.example\n").unwrap();
+    world.elapse(secs(3)).await;
+    assert_eq!(world.a("printer.example").await, "NoError 10.0.0.2");
+    assert_eq!(world.a("other.example").await, "NoError 10.0.0.3");
+    std::fs::remove_file(&path).unwrap();
+    world.elapse(secs(3)).await;
+    assert_eq!(world.a("printer.example").await, "NoError 10.0.0.2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reload_keeps_the_cache_and_a_bad_one_changes_nothing() {
     let one = Upstream::with_a(60, [192, 0, 2, 1]).await;
     let two = Upstream::with_a(60, [192, 0, 2, 2]).await;

@@ -1,9 +1,18 @@
-//! The real agent: what a configuration must not say, and a cache that outlives SIGKILL.
+//! The real agent: what a configuration must not say, a cache that outlives SIGKILL, a loop, and what is told of questions.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use hickory_proto::rr::RecordType;
 use tempfile::TempDir;
+use tokio::{net::UdpSocket, sync::watch};
 
 use crate::support::{
     process::{Agent, answers, extended_errors, run},
@@ -126,4 +135,92 @@ async fn bad_forwarding_at_reload_leaves_the_old_one_at_work() {
     agent.signal("HUP");
     agent.wait_for_nth("read again", 3);
     assert_eq!(ask(&agent), ["0 A 192.0.2.2"]);
+}
+
+/// Passes every datagram on to whoever is named, and the answer back.
+async fn relay(socket: Arc<UdpSocket>, to: watch::Receiver<Option<SocketAddr>>) {
+    let mut buffer = [0; 4_096];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+        let (query, back, mut to) = (buffer[..length].to_vec(), Arc::clone(&socket), to.clone());
+        tokio::spawn(async move {
+            let to = to.wait_for(Option::is_some).await.unwrap().unwrap();
+            let onward = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            onward.send_to(&query, to).await.unwrap();
+            let mut answer = [0; 4_096];
+            if let Ok(Ok(length)) = tokio::time::timeout(Duration::from_secs(10), onward.recv(&mut answer)).await {
+                let _ = back.send_to(&answer[..length], from).await;
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_through_another_resolver_is_reported_and_the_cluster_goes_on() {
+    let home = TempDir::new().unwrap();
+    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let upstream = socket.local_addr().unwrap();
+    let (tell, to) = watch::channel(None);
+    tokio::spawn(relay(socket, to));
+    let file = configure(home.path(), &format!("forward: [{{ zone: example, upstreams: ['{upstream}'] }}]\n"));
+    let mut agent = Agent::start(home.path(), &["--config", &file]);
+    agent.wait_for("records complete");
+    tell.send(Some(agent.dns)).unwrap();
+    let line = agent.wait_for("forwarding loop");
+    assert!(line.contains(&upstream.to_string()) && line.contains("zone=example."), "{line}");
+    let socket = home.path().join("agent.sock");
+    let status = run(&["status", "--admin", socket.to_str().unwrap()]);
+    let status = String::from_utf8_lossy(&status.stdout);
+    assert!(status.contains("questions for zone example. COME BACK to us"), "{status}");
+    let reply = agent.ask("www.example.", RecordType::A);
+    assert_eq!(extended_errors(&reply), [22], "{reply}");
+    assert_eq!(answers(&agent.ask("web.prod.svc.cluster.local.", RecordType::A)), ["5 A 10.96.0.7"]);
+}
+
+/// A frame of Frame Streams that is no data: its type and fields.
+fn read_control(stream: &mut UnixStream) -> Vec<u8> {
+    let mut head = [0; 8];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[..4], [0; 4], "the escape");
+    let mut body = vec![0; usize::from(head[7])];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_are_told_to_the_log_and_to_a_dnstap_collector_if_wanted() {
+    let home = TempDir::new().unwrap();
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let tap = home.path().join("tap.sock");
+    let listener = UnixListener::bind(&tap).unwrap();
+    let more = format!(
+        "forward: [{{ zone: example, upstreams: ['{}'] }}]\nlog: {{ query_every: 1, dnstap: {} }}\n",
+        upstream.address,
+        tap.display()
+    );
+    let file = configure(home.path(), &more);
+    let mut agent = Agent::start(home.path(), &["--config", &file]);
+    for from in ["from=\"upstream\"", "from=\"cache\""] {
+        assert_eq!(agent.ask("www.example.", RecordType::A).answers.len(), 1);
+        let line = agent.wait_for(from);
+        assert!(line.contains("holdfast::query") && line.contains("name=www.example"), "{line}");
+    }
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let ready = read_control(&mut stream);
+    assert_eq!(ready[..4], [0, 0, 0, 4], "READY");
+    // ACCEPT with the content type it offers.
+    let mut accept = vec![0, 0, 0, 0, 0, 0, 0, u8::try_from(ready.len()).unwrap(), 0, 0, 0, 1];
+    accept.extend(&ready[4..]);
+    stream.write_all(&accept).unwrap();
+    assert_eq!(read_control(&mut stream)[..4], [0, 0, 0, 2], "START");
+    for _ in 0..2 {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+        stream.read_exact(&mut frame).unwrap();
+        let names = frame.windows(13).filter(|bytes| *bytes == b"\x03www\x07example\0");
+        assert_eq!(names.count(), 2, "the question and the answer");
+        assert!(frame.windows(4).any(|bytes| bytes == [192, 0, 2, 1]));
+    }
 }
