@@ -51,7 +51,7 @@ impl Options {
     pub fn read(arguments: impl Iterator<Item = String>) -> Result<Task, String> {
         let mut options = Self {
             runs: 5,
-            time: Duration::from_secs(1),
+            time: Duration::from_millis(800),
             workers: vec![1, 2],
             cases: Vec::new(),
             rate: None,
