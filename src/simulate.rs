@@ -6,6 +6,7 @@
 
 mod agent;
 mod memo;
+pub mod queries;
 mod tally;
 
 pub use tally::{Millis, Report};

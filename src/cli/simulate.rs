@@ -14,6 +14,32 @@ use crate::simulate::{self, Options, Report};
 pub enum Simulate {
     /// Agents that follow hubs: each a connection, a stream and proof of every state, and nothing else
     Agents(Agents),
+    /// Questions to a DNS server, at a steady rate and each accounted for: what an upgrade of it costs. Exit code 1 if any
+    /// is lost
+    Queries(Queries),
+}
+
+/// What `holdfast simulate queries` takes.
+#[derive(Debug, clap::Args)]
+pub struct Queries {
+    /// The server to ask
+    #[arg(long, value_name = "IP:PORT")]
+    server: std::net::SocketAddr,
+    /// The name to ask for
+    #[arg(long, value_name = "NAME", default_value = "kubernetes.default.svc.cluster.local")]
+    name: String,
+    /// Questions a second over UDP
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    qps: u32,
+    /// TCP connections, each of which asks five times a second
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    tcp: u32,
+    /// How long to ask; ^C ends it sooner
+    #[arg(long, value_name = "S", default_value_t = 10)]
+    seconds: u64,
+    /// How
+    #[arg(short, long, default_value = "table")]
+    output: Output,
 }
 
 /// What `holdfast simulate agents` takes.
@@ -37,7 +63,10 @@ pub struct Agents {
 }
 
 pub(super) fn run(simulate: &Simulate) -> anyhow::Result<Exit> {
-    let Simulate::Agents(args) = simulate;
+    let args = match simulate {
+        Simulate::Agents(args) => args,
+        Simulate::Queries(args) => return queries(args),
+    };
     let count = usize::try_from(args.count)?;
     let options = Options {
         hubs: args.hub.clone(),
@@ -63,6 +92,41 @@ pub(super) fn run(simulate: &Simulate) -> anyhow::Result<Exit> {
     }
     let equal = report.live == report.agents && report.divergent == 0 && report.mismatches == 0;
     Ok(if equal { Exit::Ok } else { Exit::No })
+}
+
+fn queries(args: &Queries) -> anyhow::Result<Exit> {
+    let options = simulate::queries::Options {
+        server: args.server,
+        name: args.name.clone(),
+        qps: args.qps,
+        tcp: args.tcp,
+        tcp_every: Duration::from_millis(200),
+        watch: Duration::from_secs(args.seconds),
+        // As long as stub resolvers wait.
+        patience: Duration::from_secs(5),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let report = runtime.block_on(async {
+        let stop = async {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        simulate::queries::run(&options, stop).await
+    })?;
+    match args.output {
+        Output::Table => {
+            for (name, kind) in [("udp", &report.udp), ("tcp", &report.tcp)] {
+                let line = format!(
+                    "{name}  asked {}, lost {}, asked again {}, longest gap {} ms, slowest {} ms\n",
+                    kind.asked, kind.lost, kind.asked_again, kind.longest_gap_ms, kind.slowest_ms
+                );
+                print(line.as_bytes())?;
+            }
+        }
+        Output::Json => print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?,
+    }
+    Ok(if report.udp.lost + report.tcp.lost == 0 { Exit::Ok } else { Exit::No })
 }
 
 fn table(report: &Report) -> String {

@@ -1,0 +1,142 @@
+//! Questions to one DNS server at a steady rate, each of them accounted for: the rehearsal of an upgrade.
+//!
+//! Over UDP a question is sent once, as the clock says and whatever became of those before, and is lost if it has no answer
+//! in time. Over TCP a connection asks one question after the other; one that is closed before it answers is opened again
+//! and the question is asked once more (RFC 7766, 6.2.4), which is counted, and is lost if that fails too.
+
+mod client;
+mod count;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use count::Count;
+pub use count::Report;
+
+/// UDP sockets at work at any moment; each is replaced after a while, so that the kernel spreads them anew.
+const SOCKETS: u32 = 64;
+
+/// What to ask, and how fast.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whom to ask.
+    pub server: SocketAddr,
+    /// The name asked for, with type A for a v4 server and AAAA for a v6 one.
+    pub name: String,
+    /// Questions a second over UDP.
+    pub qps: u32,
+    /// TCP connections.
+    pub tcp: u32,
+    /// Between two questions on one of them.
+    pub tcp_every: Duration,
+    /// For how long.
+    pub watch: Duration,
+    /// How long an answer may take.
+    pub patience: Duration,
+}
+
+/// Why nothing could be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not a domain name.
+    #[error("{0:?} is no domain name")]
+    Name(String),
+}
+
+/// Asks for as long as the options say or until `stop`, and waits for the last answers.
+///
+/// # Errors
+/// If the name is none.
+pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<Report, Error> {
+    let question =
+        question(&options.name, options.server.is_ipv6()).ok_or_else(|| Error::Name(options.name.clone()))?;
+    let began = Instant::now();
+    let count = Arc::new(Count::new(began));
+    let end = began + options.watch;
+    let mut clients = JoinSet::new();
+    let sockets = options.qps.min(SOCKETS);
+    for number in 0..sockets {
+        let every = Duration::from_secs(1) * sockets / options.qps;
+        // Spread over the first interval, so that they do not all ask at once.
+        let first = began + every * number / sockets;
+        let client =
+            client::Client { options: options.clone(), question: question.clone(), count: Arc::clone(&count), end };
+        clients.spawn(client.udp(first, every));
+    }
+    for number in 0..options.tcp {
+        let first = began + options.tcp_every * number / options.tcp;
+        let client =
+            client::Client { options: options.clone(), question: question.clone(), count: Arc::clone(&count), end };
+        clients.spawn(client.tcp(first));
+    }
+    tokio::select! {
+        () = sleep_until(end) => {}
+        () = stop => count.stop(),
+    }
+    let asked_for = began.elapsed();
+    // A question over TCP may be asked twice.
+    let last = options.patience * 3;
+    let _ = timeout(last, async { while clients.join_next().await.is_some() {} }).await;
+    Ok(count.report(asked_for))
+}
+
+/// A message that asks for `name`, with an id to be filled in.
+fn question(name: &str, v6: bool) -> Option<Vec<u8>> {
+    let mut message = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.trim_end_matches('.').split('.') {
+        let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
+        message.push(length);
+        message.extend(label.as_bytes());
+    }
+    message.push(0);
+    message.extend([0, if v6 { 28 } else { 1 }, 0, 1]);
+    (message.len() <= 12 + 255 + 4).then_some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_is_not_asked_for() {
+        assert_eq!(question("a.b.", false).unwrap()[12..], *b"\x01a\x01b\0\0\x01\0\x01");
+        for name in ["", "a..b", &"a".repeat(64), &"abc.".repeat(64)] {
+            assert_eq!(question(name, false), None, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_question_without_an_answer_is_counted() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let options = Options {
+            server: server.local_addr().unwrap(),
+            name: "a.test".into(),
+            qps: 200,
+            tcp: 0,
+            tcp_every: Duration::from_secs(1),
+            watch: Duration::from_millis(500),
+            patience: Duration::from_millis(300),
+        };
+        let answering = tokio::spawn(async move {
+            let mut message = [0; 512];
+            for number in 0.. {
+                let (length, client) = server.recv_from(&mut message).await.unwrap();
+                message[2] |= 0x80;
+                if number % 10 != 9 {
+                    server.send_to(&message[..length], client).await.unwrap();
+                }
+            }
+        });
+        let report = run(&options, std::future::pending()).await.unwrap();
+        answering.abort();
+        assert!(report.udp.asked >= 90, "{report:?}");
+        assert_eq!(report.udp.answered + report.udp.lost, report.udp.asked, "{report:?}");
+        assert!(report.udp.lost.abs_diff(report.udp.asked / 10) <= 1, "{report:?}");
+    }
+}

@@ -1,0 +1,152 @@
+//! One asking client, over either transport.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{Options, count::Count};
+
+/// Questions from one UDP socket, and on one TCP connection, before the next is opened.
+const PER_SOCKET: u16 = 100;
+/// A pause before a connection that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct Client {
+    pub options: Options,
+    pub question: Vec<u8>,
+    pub count: Arc<Count>,
+    pub end: Instant,
+}
+
+impl Client {
+    fn message(&self, id: u16) -> Vec<u8> {
+        let mut message = self.question.clone();
+        message[..2].copy_from_slice(&id.to_be_bytes());
+        message
+    }
+
+    pub(super) async fn udp(self, first: Instant, every: Duration) {
+        let this = Arc::new(self);
+        let mut next = first;
+        let mut tails = tokio::task::JoinSet::new();
+        while next < this.end && !this.count.is_stopped() {
+            let Ok(socket) = this.udp_socket().await else {
+                sleep_until(next + PAUSE).await;
+                next += PAUSE;
+                continue;
+            };
+            let mut waiting = HashMap::new();
+            for id in 0..PER_SOCKET {
+                if next >= this.end || this.count.is_stopped() {
+                    break;
+                }
+                this.receive(&socket, &mut waiting, next).await;
+                waiting.insert(id, Instant::now());
+                this.count.udp.asked();
+                // The error of an earlier question takes the place of one call.
+                if socket.send(&this.message(id)).await.is_err() {
+                    let _ = socket.send(&this.message(id)).await;
+                }
+                next += every;
+            }
+            let tail = Arc::clone(&this);
+            tails.spawn(async move {
+                let end = Instant::now() + tail.options.patience;
+                tail.receive(&socket, &mut waiting, end).await;
+                tail.count.udp.lost(waiting.len() as u64);
+            });
+        }
+        while tails.join_next().await.is_some() {}
+    }
+
+    async fn udp_socket(&self) -> io::Result<UdpSocket> {
+        let server = self.options.server;
+        let own: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((own, 0)).await?;
+        // Only answers from the very address that was asked are received.
+        socket.connect(server).await?;
+        Ok(socket)
+    }
+
+    /// Takes in answers until then, or until nothing is waited for and the time has come.
+    async fn receive(&self, socket: &UdpSocket, waiting: &mut HashMap<u16, Instant>, until: Instant) {
+        let mut answer = [0; 4096];
+        let tail = until > self.end;
+        while !(tail && waiting.is_empty()) {
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => return,
+                received = socket.recv(&mut answer) => {
+                    // "Connection refused" is the server's kernel for an earlier question.
+                    let Ok(length) = received else { continue };
+                    if length >= 12 && answer[2] & 0x80 != 0
+                        && let Some(asked) = waiting.remove(&u16::from_be_bytes([answer[0], answer[1]]))
+                    {
+                        self.count.answered(&self.count.udp, asked);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) async fn tcp(self, first: Instant) {
+        let mut next = first;
+        let mut connection: Option<TcpStream> = None;
+        let mut id = 0_u16;
+        while next < self.end && !self.count.is_stopped() {
+            sleep_until(next).await;
+            next = (next + self.options.tcp_every).max(Instant::now());
+            id = id.wrapping_add(1);
+            let asked = Instant::now();
+            self.count.tcp.asked();
+            // One that the server has closed while it was idle is no loss.
+            connection = connection.filter(|stream| stream.try_read(&mut [0]).is_err());
+            let mut answered = self.ask(&mut connection, id).await;
+            if answered.is_err() {
+                self.count.tcp.again();
+                connection = None;
+                answered = self.ask(&mut connection, id).await;
+            }
+            if answered.is_ok() {
+                self.count.answered(&self.count.tcp, asked);
+            } else {
+                self.count.tcp.lost(1);
+                connection = None;
+            }
+            if id.is_multiple_of(PER_SOCKET) {
+                connection = None;
+            }
+        }
+    }
+
+    async fn ask(&self, connection: &mut Option<TcpStream>, id: u16) -> io::Result<()> {
+        let exchange = async {
+            let stream = match connection {
+                Some(stream) => stream,
+                None => connection.insert(TcpStream::connect(self.options.server).await?),
+            };
+            let message = self.message(id);
+            let length = u16::try_from(message.len()).expect("a short question");
+            stream.write_all(&[&length.to_be_bytes()[..], &message].concat()).await?;
+            let length = stream.read_u16().await?;
+            let mut answer = vec![0; usize::from(length)];
+            stream.read_exact(&mut answer).await?;
+            if answer.len() >= 12 && answer[..2] == id.to_be_bytes() {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::InvalidData.into())
+            }
+        };
+        timeout(self.options.patience, exchange).await?
+    }
+}
