@@ -28,7 +28,11 @@ use axum::{
     routing::get,
 };
 use prometheus::{Registry, TextEncoder};
-use tokio::{net::TcpListener, task::JoinSet};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -42,6 +46,10 @@ pub use socket::SocketError;
 use serve::{Limits, Listener};
 use socket::AdminSocket;
 
+/// Between two looks at whether the file of the socket is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Connections the kernel keeps for us.
+const BACKLOG: i32 = 128;
 /// Connections at once, for each listener. A node has a handful of probes and scrapers.
 const CONNECTIONS: usize = 128;
 /// The time a whole exchange may take on the admin socket: the dump of a large cluster goes through a pipe to a person.
@@ -64,6 +72,8 @@ pub struct Config {
     pub more_metrics: Vec<SocketAddr>,
     /// Metrics under CoreDNS's names too.
     pub coredns_names: bool,
+    /// Share the ports with the process we take over from, and take its socket's place.
+    pub join: bool,
 }
 
 impl Default for Config {
@@ -75,6 +85,7 @@ impl Default for Config {
             more_http: Vec::new(),
             more_metrics: Vec::new(),
             coredns_names: false,
+            join: false,
         }
     }
 }
@@ -91,7 +102,7 @@ struct PortError {
 
 /// Listeners that are bound, and not served yet.
 pub struct Bound {
-    admin: tokio::net::UnixListener,
+    admin: UnixListener,
     http: Option<TcpListener>,
     metrics: Option<TcpListener>,
     more_http: Vec<TcpListener>,
@@ -114,6 +125,8 @@ pub struct Handles {
     pub facts: Facts,
     /// What else the admin socket answers.
     pub more: Router,
+    /// Ends the listeners for probes and scrapers before the rest: a successor has them.
+    pub succeeded: CancellationToken,
 }
 
 /// Binds every listener.
@@ -122,25 +135,19 @@ pub struct Handles {
 ///
 /// # Errors
 /// If the unix socket cannot be had: another process answers on it, or the system refuses.
-pub async fn bind(config: &Config) -> Result<Bound, SocketError> {
-    let (socket, admin) = socket::bind(&config.admin)?;
-    let http = open_or_tell("--http", config.http).await;
-    let metrics = open_or_tell("--metrics", config.metrics).await;
-    let more_http = open_all("http_more", &config.more_http).await;
-    let more_metrics = open_all("metrics_more", &config.more_metrics).await;
+pub fn bind(config: &Config) -> Result<Bound, SocketError> {
+    let (socket, admin) = if config.join { socket::replace(&config.admin)? } else { socket::bind(&config.admin)? };
+    let http = open_or_tell("--http", config.http, config.join);
+    let metrics = open_or_tell("--metrics", config.metrics, config.join);
+    let all = |flag, addresses: &[SocketAddr]| -> Vec<TcpListener> {
+        addresses.iter().filter_map(|address| open_or_tell(flag, Some(*address), config.join)).collect()
+    };
+    let (more_http, more_metrics) = (all("http_more", &config.more_http), all("metrics_more", &config.more_metrics));
     Ok(Bound { admin, http, metrics, more_http, more_metrics, coredns_names: config.coredns_names, socket })
 }
 
-async fn open_all(flag: &'static str, addresses: &[SocketAddr]) -> Vec<TcpListener> {
-    let mut open = Vec::new();
-    for &address in addresses {
-        open.extend(open_or_tell(flag, Some(address)).await);
-    }
-    open
-}
-
-async fn open_or_tell(flag: &'static str, address: Option<SocketAddr>) -> Option<TcpListener> {
-    match open_port(flag, address?).await {
+fn open_or_tell(flag: &'static str, address: Option<SocketAddr>, join: bool) -> Option<TcpListener> {
+    match open_port(flag, address?, join) {
         Ok(listener) => Some(listener),
         Err(error) => {
             error!(%error, "serving without this listener");
@@ -149,8 +156,19 @@ async fn open_or_tell(flag: &'static str, address: Option<SocketAddr>) -> Option
     }
 }
 
-async fn open_port(flag: &'static str, address: SocketAddr) -> Result<TcpListener, PortError> {
-    TcpListener::bind(address).await.map_err(|error| PortError { flag, address, error })
+/// A port is taken alone unless we join another, and open to a successor then.
+fn open_port(flag: &'static str, address: SocketAddr, join: bool) -> Result<TcpListener, PortError> {
+    let open = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(join)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.set_reuse_port(true)?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|error| PortError { flag, address, error })
 }
 
 impl Bound {
@@ -183,17 +201,50 @@ impl Bound {
         let documents = documents.merge(pins.unwrap_or_default());
         let scraped = scrape(handles.registry.clone(), self.coredns_names);
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
-        tasks.spawn(serve::serve(Listener::Unix(self.admin), admin, limits("admin", ADMIN_TIME), stop.clone()));
+        tasks.spawn(keep_unix(self.socket, self.admin, admin, limits("admin", ADMIN_TIME), stop.clone()));
+        let ports = stop.child_token();
+        let (succeeded, end) = (handles.succeeded.clone(), ports.clone());
+        let ending = tokio::spawn(async move {
+            succeeded.cancelled().await;
+            end.cancel();
+        });
         for http in self.http.into_iter().chain(self.more_http) {
             let (router, limits) = (probes.clone(), limits("http", PROBE_TIME));
-            tasks.spawn(serve::serve(Listener::Tcp(http), router, limits, stop.clone()));
+            tasks.spawn(serve::serve(Listener::Tcp(http), router, limits, ports.clone()));
         }
         for metrics in self.metrics.into_iter().chain(self.more_metrics) {
             let router = scrape(handles.registry.clone(), self.coredns_names);
-            tasks.spawn(serve::serve(Listener::Tcp(metrics), router, limits("metrics", PROBE_TIME), stop.clone()));
+            tasks.spawn(serve::serve(Listener::Tcp(metrics), router, limits("metrics", PROBE_TIME), ports.clone()));
         }
         while tasks.join_next().await.is_some() {}
-        drop(self.socket);
+        ending.abort();
+    }
+}
+
+/// Serves the socket of the tools, and listens anew when its file was taken away and nobody else answers there: by
+/// somebody who cleans up, or by a successor that died.
+async fn keep_unix(
+    mut socket: AdminSocket,
+    mut listener: UnixListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    loop {
+        let end = stop.child_token();
+        let serving = serve::serve(Listener::Unix(listener), router.clone(), limits.clone(), end.clone());
+        let mut serving = std::pin::pin!(serving);
+        let anew = loop {
+            tokio::select! {
+                () = &mut serving => return,
+                () = tokio::time::sleep(LOOK_EVERY) => if socket.is_lost() && let Ok(anew) = socket::bind(socket.path()) {
+                    break anew;
+                },
+            }
+        };
+        end.cancel();
+        serving.await;
+        (socket, listener) = anew;
     }
 }
 
@@ -247,12 +298,11 @@ mod tests {
         task: tokio::task::JoinHandle<()>,
     }
 
-    async fn start() -> Running {
+    fn start() -> Running {
         let dir = tempfile::tempdir().unwrap();
         let local = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let bound =
             bind(&Config { admin: dir.path().join("a.sock"), http: local, metrics: local, ..Config::default() })
-                .await
                 .unwrap();
         let (http, metrics) = (bound.http_address().unwrap(), bound.metrics_address().unwrap());
         let registry = Registry::new();
@@ -274,7 +324,14 @@ mod tests {
         };
         let (counted, more) = (Metrics::register(&registry).unwrap(), Router::new());
         let metrics_handles = counted.clone();
-        let handles = Handles { readiness: readiness.clone(), registry, metrics: metrics_handles, facts, more };
+        let handles = Handles {
+            readiness: readiness.clone(),
+            registry,
+            metrics: metrics_handles,
+            facts,
+            more,
+            succeeded: CancellationToken::new(),
+        };
         let task = tokio::spawn(bound.serve(handles, stop.clone()));
         Running { dir, http, metrics, readiness, counted, stop, task }
     }
@@ -292,7 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn health_is_up_at_once_and_ready_when_nothing_is_waited_for() {
-        let running = start().await;
+        let running = start();
         let latch = running.readiness.latch("first records");
         assert!(get(tcp(running.http).await, "/health").await.starts_with("HTTP/1.1 200 "));
         let ready = get(tcp(running.http).await, "/ready").await;
@@ -304,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_text_and_the_socket_has_everything() {
-        let running = start().await;
+        let running = start();
         running.counted.refused.with_label_values(&["http"]).inc();
         let line = "holdfast_admin_refused_total{listener=\"http\"} 1";
         assert!(get(tcp(running.metrics).await, "/metrics").await.contains(line));
@@ -316,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_bounded_and_the_ones_too_many_counted() {
-        let running = start().await;
+        let running = start();
         let mut idle = Vec::new();
         for _ in 0..CONNECTIONS {
             idle.push(tcp(running.http).await);
@@ -331,7 +388,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_never_sends_a_request_is_let_go() {
-        let running = start().await;
+        let running = start();
         let mut half = tcp(running.http).await;
         half.write_all(b"GET /health HT").await.unwrap();
         let mut answer = Vec::new();
@@ -341,7 +398,7 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_closes_the_listeners_and_removes_the_socket() {
-        let running = start().await;
+        let running = start();
         running.stop.cancel();
         running.task.await.unwrap();
         assert!(TcpStream::connect(running.http).await.is_err());
@@ -353,7 +410,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        let error = open_port("--metrics", address).await.unwrap_err().to_string();
+        let error = open_port("--metrics", address, false).unwrap_err().to_string();
         let expect = format!(
             "--metrics {address}: Address already in use (os error 98); give --metrics another address, or none"
         );
@@ -362,7 +419,6 @@ mod tests {
         let http = Some("127.0.0.1:0".parse().unwrap());
         let bound =
             bind(&Config { admin: dir.path().join("a.sock"), http, metrics: Some(address), ..Config::default() })
-                .await
                 .unwrap();
         assert!(bound.http_address().is_some());
         assert_eq!(bound.metrics_address(), None);

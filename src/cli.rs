@@ -7,6 +7,7 @@ mod certs;
 mod go_flags;
 mod import;
 pub mod log;
+mod node;
 mod node_cache;
 mod simulate;
 
@@ -19,7 +20,10 @@ use tracing::{error, warn};
 use crate::{
     config::{self, AgentFlags, Config, Flags, HubFlags, Role},
     ctl::{self, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
-    role::{agent::Agent, hub::Hub},
+    role::{
+        agent::{self, Agent, Prepared},
+        hub::Hub,
+    },
     sys::Clock,
 };
 
@@ -71,6 +75,9 @@ pub enum Command {
     /// Rehearse: put the load of thousands of agents on a hub
     #[command(subcommand)]
     Simulate(simulate::Simulate),
+    /// Set up the node: the interface with the addresses pods ask, and the rules that keep their queries untracked
+    #[command(subcommand)]
+    Node(node::Node),
     /// Check a configuration: print everything that is wrong with it, or what is in effect
     CheckConfig {
         /// The flags of the agent, as they would be given to it
@@ -109,6 +116,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Guard(args) => ctl::guard(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Simulate(what) => simulate::run(&what),
+        Command::Node(what) => node::run(&what),
         Command::CheckConfig { flags } => check_config(&flags),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -146,10 +154,14 @@ const RUNTIME_THREADS: usize = 2;
 /// What blocking work may still take once everything else has stopped.
 const BLOCKING_END: Duration = Duration::from_millis(100);
 
-/// Runs a daemon on a runtime of its own.
-fn run_to_end(daemon: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Exit> {
+/// Runs a daemon on a runtime of its own, whose threads begin with `on_thread_start`.
+fn run_to_end(
+    on_thread_start: impl Fn() + Send + Sync + 'static,
+    daemon: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
+        .on_thread_start(on_thread_start)
         .enable_all()
         .build()
         .context("start the runtime")?;
@@ -185,12 +197,18 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
             None
         }
     };
-    run_to_end(serve(role, config, reload))
+    let prepared = if role == Role::Agent { agent::prepare(&config, &[]) } else { Prepared::default() };
+    run_to_end(prepared.on_thread_start(), serve(role, config, prepared, reload))
 }
 
-async fn serve(role: Role, config: Config, reload: impl FnMut() -> Option<Config>) -> anyhow::Result<()> {
+async fn serve(
+    role: Role,
+    config: Config,
+    prepared: Prepared,
+    reload: impl FnMut() -> Option<Config>,
+) -> anyhow::Result<()> {
     match role {
-        Role::Agent => Agent::start(config, Clock::System).await?.run(reload).await,
+        Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(reload).await,
         Role::Hub => Hub::start(config, Clock::System).await?.run(reload).await,
     }
 }

@@ -105,14 +105,25 @@ pub fn load(
     flags: &Flags,
     environment: impl Fn(&'static str) -> Option<String>,
 ) -> Result<Config, ConfigErrors> {
+    load_text(role, &read_text(flags)?, flags, environment, Gather::new(flags.file.as_deref()))
+}
+
+fn read_text(flags: &Flags) -> Result<String, ConfigErrors> {
     let file = flags.file.as_deref();
-    let mut errors = Gather::new(file);
-    let text = file.map_or(Ok(String::new()), read_file);
-    let text = text.map_err(|message| {
+    file.map_or(Ok(String::new()), read_file).map_err(|message| {
+        let mut errors = Gather::new(file);
         errors.add(Place::Default, "", message);
-        std::mem::take(&mut errors).finish()
-    })?;
-    load_text(role, &text, flags, environment, errors)
+        errors.finish()
+    })
+}
+
+/// Reads the file, if any, and puts the flags over it, for who needs no source of records.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_settings(role: Role, flags: &Flags) -> Result<Settings, ConfigErrors> {
+    let (settings, _, errors) = read_settings(role, &read_text(flags)?, flags, Gather::new(flags.file.as_deref()))?;
+    if errors.len() == 0 { Ok(settings) } else { Err(errors.finish()) }
 }
 
 /// A variable of this process's environment.
@@ -138,8 +149,23 @@ fn load_text(
     text: &str,
     flags: &Flags,
     environment: impl Fn(&'static str) -> Option<String>,
-    mut errors: Gather,
+    errors: Gather,
 ) -> Result<Config, ConfigErrors> {
+    let (mut settings, given, mut errors) = read_settings(role, text, flags, errors)?;
+    source::advertise(&mut settings, role, &environment);
+    let source = source::choose(&mut settings, &given, role, environment, &mut errors);
+    source::check_tls(&settings, &given, role, &mut errors);
+    default_forward(&mut settings, &given);
+    match source {
+        Some(source) if errors.len() == 0 => Ok(Config { role, settings, source }),
+        _ => Err(errors.finish()),
+    }
+}
+
+type Read = (Settings, Vec<(&'static str, Place)>, Gather);
+
+/// The settings as given, checked each and together; what is wrong is in the last part.
+fn read_settings(role: Role, text: &str, flags: &Flags, mut errors: Gather) -> Result<Read, ConfigErrors> {
     let mut settings = Settings::default();
     let root = node::parse(text).map_err(|broken| {
         for broken in broken {
@@ -150,14 +176,7 @@ fn load_text(
     let mut given = table::read(&mut settings, &root, Some(role), "", &mut errors);
     given.extend(flags.apply(&mut settings, role, &mut errors));
     check(&settings, &given, &mut errors);
-    source::advertise(&mut settings, role, &environment);
-    let source = source::choose(&mut settings, &given, role, environment, &mut errors);
-    source::check_tls(&settings, &given, role, &mut errors);
-    default_forward(&mut settings, &given);
-    match source {
-        Some(source) if errors.len() == 0 => Ok(Config { role, settings, source }),
-        _ => Err(errors.finish()),
-    }
+    Ok((settings, given, errors))
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
@@ -203,6 +222,12 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
     if let Err(error) = tracing_subscriber::filter::EnvFilter::builder().parse(&settings.log_filter) {
         let message = format!("{:?} is no log filter: {error}", settings.log_filter);
         errors.add(place_of(given, "log.filter"), "log.filter", message);
+    }
+    let node = settings.node();
+    if settings.node_intercept_failsafe.is_some() && node.local_ips.iter().all(|ip| node.failsafe_ips.contains(ip)) {
+        let message = "there is no address that stays, at which to find out whether there are answers: listen on \
+                       169.254.20.10 too, or name fewer node.failsafe_ips";
+        errors.add(place_of(given, "node.intercept_failsafe"), "node.intercept_failsafe", message);
     }
     check_zones(settings, &settings.forward, place_of(given, "forward"), "forward", errors);
     for (index, view) in settings.views.iter().enumerate() {

@@ -4,7 +4,14 @@
 //! Owns [`Config`], the errors of a setup and their counter. Never answers a query and never reads a record.
 
 mod error;
+mod interface;
 mod metrics;
+mod netlink;
+mod nft;
+pub mod privileges;
+mod routes;
+mod setup;
+pub mod watch;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,9 +20,11 @@ use std::{
 
 pub use error::{ErrorType, SetupError};
 pub use metrics::Metrics;
+pub use routes::node_local;
+pub use setup::{Goal, Outcome, Step, check, reach};
 
 /// What is to be set up on the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Config {
     /// Name of the interface.
     pub interface: String,

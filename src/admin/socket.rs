@@ -5,7 +5,7 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -51,6 +51,8 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct AdminSocket {
     path: PathBuf,
+    /// Device and inode of the file, which tell it from another's of the same name.
+    file: Option<(u64, u64)>,
 }
 
 impl AdminSocket {
@@ -58,6 +60,15 @@ impl AdminSocket {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whether the file is gone, or is another's.
+    pub fn is_lost(&self) -> bool {
+        identity(&self.path) != self.file
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 impl Drop for AdminSocket {
@@ -72,14 +83,37 @@ impl Drop for AdminSocket {
 /// # Errors
 /// If another process answers on it, the name is taken by something else, or the system refuses.
 pub fn bind(path: &Path) -> Result<(AdminSocket, UnixListener), SocketError> {
+    make_parent(path)?;
+    remove_stale(path)?;
+    let fail = |step| move |error| SocketError::Io { path: path.to_owned(), step, error };
+    let listener = listen(path).map_err(fail("listen"))?;
+    Ok((AdminSocket { path: path.to_owned(), file: identity(path) }, listener))
+}
+
+/// Listens on `path` in the place of a living process, without a moment in which nobody does.
+///
+/// # Errors
+/// If the system refuses.
+pub fn replace(path: &Path) -> Result<(AdminSocket, UnixListener), SocketError> {
+    make_parent(path)?;
+    let fail = |step| move |error| SocketError::Io { path: path.to_owned(), step, error };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    // Left by somebody who died at this very point.
+    let _ = fs::remove_file(&beside);
+    let listener = listen(&beside).map_err(fail("listen"))?;
+    fs::rename(&beside, path).map_err(fail("take its place"))?;
+    Ok((AdminSocket { path: path.to_owned(), file: identity(path) }, listener))
+}
+
+fn make_parent(path: &Path) -> Result<(), SocketError> {
     let fail = |step| move |error| SocketError::Io { path: path.to_owned(), step, error };
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(parent);
         made.map_err(fail("make its directory"))?;
     }
-    remove_stale(path)?;
-    let listener = listen(path).map_err(fail("listen"))?;
-    Ok((AdminSocket { path: path.to_owned() }, listener))
+    Ok(())
 }
 
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
@@ -166,6 +200,18 @@ mod tests {
         let (_second, _listener) = bind(&path).unwrap();
         drop(first);
         assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_successor_takes_the_place_of_a_living_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let (first, _listener) = bind(&path).unwrap();
+        let (second, _listening) = replace(&path).unwrap();
+        assert!(first.is_lost() && !second.is_lost());
+        assert_eq!(mode(&path), 0o600);
+        drop(first);
+        assert!(connect(&path).is_ok(), "the successor is left alone");
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use crate::{
     },
     ctl::Exit,
     role::{
-        agent::Agent,
+        agent::{self, Agent},
         node_cache::{ComposeError, Composer, NodeCache, NodeSettings},
     },
     sys::Clock,
@@ -123,12 +123,17 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     for name in ignored {
         info!(flag = name, "without effect here");
     }
+    let parent = |path: &Path| path.parent().map(Path::to_owned);
+    // The Corefile is filled in anew when the ConfigMaps change, and the pid file goes with the process.
+    let writable: Vec<_> =
+        [Some(composer.corefile()), pid_file.as_deref()].into_iter().flatten().filter_map(parent).collect();
     let _pid_file = pid_file.map(PidFile::write).transpose()?;
     for key in config.without_effect() {
         warn!(key, "setting without effect in this version");
     }
-    super::run_to_end(async {
-        let agent = Agent::start(config, Clock::System).await?;
+    let prepared = agent::prepare(&config, &writable);
+    super::run_to_end(prepared.on_thread_start(), async {
+        let agent = Agent::start_prepared(config, Clock::System, prepared).await?;
         composer.register(agent.registry())?;
         let poll = composer.poll();
         let reload = |why| {

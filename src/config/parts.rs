@@ -37,7 +37,7 @@ impl Settings {
     /// What is to be set up on the node.
     #[must_use]
     pub fn node(&self) -> node::Config {
-        let listen = self.listen_addresses();
+        let listen = self.every_listen_address();
         let mut local_ips = self.node_local_ips.clone();
         if local_ips.is_empty() {
             let own = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
@@ -85,6 +85,8 @@ impl Config {
         let settings = &self.settings;
         let defaults = dns::Config::default();
         dns::Config {
+            early: settings.node_setup_interface,
+            access: self.access(),
             listen: settings.listen_addresses(),
             tcp: dns::TcpConfig {
                 connections_max: settings.tcp_max_connections,
@@ -93,6 +95,19 @@ impl Config {
                 ..defaults.tcp
             },
             ..defaults
+        }
+    }
+
+    /// Who may ask.
+    fn access(&self) -> dns::Access {
+        let settings = &self.settings;
+        let on_node = if settings.node_setup_interface { settings.node().local_ips } else { Vec::new() };
+        let own =
+            |ip: &IpAddr| node::is_link_local(*ip) || on_node.contains(ip) || settings.node_local_ips.contains(ip);
+        dns::Access {
+            allow: settings.allow.clone(),
+            node_local_at: settings.every_listen_address().iter().map(SocketAddr::ip).filter(own).collect(),
+            node_local: Some(node::node_local),
         }
     }
 
@@ -212,6 +227,7 @@ impl Config {
             more_http: settings.http_more.iter().map(|address| address.0).collect(),
             more_metrics: settings.metrics_more.iter().map(|address| address.0).collect(),
             coredns_names: settings.metrics_compat == Compat::CoreDns,
+            join: false,
         }
     }
 

@@ -13,11 +13,14 @@ use super::{
     error::Gather,
     node::Node,
     table::{self, Described, Section, Setting, settings},
-    types::{Addr, Allow, Bytes, Compat, HostPort, InterfaceName, LogFormat, Pods, Tls, ZoneName},
+    types::{Addr, Bytes, Compat, HostPort, InterfaceName, LogFormat, Pods, Tls, ZoneName},
     value::{Bounds, Shown, Value},
 };
 use crate::{
-    dns::forward::{FixedAnswer, Host, Policy, Prefix, Rewrite, UpstreamSource},
+    dns::{
+        Allow,
+        forward::{FixedAnswer, Host, Policy, Prefix, Rewrite, UpstreamSource},
+    },
     source::EndpointsMode,
 };
 
@@ -185,30 +188,30 @@ settings! {
 
         /// Who may ask: networks, and `node-local` for this node and the pods on it. Others are dropped and counted. Empty means
         /// `node-local` on link-local addresses and on those of `node.local_ips`, and anybody on the rest.
-        allow: Vec<Allow> = Setting::new("allow", "[]").flag("--allow", "node-local|CIDR").agent().planned();
+        allow: Vec<Allow> = Setting::new("allow", "[]").flag("--allow", "node-local|CIDR").agent();
 
         /// The interface that carries `node.local_ips`: of type dummy, or a bridge without ports where the kernel has no dummy.
-        node_interface: InterfaceName = Setting::new("node.interface", "nodelocaldns").agent().planned();
+        node_interface: InterfaceName = Setting::new("node.interface", "nodelocaldns").agent();
         /// Makes the interface with its addresses at the start, and again if somebody removes it. It outlives the process.
         node_setup_interface: bool =
-            Setting::new("node.setup_interface", "false").flag("--setup-interface", "BOOL").agent().planned();
+            Setting::new("node.setup_interface", "false").flag("--setup-interface", "BOOL").agent();
         /// Keeps the kernel from tracking connections to `node.local_ips` (nftables table `holdfast`), at the start, and again if
         /// somebody removes the rules. They outlive the process.
         node_setup_notrack: bool =
-            Setting::new("node.setup_notrack", "false").flag("--setup-notrack", "BOOL").agent().planned();
+            Setting::new("node.setup_notrack", "false").flag("--setup-notrack", "BOOL").agent();
         /// The addresses of the interface and of the rules; those of `listen` unless given, without loopback and wildcards.
-        node_local_ips: Vec<IpAddr> = Setting::new("node.local_ips", "[]").agent().planned();
+        node_local_ips: Vec<IpAddr> = Setting::new("node.local_ips", "[]").agent();
         /// Leaves interface and rules at an orderly end. If not, they are removed, unless another process has taken over.
-        node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent().planned();
+        node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent();
         /// How long nothing may be answered before `node.failsafe_ips` are given back to the cluster's DNS; they are taken again
         /// when there are answers.
         node_intercept_failsafe: Option<Duration> = Setting::new("node.intercept_failsafe", "none")
-            .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent().planned();
+            .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent();
         /// The addresses given back; those of `node.local_ips` that are not link-local unless given.
-        node_failsafe_ips: Vec<IpAddr> = Setting::new("node.failsafe_ips", "[]").agent().planned();
+        node_failsafe_ips: Vec<IpAddr> = Setting::new("node.failsafe_ips", "[]").agent();
         /// Gives up what the process needs no more once it answers: capabilities, system calls, and writing to files but those of
         /// the store and the admin socket.
-        sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL").agent().planned();
+        sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL").agent();
 
         /// What is logged, as `level` or `target=level,…` (trace, debug, info, warn, error).
         log_filter: String = Setting::new("log.filter", "info").reload();
@@ -355,6 +358,12 @@ impl Settings {
     /// The addresses that answer DNS, those of views left out.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.listen.iter().map(|address| address.0).collect()
+    }
+
+    /// The same, and those of the views.
+    pub fn every_listen_address(&self) -> Vec<SocketAddr> {
+        let views = self.views.iter().flat_map(|view| view.listen.iter().map(|address| address.0));
+        self.listen_addresses().into_iter().chain(views).collect()
     }
 
     /// Every address that answers DNS.

@@ -17,7 +17,7 @@ mod node;
 mod words;
 
 pub use names::{HostPort, ZoneName};
-pub use node::{Allow, InterfaceName};
+pub use node::InterfaceName;
 pub use words::{Compat, LogFormat, Pods, Tls};
 
 impl Scalar for bool {

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, thread, time::Duration};
 
+use super::Access;
+
 /// A limit: what it is unless configured, what it may be, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds<T> {
@@ -72,6 +74,10 @@ pub struct Config {
     /// Share the ports with another process of this user that does the same, to take over from it. Otherwise a port in
     /// use is an error.
     pub join: bool,
+    /// Listen on addresses that no interface has yet, as they come later or come and go.
+    pub early: bool,
+    /// Who may ask.
+    pub access: Access,
     /// TCP.
     pub tcp: TcpConfig,
 }
@@ -84,6 +90,8 @@ impl Default for Config {
             workers: cores.min(WORKERS.default),
             forwards_max: FORWARDS.default,
             join: false,
+            early: false,
+            access: Access::default(),
             tcp: TcpConfig::default(),
         }
     }

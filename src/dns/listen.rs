@@ -124,13 +124,15 @@ pub fn bind(config: Config) -> Result<Bound, BindError> {
         config,
     };
     for asked in bound.config.listen.clone() {
-        let (first, listener) = open_pair(asked, bound.config.join)?;
+        let (join, early) = (bound.config.join, bound.config.early);
+        let (first, listener) = open_pair(asked, join, early)?;
         let address = first.address();
         let mut first = Some(first);
         for worker in &mut bound.workers {
             let socket = match first.take() {
                 Some(first) => first,
-                None => DatagramSocket::bind(address, true).map_err(|error| BindError::new("udp", address, error))?,
+                None => DatagramSocket::bind_early(address, true, early)
+                    .map_err(|error| BindError::new("udp", address, error))?,
             };
             // Less room only means that a burst is dropped sooner, which the kernel counts.
             let _ = socket.set_receive_room(RECEIVE_ROOM_BYTES);
@@ -143,12 +145,12 @@ pub fn bind(config: Config) -> Result<Bound, BindError> {
 }
 
 /// A datagram socket and a listener on one port, both ready to be joined by others of this user.
-fn open_pair(asked: SocketAddr, join: bool) -> Result<(DatagramSocket, TcpListener), BindError> {
+fn open_pair(asked: SocketAddr, join: bool, early: bool) -> Result<(DatagramSocket, TcpListener), BindError> {
     let mut tries = TRIES;
     loop {
-        let socket = open_udp(asked, join).map_err(|error| BindError::new("udp", asked, error))?;
+        let socket = open_udp(asked, join, early).map_err(|error| BindError::new("udp", asked, error))?;
         let address = socket.address();
-        match open_tcp(address, join) {
+        match open_tcp(address, join, early) {
             Ok(listener) => return Ok((socket, listener)),
             Err(error) if asked.port() == 0 && error.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
             Err(error) => return Err(BindError::new("tcp", address, error)),
@@ -158,19 +160,22 @@ fn open_pair(asked: SocketAddr, join: bool) -> Result<(DatagramSocket, TcpListen
 
 /// Unless joining, the port is taken alone first, so that one in use is found out even if its owner would share it (and
 /// so that the kernel does not choose such a one for port 0), and opened to others then.
-fn open_udp(address: SocketAddr, join: bool) -> io::Result<DatagramSocket> {
-    let socket = DatagramSocket::bind(address, join)?;
+fn open_udp(address: SocketAddr, join: bool, early: bool) -> io::Result<DatagramSocket> {
+    let socket = DatagramSocket::bind_early(address, join, early)?;
     socket.share()?;
     Ok(socket)
 }
 
-fn open_tcp(address: SocketAddr, join: bool) -> io::Result<TcpListener> {
+fn open_tcp(address: SocketAddr, join: bool, early: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections that linger in TIME_WAIT must not keep a restart from its port.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(join)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+        socket.set_freebind_v6(early)?;
+    } else {
+        socket.set_freebind_v4(early)?;
     }
     socket.bind(&address.into())?;
     socket.set_reuse_port(true)?;
@@ -229,6 +234,14 @@ mod tests {
         assert!(matches!(bind(config(&[&address])), Err(BindError::Taken { protocol: "udp", .. })));
         let joined = bind(Config { join: true, ..config(&[&address]) }).unwrap();
         assert_eq!(joined.addresses(), first.addresses());
+    }
+
+    #[test]
+    fn an_address_may_come_later_where_that_is_said() {
+        // TEST-NET-1 (RFC 5737) and its like for v6 (RFC 3849) are on no host.
+        let asked = config(&["192.0.2.1:0", "[2001:db8::1]:0"]);
+        assert!(matches!(bind(asked.clone()), Err(BindError::NotHere { .. })));
+        assert_eq!(bind(Config { early: true, ..asked }).unwrap().addresses().len(), 2);
     }
 
     #[test]

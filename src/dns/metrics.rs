@@ -65,11 +65,13 @@ pub enum RefuseCause {
     Total,
     /// Too many of one address.
     Source,
+    /// Whoever opened it may not ask.
+    NotAllowed,
 }
 
 impl RefuseCause {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 2] = [Self::Total, Self::Source];
+    pub const ALL: [Self; 3] = [Self::Total, Self::Source, Self::NotAllowed];
 
     /// The word for it in metrics.
     #[must_use]
@@ -77,6 +79,7 @@ impl RefuseCause {
         match self {
             Self::Total => "total",
             Self::Source => "source",
+            Self::NotAllowed => "not_allowed",
         }
     }
 }
@@ -139,7 +142,7 @@ impl Metrics {
         )?;
         let connections_refused = counters(
             "holdfast_dns_tcp_refused_total",
-            "TCP connections closed at once because there were too many in all, or of one address.",
+            "TCP connections closed at once: too many in all, too many of one address, or of somebody who may not ask.",
             "reason",
         )?;
         let connections_closed =

@@ -2,6 +2,7 @@
 //!
 //! Never reads the disk or the source: all it knows of the cluster comes from the store's snapshot.
 
+mod access;
 mod answer;
 pub mod cache;
 mod config;
@@ -13,6 +14,7 @@ mod server;
 mod tcp;
 mod udp;
 
+pub use access::{Access, Allow, NodeLocal};
 pub use answer::{Batch, Config as AnswerConfig, Context, Forward, Outcome, Reply, Rotation, View, answer};
 pub use config::{
     Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, FORWARDS, IDLE, IN_FLIGHT, PARTIAL, TcpConfig, WORKERS, WRITE,

@@ -192,8 +192,9 @@ impl Bound {
         let slots = Transport::ALL.map(|_| Arc::new(Semaphore::new(self.config.forwards_max)));
         let core = Arc::new(Core { context, resolver, metrics, clock, slots, expired: CancellationToken::new() });
         let forwards = TaskTracker::new();
-        let udp = udp::start(&core, self.workers, &forwards);
-        let tcp = tcp::start(&core, self.config.tcp, self.listeners);
+        let guards = self.config.access.guards(&self.addresses);
+        let udp = udp::start(&core, self.workers, &guards, &forwards);
+        let tcp = tcp::start(&core, self.config.tcp, self.listeners, guards);
         Running { core, udp, tcp, forwards }
     }
 }

@@ -7,19 +7,28 @@ mod table;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::{SockFilter, SockRef};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{connection::Connection, table::Table};
-use super::{TcpConfig, metrics::Fault, server::Core};
+use super::{
+    TcpConfig,
+    access::Guard,
+    metrics::{Fault, RefuseCause},
+    server::Core,
+};
 
 /// How long accepting rests when the system has no file descriptor or memory left for a connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
 /// Connections that are told to go then.
 const EXHAUSTED_EVICTED: usize = 16;
+
+/// How long handshakes that have begun may take when we leave: the way to a client and back, and then some.
+const HANDSHAKES: Duration = Duration::from_millis(200);
 
 /// What every connection works with.
 #[derive(Debug)]
@@ -36,11 +45,16 @@ struct Shared {
 #[derive(Debug)]
 pub(super) struct Listeners(Arc<Shared>);
 
-/// Begins to accept on each of `listeners`.
+/// Begins to accept on each of `listeners`, whose guards are in the same order.
 ///
 /// # Panics
 /// If not called on a tokio runtime.
-pub(super) fn start(core: &Arc<Core>, config: TcpConfig, listeners: Vec<std::net::TcpListener>) -> Listeners {
+pub(super) fn start(
+    core: &Arc<Core>,
+    config: TcpConfig,
+    listeners: Vec<std::net::TcpListener>,
+    guards: Vec<Option<Arc<Guard>>>,
+) -> Listeners {
     let shared = Arc::new(Shared {
         core: Arc::clone(core),
         table: Arc::new(Table::new(&config)),
@@ -48,9 +62,9 @@ pub(super) fn start(core: &Arc<Core>, config: TcpConfig, listeners: Vec<std::net
         leaving: CancellationToken::new(),
         tasks: TaskTracker::new(),
     });
-    for listener in listeners {
+    for (listener, guard) in listeners.into_iter().zip(guards) {
         let listener = TcpListener::from_std(listener).expect("a listener that does not block, on a runtime");
-        shared.tasks.spawn(accept(Arc::clone(&shared), listener));
+        shared.tasks.spawn(accept(Arc::clone(&shared), listener, guard));
     }
     shared.tasks.close();
     Listeners(shared)
@@ -74,14 +88,15 @@ impl Drop for Listeners {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, guard: Option<Arc<Guard>>) {
+    let guard = guard.as_deref();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shared.leaving.cancelled() => break,
         };
         match accepted {
-            Ok((stream, client)) => admit(&shared, stream, client),
+            Ok((stream, client)) => admit(&shared, guard, stream, client),
             Err(error) => {
                 shared.core.metrics.fault(Fault::Accept);
                 if is_exhausted(&error) {
@@ -96,6 +111,19 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             }
         }
     }
+    if refuse_new(&listener).is_ok() {
+        let handshakes = async {
+            loop {
+                if let Ok((stream, client)) = listener.accept().await {
+                    admit(&shared, guard, stream, client);
+                }
+            }
+        };
+        tokio::select! {
+            _ = timeout(HANDSHAKES, handshakes) => {}
+            () = shared.core.expired.cancelled() => {}
+        }
+    }
     // What the kernel has completed so far was promised an answer; closing the listener would reset it. The kernel is
     // asked itself, as it may not have been announced to the runtime yet.
     let Ok(listener) = listener.into_std() else { return };
@@ -103,12 +131,30 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            admit(&shared, stream, client);
+            admit(&shared, guard, stream, client);
         }
     }
 }
 
-fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
+/// Keeps connections that have not begun away from a listener that is about to close: their first packet gets no reply, and
+/// is sent again after a second, to whoever has the port then. Handshakes that have begun go on.
+fn refuse_new(listener: &TcpListener) -> io::Result<()> {
+    // The filter sees a segment from its TCP header on; SYN without ACK in the flags at byte 13 (RFC 9293, 3.1).
+    let filter = [
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, 0x12),
+        SockFilter::new(0x15, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    SockRef::from(listener).attach_filter(&filter)
+}
+
+fn admit(shared: &Arc<Shared>, guard: Option<&Guard>, stream: TcpStream, client: SocketAddr) {
+    if guard.is_some_and(|guard| !guard.allows(client.ip())) {
+        shared.core.metrics.connection_refused(RefuseCause::NotAllowed);
+        return;
+    }
     match shared.table.admit(client.ip()) {
         Ok(seat) => {
             let connection = Connection::new(Arc::clone(shared), stream, client, seat);

@@ -20,7 +20,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::task::TaskTracker;
 
 use self::worker::Worker;
-use super::server::Core;
+use super::{access::Guard, server::Core};
 use crate::sys::{DatagramSocket, take_turns_of};
 
 /// What a worker needs to answer a batch of the usual size. It wakes up for that long and sleeps again, beside threads that
@@ -76,18 +76,23 @@ impl Reins {
 #[derive(Debug)]
 pub(super) struct Workers(Vec<Reins>);
 
-/// Starts a thread for each list of sockets.
+/// Starts a thread for each list of sockets; `guards` are in the order of each list.
 ///
 /// # Panics
 /// If not called on a tokio runtime, or if the system gives no threads or pipes.
-pub(super) fn start(core: &Arc<Core>, sockets: Vec<Vec<Arc<DatagramSocket>>>, forwards: &TaskTracker) -> Workers {
+pub(super) fn start(
+    core: &Arc<Core>,
+    sockets: Vec<Vec<Arc<DatagramSocket>>>,
+    guards: &[Option<Arc<Guard>>],
+    forwards: &TaskTracker,
+) -> Workers {
     let runtime = Handle::current();
     let begin = |(number, sockets): (usize, Vec<Arc<DatagramSocket>>)| {
         let (woken, wake) = io::pipe().expect("a pipe");
         let orders = Arc::new(Orders { phase: AtomicU8::new(Phase::Serve as u8) });
         let (diverted_in, diverted) = oneshot::channel();
         let (closed_in, closed) = oneshot::channel();
-        let worker = Worker::new(Arc::clone(core), sockets, forwards.clone(), runtime.clone());
+        let worker = Worker::new(Arc::clone(core), sockets, guards.to_vec(), forwards.clone(), runtime.clone());
         let told = Arc::clone(&orders);
         thread::Builder::new()
             .name(format!("dns-udp-{number}"))

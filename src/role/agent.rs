@@ -3,6 +3,8 @@
 //! The order of start is the promise: what the disk has is loaded and checked, then the sockets open and answer, and only
 //! then is the source looked for.
 
+mod handover;
+mod node;
 mod views;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -12,6 +14,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::handover::Handover;
+pub use self::node::{Prepared, prepare};
 use super::{
     base::{self, Base, Loaded, Why},
     source, supervisor,
@@ -51,6 +55,8 @@ pub struct Agent {
     forwarder: forward::Forwarder,
     upkeep: JoinHandle<()>,
     views: views::Views,
+    handover: Handover,
+    node: node::Node,
     stop: CancellationToken,
     listeners: JoinHandle<()>,
 }
@@ -62,15 +68,25 @@ impl Agent {
     /// In one line, what could not be opened or read and what to do; nothing is left running then. A source that cannot
     /// be reached is no error if there are records on disk, nor is a disk that does not work.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        Self::start_prepared(config, clock, Prepared::default()).await
+    }
+
+    /// The same, of a process that [`prepare`]d for it. To be called on the thread that did.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_prepared(config: Config, clock: Clock, mut prepared: Prepared) -> anyhow::Result<Self> {
+        let join = handover::ask(&config).await?;
         let loaded = Loaded::open(&config, &clock)?;
         let (registry, reader) = (loaded.registry.clone(), loaded.reader.clone());
         let name = config.settings.name.clone().unwrap_or_else(sys::hostname);
         let source = source::prepare(&config, &name, loaded.restored()).await?;
 
-        let bound = dns::bind(config.dns())?;
-        let views = views::bind(&config)?;
+        let bound = dns::bind(dns::Config { join, ..config.dns() })?;
+        let views = views::bind(&config, join)?;
         let listen: Vec<SocketAddr> = bound.addresses().iter().copied().chain(views.addresses()).collect();
-        let admin = admin::bind(&config.admin()).await?;
+        let admin = admin::bind(&admin::Config { join, ..config.admin() })?;
+        prepared.bound();
         let zone = Zone::new(&config.zone(&listen));
         let pins = Pins::open(config.disk().as_ref().map(|disk| disk.path.as_path()), clock.now());
         pins.register_metrics(&registry, &clock)?;
@@ -106,9 +122,12 @@ impl Agent {
         handles.facts.pins = Some(pins);
         handles.facts.forward = Arc::new(move || serde_json::to_value(told.status()).ok());
         let stop = CancellationToken::new();
+        let handover = Handover::new(&base.config, &base.disk, &forwarder, &handles.succeeded, &stop);
+        handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
+        let node = prepared.serving(crate::node::Metrics::register(&base.registry)?);
         info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
-        Ok(Self { addresses, base, dns, forwarder, upkeep, views, stop, listeners })
+        Ok(Self { addresses, base, dns, forwarder, upkeep, views, handover, node, stop, listeners })
     }
 
     /// Where it can be reached.
@@ -175,6 +194,7 @@ impl Agent {
         self.upkeep.abort();
         self.forwarder.save().await;
         self.base.flush().await;
+        self.node.leave(&self.base.config.settings.node(), self.handover.is_done()).await;
         self.stop.cancel();
         if let Err(error) = self.listeners.await {
             error!(%error, "admin listeners");

@@ -6,9 +6,11 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
+    disk::{Opened, Store},
     feed::{self, Order},
     signals::{Asked, Signals},
     source::{self, Feed, Following, Prepared},
@@ -22,15 +24,12 @@ use crate::{
     tls,
 };
 
-/// The time the last flush of the store may take. Together with the drain within the 5 s a supervisor is promised.
-const FLUSH: Duration = Duration::from_millis(800);
-
 /// Records that were loaded and that nobody adds to yet.
 pub(super) struct Loaded {
     pub registry: Registry,
     pub reader: store::Reader,
     writer: store::Writer,
-    disk: Result<disk::Follower, String>,
+    disk: Opened,
     clock: Clock,
 }
 
@@ -44,7 +43,7 @@ impl Loaded {
         let (writer, reader) = store::open();
         let mut writer = writer.guarded(config.guard(), clock.clone());
         store::register_metrics(&registry, &reader)?;
-        let disk = start_disk(config, clock, &registry, &mut writer)?;
+        let disk = Opened::load(config.disk(), clock, disk::Metrics::register(&registry, clock)?, &mut writer)?;
         Ok(Self { registry, reader, writer, disk, clock: clock.clone() })
     }
 
@@ -64,6 +63,7 @@ impl Loaded {
     /// If a metric is registered already.
     pub(super) fn follow(self, config: Config, name: String, source: Prepared) -> anyhow::Result<Base> {
         let Self { registry, reader, writer, disk, clock } = self;
+        let disk = Arc::new(disk.follow(&reader)?);
         let readiness = Readiness::default();
         let first_records = readiness.latch("first records");
         let follows = config.source != Source::None;
@@ -111,7 +111,8 @@ pub(super) struct Base {
     pub reader: store::Reader,
     pub readiness: Readiness,
     pub feed: Feed,
-    disk: Result<disk::Follower, String>,
+    /// The disk behind the memory.
+    pub disk: Arc<Store>,
     orders: mpsc::Sender<Order>,
     following: Option<Following>,
     /// Where the source goes of a process that follows it only if it is elected to.
@@ -134,7 +135,7 @@ impl Base {
             .chain(bound.http_address().map(|address| row("http", address.to_string())))
             .chain(bound.metrics_address().map(|address| row("metrics", address.to_string())))
             .chain([row("admin", bound.admin_path().display().to_string())]);
-        let disk = self.disk.clone().map_err(|reason| disk::DiskStatus::off(&reason));
+        let disk = Arc::clone(&self.disk);
         let status = self.feed.status.subscribe();
         let follows = self.elected.is_some() || matches!(self.config.source, Source::Hub(_));
         let facts = admin::Facts {
@@ -146,7 +147,7 @@ impl Base {
             pins: None,
             clock: self.clock.clone(),
             rules: Arc::new(move || rules.clone()),
-            disk: Arc::new(move || Some(disk.as_ref().map_or_else(disk::DiskStatus::clone, disk::Follower::status))),
+            disk: Arc::new(move || Some(disk.status())),
             forward: Arc::new(|| None),
             follows: Arc::new(move || follows.then(|| serde_json::to_value(&*status.borrow()).ok()).flatten()),
             lease: Arc::new(|| None),
@@ -168,6 +169,7 @@ impl Base {
             registry: self.registry.clone(),
             more: admin::guard_routes(self.reader.clone(), self.clock.clone(), Arc::new(release)),
             facts,
+            succeeded: CancellationToken::new(),
         })
     }
 
@@ -207,11 +209,7 @@ impl Base {
 
     /// Sees to it that the disk has what memory has, as far as time allows, and lets go of it.
     pub(super) async fn flush(&self) {
-        if let Ok(disk) = &self.disk
-            && let Err(error) = disk.release(FLUSH).await
-        {
-            warn!(%error, "the last flush of the store failed");
-        }
+        self.disk.release().await;
     }
 }
 
@@ -261,28 +259,4 @@ pub(super) async fn until_stopped_polling<T>(
             reload(role, config).await;
         }
     }
-}
-
-/// Puts what the disk has into memory and begins to follow, or says why the process runs without a disk. A store that
-/// another process has is an error: two would serve different records.
-fn start_disk(
-    config: &Config,
-    clock: &Clock,
-    registry: &Registry,
-    writer: &mut store::Writer,
-) -> anyhow::Result<Result<disk::Follower, String>> {
-    let metrics = disk::Metrics::register(registry, clock)?;
-    let Some(config) = config.disk() else { return Ok(Err("store.path is none".into())) };
-    let (disk, loaded) = match disk::open(&config, clock, &metrics) {
-        Ok(opened) => opened,
-        Err(error @ disk::OpenError::InUse { .. }) => return Err(error.into()),
-        Err(error @ disk::OpenError::NewerFormat { .. }) => {
-            error!(%error, "serving without a store: what the source says will not survive a restart");
-            return Ok(Err(error.to_string()));
-        }
-    };
-    if let Some(loaded) = loaded {
-        writer.restore(loaded.snapshot, loaded.as_of);
-    }
-    Ok(Ok(disk.follow(&writer.reader()).context("start the thread of the store")?))
 }

@@ -76,7 +76,7 @@ impl Hub {
         let advertise = stream.advertise;
         bound.identify(name.clone(), advertise.clone());
         let source = source::prepare(&config, &name, loaded.restored()).await?;
-        let admin = admin::bind(&config.admin()).await?;
+        let admin = admin::bind(&config.admin())?;
 
         let (base, election) = match (source, config.settings.lease_name.clone()) {
             (Prepared::Apiserver(apiserver), Some(lease)) => {

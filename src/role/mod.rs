@@ -4,6 +4,7 @@
 
 pub mod agent;
 mod base;
+mod disk;
 mod election;
 mod feed;
 pub mod hub;

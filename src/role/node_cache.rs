@@ -144,6 +144,11 @@ impl Composer {
         }
     }
 
+    /// The Corefile in effect, which is written anew when what it is made of changes.
+    pub fn corefile(&self) -> &Path {
+        &self.node_cache.corefile
+    }
+
     /// How often [`reload`](Self::reload) is to be asked; `None` if nobody asked for that.
     pub fn poll(&self) -> Option<Duration> {
         let forced = self.node_cache.always_reload.then_some(POLL);

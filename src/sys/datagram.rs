@@ -28,8 +28,20 @@ impl DatagramSocket {
     /// # Errors
     /// Those of `bind(2)`.
     pub fn bind(address: SocketAddr, shared: bool) -> io::Result<Self> {
+        Self::bind_early(address, shared, false)
+    }
+
+    /// The same; with `early` also to an address that no interface has yet (`IP_FREEBIND`).
+    ///
+    /// # Errors
+    /// Those of `bind(2)`.
+    pub fn bind_early(address: SocketAddr, shared: bool, early: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(shared)?;
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(early)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(early)?,
+        }
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }

@@ -12,6 +12,7 @@ mod dropin;
 mod forward;
 mod hub;
 mod manifests;
+mod node;
 mod outage;
 mod server;
 mod signals;

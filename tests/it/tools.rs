@@ -77,7 +77,7 @@ impl Live {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let socket = dir.join("agent.sock");
         let config = admin::Config { admin: socket.clone(), http: None, metrics: None, ..admin::Config::default() };
-        let bound = runtime.block_on(admin::bind(&config)).unwrap();
+        let bound = runtime.block_on(async { admin::bind(&config) }).unwrap();
         let registry = prometheus::Registry::new();
         let facts = Facts {
             role: "agent",
@@ -98,7 +98,8 @@ impl Live {
             serves: Arc::new(|| None),
         };
         let metrics = admin::Metrics::register(&registry).unwrap();
-        let handles = Handles { readiness: Readiness::default(), registry, metrics, facts, more: axum::Router::new() };
+        let (more, succeeded) = (axum::Router::new(), CancellationToken::new());
+        let handles = Handles { readiness: Readiness::default(), registry, metrics, facts, more, succeeded };
         let stop = CancellationToken::new();
         runtime.spawn(bound.serve(handles, stop.clone()));
         Self { _runtime: runtime, _stop: stop.drop_guard(), socket }

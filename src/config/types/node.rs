@@ -3,18 +3,10 @@
 use ipnet::IpNet;
 
 use super::super::value::Scalar;
+use crate::dns::Allow;
 
 /// Longest name of an interface in bytes (`IFNAMSIZ` less its end).
 const INTERFACE_BYTES_MAX: usize = 15;
-
-/// Whose queries are answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Allow {
-    /// This node and the pods on it.
-    NodeLocal,
-    /// Everybody in a network.
-    Net(IpNet),
-}
 
 impl Scalar for Allow {
     const KIND: &'static str = "node-local or CIDR";

@@ -54,11 +54,13 @@ pub enum DropCause {
     Send,
     /// The TCP connection was gone before the answer.
     Gone,
+    /// Whoever sent it may not ask.
+    NotAllowed,
 }
 
 impl DropCause {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Short, Self::Response, Self::Send, Self::Gone];
+    pub const ALL: [Self; 5] = [Self::Short, Self::Response, Self::Send, Self::Gone, Self::NotAllowed];
 
     /// The word for it in metrics.
     #[must_use]
@@ -68,6 +70,7 @@ impl DropCause {
             Self::Response => "response",
             Self::Send => "send",
             Self::Gone => "gone",
+            Self::NotAllowed => "not_allowed",
         }
     }
 }

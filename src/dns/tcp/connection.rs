@@ -39,6 +39,8 @@ const READ_BYTES: usize = 4 * 1024;
 /// Bytes of buffers that an idle connection keeps.
 const KEEP_BYTES: usize = 4 * 1024;
 
+/// How long a connection without a query stays when we leave: the way of a query that the client has sent already.
+const LINGER: Duration = Duration::from_millis(200);
 /// Longer than any connection lives without being woken by something else.
 const NEVER: Duration = Duration::from_secs(86_400);
 
@@ -72,6 +74,8 @@ pub(super) struct Connection {
     client: SocketAddr,
     seat: Seat,
     reading: Reading,
+    /// Since when we leave, and close the connection once it is quiet.
+    leaving: Option<Instant>,
     /// Bytes received and not yet answered: whole messages, then a part of one.
     input: Vec<u8>,
     /// Answers with their prefixes, and how much of that is sent.
@@ -98,6 +102,7 @@ impl Connection {
             client,
             seat,
             reading: Reading::Open,
+            leaving: None,
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
@@ -153,7 +158,10 @@ impl Connection {
                 biased;
                 () = must_go.cancelled() => return CloseCause::Evicted,
                 () = expired.cancelled(), if blocked => return CloseCause::Drain,
-                () = leaving.cancelled(), if self.reading == Reading::Open => self.reading = Reading::Rest,
+                () = expired.cancelled(), if self.leaving.is_some() && self.reading == Reading::Open => {
+                    self.reading = Reading::Rest;
+                }
+                () = leaving.cancelled(), if self.leaving.is_none() => self.leaving = Some(Instant::now()),
                 Some(forwarded) = self.in_flight.next(), if self.has_room() => self.put_forwarded(&forwarded),
                 ready = self.stream.writable(), if blocked => if ready.is_err() { return CloseCause::Broken },
                 ready = self.stream.readable(), if accepts && self.reading == Reading::Open => {
@@ -164,6 +172,7 @@ impl Connection {
                 () = sleep_until(deadline) => match overdue {
                     // What it asked before is still answered.
                     CloseCause::Partial => self.end(CloseCause::Partial),
+                    CloseCause::Drain => self.reading = Reading::Rest,
                     cause => return cause,
                 },
             }
@@ -198,8 +207,10 @@ impl Connection {
         // Forwards have a time budget of their own.
         let quiet = !blocked && self.input.is_empty() && self.in_flight.is_empty();
         let idle = quiet.then(|| (self.active + config.idle, CloseCause::Idle));
+        let linger = self.leaving.filter(|_| self.reading == Reading::Open && !blocked && self.in_flight.is_empty());
+        let linger = linger.map(|since| (since.max(self.active) + LINGER, CloseCause::Drain));
         let never = (Instant::now() + NEVER, CloseCause::Idle);
-        [write, partial, idle].into_iter().flatten().min_by_key(|(at, _)| *at).unwrap_or(never)
+        [write, partial, idle, linger].into_iter().flatten().min_by_key(|(at, _)| *at).unwrap_or(never)
     }
 
     /// Reads nothing more, and forgets an incomplete message.

@@ -17,7 +17,8 @@ use super::{Orders, Phase};
 use crate::{
     dns::{
         Forward, Rotation, ServedFrom, Transport,
-        metrics::{DropCause, Fault, Shard, Tally},
+        access::Guard,
+        metrics::{DropCause, Fault, QuestionType, Shard, Tally},
         server::{self, Core, Handled},
     },
     sys::{Batch, DatagramSocket, Interest, Poll},
@@ -31,6 +32,8 @@ const SEND_WAIT: Duration = Duration::from_millis(5);
 pub(super) struct Worker {
     core: Arc<Core>,
     sockets: Vec<Arc<DatagramSocket>>,
+    /// Who may ask, by the place of the socket.
+    guards: Vec<Option<Arc<Guard>>>,
     forwards: TaskTracker,
     runtime: Handle,
     shard: Arc<Shard>,
@@ -43,12 +46,13 @@ impl Worker {
     pub(super) fn new(
         core: Arc<Core>,
         sockets: Vec<Arc<DatagramSocket>>,
+        guards: Vec<Option<Arc<Guard>>>,
         forwards: TaskTracker,
         runtime: Handle,
     ) -> Self {
         let shard = core.metrics.shard();
         let tallies = [Tally { rcode: Rcode::NOERROR, from: ServedFrom::Cluster }; Batch::MAX];
-        Self { core, sockets, forwards, runtime, shard, rotation: Rotation::default(), tallies }
+        Self { core, sockets, guards, forwards, runtime, shard, rotation: Rotation::default(), tallies }
     }
 
     /// Serves until it is told to close. One batch of each socket in turn, so that none is starved by another.
@@ -63,7 +67,7 @@ impl Worker {
             poll.wait(None).expect("poll of open sockets");
             for (place, socket) in sockets.iter().enumerate() {
                 if poll.is_ready(place) {
-                    self.serve(&mut batch, socket);
+                    self.serve(&mut batch, socket, place);
                 }
             }
             if !poll.is_ready(sockets.len()) {
@@ -99,9 +103,9 @@ impl Worker {
     /// Answers everything received, bounded by what a queue can hold: without diversion, clients could go on for ever.
     fn empty(&mut self, batch: &mut Batch, sockets: &[Arc<DatagramSocket>]) {
         const BATCHES_MAX: usize = 1_024;
-        for socket in sockets {
+        for (place, socket) in sockets.iter().enumerate() {
             for _ in 0..BATCHES_MAX {
-                if !self.serve(batch, socket) {
+                if !self.serve(batch, socket, place) {
                     break;
                 }
             }
@@ -109,7 +113,7 @@ impl Worker {
     }
 
     /// Answers one batch. False if there was none.
-    fn serve(&mut self, batch: &mut Batch, socket: &Arc<DatagramSocket>) -> bool {
+    fn serve(&mut self, batch: &mut Batch, socket: &Arc<DatagramSocket>, place: usize) -> bool {
         let received = match batch.receive(socket, false) {
             Ok(received) => received,
             Err(error) => {
@@ -123,7 +127,13 @@ impl Worker {
         {
             let records = self.core.context.load();
             let view = self.core.context.view(&records, self.core.clock.now(), &self.rotation);
+            let guard = self.guards[place].as_deref();
             for index in 0..received {
+                if guard.is_some_and(|guard| !guard.allows(batch.source(index).ip())) {
+                    self.shard.request(Transport::Udp, QuestionType::OTHER);
+                    self.shard.dropped(DropCause::NotAllowed);
+                    continue;
+                }
                 let (query, out) = batch.exchange(index);
                 match self.core.handle(&self.shard, &view, query, Transport::Udp, out) {
                     Handled::Reply(length, tally) => {

@@ -37,12 +37,12 @@ impl Drop for Upkeep {
     }
 }
 
-/// Binds the sockets of every view.
+/// Binds the sockets of every view; with `join` beside those of the process before.
 ///
 /// # Errors
 /// If an address cannot be had.
-pub(super) fn bind(config: &Config) -> anyhow::Result<Bound> {
-    let bind = |(dns, forward)| Ok((dns::bind(dns)?, forward));
+pub(super) fn bind(config: &Config, join: bool) -> anyhow::Result<Bound> {
+    let bind = |(dns, forward)| Ok((dns::bind(dns::Config { join, ..dns })?, forward));
     config.views().into_iter().map(bind).collect::<anyhow::Result<_>>().map(Bound)
 }
 

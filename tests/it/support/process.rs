@@ -60,7 +60,7 @@ impl Agent {
     /// Runs this command and comes back once it answers.
     pub fn spawn(command: &mut Command) -> Self {
         let started = Instant::now();
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let log = lines(child.stderr.take().expect("piped"));
         let mut agent = Self { child, log, seen: Vec::new(), started, dns: ([127, 0, 0, 1], 0).into() };
         let line = agent.wait_for("answering");
@@ -109,6 +109,11 @@ impl Agent {
         let line = status.lines().find_map(|line| line.strip_prefix(row)).expect("Linux tells it");
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
         kib * 1024
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal, by its name without SIG.

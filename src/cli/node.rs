@@ -1,0 +1,140 @@
+//! `holdfast node`: interface and rules by hand, and the watch over them.
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use tracing::{error, info, warn};
+
+use super::log;
+use crate::{
+    config::{self, AgentFlags, Role, Settings},
+    ctl::Exit,
+    node::{
+        self, Config, Goal, Outcome,
+        privileges::{confine_files, drop_capabilities},
+        watch::{self, Event, Mode, Orders},
+    },
+};
+
+/// What to do with the node.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// Make the interface, its addresses and the rules, or mend them
+    Setup {
+        /// The flags of the agent, as they would be given to it
+        #[command(flatten)]
+        flags: AgentFlags,
+    },
+    /// Say what is not as the agent would have it; exit code 1 then
+    Check {
+        /// The flags of the agent, as they would be given to it
+        #[command(flatten)]
+        flags: AgentFlags,
+    },
+    /// Remove interface and rules
+    Teardown {
+        /// The flags of the agent, as they would be given to it
+        #[command(flatten)]
+        flags: AgentFlags,
+    },
+    /// Set up and stay: put back what is removed, and give the cluster's DNS its address while nothing is answered here
+    Watch {
+        /// Started by an agent: the configuration comes by standard input, and so does the end
+        #[arg(long, hide = true)]
+        child: bool,
+        /// The flags of the agent, as they would be given to it
+        #[command(flatten)]
+        flags: AgentFlags,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// If the system has no threads or signals for us.
+pub fn run(what: &Node) -> anyhow::Result<Exit> {
+    let flags = match what {
+        Node::Watch { child: true, .. } => return child(),
+        Node::Setup { flags } | Node::Check { flags } | Node::Teardown { flags } | Node::Watch { flags, .. } => flags,
+    };
+    let settings = match config::load_settings(Role::Agent, &flags.0) {
+        Ok(settings) => settings,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(Exit::Usage);
+        }
+    };
+    // Whoever says so by hand means both.
+    let config = Config { setup_interface: true, setup_notrack: true, ..settings.node() };
+    if config.local_ips.is_empty() {
+        eprintln!("no address for the interface: give --listen 169.254.20.10, or node.local_ips in the file");
+        return Ok(Exit::Usage);
+    }
+    match what {
+        Node::Setup { .. } => Ok(told(&node::reach(&config, Goal::Serving), Exit::Ok)),
+        Node::Check { .. } => {
+            let outcome = node::check(&config, Goal::Serving);
+            let differs = if outcome.steps.is_empty() { Exit::Ok } else { Exit::No };
+            Ok(told(&outcome, differs))
+        }
+        Node::Teardown { .. } => {
+            runtime()?.block_on(watch::dismiss(&config.interface));
+            Ok(told(&node::reach(&config, Goal::Gone), Exit::Ok))
+        }
+        Node::Watch { .. } => resident(&settings, &config),
+    }
+}
+
+/// Prints what differed, and what could not be done.
+fn told(outcome: &Outcome, exit: Exit) -> Exit {
+    for step in &outcome.steps {
+        println!("{step}");
+    }
+    for error in &outcome.errors {
+        eprintln!("holdfast: {error}");
+    }
+    if outcome.errors.is_empty() { exit } else { Exit::Unreadable }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")
+}
+
+/// Gives up all that looking after interface and rules does not take.
+fn confine() -> Vec<String> {
+    let capabilities = drop_capabilities(&[caps::Capability::CAP_NET_ADMIN]);
+    let files = confine_files(&[], false);
+    [capabilities, files].into_iter().filter_map(Result::err).map(|error| error.to_string()).collect()
+}
+
+fn resident(settings: &Settings, config: &Config) -> anyhow::Result<Exit> {
+    let _filter = log::init(settings)?;
+    for error in confine() {
+        warn!(error, "the watch keeps more rights than it needs");
+    }
+    let tell = |event| match event {
+        Event::Ready => info!(interface = config.interface, "watching"),
+        Event::Info(text) => info!("{text}"),
+        Event::Warn(text) => warn!("{text}"),
+        Event::Error(kind, error) => error!(kind = kind.as_str(), error, "not set up"),
+        Event::Released => error!("nothing is answered: the cluster's DNS has its address back"),
+        Event::Taken => info!("there are answers again: the cluster's DNS address is taken"),
+    };
+    runtime()?.block_on(watch::run(config, Mode::Resident, Orders::none(), tell))?;
+    Ok(Exit::Ok)
+}
+
+fn child() -> anyhow::Result<Exit> {
+    let _ = confine();
+    runtime()?.block_on(async {
+        let (config, orders) = watch::config_from_stdin().await.map_err(anyhow::Error::msg)?;
+        let tell = |event: Event| {
+            use std::io::Write;
+            // Once the agent is gone, standard error still is who started it.
+            if writeln!(std::io::stdout(), "{}", event.to_line()).is_err() {
+                let _ = writeln!(std::io::stderr(), "holdfast node watch: {}", event.to_line());
+            }
+        };
+        watch::run(&config, Mode::Child, orders, tell).await?;
+        Ok(Exit::Ok)
+    })
+}

@@ -1,0 +1,221 @@
+//! Who may ask, and at which of our addresses.
+//!
+//! Owns the decision; which networks are this node's own is handed in. In doubt (the system does not tell) everybody may:
+//! a node without DNS is worse than a stranger with it.
+
+use std::{
+    collections::HashSet,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tracing::error;
+
+/// The least time between two looks at what is local to the node. A pod is plugged in longer than that before it asks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Whose queries are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allow {
+    /// This node and the pods on it.
+    NodeLocal,
+    /// Everybody in a network.
+    Net(IpNet),
+}
+
+/// Tells the networks of this node and its pods.
+pub type NodeLocal = fn() -> io::Result<Vec<IpNet>>;
+
+/// Who may ask. Empty, anybody may.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// At every address, if there are any.
+    pub allow: Vec<Allow>,
+    /// Addresses where only this node and its pods may ask, as long as `allow` is empty.
+    pub node_local_at: Vec<IpAddr>,
+    /// Who these are.
+    pub node_local: Option<NodeLocal>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("allow", &self.allow)
+            .field("node_local_at", &self.node_local_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// The guards of these listeners, in their order; none where anybody may ask.
+    pub(super) fn guards(&self, listen: &[SocketAddr]) -> Vec<Option<Arc<Guard>>> {
+        let neighbours = self.node_local.map(|look| Arc::new(Neighbours::new(look)));
+        let nets = self.allow.iter().filter_map(|allow| if let Allow::Net(net) = allow { Some(*net) } else { None });
+        let guard = |nets: Vec<IpNet>, local: bool| {
+            let neighbours = if local { neighbours.clone() } else { None };
+            Arc::new(Guard { nets, neighbours })
+        };
+        let given = guard(nets.collect(), self.allow.contains(&Allow::NodeLocal));
+        let local = guard(Vec::new(), true);
+        let of = |address: &SocketAddr| {
+            if !self.allow.is_empty() {
+                Some(Arc::clone(&given))
+            } else if self.node_local_at.contains(&address.ip()) && local.neighbours.is_some() {
+                Some(Arc::clone(&local))
+            } else {
+                None
+            }
+        };
+        listen.iter().map(of).collect()
+    }
+}
+
+/// Who may ask at one address.
+#[derive(Debug)]
+pub(super) struct Guard {
+    nets: Vec<IpNet>,
+    neighbours: Option<Arc<Neighbours>>,
+}
+
+impl Guard {
+    pub(super) fn allows(&self, client: IpAddr) -> bool {
+        self.nets.iter().any(|net| net.contains(&client))
+            || self.neighbours.as_ref().is_some_and(|neighbours| neighbours.contain(client))
+    }
+}
+
+/// Networks as they are asked about: most pods have a route of their own.
+#[derive(Debug, Default)]
+struct Networks {
+    hosts: HashSet<IpAddr>,
+    nets: Vec<IpNet>,
+    /// The system did not tell.
+    all: bool,
+}
+
+impl Networks {
+    fn of(told: io::Result<Vec<IpNet>>) -> Self {
+        let Ok(told) = told else { return Self { all: true, ..Self::default() } };
+        let (hosts, nets): (Vec<IpNet>, Vec<IpNet>) =
+            told.into_iter().partition(|net| net.prefix_len() == net.max_prefix_len());
+        Self { hosts: hosts.into_iter().map(|net| net.addr()).collect(), nets, all: false }
+    }
+
+    fn contain(&self, client: IpAddr) -> bool {
+        self.all || self.hosts.contains(&client) || self.nets.iter().any(|net| net.contains(&client))
+    }
+}
+
+/// This node and its pods, looked at anew when somebody unknown asks.
+struct Neighbours {
+    told: NodeLocal,
+    seen: ArcSwap<Networks>,
+    looked: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Neighbours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Neighbours").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+impl Neighbours {
+    fn new(look: NodeLocal) -> Self {
+        Self { told: look, seen: ArcSwap::default(), looked: Mutex::default() }
+    }
+
+    fn contain(&self, client: IpAddr) -> bool {
+        self.seen.load().contain(client) || {
+            self.look();
+            self.seen.load().contain(client)
+        }
+    }
+
+    /// Looks, unless that was done just now, by us or by another thread that we waited for.
+    fn look(&self) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_some_and(|last| last.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        let told = (self.told)();
+        if let Err(error) = &told
+            && !self.seen.load().all
+        {
+            error!(%error, "the routing tables cannot be read: anybody may ask");
+        }
+        self.seen.store(Arc::new(Networks::of(told)));
+        *looked = Some(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::unnecessary_wraps, reason = "it has the type of one that may fail")]
+    fn look() -> io::Result<Vec<IpNet>> {
+        Ok(vec!["10.244.1.5/32".parse().unwrap(), "10.1.0.0/16".parse().unwrap()])
+    }
+
+    fn guards(access: &Access) -> Vec<Option<Arc<Guard>>> {
+        access.guards(&["169.254.20.10:53".parse().unwrap(), "10.0.0.7:53".parse().unwrap()])
+    }
+
+    fn allowed(guard: Option<&Guard>) -> Vec<bool> {
+        ["10.244.1.5", "10.1.2.3", "192.0.2.1", "fd00::1"]
+            .map(|client| guard.is_none_or(|guard| guard.allows(client.parse().unwrap())))
+            .into()
+    }
+
+    #[test]
+    fn pods_alone_may_ask_at_the_addresses_of_the_node_and_anybody_elsewhere() {
+        let node_local_at = vec!["169.254.20.10".parse().unwrap()];
+        let access = Access { node_local_at, node_local: Some(look), allow: vec![] };
+        let guards = guards(&access);
+        assert_eq!(allowed(guards[0].as_deref()), [true, true, false, false]);
+        assert!(guards[1].is_none());
+    }
+
+    #[test]
+    fn who_is_named_may_ask_everywhere_and_nobody_else() {
+        let allow = vec![Allow::Net("192.0.2.0/24".parse().unwrap())];
+        let access = Access { allow: allow.clone(), node_local: Some(look), node_local_at: vec![] };
+        for guard in guards(&access) {
+            assert_eq!(allowed(guard.as_deref()), [false, false, true, false]);
+        }
+        let both = Access { allow: [allow, vec![Allow::NodeLocal]].concat(), ..access };
+        for guard in guards(&both) {
+            assert_eq!(allowed(guard.as_deref()), [true, true, true, false]);
+        }
+    }
+
+    #[test]
+    fn the_first_to_ask_may_do_so_at_the_same_time() {
+        let access = Access { allow: vec![Allow::NodeLocal], node_local: Some(look), node_local_at: vec![] };
+        let client = "10.244.1.5".parse().unwrap();
+        for _ in 0..50 {
+            let guard = guards(&access)[0].clone().unwrap();
+            let gate = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        gate.wait();
+                        assert!(guard.allows(client));
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn anybody_may_ask_while_the_system_does_not_tell() {
+        let broken = || Err(io::ErrorKind::Other.into());
+        let access = Access { allow: vec![Allow::NodeLocal], node_local: Some(broken), node_local_at: vec![] };
+        assert_eq!(allowed(guards(&access)[0].as_deref()), [true; 4]);
+        assert!(guards(&Access::default()).iter().all(Option::is_none));
+    }
+}

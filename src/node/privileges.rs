@@ -1,0 +1,143 @@
+//! What the process may do, given up piece by piece once it is not needed any more.
+//!
+//! Capabilities belong to threads, and so does Landlock: what is given up before a thread is started is given up for it
+//! too. Never takes anything back, and never ends the process: a kernel without one of these is a reason to go on without.
+
+mod calls;
+
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
+    path_beneath_rules,
+};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+/// The newest rights of Landlock that we know of; the kernel takes those it knows.
+const LANDLOCK: ABI = ABI::V5;
+/// A directory made for the store or the socket.
+const DIRECTORY_MODE: u32 = 0o750;
+
+/// Why a part of the sandbox was not entered.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Capabilities could not be given up.
+    #[error("give up capabilities: {0}")]
+    Capabilities(String),
+    /// Landlock said no, or the kernel has none.
+    #[error("confine writing to files (Landlock): {0}")]
+    Landlock(String),
+    /// The filter of system calls could not be made or installed.
+    #[error("confine system calls (seccomp): {0}")]
+    Seccomp(String),
+}
+
+/// Lets a program that is about to be started have `CAP_NET_ADMIN` where we have it without being root, and takes that back
+/// when dropped. Root's programs have it anyway.
+#[derive(Debug)]
+pub struct Bequest(());
+
+impl Bequest {
+    /// Does so, as far as it can be done.
+    #[must_use]
+    pub fn net_admin() -> Self {
+        // Neither can be done without having it, and then there is nothing to hand on.
+        let _ = caps::raise(None, CapSet::Inheritable, Capability::CAP_NET_ADMIN);
+        let _ = caps::raise(None, CapSet::Ambient, Capability::CAP_NET_ADMIN);
+        Self(())
+    }
+}
+
+impl Drop for Bequest {
+    fn drop(&mut self) {
+        let _ = caps::drop(None, CapSet::Ambient, Capability::CAP_NET_ADMIN);
+    }
+}
+
+/// Gives up every capability of this thread but those in `keep`. Root keeps the one to open files of others, as store and
+/// certificates may belong to somebody else.
+///
+/// # Errors
+/// If the system refuses.
+pub fn drop_capabilities(keep: &[Capability]) -> Result<(), SandboxError> {
+    let fail = |error: caps::errors::CapsError| SandboxError::Capabilities(error.to_string());
+    let mut keep: CapsHashSet = keep.iter().copied().collect();
+    keep.insert(Capability::CAP_DAC_OVERRIDE);
+    let held = caps::read(None, CapSet::Permitted).map_err(fail)?;
+    let keep: CapsHashSet = held.intersection(&keep).copied().collect();
+    caps::clear(None, CapSet::Ambient).map_err(fail)?;
+    caps::clear(None, CapSet::Inheritable).map_err(fail)?;
+    caps::set(None, CapSet::Effective, &keep).map_err(fail)?;
+    caps::set(None, CapSet::Permitted, &keep).map_err(fail)
+}
+
+/// What [`drop_capabilities`] leaves of a thread that asks for none.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn capabilities() -> Result<Vec<Capability>, SandboxError> {
+    let held = caps::read(None, CapSet::Permitted).map_err(|error| SandboxError::Capabilities(error.to_string()))?;
+    Ok(held.into_iter().collect())
+}
+
+/// From now on this thread and those it starts read any file they could read, write and make files only below `writable`,
+/// run programs only if `programs`, and gain no rights by running one.
+///
+/// # Errors
+/// If the kernel has no Landlock or refuses.
+pub fn confine_files(writable: &[PathBuf], programs: bool) -> Result<(), SandboxError> {
+    for path in writable {
+        // One that cannot be made is found out by whoever writes there.
+        let _ = make_directory(path);
+    }
+    let mut reading = AccessFs::from_read(LANDLOCK);
+    if !programs {
+        reading &= !AccessFs::Execute;
+    }
+    let confine = || {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(LANDLOCK))?
+            .create()?
+            .add_rules(path_beneath_rules(["/"], reading))?
+            .add_rules(path_beneath_rules(writable, AccessFs::from_all(LANDLOCK) & !AccessFs::Execute))?
+            // What a process may always write to.
+            .add_rules(path_beneath_rules(["/dev/null"], AccessFs::WriteFile | AccessFs::ReadFile))?
+            .restrict_self()
+    };
+    let status = confine().map_err(|error: landlock::RulesetError| SandboxError::Landlock(error.to_string()))?;
+    if status.ruleset == RulesetStatus::NotEnforced {
+        return Err(SandboxError::Landlock("the kernel has none".into()));
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
+}
+
+/// From now on every thread of the process makes only the system calls a server needs; others fail with EPERM. Programs
+/// can be started only if `programs`.
+///
+/// # Errors
+/// If the kernel has no seccomp or refuses.
+pub fn confine_calls(programs: bool) -> Result<(), SandboxError> {
+    let fail = |error: &dyn std::fmt::Display| SandboxError::Seccomp(error.to_string());
+    let mut allowed: Vec<i64> = calls::SERVER.to_vec();
+    if programs {
+        allowed.extend(calls::PROGRAMS);
+    }
+    let filter = SeccompFilter::new(
+        allowed.into_iter().map(|call| (call, Vec::new())).collect(),
+        SeccompAction::Errno(u32::try_from(libc::EPERM).expect("one")),
+        SeccompAction::Allow,
+        std::env::consts::ARCH.try_into().map_err(|error: seccompiler::BackendError| fail(&error))?,
+    );
+    let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|error| fail(&error))?;
+    seccompiler::apply_filter_all_threads(&program).map_err(|error| fail(&error))
+}

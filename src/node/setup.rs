@@ -1,0 +1,302 @@
+//! Brings the node to what the configuration asks for: looks, names what differs, mends that and nothing else.
+//!
+//! Every step can be done twice. A step that fails leaves the others to be done. Never starts a program.
+
+use std::{fmt, io, net::IpAddr};
+
+use super::{
+    Config, SetupError,
+    interface::{Address, Interfaces, Link, host_prefix},
+    nft::{self, Ruleset, TABLE},
+};
+
+/// The kinds of interface that are taken for ours, or for node-cache's, whose place we take.
+const KINDS: [&str; 2] = ["dummy", "bridge"];
+
+/// Something that is not as it should be, and thereby what is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The interface is missing.
+    MakeInterface(String),
+    /// The interface is down.
+    BringUp(String),
+    /// An address is missing.
+    Add(IpAddr),
+    /// An address is there that should not be.
+    TakeOff(IpAddr),
+    /// The rules for these addresses are missing, or not what they should be.
+    WriteRules(Vec<IpAddr>),
+    /// There are rules and nothing to have them for.
+    RemoveRules,
+    /// The interface is there and should not be.
+    RemoveInterface(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MakeInterface(name) => write!(f, "interface {name}: missing"),
+            Self::BringUp(name) => write!(f, "interface {name}: down"),
+            Self::Add(ip) => write!(f, "address {ip}: missing"),
+            Self::TakeOff(ip) => write!(f, "address {ip}: should not be there"),
+            Self::WriteRules(ips) => {
+                let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
+                write!(f, "nftables table {TABLE}: not the rules for {}", ips.join(", "))
+            }
+            Self::RemoveRules => write!(f, "nftables table {TABLE}: should not be there"),
+            Self::RemoveInterface(name) => write!(f, "interface {name}: should not be there"),
+        }
+    }
+}
+
+/// What is to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Everything in place.
+    Serving,
+    /// Everything in place, but the addresses of the failsafe, which the cluster's DNS has.
+    Released,
+    /// Nothing of ours left.
+    Gone,
+}
+
+/// How a setup went.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What differed, and was mended unless `errors` says otherwise.
+    pub steps: Vec<Step>,
+    /// What could not be done.
+    pub errors: Vec<SetupError>,
+}
+
+/// Says what differs from `goal`, and changes nothing.
+#[must_use]
+pub fn check(config: &Config, goal: Goal) -> Outcome {
+    Planner::open(config, goal).outcome
+}
+
+/// Brings the node to `goal`.
+#[must_use]
+pub fn reach(config: &Config, goal: Goal) -> Outcome {
+    let mut planner = Planner::open(config, goal);
+    let steps = planner.outcome.steps.clone();
+    for step in &steps {
+        if let Err(error) = planner.apply(step) {
+            planner.outcome.errors.push(error);
+        }
+    }
+    planner.outcome
+}
+
+struct Planner<'a> {
+    config: &'a Config,
+    interfaces: Option<Interfaces>,
+    link: Option<Link>,
+    outcome: Outcome,
+}
+
+impl<'a> Planner<'a> {
+    fn open(config: &'a Config, goal: Goal) -> Self {
+        let mut planner = Self { config, interfaces: None, link: None, outcome: Outcome::default() };
+        let mut ips = match goal {
+            Goal::Serving => config.local_ips.clone(),
+            Goal::Released => config.local_ips.iter().copied().filter(|ip| !config.failsafe_ips.contains(ip)).collect(),
+            Goal::Gone => Vec::new(),
+        };
+        let mut on_interface = Vec::new();
+        if config.setup_interface {
+            match planner.plan_interface(goal, &mut ips) {
+                Ok(steps) => on_interface = steps,
+                Err(error) => planner.outcome.errors.push(error),
+            }
+        }
+        let mut on_rules = Vec::new();
+        if config.setup_notrack {
+            match plan_rules(config, &ips) {
+                Ok(step) => on_rules.extend(step),
+                Err(error) => planner.outcome.errors.push(error),
+            }
+        }
+        // An address that others take over must be tracked before they do: their DNAT needs that.
+        let steps = if goal == Goal::Serving { [on_interface, on_rules] } else { [on_rules, on_interface] };
+        planner.outcome.steps = steps.concat();
+        planner
+    }
+
+    /// What differs of interface and addresses. Those of `ips` that others have are taken out.
+    fn plan_interface(&mut self, goal: Goal, ips: &mut Vec<IpAddr>) -> Result<Vec<Step>, SetupError> {
+        let name = &self.config.interface;
+        let check = |error| {
+            failed(error, "look at interfaces", |error| SetupError::InterfaceCheck { name: name.clone(), error })
+        };
+        let interfaces = Interfaces::open().map_err(|error| SetupError::Netlink { family: "route", error })?;
+        let interfaces = self.interfaces.insert(interfaces);
+        let links = interfaces.links().map_err(check)?;
+        let addresses = interfaces.addresses().map_err(check)?;
+        let link = links.iter().find(|link| link.name == *name);
+        if let Some(link) = link {
+            refuse_foreign(link, &links)?;
+        }
+        self.link = link.cloned();
+        if goal == Goal::Gone {
+            return Ok(link.map(|link| Step::RemoveInterface(link.name.clone())).into_iter().collect());
+        }
+        let mut steps = Vec::new();
+        match link {
+            None => steps.push(Step::MakeInterface(name.clone())),
+            Some(link) if !link.up => steps.push(Step::BringUp(name.clone())),
+            Some(_) => {}
+        }
+        let index = link.map(|link| link.index);
+        ips.retain(|&ip| {
+            let elsewhere = addresses.iter().find(|address| address.ip == ip && Some(address.index) != index);
+            let Some(elsewhere) = elsewhere else { return true };
+            let interface = links.iter().find(|link| link.index == elsewhere.index);
+            let interface = interface.map_or_else(|| elsewhere.index.to_string(), |link| link.name.clone());
+            self.outcome.errors.push(SetupError::AddressElsewhere { address: ip, interface });
+            false
+        });
+        let present: Vec<&Address> = addresses.iter().filter(|address| Some(address.index) == index).collect();
+        let missing = ips.iter().filter(|ip| !present.iter().any(|address| address.ip == **ip));
+        steps.extend(missing.map(|ip| Step::Add(*ip)));
+        // The kernel gives every interface a v6 address of its own, with another prefix length.
+        let surplus =
+            present.iter().filter(|address| address.prefix == host_prefix(address.ip) && !ips.contains(&address.ip));
+        steps.extend(surplus.map(|address| Step::TakeOff(address.ip)));
+        Ok(steps)
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), SetupError> {
+        match step {
+            Step::WriteRules(ips) => {
+                let written = Ruleset::wanted(self.config, ips).write();
+                return written.map_err(|error| nft_failed(error, "write"));
+            }
+            Step::RemoveRules => return nft::remove().map_err(|error| nft_failed(error, "remove")),
+            _ => {}
+        }
+        let name = self.config.interface.clone();
+        let Some(interfaces) = &mut self.interfaces else { return Ok(()) };
+        let add = |error| SetupError::InterfaceAdd { name: name.clone(), error };
+        if let Step::MakeInterface(_) = step {
+            interfaces.make(&name).map_err(|error| failed(error, &format!("make interface {name}"), add))?;
+            let links = interfaces.links().map_err(add)?;
+            self.link = links.into_iter().find(|link| link.name == name);
+            return Ok(());
+        }
+        // Without an interface, that it could not be made is the one error.
+        let Some(link) = &self.link else { return Ok(()) };
+        let index = link.index;
+        let address = |step, address| {
+            let interface = name.clone();
+            move |error| {
+                failed(error, &format!("{step} address {address}"), |error| SetupError::Address {
+                    step,
+                    address,
+                    interface,
+                    error,
+                })
+            }
+        };
+        match *step {
+            Step::BringUp(_) => {
+                interfaces.bring_up(index).map_err(|error| failed(error, "bring the interface up", add))
+            }
+            Step::RemoveInterface(_) => {
+                interfaces.remove(index).map_err(|error| failed(error, "remove the interface", add))
+            }
+            Step::Add(ip) => interfaces.add(index, ip).map_err(address("add", ip)),
+            Step::TakeOff(ip) => {
+                interfaces.take_off(Address { index, ip, prefix: host_prefix(ip) }).map_err(address("remove", ip))
+            }
+            Step::MakeInterface(_) | Step::WriteRules(_) | Step::RemoveRules => Ok(()),
+        }
+    }
+}
+
+/// An interface with our name that is not what we would have made.
+fn refuse_foreign(link: &Link, links: &[Link]) -> Result<(), SetupError> {
+    let taken = |found: String| Err(SetupError::InterfaceTaken { name: link.name.clone(), found });
+    if !KINDS.contains(&link.kind.as_str()) {
+        return taken(if link.kind.is_empty() { "hardware".into() } else { format!("of type {}", link.kind) });
+    }
+    match links.iter().find(|port| port.controller == Some(link.index)) {
+        Some(port) => taken(format!("a bridge with the port {}", port.name)),
+        None => Ok(()),
+    }
+}
+
+fn plan_rules(config: &Config, ips: &[IpAddr]) -> Result<Option<Step>, SetupError> {
+    let present = Ruleset::present().map_err(|error| nft_failed(error, "read"))?;
+    Ok(match present {
+        Some(_) if ips.is_empty() => Some(Step::RemoveRules),
+        None if ips.is_empty() => None,
+        Some(present) if present.same(&Ruleset::wanted(config, ips)) => None,
+        _ => Some(Step::WriteRules(ips.to_vec())),
+    })
+}
+
+fn failed(error: io::Error, step: &str, named: impl FnOnce(io::Error) -> SetupError) -> SetupError {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        SetupError::NotPermitted { step: step.to_owned() }
+    } else {
+        named(error)
+    }
+}
+
+/// A kernel without nftables refuses the socket or its first message; one without `nft_ct` does not find `notrack`.
+fn nft_failed(error: io::Error, step: &'static str) -> SetupError {
+    let missing = match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => true,
+        Some(libc::EINVAL) => step == "read",
+        Some(libc::ENOENT) => step == "write",
+        _ => false,
+    };
+    if missing {
+        return SetupError::NoNftables;
+    }
+    failed(error, &format!("{step} nftables table {TABLE}"), |error| SetupError::Nftables { step, table: TABLE, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::ErrorType;
+
+    fn link(index: u32, kind: &str, controller: Option<u32>) -> Link {
+        Link { index, name: format!("if{index}"), kind: kind.into(), up: true, controller }
+    }
+
+    #[test]
+    fn an_interface_of_another_kind_is_not_taken_over() {
+        let told = |link: &Link, links: &[Link]| refuse_foreign(link, links).map_err(|error| error.to_string());
+        assert_eq!(told(&link(1, "dummy", None), &[]), Ok(()));
+        assert_eq!(told(&link(1, "bridge", None), &[link(2, "veth", Some(3))]), Ok(()));
+        let remedy = "not one of ours; remove it, or give node.interface another name";
+        for (kind, ports, found) in [
+            ("veth", vec![], "of type veth"),
+            ("", vec![], "hardware"),
+            ("bridge", vec![link(2, "veth", Some(1))], "a bridge with the port if2"),
+        ] {
+            let error = told(&link(1, kind, None), &ports).unwrap_err();
+            assert_eq!(error, format!("interface if1 exists and is {found}, {remedy}"));
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_nftables_is_told_from_other_trouble() {
+        let named = |code, step| nft_failed(io::Error::from_raw_os_error(code), step);
+        for (code, step) in [
+            (libc::EOPNOTSUPP, "write"),
+            (libc::EPROTONOSUPPORT, "read"),
+            (libc::EINVAL, "read"),
+            (libc::ENOENT, "write"),
+        ] {
+            assert!(matches!(named(code, step), SetupError::NoNftables), "{code} {step}");
+        }
+        assert!(matches!(named(libc::EPERM, "read"), SetupError::NotPermitted { .. }));
+        assert_eq!(named(libc::EPERM, "read").kind(), ErrorType::Privilege);
+        assert!(matches!(named(libc::EBUSY, "write"), SetupError::Nftables { step: "write", .. }));
+        assert_eq!(named(libc::EOPNOTSUPP, "write").kind(), ErrorType::Nftables);
+    }
+}

@@ -1,0 +1,107 @@
+//! What a watch and the agent that started it say to each other, a line each.
+
+use crate::node::ErrorType;
+
+/// What a watch reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The first setup is done, as far as it could be.
+    Ready,
+    /// Something to know.
+    Info(String),
+    /// Something was not as it should be.
+    Warn(String),
+    /// Something could not be set up.
+    Error(ErrorType, String),
+    /// Nothing is answered: the addresses of the failsafe are the cluster's again.
+    Released,
+    /// There are answers again, and the addresses are ours.
+    Taken,
+}
+
+impl Event {
+    /// The line for it, without its end.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let line = match self {
+            Self::Ready => "ready".to_owned(),
+            Self::Info(text) => format!("info {text}"),
+            Self::Warn(text) => format!("warn {text}"),
+            Self::Error(kind, text) => format!("error {} {text}", kind.as_str()),
+            Self::Released => "released".to_owned(),
+            Self::Taken => "taken".to_owned(),
+        };
+        line.replace('\n', " ")
+    }
+
+    /// What a line says; `None` for one that says nothing we know.
+    #[must_use]
+    pub fn from_line(line: &str) -> Option<Self> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        Some(match word {
+            "ready" => Self::Ready,
+            "info" => Self::Info(rest.to_owned()),
+            "warn" => Self::Warn(rest.to_owned()),
+            "error" => {
+                let (kind, text) = rest.split_once(' ')?;
+                Self::Error(ErrorType::from_word(kind)?, text.to_owned())
+            }
+            "released" => Self::Released,
+            "taken" => Self::Taken,
+            _ => return None,
+        })
+    }
+}
+
+/// How a watch is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Everything stays as it is.
+    Leave,
+    /// The addresses of the failsafe go back to the cluster's DNS.
+    Release,
+    /// Interface and rules are removed.
+    Teardown,
+}
+
+impl Order {
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leave => "leave",
+            Self::Release => "release",
+            Self::Teardown => "teardown",
+        }
+    }
+
+    pub(super) fn from_line(line: &str) -> Option<Self> {
+        [Self::Leave, Self::Release, Self::Teardown].into_iter().find(|order| order.as_str() == line.trim())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_understood() {
+        for event in [
+            Event::Ready,
+            Event::Info("set up: address ::1: missing".into()),
+            Event::Warn(String::new()),
+            Event::Error(ErrorType::Address, "a b".into()),
+            Event::Released,
+            Event::Taken,
+        ] {
+            assert_eq!(Event::from_line(&event.to_line()), Some(event));
+        }
+        assert_eq!(Event::Info("a\nb".into()).to_line(), "info a b");
+        for line in ["", "no", "error", "error address", "error nothing x"] {
+            assert_eq!(Event::from_line(line), None, "{line}");
+        }
+        for order in [Order::Leave, Order::Release, Order::Teardown] {
+            assert_eq!(Order::from_line(&format!("{}\n", order.as_str())), Some(order));
+        }
+    }
+}

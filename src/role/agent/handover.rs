@@ -1,0 +1,243 @@
+//! From one agent to the next on the same node, with no query lost in between.
+//!
+//! ```text
+//!   old                                        new, with the same flags
+//!    │ answers                                  │ finds the store in use, or somebody at the admin socket
+//!    │◀────────── POST /handover ───────────────│
+//!    │ saves its cache, flushes the store,      │
+//!    │ lets go of it; answers from memory on    │
+//!    │──────────── 200 ────────────────────────▶│ loads the store, joins every port, takes the socket's place
+//!    │ asks there: /ready? ◀───────────────────▶│ answers, becomes ready
+//!    │ closes the ports of probes and metrics   │
+//!    │ SIGTERM: leaves the ports, answers what  │
+//!    │ it has received, ends                    │
+//! ```
+//!
+//! If the new one dies before the old one has left, the old one takes store and socket back. Who sends SIGTERM is the
+//! supervisor's business.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use axum::{Json, Router, http::StatusCode, routing::post};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    dns::forward::Forwarder,
+    role::disk::Store,
+    store::disk::{self, Owner},
+};
+
+/// The time the old process may take to let go.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks of the old process at the new one.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Looks in a row that find nobody before the old process takes everything back: the new one has to load the store.
+const GONE_LOOKS: u32 = 15;
+/// The longest answer read, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// What a newcomer says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Newcomer {
+    role: String,
+    /// As its own process namespace numbers it; for the log.
+    pid: u32,
+    listen: Vec<SocketAddr>,
+}
+
+impl Newcomer {
+    fn of(config: &Config) -> Self {
+        let listen = config.settings.every_listen_address();
+        Self { role: config.role.name().to_owned(), pid: std::process::id(), listen }
+    }
+
+    /// Why a process with this configuration does not hand over to it.
+    fn refusal(&self, own: &Self) -> Option<String> {
+        let ports = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if self.role != own.role {
+            return Some(format!("it is a process of another kind: {}, not {}", own.role, self.role));
+        }
+        if self.listen != own.listen || own.listen.iter().any(|address| address.port() == 0) {
+            return Some(format!("it listens on {}, not on {}", ports(&own.listen), ports(&self.listen)));
+        }
+        None
+    }
+}
+
+/// Asks who runs here already to hand over. False if nobody does.
+///
+/// # Errors
+/// If somebody does and will not, with the reason and what to do.
+pub(super) async fn ask(config: &Config) -> anyhow::Result<bool> {
+    let store = config.settings.store_path.as_deref();
+    let owner = store.and_then(disk::owner);
+    let own_socket = config.settings.admin.clone();
+    let socket = owner.as_ref().and_then(|owner| owner.admin.clone()).unwrap_or(own_socket);
+    let Ok(stream) = UnixStream::connect(&socket).await else {
+        // Whoever has the store and no socket is told of when the store is opened.
+        return Ok(false);
+    };
+    let asked =
+        timeout(PATIENCE, exchange(stream, "POST /handover", &serde_json::to_vec(&Newcomer::of(config))?)).await;
+    let refused = match asked {
+        Ok(Ok((200, _))) => {
+            info!(socket = %socket.display(), "the process before hands over");
+            return Ok(true);
+        }
+        Ok(Ok((409, reason))) => reason,
+        // Somebody else's socket, or a holdfast before hand-overs.
+        Ok(Ok((status, _))) => format!("it answers with status {status}"),
+        Ok(Err(error)) => format!("it does not answer: {error}"),
+        Err(_) => format!("it does not answer within {PATIENCE:?}"),
+    };
+    refuse(store, owner, &socket, &refused)
+}
+
+fn refuse(store: Option<&Path>, owner: Option<Owner>, socket: &Path, reason: &str) -> anyhow::Result<bool> {
+    match (store, owner) {
+        (Some(path), Some(owner)) => {
+            let in_use = disk::OpenError::InUse { path: path.to_owned(), owner };
+            Err(anyhow::Error::from(in_use).context(format!("no hand-over: {reason}")))
+        }
+        _ => bail!(
+            "admin socket {}: another process answers on it and does not hand over: {reason}; stop that one, or give --admin \
+             another path",
+            socket.display()
+        ),
+    }
+}
+
+/// One request with a body of JSON, and the status and text of its answer.
+async fn exchange(mut stream: UnixStream, what: &str, body: &[u8]) -> anyhow::Result<(u16, String)> {
+    let head = format!(
+        "{what} HTTP/1.1\r\nhost: holdfast\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP")?;
+    let text = answer.split_once("\r\n\r\n").map_or("", |(_, text)| text);
+    Ok((status, text.trim().to_owned()))
+}
+
+/// The old process's side.
+#[derive(Clone, Debug)]
+pub(super) struct Handover {
+    own: Newcomer,
+    /// Tells this process from its successor, whose number may be the same in a namespace of its own.
+    token: u64,
+    socket: PathBuf,
+    store: Arc<Store>,
+    forwarder: Forwarder,
+    /// Who was handed over to.
+    to: Arc<Mutex<Option<u32>>>,
+    /// Cancelled when the successor is ready.
+    succeeded: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Handover {
+    pub(super) fn new(
+        config: &Config,
+        store: &Arc<Store>,
+        forwarder: &Forwarder,
+        succeeded: &CancellationToken,
+        stop: &CancellationToken,
+    ) -> Self {
+        Self {
+            own: Newcomer::of(config),
+            token: rand::random(),
+            socket: config.settings.admin.clone(),
+            store: Arc::clone(store),
+            forwarder: forwarder.clone(),
+            to: Arc::default(),
+            succeeded: succeeded.clone(),
+            stop: stop.clone(),
+        }
+    }
+
+    /// Whether there is a successor, as far as is known.
+    pub(super) fn is_done(&self) -> bool {
+        self.to.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// What a newcomer asks for.
+    pub(super) fn router(&self) -> Router {
+        let this = self.clone();
+        let token = self.token.to_string();
+        let asked = post(move |Json(newcomer): Json<Newcomer>| {
+            let this = this.clone();
+            async move { this.asked(&newcomer).await }
+        });
+        Router::new().route("/handover", asked.get(async || token))
+    }
+
+    async fn asked(&self, newcomer: &Newcomer) -> (StatusCode, String) {
+        if let Some(reason) = newcomer.refusal(&self.own) {
+            warn!(pid = newcomer.pid, reason, "no hand-over to a newcomer");
+            return (StatusCode::CONFLICT, reason);
+        }
+        {
+            let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(pid) = *to {
+                return (StatusCode::CONFLICT, format!("it has handed over to pid {pid} already"));
+            }
+            *to = Some(newcomer.pid);
+        }
+        self.forwarder.save().await;
+        self.store.release().await;
+        info!(pid = newcomer.pid, "handed over; answering from memory until told to end");
+        tokio::spawn(self.clone().watch());
+        (StatusCode::OK, "handed over\n".into())
+    }
+
+    /// Looks after the successor until this process ends: what is ours again if it dies, and what is its own once it is
+    /// ready.
+    async fn watch(self) {
+        let mut gone = 0;
+        while !self.stop.is_cancelled() {
+            sleep(LOOK_EVERY).await;
+            if self.succeeded.is_cancelled() {
+                return;
+            }
+            let ready = self.is_ready().await;
+            if ready == Some(true) {
+                info!("the successor is ready");
+                self.succeeded.cancel();
+                return;
+            }
+            let alive = self.store.path().map_or(ready.is_some(), |path| disk::owner(path).is_some());
+            gone = if alive { 0 } else { gone + 1 };
+            if gone >= GONE_LOOKS && (self.store.path().is_none() || self.store.take_back()) {
+                *self.to.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                return;
+            }
+        }
+    }
+
+    /// Whether the process at the socket is ready; `None` as long as that is this one, or nobody.
+    async fn is_ready(&self) -> Option<bool> {
+        let asked = async {
+            let (_, token) = exchange(UnixStream::connect(&self.socket).await?, "GET /handover", b"").await?;
+            let (status, _) = exchange(UnixStream::connect(&self.socket).await?, "GET /ready", b"").await?;
+            anyhow::Ok((token != self.token.to_string()).then_some(status == 200))
+        };
+        timeout(PATIENCE, asked).await.ok()?.ok()?
+    }
+}

@@ -1,0 +1,132 @@
+//! The store on disk behind a process's memory: had, given to a successor, and taken back if that one dies.
+
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tracing::{error, info, warn};
+
+use crate::{
+    store::{
+        self,
+        disk::{self, DiskStatus, Follower},
+    },
+    sys::Clock,
+};
+
+/// The time the last flush of the store may take. Together with the drain within the 5 s a supervisor is promised.
+const FLUSH: Duration = Duration::from_millis(800);
+
+/// A store that was opened and that nothing is written to yet.
+pub(in crate::role) struct Opened {
+    config: Option<disk::Config>,
+    clock: Clock,
+    metrics: disk::Metrics,
+    disk: Result<disk::Disk, String>,
+}
+
+/// A store that follows memory.
+#[derive(Debug)]
+pub(in crate::role) struct Store {
+    config: Option<disk::Config>,
+    clock: Clock,
+    metrics: disk::Metrics,
+    reader: store::Reader,
+    follower: Mutex<Result<Follower, String>>,
+}
+
+impl Opened {
+    /// Puts what the disk has into memory, or says why the process runs without a disk.
+    ///
+    /// # Errors
+    /// If another process has the store: two would serve different records.
+    pub(in crate::role) fn load(
+        config: Option<disk::Config>,
+        clock: &Clock,
+        metrics: disk::Metrics,
+        writer: &mut store::Writer,
+    ) -> Result<Self, disk::OpenError> {
+        let disk = match &config {
+            None => Err("store.path is none".into()),
+            Some(wanted) => match disk::open(wanted, clock, &metrics) {
+                Ok((disk, loaded)) => {
+                    if let Some(loaded) = loaded {
+                        writer.restore(loaded.snapshot, loaded.as_of);
+                    }
+                    Ok(disk)
+                }
+                Err(error @ disk::OpenError::InUse { .. }) => return Err(error),
+                Err(error @ disk::OpenError::NewerFormat { .. }) => {
+                    error!(%error, "serving without a store: what the source says will not survive a restart");
+                    Err(error.to_string())
+                }
+            },
+        };
+        Ok(Self { config, clock: clock.clone(), metrics, disk })
+    }
+
+    /// Begins to write what `reader` sees.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub(in crate::role) fn follow(self, reader: &store::Reader) -> anyhow::Result<Store> {
+        let follower = self.disk.map(|disk| disk.follow(reader).context("start the thread of the store"));
+        let follower = match follower {
+            Ok(started) => Ok(started?),
+            Err(reason) => Err(reason),
+        };
+        let Self { config, clock, metrics, .. } = self;
+        Ok(Store { config, clock, metrics, reader: reader.clone(), follower: Mutex::new(follower) })
+    }
+}
+
+impl Store {
+    fn follower(&self) -> MutexGuard<'_, Result<Follower, String>> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it stands.
+    pub(in crate::role) fn status(&self) -> DiskStatus {
+        match &*self.follower() {
+            Ok(follower) => follower.status(),
+            Err(reason) => DiskStatus::off(reason),
+        }
+    }
+
+    /// Where it is; `None` if there is none.
+    pub(in crate::role) fn path(&self) -> Option<&Path> {
+        self.config.as_ref().map(|config| config.path.as_path())
+    }
+
+    /// Sees to it that the disk has what memory has, as far as time allows, and lets go of it.
+    pub(in crate::role) async fn release(&self) {
+        let follower = self.follower().clone();
+        let Ok(follower) = follower else { return };
+        match follower.release(FLUSH).await {
+            // A successor has it.
+            Ok(()) | Err(disk::FlushError::Released) => {}
+            Err(error) => warn!(%error, "the last flush of the store failed"),
+        }
+    }
+
+    /// Takes back what was released, if nobody has it. True if it is ours then.
+    pub(in crate::role) fn take_back(&self) -> bool {
+        let Some(config) = &self.config else { return false };
+        let opened = disk::open(config, &self.clock, &self.metrics);
+        let Ok((disk, _)) = opened else { return false };
+        match disk.follow(&self.reader) {
+            Ok(follower) => {
+                info!(path = %config.path.display(), "the successor is gone, the store is taken back");
+                *self.follower() = Ok(follower);
+                true
+            }
+            Err(error) => {
+                error!(%error, "the store cannot be followed any more");
+                false
+            }
+        }
+    }
+}

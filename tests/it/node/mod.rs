@@ -1,0 +1,9 @@
+//! The node's part: interface, rules, watch, hand-over and rights, on nodes made of network namespaces.
+
+mod failsafe;
+mod pods;
+mod refusals;
+mod rig;
+mod rights;
+mod setup;
+mod upgrade;

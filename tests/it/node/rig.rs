@@ -1,0 +1,249 @@
+//! A node and two pods as network namespaces of their own, plugged together with veth as Calico does it, and somebody
+//! outside.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::{fs::MetadataExt, net::UnixStream},
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::support::process::Agent;
+
+pub const LINK_LOCAL: &str = "169.254.20.10";
+pub const VIP: &str = "10.96.0.10";
+pub const VIP6: &str = "fd00:10:96::10";
+
+/// What takes longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const CLUSTER: &str = "apiVersion: v1
+kind: Service
+metadata: {name: kubernetes, namespace: default}
+spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd00:10:96::1'], ports: [{name: https, port: 443, protocol: TCP}]}
+";
+
+/// The namespaces, and a directory for what the agents keep. Gone when dropped.
+pub struct Node {
+    name: String,
+    pub home: tempfile::TempDir,
+}
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+fn has(program: &str) -> bool {
+    Command::new(program).arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// Whether there is a program; says so if a part of a test is left out for want of it.
+pub fn have(program: &str) -> bool {
+    let found = has(program);
+    if !found {
+        println!("skipped in part: there is no {program}");
+    }
+    found
+}
+
+impl Node {
+    /// Makes them. `None`, and a printed reason, where that is not possible.
+    pub fn new() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let skip = |reason: &str| {
+            println!("skipped: {reason}");
+            None
+        };
+        if fs::metadata("/proc/self").map(|own| own.uid()).ok() != Some(0) {
+            return skip("not root, who alone may make network namespaces");
+        }
+        if !has("ip") {
+            return skip("there is no ip (iproute2)");
+        }
+        let name = format!("hf{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let node = Self { name, home: tempfile::tempdir().unwrap() };
+        if !run("ip", &["netns", "add", &node.space("node")]).status.success() {
+            return skip("network namespaces cannot be made here");
+        }
+        node.plug();
+        fs::write(node.home.path().join("cluster.yaml"), CLUSTER).unwrap();
+        // Two hundred connections from one pod are one source.
+        fs::write(node.home.path().join("agent.yaml"), "tcp: { max_per_source: 1000 }\n").unwrap();
+        Some(node)
+    }
+
+    /// The name of a namespace: `node`, `pod1`, `pod2` or `out`.
+    pub fn space(&self, part: &str) -> String {
+        format!("{}-{part}", self.name)
+    }
+
+    /// `ip` with words separated by spaces, in a namespace.
+    pub fn ip(&self, part: &str, words: &str) -> Output {
+        let space = self.space(part);
+        let words: Vec<&str> = ["-n", &space].into_iter().chain(words.split(' ')).collect();
+        run("ip", &words)
+    }
+
+    fn must(&self, part: &str, words: &str) {
+        let done = self.ip(part, words);
+        assert!(done.status.success(), "ip -n {part} {words}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn plug(&self) {
+        self.must("node", "link set lo up");
+        for number in 1..=2 {
+            let pod = format!("pod{number}");
+            run("ip", &["netns", "add", &self.space(&pod)]);
+            self.must("node", &format!("link add cali{number} type veth peer name eth0 netns {}", self.space(&pod)));
+            for words in ["link set lo up", "link set eth0 up"] {
+                self.must(&pod, words);
+            }
+            self.must("node", &format!("link set cali{number} up"));
+            self.must(&pod, &format!("addr add 10.244.1.{number}/32 dev eth0"));
+            self.must(&pod, &format!("addr add fd00:244::{number}/128 dev eth0 nodad"));
+            self.must(&pod, "route add 169.254.1.1 dev eth0");
+            self.must(&pod, "route add default via 169.254.1.1 dev eth0");
+            self.must("node", &format!("addr add 169.254.1.1/32 dev cali{number}"));
+            self.must("node", &format!("route add 10.244.1.{number} dev cali{number}"));
+            self.must("node", &format!("-6 addr add fe80::1/64 dev cali{number} nodad"));
+            self.must("node", &format!("-6 route add fd00:244::{number} dev cali{number}"));
+            self.must(&pod, "-6 route add default via fe80::1 dev eth0");
+        }
+        run("ip", &["netns", "add", &self.space("out")]);
+        self.must("node", &format!("link add uplink type veth peer name eth0 netns {}", self.space("out")));
+        self.must("node", "link set uplink up");
+        self.must("out", "link set eth0 up");
+        self.must("node", "addr add 192.0.2.2/24 dev uplink");
+        self.must("out", "addr add 192.0.2.1/24 dev eth0");
+        self.must("node", "route add default via 192.0.2.1");
+        self.must("out", "route add default via 192.0.2.2");
+    }
+
+    /// A command in a namespace.
+    pub fn command(&self, part: &str, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.space(part), program]).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// The binary in a namespace.
+    pub fn holdfast(&self, part: &str, arguments: &[&str]) -> Command {
+        self.command(part, env!("CARGO_BIN_EXE_holdfast"), arguments)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.home.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The flags of every agent here.
+    pub fn flags(&self) -> Vec<String> {
+        let listen = format!("{LINK_LOCAL},{VIP},{VIP6}");
+        let (config, cluster) = (self.path("agent.yaml"), self.path("cluster.yaml"));
+        let (store, admin) = (self.path("store"), self.path("agent.sock"));
+        // Nobody answers on the discard port: no test asks the resolvers of the machine it runs on.
+        let pairs = [
+            ("--config", config.as_str()),
+            ("--listen", &listen),
+            ("--manifests", &cluster),
+            ("--store", &store),
+            ("--admin", &admin),
+            ("--http", "169.254.20.10:8080"),
+            ("--metrics", "127.0.0.1:9253"),
+            ("--upstream", "127.0.0.1:9"),
+            ("--setup-interface", "true"),
+            ("--setup-notrack", "true"),
+        ];
+        pairs.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]).collect()
+    }
+
+    /// An agent on the node; those that set up nothing are told so by `more`, which is looked at last.
+    pub fn agent(&self, more: &[&str]) -> Agent {
+        let flags = self.flags();
+        let flags: Vec<&str> =
+            ["agent"].into_iter().chain(flags.iter().map(String::as_str)).chain(more.iter().copied()).collect();
+        Agent::spawn(&mut self.holdfast("node", &flags))
+    }
+
+    /// `holdfast node …` with the flags of the agent: its exit code and what it says.
+    pub fn node(&self, what: &str) -> (i32, String) {
+        let flags = self.flags();
+        let flags: Vec<&str> = ["node", what].into_iter().chain(flags.iter().map(String::as_str)).collect();
+        let done = self.holdfast("node", &flags).output().unwrap();
+        let told = [done.stdout, done.stderr].concat();
+        (done.status.code().unwrap(), String::from_utf8(told).unwrap())
+    }
+
+    /// Questions for a second from a namespace: the tallies of UDP and of TCP.
+    pub fn ask(&self, from: &str, server: &str, port: u16) -> (Value, Value) {
+        let server = if server.contains(':') { format!("[{server}]:{port}") } else { format!("{server}:{port}") };
+        let asking =
+            ["simulate", "queries", "--server", &server, "--qps", "20", "--tcp", "2", "--seconds", "1", "-o", "json"];
+        report(&self.holdfast(from, &asking).output().unwrap())
+    }
+
+    /// A metric of the agent, by its name with labels.
+    pub fn metric(&self, series: &str) -> u64 {
+        let mut stream = UnixStream::connect(self.home.path().join("agent.sock")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series} in {text}"));
+        line.trim().parse().unwrap()
+    }
+
+    /// The addresses on the interface, as `ip` prints them.
+    pub fn addresses(&self) -> String {
+        String::from_utf8(self.ip("node", "-o addr show dev nodelocaldns").stdout).unwrap()
+    }
+
+    /// Waits until something is so; how long that took.
+    pub fn until(&self, what: &str, mut so: impl FnMut(&Self) -> bool) -> Duration {
+        let began = Instant::now();
+        while !so(self) {
+            assert!(began.elapsed() < PATIENCE, "{what}: still not after {PATIENCE:?}; {}", self.addresses());
+            // What is waited for needs the processor more.
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        began.elapsed()
+    }
+}
+
+/// The tallies of UDP and of TCP that `holdfast simulate queries -o json` printed.
+pub fn report(done: &Output) -> (Value, Value) {
+    let told: Value = serde_json::from_slice(&done.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&done.stderr)));
+    (told["udp"].clone(), told["tcp"].clone())
+}
+
+pub fn capabilities(pid: u32) -> String {
+    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();
+    status
+        .lines()
+        .filter(|line| line.starts_with("CapEff") || line.starts_with("NoNewPrivs") || line.starts_with("Seccomp:"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for part in ["node", "pod1", "pod2", "out"] {
+            // A watch that outlived its agent goes with the namespace it watches.
+            if let Ok(pids) = Command::new("ip").args(["netns", "pids", &self.space(part)]).output() {
+                for pid in String::from_utf8_lossy(&pids.stdout).split_whitespace() {
+                    run("kill", &["-s", "KILL", pid]);
+                }
+            }
+            run("ip", &["netns", "del", &self.space(part)]);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Interface and rules: made, made again, put back, removed.
+
+use std::time::Duration;
+
+use super::rig::{Node, VIP, have};
+use crate::support::process::Agent;
+
+#[test]
+fn setting_up_twice_is_setting_up_once_and_a_teardown_leaves_nothing() {
+    let Some(node) = Node::new() else { return };
+    let (code, told) = node.node("check");
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("interface nodelocaldns: missing\naddress 169.254.20.10: missing\n"), "{told}");
+    let links = node.ip("node", "-o link").stdout;
+    assert_eq!(node.node("setup").0, 0);
+    assert_eq!(node.node("check"), (0, String::new()));
+    let before = node.addresses();
+    assert_eq!(node.node("setup"), (0, String::new()), "nothing is left to do");
+    assert_eq!(node.addresses(), before);
+    assert_eq!(node.node("teardown").0, 0);
+    assert_eq!(node.node("teardown"), (0, String::new()), "nothing is left to remove");
+    let names = |links: Vec<u8>| String::from_utf8(links).unwrap().lines().count();
+    assert_eq!(names(node.ip("node", "-o link").stdout), names(links));
+    if have("nft") {
+        let tables = node.command("node", "nft", &["list", "tables"]).output().unwrap();
+        assert_eq!(String::from_utf8(tables.stdout).unwrap(), "");
+    }
+}
+
+#[test]
+fn what_somebody_removes_is_back_within_five_seconds() {
+    let Some(node) = Node::new() else { return };
+    let _agent = node.agent(&[]);
+    assert_eq!(node.node("check"), (0, String::new()));
+    node.ip("node", &format!("addr del {VIP}/32 dev nodelocaldns"));
+    if have("nft") {
+        assert!(node.command("node", "nft", &["delete", "table", "inet", "holdfast"]).status().unwrap().success());
+    }
+    assert_eq!(node.node("check").0, 1);
+    assert!(node.until("mended", |node| node.node("check").0 == 0) < Duration::from_secs(5));
+    node.ip("node", "link del nodelocaldns");
+    assert!(node.until("made again", |node| node.node("check").0 == 0) < Duration::from_secs(5));
+}
+
+#[test]
+fn interface_and_rules_outlive_the_process_and_go_with_it_where_that_is_asked() {
+    let Some(node) = Node::new() else { return };
+    // It has taken over the signals by the time it has read its source.
+    let leave = |mut agent: Agent| {
+        agent.wait_for("manifests read");
+        assert!(agent.terminate().success());
+    };
+    node.agent(&[]).kill();
+    assert_eq!(node.node("check"), (0, String::new()), "after SIGKILL");
+    leave(node.agent(&[]));
+    assert_eq!(node.node("check"), (0, String::new()), "after SIGTERM");
+    let file = node.home.path().join("agent.yaml");
+    std::fs::write(file, "node: { skip_teardown: false }\n").unwrap();
+    node.agent(&[]).kill();
+    assert_eq!(node.node("check"), (0, String::new()), "after SIGKILL");
+    leave(node.agent(&[]));
+    assert_eq!(node.addresses(), "", "after SIGTERM");
+}
