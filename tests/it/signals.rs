@@ -65,7 +65,8 @@ fn a_second_agent_on_the_same_store_is_refused_and_told_who_has_it() {
     let home = TempDir::new().unwrap();
     let manifests = home.path().join("cluster.yaml");
     fs::write(&manifests, CLUSTER).unwrap();
-    let first = Agent::start(home.path(), &["--manifests", manifests.to_str().unwrap()]);
+    let mut first = Agent::start(home.path(), &["--manifests", manifests.to_str().unwrap()]);
+    first.wait_for("records complete");
     let store = home.path().join("store");
     let other = home.path().join("other.sock");
     let second = run(&[
