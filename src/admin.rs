@@ -27,7 +27,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use prometheus::{Registry, TextEncoder};
+use prometheus::{Histogram, Registry, TextEncoder};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -70,8 +70,8 @@ pub struct Config {
     pub more_http: Vec<SocketAddr>,
     /// Further addresses of `/metrics`.
     pub more_metrics: Vec<SocketAddr>,
-    /// Metrics under CoreDNS's names too.
-    pub coredns_names: bool,
+    /// Metrics under CoreDNS's names too, as those of this server: `dns://169.254.20.10:53`.
+    pub coredns_server: Option<String>,
     /// Share the ports with the process we take over from, and take its socket's place.
     pub join: bool,
 }
@@ -84,7 +84,7 @@ impl Default for Config {
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9253))),
             more_http: Vec::new(),
             more_metrics: Vec::new(),
-            coredns_names: false,
+            coredns_server: None,
             join: false,
         }
     }
@@ -107,7 +107,7 @@ pub struct Bound {
     metrics: Option<TcpListener>,
     more_http: Vec<TcpListener>,
     more_metrics: Vec<TcpListener>,
-    coredns_names: bool,
+    coredns_server: Option<String>,
     /// Behind the listener, so that it is dropped after it.
     socket: AdminSocket,
 }
@@ -143,7 +143,7 @@ pub fn bind(config: &Config) -> Result<Bound, SocketError> {
         addresses.iter().filter_map(|address| open_or_tell(flag, Some(*address), config.join)).collect()
     };
     let (more_http, more_metrics) = (all("http_more", &config.more_http), all("metrics_more", &config.more_metrics));
-    Ok(Bound { admin, http, metrics, more_http, more_metrics, coredns_names: config.coredns_names, socket })
+    Ok(Bound { admin, http, metrics, more_http, more_metrics, coredns_server: config.coredns_server.clone(), socket })
 }
 
 fn open_or_tell(flag: &'static str, address: Option<SocketAddr>, join: bool) -> Option<TcpListener> {
@@ -194,12 +194,12 @@ impl Bound {
             time,
             refused: handles.metrics.refused.with_label_values(&[listener]),
         };
-        let probes = probes(handles.readiness.clone());
+        let probes = probes(handles.readiness.clone(), handles.metrics.health.clone());
         let mut tasks = JoinSet::new();
         let documents = documents::router(handles.facts.clone(), handles.readiness.clone());
         let pins = handles.facts.pins.clone().map(|pins| pins::router(pins, handles.facts.clock.clone()));
         let documents = documents.merge(pins.unwrap_or_default());
-        let scraped = scrape(handles.registry.clone(), self.coredns_names);
+        let scraped = scrape(handles.registry.clone(), self.coredns_server.clone());
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
         tasks.spawn(keep_unix(self.socket, self.admin, admin, limits("admin", ADMIN_TIME), stop.clone()));
         let ports = stop.child_token();
@@ -213,7 +213,7 @@ impl Bound {
             tasks.spawn(serve::serve(Listener::Tcp(http), router, limits, ports.clone()));
         }
         for metrics in self.metrics.into_iter().chain(self.more_metrics) {
-            let router = scrape(handles.registry.clone(), self.coredns_names);
+            let router = scrape(handles.registry.clone(), self.coredns_server.clone());
             tasks.spawn(serve::serve(Listener::Tcp(metrics), router, limits("metrics", PROBE_TIME), ports.clone()));
         }
         while tasks.join_next().await.is_some() {}
@@ -249,8 +249,12 @@ async fn keep_unix(
 }
 
 /// `/health`: this process runs. `/ready`: nothing is waited for any more.
-fn probes(readiness: Readiness) -> Router {
-    Router::new().route("/health", get(|| async { "ok\n" })).route("/ready", get(ready)).with_state(readiness)
+fn probes(readiness: Readiness, health: Histogram) -> Router {
+    let healthy = move || async move {
+        let _timer = health.start_timer();
+        "ok\n"
+    };
+    Router::new().route("/health", get(healthy)).route("/ready", get(ready)).with_state(readiness)
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
@@ -262,14 +266,14 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     }
 }
 
-fn scrape(registry: Registry, coredns_names: bool) -> Router {
-    Router::new().route("/metrics", get(metrics_text)).with_state((registry, coredns_names))
+fn scrape(registry: Registry, coredns_server: Option<String>) -> Router {
+    Router::new().route("/metrics", get(metrics_text)).with_state((registry, coredns_server))
 }
 
-async fn metrics_text(State((registry, coredns_names)): State<(Registry, bool)>) -> impl IntoResponse {
+async fn metrics_text(State((registry, coredns_server)): State<(Registry, Option<String>)>) -> impl IntoResponse {
     let mut families = registry.gather();
-    if coredns_names {
-        families.extend(coredns::named(&families));
+    if let Some(server) = coredns_server {
+        families.extend(coredns::named(&families, &server));
     }
     match TextEncoder::new().encode_to_string(&families) {
         Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),

@@ -1,12 +1,14 @@
 //! What the admin listeners count.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
 /// Handles made at start.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// By listener.
     pub refused: IntCounterVec,
+    /// Answers to `/health`.
+    pub health: Histogram,
 }
 
 impl Metrics {
@@ -23,6 +25,10 @@ impl Metrics {
             &["listener"],
         )?;
         registry.register(Box::new(refused.clone()))?;
-        Ok(Self { refused })
+        let health = HistogramOpts::new("holdfast_admin_health_duration_seconds", "Time an answer to `/health` took.");
+        let bounds = prometheus::exponential_buckets(0.000_25, 10.0, 5)?;
+        let health = Histogram::with_opts(health.buckets(bounds))?;
+        registry.register(Box::new(health.clone()))?;
+        Ok(Self { refused, health })
     }
 }

@@ -226,7 +226,7 @@ impl Config {
             metrics: settings.metrics.map(|Addr(address)| address),
             more_http: settings.http_more.iter().map(|address| address.0).collect(),
             more_metrics: settings.metrics_more.iter().map(|address| address.0).collect(),
-            coredns_names: settings.metrics_compat == Compat::CoreDns,
+            coredns_server: self.coredns_server(),
             join: false,
         }
     }
@@ -271,6 +271,12 @@ impl Config {
             Some(Tls::Dir(path)) => Some(path.clone()),
             Some(Tls::Insecure) | None => None,
         }
+    }
+
+    /// What CoreDNS would call the server at our first address, if its names are wanted for metrics.
+    fn coredns_server(&self) -> Option<String> {
+        let first = self.settings.listen.first().filter(|_| self.settings.metrics_compat == Compat::CoreDns)?;
+        Some(format!("dns://{}", first.0))
     }
 
     /// Which endpoints the source keeps.

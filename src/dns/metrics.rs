@@ -258,7 +258,7 @@ mod tests {
             "holdfast_dns_drops_total{reason=\"response\"} 3",
             "holdfast_dns_request_duration_seconds_bucket{from=\"cluster\",le=\"0.00005\"} 6",
             "holdfast_dns_request_duration_seconds_bucket{from=\"cluster\",le=\"0.000025\"} 0",
-            "holdfast_dns_request_duration_seconds_bucket{from=\"upstream\",le=\"5\"} 0",
+            "holdfast_dns_request_duration_seconds_bucket{from=\"upstream\",le=\"8.192\"} 0",
             "holdfast_dns_request_duration_seconds_bucket{from=\"upstream\",le=\"+Inf\"} 3",
             "holdfast_dns_request_duration_seconds_sum{from=\"upstream\"} 180",
             "holdfast_dns_request_duration_seconds_count{from=\"cluster\"} 6",

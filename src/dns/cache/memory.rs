@@ -11,6 +11,8 @@ use std::{
     },
 };
 
+use moka::notification::RemovalCause;
+
 use super::{
     config::Config,
     entry::{Entry, Kind},
@@ -63,8 +65,14 @@ impl Cache {
     /// An empty cache.
     pub fn new(config: &Config, metrics: Metrics) -> Self {
         let capacity = config.max_bytes - config.max_bytes / SLACK_SHARE;
+        let evictions = metrics.evictions.clone();
         let entries = moka::sync::Cache::builder()
             .max_capacity(capacity)
+            .eviction_listener(move |_, _, cause| {
+                if cause == RemovalCause::Size {
+                    evictions.inc();
+                }
+            })
             .weigher(|_, entry: &Arc<Entry>| {
                 entry.share().get().map_or(0, |share| u32::try_from(share.bytes).unwrap_or(u32::MAX))
             })

@@ -19,6 +19,8 @@ pub struct Metrics {
     pub misses: StripedCounter,
     /// Answers not stored because `max_bytes` was reached.
     pub refused: IntCounter,
+    /// Answers given up for others.
+    pub evictions: IntCounter,
     /// Refreshes started before the TTL ended.
     pub prefetches: IntCounter,
     /// Times the cache was written to disk.
@@ -57,6 +59,10 @@ impl Metrics {
             refused: counter(
                 "holdfast_cache_refused_total",
                 "Answers not stored because they are too large or the cache was full.",
+            )?,
+            evictions: counter(
+                "holdfast_cache_evictions_total",
+                "Answers given up before their time to make room for others.",
             )?,
             prefetches: counter(
                 "holdfast_cache_prefetches_total",

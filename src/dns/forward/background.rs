@@ -93,6 +93,8 @@ fn probe_failing(inner: &Arc<Inner>) {
                 if asked(&inner, &route, &upstream, &ask).await {
                     // Names that failed while it was away may be asked for again at once.
                     inner.failures.clear();
+                } else {
+                    inner.metrics().probe_failed(upstream.label());
                 }
             });
         }

@@ -33,6 +33,18 @@ pub async fn exchange(
     manner: Manner,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
+    let started = Instant::now();
+    let answer = with_edns_or_without(upstream, ask, manner, metrics).await?;
+    metrics.answered(upstream.label(), answer.response_code, started.elapsed());
+    Ok(answer)
+}
+
+async fn with_edns_or_without(
+    upstream: &Upstream,
+    ask: &Ask<'_>,
+    manner: Manner,
+    metrics: &Metrics,
+) -> io::Result<Box<Message>> {
     let edns = upstream.takes_edns();
     let message = transfer(upstream, ask, edns, manner, metrics).await?;
     // RFC 6891, 7: FORMERR (and nothing else, least of all silence) means that it does not know EDNS.

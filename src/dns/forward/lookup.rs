@@ -194,7 +194,11 @@ impl Inner {
     async fn ask_and_keep(self: &Arc<Self>, route: &Arc<Route>, key: &Key, wanted: &Wanted) -> Landed {
         // A little less than clients wait, so that they learn the reason.
         let budget = route.config.budget * 49 / 50;
-        let budget = if route.is_down() { BUDGET_DOWN.min(budget) } else { budget };
+        let down = route.is_down();
+        if down {
+            self.metrics().down.inc();
+        }
+        let budget = if down { BUDGET_DOWN.min(budget) } else { budget };
         let field = Field::new(route.order());
         let won = self.ask(route, field, wanted, Instant::now() + budget).await.map_err(|lost| Failure::lost(&lost))?;
         let known = self.cache.holds_data(key).filter(|_| route.config.lifetimes.serve_stale);

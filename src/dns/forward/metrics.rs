@@ -1,8 +1,9 @@
 //! What forwarding counts, and what of it is told in the log.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use hickory_proto::op::ResponseCode;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::{complaints::Complaints, message::Mismatch};
 
@@ -25,8 +26,13 @@ pub struct Metrics {
     pub servfail: IntCounter,
     /// Records of upstream answers nobody asked for.
     pub dropped_records: IntCounter,
+    /// Answers of upstreams.
+    durations: HistogramVec,
+    probe_failures: IntCounterVec,
     /// Loops found.
     pub loops: IntCounter,
+    /// Questions of a zone whose upstreams all fail.
+    pub down: IntCounter,
     /// Questions in flight.
     pub in_flight: IntGauge,
     /// Answers a dnstap collector was not told of.
@@ -96,6 +102,14 @@ impl Metrics {
         )?;
         let failures =
             vec("holdfast_forward_failures_total", "Tries at an upstream that gave no usable answer.", "kind")?;
+        // CoreDNS's buckets: its dashboards read them under its names.
+        let bounds = prometheus::exponential_buckets(0.000_25, 2.0, 16)?;
+        let durations = HistogramOpts::new(
+            "holdfast_forward_upstream_duration_seconds",
+            "Time from asking an upstream to its answer.",
+        );
+        let durations = HistogramVec::new(durations.buckets(bounds), &["rcode", "upstream"])?;
+        registry.register(Box::new(durations.clone()))?;
         let in_flight = IntGauge::new("holdfast_forward_in_flight", "Questions being asked of upstreams now.")?;
         registry.register(Box::new(in_flight.clone()))?;
         Ok(Self {
@@ -120,6 +134,16 @@ impl Metrics {
                 "holdfast_forward_loops_total",
                 "Times a question sent to an upstream came back to holdfast.",
             )?,
+            down: counter(
+                "holdfast_forward_down_total",
+                "Questions sent to upstreams of a zone while every one of them failed.",
+            )?,
+            durations,
+            probe_failures: vec(
+                "holdfast_forward_probe_failures_total",
+                "Probes that a failing upstream left without an answer.",
+                "upstream",
+            )?,
             in_flight,
             dnstap_dropped: counter(
                 "holdfast_forward_dnstap_dropped_total",
@@ -127,6 +151,25 @@ impl Metrics {
             )?,
             complaints: Complaints::default(),
         })
+    }
+
+    /// Notes an answer of `upstream`, and how long it took.
+    pub fn answered(&self, upstream: &str, rcode: ResponseCode, after: Duration) {
+        let rcode = match rcode {
+            ResponseCode::NoError => "NOERROR",
+            ResponseCode::NXDomain => "NXDOMAIN",
+            ResponseCode::ServFail => "SERVFAIL",
+            ResponseCode::Refused => "REFUSED",
+            ResponseCode::FormErr => "FORMERR",
+            ResponseCode::NotImp => "NOTIMP",
+            _ => "other",
+        };
+        self.durations.with_label_values(&[rcode, upstream]).observe(after.as_secs_f64());
+    }
+
+    /// Notes a probe that a failing upstream did not answer.
+    pub fn probe_failed(&self, upstream: &str) {
+        self.probe_failures.with_label_values(&[upstream]).inc();
     }
 
     /// Counts a message of `upstream` that was not the answer.

@@ -41,6 +41,8 @@ const CASE_RECHECK: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 pub struct Upstream {
     server: Server,
+    /// As written, for metrics.
+    label: String,
     /// Its TCP or TLS connections.
     pub pool: Pool,
     /// Questions without an answer, one after another, that make it failing; 0 for never.
@@ -109,12 +111,18 @@ impl Upstream {
     /// An upstream nothing is known of.
     pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, max_fails: u32, metrics: Metrics) -> Self {
         let pool = Pool::new(server.address, tls, limits, metrics);
-        Self { server, pool, max_fails, state: Mutex::default(), looped: AtomicBool::new(false) }
+        let label = server.to_string();
+        Self { server, label, pool, max_fails, state: Mutex::default(), looped: AtomicBool::new(false) }
     }
 
     /// As configured.
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// As written.
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// Where it listens.

@@ -104,9 +104,11 @@ fn place_of(rcode: Rcode) -> usize {
     }
 }
 
-/// Upper ends of the buckets of durations, in microseconds.
-pub(super) const BUCKETS_US: [u64; 15] =
-    [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000, 2_500_000, 5_000_000];
+/// Upper ends of the buckets of durations, in microseconds. From 250 on they are those of CoreDNS.
+pub(super) const BUCKETS_US: [u64; 20] = [
+    10, 25, 50, 100, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000,
+    1_024_000, 2_048_000, 4_096_000, 8_192_000,
+];
 
 /// Durations of one kind.
 #[derive(Debug, Default)]

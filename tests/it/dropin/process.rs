@@ -121,9 +121,15 @@ async fn the_flags_of_the_daemonset_run_its_corefile_and_follow_its_configmaps()
         "holdfast_corefile_errors_total{what=\"configmap\"} ",
         "holdfast_corefile_errors_total{what=\"corefile\"} ",
         "holdfast_corefile_unhonoured 0",
+        // What dashboards and alerts of node-cache read.
+        "coredns_dns_requests_total{family=\"1\",proto=\"udp\",server=\"dns://127.0.0.1:0\",type=\"A\",view=\"\",zone=\".\"} 7",
+        "coredns_nodecache_setup_errors_total{errortype=\"configmap\"} ",
+        "coredns_health_request_duration_seconds_count ",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+    let asked = format!("coredns_forward_requests_total{{to=\"{}\"}} 2", stub.address);
+    assert!(metrics.contains(&asked), "{asked} in {metrics}");
     assert!(!metrics.contains("holdfast_source_up"), "there is no source that could be lost");
     assert!(agent.terminate().success());
     assert!(!home.join("pid").exists());
