@@ -1,32 +1,56 @@
-//! Fan-out: one hub process, thousands of followers in another, mutual TLS between them.
+//! Fan-out: a scripted apiserver, a hub and an agent, thousands of followers; each in a process of its own, mutual TLS
+//! between hub and followers.
 //!
 //! `cargo bench --bench fanout [-- AGENTS…]` prints one table for each number of agents (7,500 if none is given). The hub
-//! is this program started again, so that its CPU and memory are its own; `benches/README.md` says how to read the table.
+//! and the restarted agent are the real binary; the apiserver is this program started again, so that the CPU and memory
+//! of each are its own. `benches/README.md` says how to read the table.
 
+#![allow(clippy::unwrap_used, reason = "helpers shared with the tests fail by panicking, as tests do")]
+
+mod cluster;
 mod hub;
+#[allow(dead_code, reason = "shared with the tests, which use more of it")]
+mod support;
 mod table;
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    net::IpAddr,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+use cluster::Remote;
+use hickory_proto::rr::RecordType;
 use holdfast::{
-    record::RootDigest,
+    record::{Kind, RootDigest},
+    role::agent,
     simulate::{self, Options, Running},
     sys::Clock,
     tls,
 };
+use hub::Hub;
+use support::{
+    fleet,
+    process::{Agent, answers, run},
+};
 use table::Table;
+use tokio::runtime::Runtime;
+
+/// The number of agents that load of the apiserver is compared with.
+const FEW: usize = 75;
+/// The disk of the hub, and the one it has after it lost that.
+const FIRST_DISK: &str = "hub";
+const OTHER_DISK: &str = "hub-anew";
+/// Longer than any step takes.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if let [word, certificates, listen] = &arguments[..]
-        && word == "hub"
+    if let [word, home] = &arguments[..]
+        && word == "apiserver"
     {
-        return hub::main(Path::new(certificates), listen);
+        return cluster::main(Path::new(home));
     }
     let mut counts: Vec<usize> = arguments.iter().map(|count| count.parse()).collect::<Result<_, _>>()?;
     if counts.is_empty() {
@@ -34,141 +58,214 @@ fn main() -> anyhow::Result<()> {
     }
     let certificates = tempfile::tempdir()?;
     tls::issue(certificates.path(), "bench", 30, Clock::System.now())?;
+    let mut few = Table::new(FEW);
+    let mut world = World::start(certificates.path(), FEW)?;
+    world.until_restarted(&mut few)?;
+    drop(world);
     for count in counts {
-        measure(count, certificates.path())?;
+        let mut table = Table::new(count);
+        let mut world = World::start(certificates.path(), count)?;
+        world.until_restarted(&mut table)?;
+        table.apiserver(&few);
+        world.until_the_end(&mut table)?;
+        table.print();
     }
     Ok(())
-}
-
-/// A hub in a process of its own, steered over its standard input.
-struct Hub {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    address: String,
-}
-
-impl Hub {
-    fn start(certificates: &Path, listen: &str) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["hub".as_ref(), certificates.as_os_str(), listen.as_ref()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let orders = child.stdin.take().ok_or_else(|| anyhow::anyhow!("no stdin"))?;
-        let answers = BufReader::new(child.stdout.take().ok_or_else(|| anyhow::anyhow!("no stdout"))?);
-        let mut hub = Self { child, orders, answers, address: String::new() };
-        hub.address = hub.answer()?;
-        Ok(hub)
-    }
-
-    fn answer(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        anyhow::ensure!(!line.is_empty(), "the hub's process ended");
-        Ok(line.trim().to_owned())
-    }
-
-    /// Gives an order; the root of the hub's records after it.
-    fn order(&mut self, order: &str) -> anyhow::Result<RootDigest> {
-        writeln!(self.orders, "{order}")?;
-        Ok(RootDigest(u128::from_str_radix(&self.answer()?, 16)?))
-    }
-
-    fn usage(&self) -> anyhow::Result<Usage> {
-        usage(self.child.id())
-    }
-
-    fn kill(mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Hub {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[derive(Clone, Copy)]
 struct Usage {
     cpu: Duration,
     rss_bytes: u64,
+    rss_most_bytes: u64,
 }
 
 fn usage(pid: u32) -> anyhow::Result<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    let pages: u64 =
-        std::fs::read_to_string(format!("/proc/{pid}/statm"))?.split_whitespace().nth(1).unwrap_or("0").parse()?;
-    Ok(Usage { cpu: Duration::from_millis(ticks * 10), rss_bytes: pages * 4_096 })
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next()).context("a number of kB")?;
+        Ok::<u64, anyhow::Error>(number.parse::<u64>()? * 1_024)
+    };
+    Ok(Usage { cpu: Duration::from_millis(ticks * 10), rss_bytes: kib("VmRSS:")?, rss_most_bytes: kib("VmHWM:")? })
 }
 
-fn measure(count: usize, certificates: &Path) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut table = Table::new(count);
-    let mut hub = Hub::start(&certificates.join("hub"), "127.0.0.1:0")?;
-    let root = hub.order("list")?;
-    let options = Options {
-        hubs: vec![hub.address.clone()],
-        tls: Some(certificates.join("agent")),
-        count,
-        ramp: Duration::from_millis(u64::try_from(count)? / 2),
-        watch: Duration::ZERO,
-        patience: Duration::from_secs(120),
-    };
-    let agents = runtime.block_on(async { simulate::start(&options) })?;
-    let patience = Duration::from_secs(120);
+/// All processes of one run.
+struct World {
+    home: tempfile::TempDir,
+    certificates: PathBuf,
+    runtime: Runtime,
+    apiserver: Remote,
+    hub: Hub,
+    /// The real agent, in this process: it tells when a change has arrived, and what the records then add up to.
+    observer: agent::Agent,
+    agents: Running,
+}
 
-    // First start: everybody needs a snapshot.
-    let took = runtime.block_on(agents.all_live(patience));
-    let report = agents.report();
-    table.start(took, &report, hub.usage()?);
-
-    // One change.
-    let mut singles = Vec::new();
-    for number in 0..7 {
-        let root = hub.order(&format!("change 1 {number}"))?;
-        runtime.block_on(agents.all_at(root, patience));
-        singles.push(agents.report().propagation_ms);
-        std::thread::sleep(Duration::from_millis(700));
+impl World {
+    /// Starts everything; the simulated agents are on their way.
+    fn start(certificates: &Path, count: usize) -> anyhow::Result<Self> {
+        let home = tempfile::tempdir()?;
+        let certificates = certificates.to_owned();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let apiserver = Remote::start(home.path())?;
+        let mut hub = start_hub(home.path(), &certificates, "127.0.0.1:0", FIRST_DISK)?;
+        hub.wait_for("records complete")?;
+        let agent_home = home.path().join("observer");
+        std::fs::create_dir(&agent_home)?;
+        let (address, tls) = (hub.address.to_string(), certificates.join("agent"));
+        let config = fleet::agent_config(&agent_home, &["--hub", &address, "--tls", text(&tls)?]);
+        let observer = runtime.block_on(agent::Agent::start(config, Clock::System))?;
+        let options = Options {
+            hubs: vec![address],
+            tls: Some(tls),
+            count,
+            ramp: Duration::from_millis(u64::try_from(count)? / 2),
+            watch: Duration::ZERO,
+            patience: PATIENCE,
+        };
+        let agents = runtime.block_on(async { simulate::start(&options) })?;
+        Ok(Self { home, certificates, runtime, apiserver, hub, observer, agents })
     }
-    table.single(&mut singles);
 
-    // A burst of single changes, spread over a second.
-    let before = hub.usage()?;
-    let begun = Instant::now();
-    let root_after = hub.order("burst 1000")?;
-    let reached = runtime.block_on(agents.all_at(root_after, patience)).map(|_| begun.elapsed());
-    std::thread::sleep(Duration::from_millis(500));
-    table.burst(reached, &agents.report(), before.cpu, hub.usage()?);
-    anyhow::ensure!(root != root_after, "the burst changed nothing");
+    /// Waits until the observer has a service at the address of this salt; the root of the records then.
+    fn arrived(&self, n: u32, salt: u32) -> RootDigest {
+        let (namespace, name) = cluster::name(n);
+        let address = IpAddr::from(cluster::address(n, salt));
+        let reader = self.observer.reader();
+        let there = |reader: &holdfast::store::Reader| {
+            reader.load().service(namespace.as_bytes(), name.as_bytes()).is_some_and(
+                |service| matches!(service.kind(), Kind::ClusterIp(addresses) if addresses.contains(&address)),
+            )
+        };
+        self.runtime.block_on(fleet::until("the change", reader, there));
+        reader.load().root()
+    }
 
-    // The hub dies and comes back: nothing changed, then 1 % changed.
-    let address = hub.address.clone();
-    for (order, name) in [("list-again", "hub restart, nothing changed"), ("list-changed", "hub restart, 1 % changed")]
-    {
-        let _ = agents.report();
-        hub.kill()?;
-        runtime.block_on(none_live(&agents));
-        let begun = Instant::now();
-        hub = Hub::start(&certificates.join("hub"), &address)?;
-        let root = hub.order(order)?;
-        let reached = runtime.block_on(agents.all_at(root, patience)).map(|_| begun.elapsed());
-        table.restart(name, reached, &agents.report());
-        if order == "list-again" {
-            // The state the next restart begins from.
-            std::thread::sleep(Duration::from_secs(1));
+    /// Waits until all agents hold these records; how long it took since `begun`.
+    fn all_at(&self, root: RootDigest, begun: Instant) -> Option<Duration> {
+        self.runtime.block_on(self.agents.all_at(root, PATIENCE)).map(|_| begun.elapsed())
+    }
+
+    fn usage(&self) -> anyhow::Result<Usage> {
+        usage(self.hub.id())
+    }
+
+    /// First start, single changes, a burst, and a restart of the hub with nothing changed.
+    fn until_restarted(&mut self, table: &mut Table) -> anyhow::Result<()> {
+        let took = self.runtime.block_on(self.agents.all_live(PATIENCE));
+        table.start(took, &self.agents.report(), self.usage()?);
+
+        let (mut singles, mut whole) = (Vec::new(), Vec::new());
+        for salt in 11..18 {
+            let begun = Instant::now();
+            self.apiserver.change(5_000, 1, salt)?;
+            let root = self.arrived(5_000, salt);
+            whole.extend(self.all_at(root, begun));
+            singles.push(self.agents.report().propagation_ms);
+            std::thread::sleep(Duration::from_millis(700));
         }
+        table.single(&mut singles, &mut whole);
+
+        let before = self.usage()?;
+        let begun = Instant::now();
+        self.apiserver.burst(1_000, 2)?;
+        let root = self.arrived(999, 2);
+        let reached = self.all_at(root, begun);
+        std::thread::sleep(Duration::from_millis(500));
+        table.burst(reached, &self.agents.report(), before.cpu, self.usage()?);
+        table.settled = self.apiserver.requests()?;
+
+        // The hub is killed and comes back with its disk.
+        let begun = self.restart_hub(FIRST_DISK, |_| Ok(()))?;
+        let reached = self.all_at(root, begun);
+        self.hub.wait_for("records complete")?;
+        table.restart("hub restart, nothing changed", reached, &self.agents.report());
+        // A list that it made under a new epoch reaches everybody, too.
+        std::thread::sleep(Duration::from_secs(1));
+        table.reconnected = self.apiserver.requests()?;
+        Ok(())
     }
-    runtime.block_on(agents.stop());
-    hub.kill()?;
-    table.print();
-    Ok(())
+
+    /// A restart of the hub with some changed and no disk to begin with, and a restart of an agent.
+    fn until_the_end(mut self, table: &mut Table) -> anyhow::Result<()> {
+        let _ = self.agents.report();
+        let begun = self.restart_hub(OTHER_DISK, |apiserver| apiserver.change(2_000, 100, 3))?;
+        let root = self.arrived(2_099, 3);
+        let reached = self.all_at(root, begun);
+        table.restart("hub restart, 1 % changed, its disk lost", reached, &self.agents.report());
+
+        self.restart_agent(table)?;
+        table.most(self.usage()?);
+        let Self { runtime, agents, observer, mut hub, .. } = self;
+        hub.kill()?;
+        runtime.block_on(agents.stop());
+        runtime.block_on(observer.stop());
+        Ok(())
+    }
+
+    /// Kills the hub, and starts it at its address on that disk; from when on it is on its way back.
+    fn restart_hub(
+        &mut self,
+        disk: &str,
+        meanwhile: impl FnOnce(&mut Remote) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Instant> {
+        let _ = self.agents.report();
+        self.hub.kill()?;
+        self.runtime.block_on(none_live(&self.agents));
+        meanwhile(&mut self.apiserver)?;
+        let begun = Instant::now();
+        let address = self.hub.address.to_string();
+        self.hub = start_hub(self.home.path(), &self.certificates, &address, disk)?;
+        Ok(begun)
+    }
+
+    /// An agent that was up to date and missed ten changes: it answers while the hub is stopped, then resumes.
+    fn restart_agent(&mut self, table: &mut Table) -> anyhow::Result<()> {
+        let home = self.home.path().join("agent");
+        std::fs::create_dir(&home)?;
+        let (address, tls) = (self.hub.address.to_string(), self.certificates.join("agent"));
+        let arguments = ["--hub", &address, "--tls", text(&tls)?];
+        let mut agent = Agent::start(&home, &arguments);
+        agent.wait_for("records complete");
+        anyhow::ensure!(agent.terminate().success(), "the agent left badly");
+        self.apiserver.change(3_000, 10, 4)?;
+        self.arrived(3_009, 4);
+
+        self.hub.signal("STOP")?;
+        let agent = Agent::start(&home, &arguments);
+        let (namespace, name) = cluster::name(3_000);
+        let name = format!("{name}.{namespace}.svc.cluster.local.");
+        let message = agent.ask(&name, RecordType::A);
+        let up = agent.age();
+        let old = answers(&message) == [format!("5 A {}", cluster::address(3_000, 1))];
+        let resumed = Instant::now();
+        self.hub.signal("CONT")?;
+        let new = [format!("5 A {}", cluster::address(3_000, 4))];
+        while answers(&agent.ask(&name, RecordType::A)) != new {
+            anyhow::ensure!(resumed.elapsed() < PATIENCE, "the agent did not resume");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let took = resumed.elapsed();
+        let socket = home.join("agent.sock");
+        let status: serde_json::Value =
+            serde_json::from_slice(&run(&["status", "--admin", text(&socket)?, "-o", "json"]).stdout)?;
+        table.agent(old.then_some(up), took, status["follows"]["resumed"].as_str().unwrap_or("nothing"));
+        agent.kill();
+        Ok(())
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().context("a path in UTF-8")
+}
+
+/// Starts the hub on a disk of that name, which begins empty.
+fn start_hub(home: &Path, certificates: &Path, listen: &str, disk: &str) -> anyhow::Result<Hub> {
+    Hub::start(&home.join(disk), &home.join("kubeconfig"), &certificates.join("hub"), listen)
 }
 
 async fn none_live(agents: &Running) {

@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use holdfast::simulate::{Millis, Report};
 
-use super::Usage;
+use super::{Usage, cluster::Requests};
 
 pub struct Table {
     agents: usize,
+    /// What the apiserver was asked until all were live and saw all changes.
+    pub settled: Requests,
+    /// And until all had come back to a hub that was restarted.
+    pub reconnected: Requests,
     rows: Vec<[String; 4]>,
 }
 
 impl Table {
     pub fn new(agents: usize) -> Self {
-        Self { agents, rows: Vec::new() }
+        Self { agents, settled: Requests::default(), reconnected: Requests::default(), rows: Vec::new() }
     }
 
     fn row(&mut self, what: &str, measured: String, target: &str, met: bool) {
@@ -45,11 +49,14 @@ impl Table {
         self.row("hub CPU for the first start", format!("{:.1} s", hub.cpu.as_secs_f64()), "", true);
     }
 
-    pub fn single(&mut self, runs: &mut [Millis]) {
+    pub fn single(&mut self, runs: &mut [Millis], whole: &mut [Duration]) {
         runs.sort_by_key(|run| run.p99);
+        whole.sort();
         let median = runs[runs.len() / 2];
         let measured = format!("p50 {} ms, p99 {} ms, max {} ms", median.p50, median.p99, median.max);
         self.row("one change to all agents, median of 7", measured, "p99 ≤ 250 ms", median.p99 <= 250);
+        let whole = whole.get(whole.len() / 2).map_or_else(|| "not in time".into(), |took| millis(*took));
+        self.row("… from the apiserver to the last agent", whole, "", true);
     }
 
     pub fn burst(&mut self, reached: Option<Duration>, report: &Report, before: Duration, hub: Usage) {
@@ -74,17 +81,53 @@ impl Table {
         self.row("… snapshots sent; modes", format!("{snapshots}; {:?}", report.modes), "0", snapshots == 0);
     }
 
+    /// What the apiserver was asked, here and with few agents.
+    pub fn apiserver(&mut self, few: &Self) {
+        let of = |agents: usize, requests: Requests| {
+            format!("{agents} agents: {} LISTs {} watches", requests.lists, requests.watches)
+        };
+        let pairs = [
+            ("apiserver: first start and changes", self.settled, few.settled),
+            ("apiserver: … and a reconnect of all", self.reconnected, few.reconnected),
+        ];
+        for (what, ours, theirs) in pairs {
+            let measured = format!("{}; {}", of(few.agents, theirs), of(self.agents, ours));
+            self.row(what, measured, "identical", (ours.lists, ours.watches) == (theirs.lists, theirs.watches));
+        }
+        let most = self.reconnected.most;
+        self.row("apiserver: long watches open at once", most.to_string(), "≤ 4", most <= 4);
+    }
+
+    /// An agent that was restarted: how long after exec it answered while the hub was stopped, and how it came back.
+    pub fn agent(&mut self, up: Option<Duration>, resumed: Duration, mode: &str) {
+        let answered = up.map_or_else(|| "it did not answer".into(), |up| format!("DNS up in {}", millis(up)));
+        let measured = format!("{answered}, then {mode} in {}", millis(resumed));
+        let met = up.is_some() && ["delta", "repair"].contains(&mode);
+        self.row("agent start from disk, its hub stopped, resume", measured, "delta or repair, DNS first", met);
+    }
+
+    /// The most memory the last hub ever had.
+    pub fn most(&mut self, hub: Usage) {
+        let most = hub.rss_most_bytes / 1_000_000;
+        self.row("hub RSS at its peak, restart of all included", format!("{most} MB"), "≤ 300 MB", most <= 300);
+    }
+
     pub fn print(&self) {
         println!(
             "\n{} agents, one hub, mutual TLS on loopback; 10,000 services with 10,000 headless endpoints",
             self.agents
         );
+        println!("load of the machine: {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths = [width(0), width(1), width(2)];
         for [what, measured, target, verdict] in &self.rows {
             println!("{what:<0$}  {measured:<1$}  {target:<2$}  {verdict}", widths[0], widths[1], widths[2]);
         }
     }
+}
+
+fn millis(took: Duration) -> String {
+    format!("{:.0} ms", took.as_secs_f64() * 1e3)
 }
 
 fn seconds(took: Option<Duration>) -> String {
