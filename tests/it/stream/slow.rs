@@ -57,6 +57,33 @@ async fn who_falls_out_of_the_history_is_repaired_on_the_same_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flood_of_fifty_thousand_changes_stays_within_the_history_and_reaches_everybody() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock, stream::Config { ring_bytes_max: 256 << 10, ..stream::Config::default() });
+    hub.list(services(1_000), false);
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let agents: Vec<Agent> = (0..3).map(|n| Agent::start(&format!("agent-{n}"), &clock, &net, &["hub"])).collect();
+    for agent in &agents {
+        agent.equals(&hub).await;
+    }
+    for n in 0..50_000 {
+        hub.change(vec![service(&format!("s{}", n % 1_000), 10_000 + n)]);
+        if n % 50 == 0 {
+            tokio::task::yield_now().await;
+        }
+        if n % 1_000 == 0 {
+            assert!(hub.metric("holdfast_stream_history_bytes", "") <= 256 << 10);
+        }
+    }
+    for agent in &agents {
+        agent.equals(&hub).await;
+        assert_eq!(agent.reader.load().counts().services, 1_000);
+        assert_eq!(agent.metric("holdfast_store_digest_mismatch_total", ""), 0);
+    }
+    assert_eq!(net.dialled.lock().unwrap().len(), 3, "nobody had to come back");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_reads_nothing_of_a_snapshot_keeps_no_place_from_others() {
     let (clock, net) = (clock(), Net::default());
     let mut hub = Hub::start("hub", &clock, stream::Config { snapshots_max: 1, ..stream::Config::default() });
