@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -41,6 +41,12 @@ use crate::{
 const HELLO_BYTES_MAX: usize = 16 << 10;
 /// How long a client may take to send it, and to make its first call.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// Most connections that are not through with their handshake, those that say nothing included; some 10 KB each.
+const UNFINISHED_MAX: usize = 4_096;
+/// How long a client may take to begin its handshake: until then it costs a socket.
+const FIRST_WORD: Duration = Duration::from_secs(3);
+/// A handshake counts against the cap for at most this long: one that stalls must not keep others out.
+const PLACE_HELD: Duration = Duration::from_millis(250);
 /// The system gives a connection up whose peer acknowledges nothing for this long: heartbeats make sure there is
 /// always something to acknowledge, so a half-open connection is found without a timer of ours.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
@@ -175,14 +181,14 @@ impl Server {
 
     async fn accept(&self, listener: TcpListener, stop: CancellationToken) {
         loop {
-            let (socket, permit) = tokio::select! {
+            let (socket, unfinished) = tokio::select! {
                 () = stop.cancelled() => return,
                 // What is not admitted yet waits in the system's backlog, where it costs next to nothing.
-                (accepted, permit) = async {
-                    let permit = self.admission.admit().await;
-                    (listener.accept().await, permit)
+                (accepted, unfinished) = async {
+                    let unfinished = self.admission.turn().await;
+                    (listener.accept().await, unfinished)
                 } => match accepted {
-                    Ok((socket, _)) => (socket, permit),
+                    Ok((socket, _)) => (socket, unfinished),
                     Err(error) => {
                         // Out of descriptors, mostly: those open go on.
                         tracing::warn!(%error, "cannot accept");
@@ -192,19 +198,32 @@ impl Server {
                 },
             };
             let server = self.clone();
-            self.tasks.spawn(async move { server.handshake(socket, permit).await });
+            self.tasks.spawn(async move { server.handshake(socket, unfinished).await });
         }
     }
 
-    async fn handshake(&self, socket: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) {
+    async fn handshake(&self, socket: TcpStream, unfinished: OwnedSemaphorePermit) {
         let metrics = &self.fanout.metrics;
         let Some(tls) = &self.tls else {
-            drop(permit);
+            drop(unfinished);
             return self.connection(socket).await;
         };
+        // Who says nothing takes no place from those who do.
+        if !matches!(timeout(FIRST_WORD, socket.readable()).await, Ok(Ok(()))) {
+            return metrics.refused(Refused::Handshake);
+        }
+        let mut place = Some(self.admission.place().await);
         let accept = TlsAcceptor::from(tls.current().server).accept(socket);
-        let accepted = timeout(self.fanout.config.handshake_timeout, accept).await;
-        drop(permit);
+        let mut accept = std::pin::pin!(timeout(self.fanout.config.handshake_timeout, accept));
+        let accepted = tokio::select! {
+            accepted = &mut accept => accepted,
+            () = tokio::time::sleep(PLACE_HELD) => {
+                // It waits for its client, not for us.
+                place = None;
+                accept.await
+            }
+        };
+        drop((place, unfinished));
         match accepted {
             Ok(Ok(stream)) => Box::pin(self.connection(stream)).await,
             Ok(Err(error)) => {
@@ -333,6 +352,7 @@ fn reply(body: ReplyBody, headers: HeaderMap) -> Response<ReplyBody> {
 /// How many may shake hands at once, and how many may begin in a second.
 struct Admission {
     at_once: Arc<Semaphore>,
+    unfinished: Arc<Semaphore>,
     gap: Duration,
     next: tokio::sync::Mutex<Instant>,
 }
@@ -344,14 +364,20 @@ impl Admission {
     fn new(at_once: usize, per_s: u32) -> Self {
         Self {
             at_once: Arc::new(Semaphore::new(at_once)),
+            unfinished: Arc::new(Semaphore::new(UNFINISHED_MAX)),
             gap: Duration::from_secs(1) / per_s.max(1),
             next: tokio::sync::Mutex::new(Instant::now()),
         }
     }
 
-    /// Waits for a turn; the permit is given back when the handshake is over.
-    async fn admit(&self) -> tokio::sync::OwnedSemaphorePermit {
-        let permit = Arc::clone(&self.at_once).acquire_owned().await.expect("never closed");
+    /// Waits for a place among those who shake hands; it is given back when dropped.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.at_once).acquire_owned().await.expect("never closed")
+    }
+
+    /// Waits until one more may begin; the permit is given back when its handshake is over.
+    async fn turn(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.unfinished).acquire_owned().await.expect("never closed");
         let mut next = self.next.lock().await;
         let now = Instant::now();
         *next = (*next).max(now.checked_sub(self.gap * Self::BURST).unwrap_or(now)) + self.gap;
@@ -372,7 +398,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         let start = Instant::now();
         for _ in 0..264 {
-            drop(admission.admit().await);
+            drop(admission.turn().await);
         }
         let took = start.elapsed();
         assert!((Duration::from_millis(1_900)..Duration::from_millis(2_100)).contains(&took), "{took:?}");
@@ -381,9 +407,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn so_many_handshakes_at_once_and_no_more() {
         let admission = Admission::new(2, 1_000_000);
-        let (first, _second) = (admission.admit().await, admission.admit().await);
-        assert!(timeout(Duration::from_secs(1), admission.admit()).await.is_err());
+        let (first, _second) = (admission.place().await, admission.place().await);
+        assert!(timeout(Duration::from_secs(1), admission.place()).await.is_err());
         drop(first);
-        assert!(timeout(Duration::from_secs(1), admission.admit()).await.is_ok());
+        assert!(timeout(Duration::from_secs(1), admission.place()).await.is_ok());
     }
 }

@@ -123,3 +123,34 @@ async fn strangers_are_refused_in_the_handshake_and_keep_nobody_out() {
     assert_eq!(foreign.progress().live + plain.progress().live, 0);
     assert_eq!(metric(&hub.registry, "holdfast_stream_resume_total", ""), 20);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_never_shake_hands_keep_nobody_out() {
+    use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+    let dir = certificates();
+    // So long that whoever had to wait for it would wait in vain.
+    let config = stream::Config { handshake_timeout: Duration::from_secs(3_600), ..stream::Config::default() };
+    let mut hub = hub(dir.path(), "127.0.0.1:0", config);
+    hub.list(services(10), 1);
+    let mut open = Vec::new();
+    for number in 0..300 {
+        let mut socket = TcpStream::connect(&hub.address).await.unwrap();
+        if number % 2 == 0 {
+            // The beginning of a greeting, and no more of it.
+            socket.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+        }
+        open.push(socket);
+    }
+    let options = Options {
+        hubs: vec![hub.address.clone()],
+        tls: Some(dir.path().join("agent")),
+        count: 5,
+        ramp: Duration::ZERO,
+        watch: Duration::ZERO,
+        patience: PATIENCE,
+    };
+    let agents = simulate::start(&options).unwrap();
+    agents.all_live(PATIENCE).await.expect("all live");
+    agents.stop().await;
+    drop(open);
+}
