@@ -118,7 +118,7 @@ async fn names_outside_come_back_from_the_forwarder_and_aliases_with_their_cname
         assert_eq!(gist(&alias), (4, ResponseCode::NoError, 1), "{transport}");
         assert_eq!(alias.answers[0].record_type(), RecordType::CNAME);
     }
-    assert_eq!(server.count("holdfast_dns_responses_total", &[("from", "upstream")]), 4);
+    server.wait_for_count("holdfast_dns_responses_total", &[("from", "upstream")], 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

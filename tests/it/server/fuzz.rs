@@ -104,6 +104,7 @@ async fn whatever_comes_is_answered_or_dropped_and_counted() {
     }
     server.wait_for_count("holdfast_dns_requests_total", &[], sent).await;
     server.wait_for_count("holdfast_dns_forwards_in_flight", &[], 0).await;
+    server.wait_for_sum(&["holdfast_dns_responses_total", "holdfast_dns_drops_total"], &[], sent).await;
     let answered = server.count("holdfast_dns_responses_total", &[]);
     let dropped = server.count("holdfast_dns_drops_total", &[]);
     assert_eq!(answered + dropped, sent);

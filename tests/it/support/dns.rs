@@ -170,12 +170,18 @@ impl Server {
 
     /// Waits until the metric's sum is `expected`: counters move after the client was served.
     pub async fn wait_for_count(&self, metric: &str, with: &[(&str, &str)], expected: u64) {
+        self.wait_for_sum(&[metric], with, expected).await;
+    }
+
+    /// As [`wait_for_count`](Self::wait_for_count), for several metrics together.
+    pub async fn wait_for_sum(&self, metrics: &[&str], with: &[(&str, &str)], expected: u64) {
+        let sum = || metrics.iter().map(|metric| self.count(metric, with)).sum::<u64>();
         let reached = async {
-            while self.count(metric, with) != expected {
+            while sum() != expected {
                 tokio::task::yield_now().await;
             }
         };
-        let found = || format!("{metric} {with:?} is {}, not {expected}", self.count(metric, with));
+        let found = || format!("{metrics:?} {with:?} is {}, not {expected}", sum());
         tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{}", found()));
     }
 }
