@@ -29,6 +29,9 @@ use traffic::{Asked, CLUSTER_IP, Case, Cluster, EXTERNAL};
 /// What the default `cache.max_bytes` has room for before it begins to evict.
 const FULL_BYTES: u64 = 60 << 20;
 
+/// From the end of what disturbs a subject until it is quiet.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
+
 fn main() {
     match Options::read(std::env::args().skip(1)) {
         Ok(Task::Measure(options)) => measure(&options),
@@ -141,6 +144,10 @@ impl<'a> Bench<'a> {
         self.two_states(&subject, &queries, (title, rate), table, |disturbed| {
             if std::mem::replace(&mut busy, disturbed) != disturbed {
                 subject.be_busy(disturbed);
+            }
+            if !disturbed {
+                // What was begun, a save and the last changes on their way to disk, is no part of the quiet.
+                std::thread::sleep(SETTLE);
             }
         });
     }
