@@ -82,7 +82,7 @@ pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
 /// Lets go of a pin.
 ///
 /// # Errors
-/// As for [`pin`].
+/// As for [`pin()`].
 pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
     pin::unpin(args)
 }
