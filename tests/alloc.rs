@@ -157,3 +157,24 @@ fn the_counter_counts() {
     let counted = allocation_counter::measure(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(1))));
     assert_eq!(counted.count_total, 1);
 }
+
+#[test]
+fn what_made_room_is_counted_and_what_was_replaced_is_not() {
+    const NAMES: u32 = 10_000;
+    let cache = cache(MIB);
+    for nth in 0..NAMES {
+        assert!(cache.insert(&key(&cache, nth), entry(nth)));
+    }
+    cache.settle();
+    // The last of them are freed a little later, and counted then.
+    let gone = u64::from(NAMES) - cache.len();
+    let evicted = cache.metrics.evictions.get();
+    assert!(evicted <= gone && evicted + 200 > gone, "{evicted} of {gone}");
+
+    let roomy = self::cache(64 * MIB);
+    for nth in 0..NAMES {
+        assert!(roomy.insert(&key(&roomy, nth % 10), entry(nth % 10)));
+    }
+    roomy.settle();
+    assert_eq!((roomy.len(), roomy.metrics.evictions.get()), (10, 0));
+}

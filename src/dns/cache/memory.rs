@@ -7,11 +7,11 @@ use std::{
     collections::hash_map::RandomState,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use moka::notification::RemovalCause;
+use prometheus::IntCounter;
 
 use super::{
     config::Config,
@@ -37,15 +37,23 @@ pub struct Ledger {
 }
 
 /// An entry's share of the ledger, given back when the last reader is done.
+///
+/// Evictions are counted here: told of them by a listener, moka allocates in look-ups.
 #[derive(Debug)]
 pub struct Share {
     ledger: Arc<Ledger>,
     bytes: u64,
+    /// A newer answer took the entry's place, or it was taken away on purpose.
+    succeeded: AtomicBool,
+    evictions: IntCounter,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         self.ledger.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if !*self.succeeded.get_mut() {
+            self.evictions.inc();
+        }
     }
 }
 
@@ -65,14 +73,8 @@ impl Cache {
     /// An empty cache.
     pub fn new(config: &Config, metrics: Metrics) -> Self {
         let capacity = config.max_bytes - config.max_bytes / SLACK_SHARE;
-        let evictions = metrics.evictions.clone();
         let entries = moka::sync::Cache::builder()
             .max_capacity(capacity)
-            .eviction_listener(move |_, _, cause| {
-                if cause == RemovalCause::Size {
-                    evictions.inc();
-                }
-            })
             .weigher(|_, entry: &Arc<Entry>| {
                 entry.share().get().map_or(0, |share| u32::try_from(share.bytes).unwrap_or(u32::MAX))
             })
@@ -120,8 +122,15 @@ impl Cache {
         }
         entry.share().get_or_init(|| {
             self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
-            Share { ledger: Arc::clone(&self.ledger), bytes }
+            let evictions = self.metrics.evictions.clone();
+            Share { ledger: Arc::clone(&self.ledger), bytes, succeeded: AtomicBool::new(false), evictions }
         });
+        // Asked for first: a look-up of what is not there would count as interest in it.
+        if self.entries.contains_key(key.as_bytes())
+            && let Some(before) = self.get(key).filter(|before| !Arc::ptr_eq(before, &entry))
+        {
+            succeed(&before);
+        }
         self.entries.insert(key.as_bytes().into(), entry);
         true
     }
@@ -155,7 +164,8 @@ impl Cache {
 
     /// Forgets everything.
     pub(super) fn clear(&self) {
-        for (key, _) in &self.entries {
+        for (key, entry) in &self.entries {
+            succeed(&entry);
             self.entries.invalidate(&**key);
         }
         self.settle();
@@ -169,5 +179,12 @@ impl Cache {
     /// Whether there is data for `key` that a negative answer would end.
     pub fn holds_data(&self, key: &Key) -> Option<Arc<Entry>> {
         self.get(key).filter(|entry| entry.kind() == Kind::Data)
+    }
+}
+
+/// Sees to it that an entry does not count as evicted when it goes.
+fn succeed(entry: &Entry) {
+    if let Some(share) = entry.share().get() {
+        share.succeeded.store(true, Ordering::Relaxed);
     }
 }
