@@ -95,7 +95,7 @@ fn the_configuration_of_every_agent_is_one() {
         // As in a pod of the hub's namespace, where the Service is in the environment.
         let file = file.to_str().unwrap();
         let ran = holdfast(["check-config", "--config", file, "--hub", "10.96.0.11:7443"]);
-        assert_eq!(ran.code, 0, "{place}: {}", ran.err);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{place}");
     }
 }
 
@@ -121,10 +121,12 @@ fn the_arguments_of_every_container_are_ours() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 11);
-    let unit = yaml::read(&deploy("systemd/holdfast@.service"));
-    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
-    assert!(Cli::try_parse_from(command.split(' ')).is_ok(), "{command}");
+    assert_eq!(seen, 16, "hubs, agents and those who watch over them");
+    for unit in ["systemd/holdfast@.service", "systemd/holdfast-watch.service"] {
+        let unit = yaml::read(&deploy(unit));
+        let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+        assert!(Cli::try_parse_from(command.split(' ')).is_ok(), "{command}");
+    }
 }
 
 #[test]
@@ -147,6 +149,22 @@ fn an_agent_comes_first_stays_last_and_is_replaced_without_a_gap() {
         let of_the_node = pod["volumes"].as_array().unwrap().iter().filter_map(|volume| volume.get("hostPath"));
         let of_the_node: BTreeSet<&str> = of_the_node.map(|path| text(path, "/path")).collect();
         assert_eq!(of_the_node, BTreeSet::from(["/run/holdfast", "/var/lib/holdfast"]), "{place}");
+    }
+}
+
+#[test]
+fn whoever_sets_up_a_node_is_watched_over() {
+    for place in ["base", "iptables", "ipvs", "cilium-lrp", "helm"] {
+        let objects = objects(place);
+        let sets_up = agent_config(&objects)["node"]["setup_interface"] == true;
+        let agent = object(&objects, "DaemonSet/holdfast-agent");
+        let names: Vec<&str> = agent["spec"]["template"]["spec"]["containers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| text(c, "/name"))
+            .collect();
+        assert_eq!(names, if sets_up { vec!["agent", "watch"] } else { vec!["agent"] }, "{place}");
     }
 }
 

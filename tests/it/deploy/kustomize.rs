@@ -76,6 +76,10 @@ fn merge(into: &mut Value, patch: Value) {
         }
         (Value::Array(into), Value::Array(patch)) if patch.iter().all(|item| item["name"].is_string()) => {
             for item in patch {
+                if item["$patch"] == "delete" {
+                    into.retain(|other| other["name"] != item["name"]);
+                    continue;
+                }
                 match into.iter_mut().find(|other| other["name"] == item["name"]) {
                     Some(other) => merge(other, item),
                     None => into.push(item),

@@ -13,7 +13,7 @@ const SECONDS: &str = "HOLDFAST_FUZZ_SECONDS";
 /// Datagrams in a burst; the receive buffer holds them all.
 const BURST: u16 = 64;
 /// Forwards in flight at most. Their answers come when tokio has its turn, on a busy machine those of many bursts at once: with
-/// more of them the client's receive buffer would run over, and the answer that ends a burst be lost.
+/// more of them the client's receive buffer can run over, and the answer that ends a burst be lost.
 const FORWARDS: usize = 64;
 
 /// Answers a forward with a bare header.
