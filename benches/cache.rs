@@ -2,20 +2,21 @@
 
 #![allow(missing_docs, reason = "criterion's macros make public items without any")]
 
-use std::{hint::black_box, sync::Arc, time::Instant};
+#[path = "../tests/it/support/cached.rs"]
+mod cached;
 
+use std::{hint::black_box, time::Instant};
+
+use cached::{LEARNT, entry, key, outside_name};
 use criterion::{Criterion, criterion_group, criterion_main};
-use hickory_proto::rr::{Name, RData, Record, rdata::A};
 use holdfast::{
     dns::{
         Transport,
-        cache::{self, Age, Cache, Entry, Key, Kind, Parts, RouteId},
+        cache::{self, Age, Cache, Key, RouteId},
     },
-    sys::UnixMillis,
     wire::{self, Parsed},
 };
 
-const NOW: UnixMillis = UnixMillis(1_733_941_800_000);
 const MIB: u64 = 1 << 20;
 /// Rounds of look-ups before allocations are counted.
 const ROUNDS: usize = 30;
@@ -25,40 +26,11 @@ fn cache(max_bytes: u64) -> Cache {
     Cache::new(&cache::Config { max_bytes, ..cache::Config::default() }, metrics)
 }
 
-fn wire_name(nth: u32) -> Vec<u8> {
-    let label = format!("name-{nth:08}");
-    let mut wire = vec![u8::try_from(label.len()).expect("a short label")];
-    wire.extend(label.bytes());
-    wire.extend(b"\x07example\x03org\0");
-    wire
-}
-
-fn key(cache: &Cache, nth: u32) -> Key {
-    Key::new(cache.route(b"\0"), &wire_name(nth), 1, 1, false, false).expect("a short name")
-}
-
-/// An answer with two addresses.
-fn entry(nth: u32) -> Arc<Entry> {
-    let name = Name::from_ascii(format!("name-{nth:08}.example.org.")).expect("a name");
-    let record = |last| Record::from_rdata(name.clone(), 300, RData::A(A([192, 0, 2, last].into())));
-    let parts = Parts {
-        answers: vec![record(1), record(2)],
-        name,
-        qtype: 1,
-        qclass: 1,
-        kind: Kind::Data,
-        authorities: Vec::new(),
-        authentic: false,
-        continues: false,
-    };
-    Arc::new(Entry::new(&parts, NOW, 300).expect("a small answer"))
-}
-
 /// A query for every 997th name, so that lookups do not stay in the processor's caches.
 fn queries(entries: u32) -> Vec<Vec<u8>> {
     let query = |nth: u32| {
         let mut query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
-        query.extend(wire_name(nth * 997 % entries));
+        query.extend(outside_name(nth * 997 % entries));
         query.extend(b"\0\x01\0\x01");
         query
     };
@@ -71,7 +43,7 @@ fn hit(cache: &Cache, route: RouteId, query: &[u8], out: &mut [u8]) -> usize {
     let Some(key) = Key::new(route, query.name.wire(), query.qtype.0, query.qclass.0, false, query.cd) else {
         return 0;
     };
-    cache.get(&key).map_or(0, |entry| entry.write(&query, Transport::Udp, NOW, Age::Fresh, out))
+    cache.get(&key).map_or(0, |entry| entry.write(&query, Transport::Udp, LEARNT, Age::Fresh, out))
 }
 
 fn hits(criterion: &mut Criterion) {
@@ -163,7 +135,7 @@ fn file(_: &mut Criterion) {
     let bytes = std::fs::metadata(&path).expect("there").len();
     let again = cache(64 * MIB);
     let began = Instant::now();
-    let loaded = cache::load(&again, &path, NOW).expect("loaded");
+    let loaded = cache::load(&again, &path, LEARNT).expect("loaded");
     println!("file: {saved} entries saved in {save:?} ({bytes} bytes), {loaded} loaded in {:?}", began.elapsed());
 }
 

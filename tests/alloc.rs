@@ -3,56 +3,27 @@
 
 #[path = "it/support/ask.rs"]
 mod ask;
+#[path = "it/support/cached.rs"]
+mod cached;
 #[path = "it/support/cluster.rs"]
 mod cluster;
 #[path = "it/support/hot.rs"]
 mod hot;
 
-use std::sync::Arc;
-
-use hickory_proto::rr::{Name, RData, Record, rdata::A};
+use cached::{LEARNT, entry, key, outside_name};
 use holdfast::{
     dns::{
         Forward, Outcome, Rotation, Transport, answer,
-        cache::{self, Age, Cache, Entry, Key, Kind, Parts},
+        cache::{self, Age, Cache, Key},
     },
-    sys::UnixMillis,
     wire::{self, Parsed, TCP_BYTES_MAX},
 };
 
 const MIB: u64 = 1 << 20;
-const LEARNT: UnixMillis = UnixMillis(1_733_941_800_000);
 
 fn cache(max_bytes: u64) -> Cache {
     let metrics = cache::Metrics::register(&prometheus::Registry::new()).expect("a fresh registry");
     Cache::new(&cache::Config { max_bytes, ..cache::Config::default() }, metrics)
-}
-
-fn outside_name(nth: u32) -> Vec<u8> {
-    let mut wire = vec![13];
-    wire.extend(format!("name-{nth:08}").bytes());
-    wire.extend(b"\x07example\x03org\0");
-    wire
-}
-
-fn key(cache: &Cache, nth: u32) -> Key {
-    Key::new(cache.route(b"\0"), &outside_name(nth), 1, 1, false, false).expect("a short name")
-}
-
-fn entry(nth: u32) -> Arc<Entry> {
-    let name = Name::from_ascii(format!("name-{nth:08}.example.org.")).expect("a name");
-    let record = |last| Record::from_rdata(name.clone(), 300, RData::A(A([192, 0, 2, last].into())));
-    let parts = Parts {
-        answers: vec![record(1), record(2)],
-        name,
-        qtype: 1,
-        qclass: 1,
-        kind: Kind::Data,
-        authorities: Vec::new(),
-        authentic: false,
-        continues: false,
-    };
-    Arc::new(Entry::new(&parts, LEARNT, 300).expect("a small answer"))
 }
 
 /// A million names nobody asks for again, against a thousand that are asked for all along.
