@@ -205,11 +205,12 @@ async fn serve(
     role: Role,
     config: Config,
     prepared: Prepared,
-    reload: impl FnMut() -> Option<Config>,
+    mut reload: impl FnMut() -> Option<Config>,
 ) -> anyhow::Result<()> {
+    let read = |_| reload();
     match role {
-        Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(reload).await,
-        Role::Hub => Hub::start(config, Clock::System).await?.run(reload).await,
+        Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(None, read).await,
+        Role::Hub => Hub::start(config, Clock::System).await?.run(None, read).await,
     }
 }
 

@@ -143,7 +143,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
             }
             Some(config)
         };
-        agent.run_polling(poll, reload).await
+        agent.run(poll, reload).await
     })
 }
 

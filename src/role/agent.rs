@@ -17,11 +17,11 @@ use tracing::{error, info, warn};
 use self::handover::Handover;
 pub use self::node::{Prepared, prepare};
 use super::{
-    base::{self, Base, Loaded, Why},
+    base::{self, Base, Daemon, Loaded, Why},
     source, supervisor,
 };
 use crate::{
-    admin::{self, view::ListenerDoc},
+    admin::{self, Readiness, view::ListenerDoc},
     config::Config,
     dns::{self, Context, Forward, Outcome, Reply, Rotation, Transport, forward},
     store::{self, pins::Pins},
@@ -142,46 +142,19 @@ impl Agent {
         &self.base.reader
     }
 
-    /// Runs until a signal asks for the end; `reload` makes the new configuration when one asks for that.
+    /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
+    /// `interval`.
     ///
     /// # Errors
     /// If the system gives no signals.
-    pub async fn run(mut self, reload: impl FnMut() -> Option<Config>) -> anyhow::Result<()> {
-        let _telling = supervisor::when_ready(&self.base.readiness);
-        base::until_stopped(&mut self, reload, async |agent: &mut Self, config| agent.reload(config).await).await?;
-        self.stop().await;
-        Ok(())
-    }
-
-    /// As [`run`](Self::run), and asks `reload` every `interval` as well.
-    ///
-    /// # Errors
-    /// If the system gives no signals.
-    pub async fn run_polling(
-        mut self,
-        interval: Option<Duration>,
-        reload: impl FnMut(Why) -> Option<Config>,
-    ) -> anyhow::Result<()> {
-        let _telling = supervisor::when_ready(&self.base.readiness);
-        let take_over = async |agent: &mut Self, config| agent.reload(config).await;
-        base::until_stopped_polling(&mut self, interval, reload, take_over).await?;
-        self.stop().await;
-        Ok(())
+    pub async fn run(self, interval: Option<Duration>, read: impl FnMut(Why) -> Option<Config>) -> anyhow::Result<()> {
+        base::run(self, interval, read).await
     }
 
     /// What it counts in.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.base.registry
-    }
-
-    async fn reload(&mut self, next: Config) {
-        if let Err(errors) = self.forwarder.reload(&next.forward()) {
-            let errors = several(&errors);
-            warn!(%errors, "forwarding stays as it was");
-        }
-        self.views.reload(&next);
-        self.base.reload(next).await;
     }
 
     /// Drains and stops within 5 s: no query that was received goes without an answer, and the disk has what memory had.
@@ -199,6 +172,25 @@ impl Agent {
         if let Err(error) = self.listeners.await {
             error!(%error, "admin listeners");
         }
+    }
+}
+
+impl Daemon for Agent {
+    fn readiness(&self) -> &Readiness {
+        &self.base.readiness
+    }
+
+    async fn take_over(&mut self, next: Config) {
+        if let Err(errors) = self.forwarder.reload(&next.forward()) {
+            let errors = several(&errors);
+            warn!(%errors, "forwarding stays as it was");
+        }
+        self.views.reload(&next);
+        self.base.reload(next).await;
+    }
+
+    async fn leave(self) {
+        self.stop().await;
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     feed::{self, Order},
     signals::{Asked, Signals},
     source::{self, Feed, Following, Prepared},
+    supervisor,
 };
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
@@ -213,18 +214,6 @@ impl Base {
     }
 }
 
-/// Handles signals until one asks for the end: `reload` is called with the new configuration when one asks for that.
-///
-/// # Errors
-/// If the system gives no signals.
-pub(super) async fn until_stopped<T>(
-    role: &mut T,
-    mut read: impl FnMut() -> Option<Config>,
-    reload: impl AsyncFnMut(&mut T, Config),
-) -> anyhow::Result<()> {
-    until_stopped_polling(role, None, |_| read(), reload).await
-}
-
 /// Why the configuration is to be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -234,16 +223,29 @@ pub enum Why {
     Time,
 }
 
-/// As [`until_stopped`], and asks `read` every `interval` as well.
+/// A role at work, as [`run`] sees it.
+pub(super) trait Daemon {
+    /// What it waits for before it is ready.
+    fn readiness(&self) -> &Readiness;
+
+    /// Goes on with another configuration.
+    async fn take_over(&mut self, next: Config);
+
+    /// Drains and ends.
+    async fn leave(self);
+}
+
+/// Runs a role until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
+/// `interval`.
 ///
 /// # Errors
 /// If the system gives no signals.
-pub(super) async fn until_stopped_polling<T>(
-    role: &mut T,
+pub(super) async fn run(
+    mut daemon: impl Daemon,
     interval: Option<Duration>,
     mut read: impl FnMut(Why) -> Option<Config>,
-    mut reload: impl AsyncFnMut(&mut T, Config),
 ) -> anyhow::Result<()> {
+    let _telling = supervisor::when_ready(daemon.readiness());
     let mut signals = Signals::take().context("take over the signals")?;
     loop {
         let asked = match interval {
@@ -251,12 +253,14 @@ pub(super) async fn until_stopped_polling<T>(
             None => Some(signals.next().await),
         };
         let why = match asked {
-            Some(Asked::Stop) => return Ok(()),
+            Some(Asked::Stop) => break,
             Some(Asked::Reload) => Why::Signal,
             None => Why::Time,
         };
         if let Some(config) = read(why) {
-            reload(role, config).await;
+            daemon.take_over(config).await;
         }
     }
+    daemon.leave().await;
+    Ok(())
 }

@@ -3,20 +3,20 @@
 //! The order of start is the agent's: what the disk has is loaded and checked, then the stream opens and serves it, marked
 //! with its age, and only then is the source looked for.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{
-    base::{self, Base, Loaded},
+    base::{self, Base, Daemon, Loaded, Why},
     election::Election,
     source::{self, Prepared},
     supervisor,
 };
 use crate::{
-    admin::{self, view::ListenerDoc},
+    admin::{self, Readiness, view::ListenerDoc},
     config::Config,
     source::{apiserver::lease::Standing, hub},
     store,
@@ -140,15 +140,13 @@ impl Hub {
         &self.base.reader
     }
 
-    /// Runs until a signal asks for the end; `reload` makes the new configuration when one asks for that.
+    /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
+    /// `interval`.
     ///
     /// # Errors
     /// If the system gives no signals.
-    pub async fn run(mut self, reload: impl FnMut() -> Option<Config>) -> anyhow::Result<()> {
-        let _telling = supervisor::when_ready(&self.base.readiness);
-        base::until_stopped(&mut self, reload, async |hub: &mut Self, config| hub.base.reload(config).await).await?;
-        self.stop().await;
-        Ok(())
+    pub async fn run(self, interval: Option<Duration>, read: impl FnMut(Why) -> Option<Config>) -> anyhow::Result<()> {
+        base::run(self, interval, read).await
     }
 
     /// Sends those who follow to other hubs, and stops within 5 s; the disk has what memory had.
@@ -169,6 +167,20 @@ impl Hub {
         if let Err(error) = (&mut self.listeners).await {
             error!(%error, "admin listeners");
         }
+    }
+}
+
+impl Daemon for Hub {
+    fn readiness(&self) -> &Readiness {
+        &self.base.readiness
+    }
+
+    async fn take_over(&mut self, next: Config) {
+        self.base.reload(next).await;
+    }
+
+    async fn leave(self) {
+        self.stop().await;
     }
 }
 

@@ -1,0 +1,90 @@
+//! Endpoints that go away, by watch: what is kept of them, for how long, and who gets their address.
+
+use super::*;
+
+#[test]
+fn nodes_that_all_seem_dead_leave_their_endpoints_served_for_ten_minutes() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
+    store.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
+    assert_eq!(store.now(), (100, 0, 200));
+    assert_eq!(store.reason(), "200 of 300 endpoints went away from 100 services at once");
+    assert_eq!(store.ready(7), [ip(7, 1), ip(7, 2), ip(7, 3)]);
+    assert_eq!(store.reader.held().next_end(), Some(store.clock.now().plus(Duration::from_secs(600))));
+    store.pass(599);
+    store.writer.tick();
+    assert_eq!(store.now(), (100, 0, 200));
+    store.pass(1);
+    store.writer.tick();
+    assert_eq!(store.now(), (100, 0, 0));
+    assert_eq!(store.ready(7), [ip(7, 3)]);
+    assert_eq!(*store.reader.load().service_by_key(&key(7)).unwrap(), headless(7, 3, &[1, 2]));
+}
+
+#[test]
+fn endpoints_of_one_service_always_go_and_a_few_of_many_do_too() {
+    let mut store = Store::with((0..100).map(|n| headless(n, if n == 0 { 200 } else { 1 }, &[])));
+    store.watch([Change::Put(headless(0, 0, &[]))]);
+    assert_eq!(store.now(), (100, 0, 0));
+    let mut store = Store::with((0..100).map(|n| headless(n, 10, &[])));
+    store.watch((0..100).map(|n| Change::Put(headless(n, 10, &[1, 2, 3]))));
+    assert_eq!(store.now(), (100, 0, 0), "three in ten");
+}
+
+#[test]
+fn losses_spread_over_more_than_the_window_pass() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 1, &[])));
+    for n in 0..100 {
+        store.watch([Change::Put(headless(n, 0, &[]))]);
+        store.pass(1);
+    }
+    assert_eq!(store.now(), (100, 0, 0));
+}
+
+#[test]
+fn an_endpoint_that_comes_back_is_no_longer_held_and_new_ones_join() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
+    store.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
+    store.watch([Change::Put(headless(7, 4, &[2]))]);
+    assert_eq!(store.now(), (100, 0, 199));
+    assert_eq!(store.ready(7), [ip(7, 1), ip(7, 2), ip(7, 3), ip(7, 4)]);
+    store.watch([Change::Put(headless(7, 4, &[]))]);
+    assert!(store.reader.held().service(&key(7)).is_none());
+    store.delete([8]);
+    assert_eq!(store.now(), (99, 0, 196), "a service deleted takes what is held of it along");
+}
+
+#[test]
+fn a_held_address_that_another_pod_got_is_given_up() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
+    store.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
+    let reused = Endpoint { ip: ip(7, 1), hostname: None, ports: [].into(), ready: true };
+    let other = Service::new(key(500), Kind::Headless, vec![], vec![reused]);
+    store.watch([Change::Put(Arc::new(other))]);
+    assert_eq!(store.ready(7), [ip(7, 2), ip(7, 3)]);
+    assert_eq!(store.ready(500), [ip(7, 1)]);
+    assert_eq!(store.now(), (101, 0, 199));
+}
+
+#[test]
+fn two_services_may_hold_one_address() {
+    let shared = |n: usize, ready: bool| {
+        let endpoint = Endpoint { ip: ip(0, 1), hostname: None, ports: [].into(), ready };
+        Arc::new(Service::new(key(n), Kind::Headless, vec![], vec![endpoint]))
+    };
+    let mut store = Store::with((0..60).map(|n| shared(n, true)));
+    store.watch((0..60).map(|n| Change::Put(shared(n, false))));
+    assert_eq!(store.now(), (60, 0, 60));
+    store.watch([Change::Put(shared(3, true))]);
+    assert_eq!(store.now(), (60, 0, 59), "back in one of them says nothing of the others");
+    store.pass(600);
+    store.writer.tick();
+    assert_eq!(store.ready(3), [ip(0, 1)]);
+    assert_eq!(store.ready(4), [] as [IpAddr; 0]);
+}
+
+#[test]
+fn a_service_that_changes_its_kind_loses_no_endpoints_by_accident() {
+    let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
+    store.watch((0..100).map(|n| Change::Put(cluster_ip(n))));
+    assert_eq!(store.now(), (100, 0, 0));
+}
