@@ -14,7 +14,7 @@ use super::{
 use crate::{
     admin::view::{self, DiskDoc, HeldDoc, HeldWhat, SourceDoc, SourceWord, Status, words},
     dns::forward::{CacheStatus, ForwardStatus, UpstreamState},
-    source::{apiserver::lease::Standing, hub},
+    source::{apiserver::lease, hub},
     store::{
         Rejections,
         disk::{DiskState, Start},
@@ -66,8 +66,8 @@ fn text(status: &Status, place: &str) -> String {
         let names: Vec<String> = status.pinned.iter().map(|pin| pin.name.clone()).collect();
         line("pinned", format!("{} PINNED by an operator: {}", count(names.len(), "name"), some(&names, 4)));
     }
-    if let Some(standing) = status.lease.as_ref().and_then(|lease| Standing::deserialize(lease).ok()) {
-        line("lease", streams::lease(&standing));
+    if let Some(lease) = status.lease.as_ref().and_then(|lease| lease::Status::deserialize(lease).ok()) {
+        line("lease", streams::lease(&lease, status.at));
     }
     if let Some(follows) = status.follows.as_ref().and_then(|follows| hub::Status::deserialize(follows).ok()) {
         line("follows", streams::follows(&follows, status.at));

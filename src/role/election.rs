@@ -15,7 +15,7 @@ use super::{
 use crate::source::{
     apiserver::{
         self,
-        lease::{self, Candidate, Standing},
+        lease::{self, Candidate, Fence, Standing},
     },
     hub::Learnt,
 };
@@ -23,7 +23,7 @@ use crate::source::{
 /// An election this process stands in. Ends when dropped, the lease with it when its time is up.
 #[derive(Debug)]
 pub(super) struct Election {
-    pub standing: watch::Receiver<Standing>,
+    pub status: watch::Receiver<lease::Status>,
     end: CancellationToken,
     standing_for: JoinHandle<()>,
     obeying: JoinHandle<()>,
@@ -56,11 +56,12 @@ impl Election {
         let voter = base.elect(Prepared::Apiserver(config.clone()))?;
         let parts =
             lease::Parts { reader: base.reader.clone(), clock: base.clock.clone(), metrics: base.feed.metrics.clone() };
-        let (stand, standing) = watch::channel(Standing::Unknown);
+        let election = lease::Election::new(config, candidate, parts);
+        let (status, fence) = (election.status(), election.fence());
         let end = CancellationToken::new();
-        let standing_for = tokio::spawn(lease::run(config, candidate, parts, stand, end.clone()));
-        let obeying = tokio::spawn(obey(standing.clone(), voter, hubs));
-        Some(Self { standing, end, standing_for, obeying })
+        let standing_for = tokio::spawn(election.run(end.clone()));
+        let obeying = tokio::spawn(obey(status.clone(), fence, voter, hubs));
+        Some(Self { status, end, standing_for, obeying })
     }
 
     /// Gives the lease to whoever is next.
@@ -74,15 +75,18 @@ impl Election {
 }
 
 /// Follows what the election says, and what a new configuration says of it.
-async fn obey(mut standing: watch::Receiver<Standing>, mut voter: Voter, hubs: Hubs) {
+async fn obey(mut status: watch::Receiver<lease::Status>, fence: Fence, mut voter: Voter, hubs: Hubs) {
+    if voter.orders.send(Order::Fence(fence)).await.is_err() {
+        return;
+    }
     loop {
         let own = voter.own.borrow_and_update().clone();
-        let now = standing.borrow_and_update().clone();
-        let source = match now {
+        let now = status.borrow_and_update().standing.clone();
+        let source = match &now {
             Standing::Unknown => alone(&hubs),
             Standing::Holder { epoch } => {
                 let (done, ordered) = oneshot::channel();
-                if voter.orders.send(Order::Lead(epoch, done)).await.is_err() || ordered.await.is_err() {
+                if voter.orders.send(Order::Lead(*epoch, done)).await.is_err() || ordered.await.is_err() {
                     return;
                 }
                 own
@@ -90,7 +94,7 @@ async fn obey(mut standing: watch::Receiver<Standing>, mut voter: Voter, hubs: H
             Standing::Follower { address, .. } if address.is_empty() => alone(&hubs),
             Standing::Follower { address, .. } => {
                 let mut hubs = hubs.clone();
-                hubs.config.addresses = vec![address];
+                hubs.config.addresses = vec![address.clone()];
                 Prepared::Hub(hubs)
             }
         };
@@ -98,7 +102,7 @@ async fn obey(mut standing: watch::Receiver<Standing>, mut voter: Voter, hubs: H
             return;
         }
         tokio::select! {
-            changed = standing.changed() => if changed.is_err() { return },
+            changed = status.wait_for(|status| status.standing != now) => if changed.is_err() { return },
             changed = voter.own.changed() => if changed.is_err() { return },
         }
     }

@@ -3,13 +3,19 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 use crate::{
     admin::Latch,
-    source::Metrics,
-    store::{Applied, SourceState, Update, Writer, guard::Release},
+    source::{
+        Metrics,
+        apiserver::lease::{Fence, Verdict},
+    },
+    store::{Applied, Origin, SourceState, Update, Writer, guard::Release},
     sys::Clock,
 };
 
@@ -25,6 +31,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) enum Order {
     /// An operator lets go of what is held.
     Release(Release, oneshot::Sender<Applied>),
+    /// From now on this decides whether what this process sees itself is stamped.
+    Fence(Fence),
     /// This process begins to watch the cluster itself for others: its next list is an epoch of at least this number.
     Lead(u64, oneshot::Sender<()>),
 }
@@ -39,41 +47,94 @@ pub(super) async fn run(
     clock: Clock,
 ) {
     let mut waiting = first_records;
+    let mut stamping = Stamping::default();
+    // Seen by this process itself, and not to be stamped before it is known that it may.
+    let mut held_up: Option<(Update, Instant)> = None;
     loop {
         let ends = writer.reader().held().next_end().is_some();
-        tokio::select! {
-            update = updates.recv() => match update {
-                Some(update) => {
-                    let before = writer.reader().load().version().clone();
-                    if apply(&mut writer, update) {
-                        waiting = None;
+        let update = tokio::select! {
+            update = updates.recv(), if held_up.is_none() => match update {
+                Some(update) => match stamping.verdict(&update) {
+                    Verdict::Stamp => update,
+                    Verdict::Drop => continue,
+                    Verdict::Wait => {
+                        held_up = Some((update, Instant::now()));
+                        continue;
                     }
-                    let reader = writer.reader();
-                    let now = clock.now();
-                    for at in reader.changed_between(&before, reader.load().version()) {
-                        metrics.programmed(at, now);
-                    }
-                }
+                },
                 None => break,
             },
-            Some(order) = orders.recv() => match order {
-                Order::Release(which, done) => {
-                    let applied = writer.release(&which);
-                    info!(?which, changes = applied.changes, "an operator let go of what was held");
-                    // Whoever asked may be gone.
-                    let _ = done.send(applied);
-                }
-                Order::Lead(epoch, done) => {
-                    writer.begin_epoch(epoch);
-                    let _ = done.send(());
+            verdict = stamping.decided(held_up.as_ref()), if held_up.is_some() => match held_up.take() {
+                Some((update, _)) if verdict == Verdict::Stamp => update,
+                _ => {
+                    info!("another hub watches by now: what was seen here meanwhile is for it to tell");
+                    continue;
                 }
             },
+            Some(order) = orders.recv() => {
+                match order {
+                    Order::Release(which, done) => {
+                        let applied = writer.release(&which);
+                        info!(?which, changes = applied.changes, "an operator let go of what was held");
+                        // Whoever asked may be gone.
+                        let _ = done.send(applied);
+                    }
+                    Order::Fence(fence) => stamping.fence = Some(fence),
+                    Order::Lead(epoch, done) => {
+                        writer.begin_epoch(epoch);
+                        stamping.epoch = Some(epoch);
+                        // A list is to come, which has it too.
+                        held_up = None;
+                        let _ = done.send(());
+                    }
+                }
+                continue;
+            }
             () = tokio::time::sleep(TICK), if ends => {
                 writer.tick();
+                continue;
             }
+        };
+        let before = writer.reader().load().version().clone();
+        if apply(&mut writer, update) {
+            waiting = None;
+        }
+        let reader = writer.reader();
+        let now = clock.now();
+        for at in reader.changed_between(&before, reader.load().version()) {
+            metrics.programmed(at, now);
         }
     }
     drop(waiting);
+}
+
+/// Whether this process may stamp what it sees.
+#[derive(Debug, Default)]
+struct Stamping {
+    /// Without one it may.
+    fence: Option<Fence>,
+    /// The epoch it was last told to begin.
+    epoch: Option<u64>,
+}
+
+impl Stamping {
+    fn verdict(&self, update: &Update) -> Verdict {
+        match (&self.fence, update) {
+            (
+                Some(fence),
+                Update::Reset { origin: Origin::Watched { .. }, .. }
+                | Update::Changes { origin: Origin::Watched { .. }, .. },
+            ) => fence.verdict(self.epoch),
+            _ => Verdict::Stamp,
+        }
+    }
+
+    async fn decided(&mut self, held_up: Option<&(Update, Instant)>) -> Verdict {
+        match (&mut self.fence, held_up) {
+            (Some(fence), Some((_, seen))) => fence.decided(self.epoch, *seen).await,
+            _ => Verdict::Stamp,
+        }
+    }
 }
 
 /// Applies one update; true if there is a complete set of records since.

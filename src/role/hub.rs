@@ -113,14 +113,14 @@ impl Hub {
         let rules = admin::Rules { zone: base.config.zone(&[]), stale_after: settings.stale_after };
         let mut handles = base.handles(&admin, addresses.stream.iter().map(row).collect(), rules)?;
         handles.facts.serves = Arc::new(move || serde_json::to_value(metrics.status(&name, &advertise)).ok());
-        if let Some(standing) = election.as_ref().map(|election| election.standing.clone()) {
+        if let Some(lease) = election.as_ref().map(|election| election.status.clone()) {
             let follows = Arc::clone(&handles.facts.follows);
-            let shown = standing.clone();
+            let shown = lease.clone();
             handles.facts.follows = Arc::new(move || {
-                let following = matches!(*shown.borrow(), Standing::Follower { .. });
+                let following = matches!(shown.borrow().standing, Standing::Follower { .. });
                 following.then(|| follows()).flatten()
             });
-            handles.facts.lease = Arc::new(move || serde_json::to_value(&*standing.borrow()).ok());
+            handles.facts.lease = Arc::new(move || serde_json::to_value(&*lease.borrow()).ok());
         }
         let stop = CancellationToken::new();
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));

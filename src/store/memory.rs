@@ -205,7 +205,7 @@ impl Writer {
     /// The next list this process watches itself begins an epoch, numbered `at_least` or higher.
     ///
     /// For whoever begins to stamp versions that others compare: what it had on disk may be older than what it, or the one
-    /// before it, had told them.
+    /// before it, had told them. Changes it saw before that list are refused: they belong to no epoch of its own.
     pub fn begin_epoch(&mut self, at_least: u64) {
         self.epoch_from = Some(at_least);
     }
@@ -246,6 +246,9 @@ impl Writer {
                 Ok(self.commit(&held, changes, version, Some(as_of), before))
             }
             Update::Changes { origin, changes, as_of } => {
+                if self.epoch_from.is_some() && matches!(origin, Origin::Watched { .. }) {
+                    return Err(ApplyError::ListFirst);
+                }
                 next_version(held.version(), &origin, false, false)?;
                 let before = self.guard.held().counts();
                 let let_go = self.told_to_let_go.take();

@@ -164,6 +164,9 @@ pub enum ApplyError {
         /// What is held.
         held: Version,
     },
+    /// Changes this process saw itself before the list that begins its epoch.
+    #[error("changes seen before the list that begins the epoch")]
+    ListFirst,
     /// Changes for another cluster than the one held; only a reset may switch clusters.
     #[error("changes of cluster {offered:?}, but the records held are of cluster {held:?}")]
     OtherCluster {

@@ -6,10 +6,11 @@ use super::{count, count_u64};
 use crate::{
     admin::view::{Time, words},
     source::{
-        apiserver::lease::Standing,
+        apiserver::lease::{self, Standing},
         hub::{self, State},
     },
     stream,
+    sys::UnixMillis,
 };
 
 /// Whom a process follows, and how that goes.
@@ -38,16 +39,27 @@ pub(super) fn follows(status: &hub::Status, now: Time) -> String {
     text
 }
 
-/// How the election among hubs stands.
-pub(super) fn lease(standing: &Standing) -> String {
-    match standing {
+/// How the election among hubs stands, and how well that is known.
+pub(super) fn lease(status: &lease::Status, now: Time) -> String {
+    let lease::Status { standing, renewed, failing, .. } = status;
+    let ago = |at: UnixMillis| words(at.age(now.0));
+    let mut text = match standing {
         Standing::Unknown => "NOT KNOWN: the apiserver was not reached since the start".into(),
         Standing::Holder { epoch } => format!("held: this hub watches the apiserver, in epoch {epoch} or later"),
         Standing::Follower { leader, address } if address.is_empty() => {
             format!("held by {leader}, which does not say where it is reached")
         }
         Standing::Follower { leader, address } => format!("held by {leader}, reached at {address}"),
-    }
+    };
+    let _ = match (standing, failing, renewed) {
+        (Standing::Holder { .. }, None, Some(at)) => write!(text, "; renewed {} ago", ago(*at)),
+        (Standing::Holder { .. }, Some(failing), Some(at)) => {
+            write!(text, "; NOT RENEWED for {} ({})", ago(*at), failing.reason)
+        }
+        (_, Some(failing), _) => write!(text, "; NOT LOOKED AT for {} ({})", ago(failing.since), failing.reason),
+        (_, None, _) => Ok(()),
+    };
+    text
 }
 
 /// Who follows this process.
@@ -71,7 +83,23 @@ pub(super) fn serves(status: &stream::Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::UnixMillis;
+
+    #[test]
+    fn a_hub_that_cannot_renew_says_since_when_and_why() {
+        let status = |json: serde_json::Value| serde_json::from_value::<lease::Status>(json).unwrap();
+        let now = Time(UnixMillis(200_000));
+        let mut holder = status(serde_json::json!({ "state": "holder", "epoch": 7, "renewed": 197_000 }));
+        let held = "held: this hub watches the apiserver, in epoch 7 or later";
+        assert_eq!(lease(&holder, now), format!("{held}; renewed 3s ago"));
+        holder.renewed = Some(UnixMillis(20_000));
+        holder.failing = Some(lease::Failing { since: UnixMillis(24_000), reason: "connect: refused".into() });
+        assert_eq!(lease(&holder, now), format!("{held}; NOT RENEWED for 3m (connect: refused)"));
+        holder.renewed = None;
+        assert_eq!(lease(&holder, now), format!("{held}; NOT LOOKED AT for 2m56s (connect: refused)"));
+        let follower =
+            status(serde_json::json!({ "state": "follower", "leader": "hub-1", "address": "10.0.0.1:7443" }));
+        assert_eq!(lease(&follower, now), "held by hub-1, reached at 10.0.0.1:7443");
+    }
 
     #[test]
     fn a_live_follower_and_one_without_a_hub() {

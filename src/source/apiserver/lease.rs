@@ -9,15 +9,29 @@
 //! when the server is back. No wall clock of another machine is looked at. The lease carries where the holder serves its
 //! stream and which epoch it stamps, so that the next one's is higher whatever its clock says.
 //!
+//! A holder that was stopped for a while, or cut off alone, finds out by its next look. What its watches bring before that
+//! look is not stamped: that is for the [`Fence`] to say.
+//!
 //! Never decides what a holder or a follower does.
 
-use std::time::Duration;
+mod object;
+mod observed;
+mod status;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::{sync::watch, time::Instant};
+pub use status::{Failing, Fence, Standing, Status, Verdict};
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tracing::{info, warn};
 
+use self::{
+    object::{Lease, Written},
+    observed::{Observed, Step},
+};
 use super::{
     Config,
     request::{self, Ask},
@@ -26,13 +40,9 @@ use super::{
 use crate::{
     source::{Metrics, Resource, metrics::Verb},
     store::Reader,
-    sys::{Clock, UnixMillis},
+    sys::Clock,
 };
 
-/// Where the holder serves its stream.
-const SERVES: &str = "holdfast.io/serves";
-/// The epoch the holder stamps.
-const EPOCH: &str = "holdfast.io/epoch";
 /// Largest answer read, in bytes: one lease.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long letting go may take when the process ends.
@@ -49,7 +59,7 @@ pub struct Candidate {
     pub serves: String,
     /// After how long without a renewal another may take the lease.
     pub duration: Duration,
-    /// Between two looks at the lease, less a jitter of up to a third. The holder renews at every other one.
+    /// Between two looks at the lease, less a jitter of up to a third. The holder renews at about every other one.
     pub look: Duration,
 }
 
@@ -67,155 +77,6 @@ impl Candidate {
     }
 }
 
-/// How the election stands, as far as this candidate knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum Standing {
-    /// Not known: the server was not reached since the start.
-    #[default]
-    Unknown,
-    /// We watch the cluster, and stamp this epoch or a later one.
-    Holder {
-        /// The epoch.
-        epoch: u64,
-    },
-    /// Another one does.
-    Follower {
-        /// Its name.
-        leader: String,
-        /// HOST:PORT where it serves its stream; empty if it did not say.
-        address: String,
-    },
-}
-
-/// A lease as it was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Lease {
-    metadata: Metadata,
-    spec: Spec,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Metadata {
-    resource_version: String,
-    annotations: std::collections::BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Spec {
-    holder_identity: Option<String>,
-    lease_transitions: Option<i64>,
-    acquire_time: Option<String>,
-    renew_time: Option<String>,
-}
-
-impl Lease {
-    fn holder(&self) -> Option<&str> {
-        self.spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())
-    }
-
-    fn annotation(&self, name: &str) -> &str {
-        self.metadata.annotations.get(name).map_or("", String::as_str)
-    }
-
-    fn epoch(&self) -> u64 {
-        self.annotation(EPOCH).parse().unwrap_or(0)
-    }
-}
-
-/// What to do about a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// Nothing: another one has it.
-    Follow,
-    /// Say again that we have it.
-    Renew,
-    /// Make it ours.
-    Take,
-}
-
-/// What was seen of the lease while the server answered.
-#[derive(Debug, Default)]
-struct Observed {
-    /// The version that was last seen to be new, and when that was.
-    version: Option<(String, Instant)>,
-}
-
-impl Observed {
-    /// The server did not answer: nobody could renew, so nobody failed to.
-    fn unanswered(&mut self) {
-        self.version = None;
-    }
-
-    /// How long the lease was not renewed, as far as we could have seen it.
-    fn unchanged_for(&mut self, version: &str, now: Instant) -> Duration {
-        match &self.version {
-            Some((seen, at)) if seen == version => now.saturating_duration_since(*at),
-            _ => {
-                self.version = Some((version.to_owned(), now));
-                Duration::ZERO
-            }
-        }
-    }
-
-    /// What a candidate called `name` does about `lease`, which it thinks it has if `holding`.
-    fn judge(&mut self, lease: &Lease, name: &str, holding: bool, duration: Duration, now: Instant) -> Step {
-        let unchanged = self.unchanged_for(&lease.metadata.resource_version, now);
-        match lease.holder() {
-            // In an earlier life, if we do not think so: what we stamped then may be on no disk.
-            Some(holder) if holder == name => {
-                if holding {
-                    Step::Renew
-                } else {
-                    Step::Take
-                }
-            }
-            None => Step::Take,
-            Some(_) if unchanged > duration => Step::Take,
-            Some(_) => Step::Follow,
-        }
-    }
-}
-
-/// Stands for election until dropped, and lets go of the lease then if `leave` says so first.
-///
-/// `reader` tells which epoch is held; `standing` is told how it goes.
-pub async fn run(
-    config: Config,
-    candidate: Candidate,
-    parts: Parts,
-    standing: watch::Sender<Standing>,
-    leave: tokio_util::sync::CancellationToken,
-) {
-    let mut election = Election {
-        config,
-        candidate,
-        parts,
-        standing,
-        server: None,
-        observed: Observed::default(),
-        told: None,
-        looks: 0,
-    };
-    loop {
-        tokio::select! {
-            () = leave.cancelled() => break,
-            () = election.look() => {}
-        }
-        let pause = election.candidate.look.mul_f64(rand::random_range(0.67..=1.0));
-        tokio::select! {
-            () = leave.cancelled() => break,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-    if tokio::time::timeout(LET_GO, election.let_go()).await.is_err() {
-        warn!("the lease could not be let go in time; it ends by itself");
-    }
-}
-
 /// What an election works with.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -227,90 +88,164 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
-struct Election {
+/// An election that nobody stands in yet.
+#[derive(Debug)]
+pub struct Election {
     config: Config,
     candidate: Candidate,
     parts: Parts,
-    standing: watch::Sender<Standing>,
+    status: watch::Sender<Status>,
+    ask: Arc<Notify>,
     server: Option<Server>,
     observed: Observed,
-    /// The failure last told of.
-    told: Option<String>,
-    looks: u64,
+    /// When we last renewed it, or took it.
+    renewed: Option<Instant>,
+    /// Another was faster: look again at once, to see who.
+    overtaken: bool,
 }
 
 impl Election {
+    /// Prepares to stand for election at the server of `config`.
+    #[must_use]
+    pub fn new(config: Config, candidate: Candidate, parts: Parts) -> Self {
+        Self {
+            config,
+            candidate,
+            parts,
+            status: watch::Sender::new(Status::default()),
+            ask: Arc::default(),
+            server: None,
+            observed: Observed::default(),
+            renewed: None,
+            overtaken: false,
+        }
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// What decides whether we may stamp what we see.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        Fence { status: self.status.subscribe(), duration: self.candidate.duration, ask: Arc::clone(&self.ask) }
+    }
+
+    /// Stands for election until dropped; if `leave` says so first, lets go of the lease.
+    pub async fn run(mut self, leave: tokio_util::sync::CancellationToken) {
+        let ask = Arc::clone(&self.ask);
+        loop {
+            tokio::select! {
+                () = leave.cancelled() => break,
+                () = self.look() => {}
+            }
+            let pause = if std::mem::take(&mut self.overtaken) {
+                Duration::ZERO
+            } else {
+                self.candidate.look.mul_f64(rand::random_range(0.67..=1.0))
+            };
+            tokio::select! {
+                () = leave.cancelled() => break,
+                () = ask.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        if tokio::time::timeout(LET_GO, self.let_go()).await.is_err() {
+            warn!("the lease could not be let go in time; it ends by itself");
+        }
+    }
+
     /// Looks at the lease once, and does what is to be done about it.
     async fn look(&mut self) {
+        let begun = Instant::now();
         if self.server.is_none() {
             match Server::connect(&self.config).await {
                 Ok(server) => self.server = Some(server),
-                Err(error) => return self.tell(&error.to_string()),
+                Err(error) => return self.unanswered(begun, error.to_string(), false),
             }
         }
         let Some(server) = self.server.clone() else { return };
-        self.looks += 1;
         let outcome = match self.read(&server).await {
             Ok(Some(lease)) => self.act(&server, &lease).await,
-            Ok(None) => self.take(&server, None).await,
+            Ok(None) => self.take(&server, None).await.map(Some),
             Err(failure) => Err(failure),
         };
         match outcome {
-            Ok(()) => self.told = None,
-            // Somebody else was faster; the next look says who.
-            Err(Failure::Refused { code: 409, .. }) => {}
-            Err(failure) => self.failed(&server, &failure),
+            Ok(standing) => self.answered(begun, standing),
+            Err(Failure::Refused { code: 409, .. }) => self.overtaken = true,
+            Err(failure) => self.failed(begun, &server, &failure),
         }
     }
 
-    async fn act(&mut self, server: &Server, lease: &Lease) -> Result<(), Failure> {
-        let holding = matches!(*self.standing.borrow(), Standing::Holder { .. });
+    /// What is to be done about a lease; how the election stands then, if that is news.
+    async fn act(&mut self, server: &Server, lease: &Lease) -> Result<Option<Standing>, Failure> {
+        let holding = self.holds();
         let duration = self.candidate.duration.mul_f64(rand::random_range(1.0..=1.15));
         match self.observed.judge(lease, &self.candidate.name, holding, duration, Instant::now()) {
-            Step::Take => self.take(server, Some(lease)).await,
-            Step::Renew if self.looks.is_multiple_of(2) => self.renew(server, lease).await,
-            Step::Renew => Ok(()),
+            Step::Take => self.take(server, Some(lease)).await.map(Some),
+            Step::Renew => {
+                // Not at every look, but at the first one after an outage.
+                if self.renewed.is_none_or(|at| at.elapsed() > self.candidate.look) {
+                    self.renew(server, lease).await?;
+                }
+                Ok(None)
+            }
             Step::Follow => {
                 let leader = lease.holder().unwrap_or_default().to_owned();
-                self.stand(Standing::Follower { leader, address: lease.annotation(SERVES).to_owned() });
-                Ok(())
+                Ok(Some(Standing::Follower { leader, address: lease.serves().to_owned() }))
             }
         }
     }
 
-    fn failed(&mut self, server: &Server, failure: &Failure) {
-        self.observed.unanswered();
+    fn holds(&self) -> bool {
+        matches!(self.status.borrow().standing, Standing::Holder { .. })
+    }
+
+    fn answered(&self, begun: Instant, standing: Option<Standing>) {
+        if let Some(failing) = &self.status.borrow().failing {
+            info!(lease = %self.candidate.lease, since = %failing.since, "the lease can be looked at again");
+        }
+        self.stand(standing, |status| status.answered(begun));
+    }
+
+    fn failed(&mut self, begun: Instant, server: &Server, failure: &Failure) {
         // Credentials may have been renewed.
         self.server = None;
         let mut reason = server.describe(Verb::Get, Resource::Leases, failure);
         let refused = matches!(failure, Failure::Refused { code: 403..=405, .. });
-        if refused && *self.standing.borrow() == Standing::Unknown {
-            // Better a hub that watches without having been elected than none.
+        let unelected = refused && !matches!(self.status.borrow().standing, Standing::Follower { .. });
+        if unelected {
             reason.push_str("; watching without an election");
-            self.stand(Standing::Holder { epoch: self.next_epoch(None) });
         }
-        self.tell(&reason);
+        self.unanswered(begun, reason, unelected);
     }
 
-    fn tell(&mut self, reason: &str) {
-        if self.told.as_deref() != Some(reason) {
+    /// Nothing changes by that, but for a hub without the right to leases: better one that watches without having been
+    /// elected than none.
+    fn unanswered(&mut self, begun: Instant, reason: String, unelected: bool) {
+        self.observed.unanswered();
+        if self.status.borrow().failing.as_ref().is_none_or(|failing| failing.reason != reason) {
             warn!(lease = %self.candidate.lease, %reason, "the lease cannot be looked at; things stay as they are");
-            self.told = Some(reason.to_owned());
         }
+        let now = self.parts.clock.now();
+        let begins = unelected && !self.holds();
+        let standing = begins.then(|| Standing::Holder { epoch: self.next_epoch(None) });
+        self.stand(standing, |status| status.unanswered(begun, now, reason, unelected));
     }
 
-    fn stand(&self, next: Standing) {
-        self.standing.send_if_modified(|standing| {
-            let changed = *standing != next;
-            if changed {
+    fn stand(&self, next: Option<Standing>, note: impl FnOnce(&mut Status)) {
+        self.status.send_modify(|status| {
+            if let Some(next) = next.filter(|next| *next != status.standing) {
                 match &next {
                     Standing::Unknown => {}
                     Standing::Holder { epoch } => info!(epoch, "this hub watches the cluster"),
                     Standing::Follower { leader, address } => info!(leader, address, "another hub watches the cluster"),
                 }
-                *standing = next;
+                status.standing = next;
             }
-            changed
+            note(status);
         });
     }
 
@@ -321,8 +256,7 @@ impl Election {
     }
 
     async fn read(&self, server: &Server) -> Result<Option<Lease>, Failure> {
-        let ask = self.ask(server, Verb::Get, None);
-        match self.send(server, ask).await {
+        match self.send(server, self.ask(server, Verb::Get, None)).await {
             // 404 of the lease, not of its API, says so by name.
             Err(Failure::Refused { code: 404, reason, .. }) if reason.contains(&self.candidate.lease) => Ok(None),
             Err(failure) => Err(failure),
@@ -330,127 +264,68 @@ impl Election {
         }
     }
 
-    async fn take(&mut self, server: &Server, lease: Option<&Lease>) -> Result<(), Failure> {
+    async fn take(&mut self, server: &Server, lease: Option<&Lease>) -> Result<Standing, Failure> {
         let epoch = self.next_epoch(lease);
-        let transitions = lease.map_or(0, |lease| lease.spec.lease_transitions.unwrap_or(0).saturating_add(1));
-        let now = micro_time(self.parts.clock.now());
-        let verb = if lease.is_some() { Verb::Update } else { Verb::Create };
-        let body = self.body(lease, &self.candidate.name, epoch, transitions, &now);
-        self.send(server, self.ask(server, verb, Some(&body))).await?;
-        self.stand(Standing::Holder { epoch });
-        Ok(())
+        self.write(server, lease, &self.candidate.name, epoch, true).await?;
+        self.note_renewal();
+        Ok(Standing::Holder { epoch })
     }
 
     async fn renew(&mut self, server: &Server, lease: &Lease) -> Result<(), Failure> {
-        let transitions = lease.spec.lease_transitions.unwrap_or(0);
-        let acquired = lease.spec.acquire_time.clone().unwrap_or_default();
         let epoch = lease.epoch().max(self.parts.reader.load().version().epoch);
-        let body = self.body(Some(lease), &self.candidate.name, epoch, transitions, &acquired);
-        self.send(server, self.ask(server, Verb::Update, Some(&body))).await.map(|_| ())
+        self.write(server, Some(lease), &self.candidate.name, epoch, false).await?;
+        self.note_renewal();
+        Ok(())
+    }
+
+    fn note_renewal(&mut self) {
+        self.renewed = Some(Instant::now());
+        let now = self.parts.clock.now();
+        self.status.send_if_modified(|status| {
+            status.renewed = Some(now);
+            false
+        });
     }
 
     /// Gives the lease back if it is ours, so that another takes it at its next look.
     async fn let_go(&mut self) {
-        if !matches!(*self.standing.borrow(), Standing::Holder { .. }) {
-            return;
-        }
         let Some(server) = self.server.clone() else { return };
+        // Also if we do not know that we have it: taking it may have been cut short.
         let Ok(Some(lease)) = self.read(&server).await else { return };
         if lease.holder() != Some(&self.candidate.name) {
             return;
         }
         let epoch = lease.epoch().max(self.parts.reader.load().version().epoch);
-        let transitions = lease.spec.lease_transitions.unwrap_or(0);
-        let acquired = lease.spec.acquire_time.clone().unwrap_or_default();
-        let body = self.body(Some(&lease), "", epoch, transitions, &acquired);
-        match self.send(&server, self.ask(&server, Verb::Update, Some(&body))).await {
-            Ok(_) => info!("the lease is let go"),
-            Err(failure) => self.tell(&server.describe(Verb::Update, Resource::Leases, &failure)),
+        match self.write(&server, Some(&lease), "", epoch, false).await {
+            Ok(()) => info!("the lease is let go"),
+            Err(failure) => {
+                let reason = server.describe(Verb::Update, Resource::Leases, &failure);
+                warn!(%reason, "the lease could not be let go; it ends by itself");
+            }
         }
     }
 
-    fn body(&self, lease: Option<&Lease>, holder: &str, epoch: u64, transitions: i64, acquired: &str) -> Value {
-        let mut metadata = json!({
-            "name": self.candidate.lease,
-            "annotations": { SERVES: if holder.is_empty() { "" } else { &self.candidate.serves }, EPOCH: epoch.to_string() },
-        });
-        if let Some(lease) = lease {
-            metadata["resourceVersion"] = lease.metadata.resource_version.as_str().into();
-        }
-        json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": metadata,
-            "spec": {
-                "holderIdentity": holder,
-                "leaseDurationSeconds": self.candidate.duration.as_secs(),
-                "leaseTransitions": transitions,
-                "acquireTime": acquired,
-                "renewTime": micro_time(self.parts.clock.now()),
-            },
-        })
+    async fn write(
+        &self,
+        server: &Server,
+        before: Option<&Lease>,
+        holder: &str,
+        epoch: u64,
+        taken: bool,
+    ) -> Result<(), Failure> {
+        let Candidate { lease: name, serves, duration, .. } = &self.candidate;
+        let now = self.parts.clock.now();
+        let body = Written { name, holder, serves, epoch, duration: *duration, now, taken }.body(before);
+        let verb = if before.is_some() { Verb::Update } else { Verb::Create };
+        self.send(server, self.ask(server, verb, Some(&body))).await.map(|_| ())
     }
 
-    fn ask(&self, server: &Server, verb: Verb, body: Option<&Value>) -> Ask {
+    fn ask(&self, server: &Server, verb: Verb, body: Option<&serde_json::Value>) -> Ask {
         request::lease(verb, server.namespace(), &self.candidate.lease, body)
     }
 
     async fn send(&self, server: &Server, ask: Ask) -> Result<Vec<u8>, Failure> {
         let within = self.config.timing.probe_answer;
         server.send(ask, within, &self.parts.metrics).await?.whole(ANSWER_BYTES_MAX, within).await
-    }
-}
-
-/// RFC 3339 with six digits, as `MicroTime` takes it.
-fn micro_time(at: UnixMillis) -> String {
-    let text = at.to_string();
-    text.strip_suffix('Z').map_or(text.clone(), |text| format!("{text}000Z"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DURATION: Duration = Duration::from_secs(15);
-
-    fn lease(holder: &str, version: &str) -> Lease {
-        let spec = Spec { holder_identity: Some(holder.to_owned()), ..Spec::default() };
-        Lease { metadata: Metadata { resource_version: version.to_owned(), ..Metadata::default() }, spec }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_is_taken_when_it_was_not_renewed_for_its_duration_and_never_while_nobody_could() {
-        let mut observed = Observed::default();
-        let judge = |observed: &mut Observed, version: &str| {
-            observed.judge(&lease("other", version), "us", false, DURATION, Instant::now())
-        };
-        assert_eq!(judge(&mut observed, "1"), Step::Follow);
-        tokio::time::advance(Duration::from_secs(14)).await;
-        assert_eq!(judge(&mut observed, "2"), Step::Follow, "renewed");
-        tokio::time::advance(Duration::from_secs(14)).await;
-        assert_eq!(judge(&mut observed, "2"), Step::Follow);
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(judge(&mut observed, "2"), Step::Take);
-        // An outage of a day: the first look after it begins to count anew.
-        observed.unanswered();
-        tokio::time::advance(Duration::from_secs(86_400)).await;
-        assert_eq!(judge(&mut observed, "2"), Step::Follow);
-        tokio::time::advance(Duration::from_secs(16)).await;
-        assert_eq!(judge(&mut observed, "2"), Step::Take);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn ours_is_renewed_and_that_of_an_earlier_life_or_of_nobody_is_taken() {
-        let mut observed = Observed::default();
-        let now = Instant::now();
-        assert_eq!(observed.judge(&lease("us", "1"), "us", true, DURATION, now), Step::Renew);
-        assert_eq!(observed.judge(&lease("us", "1"), "us", false, DURATION, now), Step::Take);
-        assert_eq!(observed.judge(&lease("", "1"), "us", false, DURATION, now), Step::Take);
-        assert_eq!(observed.judge(&lease("other", "1"), "us", true, DURATION, now), Step::Follow);
-    }
-
-    #[test]
-    fn times_are_written_as_kubernetes_reads_them() {
-        assert_eq!(micro_time(UnixMillis(1_733_941_800_123)), "2024-12-11T18:30:00.123000Z");
     }
 }

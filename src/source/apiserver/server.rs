@@ -87,6 +87,12 @@ pub(super) struct Server {
     address: Option<(String, u16)>,
 }
 
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Server {
     /// Reads the configuration and the credentials; asks the server nothing.
     pub(super) async fn connect(config: &Config) -> Result<Self, Error> {

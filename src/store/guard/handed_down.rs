@@ -98,6 +98,8 @@ fn the_first_list_of_one_who_begins_to_stamp_is_an_epoch() {
     writer.apply(deletes(8, 0..1, T0)).unwrap();
     assert_eq!((reader.load().version().epoch, reader.load().version().rev), (1, 8), "another's version stays");
     let watched = || Origin::Watched { cluster: "uid".into(), new_epoch: false };
+    let early = Update::Changes { origin: watched(), changes: vec![service(99)], as_of: UnixMillis(T0) };
+    assert_eq!(writer.apply(early), Err(store::ApplyError::ListFirst), "seen in an earlier life");
     writer.apply(list(watched(), 20, T0)).unwrap();
     assert_eq!((reader.load().version().epoch, reader.load().version().rev), (500, 1));
     writer.apply(list(watched(), 19, T0)).unwrap();
