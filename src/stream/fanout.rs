@@ -25,7 +25,7 @@ use crate::{
     proto::{self, Vouched},
     record::{Digest, Snapshot},
     store::{Reader, SourceState},
-    sys::Clock,
+    sys::{Clock, UnixMillis},
 };
 
 /// A round ends at the latest now, even if some who waited have not woken: whoever is starved of CPU must not hold up the rest.
@@ -52,6 +52,8 @@ pub(super) struct Fanout {
 struct State {
     ring: Ring,
     snapshot: Arc<Snapshot>,
+    /// When the source vouched for `snapshot`; never later than it did.
+    as_of: UnixMillis,
     synced: bool,
     /// Single buckets as frames, each made when first needed.
     parts: Vec<Option<(Digest, Bytes)>>,
@@ -70,14 +72,16 @@ pub(super) struct Prepared {
 pub(super) struct Transfer {
     pub buckets: Vec<usize>,
     pub snapshot: Arc<Snapshot>,
+    /// When the source vouched for `snapshot`, which may be long past when the last of it is sent.
+    pub as_of: UnixMillis,
     pub cursor: u64,
     pub place: Arc<Place>,
 }
 
 /// What to do for a subscriber.
 pub(super) enum Plan {
-    /// From this cursor; with the head's snapshot if that is where it stands.
-    Delta(u64, Arc<Place>, Option<Arc<Snapshot>>),
+    /// From this cursor; with the head's snapshot and its age if that is where it stands.
+    Delta(u64, Arc<Place>, Option<(Arc<Snapshot>, UnixMillis)>),
     Repair(Transfer),
     Snapshot,
     Wait(&'static str),
@@ -91,10 +95,12 @@ impl Fanout {
         clock: Clock,
         surroundings: watch::Receiver<Surroundings>,
     ) -> Arc<Self> {
+        let as_of = reader.as_of();
         let snapshot = reader.snapshot();
         let state = State {
             ring: Ring::new(Place::of(&snapshot), config.ring_bytes_max, config.ring_age_max),
-            synced: reader.as_of().is_some(),
+            synced: as_of.is_some(),
+            as_of: as_of.unwrap_or_default(),
             snapshot,
             parts: Vec::new(),
             relays: BTreeMap::new(),
@@ -145,9 +151,10 @@ impl Fanout {
 
     /// Appends what is new, or a heartbeat if one is due. False if there was nothing to say.
     fn publish(&self, beat_due: bool) -> bool {
-        let snapshot = self.reader.snapshot();
+        // The age first: as the store publishes it last, it is never newer than the records.
         let Some(as_of) = self.reader.as_of() else { return false };
-        let vouched = Vouched { as_of, ..self.vouched(&snapshot) };
+        let snapshot = self.reader.snapshot();
+        let vouched = self.vouched(&snapshot, as_of);
         let (held, synced) = {
             let state = self.state();
             (Arc::clone(&state.snapshot), state.synced)
@@ -157,6 +164,7 @@ impl Fanout {
             let mut state = self.state();
             state.ring.restart(Place::of(&snapshot));
             state.snapshot = snapshot;
+            state.as_of = as_of;
             state.synced = true;
             drop(state);
             self.announce();
@@ -172,12 +180,14 @@ impl Fanout {
         } else if beat_due {
             (proto::mark(&held, &vouched), Arc::clone(self.state().ring.place()))
         } else {
+            self.state().as_of = as_of;
             return false;
         };
         {
             let mut state = self.state();
             state.ring.push(frame, place, now);
             state.snapshot = snapshot;
+            state.as_of = as_of;
         }
         self.announce();
         true
@@ -205,13 +215,12 @@ impl Fanout {
         self.announce();
     }
 
-    /// Everything but the age.
-    fn vouched(&self, snapshot: &Snapshot) -> Vouched {
+    fn vouched(&self, snapshot: &Snapshot, as_of: UnixMillis) -> Vouched {
         let freshness = self.reader.freshness();
         let subscribers = u64::try_from(self.metrics.subscribers.get()).unwrap_or(0);
         let window_ms = (subscribers * 1_000 / RECONNECTS_PER_S).clamp(WINDOW_MS.0, WINDOW_MS.1);
         Vouched {
-            as_of: freshness.as_of.unwrap_or_default(),
+            as_of,
             lost: match freshness.source {
                 SourceState::Up => None,
                 SourceState::Starting => Some("not heard of since the hub started".into()),
@@ -241,8 +250,8 @@ impl Fanout {
     }
 
     /// The end of a transfer: what its reader now holds.
-    pub(super) fn mark(&self, snapshot: &Snapshot) -> Bytes {
-        proto::mark(snapshot, &self.vouched(snapshot))
+    pub(super) fn mark(&self, snapshot: &Snapshot, as_of: UnixMillis) -> Bytes {
+        proto::mark(snapshot, &self.vouched(snapshot, as_of))
     }
 
     /// Wakes when there is something new.
@@ -270,7 +279,7 @@ impl Fanout {
         }
         match choose(have, &state.ring) {
             Choice::Delta(cursor, place) => {
-                let head = (cursor == state.ring.next()).then(|| Arc::clone(&state.snapshot));
+                let head = (cursor == state.ring.next()).then(|| (Arc::clone(&state.snapshot), state.as_of));
                 Plan::Delta(cursor, place, head)
             }
             Choice::Repair(buckets) => Plan::Repair(transfer(&state, buckets)),
@@ -310,18 +319,18 @@ impl Fanout {
     /// The snapshot as frames, made anew only when the one at hand is too far behind.
     pub(super) async fn prepared(&self) -> Arc<Prepared> {
         let mut prepared = self.prepared.lock().await;
-        let (snapshot, cursor, place, useful) = {
+        let (snapshot, as_of, cursor, place, useful) = {
             let state = self.state();
             let useful = prepared.as_ref().is_some_and(|made| {
                 let bytes: usize = made.frames.iter().map(Bytes::len).sum();
                 state.ring.holds(made.cursor) && state.ring.bytes_from(made.cursor) <= bytes / 2 + 4096
             });
-            (Arc::clone(&state.snapshot), state.ring.next(), Arc::clone(state.ring.place()), useful)
+            (Arc::clone(&state.snapshot), state.as_of, state.ring.next(), Arc::clone(state.ring.place()), useful)
         };
         if let Some(made) = prepared.as_ref().filter(|_| useful) {
             return Arc::clone(made);
         }
-        let vouched = self.vouched(&snapshot);
+        let vouched = self.vouched(&snapshot, as_of);
         let frames = tokio::task::spawn_blocking(move || {
             let mut frames = proto::snapshot_parts(&snapshot);
             frames.push(proto::mark(&snapshot, &vouched));
@@ -346,6 +355,7 @@ fn transfer(state: &State, buckets: Vec<usize>) -> Transfer {
     Transfer {
         buckets,
         snapshot: Arc::clone(&state.snapshot),
+        as_of: state.as_of,
         cursor: state.ring.next(),
         place: Arc::clone(state.ring.place()),
     }

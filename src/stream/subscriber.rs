@@ -108,7 +108,7 @@ impl Subscriber {
                         *sent += 1;
                         return Some(self.fanout.part(&transfer.snapshot, *bucket));
                     }
-                    let mark = self.fanout.mark(&transfer.snapshot);
+                    let mark = self.fanout.mark(&transfer.snapshot, transfer.as_of);
                     self.stage = Stage::Live { cursor: transfer.cursor, place: Arc::clone(&transfer.place) };
                     return Some(mark);
                 }
@@ -155,7 +155,10 @@ impl Subscriber {
                 self.stage = Stage::Live { cursor, place };
                 let welcome = self.welcome(ServedMode::Delta);
                 // Nothing to send: the mark that proves it goes with the welcome, not seconds later.
-                Some(head.map_or(welcome.clone(), |head| [welcome, self.fanout.mark(&head)].concat().into()))
+                Some(match head {
+                    Some((head, as_of)) => [welcome, self.fanout.mark(&head, as_of)].concat().into(),
+                    None => welcome,
+                })
             }
             Plan::Repair(transfer) => {
                 self.stage = Stage::Repairing { transfer, sent: 0 };
