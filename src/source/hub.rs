@@ -380,8 +380,10 @@ impl Follower {
                 self.vouched(whole.vouched, leave).await
             }
             Event::Fresh(vouched) => {
-                self.let_go(&vouched).await;
-                if self.updates.send(Update::Fresh { as_of: vouched.as_of }).await.is_err() {
+                let let_go = self.let_go(&vouched).await;
+                // A hub that lost its source vouches for nothing anew; the source must not seem to be back at every heartbeat.
+                let news = vouched.lost.is_none() || let_go || self.parts.reader.as_of() != Some(vouched.as_of);
+                if news && self.updates.send(Update::Fresh { as_of: vouched.as_of }).await.is_err() {
                     return Step::End(End::Closed);
                 }
                 self.vouched(vouched, leave).await
@@ -397,13 +399,15 @@ impl Follower {
         }
     }
 
-    /// Tells the store that what comes next was let go upstream already.
-    async fn let_go(&mut self, vouched: &Vouched) {
-        if vouched.let_go > self.let_go {
+    /// Tells the store that what comes next was let go upstream already, if that is news; whether it was.
+    async fn let_go(&mut self, vouched: &Vouched) -> bool {
+        let news = vouched.let_go > self.let_go;
+        if news {
             self.let_go = vouched.let_go;
             // Should the store be gone, the update that follows finds out.
             let _ = self.updates.send(Update::LetGo { at: vouched.let_go }).await;
         }
+        news
     }
 
     /// Takes note of what came with records that add up: we are live.

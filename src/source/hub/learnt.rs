@@ -4,7 +4,7 @@ use std::{
     fmt, fs, io,
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Name of the file in the directory of the store.
@@ -47,10 +47,16 @@ impl Learnt {
             }
             Vec::new()
         });
+        let latest: Arc<Mutex<Vec<String>>> = Arc::default();
+        let writing: Arc<Mutex<()>> = Arc::default();
         let keep = move |addresses: &[String]| {
-            let (path, addresses) = (path.clone(), addresses.to_vec());
+            addresses.clone_into(&mut latest.lock().unwrap_or_else(PoisonError::into_inner));
+            let (path, latest, writing) = (path.clone(), Arc::clone(&latest), Arc::clone(&writing));
             // A slow disk must not hold up the stream.
             tokio::task::spawn_blocking(move || {
+                // One at a time, and each the latest: an older list must not come out on top.
+                let _one = writing.lock().unwrap_or_else(PoisonError::into_inner);
+                let addresses = latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 if let Err(error) = write(&path, &addresses) {
                     tracing::warn!(file = %path.display(), %error, "hub addresses cannot be kept");
                 }
