@@ -75,7 +75,7 @@ fn show(asked: &Asked) -> anyhow::Result<Exit> {
         Output::Json => print(&json(&doc)?)?,
         Output::Table if doc.held.is_empty() => print(b"nothing is held\n")?,
         Output::Table => {
-            print(format!("{}\n\n{}", held(&doc.held), held_table(&doc.held, doc.at)).as_bytes())?;
+            print(format!("{}\n{}", held(&doc.held), held_table(&doc.held, doc.at)).as_bytes())?;
         }
     }
     Ok(if doc.held.is_empty() { Exit::Ok } else { Exit::No })
