@@ -5,5 +5,7 @@ mod cluster_faults;
 mod faults;
 mod following;
 mod freshness;
+mod leaders;
 mod lease;
 mod outage;
+mod pair;

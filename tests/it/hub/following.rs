@@ -9,7 +9,7 @@ use holdfast::{
 
 use crate::support::{
     apiserver::{Apiserver, endpoints, headless, namespace, service},
-    fleet::{Asking, Home, address, beside, in_time, until, until_equal},
+    fleet::{Asking, Home, address, beside, copy, in_time, until, until_equal, until_file},
     process::run,
 };
 
@@ -86,12 +86,7 @@ async fn a_hub_that_leaves_sends_its_agents_to_one_they_learnt_of_and_no_questio
     settled(&agent, &hub).await;
     let kept = homes[2].path().join("store/hubs.json");
     let learnt = stream(&other);
-    in_time("the relay's address is kept", async {
-        while !std::fs::read_to_string(&kept).is_ok_and(|text| text.contains(&learnt)) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    until_file(&kept, |text| text.contains(&learnt)).await;
     let asking = Asking::begin(agent.addresses().dns[0], "web-7.prod.svc.cluster.local.", "A 10.96.1.7");
     hub.stop().await;
     in_time("the agent follows the other hub", async {
@@ -150,14 +145,6 @@ async fn a_hub_restarted_from_an_older_disk_is_followed_all_the_same() {
     assert!(agent.reader().load().version().epoch > before.version().epoch, "each start begins an epoch");
     agent.stop().await;
     hub.stop().await;
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,73 +2,14 @@
 
 use std::time::Duration;
 
-use holdfast::{role::hub::Hub, store::SourceState};
+use holdfast::store::SourceState;
 
+use super::pair::{Pair, epoch, stream};
 use crate::support::{
-    apiserver::{Apiserver, Fault, Reply, namespace, service},
-    fleet::{Home, in_time, until, until_equal},
+    apiserver::{Fault, Reply, service},
+    fleet::{in_time, until, until_equal},
+    unharmed::unharmed,
 };
-
-const LEASE: &str = "holdfast-hub";
-
-fn populated(server: &Apiserver) {
-    server.put(namespace("prod"));
-    server.put_all((0..100).map(|n| service("prod", &format!("web-{n}"), &format!("10.96.1.{n}"))));
-}
-
-/// A cluster with two hubs that stand for election, the first of which was elected.
-struct Pair {
-    server: Apiserver,
-    homes: [Home; 3],
-    kubeconfig: String,
-    config: String,
-}
-
-impl Pair {
-    async fn new() -> Self {
-        let server = Apiserver::start().await;
-        populated(&server);
-        let homes: [Home; 3] = std::array::from_fn(|_| Home::new());
-        let kubeconfig = server.kubeconfig(homes[0].path()).to_str().unwrap().to_owned();
-        let config = homes[0].path().join("hub.yaml");
-        std::fs::write(&config, "lease: { duration: 3s }").unwrap();
-        Self { server, homes, kubeconfig, config: config.to_str().unwrap().to_owned() }
-    }
-
-    async fn hub(&self, index: usize) -> Hub {
-        self.homes[index].hub(None, &["--kubeconfig", &self.kubeconfig, "--config", &self.config]).await
-    }
-
-    async fn both(&self) -> (Hub, Hub) {
-        let first = self.hub(0).await;
-        until("the first lists", first.reader(), |reader| reader.as_of().is_some()).await;
-        let second = self.hub(1).await;
-        in_time("the second follows", until_equal(second.reader(), first.reader())).await;
-        (first, second)
-    }
-
-    fn holder(&self) -> String {
-        let lease = self.server.lease("default", LEASE).expect("a lease");
-        lease["spec"]["holderIdentity"].as_str().unwrap().to_owned()
-    }
-
-    async fn state(&self, index: usize) -> String {
-        let (status, _) = self.homes[index].tool(&["status"]).await;
-        status["lease"]["state"].as_str().unwrap().to_owned()
-    }
-
-    async fn until_state(&self, index: usize, state: &str) {
-        in_time(state, async { while self.state(index).await != state {} }).await;
-    }
-}
-
-fn stream(hub: &Hub) -> String {
-    hub.addresses().stream[0].to_string()
-}
-
-fn epoch(hub: &Hub) -> u64 {
-    hub.reader().load().version().epoch
-}
 
 #[tokio::test]
 async fn one_hub_watches_and_the_other_follows_it_and_takes_over_at_once_when_it_leaves() {
@@ -129,15 +70,10 @@ async fn an_outage_of_any_length_changes_neither_holder_nor_epoch_and_its_end_sh
     pair.server.resume();
     until("the change", second.reader(), |reader| reader.load().service(b"prod", b"late").is_some()).await;
     assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
-    // Longer than a lease lasts: whoever wanted to take it has had the time.
-    let renewed = || pair.server.seen().iter().filter(|seen| seen.verb == "update").count();
-    let (renewals, looks) = (renewed(), pair.server.count("get", "leases"));
-    pair.server
-        .until("renewals go on", |server| renewed() > renewals + 3 && server.count("get", "leases") > looks + 20)
-        .await;
+    pair.longer_than_a_lease().await;
     assert_eq!(pair.holder(), holder);
     assert_eq!(first.reader().load().version().epoch, before.epoch, "one epoch");
-    in_time("equal", until_equal(second.reader(), first.reader())).await;
+    unharmed(&pair.server.records(), first.reader(), &[second.reader()], []).await;
     first.stop().await;
     second.stop().await;
 }
@@ -149,7 +85,7 @@ async fn two_that_think_they_hold_the_lease_become_one_and_every_record_converge
     let agent = pair.homes[2].agent(&[&stream(&first), &stream(&second)]).await;
     in_time("the agent follows", until_equal(agent.reader(), first.reader())).await;
     // The lease in etcd says the other one holds it, as after a restore: for a moment both watch.
-    let mut lease = pair.server.lease("default", LEASE).unwrap();
+    let mut lease = pair.lease();
     let (status, _) = pair.homes[1].tool(&["status"]).await;
     let name = status["serves"]["name"].as_str().unwrap().to_owned();
     lease["spec"]["holderIdentity"] = name.as_str().into();
@@ -159,8 +95,8 @@ async fn two_that_think_they_hold_the_lease_become_one_and_every_record_converge
     pair.server.put(service("prod", "late", "10.96.2.1"));
     for reader in [first.reader(), agent.reader()] {
         until("the change", reader, |reader| reader.load().service(b"prod", b"late").is_some()).await;
-        in_time("equal", until_equal(reader, second.reader())).await;
     }
+    unharmed(&pair.server.records(), second.reader(), &[first.reader(), agent.reader()], []).await;
     assert_eq!(pair.holder(), name);
     agent.stop().await;
     first.stop().await;

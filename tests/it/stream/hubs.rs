@@ -54,7 +54,9 @@ async fn age_travels_with_heartbeats_and_a_lost_source_is_told_at_once_with_the_
     assert!((EPOCH_MS + 29_000..=EPOCH_MS + 31_000).contains(&as_of), "{as_of}");
 
     hub.writer.apply(Update::Lost { reason: "apiserver: timed out".into() }).unwrap();
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    let told = agent.sources.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(agent.sources.lock().unwrap().len(), told + 1, "lost once, not at every heartbeat");
     let freshness = agent.reader.freshness();
     assert!(
         matches!(&freshness.source, SourceState::Lost(why) if why.contains("apiserver: timed out")),

@@ -10,12 +10,18 @@ use std::{
 use holdfast::{
     record::{Change, Kind, Service, ServiceKey, Snapshot, Version},
     source::hub,
-    store::{self, Origin, Reader, Update, Writer},
+    store::{self, Origin, Reader, SourceState, Update, Writer},
     stream::{self, Server, Surroundings},
     sys::{Clock, ManualClock, UnixMillis},
 };
 use prometheus::Registry;
 use tokio::{sync::watch, task::JoinHandle};
+
+pub use crate::support::weather::Weather;
+use crate::support::{
+    unharmed::{has, whole},
+    weather::wire,
+};
 
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
 
@@ -128,23 +134,6 @@ pub enum Line {
     BlackHole,
 }
 
-/// What a line does to the bytes on it, those of connections that are open included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
-    /// Nothing.
-    Fair,
-    /// Holds them back for good, both ways.
-    Hung,
-    /// Loses what the hub sends.
-    Deaf,
-    /// Loses what the client sends.
-    Mute,
-    /// Lets this many bytes a second through to the client.
-    Slow(u32),
-    /// Breaks the connection after this many bytes to the client.
-    Breaks(usize),
-}
-
 /// The network: addresses, and what they lead to. Cutting one resets its connections or lets them hang.
 #[derive(Clone, Default)]
 pub struct Net {
@@ -198,51 +187,6 @@ impl Net {
     }
 }
 
-/// Carries bytes both ways, as the weather allows.
-async fn wire(near: tokio::io::DuplexStream, far: tokio::io::DuplexStream, weather: watch::Receiver<Weather>) {
-    let (near, far) = (tokio::io::split(near), tokio::io::split(far));
-    let down = carry(far.0, near.1, weather.clone(), Weather::Deaf);
-    let up = carry(near.0, far.1, weather, Weather::Mute);
-    tokio::select! {
-        () = down => {}
-        () = up => {}
-    }
-}
-
-async fn carry(
-    mut from: tokio::io::ReadHalf<tokio::io::DuplexStream>,
-    mut to: tokio::io::WriteHalf<tokio::io::DuplexStream>,
-    mut weather: watch::Receiver<Weather>,
-    loses: Weather,
-) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut buffer = [0; 1024];
-    let mut carried = 0;
-    loop {
-        let read = from.read(&mut buffer).await;
-        let Some(count) = read.ok().filter(|count| *count > 0) else { return };
-        let now = *weather.borrow_and_update();
-        match now {
-            Weather::Hung => {
-                let _ = weather.wait_for(|weather| *weather != Weather::Hung).await;
-            }
-            Weather::Slow(bytes) if loses == Weather::Deaf => {
-                tokio::time::sleep(Duration::from_secs(1) * u32::try_from(count).unwrap() / bytes).await;
-            }
-            Weather::Breaks(after) if loses == Weather::Deaf && carried + count > after => return,
-            _ => {}
-        }
-        if weather.has_changed().is_err() {
-            // Another line leads there now; this one is left hanging.
-            std::future::pending::<()>().await;
-        }
-        carried += count;
-        if now != loses && to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
-}
-
 pub struct Agent {
     pub reader: Reader,
     pub registry: Registry,
@@ -250,6 +194,10 @@ pub struct Agent {
     pub kept: Arc<Mutex<Vec<String>>>,
     /// Updates the store refused.
     pub refused: Arc<Mutex<Vec<String>>>,
+    /// How the source was, each time that changed.
+    pub sources: Arc<Mutex<Vec<SourceState>>>,
+    /// Versions at which a name that every hub of these tests has was not answered any more.
+    missed: Arc<Mutex<Vec<Version>>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -299,20 +247,35 @@ impl Agent {
         let (sender, mut updates) = tokio::sync::mpsc::channel(16);
         let refused: Arc<Mutex<Vec<String>>> = Arc::default();
         let refusals = Arc::clone(&refused);
+        let sources: Arc<Mutex<Vec<SourceState>>> = Arc::default();
+        let missed: Arc<Mutex<Vec<Version>>> = Arc::default();
+        let (came, lost) = (Arc::clone(&sources), Arc::clone(&missed));
+        let served = reader.clone();
         let tasks = vec![
             tokio::spawn(hub::run(config, parts, sender)),
             tokio::spawn(async move {
+                let mut answered = false;
                 while let Some(update) = updates.recv().await {
                     if let Err(error) = writer.apply(update) {
                         refusals.lock().unwrap().push(error.to_string());
                     }
+                    let (before, snapshot) = (answered, served.load());
+                    answered = snapshot.service(b"prod", b"s0").is_some();
+                    if before && !answered {
+                        lost.lock().unwrap().push(snapshot.version().clone());
+                    }
+                    let (mut came, source) = (came.lock().unwrap(), served.freshness().source);
+                    if came.last() != Some(&source) {
+                        came.push(source);
+                    }
                 }
             }),
         ];
-        Self { reader, registry, status: shown, kept, refused, tasks }
+        Self { reader, registry, status: shown, kept, refused, sources, missed, tasks }
     }
 
-    /// Waits until this agent holds what the hub holds, version and records; the time it took.
+    /// Waits until this agent holds what the hub holds, version and records, and nothing was missing meanwhile; the time
+    /// it took.
     pub async fn equals(&self, hub: &Hub) -> Duration {
         let theirs = hub.writer.reader();
         let start = tokio::time::Instant::now();
@@ -330,6 +293,9 @@ impl Agent {
             panic!("{:?} is not {:?}: {:?}", self.reader.load().version(), hub.version(), *self.status.borrow())
         });
         assert!(self.refused.lock().unwrap().is_empty(), "{:?}", self.refused.lock().unwrap());
+        assert!(self.missed.lock().unwrap().is_empty(), "{:?}", self.missed.lock().unwrap());
+        let source: Vec<_> = theirs.snapshot().services().map(|service| has(service)).collect();
+        whole(&source, &theirs, &[&self.reader]);
         start.elapsed()
     }
 

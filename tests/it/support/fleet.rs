@@ -78,10 +78,15 @@ impl Home {
 
     /// Starts a hub here, in the clear, at `listen` or on a free port.
     pub async fn hub(&self, listen: Option<SocketAddr>, arguments: &[&str]) -> Hub {
+        self.hub_by(listen, arguments, Clock::System).await
+    }
+
+    /// The same, by this clock.
+    pub async fn hub_by(&self, listen: Option<SocketAddr>, arguments: &[&str], clock: Clock) -> Hub {
         let listen = listen.map_or_else(|| "127.0.0.1:0".to_owned(), |listen| listen.to_string());
         let mut given = vec!["--tls", "insecure", "--listen", &listen];
         given.extend(arguments);
-        Hub::start(hub_config(self.path(), &given), Clock::System).await.unwrap()
+        Hub::start(hub_config(self.path(), &given), clock).await.unwrap()
     }
 
     /// Starts an agent here that follows these hubs, in the clear.
@@ -167,6 +172,25 @@ impl Asking {
         self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let (count, wrong) = self.asked.await.expect("it does not panic");
         assert!(count > 0 && wrong.is_empty(), "{} of {count} wrong, first {:?}", wrong.len(), wrong.first());
+    }
+}
+
+/// Waits until a file that another thread writes says so: no event tells of it.
+pub async fn until_file(path: &Path, holds: impl Fn(&str) -> bool) {
+    let written = async {
+        while !std::fs::read_to_string(path).is_ok_and(|text| holds(&text)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time(&format!("{} is written", path.display()), written).await;
+}
+
+/// A copy of a directory, without those in it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
 

@@ -25,12 +25,13 @@ mod store;
 mod tls;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use holdfast::record::ServiceKey;
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -162,8 +163,18 @@ impl Apiserver {
         format!("{scheme}://{}", self.address)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Writes a kubeconfig for it into a directory.
     pub fn kubeconfig(&self, dir: &Path) -> PathBuf {
+        self.kubeconfig_by(dir, self.address)
+    }
+
+    /// The same, for who reaches it at `address`.
+    pub fn kubeconfig_by(&self, dir: &Path, address: SocketAddr) -> PathBuf {
         let path = dir.join("kubeconfig");
         let (cluster, user) = match &self.shared.certificates {
             None => (String::new(), "{token: test}".to_owned()),
@@ -172,7 +183,7 @@ impl Apiserver {
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: it\nclusters:\n- name: it\n  cluster:\n    server: {}\n{cluster}\
              users:\n- name: it\n  user: {user}\ncontexts:\n- name: it\n  context: {{cluster: it, user: it}}\n",
-            self.url()
+            self.url().replace(&self.address.to_string(), &address.to_string())
         );
         std::fs::write(&path, text).unwrap();
         path
@@ -200,6 +211,30 @@ impl Apiserver {
     /// The lease of a name in a namespace, if there is one.
     pub fn lease(&self, namespace: &str, name: &str) -> Option<Value> {
         self.shared.state().store.get("leases", namespace, name).cloned()
+    }
+
+    /// What it has of services, with the addresses each should answer with.
+    pub fn records(&self) -> Vec<(ServiceKey, Vec<IpAddr>)> {
+        let state = self.shared.state();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let ready = |service: &(String, String)| -> Vec<IpAddr> {
+            let slices = state.store.list("endpointslices", None).filter(|((_, namespace, _), slice)| {
+                let of = text(&slice["metadata"]["labels"]["kubernetes.io/service-name"]);
+                (namespace, &of) == (&service.0, &service.1)
+            });
+            let endpoints = slices.flat_map(|(_, slice)| slice["endpoints"].as_array().into_iter().flatten());
+            let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+            let ips = ready.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
+            ips.filter_map(|ip| text(ip).parse().ok()).collect()
+        };
+        let has = |((_, namespace, name), service): (&(String, String, String), &Value)| {
+            let key = ServiceKey::new(namespace, name);
+            match text(&service["spec"]["clusterIP"]).parse() {
+                Ok(ip) => (key, vec![ip]),
+                Err(_) => (key, ready(&(namespace.clone(), name.clone()))),
+            }
+        };
+        state.store.list("services", None).map(has).collect()
     }
 
     /// Moves the version on without changing an object, as a write of another kind does.

@@ -1,0 +1,218 @@
+//! Hubs that both think they lead: by clocks that disagree, by a way to the apiserver that is cut, by having been stopped, by
+//! an old disk. Epochs only rise, and nothing is stamped in one that is over.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use holdfast::{
+    record::Version,
+    role::agent::Agent,
+    store::{Reader, SourceState},
+    sys::{Clock, ManualClock},
+};
+use tokio::task::JoinHandle;
+
+use super::pair::{Pair, epoch, stream};
+use crate::support::{
+    apiserver::service,
+    fleet::{Asking, beside, copy, in_time, until, until_equal, until_file},
+    process,
+    unharmed::unharmed,
+    weather::{Way, Weather},
+};
+
+/// The versions an agent came to hold, in order.
+struct Versions {
+    seen: Arc<Mutex<Vec<Version>>>,
+    noting: JoinHandle<()>,
+}
+
+impl Drop for Versions {
+    fn drop(&mut self) {
+        self.noting.abort();
+    }
+}
+
+fn note(seen: &Mutex<Vec<Version>>, version: Version) {
+    let mut seen = seen.lock().unwrap();
+    if seen.last() != Some(&version) {
+        seen.push(version);
+    }
+}
+
+impl Versions {
+    fn of(reader: &Reader) -> Self {
+        let seen: Arc<Mutex<Vec<Version>>> = Arc::default();
+        let (noted, reader) = (Arc::clone(&seen), reader.clone());
+        let noting = tokio::spawn(async move {
+            let mut published = reader.subscribe();
+            loop {
+                note(&noted, reader.load().version().clone());
+                if published.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { seen, noting }
+    }
+
+    /// Panics if a version went back, or if there is one of `epoch` later than `last`, the last it may have come to.
+    fn none_later_than(&self, last: &Version) {
+        let seen = self.seen.lock().unwrap();
+        assert!(seen.windows(2).all(|pair| pair[1].follows(&pair[0])), "{seen:?}");
+        let late: Vec<_> = seen.iter().filter(|seen| seen.epoch == last.epoch && seen.rev > last.rev).collect();
+        assert!(late.is_empty(), "stamped in an epoch that was over at {last}: {late:?}");
+    }
+}
+
+fn asking(agent: &Agent) -> Asking {
+    Asking::begin(agent.addresses().dns[0], "web-7.prod.svc.cluster.local.", "A 10.96.1.7")
+}
+
+fn has_late(reader: &Reader) -> bool {
+    reader.load().service(b"prod", b"late").is_some()
+}
+
+#[tokio::test]
+async fn clocks_an_hour_apart_make_no_second_leader_and_epochs_only_rise() {
+    let pair = Pair::new().await;
+    let now = Clock::System.now();
+    let behind = Clock::Manual(ManualClock::new(now));
+    let ahead = Clock::Manual(ManualClock::new(now.plus(Duration::from_secs(3_600))));
+    let way = Way::to(pair.server.address()).await;
+    let slow = pair.hub_at(&pair.homes[0], 0, None, way.address, behind.clone()).await;
+    until("it lists", slow.reader(), |reader| reader.as_of().is_some()).await;
+    let fast = pair.hub_at(&pair.homes[1], 1, None, pair.server.address(), ahead).await;
+    in_time("it follows", until_equal(fast.reader(), slow.reader())).await;
+    let agent = pair.homes[2].agent(&[&stream(&slow)]).await;
+    in_time("it follows", until_equal(agent.reader(), slow.reader())).await;
+    let (asking, versions) = (asking(&agent), Versions::of(agent.reader()));
+
+    // By the second one's clock the lease ran out an hour ago.
+    let (holder, first) = (pair.holder(), epoch(&slow));
+    pair.longer_than_a_lease().await;
+    assert_eq!((pair.state(0).await, pair.state(1).await), ("holder".into(), "follower".into()));
+    assert_eq!((pair.holder(), epoch(&slow), epoch(&fast)), (holder.clone(), first, first));
+
+    // Cut off alone, the holder goes on by itself, and says since when it could not renew; the other one takes over.
+    way.weather(Weather::Hung);
+    pair.until_state(1, "holder").await;
+    until("a later epoch", fast.reader(), |reader| reader.load().version().epoch > first).await;
+    let last = slow.reader().load().version().clone();
+    let (status, _) = pair.homes[0].tool(&["status"]).await;
+    assert_eq!(status["lease"]["state"], "holder", "nobody has told it: {status:#}");
+    in_time("it says so", async {
+        loop {
+            let (status, _) = pair.homes[0].tool(&["status"]).await;
+            if status["lease"]["failing"]["reason"].as_str().is_some_and(|reason| reason.contains("leases")) {
+                break;
+            }
+        }
+    })
+    .await;
+    pair.server.put(service("prod", "late", "10.96.2.1"));
+    until("the change", fast.reader(), has_late).await;
+
+    // Back, it finds another one in its place before it stamps what its watches have for it.
+    way.weather(Weather::Fair);
+    pair.until_state(0, "follower").await;
+    let records = pair.server.records();
+    unharmed(&records, fast.reader(), &[slow.reader(), agent.reader()], []).await;
+    versions.none_later_than(&last);
+    let second = epoch(&slow);
+
+    // The next epoch is later than one of a clock an hour ahead.
+    fast.stop().await;
+    pair.until_state(0, "holder").await;
+    until("a later epoch", slow.reader(), |reader| reader.load().version().epoch > second).await;
+    unharmed(&records, slow.reader(), &[agent.reader()], [asking]).await;
+    versions.none_later_than(&last);
+    agent.stop().await;
+    slow.stop().await;
+}
+
+#[tokio::test]
+async fn a_holder_that_was_stopped_steps_down_before_it_stamps_what_came_meanwhile() {
+    let pair = Pair::new().await;
+    let (home, arguments) = (pair.homes[0].path().to_owned(), pair.arguments(0, pair.server.address()));
+    let stopped = beside(move || {
+        let mut hub = process::Hub::start(&home, "127.0.0.1:0", &arguments.each_ref().map(String::as_str));
+        hub.wait_for("records complete");
+        hub
+    });
+    let stopped = stopped.await;
+    let other = pair.hub(1).await;
+    until("it follows", other.reader(), |reader| reader.freshness().source == SourceState::Up).await;
+    let agent = pair.homes[2].agent(&[&stopped.address().to_string()]).await;
+    in_time("it follows", until_equal(agent.reader(), other.reader())).await;
+    let (asking, versions) = (asking(&agent), Versions::of(agent.reader()));
+    let last = agent.reader().load().version().clone();
+
+    stopped.signal("STOP");
+    // These wait in its watches.
+    pair.server.put_all((0..50).map(|n| service("prod", &format!("new-{n}"), &format!("10.96.3.{n}"))));
+    pair.until_state(1, "holder").await;
+    until("a later epoch", other.reader(), |reader| reader.load().version().epoch > last.epoch).await;
+    pair.server.put(service("prod", "late", "10.96.2.1"));
+    until("the change", other.reader(), has_late).await;
+
+    stopped.signal("CONT");
+    pair.until_state(0, "follower").await;
+    unharmed(&pair.server.records(), other.reader(), &[agent.reader()], [asking]).await;
+    versions.none_later_than(&last);
+    agent.stop().await;
+    beside(move || stopped.kill()).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_replica_that_rejoins_is_refused_until_it_has_caught_up_with_the_holder() {
+    let pair = Pair::new().await;
+    let (holder, replica) = pair.both().await;
+    let listen = replica.addresses().stream[0];
+    let agent = pair.homes[2].agent(&[&listen.to_string()]).await;
+    in_time("it follows", until_equal(agent.reader(), holder.reader())).await;
+    // Its disk as it is now, but for the hubs it knew.
+    replica.stop().await;
+    let (store, old_store) = (pair.homes[1].path().join("store"), pair.homes[3].path().join("store"));
+    copy(&store, &old_store);
+    // There is no such file where nobody was learnt of.
+    let _ = std::fs::remove_file(old_store.join("hubs.json"));
+
+    // The replica goes on, the agent with it; then its disk is what it was, and nobody is in its reach.
+    let replica = pair.hub_at(&pair.homes[1], 1, Some(listen), pair.server.address(), Clock::System).await;
+    pair.server.put(service("prod", "late", "10.96.2.1"));
+    until("the change", agent.reader(), has_late).await;
+    let learnt = pair.homes[2].path().join("store/hubs.json");
+    until_file(&learnt, |text| text.contains(&stream(&holder))).await;
+    agent.stop().await;
+    replica.stop().await;
+    std::fs::remove_file(learnt).unwrap();
+    let cut = Way::to(pair.server.address()).await;
+    cut.weather(Weather::Hung);
+    let old = pair.hub_at(&pair.homes[3], 3, Some(listen), cut.address, Clock::System).await;
+    assert!(!has_late(old.reader()) && old.reader().load().counts().services == 100, "an old disk");
+    let agent = pair.homes[2].agent(&[&listen.to_string()]).await;
+    let (asking, versions) = (asking(&agent), Versions::of(agent.reader()));
+    in_time("the agent asks it, and is told to wait", async {
+        loop {
+            let (status, _) = pair.homes[3].tool(&["status"]).await;
+            if status["serves"]["resumed"]["wait"].as_u64() > Some(0) {
+                break;
+            }
+        }
+    })
+    .await;
+    assert!(has_late(agent.reader()), "never back");
+
+    cut.weather(Weather::Fair);
+    pair.until_state(3, "follower").await;
+    unharmed(&pair.server.records(), holder.reader(), &[old.reader(), agent.reader()], [asking]).await;
+    let seen = versions.seen.lock().unwrap().clone();
+    assert!(seen.windows(2).all(|pair| pair[1].follows(&pair[0])), "{seen:?}");
+    agent.stop().await;
+    old.stop().await;
+    holder.stop().await;
+}
