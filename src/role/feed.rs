@@ -15,7 +15,7 @@ use crate::{
         Metrics,
         apiserver::lease::{Fence, Verdict},
     },
-    store::{Applied, Origin, SourceState, Update, Writer, guard::Release},
+    store::{Applied, SourceState, Update, Writer, guard::Release},
     sys::Clock,
 };
 
@@ -119,12 +119,8 @@ struct Stamping {
 
 impl Stamping {
     fn verdict(&self, update: &Update) -> Verdict {
-        match (&self.fence, update) {
-            (
-                Some(fence),
-                Update::Reset { origin: Origin::Watched { .. }, .. }
-                | Update::Changes { origin: Origin::Watched { .. }, .. },
-            ) => fence.verdict(self.epoch),
+        match &self.fence {
+            Some(fence) if update.is_watched() => fence.verdict(self.epoch),
             _ => Verdict::Stamp,
         }
     }
@@ -140,7 +136,7 @@ impl Stamping {
 /// Applies one update; true if there is a complete set of records since.
 fn apply(writer: &mut Writer, update: Update) -> bool {
     let before = writer.reader().freshness().source;
-    let complete = matches!(update, Update::Reset { .. });
+    let complete = matches!(update.itself(), Update::Reset { .. });
     let applied = writer.apply(update);
     let done = match &applied {
         Ok(applied) if complete => {

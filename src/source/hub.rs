@@ -355,17 +355,16 @@ impl Follower {
                 Step::On
             }
             Event::Changed(whole) => {
-                self.let_go(&whole.vouched).await;
                 let Whole { changes, version, vouched, changed_ms, .. } = whole;
-                let changed = Update::Changed(changed_ms.into_iter().map(UnixMillis).collect());
                 let update = Update::Changes { origin: Origin::Stamped(version), changes, as_of: vouched.as_of };
-                if self.updates.send(changed).await.is_err() || self.updates.send(update).await.is_err() {
+                let at = changed_ms.into_iter().map(UnixMillis).collect();
+                let update = self.let_go(&vouched, Update::Changed { at, update: Box::new(update) });
+                if self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
                 self.vouched(vouched, leave).await
             }
             Event::Replaced(whole) => {
-                self.let_go(&whole.vouched).await;
                 self.status_draft().repaired_at = Some(self.parts.clock.now());
                 let held = self.mirror.held();
                 let records = Records {
@@ -374,16 +373,19 @@ impl Follower {
                 };
                 let as_of = whole.vouched.as_of;
                 let update = Update::Reset { origin: Origin::Stamped(whole.version), records, as_of };
+                let update = self.let_go(&whole.vouched, update);
                 if self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
                 self.vouched(whole.vouched, leave).await
             }
             Event::Fresh(vouched) => {
-                let let_go = self.let_go(&vouched).await;
+                let update = self.let_go(&vouched, Update::Fresh { as_of: vouched.as_of });
                 // A hub that lost its source vouches for nothing anew; the source must not seem to be back at every heartbeat.
-                let news = vouched.lost.is_none() || let_go || self.parts.reader.as_of() != Some(vouched.as_of);
-                if news && self.updates.send(Update::Fresh { as_of: vouched.as_of }).await.is_err() {
+                let news = vouched.lost.is_none()
+                    || matches!(update, Update::LetGo { .. })
+                    || self.parts.reader.as_of() != Some(vouched.as_of);
+                if news && self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
                 self.vouched(vouched, leave).await
@@ -399,15 +401,13 @@ impl Follower {
         }
     }
 
-    /// Tells the store that what comes next was let go upstream already, if that is news; whether it was.
-    async fn let_go(&mut self, vouched: &Vouched) -> bool {
-        let news = vouched.let_go > self.let_go;
-        if news {
-            self.let_go = vouched.let_go;
-            // Should the store be gone, the update that follows finds out.
-            let _ = self.updates.send(Update::LetGo { at: vouched.let_go }).await;
+    /// The update, with the word that it shows what was let go upstream, if that is news.
+    fn let_go(&mut self, vouched: &Vouched, update: Update) -> Update {
+        if vouched.let_go <= self.let_go {
+            return update;
         }
-        news
+        self.let_go = vouched.let_go;
+        Update::LetGo { at: vouched.let_go, update: Box::new(update) }
     }
 
     /// Takes note of what came with records that add up: we are live.

@@ -181,9 +181,9 @@ pub struct Writer {
     stamps: bool,
     /// The next list begins an epoch, of this number or a higher one.
     epoch_from: Option<u64>,
-    /// Upstream let go of something then, and the next update shows it.
+    /// Upstream let go of something then, which the update being applied shows.
     told_to_let_go: Option<UnixMillis>,
-    /// When objects behind the next update changed.
+    /// When objects behind the update being applied changed.
     told_changed: Vec<UnixMillis>,
 }
 
@@ -269,14 +269,19 @@ impl Writer {
                 }
                 Ok(self.commit(&held, changes, version, Some(as_of), before))
             }
-            Update::Changed(moments) => {
-                self.told_changed = moments;
-                Ok(Applied::default())
+            Update::Changed { at, update } => {
+                self.told_changed = at;
+                let applied = self.apply(*update);
+                self.told_changed.clear();
+                applied
             }
-            Update::LetGo { at } => {
+            Update::LetGo { at, update } => {
                 let older = self.shared.as_of().is_some_and(|as_of| as_of < at);
                 self.told_to_let_go = (older && at > self.shared.let_go.load().at).then_some(at);
-                Ok(Applied::default())
+                let applied = self.apply(*update);
+                // Whatever came of it: the next update is none that was decided on upstream.
+                self.told_to_let_go = None;
+                applied
             }
             Update::Fresh { as_of } => {
                 let applied = match self.told_to_let_go.take() {

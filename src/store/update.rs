@@ -102,15 +102,22 @@ pub enum Update {
         /// When the source vouched for what is held.
         as_of: UnixMillis,
     },
-    /// When objects behind the update that comes next changed, as the cluster or a hub noted it.
-    Changed(Vec<UnixMillis>),
-    /// Another holdfast upstream let go of what its guard held, at this moment; comes just before the update that shows it.
+    /// An update, and when objects behind it changed, as the cluster or a hub noted it.
+    Changed {
+        /// When each of them did.
+        at: Vec<UnixMillis>,
+        /// The update.
+        update: Box<Update>,
+    },
+    /// An update that shows what another holdfast upstream let go of, of what its guard held.
     ///
-    /// Whoever holds older records takes that one update as it is, and lets go of what it holds itself: the decision was
+    /// Whoever holds older records takes this one update as it is, and lets go of what it holds itself: the decision was
     /// made already.
     LetGo {
-        /// When.
+        /// When it let go.
         at: UnixMillis,
+        /// The update.
+        update: Box<Update>,
     },
     /// The source is out of reach; what is held stands.
     Lost {
@@ -119,6 +126,24 @@ pub enum Update {
     },
     /// The objects the source cannot use, in place of those told of before. Says nothing of records or their age.
     Rejected(Rejections),
+}
+
+impl Update {
+    /// The update itself, without what is told of it.
+    #[must_use]
+    pub fn itself(&self) -> &Self {
+        match self {
+            Self::Changed { update, .. } | Self::LetGo { update, .. } => update.itself(),
+            update => update,
+        }
+    }
+
+    /// Whether this process stamps it.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        let (Self::Reset { origin, .. } | Self::Changes { origin, .. }) = self.itself() else { return false };
+        matches!(origin, Origin::Watched { .. })
+    }
 }
 
 /// Objects the source gave that cannot be used. Each rejects itself alone; the others land.

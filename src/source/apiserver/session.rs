@@ -244,8 +244,8 @@ impl<'a> Session<'a> {
         let as_of = self.as_of();
         if !changes.is_empty() {
             let origin = Origin::Watched { cluster: self.cluster_name(), new_epoch: false };
-            self.send(Update::Changed(moments)).await?;
-            self.send(Update::Changes { origin, changes, as_of }).await?;
+            let update = Box::new(Update::Changes { origin, changes, as_of });
+            self.send(Update::Changed { at: moments, update }).await?;
             self.vouched = as_of;
             // Records make the source count as up again, which it is not.
             if let Some(reason) = self.lost.clone() {

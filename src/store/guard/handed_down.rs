@@ -29,6 +29,10 @@ fn list(origin: Origin, count: u8, as_of: u64) -> Update {
     Update::Reset { origin, records: (0..count).map(service).collect(), as_of: UnixMillis(as_of) }
 }
 
+fn let_go(at: u64, update: Update) -> Update {
+    Update::LetGo { at: UnixMillis(at), update: Box::new(update) }
+}
+
 fn deletes(rev: u64, range: std::ops::Range<u8>, as_of: u64) -> Update {
     let changes = range.map(|n| Change::Remove(ServiceKey::new("prod", &format!("s{n}")))).collect();
     Update::Changes { origin: stamped(rev), changes, as_of: UnixMillis(as_of) }
@@ -38,12 +42,10 @@ fn deletes(rev: u64, range: std::ops::Range<u8>, as_of: u64) -> Update {
 fn a_batch_that_shows_what_was_let_go_is_not_held_and_the_next_one_is() {
     let (mut writer, reader) = store();
     writer.apply(list(stamped(1), 200, T0)).unwrap();
-    writer.apply(Update::LetGo { at: UnixMillis(T0 + 5) }).unwrap();
-    writer.apply(deletes(2, 0..90, T0)).unwrap();
+    writer.apply(let_go(T0 + 5, deletes(2, 0..90, T0))).unwrap();
     assert_eq!((reader.load().counts().services, reader.held().is_empty()), (110, true));
     assert_eq!(reader.let_go(&reader.snapshot()), UnixMillis(T0 + 5), "and passes it on");
-    writer.apply(Update::LetGo { at: UnixMillis(T0 + 5) }).unwrap();
-    writer.apply(deletes(3, 90..180, T0 + 10)).unwrap();
+    writer.apply(let_go(T0 + 5, deletes(3, 90..180, T0 + 10))).unwrap();
     assert_eq!(reader.held().counts().services, 90, "said again is not said anew");
 }
 
@@ -51,8 +53,7 @@ fn a_batch_that_shows_what_was_let_go_is_not_held_and_the_next_one_is() {
 fn a_repair_of_one_who_was_away_is_not_held() {
     let (mut writer, reader) = store();
     writer.apply(list(stamped(1), 200, T0)).unwrap();
-    writer.apply(Update::LetGo { at: UnixMillis(T0 + 5) }).unwrap();
-    writer.apply(list(stamped(2), 10, T0 + 50)).unwrap();
+    writer.apply(let_go(T0 + 5, list(stamped(2), 10, T0 + 50))).unwrap();
     assert_eq!(reader.load().counts().services, 10);
 }
 
@@ -60,8 +61,7 @@ fn a_repair_of_one_who_was_away_is_not_held() {
 fn one_whose_records_are_newer_goes_on_judging() {
     let (mut writer, reader) = store();
     writer.apply(list(stamped(1), 200, T0)).unwrap();
-    writer.apply(Update::LetGo { at: UnixMillis(T0) }).unwrap();
-    writer.apply(list(stamped(2), 0, T0 + 1)).unwrap();
+    writer.apply(let_go(T0, list(stamped(2), 0, T0 + 1))).unwrap();
     assert_eq!((reader.load().counts().services, reader.held().counts().services), (200, 200));
 }
 
@@ -71,10 +71,20 @@ fn what_a_follower_holds_itself_goes_with_the_next_sign_of_life() {
     writer.apply(list(stamped(1), 200, T0)).unwrap();
     writer.apply(list(stamped(2), 0, T0)).unwrap();
     assert_eq!(reader.held().counts().services, 200);
-    writer.apply(Update::LetGo { at: UnixMillis(T0 + 5) }).unwrap();
-    assert_eq!(reader.held().counts().services, 200, "not before the update that shows it");
-    writer.apply(Update::Fresh { as_of: UnixMillis(T0 + 10) }).unwrap();
+    writer.apply(let_go(T0 + 5, Update::Fresh { as_of: UnixMillis(T0 + 10) })).unwrap();
     assert_eq!((reader.load().counts().services, reader.held().is_empty()), (0, true));
+}
+
+#[test]
+fn what_was_let_go_upstream_is_for_the_update_that_shows_it_and_for_no_other() {
+    let (mut writer, reader) = store();
+    writer.apply(list(stamped(5), 200, T0)).unwrap();
+    writer.apply(let_go(T0 + 5, list(stamped(4), 0, T0 + 9))).unwrap_err();
+    writer.apply(list(stamped(6), 0, T0)).unwrap();
+    assert_eq!(reader.held().counts().services, 200, "the one before was refused, this one is judged");
+    writer.apply(let_go(T0 + 5, Update::Lost { reason: "gone".into() })).unwrap();
+    writer.apply(list(stamped(7), 0, T0)).unwrap();
+    assert_eq!(reader.held().counts().services, 200);
 }
 
 #[test]

@@ -147,24 +147,20 @@ impl Feed {
         let clock = ManualClock::new(UnixMillis(1_000_000));
         let registry = Registry::new();
         let metrics = Metrics::register(&registry, &reader, &Clock::Manual(clock.clone())).unwrap();
-        let (sender, mut updates) = mpsc::channel(8);
+        let (sender, mut updates) = mpsc::channel::<Update>(8);
         let sent = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&sent);
         let apply = tokio::spawn(async move {
             while let Some(update) = updates.recv().await {
-                log.lock().unwrap().push(match &update {
+                log.lock().unwrap().push(match update.itself() {
                     Update::Reset { origin: Origin::Watched { new_epoch, .. }, .. } => {
                         Sent::Reset { new_epoch: *new_epoch }
                     }
                     Update::Reset { .. } | Update::Changes { .. } => Sent::Changes,
-                    // Goes with the changes after it.
-                    Update::Changed(_) => {
-                        writer.apply(update).unwrap();
-                        continue;
-                    }
-                    Update::Fresh { .. } | Update::LetGo { .. } => Sent::Fresh,
+                    Update::Fresh { .. } => Sent::Fresh,
                     Update::Lost { reason } => Sent::Lost(reason.clone()),
                     Update::Rejected(_) => Sent::Rejected,
+                    Update::Changed { .. } | Update::LetGo { .. } => unreachable!("the update itself"),
                 });
                 writer.apply(update).unwrap();
             }
