@@ -129,6 +129,12 @@ mod tests {
         let routes = guard_routes(reader.clone(), Clock::System, release);
         let shown: GuardDoc = ask(&routes, "GET", "/guard").await;
         assert_eq!((shown.held.counts.services, shown.held.rows.len()), (200, 200), "all of them, by name");
+        let first = HeldDoc::of(&reader.held(), 150);
+        assert_eq!(
+            (first.rows.len(), first.left_out, shown.held.left_out),
+            (150, 50, 0),
+            "and says how many more there are"
+        );
         let released: ReleasedDoc = ask(&routes, "POST", "/guard/release?namespace=odd").await;
         assert_eq!((released.before.services, released.after.services, released.changes), (200, 100, 100));
         assert_eq!(reader.load().counts().services, 100);

@@ -19,7 +19,9 @@ use crate::{
 /// What `holdfast guard` takes.
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
-#[command(after_help = "Exit codes: 0 nothing is held, or it was let go, 1 something is held, 3 could not be asked.")]
+#[command(
+    after_help = "Exit codes: 0 nothing is held, or it was let go, 1 something is held, or nothing of the namespace to let go of, 3 could not be asked."
+)]
 pub struct GuardArgs {
     /// What to do; without it, shows what is held and why
     #[command(subcommand)]
@@ -86,11 +88,14 @@ fn release(asked: &Asked, namespace: Option<&str>) -> anyhow::Result<Exit> {
     let target = format!("/guard/release{query}");
     let text = client::post(&asked.socket(), &target, Vec::new(), PATIENCE).map_err(with_remedy)?;
     let doc: ReleasedDoc = serde_json::from_slice(&text)?;
-    match asked.output {
-        Output::Json => print(&json(&doc)?)?,
-        Output::Table => print(released(&doc).as_bytes())?,
+    // More likely a typing error than what was meant.
+    let nothing = namespace.filter(|_| doc.before == doc.after && doc.changes == 0);
+    match (asked.output, nothing) {
+        (Output::Json, _) => print(&json(&doc)?)?,
+        (Output::Table, Some(name)) => print(format!("nothing is held of namespace {name:?}\n").as_bytes())?,
+        (Output::Table, None) => print(released(&doc).as_bytes())?,
     }
-    Ok(Exit::Ok)
+    Ok(if nothing.is_some() { Exit::No } else { Exit::Ok })
 }
 
 fn released(doc: &ReleasedDoc) -> String {

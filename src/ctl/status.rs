@@ -172,7 +172,11 @@ pub(super) fn held_table(held: &HeldDoc, at: view::Time) -> String {
         let since = format!("{} ago", words(row.since.0.age(at.0)));
         table.row([row.name.clone(), what, since, row.until(at.0), row.reason.clone()]);
     }
-    format!("\n{}", table.text())
+    let more = match held.left_out {
+        0 => String::new(),
+        more => format!("and {more} more, all of which `holdfast guard` names\n"),
+    };
+    format!("\n{}{more}", table.text())
 }
 
 fn disk_text(disk: &DiskDoc, status: &Status) -> String {

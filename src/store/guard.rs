@@ -9,7 +9,8 @@
 //! | deletes on a watch | more than 20 % of all services within 60 s | an operator |
 //! | endpoints gone or not ready | more than 30 % of all, from more than 50 services, within 30 s | 10 minutes |
 //!
-//! Whatever the source brings back is no longer held. What was let go before a window filled stays gone. Holds live in
+//! Fewer than 20 deletes within the window are never held. Whatever the source brings back is no longer held. What was let go
+//! before a window filled stays gone: the first fifth of the deletes, the losses of the first 50 services. Holds live in
 //! memory: after a restart the records are still there, and the source's first list is judged anew.
 
 mod census;
@@ -199,6 +200,7 @@ impl Guard {
         };
         let carried_out = self.carried_out(verdict, missing, of, now);
 
+        let ends = if verdict == Verdict::Confirm { Ends::Confirmed } else { Ends::ByOperator };
         let mut made = Vec::new();
         for key in missing {
             if carried_out {
@@ -208,7 +210,6 @@ impl Guard {
                     made.push(Change::Remove(key.clone()));
                 }
             } else {
-                let ends = if verdict == Verdict::Confirm { Ends::Confirmed } else { Ends::ByOperator };
                 self.hold_whole(key.clone(), reason.clone(), ends, now);
             }
         }
@@ -217,8 +218,9 @@ impl Guard {
             if carried_out {
                 self.let_go_of_namespace(name);
                 made.push(Change::RemoveNamespace(Arc::clone(name)));
-            } else if !self.held.namespaces.contains_key(name) {
-                let held = HeldNamespace { reason: reason.clone(), since: now };
+            } else if self.held.namespaces.get(name).is_none_or(|held| held.ends != ends && ends == Ends::ByOperator) {
+                let since = self.held.namespaces.get(name).map_or(now, |held| held.since);
+                let held = HeldNamespace { reason: reason.clone(), since, ends };
                 Arc::make_mut(&mut self.held).namespaces.insert(Arc::clone(name), held);
             }
         }

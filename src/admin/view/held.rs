@@ -18,6 +18,9 @@ pub struct HeldDoc {
     pub counts: HeldCounts,
     /// Each of them by name, or the first few.
     pub rows: Vec<HeldRow>,
+    /// How many more there are than rows.
+    #[serde(default)]
+    pub left_out: usize,
 }
 
 /// One thing that is held.
@@ -63,12 +66,22 @@ pub enum Until {
     Time,
 }
 
+fn until(ends: Ends) -> (Until, Option<Time>) {
+    match ends {
+        Ends::Confirmed => (Until::Confirmed, None),
+        Ends::ByOperator => (Until::Released, None),
+        Ends::At(at) => (Until::Time, Some(Time(at))),
+    }
+}
+
 impl HeldDoc {
     /// Everything that is held, with as many rows at most.
     pub fn of(held: &Held, rows_max: usize) -> Self {
         let services = held.services().map(|(key, held)| HeldRow::of_service(key, held));
         let namespaces = held.namespaces().map(|(name, held)| HeldRow::of_namespace(name, held));
-        Self { counts: held.counts(), rows: services.chain(namespaces).take(rows_max).collect() }
+        let mut all = services.chain(namespaces);
+        let rows = all.by_ref().take(rows_max).collect();
+        Self { counts: held.counts(), rows, left_out: all.count() }
     }
 
     /// Whether nothing is.
@@ -84,25 +97,21 @@ impl HeldRow {
             Kept::Service => (HeldWhat::Service, Vec::new()),
             Kept::Endpoints(endpoints) => (HeldWhat::Endpoints, endpoints.iter().map(|endpoint| endpoint.ip).collect()),
         };
-        let (until, ends_at) = match held.ends {
-            Ends::Confirmed => (Until::Confirmed, None),
-            Ends::ByOperator => (Until::Released, None),
-            Ends::At(at) => (Until::Time, Some(Time(at))),
-        };
+        let (until, ends_at) = until(held.ends);
         let (reason, since) = (held.reason.to_string(), Time(held.since));
         Self { what, name: key.to_string(), endpoints, reason, since, until, ends_at }
     }
 
     fn of_namespace(name: &str, held: &HeldNamespace) -> Self {
+        let (until, ends_at) = until(held.ends);
         Self {
             what: HeldWhat::Namespace,
             name: name.to_owned(),
             endpoints: Vec::new(),
             reason: held.reason.to_string(),
             since: Time(held.since),
-            // A namespace goes with the list that lacked it.
-            until: Until::Released,
-            ends_at: None,
+            until,
+            ends_at,
         }
     }
 

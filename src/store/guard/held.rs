@@ -131,6 +131,8 @@ pub struct HeldNamespace {
     pub reason: Reason,
     /// Since when.
     pub since: UnixMillis,
+    /// What ends it.
+    pub ends: Ends,
 }
 
 /// How much is held.

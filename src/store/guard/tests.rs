@@ -219,6 +219,7 @@ fn namespaces_that_all_vanish_from_a_list_are_held_until_a_second_agrees() {
     store.list_all((0..10).map(cluster_ip), 0);
     assert_eq!(store.reader.held().counts().namespaces, 25);
     assert_eq!(store.reason(), "a list came without any of 25 namespaces");
+    assert!(store.reader.held().namespaces().all(|(_, held)| held.ends == Ends::Confirmed));
     assert!(store.reader.load().has_namespace(b"ns-20"));
     store.pass(10);
     store.list_all((0..10).map(cluster_ip), 0);
