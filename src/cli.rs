@@ -18,7 +18,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing::{error, warn};
 
 use crate::{
-    config::{self, AgentFlags, Config, Flags, HubFlags, Role},
+    config::{self, AgentFlags, Config, Flags, HubFlags, Role, RoleFlags},
     ctl::{self, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
     role::{
         agent::{self, Agent, Prepared},
@@ -80,9 +80,9 @@ pub enum Command {
     Node(node::Node),
     /// Check a configuration: print everything that is wrong with it, or what is in effect
     CheckConfig {
-        /// The flags of the agent, as they would be given to it
+        /// Whose it is, and its flags, as they would be given to it
         #[command(flatten)]
-        flags: AgentFlags,
+        flags: RoleFlags,
     },
     /// Print the completions of a shell, to be sourced by it
     Completions {
@@ -214,8 +214,8 @@ async fn serve(
     }
 }
 
-fn check_config(flags: &AgentFlags) -> anyhow::Result<Exit> {
-    match config::load(Role::Agent, &flags.0, config::environment) {
+fn check_config(RoleFlags { role, flags }: &RoleFlags) -> anyhow::Result<Exit> {
+    match config::load(*role, flags, config::environment) {
         Ok(config) => {
             for key in config.without_effect() {
                 eprintln!("{key}: without effect in this version");
@@ -243,8 +243,22 @@ mod tests {
     fn flags_of_settings_are_read() {
         let line = ["holdfast", "check-config", "--listen", "::1,127.0.0.1", "--listen", "127.0.0.2", "--config", "f"];
         let Command::CheckConfig { flags } = Cli::try_parse_from(line).unwrap().command else { panic!() };
-        assert_eq!(flags.0.file.as_deref(), Some(std::path::Path::new("f")));
-        assert_eq!(flags.0.given.len(), 1);
-        assert_eq!(flags.0.given[0].values, ["::1", "127.0.0.1", "127.0.0.2"]);
+        assert_eq!((flags.role, flags.flags.file.as_deref()), (Role::Agent, Some(std::path::Path::new("f"))));
+        assert_eq!(flags.flags.given.len(), 1);
+        assert_eq!(flags.flags.given[0].values, ["::1", "127.0.0.1", "127.0.0.2"]);
+    }
+
+    #[test]
+    fn a_configuration_is_checked_for_the_role_that_is_named() {
+        let parse = |line: &[&str]| Cli::try_parse_from(["holdfast", "check-config"].iter().chain(line));
+        let hub = parse(&["--role", "hub", "--listen", "127.0.0.1:7443", "--advertise", "hub-0:7443"]).unwrap();
+        let Command::CheckConfig { flags } = hub.command else { panic!() };
+        let keys: Vec<_> = flags.flags.given.iter().map(|given| given.flag).collect();
+        assert_eq!((flags.role, keys), (Role::Hub, vec!["--listen", "--advertise"]));
+        let refused = parse(&["--advertise", "hub-0:7443"]).unwrap_err().to_string();
+        assert!(refused.contains("--advertise is no flag of `holdfast agent`"), "{refused}");
+        let refused = parse(&["--role", "hub", "--pods", "disabled"]).unwrap_err().to_string();
+        assert!(refused.contains("--pods is no flag of `holdfast hub`"), "{refused}");
+        assert!(parse(&["--role", "relay"]).is_err());
     }
 }

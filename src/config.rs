@@ -21,7 +21,7 @@ mod tests;
 use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors};
-pub use flags::{AgentFlags, Flags, Given, HubFlags};
+pub use flags::{AgentFlags, Flags, Given, HubFlags, RoleFlags};
 pub use node::Place;
 pub use settings::{ForwardZone, Settings, View};
 pub use show::yaml;

@@ -1,6 +1,6 @@
 //! The command line's flags for settings, made from the table.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{collections::HashSet, fmt::Write as _, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
@@ -32,16 +32,19 @@ pub struct Given {
 }
 
 impl Flags {
-    /// The command with `--config` and the flags of a role.
-    pub fn augment(role: Role, command: Command) -> Command {
+    /// The command with `--config` and the flags of these roles. Of two settings that share a flag the first is described.
+    pub fn augment(roles: &[Role], command: Command) -> Command {
         let config = Arg::new("config")
             .long("config")
             .value_name("FILE")
             .value_parser(value_parser!(PathBuf))
             .help("Configuration file (YAML); flags win over it");
-        let flags =
-            Settings::described().into_iter().filter(|row| row.setting.is_for(role)).filter_map(|row| arg(&row));
-        command.arg(config).args(flags)
+        let mut seen = HashSet::new();
+        let flags = Settings::described().into_iter().filter(|row| {
+            let meant = roles.iter().any(|role| row.setting.is_for(*role));
+            meant && row.setting.flag.is_some_and(|flag| seen.insert(flag.name))
+        });
+        command.arg(config).args(flags.filter_map(|row| arg(&row)))
     }
 
     /// What was given of them.
@@ -49,7 +52,7 @@ impl Flags {
         let mut given = Vec::new();
         for row in Settings::rows().iter().filter(|row| row.setting.is_for(role)) {
             let Some(flag) = row.setting.flag else { continue };
-            if let Some(values) = matches.get_many::<String>(row.setting.key) {
+            if let Some(values) = matches.get_many::<String>(flag.name) {
                 given.push(Given { key: row.setting.key, flag: flag.name, values: values.cloned().collect() });
             }
         }
@@ -82,7 +85,7 @@ fn arg(row: &Described) -> Option<Arg> {
     if !matches!(default, "" | "none") {
         let _ = write!(help, " [default: {default}]");
     }
-    let arg = Arg::new(row.setting.key)
+    let arg = Arg::new(flag.name)
         .long(flag.name.trim_start_matches("--"))
         .value_name(flag.value)
         .help(help)
@@ -109,11 +112,11 @@ macro_rules! role_flags {
 
         impl clap::Args for $name {
             fn augment_args(command: Command) -> Command {
-                Flags::augment($role, command)
+                Flags::augment(&[$role], command)
             }
 
             fn augment_args_for_update(command: Command) -> Command {
-                Flags::augment($role, command)
+                Flags::augment(&[$role], command)
             }
         }
     };
@@ -127,4 +130,54 @@ role_flags! {
 role_flags! {
     /// The flags of `holdfast hub`.
     HubFlags, Role::Hub
+}
+
+/// The flags of either role, and which it is: what `holdfast check-config` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleFlags {
+    /// Whose configuration it is.
+    pub role: Role,
+    /// The flags of that role.
+    pub flags: Flags,
+}
+
+impl RoleFlags {
+    fn read(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let hub = matches.get_one::<String>("role").is_some_and(|role| role == Role::Hub.name());
+        let (role, other) = if hub { (Role::Hub, Role::Agent) } else { (Role::Agent, Role::Hub) };
+        let flags = Flags::from_matches(role, matches);
+        let own = |name: &str| flags.given.iter().any(|given| given.flag == name);
+        if let Some(foreign) = Flags::from_matches(other, matches).given.iter().find(|given| !own(given.flag)) {
+            let message = format!("{} is no flag of `holdfast {}`\n", foreign.flag, role.name());
+            return Err(clap::Error::raw(clap::error::ErrorKind::UnknownArgument, message));
+        }
+        Ok(Self { role, flags })
+    }
+}
+
+impl clap::FromArgMatches for RoleFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::read(matches)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::read(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for RoleFlags {
+    fn augment_args(command: Command) -> Command {
+        let role = Arg::new("role")
+            .long("role")
+            .value_name("ROLE")
+            .value_parser([Role::Agent.name(), Role::Hub.name()])
+            .default_value(Role::Agent.name())
+            .help("Whose configuration it is");
+        Flags::augment(&[Role::Agent, Role::Hub], command.arg(role))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
 }
