@@ -63,7 +63,11 @@ struct State {
 
 /// A snapshot as frames, and where its reader goes on.
 pub(super) struct Prepared {
+    /// All but the mark at the end: what was made once stays good, what is said of its age does not.
     pub frames: Vec<Bytes>,
+    pub snapshot: Arc<Snapshot>,
+    /// When the source vouched for `snapshot`, as of its making.
+    pub as_of: UnixMillis,
     pub cursor: u64,
     pub place: Arc<Place>,
 }
@@ -249,8 +253,13 @@ impl Fanout {
         hubs
     }
 
-    /// The end of a transfer: what its reader now holds.
+    /// The end of a transfer: what its reader now holds. `as_of` is how old that was when the transfer began; records that
+    /// are what we hold still are as young as ours.
     pub(super) fn mark(&self, snapshot: &Snapshot, as_of: UnixMillis) -> Bytes {
+        let as_of = {
+            let state = self.state();
+            if state.snapshot.version() == snapshot.version() { state.as_of } else { as_of }
+        };
         proto::mark(snapshot, &self.vouched(snapshot, as_of))
     }
 
@@ -330,15 +339,10 @@ impl Fanout {
         if let Some(made) = prepared.as_ref().filter(|_| useful) {
             return Arc::clone(made);
         }
-        let vouched = self.vouched(&snapshot, as_of);
-        let frames = tokio::task::spawn_blocking(move || {
-            let mut frames = proto::snapshot_parts(&snapshot);
-            frames.push(proto::mark(&snapshot, &vouched));
-            frames
-        })
-        .await
-        .expect("encoding records does not panic");
-        let made = Arc::new(Prepared { frames, cursor, place });
+        let records = Arc::clone(&snapshot);
+        let encoded = tokio::task::spawn_blocking(move || proto::snapshot_parts(&records)).await;
+        let frames = encoded.expect("encoding records does not panic");
+        let made = Arc::new(Prepared { frames, snapshot, as_of, cursor, place });
         *prepared = Some(Arc::clone(&made));
         made
     }

@@ -79,6 +79,9 @@ pub struct Config {
     pub handshakes_per_s: u32,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
+    /// A connection whose peer acknowledges nothing for this long is given up by the system: heartbeats make sure there is
+    /// always something to acknowledge, so one that is open at our end only is found without a timer of ours.
+    pub unacknowledged_max: Duration,
     /// Most connections.
     pub connections_max: usize,
     /// Over how long clients are sent elsewhere when the hub stops.
@@ -98,6 +101,7 @@ impl Default for Config {
             handshakes_max: 64,
             handshakes_per_s: 2_000,
             handshake_timeout: Duration::from_secs(10),
+            unacknowledged_max: Duration::from_secs(20),
             connections_max: 20_000,
             drain: Duration::from_secs(4),
         }

@@ -47,9 +47,6 @@ const UNFINISHED_MAX: usize = 4_096;
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// A handshake counts against the cap for at most this long: one that stalls must not keep others out.
 const PLACE_HELD: Duration = Duration::from_millis(250);
-/// The system gives a connection up whose peer acknowledges nothing for this long: heartbeats make sure there is
-/// always something to acknowledge, so a half-open connection is found without a timer of ours.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
 /// gRPC's codes (grpc/doc/statuscodes.md).
 mod code {
     pub(super) const OK: &str = "0";
@@ -92,13 +89,13 @@ pub fn bind(config: Config, tls: bool) -> Result<Bound, Error> {
         if !tls && !address.ip().is_loopback() {
             return Err(Error::Insecure(*address));
         }
-        let listener = listen(*address).map_err(|error| Error::Bind { address: *address, error })?;
+        let listener = listen(*address, &config).map_err(|error| Error::Bind { address: *address, error })?;
         listeners.push(listener);
     }
     Ok(Bound { listeners, config })
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, config: &Config) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -107,7 +104,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
     // Accepted connections inherit both.
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.set_tcp_user_timeout(Some(config.unacknowledged_max))?;
     socket.bind(&address.into())?;
     socket.listen(4_096)?;
     TcpListener::from_std(socket.into())

@@ -1,6 +1,6 @@
 //! One subscriber: a cursor, and what it is owed next.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     choose::Have,
-    fanout::{Fanout, Plan, RelayGuard, Transfer},
+    fanout::{Fanout, Plan, Prepared, RelayGuard, Transfer},
     metrics::ServedMode,
     ring::{At, Place},
 };
@@ -36,8 +36,8 @@ enum Stage {
     Repairing { transfer: Transfer, sent: usize },
     /// Waiting for its turn to be sent a snapshot.
     Queueing,
-    /// Frames of the snapshot that are still owed.
-    Loading { frames: VecDeque<Bytes>, cursor: u64, place: Arc<Place>, _turn: DropGuard },
+    /// The snapshot: so many of its frames, and of the mark behind them, were sent.
+    Loading { prepared: Arc<Prepared>, sent: usize, _turn: DropGuard },
     /// Follows the ring.
     Live { cursor: u64, place: Arc<Place> },
 }
@@ -91,18 +91,21 @@ impl Subscriber {
                         return Some(proto::wait(&self.fanout.config.node, "others are being sent snapshots"));
                     };
                     let prepared = self.fanout.prepared().await;
-                    self.stage = Stage::Loading {
-                        frames: prepared.frames.iter().cloned().collect(),
-                        cursor: prepared.cursor,
-                        place: Arc::clone(&prepared.place),
-                        _turn: hold(permit),
-                    };
+                    self.stage = Stage::Loading { prepared, sent: 0, _turn: hold(permit) };
                     return Some(self.welcome(ServedMode::Snapshot));
                 }
-                Stage::Loading { frames, cursor, place, .. } => match frames.pop_front() {
-                    Some(frame) => return Some(frame),
-                    None => self.stage = Stage::Live { cursor: *cursor, place: Arc::clone(place) },
-                },
+                Stage::Loading { prepared, sent, .. } => {
+                    let next = *sent;
+                    *sent += 1;
+                    if let Some(frame) = prepared.frames.get(next) {
+                        return Some(frame.clone());
+                    }
+                    if next == prepared.frames.len() {
+                        return Some(self.fanout.mark(&prepared.snapshot, prepared.as_of));
+                    }
+                    // Who asks for more has taken all of it.
+                    self.stage = Stage::Live { cursor: prepared.cursor, place: Arc::clone(&prepared.place) };
+                }
                 Stage::Repairing { transfer, sent } => {
                     if let Some(bucket) = transfer.buckets.get(*sent) {
                         *sent += 1;

@@ -6,3 +6,5 @@ mod network;
 mod rig;
 mod simulated;
 mod slow;
+
+pub use rig::metric;

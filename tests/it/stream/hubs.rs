@@ -9,20 +9,11 @@ use holdfast::{
     stream,
 };
 
-use super::rig::{Agent, EPOCH_MS, Hub, Line, Net, clock, service, services};
-
-fn config() -> stream::Config {
-    stream::Config::default()
-}
+use super::rig::{Agent, EPOCH_MS, Hub, World, service, services};
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_agent_gets_a_snapshot_and_then_every_change() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, config());
-    hub.list(services(2_000), false);
-    net.put("hub", Line::Hub(hub.server.clone()));
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
-    agent.equals(&hub).await;
+    let (_world, mut hub, agent) = World::followed(2_000).await;
     agent.reaches(State::Live).await;
     assert_eq!(hub.metric("holdfast_stream_resume_total", "snapshot"), 1);
 
@@ -40,12 +31,7 @@ async fn an_empty_agent_gets_a_snapshot_and_then_every_change() {
 
 #[tokio::test(start_paused = true)]
 async fn age_travels_with_heartbeats_and_a_lost_source_is_told_at_once_with_the_next() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, config());
-    hub.list(services(3), false);
-    net.put("hub", Line::Hub(hub.server.clone()));
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
-    assert!(agent.equals(&hub).await < Duration::from_secs(1));
+    let (_world, mut hub, agent) = World::followed(3).await;
 
     tokio::time::sleep(Duration::from_secs(30)).await;
     hub.vouch();
@@ -71,19 +57,11 @@ async fn age_travels_with_heartbeats_and_a_lost_source_is_told_at_once_with_the_
 
 #[tokio::test(start_paused = true)]
 async fn a_hub_restarted_with_the_same_records_sends_none_of_them() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, config());
-    hub.list(services(2_000), false);
-    net.put("hub", Line::Hub(hub.server.clone()));
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
-    agent.equals(&hub).await;
-    net.hang("hub");
-
-    let mut again = Hub::start("hub", &clock, config());
-    again.writer.restore((*hub.writer.reader().snapshot()).clone(), clock.now());
+    let (world, hub, agent) = World::followed(2_000).await;
+    let mut again = world.restarted(&hub, &hub.writer.reader().snapshot());
     again.list(services(2_000), true);
     assert_eq!(again.version().epoch, 2);
-    net.put("hub", Line::Hub(again.server.clone()));
+    world.open(&again);
     agent.equals(&again).await;
     assert_eq!(again.metric("holdfast_stream_resume_total", "snapshot"), 0);
     assert_eq!(again.metric("holdfast_stream_resume_total", "repair"), 1);
@@ -92,20 +70,12 @@ async fn a_hub_restarted_with_the_same_records_sends_none_of_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hub_restarted_with_one_percent_changed_sends_the_buckets_that_differ() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, config());
-    hub.list(services(2_000), false);
-    net.put("hub", Line::Hub(hub.server.clone()));
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
-    agent.equals(&hub).await;
-    net.hang("hub");
-
-    let mut again = Hub::start("hub", &clock, config());
-    again.writer.restore((*hub.writer.reader().snapshot()).clone(), clock.now());
+    let (world, hub, agent) = World::followed(2_000).await;
+    let mut again = world.restarted(&hub, &hub.writer.reader().snapshot());
     let mut records = services(2_000);
     records.extend((0..20).map(|n| service(&format!("s{n}"), 77_777 + n)));
     again.list(records, true);
-    net.put("hub", Line::Hub(again.server.clone()));
+    world.open(&again);
     agent.equals(&again).await;
     assert_eq!(again.metric("holdfast_stream_resume_total", "repair"), 1);
     assert_eq!(again.metric("holdfast_stream_resume_total", "snapshot"), 0);
@@ -113,17 +83,15 @@ async fn a_hub_restarted_with_one_percent_changed_sends_the_buckets_that_differ(
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_missed_a_few_batches_gets_just_those() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, config());
-    hub.list(services(2_000), false);
+    let world = World::new();
+    let mut hub = world.hub("hub", 2_000);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let held = (*hub.writer.reader().snapshot()).clone();
     for n in 0..5 {
         hub.change(vec![service("s1", 500 + n)]);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    net.put("hub", Line::Hub(hub.server.clone()));
-    let agent = Agent::holding("agent", &clock, &net, &["hub"], Some(held));
+    let agent = Agent::holding("agent", &world.clock, &world.net, &["hub"], Some(held));
     agent.equals(&hub).await;
     assert_eq!(hub.metric("holdfast_stream_resume_total", "delta"), 1);
     assert!(hub.metric("holdfast_stream_bytes_total", "") < 2_000);
@@ -131,17 +99,12 @@ async fn an_agent_that_missed_a_few_batches_gets_just_those() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_hub_is_left_for_another_after_fifteen_seconds_and_nothing_is_lost_meanwhile() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hubs = ["a", "b"].map(|name| {
-        let mut hub = Hub::start(name, &clock, config());
-        hub.list(services(100), false);
-        net.put(name, Line::Hub(hub.server.clone()));
-        hub
-    });
-    let agent = Agent::start("agent", &clock, &net, &["a", "b"]);
+    let world = World::new();
+    let mut hubs = ["a", "b"].map(|name| world.hub(name, 100));
+    let agent = world.agent("agent", &["a", "b"]);
     agent.equals(&hubs[0]).await;
     let first = agent.status.borrow().address.clone();
-    net.hang(&first);
+    world.net.hang(&first);
     tokio::time::sleep(Duration::from_secs(14)).await;
     assert_eq!(agent.status.borrow().address, first, "not yet");
     assert_eq!(agent.reader.load().counts().services, 100);
@@ -157,20 +120,16 @@ async fn a_silent_hub_is_left_for_another_after_fifteen_seconds_and_nothing_is_l
 
 #[tokio::test(start_paused = true)]
 async fn an_older_hub_is_waited_for_and_never_followed_back() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, config());
-    hub.list(services(50), false);
+    let world = World::new();
+    let mut hub = world.hub("hub", 50);
     let old = (*hub.writer.reader().snapshot()).clone();
     hub.change(vec![service("late", 1)]);
-    net.put("hub", Line::Hub(hub.server.clone()));
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    let agent = world.agent("agent", &["hub"]);
     agent.equals(&hub).await;
-    net.hang("hub");
 
     // The disk lost the last second, and the apiserver is away.
-    let mut again = Hub::start("hub", &clock, config());
-    again.writer.restore(old, clock.now());
-    net.put("hub", Line::Hub(again.server.clone()));
+    let mut again = world.restarted(&hub, &old);
+    world.open(&again);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(agent.reader.load().service(b"prod", b"late").is_some());
     assert_eq!(again.metric("holdfast_stream_resume_total", "wait"), 1, "waits on one stream");
@@ -184,29 +143,23 @@ async fn an_older_hub_is_waited_for_and_never_followed_back() {
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_connects_before_the_hub_has_anything_waits_for_it() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, config());
-    net.put("hub", Line::Hub(hub.server.clone()));
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    let world = World::new();
+    let mut hub = Hub::start("hub", &world.clock, stream::Config::default());
+    world.open(&hub);
+    let agent = world.agent("agent", &["hub"]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(agent.reader.as_of(), None, "nothing is not an empty cluster");
     hub.list(services(10), false);
     assert!(agent.equals(&hub).await < Duration::from_secs(1));
-    assert_eq!(net.dialled.lock().unwrap().len(), 1);
+    assert_eq!(world.net.dialled.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hub_that_leaves_sends_its_agents_to_the_other_one() {
-    let (clock, net) = (clock(), Net::default());
-    let mut a = Hub::start("a", &clock, config());
-    let mut b = Hub::start("b", &clock, config());
-    for hub in [&mut a, &mut b] {
-        hub.list(services(20), false);
-    }
+    let world = World::new();
+    let (a, mut b) = (world.hub("a", 20), world.hub("b", 20));
     a.surroundings.send_replace(stream::Surroundings { path: vec![], hubs: vec!["b".into()] });
-    net.put("a", Line::Hub(a.server.clone()));
-    net.put("b", Line::Hub(b.server.clone()));
-    let agents: Vec<Agent> = (0..20).map(|n| Agent::start(&format!("agent-{n}"), &clock, &net, &["a"])).collect();
+    let agents: Vec<Agent> = (0..20).map(|n| world.agent(&format!("agent-{n}"), &["a"])).collect();
     for agent in &agents {
         agent.equals(&a).await;
         assert_eq!(*agent.kept.lock().unwrap(), ["b"], "learnt from the stream, and kept");
@@ -214,7 +167,7 @@ async fn a_hub_that_leaves_sends_its_agents_to_the_other_one() {
     let start = tokio::time::Instant::now();
     a.server.drain().await;
     assert!(start.elapsed() <= Duration::from_secs(5), "{:?}", start.elapsed());
-    net.remove("a");
+    world.net.remove("a");
     b.change(vec![service("new", 1)]);
     for agent in &agents {
         agent.equals(&b).await;
@@ -226,10 +179,9 @@ async fn a_hub_that_leaves_sends_its_agents_to_the_other_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_follows_and_serves_and_circles_are_refused() {
-    let (clock, net) = (clock(), Net::default());
-    let mut leader = Hub::start("leader", &clock, config());
-    leader.list(services(300), false);
-    net.put("leader", Line::Hub(leader.server.clone()));
+    let world = World::new();
+    let World { clock, net } = &world;
+    let mut leader = world.hub("leader", 300);
     // A relay is an agent's store under a hub's server.
     let relayed = holdfast::source::hub::Config {
         addresses: vec!["leader".into()],
@@ -237,16 +189,16 @@ async fn a_relay_follows_and_serves_and_circles_are_refused() {
         serves: "relay".into(),
         ..Default::default()
     };
-    let follower = Agent::with(relayed, &clock, &net, None);
+    let follower = Agent::with(relayed, clock, net, None);
     let (unused, _) = holdfast::store::open();
-    let relay = Hub::over("relay", &clock, config(), unused, follower.reader.clone());
-    net.put("relay", Line::Hub(relay.server.clone()));
+    let relay = Hub::over("relay", clock, stream::Config::default(), unused, follower.reader.clone());
+    world.open(&relay);
     follower.equals(&leader).await;
     relay.surroundings.send_replace(stream::Surroundings {
         path: follower.status.borrow().path.clone(),
         hubs: follower.status.borrow().hubs.clone(),
     });
-    let agent = Agent::start("agent", &clock, &net, &["relay"]);
+    let agent = world.agent("agent", &["relay"]);
     agent.equals(&leader).await;
     leader.change(vec![service("new", 1)]);
     agent.equals(&leader).await;
@@ -262,7 +214,7 @@ async fn a_relay_follows_and_serves_and_circles_are_refused() {
             serves: serves.into(),
             ..Default::default()
         };
-        let circle = Agent::with(config, &clock, &net, None);
+        let circle = Agent::with(config, clock, net, None);
         tokio::time::sleep(Duration::from_secs(30)).await;
         let source = circle.reader.freshness().source;
         assert!(matches!(&source, SourceState::Lost(why) if why.contains("loop")), "{node}: {source:?}");

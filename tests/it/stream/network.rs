@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast::{source::hub::State, stream};
 
-use super::rig::{Agent, Hub, Line, Net, Weather, clock, metric, service, services};
+use super::rig::{Agent, Hub, Line, Net, Weather, World, clock, metric, service, services};
 
 /// A hub with records, and another one that follows the same source.
 fn two(net: &Net, clock: &holdfast::sys::Clock, count: u32) -> (Hub, Hub) {
@@ -65,12 +65,11 @@ async fn a_line_that_loses_what_the_client_says_carries_changes_until_its_window
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_is_cut_again_and_again_is_never_half_held() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, stream::Config::default());
-    hub.list(services(5_000), false);
-    net.put("hub", Line::Hub(hub.server.clone()));
+    let world = World::new();
+    let hub = world.hub("hub", 5_000);
+    let net = &world.net;
     net.weather("hub", Weather::Breaks(5_000));
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    let agent = world.agent("agent", &["hub"]);
     while net.dialled.lock().unwrap().len() < 5 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert_eq!((agent.reader.as_of(), agent.reader.load().counts().services), (None, 0));
@@ -103,12 +102,7 @@ async fn a_kilobyte_a_second_is_slow_but_gets_there_and_costs_nobody_else_anythi
 
 #[tokio::test(start_paused = true)]
 async fn a_client_is_back_before_its_hub_knows_that_it_was_gone() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, stream::Config::default());
-    hub.list(services(500), false);
-    net.put("hub", Line::Hub(hub.server.clone()));
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
-    agent.equals(&hub).await;
+    let (World { net, .. }, mut hub, agent) = World::followed(500).await;
     net.weather("hub", Weather::Hung);
     hub.change(vec![service("s1", 9_999)]);
     let mut status = agent.status.clone();

@@ -47,7 +47,60 @@ pub fn clock() -> Clock {
     Clock::Manual(manual)
 }
 
+/// The clock and the network of one test, and what is started in it.
+pub struct World {
+    pub clock: Clock,
+    pub net: Net,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { clock: clock(), net: Net::default() }
+    }
+
+    /// A hub at the address of its name that has listed so many services.
+    pub fn hub(&self, name: &str, count: u32) -> Hub {
+        self.hub_with(name, services(count), stream::Config::default())
+    }
+
+    /// A hub at the address of its name that has listed these services.
+    pub fn hub_with(&self, name: &str, services: Vec<Change>, config: stream::Config) -> Hub {
+        let mut hub = Hub::start(name, &self.clock, config);
+        hub.list(services, false);
+        self.open(&hub);
+        hub
+    }
+
+    /// A hub that was killed, and starts again with what its disk has. Nobody reaches it before it is [opened](Self::open).
+    pub fn restarted(&self, killed: &Hub, disk: &Snapshot) -> Hub {
+        self.net.hang(&killed.name);
+        let mut again = Hub::start(&killed.name, &self.clock, stream::Config::default());
+        again.writer.restore(disk.clone(), self.clock.now());
+        again
+    }
+
+    /// From now on the hub is reached at the address of its name.
+    pub fn open(&self, hub: &Hub) {
+        self.net.put(&hub.name, Line::Hub(hub.server.clone()));
+    }
+
+    /// An agent that follows these hubs.
+    pub fn agent(&self, name: &str, hubs: &[&str]) -> Agent {
+        Agent::start(name, &self.clock, &self.net, hubs)
+    }
+
+    /// A hub that has listed so many services, and an agent that holds them.
+    pub async fn followed(count: u32) -> (Self, Hub, Agent) {
+        let world = Self::new();
+        let hub = world.hub("hub", count);
+        let agent = world.agent("agent", &["hub"]);
+        agent.equals(&hub).await;
+        (world, hub, agent)
+    }
+}
+
 pub struct Hub {
+    name: String,
     pub writer: Writer,
     pub server: Server,
     pub registry: Registry,
@@ -84,7 +137,7 @@ impl Hub {
             let server = server.clone();
             async move { server.pump().await }
         });
-        Self { writer, server, registry, clock: clock.clone(), surroundings, pump }
+        Self { name: node.to_owned(), writer, server, registry, clock: clock.clone(), surroundings, pump }
     }
 
     /// Lists everything anew, as a hub does that begins to watch.

@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast::{
     proto::{self, Event, FRAME_BYTES_MAX, Mirror, Mode, RecordsClient},
-    record::Snapshot,
+    record::{Change, Snapshot, Version},
     source::hub,
     stream,
+    sys::UnixMillis,
 };
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 
-use super::rig::{Agent, Hub, Line, Net, clock, metric, service, services};
+use super::rig::{Agent, Hub, Line, Net, World, clock, metric, service, services};
 
 async fn client(net: &Net, address: &str) -> RecordsClient<Channel> {
     let io = (net.dial())(address.to_owned()).await.unwrap();
@@ -100,13 +101,67 @@ async fn who_reads_nothing_of_a_snapshot_keeps_no_place_from_others() {
     assert_eq!(net.dialled.lock().unwrap().len(), 2, "signs of life kept the one that waited");
 }
 
+/// Reads until records came whole, and gives their age as it was told with them.
+async fn age_told(mirror: &mut Mirror, frames: &mut tonic::Streaming<proto::Frame>) -> UnixMillis {
+    loop {
+        let frame = frames.message().await.unwrap().unwrap();
+        if let Event::Replaced(whole) = mirror.take(frame).unwrap() {
+            return whole.vouched.as_of;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_greeting_that_is_none_is_answered_with_a_status() {
+async fn a_repair_that_takes_long_is_as_old_as_its_beginning() {
     let (clock, net) = (clock(), Net::default());
     let mut hub = Hub::start("hub", &clock, stream::Config::default());
-    hub.list(services(3), false);
+    let names = (0..20_000_u32).map(|n| service(&format!("{:x}", xxhash_rust::xxh3::xxh3_128(&n.to_be_bytes())), n));
+    hub.list(names.collect(), false);
+    // Half of the buckets are as the hub has them.
+    let whole = hub.writer.reader().snapshot();
+    let same = whole.buckets().iter().skip(128).flat_map(|bucket| bucket.services());
+    let older = Version { rev: 0, ..whole.version().clone() };
+    let held = Snapshot::default().apply(same.map(|service| Change::Put(Arc::clone(service))), older);
     net.put("hub", Line::Hub(hub.server.clone()));
-    let mut client = client(&net, "hub").await;
+    let mut slow = client(&net, "hub").await;
+    let mut frames = slow.follow(proto::hello("slow", "", &held)).await.unwrap().into_inner();
+    let begun = hub.writer.reader().as_of().unwrap();
+
+    // While it reads nothing, an operator lets go of something, and time passes.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    hub.change(vec![service("late", 1)]);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    hub.vouch();
+    let mut mirror = Mirror::new("slow", held);
+    let told = age_told(&mut mirror, &mut frames).await;
+    assert_eq!(hub.metric("holdfast_stream_resume_total", "repair"), 1);
+    assert_eq!(mirror.held().root(), whole.root(), "of records without what came since");
+    assert!(told <= begun.plus(Duration::from_secs(5)), "{told} is no age of records as of {begun}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_made_earlier_is_as_young_as_the_records_that_have_not_changed_since() {
+    let world = World::new();
+    let mut hub = world.hub("hub", 100);
+    let World { clock, net } = &world;
+    let first = world.agent("first", &["hub"]);
+    first.equals(&hub).await;
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        hub.vouch();
+    }
+    let mut late = client(net, "hub").await;
+    let mut frames = late.follow(proto::hello("late", "", &Snapshot::default())).await.unwrap().into_inner();
+    let told = age_told(&mut Mirror::new("late", Snapshot::default()), &mut frames).await;
+    assert!(told.age(clock.now()) < Duration::from_secs(6), "told {told} at {}", clock.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_greeting_that_is_none_is_answered_with_a_status() {
+    let world = World::new();
+    let _hub = world.hub("hub", 3);
+    let net = &world.net;
+    let mut client = client(net, "hub").await;
     let mut hello = proto::hello("agent", "", &Snapshot::default());
     hello.protocol = 0;
     let status = client.follow(hello.clone()).await.unwrap_err();
@@ -130,10 +185,9 @@ async fn a_connection_that_asks_nothing_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn garbage_costs_the_hub_one_connection() {
-    let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, stream::Config::default());
-    hub.list(services(3), false);
-    net.put("hub", Line::Hub(hub.server.clone()));
+    let world = World::new();
+    let hub = world.hub("hub", 3);
+    let net = &world.net;
     for garbage in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
         &[0; 4_096],
@@ -143,7 +197,7 @@ async fn garbage_costs_the_hub_one_connection() {
         let _ = tokio::io::AsyncWriteExt::write_all(&mut io, garbage).await;
         let _ = tokio::io::copy(&mut io, &mut tokio::io::sink()).await;
     }
-    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    let agent = world.agent("agent", &["hub"]);
     agent.equals(&hub).await;
     assert_eq!(hub.metric("holdfast_stream_connections", ""), 1);
 }
@@ -178,7 +232,7 @@ use futures::StreamExt as _;
 #[tokio::test(start_paused = true)]
 async fn a_hub_whose_records_do_not_add_up_is_asked_to_repair_and_counted() {
     let clock = clock();
-    let version = |rev| holdfast::record::Version { cluster: "uid".into(), epoch: 1, rev };
+    let version = |rev| Version { cluster: "uid".into(), epoch: 1, rev };
     let truth = Snapshot::default().apply(services(50), version(1));
     let next = truth.apply([service("s1", 999)], version(2));
     let vouched = proto::Vouched { as_of: clock.now(), path: vec!["hub".into()], ..Default::default() };
