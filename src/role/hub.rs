@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use prometheus::Registry;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -138,6 +139,12 @@ impl Hub {
     #[must_use]
     pub fn reader(&self) -> &store::Reader {
         &self.base.reader
+    }
+
+    /// What it counts in.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.base.registry
     }
 
     /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every

@@ -7,5 +7,7 @@ mod following;
 mod freshness;
 mod leaders;
 mod lease;
+mod lines;
+mod losses;
 mod outage;
 mod pair;

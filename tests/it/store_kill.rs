@@ -9,7 +9,6 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
-    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -91,8 +90,6 @@ fn write_until_killed(directory: &Path) -> ! {
         assert_eq!(reader.load().version().rev, rev);
         writeln!(out, "state {rev} {}", now_ms()).unwrap();
         out.flush().unwrap();
-        // Slow enough that states differ from commit to commit, fast enough that commits never pause.
-        thread::sleep(Duration::from_micros(300));
     }
 }
 
@@ -107,22 +104,29 @@ fn start_child(test: &str, directory: &Path, records_every: Duration) -> Child {
         .unwrap()
 }
 
-/// Lets the child run until `lifetime` after its first state, kills it, and gives the states it reached, with their times.
+/// Lets the child run until it reaches a state that is `lifetime` younger than its first, by its own clock, kills it, and
+/// gives the states it reached, with their times.
 fn kill_after(mut child: Child, lifetime: Duration) -> (Vec<(u64, u128)>, u128) {
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     // The test runner's own "test … ... " stands before the first.
     let parse = |line: String| {
         let mut words = line.split_once("state ")?.1.split(' ');
         Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
     };
-    let first = lines.by_ref().find_map(parse).expect("the child reaches a state");
-    let reader = thread::spawn(move || lines.filter_map(parse).collect::<Vec<_>>());
-    thread::sleep(lifetime);
+    let mut reached: Vec<(u64, u128)> = Vec::new();
+    let lived = |reached: &[(u64, u128)]| match reached {
+        [(_, first), .., (_, last)] => last - first >= lifetime.as_millis(),
+        [_] => lifetime.is_zero(),
+        [] => false,
+    };
+    while !lived(&reached) {
+        reached.push(lines.by_ref().find_map(parse).expect("the child reaches one state after the other"));
+    }
     let killed_at = now_ms();
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut reached = reader.join().unwrap();
-    reached.insert(0, first);
+    // What it had said by then; a line may have been cut.
+    reached.extend(lines.filter_map(parse));
     (reached, killed_at)
 }
 

@@ -5,14 +5,16 @@ use std::{path::Path, time::Duration};
 use holdfast::{
     role::{agent::Agent, hub::Hub},
     store::SourceState,
-    sys::{Clock, UnixMillis},
+    sys::{Clock, ManualClock, UnixMillis},
     tls,
 };
 use tempfile::TempDir;
 
+use crate::stream::metric;
 use crate::support::{
     apiserver::{Apiserver, namespace, service},
     fleet::{Asking, Home, agent_config, hub_config, in_time, until, until_equal},
+    unharmed::unharmed,
 };
 
 /// A CA with the certificates of a hub and of agents, made so long ago and valid for a month.
@@ -66,7 +68,7 @@ async fn refused_until_put_right(right: &TempDir, wrong: &Path) {
 
     put(&right.path().join("agent"), &files);
     let agent = Agent::start(config, Clock::System).await.unwrap();
-    in_time("let in", until_equal(agent.reader(), hub.reader())).await;
+    unharmed(&server.records(), hub.reader(), &[agent.reader()], []).await;
     agent.stop().await;
     hub.stop().await;
 }
@@ -86,4 +88,68 @@ async fn a_certificate_that_ran_out_keeps_an_agent_out_until_it_is_renewed() {
     put(&right.path().join("ca"), &old.path().join("ca"));
     issue(old.path(), Duration::from_secs(60 * 86_400));
     refused_until_put_right(&right, &old.path().join("agent")).await;
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A counter of this role, by its name and the part of the peer.
+fn grace(registry: &prometheus::Registry, peer: &str) -> u64 {
+    metric(registry, "holdfast_tls_grace_total", peer)
+}
+
+#[tokio::test]
+async fn certificates_that_run_out_in_an_outage_are_good_for_thirty_days_more_and_not_for_thirty_one() {
+    let dir = TempDir::new().unwrap();
+    let clock = ManualClock::new(Clock::System.now());
+    let at = || Clock::Manual(clock.clone());
+    tls::issue(dir.path(), "test", 30, clock.now()).unwrap();
+    let server = Apiserver::start().await;
+    server.put(namespace("prod"));
+    server.put_all((0..100).map(|n| service("prod", &format!("web-{n}"), &format!("10.96.1.{n}"))));
+    let homes: [Home; 3] = std::array::from_fn(|_| Home::new());
+    let kubeconfig = server.kubeconfig(homes[0].path());
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (hubs, agents) = (text(&dir.path().join("hub")), text(&dir.path().join("agent")));
+    let arguments = ["--listen", "127.0.0.1:0", "--kubeconfig", &text(&kubeconfig), "--tls", &hubs];
+    let hub = Hub::start(hub_config(homes[0].path(), &arguments), at()).await.unwrap();
+    let address = hub.addresses().stream[0].to_string();
+    let agent = async |home: &Home| {
+        let config = agent_config(home.path(), &["--hub", &address, "--tls", &agents]);
+        Agent::start(config, at()).await.unwrap()
+    };
+    let first = agent(&homes[1]).await;
+    in_time("live", until_equal(first.reader(), hub.reader())).await;
+    first.stop().await;
+
+    // The outage begins while they are good, and lasts until they are not.
+    let lost = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(_));
+    server.stop();
+    until("the hub's source is lost", hub.reader(), lost).await;
+    clock.advance(59 * DAY);
+    let second = agent(&homes[1]).await;
+    let asking = Asking::begin(second.addresses().dns[0], "web-7.prod.svc.cluster.local.", "A 10.96.1.7");
+    until(
+        "let in, and told of the loss",
+        second.reader(),
+        |reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains("hub has lost its source")),
+    )
+    .await;
+    unharmed(&server.records(), hub.reader(), &[second.reader()], [asking]).await;
+    assert!(grace(hub.registry(), "agent") >= 1 && grace(second.registry(), "hub") >= 1);
+    second.stop().await;
+
+    // A node without records cannot tell an outage from a hub that nobody renews.
+    let bare = agent(&homes[2]).await;
+    let refused = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains("certificate: Expired"));
+    until("refused, by name", bare.reader(), refused).await;
+    assert_eq!(bare.reader().as_of(), None);
+    bare.stop().await;
+
+    clock.advance(2 * DAY);
+    let third = agent(&homes[1]).await;
+    let asking = Asking::begin(third.addresses().dns[0], "web-7.prod.svc.cluster.local.", "A 10.96.1.7");
+    until("refused, by name", third.reader(), refused).await;
+    asking.all_answered().await;
+    third.stop().await;
+    hub.stop().await;
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::support::{
     apiserver::{Apiserver, Fault, Reply, endpoints, headless, namespace, service},
-    fleet::{Asking, Home, address, in_time, until, until_equal},
+    fleet::{Asking, Home, address, in_time, jump, until, until_equal},
+    unharmed::unharmed,
 };
 
 const WEB: u8 = 200;
@@ -83,9 +84,7 @@ impl World {
         })
         .await;
         until("up again", self.agent.reader(), |reader| reader.freshness().source == SourceState::Up).await;
-        for asking in self.asking {
-            asking.all_answered().await;
-        }
+        unharmed(&self.server.records(), self.hub.reader(), &[self.agent.reader()], self.asking).await;
         self.agent.stop().await;
         self.hub.stop().await;
     }
@@ -112,9 +111,7 @@ async fn an_apiserver_that_takes_connections_and_answers_nothing() {
     let world = World::begin().await;
     world.server.stall();
     // Longer than any probe may take. Sockets are real, so this is a jump and no wait.
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(45)).await;
-    tokio::time::resume();
+    jump(Duration::from_secs(45)).await;
     world.agent_is_told_of_the_loss().await;
     world.server.put(service("prod", "late", "10.96.3.1"));
     world.server.resume();

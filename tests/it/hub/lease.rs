@@ -7,7 +7,7 @@ use holdfast::store::SourceState;
 use super::pair::{Pair, epoch, stream};
 use crate::support::{
     apiserver::{Fault, Reply, service},
-    fleet::{in_time, until, until_equal},
+    fleet::{in_time, jump, until, until_equal},
     unharmed::unharmed,
 };
 
@@ -58,9 +58,7 @@ async fn an_outage_of_any_length_changes_neither_holder_nor_epoch_and_its_end_sh
     let (first, second) = pair.both().await;
     let (holder, before) = (pair.holder(), first.reader().snapshot().version().clone());
     pair.server.stall();
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(3_600)).await;
-    tokio::time::resume();
+    jump(Duration::from_secs(3_600)).await;
     let lost = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(_));
     until("the outage is noticed", first.reader(), lost).await;
     until("and told", second.reader(), lost).await;

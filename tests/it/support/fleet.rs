@@ -194,6 +194,13 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Lets so much time pass at once: for timers, with sockets that are real.
+pub async fn jump(by: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(by).await;
+    tokio::time::resume();
+}
+
 /// Gives up on what takes too long.
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not in time"))

@@ -1,7 +1,14 @@
 //! What lines do to the bytes on them, in memory and between sockets: hold them back, lose them one way, let them trickle,
 //! break off.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
@@ -79,6 +86,7 @@ async fn carry(
 pub struct Way {
     pub address: SocketAddr,
     weather: watch::Sender<Weather>,
+    taken: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -94,24 +102,32 @@ impl Way {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (weather, sky) = watch::channel(Weather::Fair);
+        let taken: Arc<AtomicUsize> = Arc::default();
+        let count = Arc::clone(&taken);
         let accepting = tokio::spawn(async move {
             let mut lines = JoinSet::new();
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let (client, _) = accepted.unwrap();
+                        count.fetch_add(1, Ordering::SeqCst);
                         lines.spawn(line(client, server, sky.clone()));
                     }
                     Some(_) = lines.join_next(), if !lines.is_empty() => {}
                 }
             }
         });
-        Self { address, weather, accepting }
+        Self { address, weather, taken, accepting }
     }
 
     /// From now on it does this.
     pub fn weather(&self, weather: Weather) {
         self.weather.send_replace(weather);
+    }
+
+    /// How many connections took it.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
     }
 }
 
