@@ -5,8 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use crate::{
-    sys::{Clock, UnixMillis},
+    sys::{Clock, UnixMillis, put_file},
     wire::Name,
 };
 
@@ -164,6 +163,12 @@ impl Pins {
         self.0.set.load()
     }
 
+    /// Whether a name is pinned; what is no name is not.
+    #[must_use]
+    pub fn is_pinned(&self, name: &str, now: UnixMillis) -> bool {
+        name_of(name).is_ok_and(|name| self.load().get(&name, now).is_some())
+    }
+
     /// Pins a name; one that was pinned already changes.
     ///
     /// # Errors
@@ -258,14 +263,8 @@ fn load(file: &Path) -> io::Result<PinSet> {
     PinSet::of(pins).map_err(io::Error::other)
 }
 
-/// Writes the file beside and renames it, so that there is always a whole one.
 fn save(file: &Path, pins: &[Pin]) -> io::Result<()> {
-    let beside = file.with_extension("tmp");
-    let mut out = File::create(&beside)?;
-    out.write_all(&serde_json::to_vec_pretty(pins).map_err(io::Error::other)?)?;
-    out.sync_all()?;
-    fs::rename(&beside, file)?;
-    file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    put_file(file, &serde_json::to_vec_pretty(pins).map_err(io::Error::other)?, 0o640)
 }
 
 #[cfg(test)]

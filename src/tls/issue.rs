@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +13,7 @@ use rcgen::{
 };
 
 use super::{Error, Identity, Part};
-use crate::sys::UnixMillis;
+use crate::sys::{UnixMillis, put_file};
 
 /// Certificates begin this long before now: clocks of nodes disagree.
 const BACKDATE: Duration = Duration::from_secs(3_600);
@@ -117,12 +116,6 @@ fn directory(path: &Path) -> Result<(), Error> {
         .map_err(|error| Error::Write { path: path.to_owned(), error })
 }
 
-/// Beside, then over: a daemon that re-reads the file never finds half of it.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
-    let fail = |error| Error::Write { path: path.to_owned(), error };
-    let beside = path.with_extension("new");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(fail)?;
-    file.write_all(text.as_bytes()).map_err(fail)?;
-    fs::rename(&beside, path).map_err(fail)
+    put_file(path, text.as_bytes(), mode).map_err(|error| Error::Write { path: path.to_owned(), error })
 }

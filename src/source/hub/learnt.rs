@@ -2,10 +2,12 @@
 
 use std::{
     fmt, fs, io,
-    io::{Read as _, Write as _},
-    path::{Path, PathBuf},
+    io::Read as _,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
+
+use crate::sys::put_file;
 
 /// Name of the file in the directory of the store.
 const FILE: &str = "hubs.json";
@@ -72,14 +74,8 @@ fn read(path: &Path) -> io::Result<Vec<String>> {
     serde_json::from_slice(&text).map_err(io::Error::other)
 }
 
-/// Whole or not at all: beside it first, then in its place.
 fn write(path: &Path, addresses: &[String]) -> io::Result<()> {
-    let mut beside = PathBuf::from(path).into_os_string();
-    beside.push(".new");
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(&serde_json::to_vec(addresses)?)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+    put_file(path, &serde_json::to_vec(addresses)?, 0o640)
 }
 
 #[cfg(test)]
