@@ -6,6 +6,7 @@
 pub mod doc;
 mod error;
 mod flags;
+pub mod kept;
 mod node;
 mod parts;
 pub mod settings;
@@ -266,7 +267,7 @@ fn refuse_self(settings: &Settings, upstreams: &[UpstreamSource], place: Place, 
             let any = listen.ip().is_unspecified() && address.ip().is_loopback();
             listen.port() == address.port() && (listen.ip() == address.ip() || any)
         };
-        if settings.all_listen_addresses().into_iter().any(ours) {
+        if settings.every_listen_address().into_iter().any(ours) {
             errors.add(place, key, format!("{address} is an address we listen on: questions would come back to us"));
         }
     }

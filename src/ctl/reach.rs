@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::client::{self, ClientError, HEALTH_PATIENCE, PATIENCE};
 use crate::{
     admin::view::{Dump, Moment},
-    config::Settings,
+    config::{Settings, kept},
     record::{Change, Snapshot, Version},
     source::{EndpointsMode, manifests},
     store::{
@@ -55,7 +55,7 @@ pub struct Stored {
     pub held: Held,
     /// What was pinned when a process last had it open.
     pub pins: PinSet,
-    /// The rules its records are looked at by: the defaults.
+    /// The rules its records are looked at by: those of the process that last had it, else the defaults.
     pub settings: Settings,
 }
 
@@ -99,7 +99,11 @@ fn read_store(path: &Path) -> anyhow::Result<Reached> {
     match disk::read(path) {
         Ok(loaded) => {
             let freshness = Freshness { as_of: Some(loaded.as_of), source: SourceState::Starting };
-            let settings = Settings::default();
+            let settings = kept::read(path).unwrap_or_else(|errors| {
+                eprintln!("holdfast: {errors}; names, TTLs and limits here are the defaults");
+                None
+            });
+            let settings = settings.unwrap_or_default();
             let pins = pins::read(path).unwrap_or_else(|error| {
                 eprintln!("holdfast: pins in {}: {error}", path.display());
                 PinSet::default()

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
-    config::{Config, Source},
+    config::{Config, Source, kept},
     source::hub,
     store::{self, disk},
     sys::Clock,
@@ -65,6 +65,14 @@ impl Loaded {
     pub(super) fn follow(self, config: Config, name: String, source: Prepared) -> anyhow::Result<Base> {
         let Self { registry, reader, writer, disk, clock } = self;
         let disk = Arc::new(disk.follow(&reader)?);
+        if let Some(dir) = config.disk().map(|disk| disk.path) {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = kept::keep(&dir, &config) {
+                    warn!(%error, dir = %dir.display(), "settings not kept for the tools");
+                }
+            });
+        }
         let readiness = Readiness::default();
         let first_records = readiness.latch("first records");
         let follows = config.source != Source::None;
