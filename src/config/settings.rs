@@ -365,10 +365,4 @@ impl Settings {
         let views = self.views.iter().flat_map(|view| view.listen.iter().map(|address| address.0));
         self.listen_addresses().into_iter().chain(views).collect()
     }
-
-    /// Every address that answers DNS.
-    pub fn all_listen_addresses(&self) -> Vec<SocketAddr> {
-        let views = self.views.iter().flat_map(|view| &view.listen);
-        self.listen.iter().chain(views).map(|address| address.0).collect()
-    }
 }

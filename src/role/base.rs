@@ -95,7 +95,8 @@ impl Loaded {
         };
         let following = Following::begin(source, feed.clone());
         let (elected, following) = (None, Some(following));
-        Ok(Base { config, name, clock, registry, reader, readiness, feed, disk, orders, following, elected })
+        let started = Box::new(config.clone());
+        Ok(Base { config, started, name, clock, registry, reader, readiness, feed, disk, orders, following, elected })
     }
 }
 
@@ -113,6 +114,8 @@ pub(super) struct Voter {
 #[derive(Debug)]
 pub(super) struct Base {
     pub config: Config,
+    /// What the process was started with, of which some keys hold to the end.
+    started: Box<Config>,
     /// The name of this process among those it follows and serves.
     pub name: String,
     pub clock: Clock,
@@ -185,9 +188,9 @@ impl Base {
     /// Takes over what can change while running, and says what takes a restart. The source begins anew, with its
     /// credentials read again; what is held stands meanwhile.
     pub(super) async fn reload(&mut self, next: Config) {
-        let changes = self.config.changes(&next);
-        if !changes.restart.is_empty() {
-            warn!(keys = %changes.restart.join(", "), "changed in the configuration, but takes effect with the next start");
+        let waiting = self.started.changes(&next).restart;
+        if !waiting.is_empty() {
+            warn!(keys = %waiting.join(", "), "changed in the configuration, but takes effect with the next start");
         }
         match source::prepare(&next, &self.name, self.reader.as_of().is_some()).await {
             Ok(source) => match (&self.elected, &self.following) {
@@ -199,7 +202,7 @@ impl Base {
             },
             Err(error) => error!(%error, "the source stays as it was"),
         }
-        info!(changed = %changes.reloaded.join(", "), "configuration and credentials read again");
+        info!(changed = %self.config.changes(&next).reloaded.join(", "), "configuration and credentials read again");
         self.config = next;
     }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Views whose sockets are bound.
-pub(super) struct Bound(Vec<(dns::Bound, forward::Config)>);
+pub(super) struct Bound(Vec<(Vec<SocketAddr>, dns::Bound, forward::Config)>);
 
 /// Views at work.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Views(Vec<View>);
 
 #[derive(Debug)]
 struct View {
+    /// As configured, by which a view is known.
+    listen: Vec<SocketAddr>,
     dns: dns::Running,
     forwarder: forward::Forwarder,
     _upkeep: Upkeep,
@@ -42,14 +44,15 @@ impl Drop for Upkeep {
 /// # Errors
 /// If an address cannot be had.
 pub(super) fn bind(config: &Config, join: bool) -> anyhow::Result<Bound> {
-    let bind = |(dns, forward)| Ok((dns::bind(dns::Config { join, ..dns })?, forward));
+    let bind =
+        |(dns, forward): (dns::Config, _)| Ok((dns.listen.clone(), dns::bind(dns::Config { join, ..dns })?, forward));
     config.views().into_iter().map(bind).collect::<anyhow::Result<_>>().map(Bound)
 }
 
 impl Bound {
     /// The addresses of all of them.
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.0.iter().flat_map(|(bound, _)| bound.addresses().iter().copied())
+        self.0.iter().flat_map(|(_, bound, _)| bound.addresses().iter().copied())
     }
 
     /// Begins to answer, with the cache of `main`.
@@ -64,23 +67,29 @@ impl Bound {
         metrics: &dns::Metrics,
     ) -> anyhow::Result<Views> {
         let mut views = Vec::new();
-        for (index, (bound, config)) in self.0.into_iter().enumerate() {
+        for (index, (listen, bound, config)) in self.0.into_iter().enumerate() {
             let forwarder = main.view(&config, &format!("view {index}")).map_err(|errors| several(&errors))?;
             let behind = forwarder.clone();
             let upkeep = Upkeep(tokio::spawn(async move { behind.run().await }).abort_handle());
             let resolver = Arc::new(forwarder.clone());
             let dns = bound.serve(Arc::clone(context), resolver, clock.clone(), metrics.clone());
-            views.push(View { dns, forwarder, _upkeep: upkeep });
+            views.push(View { listen, dns, forwarder, _upkeep: upkeep });
         }
         Ok(Views(views))
     }
 }
 
 impl Views {
-    /// Takes over their forwarding; addresses stay as they are.
+    /// Takes over their forwarding. Addresses stay as they are: a view without a counterpart at the same ones goes on as it
+    /// was until the next start.
     pub(super) fn reload(&self, next: &Config) {
-        for (view, (_, forward)) in self.0.iter().zip(next.views()) {
-            if let Err(errors) = view.forwarder.reload(&forward) {
+        let next = next.views();
+        for view in &self.0 {
+            let Some((_, forward)) = next.iter().find(|(dns, _)| dns.listen == view.listen) else {
+                warn!(listen = ?view.listen, "a view that is no longer in the configuration answers until the next start");
+                continue;
+            };
+            if let Err(errors) = view.forwarder.reload(forward) {
                 let errors = several(&errors);
                 warn!(%errors, "forwarding of a view stays as it was");
             }
