@@ -197,8 +197,6 @@ impl Bound {
         let probes = probes(handles.readiness.clone(), handles.metrics.health.clone());
         let mut tasks = JoinSet::new();
         let documents = documents::router(handles.facts.clone(), handles.readiness.clone());
-        let pins = handles.facts.pins.clone().map(|pins| pins::router(pins, handles.facts.clock.clone()));
-        let documents = documents.merge(pins.unwrap_or_default());
         let scraped = scrape(handles.registry.clone(), self.coredns_server.clone());
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
         tasks.spawn(keep_unix(self.socket, self.admin, admin, limits("admin", ADMIN_TIME), stop.clone()));

@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
     let exit = run(Cli::parse_from(line)).unwrap_or_else(|error| {
         // One line, causes and all.
         eprintln!("holdfast: {error:#}");
-        Exit::Unreadable
+        ctl::exit_of(&error)
     });
     ExitCode::from(exit as u8)
 }

@@ -38,6 +38,16 @@ pub enum Exit {
     Unreadable = 3,
 }
 
+/// What was asked makes no sense; nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misused(String);
+
+/// How a command ended that has no answer: [`Exit::Usage`] if what it was asked makes no sense.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    if error.downcast_ref::<Misused>().is_some() { Exit::Usage } else { Exit::Unreadable }
+}
+
 /// The form of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {

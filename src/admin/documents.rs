@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::{
-    Readiness,
+    Readiness, pins,
     view::{self, ListenerDoc, Moment, Process, Question, Time},
 };
 use crate::{
@@ -76,25 +76,29 @@ impl fmt::Debug for Facts {
     }
 }
 
-struct Shared {
-    facts: Facts,
+/// What the routes share.
+pub(super) struct Shared {
+    pub(super) facts: Facts,
     readiness: Readiness,
     dumps: Semaphore,
 }
 
 /// The routes of the documents.
 pub(super) fn router(facts: Facts, readiness: Readiness) -> Router {
+    let pinned = facts.pins.clone();
     let shared = Arc::new(Shared { facts, readiness, dumps: Semaphore::new(DUMPS) });
+    let pins = pinned.map(|pins| pins::router(pins, Arc::clone(&shared))).unwrap_or_default();
     Router::new()
         .route("/status", get(status))
         .route("/dump", get(dump))
         .route("/lookup", get(lookup))
         .with_state(shared)
+        .merge(pins)
 }
 
 impl Shared {
     /// Hands the records of this moment to `build`.
-    fn moment<T>(&self, build: impl FnOnce(&Moment<'_>, &Rules) -> T) -> T {
+    pub(super) fn moment<T>(&self, build: impl FnOnce(&Moment<'_>, &Rules) -> T) -> T {
         let Facts { reader, clock, source, .. } = &self.facts;
         let rules = (self.facts.rules)();
         // The age first: read after the records it could vouch for newer ones than these.

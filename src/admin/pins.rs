@@ -1,6 +1,6 @@
 //! Pins over the admin socket: the one thing here that changes what a process answers, and only for whom it trusts.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -12,17 +12,21 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::view::PinDoc;
+use super::{
+    documents::Shared,
+    view::{PinDoc, meant},
+};
 use crate::{
     store::pins::{Kept, Pin, Pins},
     sys::Clock,
+    zone::Zone,
 };
 
 /// What is to be pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinRequest {
-    /// The name, whole.
+    /// The name, whole with a final dot, else completed as a look-up does.
     pub name: String,
     /// What it answers.
     pub addresses: Vec<IpAddr>,
@@ -54,39 +58,55 @@ pub struct PinsDoc {
 }
 
 /// The routes: `GET /pins`, `POST /pin`, `POST /unpin`.
-pub(super) fn router(pins: Pins, clock: Clock) -> Router {
+pub(super) fn router(pins: Pins, shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/pins", get(list))
         .route("/pin", post(pin))
         .route("/unpin", post(unpin))
-        .with_state((pins, clock))
+        .with_state((pins, shared))
 }
 
-type Shared = State<(Pins, Clock)>;
+type Known = State<(Pins, Arc<Shared>)>;
 
-async fn list(State((pins, clock)): Shared) -> Json<PinsDoc> {
-    Json(document(&pins, &clock, 0, Ok(())))
+async fn list(State((pins, shared)): Known) -> Json<PinsDoc> {
+    Json(document(&pins, &shared.facts.clock, 0, Ok(())))
 }
 
-async fn pin(State((pins, clock)): Shared, Json(request): Json<PinRequest>) -> Response {
+async fn pin(State((pins, shared)): Known, Json(request): Json<PinRequest>) -> Response {
     let PinRequest { name, addresses, ttl, seconds, reason } = request;
+    let name = match shared.moment(|moment, rules| meant(&Zone::new(&rules.zone), moment, &name)) {
+        Ok(name) => name.to_string(),
+        Err(error) => return refused(&error),
+    };
+    let clock = &shared.facts.clock;
     let now = clock.now();
     let until = seconds.map(|seconds| now.plus(Duration::from_secs(seconds)));
     info!(name, ?addresses, ttl, ?seconds, reason, "pinned by an operator");
     match pins.pin(Pin { name, addresses, ttl, since: now, until, reason }, now) {
-        Ok(kept) => Json(document(&pins, &clock, 1, kept)).into_response(),
-        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+        Ok(kept) => Json(document(&pins, clock, 1, kept)).into_response(),
+        Err(error) => refused(&error.to_string()),
     }
 }
 
-async fn unpin(State((pins, clock)): Shared, Json(request): Json<UnpinRequest>) -> Response {
-    match pins.unpin(request.name.as_deref(), clock.now()) {
+async fn unpin(State((pins, shared)): Known, Json(request): Json<UnpinRequest>) -> Response {
+    let clock = &shared.facts.clock;
+    let name = request.name.map(|given| {
+        let meant = shared.moment(|moment, rules| meant(&Zone::new(&rules.zone), moment, &given));
+        // A pin of the very name goes before one that it would be completed to.
+        let pinned = |name: &str| pins.is_pinned(name, clock.now());
+        meant.ok().map(|name| name.to_string()).filter(|name| !pinned(&given) && pinned(name)).unwrap_or(given)
+    });
+    match pins.unpin(name.as_deref(), clock.now()) {
         Ok((changed, kept)) => {
-            info!(name = request.name, changed, "unpinned by an operator");
-            Json(document(&pins, &clock, changed, kept)).into_response()
+            info!(name, changed, "unpinned by an operator");
+            Json(document(&pins, clock, changed, kept)).into_response()
         }
-        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+        Err(error) => refused(&error.to_string()),
     }
+}
+
+fn refused(error: &str) -> Response {
+    (StatusCode::BAD_REQUEST, error.to_owned()).into_response()
 }
 
 fn document(pins: &Pins, clock: &Clock, changed: usize, kept: Kept) -> PinsDoc {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use dump::{Dump, DumpHead};
 pub use held::{HeldDoc, HeldRow, HeldWhat, Until};
-pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup};
+pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup, meant};
 pub use pins::PinDoc;
 pub use records::{Record, pointers, records};
 pub use status::{DiskDoc, ListenerDoc, Process, Status, status};

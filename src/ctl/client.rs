@@ -36,6 +36,14 @@ pub enum ClientError {
         /// What went wrong.
         reason: String,
     },
+    /// The process does not know what it was asked for.
+    #[error("admin socket {}: this process has no {target}: it is a hub where an agent is meant, or older than this tool", path.display())]
+    Unknown {
+        /// The socket.
+        path: PathBuf,
+        /// What it was asked for, a path.
+        target: String,
+    },
     /// The process says that the question is wrong.
     #[error("{0}")]
     Refused(String),
@@ -73,6 +81,7 @@ async fn ask(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, Cl
     let stream = UnixStream::connect(socket);
     let stream = stream.await.map_err(|error| ClientError::Connect { path: socket.to_owned(), error })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| exchange(&error))?;
+    let target = request.uri_ref().map(|uri| uri.path().to_owned()).unwrap_or_default();
     let request = request.header("host", "holdfast").body(Full::new(body));
     let request = request.map_err(|error| exchange(&error))?;
     let answer = async {
@@ -85,7 +94,7 @@ async fn ask(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, Cl
     match answer? {
         (StatusCode::OK, body) => Ok(body.into()),
         (StatusCode::BAD_REQUEST, body) => Err(ClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned())),
-        (StatusCode::NOT_FOUND, _) => Err(exchange(&"it knows no such document; is it an older holdfast?")),
+        (StatusCode::NOT_FOUND, _) => Err(ClientError::Unknown { path: socket.to_owned(), target }),
         (status, body) => Err(exchange(&format!("{status}: {}", String::from_utf8_lossy(&body).trim()))),
     }
 }

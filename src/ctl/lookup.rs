@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Exit, Output, client, json, print,
+    Exit, Misused, Output, client, json, print,
     reach::{Reached, Where},
     status,
     table::{Table, some},
@@ -49,7 +49,7 @@ pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
         Reached::Store(stored) => {
             let question = Question { name: args.name.clone(), rtype: args.rtype, namespace: args.namespace.clone() };
             let zone = Zone::new(&stored.zone());
-            view::lookup(&zone, &stored.moment(), &question).map_err(anyhow::Error::msg)?
+            view::lookup(&zone, &stored.moment(), &question).map_err(Misused)?
         }
     };
     match args.output {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::{
     Exit, Output, client, json, print,
-    reach::with_remedy,
+    reach::of_process,
     table::{Table, count, some},
 };
 use crate::{
@@ -18,13 +18,14 @@ use crate::{
 /// What `holdfast pin` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PinArgs {
-    /// The name as DNS asks for it, whole; without one the pins are listed
+    /// The name; one of a service is completed as `lookup` does, one with a final dot is whole. Without one the pins are
+    /// listed
     #[arg(requires = "addresses")]
     pub name: Option<String>,
     /// What A and AAAA answer; a family without an address answers that there is none
     pub addresses: Vec<IpAddr>,
     /// How long, such as 2h [default: until it is let go]
-    #[arg(long = "for", value_name = "DURATION", value_parser = config::duration, requires = "name")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = some_time, requires = "name")]
     pub lasting: Option<Duration>,
     /// TTL of the answers, in seconds, at most 300
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
@@ -41,7 +42,7 @@ pub struct PinArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["name", "all"]))]
 pub struct UnpinArgs {
-    /// The name
+    /// The name, as `pin` takes it
     pub name: Option<String>,
     /// Every name
     #[arg(long)]
@@ -62,6 +63,11 @@ pub struct PinPlace {
     pub output: Output,
 }
 
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = config::duration(text)?;
+    if time < Duration::from_secs(1) { Err("a pin lasts a second at least".into()) } else { Ok(time) }
+}
+
 /// Pins a name, or lists the pins.
 pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
     let Some(name) = args.name.clone() else {
@@ -73,7 +79,7 @@ pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
         name,
         addresses: args.addresses.clone(),
         ttl: args.ttl,
-        seconds: args.lasting.map(|lasting| lasting.as_secs().max(1)),
+        seconds: args.lasting.map(|lasting| lasting.as_secs()),
         reason: args.reason.clone(),
     };
     let document = args.place.ask("/pin", Some(serde_json::to_vec(&request)?))?;
@@ -96,7 +102,7 @@ impl PinPlace {
             Some(body) => client::post(&socket, target, body, client::PATIENCE),
             None => client::get(&socket, target, client::PATIENCE),
         };
-        let text = answer.map_err(with_remedy)?;
+        let text = answer.map_err(of_process)?;
         serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
     }
 

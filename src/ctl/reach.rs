@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::client::{self, ClientError, HEALTH_PATIENCE, PATIENCE};
+use super::{
+    Misused,
+    client::{self, ClientError, HEALTH_PATIENCE, PATIENCE},
+};
 use crate::{
     admin::view::{Dump, Moment},
     config::{Settings, kept},
@@ -170,9 +173,27 @@ pub(super) fn with_remedy(error: ClientError) -> anyhow::Error {
         }
         ClientError::Connect { .. } => "no process answers; try --store DIR, which needs none",
         ClientError::Exchange { .. } => "the process does not answer; try --store DIR, which needs none",
-        ClientError::Refused(_) => return error.into(),
+        ClientError::Refused(_) | ClientError::Unknown { .. } => return plain(error),
     };
     anyhow::Error::from(error).context(remedy)
+}
+
+/// The same, for what only a process can do.
+pub(super) fn of_process(error: ClientError) -> anyhow::Error {
+    match &error {
+        ClientError::Connect { error: io, .. } if io.kind() != ErrorKind::PermissionDenied => {
+            anyhow::Error::from(error).context("only a running process can do that; give its --admin SOCKET")
+        }
+        ClientError::Exchange { .. } => anyhow::Error::from(error).context("the process does not answer"),
+        _ => with_remedy(error),
+    }
+}
+
+fn plain(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Refused(reason) => Misused(reason).into(),
+        error => error.into(),
+    }
 }
 
 /// The records of a dump.

@@ -121,6 +121,9 @@ fn count_u64(number: u64, noun: &str) -> String {
 }
 
 fn serving(status: &Status) -> String {
+    if !status.synced && status.source.name.as_deref() == Some("none") {
+        return "no records of its own: names of the cluster are forwarded like all others".into();
+    }
     if !status.synced {
         return "NOTHING YET: no records on disk and none from the source".into();
     }
@@ -137,6 +140,9 @@ fn serving(status: &Status) -> String {
 pub fn source(source: &SourceDoc) -> String {
     let mut text = source.name.as_deref().map_or_else(String::new, |name| format!("{name}: "));
     let _ = match (source.state, &source.reason) {
+        (SourceWord::Starting, _) if source.name.as_deref() == Some("none") => {
+            return "none: this process follows no cluster".into();
+        }
         (SourceWord::Up, _) => write!(text, "up"),
         (SourceWord::Starting, _) => write!(text, "not heard of since the start"),
         (SourceWord::Offline, _) => write!(text, "none, read from disk"),

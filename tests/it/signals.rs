@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use hickory_proto::rr::RecordType;
+use hickory_proto::{op::ResponseCode, rr::RecordType};
 use tempfile::TempDir;
 
-use crate::support::process::{Agent, answers, holdfast, run};
+use crate::support::process::{Agent, answers, ask, holdfast, run};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +44,66 @@ fn sighup_reads_the_configuration_again_and_a_broken_one_changes_nothing() {
     agent.wait_for_nth("records complete", 2);
     assert_eq!(ask(&agent), ["5 A 10.96.0.8"]);
     assert!(agent.terminate().success());
+}
+
+#[test]
+fn every_reload_says_what_still_waits_for_a_start_and_a_view_keeps_its_own_forwarding() {
+    let home = TempDir::new().unwrap();
+    let (manifests, file) = (home.path().join("cluster.yaml"), home.path().join("agent.yaml"));
+    fs::write(&manifests, CLUSTER).unwrap();
+    let view = |host: &str, answer: &str| {
+        format!("  - {{ listen: ['{host}:0'], forward: [{{ zone: ., answer: {answer} }}] }}\n")
+    };
+    let (first, second) = (view("127.0.0.2", "refused"), view("127.0.0.3", "nxdomain"));
+    let settings = |ttl: u32, views: &str| {
+        let source = format!("source: {{ manifests: {{ path: {} }} }}", manifests.display());
+        format!("{source}\nttl: {ttl}s\nviews:\n{views}")
+    };
+    fs::write(&file, settings(5, &format!("{first}{second}"))).unwrap();
+    let mut agent = Agent::start(home.path(), &["--config", file.to_str().unwrap()]);
+    agent.wait_for("records complete");
+    let line = agent.wait_for("answering");
+    let code = |host: &str| {
+        let (_, rest) = line.split_once(host).expect("the line names each address");
+        let (port, _) = rest[1..].split_once([',', ']']).expect("a list of addresses");
+        let server = format!("{host}:{port}").parse().unwrap();
+        ask(server, "www.example.com.", RecordType::A).metadata.response_code
+    };
+    let codes = || ["127.0.0.2", "127.0.0.3"].map(code);
+    assert_eq!(codes(), [ResponseCode::Refused, ResponseCode::NXDomain]);
+
+    fs::write(&file, settings(9, &second)).unwrap();
+    for nth in 1..=2 {
+        agent.signal("HUP");
+        let line = agent.wait_for_nth("takes effect with the next start", nth);
+        assert!(line.contains("ttl") && line.contains("views"), "{line}");
+        agent.wait_for_nth("read again", nth);
+    }
+    assert_eq!(codes(), [ResponseCode::Refused, ResponseCode::NXDomain]);
+}
+
+#[test]
+fn the_tools_know_the_zone_of_a_store_whose_process_is_gone() {
+    let home = TempDir::new().unwrap();
+    let manifests = home.path().join("cluster.yaml");
+    fs::write(&manifests, CLUSTER).unwrap();
+    let arguments = ["--manifests", manifests.to_str().unwrap(), "--zone", "k8s.example"];
+    let mut agent = Agent::start(home.path(), &arguments);
+    agent.wait_for("records complete");
+    assert!(agent.terminate().success());
+    let store = home.path().join("store");
+    let asked =
+        |line: &[&str]| String::from_utf8(run(&[line, &["--store", store.to_str().unwrap()]].concat()).stdout).unwrap();
+    let status = asked(&["status"]);
+    assert!(status.lines().next().unwrap().ends_with(" of k8s.example"), "{status}");
+    assert!(asked(&["dump", "-o", "hosts"]).contains("10.96.0.7\tweb.prod.svc.k8s.example"));
+    assert!(asked(&["lookup", "web.prod"]).starts_with("web.prod.svc.k8s.example. 5 IN A 10.96.0.7\n"));
+
+    fs::write(store.join("settings.yaml"), "zone: [").unwrap();
+    let broken = run(&["status", "--store", store.to_str().unwrap()]);
+    let told = String::from_utf8(broken.stderr).unwrap();
+    assert!(told.contains("settings.yaml") && told.contains("the defaults"), "{told}");
+    assert!(String::from_utf8(broken.stdout).unwrap().contains(" of cluster.local\n"));
 }
 
 #[test]

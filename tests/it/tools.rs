@@ -174,7 +174,7 @@ fn a_live_process_says_how_it_stands() {
     let lookup = ok(holdfast(["lookup", "10.96.130.4", "--admin", socket]));
     assert!(lookup.starts_with("4.130.96.10.in-addr.arpa. 5 IN PTR frontend.default.svc.cluster.local.\n"), "{lookup}");
     let bad = holdfast(["lookup", "a..b", "--admin", socket]);
-    assert_eq!(bad.code, 3);
+    assert_eq!(bad.code, 2);
     assert!(bad.err.starts_with("holdfast: \"a..b\" is no name: ") && bad.err.lines().count() == 1, "{}", bad.err);
 }
 
@@ -345,6 +345,17 @@ fn a_name_is_pinned_by_hand_listed_explained_and_let_go() {
 
     assert_eq!(ok(holdfast(["unpin", name, "--admin", socket])), "nothing is pinned\n");
     assert_eq!(holdfast(["unpin", name, "--admin", socket]).code, 1, "it was not pinned");
+    // What `lookup` completes, `pin` and `unpin` do; a service that is gone is known by its namespace.
+    for (given, pinned) in [
+        ("frontend.default", name),
+        ("gone.default", "gone.default.svc.cluster.local"),
+        ("frontend.default.", "frontend.default"),
+        ("www.example.com", "www.example.com"),
+    ] {
+        let shown = ok(holdfast(["pin", given, "10.9.9.9", "--admin", socket]));
+        assert!(shown.contains(&format!("\n{pinned}.   10.9.9.9 ")), "{given}: {shown}");
+        assert_eq!(ok(holdfast(["unpin", given, "--admin", socket])), "nothing is pinned\n", "{given}");
+    }
     let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
     assert!(lookup.starts_with(&format!("{name}. 5 IN A 10.96.130.4\n")), "{lookup}");
 }
@@ -360,14 +371,23 @@ fn a_pin_that_cannot_be_is_refused_with_the_reason() {
         (vec!["pin", "db.prod", "--admin", socket], 2, "required"),
         (vec!["pin", "db.prod", "10.0.0", "--admin", socket], 2, "invalid IP address syntax"),
         (vec!["pin", "db.prod", "::1", "--for", "soon", "--admin", socket], 2, "is not a duration"),
-        (vec!["pin", &long, "::1", "--admin", socket], 3, "is no name"),
+        (vec!["pin", "db.prod", "::1", "--for", "0s", "--admin", socket], 2, "a pin lasts a second at least"),
+        (vec!["pin", &long, "::1", "--admin", socket], 2, "is no name"),
+        (vec!["pin", "foo", "::1", "--admin", socket], 2, "give its namespace too, or the whole name with a final dot"),
         (
             vec!["pin", "db.prod", "::1", "--ttl", "3600", "--admin", socket],
-            3,
+            2,
             "TTL 3600 s: a pin's is from 0 to 300 s",
         ),
         (vec!["unpin", "--admin", socket], 2, "required"),
-        (vec!["pin", "--admin", "/nowhere/agent.sock"], 3, "admin socket /nowhere/agent.sock: No such file"),
+        (
+            vec!["pin", "--admin", "/nowhere/agent.sock"],
+            3,
+            "only a running process can do that; give its --admin SOCKET: ",
+        ),
+        (vec!["guard", "--admin", "/nowhere/agent.sock"], 3, "admin socket /nowhere/agent.sock: No such file"),
+        (vec!["lookup", "a..b", "--admin", socket], 2, "is no name"),
+        (vec!["lookup", "", "--admin", socket], 2, "is no name"),
     ] {
         let ran = holdfast(&args);
         assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{args:?}");

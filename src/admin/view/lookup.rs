@@ -206,6 +206,36 @@ pub fn lookup(zone: &Zone, moment: &Moment<'_>, question: &Question) -> Result<L
     })
 }
 
+/// The name a person means: of those a pod's resolver would try the one that has an answer, else that of a service in a
+/// namespace there is, else the name as it was given.
+///
+/// # Errors
+/// If it is no name, or a single word that could be anything.
+pub fn meant(zone: &Zone, moment: &Moment<'_>, given: &str) -> Result<Name, String> {
+    let mut candidates = candidates(zone, &Question { name: given.to_owned(), ..Question::default() })?;
+    let Some(whole) = candidates.pop().filter(|_| !candidates.is_empty()) else {
+        return Name::from_labels(
+            given.trim().trim_end_matches('.').to_ascii_lowercase().split('.').map(str::as_bytes),
+        )
+        .map_err(|error| format!("{given:?} is no name: {error}"));
+    };
+    let answers = |name: &&Name| {
+        let has = |rtype| answer(zone, moment, name, rtype).outcome == Outcome::Records;
+        types(zone, name, None).into_iter().any(has)
+    };
+    if let Some(name) = candidates.iter().find(answers) {
+        return Ok(name.clone());
+    }
+    let labels: Vec<&[u8]> = whole.labels().collect();
+    match labels.as_slice() {
+        [_] => Err(format!(
+            "no service is called {given:?} alone: give its namespace too, or the whole name with a final dot"
+        )),
+        [_, namespace] if moment.snapshot.has_namespace(namespace) => Ok(candidates.swap_remove(0)),
+        _ => Ok(whole),
+    }
+}
+
 /// The names to try, in the order of a pod's resolver.
 fn candidates(zone: &Zone, question: &Question) -> Result<Vec<Name>, String> {
     let given = question.name.trim();
