@@ -29,6 +29,9 @@ pub enum WriteError {
 /// The buffer always ends after the last whole RRset. If a set of the answer or authority section does not fit, it is
 /// left out, TC is set and nothing more is taken in; a set of the additional section that does not fit is just left
 /// out (RFC 2181, 9).
+///
+/// With the limit of TCP there is nowhere to ask for more: a set of the answer section that does not fit is then cut after
+/// the last whole record, and TC is set. Some of five thousand addresses are of use, none of them are not.
 #[derive(Debug)]
 pub struct ResponseWriter<'b, 'q> {
     /// The caller's buffer, cut to the limit.
@@ -96,7 +99,7 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
     ///
     /// # Errors
     /// What `write` returned, and `Full` without calling it once the response is truncated. The response then ends
-    /// after the last whole RRset; whether `Full` sets TC is said at the type.
+    /// after the last whole RRset; when `Full` sets TC, and when it leaves a part of the set, is said at the type.
     ///
     /// # Panics
     /// If the section is one before that of the last set.
@@ -125,6 +128,10 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         }
         match result {
             Ok(()) => self.counts[section as usize] += count,
+            Err(WriteError::Full) if section == Section::Answer && self.buf.len() == super::TCP_BYTES_MAX => {
+                self.counts[section as usize] += count;
+                self.truncated = true;
+            }
             Err(error) => {
                 self.roll_back(start);
                 self.truncated = error == WriteError::Full && section != Section::Additional;
@@ -402,7 +409,7 @@ impl Rrset<'_, '_, '_> {
     /// Appends one record of class IN; `ttl` in seconds.
     ///
     /// # Errors
-    /// To be handed on by the caller: the whole set is then rolled back.
+    /// To be handed on by the caller: this record, and mostly the whole set, is then rolled back.
     #[expect(clippy::inline_always, reason = "with the kind of record known, nothing of the match is left")]
     #[inline(always)]
     pub fn put(&mut self, owner: NameRef<'_>, ttl: u32, rdata: Rdata<'_>) -> Result<(), WriteError> {
@@ -411,7 +418,9 @@ impl Rrset<'_, '_, '_> {
             (Rdata::Aaaa(ip), Some(owner)) => self.writer.aaaa(owner, ttl, ip)?,
             _ => {
                 self.squeezable |= matches!(rdata, Rdata::Srv { .. }) && !self.writer.squeeze;
-                self.writer.record(owner, ttl, rdata)?;
+                let start = self.writer.len;
+                // What is left of the set ends with a whole record.
+                self.writer.record(owner, ttl, rdata).inspect_err(|_| self.writer.roll_back(start))?;
             }
         }
         self.count += 1;

@@ -11,11 +11,12 @@ use holdfast::{
 use super::Asker;
 use crate::support::ask::query;
 
-/// A cluster of services with many endpoints: `small` has 3, `medium` 40, `sets` 40 with hostnames, `large` 300, and a
-/// chain of aliases with names as long as may be.
+/// A cluster of services with many endpoints: `small` has 3, `medium` 40, `sets` 40 with hostnames, `large` 300, `wide`
+/// 2,200 and `huge` 4,096, which is more than a message holds of SRV and of A records; and a chain of aliases with names as
+/// long as may be.
 pub fn cluster() -> String {
     let mut text = String::from("namespace many\n");
-    for (service, count) in [("small", 3), ("medium", 40), ("large", 300)] {
+    for (service, count) in [("small", 3), ("medium", 40), ("large", 300), ("wide", 2_200), ("huge", 4_096)] {
         let _ = writeln!(text, "headless many/{service}");
         for index in 0..count {
             let _ = writeln!(text, "endpoint many/{service} 10.2.{}.{} pg:5432/tcp", index / 200, index % 200);
@@ -41,6 +42,7 @@ pub fn cluster() -> String {
 pub fn check_sizes(ask: Asker<'_>) {
     forty_fit(ask);
     three_hundred_need_tcp(ask);
+    what_no_message_holds_is_cut(ask);
     sets_are_whole(ask);
     answers_rotate(ask);
     a_long_chain_ends(ask);
@@ -77,6 +79,24 @@ fn three_hundred_need_tcp(ask: Asker<'_>) {
     let srv = asked(ask, name, Rtype::SRV, Some(1232), Transport::Tcp);
     assert_eq!((size(&srv), srv.additionals.len()), ((300, false), 300));
     assert!(srv.answers.iter().all(|record| record.data.to_string().starts_with("0 1 5432 ")), "the weight is 1");
+}
+
+fn what_no_message_holds_is_cut(ask: Asker<'_>) {
+    for (name, qtype, least, all) in [
+        ("huge.many.svc.cluster.local", Rtype::A, 4_085, 4_096),
+        ("wide.many.svc.cluster.local", Rtype::SRV, 1_900, 2_200),
+    ] {
+        for edns in [None, Some(1232)] {
+            assert_eq!(size(&asked(ask, name, qtype, edns, Transport::Udp)), (0, true), "{name} {qtype}");
+            let message = asked(ask, name, qtype, edns, Transport::Tcp);
+            let (answers, truncated) = size(&message);
+            assert!(truncated && (least..all).contains(&answers), "{name} {qtype}: {answers} of {all}");
+            let distinct: BTreeSet<String> = message.answers.iter().map(|record| record.data.to_string()).collect();
+            assert_eq!((distinct.len(), message.additionals.len()), (answers, 0), "{name} {qtype}");
+            assert_eq!(message.edns.is_some(), edns.is_some());
+        }
+    }
+    assert_eq!(size(&asked(ask, "wide.many.svc.cluster.local", Rtype::A, None, Transport::Tcp)), (2_200, false));
 }
 
 fn sets_are_whole(ask: Asker<'_>) {
