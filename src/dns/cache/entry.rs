@@ -41,6 +41,9 @@ pub enum Kind {
 pub enum Age {
     /// Within its TTL, which is counted down.
     Fresh,
+    /// Within its TTL too, but put together with records of the cluster that were last vouched for too long ago: a client
+    /// with EDNS is told. No such answer is ever stored.
+    OfStaleRecords,
     /// Past it: every TTL reads `ttl` seconds, and a client with EDNS is told.
     Stale {
         /// Seconds, RFC 8767, 4.
@@ -222,7 +225,9 @@ impl Entry {
 
     fn ttl_now(&self, ttl: u32, now: UnixMillis, age: Age) -> u32 {
         match age {
-            Age::Fresh => ttl.saturating_sub(u32::try_from(self.age(now).as_secs()).unwrap_or(u32::MAX)),
+            Age::Fresh | Age::OfStaleRecords => {
+                ttl.saturating_sub(u32::try_from(self.age(now).as_secs()).unwrap_or(u32::MAX))
+            }
             Age::Stale { ttl } => ttl,
         }
     }
@@ -235,7 +240,7 @@ impl Entry {
         let ede = match (age, self.kind) {
             (Age::Fresh, _) => None,
             (Age::Stale { .. }, Kind::NxDomain) => Some(EdeCode::STALE_NXDOMAIN_ANSWER.into()),
-            (Age::Stale { .. }, _) => Some(EdeCode::STALE_ANSWER.into()),
+            (Age::Stale { .. } | Age::OfStaleRecords, _) => Some(EdeCode::STALE_ANSWER.into()),
         };
         let rcode = if self.kind == Kind::NxDomain { Rcode::NXDOMAIN } else { Rcode::NOERROR };
         let prepared = Prepared { message: &self.wire, rcode, authentic: self.flags & AUTHENTIC != 0, ede };

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use hickory_proto::{
     op::{Message, ResponseCode},
-    rr::{Name, RData, Record, RecordType, rdata::CNAME},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{CNAME, opt::EdnsOption},
+    },
     serialize::binary::{BinDecodable, BinDecoder},
 };
 use tokio::time::Instant;
@@ -15,7 +18,7 @@ use super::{Failure, Inner, Wanted, dns64, local, lookup::Found, query_log, rout
 use crate::{
     dns::{
         cache::{Age, Entry, Kind, Parts, encode::put_name, limit},
-        request::{ForwardRequest, Resolved, ServedFrom},
+        request::{Completion, ForwardRequest, Resolved, ServedFrom},
     },
     sys::UnixMillis,
     wire::{Ede, EdeCode, HEADER_BYTES, Parsed, Query, Rcode, Reject, UDP_BYTES_MIN, parse, write_reject},
@@ -24,8 +27,12 @@ use crate::{
 /// Routes one answer may lead through.
 const LEGS_MAX: usize = 8;
 const FORMERR: u8 = 1;
+/// AA in the third byte of a header.
+const AUTHORITATIVE: u8 = 0x04;
 /// Seconds a completed name stays one: a service of that name may come to be at any time.
 const COMPLETION_TTL: u32 = 5;
+/// The option of extended errors (RFC 8914, 2).
+const OPTION_EDE: u16 = 15;
 const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 
@@ -45,12 +52,12 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
         (None, None) if inner.is_loop_probe(&wanted) => {
             Err(Failure { ede: EdeCode::NO_REACHABLE_AUTHORITY, text: "forwarding loop".into() })
         }
-        (None, None) => answer(inner, &wanted, deadline).await,
+        (None, None) => answer(inner, &wanted, false, deadline).await,
         (Some(fallback), _) => match chase(inner, &wanted, fallback, deadline).await {
             Some(found) => Ok(found),
             None => return otherwise(fallback),
         },
-        (None, Some(completion)) => match complete(inner, &wanted, completion.labels, deadline).await {
+        (None, Some(completion)) => match complete(inner, &wanted, completion, deadline).await {
             Some(found) => Ok(found),
             None => return otherwise(&completion.otherwise),
         },
@@ -60,6 +67,10 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
             let mut out = vec![0; limit(&client, request.transport)];
             let length = found.entry.write(&client, request.transport, inner.now(), found.age, &mut out);
             out.truncate(length);
+            if !of_upstreams {
+                // AA is about the first owner (RFC 1035, 4.1.1), and that alias is ours.
+                out[2] |= AUTHORITATIVE;
+            }
             (out, found.from)
         }
         Err(failure) => {
@@ -84,10 +95,12 @@ fn fixed(inner: &Inner, client: &Query<'_>, wanted: &Wanted) -> Option<Vec<u8>> 
 }
 
 /// What is said of `wanted` on the node, or else by upstreams.
-async fn answer(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
+///
+/// `may_be_ours` says that the name is another than the client asked for, so that our own zones may hold it.
+async fn answer(inner: &Arc<Inner>, wanted: &Wanted, may_be_ours: bool, deadline: Instant) -> Result<Found, Failure> {
     let routes = inner.routes.load_full();
     let Some(route) = routes.find(&wanted.wire).filter(|_| !wanted.cluster_fallback) else {
-        return resolve(inner, wanted, false, deadline).await;
+        return resolve(inner, wanted, may_be_ours, deadline).await;
     };
     let ttl = u32::try_from(route.config.hosts_ttl.as_secs()).unwrap_or(u32::MAX);
     if let Some((kind, answers)) = route.hosts.load().find(&wanted.wire, &wanted.name, wanted.qtype, ttl) {
@@ -95,7 +108,7 @@ async fn answer(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Resul
         return join(wanted, kind, answers, soa, inner.now(), Age::Fresh, ServedFrom::Cluster);
     }
     let Some(name) = local::rewrite(&route.config.rewrites, &wanted.name) else {
-        return translate(inner, route, wanted, false, deadline).await;
+        return translate(inner, route, wanted, may_be_ours, deadline).await;
     };
     let renamed = Wanted { wire: wire_of(&name), name, ..wanted.clone() };
     let found = translate(inner, route, &renamed, true, deadline).await?;
@@ -108,8 +121,6 @@ async fn answer(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Resul
 }
 
 /// Resolves `wanted`, with IPv6 addresses made of IPv4 ones where the route says so and there are no others.
-///
-/// `may_be_ours` says that the name is another than the client asked for, so that our own zones may hold it.
 async fn translate(
     inner: &Arc<Inner>,
     route: &Route,
@@ -155,8 +166,9 @@ async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, may_be_ours: bool, deadlin
         }
         let next_wanted = Wanted { wire: wire_of(&target), name: target, ..wanted.clone() };
         last = leg(inner, &next_wanted, deadline).await?;
+        age = older(age, last.age);
         if let Age::Stale { .. } = last.age {
-            (age, from) = (last.age, last.from);
+            from = last.from;
         } else if from == ServedFrom::Cache && last.from != ServedFrom::Cluster {
             from = last.from;
         }
@@ -171,29 +183,32 @@ async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, may_be_ours: bool, deadlin
 
 /// Looks the target of our own CNAMEs up; `None` means that they have to do alone.
 async fn chase(inner: &Arc<Inner>, wanted: &Wanted, fallback: &[u8], deadline: Instant) -> Option<Found> {
-    let mut answers = Message::from_vec(fallback).ok()?.answers;
+    let ours = Message::from_vec(fallback).ok()?;
+    let age = age_of(&ours);
+    let mut answers = ours.answers;
     let target = answers.iter().rev().find_map(|record| match &record.data {
         RData::CNAME(target) => Some(target.0.clone()),
         _ => None,
     })?;
     let leg = Wanted { wire: wire_of(&target), name: target, ..wanted.clone() };
-    let found = answer(inner, &leg, deadline).await.ok()?;
+    // Outside the cluster's zone, but perhaps in one of the reverse zones.
+    let found = answer(inner, &leg, true, deadline).await.ok()?;
     let now = inner.now();
     let (records, authorities) = found.entry.records(now, found.age);
     answers.extend(records);
-    join(wanted, found.entry.kind(), answers, authorities, now, found.age, found.from).ok()
+    join(wanted, found.entry.kind(), answers, authorities, now, older(age, found.age), found.from).ok()
 }
 
-/// Looks up the outside name that the first `labels` labels of `wanted` are, and puts it behind a CNAME; `None` if it
-/// does not exist, is one of ours, or cannot be looked up.
-async fn complete(inner: &Arc<Inner>, wanted: &Wanted, labels: usize, deadline: Instant) -> Option<Found> {
-    let mut target = Name::from_labels(wanted.name.iter().take(labels)).ok()?;
+/// Looks up the outside name that `wanted` begins with, and puts it behind a CNAME; `None` if it does not exist, is one
+/// of ours, or cannot be looked up.
+async fn complete(inner: &Arc<Inner>, wanted: &Wanted, completion: &Completion, deadline: Instant) -> Option<Found> {
+    let mut target = Name::from_labels(wanted.name.iter().take(completion.labels)).ok()?;
     target.set_fqdn(true);
     if inner.is_own(&target) {
         return None;
     }
     let outside = Wanted { wire: wire_of(&target), name: target.clone(), ..wanted.clone() };
-    let found = answer(inner, &outside, deadline).await.ok()?;
+    let found = answer(inner, &outside, false, deadline).await.ok()?;
     if found.entry.kind() == Kind::NxDomain {
         return None;
     }
@@ -201,7 +216,9 @@ async fn complete(inner: &Arc<Inner>, wanted: &Wanted, labels: usize, deadline: 
     let (records, authorities) = found.entry.records(now, found.age);
     let mut answers = vec![Record::from_rdata(wanted.name.clone(), COMPLETION_TTL, RData::CNAME(CNAME(target)))];
     answers.extend(records);
-    join(wanted, found.entry.kind(), answers, authorities, now, found.age, found.from).ok()
+    // It is the records that say there is no service of the name.
+    let age = older(age_of(&Message::from_vec(&completion.otherwise).ok()?), found.age);
+    join(wanted, found.entry.kind(), answers, authorities, now, age, found.from).ok()
 }
 
 /// One name that upstreams or a rewrite lead to: from our own zones if it is theirs, else on its own route.
@@ -215,12 +232,31 @@ async fn leg(inner: &Arc<Inner>, wanted: &Wanted, deadline: Instant) -> Result<F
         // There are no records yet: whoever stands in for them is asked, and nobody else.
         _ => return inner.lookup(&Wanted { cluster_fallback: true, ..wanted.clone() }, deadline).await,
     };
+    let age = age_of(&message);
     // An alias of ours that leads out.
     let ends_in_alias = message.answers.last().is_some_and(|last| last.record_type() == RecordType::CNAME);
     let mut parts = parts(wanted, kind, message.answers, message.authorities);
     parts.continues = kind == Kind::Data && ends_in_alias && wanted.qtype != u16::from(RecordType::CNAME);
     let entry = Entry::new(&parts, inner.now(), 0).map(Arc::new).ok_or_else(Failure::too_large)?;
-    Ok(Found { entry, age: Age::Fresh, from: ServedFrom::Cluster })
+    Ok(Found { entry, age, from: ServedFrom::Cluster })
+}
+
+/// How far an answer of our own can be trusted: it says so itself, to who asked with EDNS.
+fn age_of(ours: &Message) -> Age {
+    let options = ours.edns.as_ref().map(|edns| edns.options().as_ref()).unwrap_or_default();
+    let stale = options.iter().any(|(_, option)| match option {
+        EdnsOption::Unknown(OPTION_EDE, told) => told.starts_with(&EdeCode::STALE_ANSWER.0.to_be_bytes()),
+        _ => false,
+    });
+    if stale { Age::OfStaleRecords } else { Age::Fresh }
+}
+
+/// The age of an answer made of two parts.
+fn older(one: Age, other: Age) -> Age {
+    match (one, other) {
+        (Age::Fresh, age) | (age, Age::Fresh | Age::OfStaleRecords) => age,
+        (Age::OfStaleRecords | Age::Stale { .. }, Age::Stale { .. }) => other,
+    }
 }
 
 fn join(
@@ -289,12 +325,14 @@ impl Wanted {
     }
 }
 
-/// A plain query for `name`.
+/// A query for `name`, with EDNS.
 pub fn query(name: &Name, qtype: u16, qclass: u16) -> Vec<u8> {
-    let mut wire = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut wire = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
     put_name(&mut wire, name);
     wire.extend_from_slice(&qtype.to_be_bytes());
     wire.extend_from_slice(&qclass.to_be_bytes());
+    // An OPT record: whether the answer is stale is told to nobody else.
+    wire.extend_from_slice(&[0, 0, 41, 4, 0xD0, 0, 0, 0, 0, 0, 0]);
     wire
 }
 

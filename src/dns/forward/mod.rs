@@ -1,7 +1,8 @@
 //! Names outside the cluster: asks upstreams, remembers what they said, and gives each client a message of its own.
 //!
-//! Never answers for the cluster zone, never sets AA, and never leaves a client without an answer: whatever happens
-//! upstream, within the budget there is a message, at worst SERVFAIL with the reason.
+//! Never answers for the cluster zone, sets AA only where the name asked for is an alias of the cluster's, and never
+//! leaves a client without an answer: whatever happens upstream, within the budget there is a message, at worst SERVFAIL
+//! with the reason.
 
 mod background;
 mod complaints;
@@ -75,7 +76,8 @@ use crate::{
 const REFRESHES_MAX: usize = 1_024;
 
 /// Answers a query for a name of our own zones, both whole messages; `None` if the name is not ours. SERVFAIL says that
-/// there are no records yet, an answer that ends in a CNAME that the rest is to be had outside.
+/// there are no records yet, an answer that ends in a CNAME that the rest is to be had outside, EDE 3 that the records are
+/// stale.
 pub type OwnAnswer = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
 
 /// What a forwarder needs from outside.

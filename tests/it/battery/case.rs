@@ -182,7 +182,6 @@ impl Section {
             ["FALLBACK"] => (expect.answers, expect.ours) = (asked_fallback, false),
             ["CHASE", target] => {
                 expect.answers.push(format!("{target} 0 IN TXT forward"));
-                expect.ours = false;
             }
             [rcode @ ("SERVFAIL" | "REFUSED")] => (expect.rcode, expect.ours) = (rcode.into(), false),
             ["+", ref record @ ..] => expect.additionals.push(self.record(&case.name, record)),

@@ -50,7 +50,6 @@ pub fn upstream(query: &[u8], asked: &str, chase: Option<&[u8]>) -> Vec<u8> {
             _ => None,
         });
         message.add_answer(record(target.expect("there is an alias")));
-        message.metadata.authoritative = false;
         return message.to_vec().expect("a message of few records is written");
     }
     let asked_for = Message::from_vec(query).expect("a query that is forwarded is a message");

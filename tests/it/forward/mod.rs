@@ -2,6 +2,7 @@
 
 mod cache;
 mod client;
+mod composed;
 mod cut;
 mod differential;
 mod exchange;
