@@ -1,7 +1,7 @@
 //! What each module is told, composed from the settings. Names and units change hands here and nowhere else.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -10,7 +10,7 @@ use super::{
     settings::{ForwardZone, View},
     types::{Addr, Compat, HostPort, Pods, Tls, ZoneName},
 };
-use crate::{admin, dns, node, source, store, stream, wire, zone};
+use crate::{admin, dns, node, source, store, stream, sys, wire, zone};
 
 impl Settings {
     /// The rules of the cluster zone, served at `listen`.
@@ -28,8 +28,26 @@ impl Settings {
                 Compat::None => zone::Compat::None,
                 Compat::CoreDns => zone::Compat::CoreDns,
             },
-            name_servers: listen.iter().map(SocketAddr::ip).collect(),
+            name_servers: self.name_servers(listen),
         }
+    }
+
+    /// The addresses that `ns.dns` of the zone has. Where only wildcards are listened on, those of the interface, or else
+    /// those the system sends from.
+    fn name_servers(&self, listen: &[SocketAddr]) -> Vec<IpAddr> {
+        let (any, own): (Vec<IpAddr>, Vec<IpAddr>) =
+            listen.iter().map(SocketAddr::ip).partition(IpAddr::is_unspecified);
+        if any.is_empty() || !own.is_empty() {
+            return own;
+        }
+        if !self.node_local_ips.is_empty() {
+            return self.node_local_ips.clone();
+        }
+        let sent_from: Vec<IpAddr> = any.iter().filter_map(|any| sys::sends_from(any.is_ipv4())).collect();
+        // Without a way out there is still the machine itself.
+        let loopback =
+            |any: &IpAddr| if any.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        if sent_from.is_empty() { any.iter().map(loopback).collect() } else { sent_from }
     }
 }
 
@@ -302,6 +320,26 @@ fn hickory_name(zone: &ZoneName) -> hickory_proto::rr::Name {
 mod tests {
     use super::*;
     use crate::config::{Role, Source, default_forward, table::Section as _};
+
+    #[test]
+    fn the_name_server_has_the_addresses_listened_on_and_for_a_wildcard_those_of_the_machine() {
+        let servers = |settings: &Settings, listen: &[&str]| {
+            let listen: Vec<SocketAddr> = listen.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 53)).collect();
+            settings.zone_rules(&listen).name_servers
+        };
+        let settings = Settings::default();
+        assert_eq!(servers(&settings, &["169.254.20.10", "0.0.0.0"]), ["169.254.20.10".parse::<IpAddr>().unwrap()]);
+        for any in ["0.0.0.0", "::"] {
+            let found = servers(&settings, &[any]);
+            assert!(!found.is_empty(), "{any}");
+            assert!(
+                found.iter().all(|ip| !ip.is_unspecified() && ip.is_ipv4() == (any == "0.0.0.0")),
+                "{any}: {found:?}"
+            );
+        }
+        let given = Settings { node_local_ips: vec!["10.96.0.10".parse().unwrap()], ..settings };
+        assert_eq!(servers(&given, &["0.0.0.0", "::"]), given.node_local_ips);
+    }
 
     /// A default stands in the table and in the module that follows it; this holds them together.
     #[test]

@@ -11,12 +11,29 @@ mod datagram;
 mod file;
 mod poll;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
 pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
 pub use file::put_file;
 pub use poll::{Interest, Poll};
+
+/// The address that packets to far away leave from, IPv4 or IPv6; `None` without a route there. Sends nothing.
+#[must_use]
+pub fn sends_from(ipv4: bool) -> Option<IpAddr> {
+    // Addresses of documentation (RFC 5737, RFC 3849): whoever has a way out has one there.
+    let (any, far): (IpAddr, IpAddr) = if ipv4 {
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into())
+    } else {
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into())
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // For a datagram socket this looks the route up, and no more.
+    socket.connect((far, 53)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
 
 /// The machine's hostname, which is the node's for a pod in the host's network and the pod's otherwise; `localhost` if the
 /// system does not say.

@@ -25,7 +25,7 @@ pub struct Config {
     pub reverse: Vec<IpNet>,
     /// Whose answers to give where ours differ on purpose.
     pub compat: Compat,
-    /// The addresses we listen on, which `ns.dns` of the zone resolves to. Unspecified ones are left out.
+    /// The addresses we are reached at, which `ns.dns` of the zone resolves to. Unspecified ones are left out.
     pub name_servers: Vec<IpAddr>,
 }
 
