@@ -21,6 +21,7 @@ use crate::{
     config::{self, AgentFlags, Config, Flags, HubFlags, Role, RoleFlags},
     ctl::{self, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
     role::{
+        Signals,
         agent::{self, Agent, Prepared},
         hub::Hub,
     },
@@ -208,10 +209,12 @@ async fn serve(
     mut reload: impl FnMut() -> Option<Config>,
 ) -> anyhow::Result<()> {
     let read = |_| reload();
+    let signals = Signals::take().context("take over the signals")?;
     match role {
-        Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(None, read).await,
-        Role::Hub => Hub::start(config, Clock::System).await?.run(None, read).await,
+        Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(signals, None, read).await,
+        Role::Hub => Hub::start(config, Clock::System).await?.run(signals, None, read).await,
     }
+    Ok(())
 }
 
 fn check_config(RoleFlags { role, flags }: &RoleFlags) -> anyhow::Result<Exit> {

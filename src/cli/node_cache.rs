@@ -20,6 +20,7 @@ use crate::{
     },
     ctl::Exit,
     role::{
+        Signals,
         agent::{self, Agent},
         node_cache::{ComposeError, Composer, NodeCache, NodeSettings},
     },
@@ -133,6 +134,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     }
     let prepared = agent::prepare(&config, &writable);
     super::run_to_end(prepared.on_thread_start(), async {
+        let signals = Signals::take().context("take over the signals")?;
         let agent = Agent::start_prepared(config, Clock::System, prepared).await?;
         composer.register(agent.registry())?;
         let poll = composer.poll();
@@ -143,7 +145,8 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
             }
             Some(config)
         };
-        agent.run(poll, reload).await
+        agent.run(signals, poll, reload).await;
+        Ok(())
     })
 }
 

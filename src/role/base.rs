@@ -2,11 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use futures::FutureExt as _;
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
@@ -181,7 +179,7 @@ impl Base {
             registry: self.registry.clone(),
             more: admin::guard_routes(self.reader.clone(), self.clock.clone(), Arc::new(release)),
             facts,
-            succeeded: CancellationToken::new(),
+            given_away: watch::Sender::new(false).subscribe(),
         })
     }
 
@@ -248,16 +246,13 @@ pub(super) trait Daemon {
 
 /// Runs a role until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
 /// `interval`.
-///
-/// # Errors
-/// If the system gives no signals.
 pub(super) async fn run(
     mut daemon: impl Daemon,
+    mut signals: Signals,
     interval: Option<Duration>,
     mut read: impl FnMut(Why) -> Option<Config>,
-) -> anyhow::Result<()> {
+) {
     let _telling = supervisor::when_ready(daemon.readiness());
-    let mut signals = Signals::take().context("take over the signals")?;
     loop {
         let asked = match interval {
             Some(interval) => tokio::time::timeout(interval, signals.next()).await.ok(),
@@ -273,5 +268,4 @@ pub(super) async fn run(
         }
     }
     daemon.leave().await;
-    Ok(())
 }

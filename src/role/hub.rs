@@ -13,6 +13,7 @@ use tracing::{error, info};
 use super::{
     base::{self, Base, Daemon, Loaded, Why},
     election::Election,
+    signals::Signals,
     source::{self, Prepared},
     supervisor,
 };
@@ -149,11 +150,8 @@ impl Hub {
 
     /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
     /// `interval`.
-    ///
-    /// # Errors
-    /// If the system gives no signals.
-    pub async fn run(self, interval: Option<Duration>, read: impl FnMut(Why) -> Option<Config>) -> anyhow::Result<()> {
-        base::run(self, interval, read).await
+    pub async fn run(self, signals: Signals, interval: Option<Duration>, read: impl FnMut(Why) -> Option<Config>) {
+        base::run(self, signals, interval, read).await;
     }
 
     /// Sends those who follow to other hubs, and stops within 5 s; the disk has what memory had.

@@ -14,3 +14,4 @@ mod source;
 mod supervisor;
 
 pub use base::Why;
+pub use signals::Signals;

@@ -11,9 +11,10 @@ pub(super) enum Asked {
     Reload,
 }
 
-/// Signals to this process, from the moment this is made.
+/// Signals to this process, from the moment this is made: to be made before anything is served, as the system's own way to
+/// end a process loses what it was about to answer.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -25,7 +26,7 @@ impl Signals {
     ///
     /// # Errors
     /// If the system does not allow it.
-    pub(super) fn take() -> std::io::Result<Self> {
+    pub fn take() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

@@ -107,6 +107,27 @@ fn the_tools_know_the_zone_of_a_store_whose_process_is_gone() {
 }
 
 #[test]
+fn a_signal_at_any_moment_of_a_start_ends_it_in_order() {
+    let home = TempDir::new().unwrap();
+    let manifests = home.path().join("cluster.yaml");
+    fs::write(&manifests, CLUSTER).unwrap();
+    let at = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let (store, admin, manifests) = (at("store"), at("agent.sock"), at("cluster.yaml"));
+    // It has records; then, with those on disk: it serves nothing yet; it answers from now on.
+    let moments =
+        [("records complete", "TERM"), ("store loaded", "TERM"), ("store loaded", "INT"), ("answering", "TERM")];
+    for (moment, signal) in moments {
+        let mut command = holdfast(&["agent", "--listen", "127.0.0.1:0", "--http", "none", "--metrics", "none"]);
+        command.args(["--upstream", "127.0.0.1:9", "--store", &store, "--admin", &admin, "--manifests", &manifests]);
+        let mut agent = Agent::spawn_until(&mut command, moment);
+        agent.signal(signal);
+        agent.wait_for("leaving");
+        assert!(agent.ended().success(), "{moment} {signal}");
+        assert!(!home.path().join("agent.sock").exists(), "{moment} {signal}");
+    }
+}
+
+#[test]
 fn sigterm_flushes_what_came_last() {
     let home = TempDir::new().unwrap();
     let manifests = home.path().join("cluster.yaml");
