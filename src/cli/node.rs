@@ -1,5 +1,7 @@
 //! `holdfast node`: interface and rules by hand, and the watch over them.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use clap::Subcommand;
 use tracing::{error, info, warn};
@@ -7,11 +9,14 @@ use tracing::{error, info, warn};
 use super::log;
 use crate::{
     config::{self, AgentFlags, Role, Settings},
-    ctl::Exit,
+    ctl::{self, Exit},
     node::{
         self, Config, Goal, Outcome,
-        privileges::{confine_files, drop_capabilities},
-        watch::{self, Event, Mode, Orders},
+        privileges::{Bequest, confine_files, drop_capabilities},
+        watch::{
+            self, Event, Mode, Orders,
+            keeper::{config_line, keep},
+        },
     },
 };
 
@@ -36,11 +41,20 @@ pub enum Node {
         #[command(flatten)]
         flags: AgentFlags,
     },
+    /// Exit code 0 if the agent of this container is ready: for a startup probe, which no other agent of the node must answer
+    Ready {
+        /// The flags of the agent, as they would be given to it
+        #[command(flatten)]
+        flags: AgentFlags,
+    },
     /// Set up and stay: put back what is removed, and give the cluster's DNS its address while nothing is answered here
     Watch {
         /// Started by an agent: the configuration comes by standard input, and so does the end
         #[arg(long, hide = true)]
         child: bool,
+        /// Started by such a one, with the configuration
+        #[arg(long, hide = true, value_name = "JSON")]
+        kept: Option<String>,
         /// The flags of the agent, as they would be given to it
         #[command(flatten)]
         flags: AgentFlags,
@@ -53,8 +67,13 @@ pub enum Node {
 /// If the system has no threads or signals for us.
 pub fn run(what: &Node) -> anyhow::Result<Exit> {
     let flags = match what {
-        Node::Watch { child: true, .. } => return child(),
-        Node::Setup { flags } | Node::Check { flags } | Node::Teardown { flags } | Node::Watch { flags, .. } => flags,
+        Node::Watch { child: true, .. } => return keeper(),
+        Node::Watch { kept: Some(config), .. } => return kept(config),
+        Node::Setup { flags }
+        | Node::Check { flags }
+        | Node::Teardown { flags }
+        | Node::Ready { flags }
+        | Node::Watch { flags, .. } => flags,
     };
     let settings = match config::load_settings(Role::Agent, &flags.0) {
         Ok(settings) => settings,
@@ -63,6 +82,9 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    if matches!(what, Node::Ready { .. }) {
+        return ready(&settings.admin);
+    }
     // Whoever says so by hand means both.
     let config = Config { setup_interface: true, setup_notrack: true, ..settings.node() };
     if config.local_ips.is_empty() {
@@ -80,7 +102,29 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
             runtime()?.block_on(watch::dismiss(&config.interface));
             Ok(told(&node::reach(&config, Goal::Gone), Exit::Ok))
         }
-        Node::Watch { .. } => resident(&settings, &config),
+        Node::Ready { .. } | Node::Watch { .. } => resident(&settings, &config),
+    }
+}
+
+/// Says whether the agent in this container is ready. During a hand-over there are two on the node, and the socket has been
+/// taken over by the newcomer or has not.
+fn ready(socket: &Path) -> anyhow::Result<Exit> {
+    let in_here = runtime()?.block_on(async {
+        let stream = tokio::net::UnixStream::connect(socket).await?;
+        // The kernel has no number for a process of another container.
+        Ok::<_, std::io::Error>(stream.peer_cred()?.pid().is_some_and(|pid| pid != 0))
+    });
+    let at = || format!("admin socket {}", socket.display());
+    if !in_here.with_context(at)? {
+        println!("the agent that answers is another container's");
+        return Ok(Exit::No);
+    }
+    match ctl::ready(socket) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) => {
+            println!("{error}");
+            Ok(Exit::No)
+        }
     }
 }
 
@@ -118,15 +162,26 @@ fn resident(settings: &Settings, config: &Config) -> anyhow::Result<Exit> {
         Event::Error(kind, error) => error!(kind = kind.as_str(), error, "not set up"),
         Event::Released => error!("nothing is answered: the cluster's DNS has its address back"),
         Event::Taken => info!("there are answers again: the cluster's DNS address is taken"),
+        Event::Died(how) => error!(how, "a watch died"),
+        Event::Left => info!("told to end"),
     };
     runtime()?.block_on(watch::run(config, Mode::Resident, Orders::none(), tell))?;
     Ok(Exit::Ok)
 }
 
-fn child() -> anyhow::Result<Exit> {
+/// Between an agent and its watch: may start programs, with the one capability these take.
+fn keeper() -> anyhow::Result<Exit> {
+    let _ = drop_capabilities(&[caps::Capability::CAP_NET_ADMIN]);
+    let _ = confine_files(&[], true);
+    let _bequest = Bequest::net_admin();
+    keep(&config_line(std::io::stdin()).context("standard input")?);
+    Ok(Exit::Ok)
+}
+
+fn kept(config: &str) -> anyhow::Result<Exit> {
     let _ = confine();
+    let config = serde_json::from_str(config).context("the configuration of the watch")?;
     runtime()?.block_on(async {
-        let (config, orders) = watch::config_from_stdin().await.map_err(anyhow::Error::msg)?;
         let tell = |event: Event| {
             use std::io::Write;
             // Once the agent is gone, standard error still is who started it.
@@ -134,7 +189,7 @@ fn child() -> anyhow::Result<Exit> {
                 let _ = writeln!(std::io::stderr(), "holdfast node watch: {}", event.to_line());
             }
         };
-        watch::run(&config, Mode::Child, orders, tell).await?;
+        watch::run(&config, Mode::Child, Orders::stdin()?, tell).await?;
         Ok(Exit::Ok)
     })
 }

@@ -21,11 +21,13 @@ pub enum ErrorType {
     Sandbox,
     /// A `ConfigMap` or Corefile of the drop-in mode could not be used.
     Configmap,
+    /// The unix socket of the tools could not be made.
+    AdminSocket,
 }
 
 impl ErrorType {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::InterfaceAdd,
         Self::InterfaceCheck,
         Self::Address,
@@ -34,6 +36,7 @@ impl ErrorType {
         Self::Watch,
         Self::Sandbox,
         Self::Configmap,
+        Self::AdminSocket,
     ];
 
     /// The word for it in metrics.
@@ -48,6 +51,7 @@ impl ErrorType {
             Self::Watch => "watch",
             Self::Sandbox => "sandbox",
             Self::Configmap => "configmap",
+            Self::AdminSocket => "admin_socket",
         }
     }
 

@@ -10,6 +10,7 @@ pub struct Metrics {
     setup_errors: [IntCounter; ErrorType::ALL.len()],
     /// 1 while the failsafe has given the addresses back.
     released: IntGauge,
+    watch_deaths: IntCounter,
 }
 
 impl Metrics {
@@ -28,7 +29,13 @@ impl Metrics {
         )?;
         registry.register(Box::new(errors.clone()))?;
         registry.register(Box::new(released.clone()))?;
-        Ok(Self { setup_errors: ErrorType::ALL.map(|kind| errors.with_label_values(&[kind.as_str()])), released })
+        let watch_deaths = IntCounter::new(
+            "holdfast_node_watch_deaths_total",
+            "Times the process that watches over interface and rules died and was started again.",
+        )?;
+        registry.register(Box::new(watch_deaths.clone()))?;
+        let setup_errors = ErrorType::ALL.map(|kind| errors.with_label_values(&[kind.as_str()]));
+        Ok(Self { setup_errors, released, watch_deaths })
     }
 
     /// A part of the node could not be set up.
@@ -40,6 +47,11 @@ impl Metrics {
     #[must_use]
     pub fn setup_errors(&self, kind: ErrorType) -> u64 {
         self.setup_errors[kind as usize].get()
+    }
+
+    /// The watch died, and was started again.
+    pub fn watch_died(&self) {
+        self.watch_deaths.inc();
     }
 
     /// The failsafe has given the addresses back, or taken them again.

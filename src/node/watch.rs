@@ -2,11 +2,13 @@
 //!
 //! It alone keeps `CAP_NET_ADMIN`. It puts back what somebody removes, and gives the addresses of the cluster's DNS back to
 //! the cluster while nothing is answered here. One for each interface name and network namespace: a newcomer asks the one
-//! before to leave ([`seat`]). Never answers DNS itself and never reads a record.
+//! before to leave ([`seat`]), and a resident one that was asked stays behind it. Never answers DNS itself and never reads a
+//! record.
 
 pub mod child;
 mod event;
 mod failsafe;
+pub mod keeper;
 mod probe;
 mod seat;
 
@@ -22,7 +24,7 @@ use tokio::{
 pub use self::event::{Event, Order};
 use self::{
     failsafe::Failsafe,
-    seat::{Claimed, Seat},
+    seat::{Asked, Claimed, Seat},
 };
 use super::{Config, Goal, reach};
 
@@ -48,52 +50,69 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
     let mut orders = orders;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut seat = loop {
-        match seat::claim(&config.interface, mode).await {
-            Claimed::Seat(seat) => break seat,
+    // One that was asked to leave by another of its kind stays behind that one.
+    let mut displaced = false;
+    let mut said_ready = false;
+    loop {
+        let mut seat = match seat::claim(&config.interface, mode, displaced).await {
+            Claimed::Seat(seat) => seat,
             Claimed::Foreign(reason) => {
                 tell(Event::Warn(format!("cannot be the only watch: {reason}")));
-                break Seat::none();
+                Seat::none()
             }
-            Claimed::Resident(mut held) => {
-                tell(Event::Info("a resident watch is at work, which this one leaves it to".into()));
-                tell(Event::Ready);
-                tokio::select! {
-                    () = held.ended() => {}
-                    _ = orders.next() => return Ok(()),
-                    _ = interrupt.recv() => {}
+            Claimed::Taken(mut held) => {
+                if !std::mem::replace(&mut said_ready, true) {
+                    tell(Event::Info("another watch is at work, which this one leaves it to".into()));
+                    tell(Event::Ready);
                 }
+                tokio::select! {
+                    () = held.ended() => continue,
+                    _ = orders.next() => return Ok(()),
+                    _ = terminate.recv() => if mode == Mode::Resident { return Ok(()) },
+                    _ = interrupt.recv() => return Ok(()),
+                }
+                continue;
             }
+        };
+        let mut watch = Watch::new(config, &mut tell);
+        watch.look();
+        if !std::mem::replace(&mut said_ready, true) {
+            (watch.tell)(Event::Ready);
         }
-    };
-    let mut watch = Watch::new(config, tell);
-    watch.look();
-    (watch.tell)(Event::Ready);
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut count = 0_u32;
-    loop {
-        tokio::select! {
-            () = seat.asked_to_leave() => return Ok(()),
-            order = orders.next() => match order {
-                Some(order) => {
-                    watch.end(order);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count = 0_u32;
+        loop {
+            tokio::select! {
+                asked = seat.asked_to_leave() => {
+                    if mode == Mode::Resident && asked == Asked::Newcomer {
+                        (watch.tell)(Event::Info("a newer watch takes over".into()));
+                        break;
+                    }
+                    (watch.tell)(Event::Left);
                     return Ok(());
                 }
-                // The agent died without a word.
-                None if config.intercept_failsafe.is_none() => return Ok(()),
-                None => {}
-            },
-            _ = terminate.recv() => if mode == Mode::Resident || orders.ended { return Ok(()) },
-            _ = interrupt.recv() => if mode == Mode::Resident || orders.ended { return Ok(()) },
-            _ = ticks.tick() => {
-                count = count.wrapping_add(1);
-                let turned = watch.probe().await;
-                if turned || count.is_multiple_of(LOOK_EVERY) {
-                    watch.look();
+                order = orders.next() => match order {
+                    Some(order) => {
+                        watch.end(order);
+                        return Ok(());
+                    }
+                    // The agent died without a word.
+                    None if config.intercept_failsafe.is_none() => return Ok(()),
+                    None => {}
+                },
+                _ = terminate.recv() => if mode == Mode::Resident || orders.ended { return Ok(()) },
+                _ = interrupt.recv() => if mode == Mode::Resident || orders.ended { return Ok(()) },
+                _ = ticks.tick() => {
+                    count = count.wrapping_add(1);
+                    let turned = watch.probe().await;
+                    if turned || count.is_multiple_of(LOOK_EVERY) {
+                        watch.look();
+                    }
                 }
             }
         }
+        displaced = true;
     }
 }
 
@@ -111,10 +130,13 @@ impl Orders {
         Self { lines: None, ended: false }
     }
 
-    /// From standard input, which was read so far.
-    #[must_use]
-    pub fn stdin(lines: Lines<BufReader<pipe::Receiver>>) -> Self {
-        Self { lines: Some(lines), ended: false }
+    /// From standard input, a line each.
+    ///
+    /// # Errors
+    /// If that is no pipe.
+    pub fn stdin() -> io::Result<Self> {
+        let pipe = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+        Ok(Self { lines: Some(BufReader::new(pipe).lines()), ended: false })
     }
 
     /// The next order; `None` once, when whoever gives them has gone without one.
@@ -131,20 +153,6 @@ impl Orders {
             }
         }
     }
-}
-
-/// The first line of standard input, which is the configuration of a child.
-///
-/// # Errors
-/// What is wrong with it.
-pub async fn config_from_stdin() -> Result<(Config, Orders), String> {
-    let read = async {
-        let pipe = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-        let mut lines = BufReader::new(pipe).lines();
-        let line = lines.next_line().await?.unwrap_or_default();
-        Ok::<_, io::Error>((serde_json::from_str(&line)?, Orders::stdin(lines)))
-    };
-    read.await.map_err(|error| format!("standard input: {error}"))
 }
 
 struct Watch<'a, F> {
@@ -213,7 +221,5 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
 
 /// Asks the watch over this interface to end, and waits until it has. For whoever is about to remove the interface.
 pub async fn dismiss(interface: &str) {
-    if let Claimed::Seat(seat) = seat::claim(interface, Mode::Resident).await {
-        drop(seat);
-    }
+    seat::dismiss(interface).await;
 }

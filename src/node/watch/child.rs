@@ -1,11 +1,9 @@
 //! A watch started by an agent: how it is started, listened to and told to end. The agent's side.
 
 use std::{
-    io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
-    os::unix::process::CommandExt,
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -14,15 +12,7 @@ use tokio::{
 };
 
 use super::{Event, Order};
-use crate::{
-    node::Config,
-    sys::{Interest, Poll},
-};
-
-/// The time a first setup may take before the agent goes on without it: it takes milliseconds.
-const READY: Duration = Duration::from_secs(5);
-/// Longest text kept of a line that does not end.
-const LINE_BYTES_MAX: usize = 64 * 1024;
+use crate::node::Config;
 
 /// A watch at work.
 #[derive(Debug)]
@@ -32,11 +22,11 @@ pub struct Watcher {
     events: Option<ChildStdout>,
 }
 
-/// Starts a watch and waits for its first setup. Gives what it reported meanwhile.
+/// Starts a watch, behind a keeper that starts it again should it die.
 ///
 /// # Errors
-/// If it cannot be started, or says nothing in time.
-pub fn start(config: &Config) -> io::Result<(Watcher, Vec<Event>)> {
+/// If it cannot be started.
+pub fn start(config: &Config) -> io::Result<Watcher> {
     // The program this process runs, whatever stands in its place by now.
     let mut process = Command::new("/proc/self/exe")
         .args(["node", "watch", "--child"])
@@ -45,49 +35,17 @@ pub fn start(config: &Config) -> io::Result<(Watcher, Vec<Event>)> {
         // A ^C on the terminal is for the agent, which then tells us.
         .process_group(0)
         .spawn()?;
-    let mut orders = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut events = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let orders = process.stdin.take();
+    let mut watcher = Watcher { events: process.stdout.take(), process, orders };
     let mut line = serde_json::to_vec(config)?;
     line.push(b'\n');
-    orders.write_all(&line)?;
-    let first = until_ready(&mut events);
-    let mut watcher = Watcher { process, orders: Some(orders), events: Some(events) };
-    match first {
-        Ok(first) => Ok((watcher, first)),
+    match watcher.orders.as_mut().map_or(Ok(()), |orders| orders.write_all(&line)) {
+        Ok(()) => Ok(watcher),
         Err(error) => {
             // It would be there with nobody to listen to it.
             let _ = watcher.process.kill();
             let _ = watcher.process.wait();
             Err(error)
-        }
-    }
-}
-
-fn until_ready(events: &mut ChildStdout) -> io::Result<Vec<Event>> {
-    let end = Instant::now() + READY;
-    let (mut found, mut text) = (Vec::new(), Vec::new());
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || text.len() > LINE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the watch does not get ready"));
-        }
-        let mut poll = Poll::new([(events.as_fd(), Interest::Read)]);
-        poll.wait(Some(left))?;
-        if !poll.is_ready(0) {
-            continue;
-        }
-        let mut bytes = [0; 4096];
-        let read = events.read(&mut bytes)?;
-        if read == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the watch ended at once"));
-        }
-        text.extend_from_slice(&bytes[..read]);
-        while let Some(at) = text.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = text.drain(..=at).collect();
-            match Event::from_line(String::from_utf8_lossy(&line).trim_end()) {
-                Some(Event::Ready) => return Ok(found),
-                event => found.extend(event),
-            }
         }
     }
 }
@@ -107,11 +65,6 @@ impl Watcher {
     /// What it reports from now on, for [`listen`](Self::listen).
     pub fn events(&mut self) -> Option<ChildStdout> {
         self.events.take()
-    }
-
-    /// Whether it has ended; reaps it then.
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.process.try_wait(), Ok(None))
     }
 
     /// Tells it to end, and waits until it has done what that takes.

@@ -17,6 +17,10 @@ pub enum Event {
     Released,
     /// There are answers again, and the addresses are ours.
     Taken,
+    /// The watch died, and another one is started.
+    Died(String),
+    /// The watch ends: a newer process has it.
+    Left,
 }
 
 impl Event {
@@ -30,6 +34,8 @@ impl Event {
             Self::Error(kind, text) => format!("error {} {text}", kind.as_str()),
             Self::Released => "released".to_owned(),
             Self::Taken => "taken".to_owned(),
+            Self::Died(text) => format!("died {text}"),
+            Self::Left => "left".to_owned(),
         };
         line.replace('\n', " ")
     }
@@ -48,6 +54,8 @@ impl Event {
             }
             "released" => Self::Released,
             "taken" => Self::Taken,
+            "died" => Self::Died(rest.to_owned()),
+            "left" => Self::Left,
             _ => return None,
         })
     }
@@ -93,6 +101,8 @@ mod tests {
             Event::Error(ErrorType::Address, "a b".into()),
             Event::Released,
             Event::Taken,
+            Event::Died("signal: 9".into()),
+            Event::Left,
         ] {
             assert_eq!(Event::from_line(&event.to_line()), Some(event));
         }

@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::{Notify, Semaphore},
+    sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -28,45 +28,61 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Tries to take a seat that was left.
 const TRIES: usize = 20;
 const TRY_EVERY: Duration = Duration::from_millis(50);
+/// How long one that was asked to leave stays away from the seat.
+const DISPLACED: Duration = TRY_EVERY.saturating_mul(10);
 /// Connections at once.
 const CONNECTIONS: usize = 16;
 
 const CHILD: u8 = b'c';
 const RESIDENT: u8 = b'r';
+/// A newcomer takes the seat.
 const LEAVE: u8 = b'l';
+/// Nobody is to watch any more.
+const END: u8 = b'e';
 
 /// What became of a claim.
 pub(super) enum Claimed {
     /// It is ours.
     Seat(Seat),
-    /// A resident watch has it, and a child leaves it to that one.
-    Resident(Held),
+    /// Somebody has it to whom we leave it.
+    Taken(Held),
     /// Somebody has it who does not speak with us.
     Foreign(String),
+}
+
+/// Who asked for a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Another watch, which has it from now on.
+    Newcomer,
+    /// Somebody who wants none.
+    End,
 }
 
 /// The seat, as long as this lives.
 #[derive(Debug)]
 pub(super) struct Seat {
-    leave: Arc<Notify>,
+    asked: mpsc::Receiver<Asked>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Seat {
     /// No seat at all, from which nobody is asked to leave.
     pub(super) fn none() -> Self {
-        Self { leave: Arc::default(), task: None }
+        Self { asked: mpsc::channel(1).1, task: None }
     }
 
     fn serve(listener: UnixListener, mode: Mode) -> Self {
-        let leave = Arc::new(Notify::new());
+        let (asks, asked) = mpsc::channel(1);
         let word = if mode == Mode::Resident { RESIDENT } else { CHILD };
-        let task = tokio::spawn(serve(listener, word, Arc::clone(&leave)));
-        Self { leave, task: Some(task) }
+        Self { asked, task: Some(tokio::spawn(serve(listener, word, asks))) }
     }
 
-    pub(super) async fn asked_to_leave(&mut self) {
-        self.leave.notified().await;
+    pub(super) async fn asked_to_leave(&mut self) -> Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -92,17 +108,23 @@ fn name(interface: &str) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("holdfast-node-{interface}"))
 }
 
-/// Takes the seat, if need be from the one before.
-pub(super) async fn claim(interface: &str, mode: Mode) -> Claimed {
+/// Takes the seat, if need be from the one before: a child from another child, a resident from everybody. One that was
+/// `displaced` takes it from nobody any more.
+pub(super) async fn claim(interface: &str, mode: Mode, displaced: bool) -> Claimed {
+    let stays = |word| displaced || (word == RESIDENT && mode == Mode::Child);
+    if displaced {
+        // Whoever asked has the first try.
+        sleep(DISPLACED).await;
+    }
     for _ in 0..TRIES {
         match listen(interface) {
             Ok(listener) => return Claimed::Seat(Seat::serve(listener, mode)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Claimed::Foreign(error.to_string()),
         }
-        match timeout(PATIENCE, ask_to_leave(interface, mode)).await {
+        match timeout(PATIENCE, ask(interface, LEAVE, stays)).await {
             Ok(Ok(None)) => sleep(TRY_EVERY).await,
-            Ok(Ok(Some(held))) => return Claimed::Resident(held),
+            Ok(Ok(Some(held))) => return Claimed::Taken(held),
             // It has gone by itself in between.
             Ok(Err(error)) if is_gone(&error) => sleep(TRY_EVERY).await,
             Ok(Err(error)) => return Claimed::Foreign(error.to_string()),
@@ -110,6 +132,12 @@ pub(super) async fn claim(interface: &str, mode: Mode) -> Claimed {
         }
     }
     Claimed::Foreign("the seat is taken again and again".into())
+}
+
+/// Asks who holds the seat to end, and waits until that is so.
+pub(super) async fn dismiss(interface: &str) {
+    // Nobody there is what was wanted, and whoever does not end is found out by what comes back.
+    let _ = timeout(PATIENCE, ask(interface, END, |_| false)).await;
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -123,19 +151,18 @@ fn listen(interface: &str) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-/// Asks who holds the seat to leave it and waits for that; gives a connection instead if it is to stay.
-async fn ask_to_leave(interface: &str, mode: Mode) -> io::Result<Option<Held>> {
+/// Says `word` to who holds the seat and waits until it is given up; gives a connection instead if it `stays` with them.
+async fn ask(interface: &str, word: u8, stays: impl Fn(u8) -> bool) -> io::Result<Option<Held>> {
     let stream = StdStream::connect_addr(&name(interface)?)?;
     stream.set_nonblocking(true)?;
     let mut stream = UnixStream::from_std(stream)?;
     if !is_of_our_user(&stream) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user has the seat"));
     }
-    let word = stream.read_u8().await?;
-    if word == RESIDENT && mode == Mode::Child {
+    if stays(stream.read_u8().await?) {
         return Ok(Some(Held(stream)));
     }
-    stream.write_u8(LEAVE).await?;
+    stream.write_u8(word).await?;
     Held(stream).ended().await;
     Ok(None)
 }
@@ -151,7 +178,7 @@ fn own_user() -> Option<u32> {
     std::fs::metadata("/proc/self").ok().map(|own| own.uid())
 }
 
-async fn serve(listener: UnixListener, word: u8, leave: Arc<Notify>) {
+async fn serve(listener: UnixListener, word: u8, asks: mpsc::Sender<Asked>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     // They end with this.
     let mut connections = JoinSet::new();
@@ -162,14 +189,18 @@ async fn serve(listener: UnixListener, word: u8, leave: Arc<Notify>) {
             continue;
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        let leave = Arc::clone(&leave);
+        let asks = asks.clone();
         connections.spawn(async move {
             let _slot = slot;
             if stream.write_u8(word).await.is_err() {
                 return;
             }
-            if stream.read_u8().await.is_ok_and(|asked| asked == LEAVE) && is_of_our_user(&stream) {
-                leave.notify_one();
+            let asked = match stream.read_u8().await {
+                Ok(LEAVE) => Asked::Newcomer,
+                Ok(END) => Asked::End,
+                _ => return,
+            };
+            if is_of_our_user(&stream) && asks.send(asked).await.is_ok() {
                 // Stays open until the seat is given up, which is the answer.
                 let _ = stream.read_u8().await;
             }
@@ -188,21 +219,45 @@ mod tests {
     #[tokio::test]
     async fn a_newcomer_is_given_the_seat_of_the_one_before() {
         let name = unique("newcomer");
-        let Claimed::Seat(mut first) = claim(&name, Mode::Child).await else { panic!("free") };
+        let Claimed::Seat(mut first) = claim(&name, Mode::Child, false).await else { panic!("free") };
         let leaving = async {
             first.asked_to_leave().await;
             drop(first);
         };
-        let (second, ()) = tokio::join!(claim(&name, Mode::Child), leaving);
+        let (second, ()) = tokio::join!(claim(&name, Mode::Child, false), leaving);
         assert!(matches!(second, Claimed::Seat(_)));
     }
 
     #[tokio::test]
     async fn a_child_leaves_it_to_a_resident_until_that_ends() {
         let name = unique("resident");
-        let Claimed::Seat(resident) = claim(&name, Mode::Resident).await else { panic!("free") };
-        let Claimed::Resident(held) = claim(&name, Mode::Child).await else { panic!("held by a resident") };
+        let Claimed::Seat(resident) = claim(&name, Mode::Resident, false).await else { panic!("free") };
+        let Claimed::Taken(held) = claim(&name, Mode::Child, false).await else { panic!("held by a resident") };
         drop((resident, held));
-        assert!(matches!(claim(&name, Mode::Child).await, Claimed::Seat(_)));
+        assert!(matches!(claim(&name, Mode::Child, false).await, Claimed::Seat(_)));
+    }
+
+    #[tokio::test]
+    async fn two_residents_do_not_drive_each_other_out_by_turns() {
+        let name = unique("displaced");
+        let Claimed::Seat(mut first) = claim(&name, Mode::Resident, false).await else { panic!("free") };
+        let leaving = async {
+            let asked = first.asked_to_leave().await;
+            drop(first);
+            asked
+        };
+        let (second, asked) = tokio::join!(claim(&name, Mode::Resident, false), leaving);
+        let (Claimed::Seat(mut second), Asked::Newcomer) = (second, asked) else { panic!("{asked:?}") };
+        // The first stays behind, until the second is gone.
+        let Claimed::Taken(mut held) = claim(&name, Mode::Resident, true).await else { panic!("held") };
+        let dismissed = async {
+            let asked = second.asked_to_leave().await;
+            drop(second);
+            asked
+        };
+        let ((), asked) = tokio::join!(dismiss(&name), dismissed);
+        assert_eq!(asked, Asked::End);
+        held.ended().await;
+        assert!(matches!(claim(&name, Mode::Resident, true).await, Claimed::Seat(_)));
     }
 }

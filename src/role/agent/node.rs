@@ -1,14 +1,18 @@
 //! The agent on its node: what is set up before it answers, what it gives up once it does, and what is left behind.
 
 use std::{
+    fmt::Display,
     path::PathBuf,
+    process::ChildStdout,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use anyhow::Context as _;
+use tokio::{sync::oneshot, time::timeout};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -24,6 +28,9 @@ use crate::{
     },
 };
 
+/// The time a first setup may take before the agent goes on without it: it takes milliseconds.
+const READY: Duration = Duration::from_secs(5);
+
 /// What was done before the first thread was started. The default is a process that sets nothing up and gives nothing up.
 #[derive(Debug, Default)]
 pub struct Prepared {
@@ -34,7 +41,7 @@ pub struct Prepared {
     programs: bool,
 }
 
-/// Sets up interface and rules, and confines this thread and those it will start. To be called before there are any.
+/// Has interface and rules set up, and confines this thread and those it will start. To be called before there are any.
 ///
 /// Besides store and socket, files below `writable` can be written. What cannot be done is reported by the agent, which
 /// answers all the same.
@@ -51,7 +58,7 @@ pub fn prepare(config: &Config, writable: &[PathBuf]) -> Prepared {
         let started = child::start(&wanted);
         drop(bequest);
         match started {
-            Ok((watcher, events)) => (prepared.watcher, prepared.events) = (Some(watcher), events),
+            Ok(watcher) => prepared.watcher = Some(watcher),
             Err(error) => {
                 let text = format!("start the watch over interface and rules: {error}; they are set up once");
                 prepared.events.push(Event::Error(ErrorType::Watch, text));
@@ -95,8 +102,14 @@ impl Prepared {
         }
     }
 
+    /// Adds something that could not be set up to what is reported.
+    pub(super) fn report(&mut self, kind: ErrorType, error: &dyn Display) {
+        self.events.push(Event::Error(kind, error.to_string()));
+    }
+
     /// Confines every thread to the system calls of a server, reports what could not be set up, and listens to the watch.
-    pub(super) fn serving(mut self, metrics: Metrics) -> Node {
+    /// Comes back after its first setup.
+    pub(super) async fn serving(mut self, metrics: Metrics) -> Node {
         if self.sandbox {
             let done = privileges::confine_calls(self.programs);
             self.note(done);
@@ -104,19 +117,34 @@ impl Prepared {
         for event in std::mem::take(&mut self.events) {
             tell(&metrics, event);
         }
-        let ended = Arc::new(AtomicBool::new(false));
-        let events = self.watcher.as_mut().and_then(Watcher::events);
-        if let Some(events) = events {
-            let leaving = Arc::clone(&ended);
-            tokio::spawn(async move {
-                Watcher::listen(events, |event| tell(&metrics, event)).await;
-                if !leaving.load(Relaxed) {
-                    let text = "the watch over interface and rules has ended: a newer process has it, or it died";
-                    warn!("{text}");
-                }
-            });
+        let leaving = Arc::new(AtomicBool::new(false));
+        if let Some(events) = self.watcher.as_mut().and_then(Watcher::events) {
+            let (ready, first) = oneshot::channel();
+            tokio::spawn(listen(events, metrics.clone(), ready, Arc::clone(&leaving)));
+            if timeout(READY, first).await.is_err() {
+                let text = format!("the watch over interface and rules is not ready within {READY:?}");
+                tell(&metrics, Event::Error(ErrorType::Watch, text));
+            }
         }
-        Node { watcher: self.watcher, leaving: ended }
+        Node { watcher: self.watcher, leaving }
+    }
+}
+
+/// Listens to a watch until it has ended.
+async fn listen(events: ChildStdout, metrics: Metrics, ready: oneshot::Sender<()>, leaving: Arc<AtomicBool>) {
+    let (mut ready, mut left) = (Some(ready), false);
+    let heard = |event| {
+        left |= event == Event::Left;
+        if event == Event::Ready {
+            // Whoever waited may have given up.
+            let _ = ready.take().map(|ready| ready.send(()));
+        }
+        tell(&metrics, event);
+    };
+    Watcher::listen(events, heard).await;
+    if !left && !leaving.load(Relaxed) {
+        let text = "the watch over interface and rules is gone: nobody puts back what is removed until the next start";
+        tell(&metrics, Event::Error(ErrorType::Watch, text.into()));
     }
 }
 
@@ -137,6 +165,12 @@ fn tell(metrics: &Metrics, event: Event) {
             metrics.set_released(false);
             info!("there are answers again: the cluster's DNS address is taken");
         }
+        Event::Died(how) => {
+            metrics.watch_died();
+            metrics.setup_error(ErrorType::Watch);
+            error!(how, "the watch over interface and rules died");
+        }
+        Event::Left => info!("a newer process watches over interface and rules"),
     }
 }
 

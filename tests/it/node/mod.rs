@@ -7,3 +7,4 @@ mod rig;
 mod rights;
 mod setup;
 mod upgrade;
+mod watch;

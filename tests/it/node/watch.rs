@@ -1,0 +1,100 @@
+//! The processes that watch over a node: they die, come back, and make room for one another.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use super::rig::{Node, VIP};
+
+/// The processes in the node's namespace whose command line has this word.
+fn processes(node: &Node, word: &str) -> Vec<u32> {
+    let told = Command::new("ip").args(["netns", "pids", &node.space("node")]).output().unwrap();
+    let pids = String::from_utf8(told.stdout).unwrap();
+    let has = |pid: &u32| {
+        // One that has just ended has no command line.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|found| found == word.as_bytes())
+    };
+    pids.split_whitespace().map(|pid| pid.parse().unwrap()).filter(has).collect()
+}
+
+fn kill(pid: u32) {
+    assert!(Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap().success());
+}
+
+/// A resident watch. Killed when dropped.
+struct Resident(Child);
+
+impl Resident {
+    fn start(node: &Node) -> Self {
+        let flags = node.flags();
+        let words: Vec<&str> = ["node", "watch"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+        Self(node.holdfast("node", &words).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn mends(node: &Node) {
+    node.ip("node", &format!("addr del {VIP}/32 dev nodelocaldns"));
+    node.until("mended", |node| node.node("check").0 == 0);
+}
+
+#[test]
+fn a_watch_that_dies_is_counted_and_started_again() {
+    let Some(node) = Node::new() else { return };
+    let mut agent = node.agent(&[]);
+    for deaths in 1..=3 {
+        let [watch] = processes(&node, "--kept")[..] else { panic!("one watch") };
+        kill(watch);
+        let line = agent.wait_for_nth("the watch over interface and rules died", deaths);
+        assert!(line.contains("signal: 9"), "{line}");
+        node.until("started again", |node| matches!(processes(node, "--kept")[..], [new] if new != watch));
+        mends(&node);
+        assert_eq!(node.metric("holdfast_node_watch_deaths_total "), deaths as u64);
+        assert_eq!(node.metric("holdfast_node_setup_errors_total{errortype=\"watch\"}"), deaths as u64);
+    }
+    // The order at the end reaches the one that is there now.
+    assert!(agent.terminate().success());
+    node.until("ended", |node| processes(node, "watch").is_empty());
+}
+
+#[test]
+fn without_anybody_left_to_start_another_that_is_said() {
+    let Some(node) = Node::new() else { return };
+    let mut agent = node.agent(&[]);
+    let [keeper] = processes(&node, "--child")[..] else { panic!("one keeper") };
+    kill(keeper);
+    mends(&node);
+    let [watch] = processes(&node, "--kept")[..] else { panic!("one watch") };
+    kill(watch);
+    agent.wait_for("nobody puts back what is removed until the next start");
+    assert_eq!(node.metric("holdfast_node_setup_errors_total{errortype=\"watch\"}"), 1);
+    let (udp, _) = node.ask("pod1", VIP, 53);
+    assert_eq!(udp["lost"], 0, "{udp}");
+}
+
+#[test]
+fn of_two_resident_watches_the_newer_one_watches_and_the_older_one_stays_behind() {
+    let Some(node) = Node::new() else { return };
+    let mut first = Resident::start(&node);
+    node.until("set up", |node| node.node("check").0 == 0);
+    let mut second = Resident::start(&node);
+    let socket = || fs::read_to_string(format!("/proc/{}/net/unix", first.0.id())).unwrap();
+    assert!(socket().contains("@holdfast-node-nodelocaldns"));
+    mends(&node);
+    assert!(first.0.try_wait().unwrap().is_none() && second.0.try_wait().unwrap().is_none(), "neither has ended");
+    second.0.kill().unwrap();
+    second.0.wait().unwrap();
+    mends(&node);
+    assert!(first.0.try_wait().unwrap().is_none());
+    assert_eq!(node.node("teardown").0, 0);
+    assert!(first.0.wait().unwrap().success(), "told to end, it does");
+    assert_eq!(node.addresses(), "");
+}
