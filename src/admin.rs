@@ -8,13 +8,13 @@ mod documents;
 mod guard;
 mod metrics;
 mod pins;
+mod port;
 mod readiness;
 mod serve;
 mod socket;
 pub mod view;
 
 use std::{
-    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,11 +28,7 @@ use axum::{
     routing::get,
 };
 use prometheus::{Histogram, Registry, TextEncoder};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    task::JoinSet,
-};
+use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -43,13 +39,12 @@ pub use pins::{PinRequest, PinsDoc, UnpinRequest};
 pub use readiness::{Latch, Readiness};
 pub use socket::SocketError;
 
+use port::{Manner, Port, Signals};
 use serve::{Limits, Listener};
 use socket::AdminSocket;
 
 /// Between two looks at whether the file of the socket is still there.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Connections the kernel keeps for us.
-const BACKLOG: i32 = 128;
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Connections at once, for each listener. A node has a handful of probes and scrapers.
 const CONNECTIONS: usize = 128;
 /// The time a whole exchange may take on the admin socket: the dump of a large cluster goes through a pipe to a person.
@@ -74,6 +69,8 @@ pub struct Config {
     pub coredns_server: Option<String>,
     /// Share the ports with the process we take over from, and take its socket's place.
     pub join: bool,
+    /// Listen on addresses that no interface has yet.
+    pub early: bool,
 }
 
 impl Default for Config {
@@ -86,30 +83,20 @@ impl Default for Config {
             more_metrics: Vec::new(),
             coredns_server: None,
             join: false,
+            early: false,
         }
     }
 }
 
-/// Why a port could not be had.
-#[derive(Debug, thiserror::Error)]
-#[error("{flag} {address}: {error}; give {flag} another address, or none")]
-struct PortError {
-    /// The flag that moves it.
-    flag: &'static str,
-    address: SocketAddr,
-    error: io::Error,
-}
-
 /// Listeners that are bound, and not served yet.
 pub struct Bound {
-    admin: UnixListener,
-    http: Option<TcpListener>,
-    metrics: Option<TcpListener>,
-    more_http: Vec<TcpListener>,
-    more_metrics: Vec<TcpListener>,
+    path: PathBuf,
+    admin: Result<(AdminSocket, UnixListener), SocketError>,
+    http: Option<Port>,
+    metrics: Option<Port>,
+    more_http: Vec<Port>,
+    more_metrics: Vec<Port>,
     coredns_server: Option<String>,
-    /// Behind the listener, so that it is dropped after it.
-    socket: AdminSocket,
 }
 
 /// What the listeners tell of.
@@ -125,66 +112,59 @@ pub struct Handles {
     pub facts: Facts,
     /// What else the admin socket answers.
     pub more: Router,
-    /// Ends the listeners for probes and scrapers before the rest: a successor has them.
-    pub succeeded: CancellationToken,
+    /// True while a successor is ready, which has the ports for probes and scrapers then.
+    pub given_away: watch::Receiver<bool>,
 }
 
 /// Binds every listener.
 ///
-/// A port for probes or metrics that cannot be had is logged and left out: DNS must not be down because of it.
+/// One that cannot be had is logged and left out: DNS must not be down because of it. The socket is tried for again and
+/// again.
 ///
 /// # Errors
-/// If the unix socket cannot be had: another process answers on it, or the system refuses.
+/// If another process answers on the unix socket.
 pub fn bind(config: &Config) -> Result<Bound, SocketError> {
-    let (socket, admin) = if config.join { socket::replace(&config.admin)? } else { socket::bind(&config.admin)? };
-    let http = open_or_tell("--http", config.http, config.join);
-    let metrics = open_or_tell("--metrics", config.metrics, config.join);
-    let all = |flag, addresses: &[SocketAddr]| -> Vec<TcpListener> {
-        addresses.iter().filter_map(|address| open_or_tell(flag, Some(*address), config.join)).collect()
-    };
-    let (more_http, more_metrics) = (all("http_more", &config.more_http), all("metrics_more", &config.more_metrics));
-    Ok(Bound { admin, http, metrics, more_http, more_metrics, coredns_server: config.coredns_server.clone(), socket })
-}
-
-fn open_or_tell(flag: &'static str, address: Option<SocketAddr>, join: bool) -> Option<TcpListener> {
-    match open_port(flag, address?, join) {
-        Ok(listener) => Some(listener),
+    let admin = if config.join { socket::replace(&config.admin) } else { socket::bind(&config.admin) };
+    match &admin {
+        Err(SocketError::InUse { path }) => return Err(SocketError::InUse { path: path.clone() }),
+        Err(error) => error!(%error, "serving without this socket, and trying for it again and again"),
+        Ok(_) => {}
+    }
+    let manner = Manner { join: config.join, early: config.early };
+    let open = |flag, address: &SocketAddr| match Port::open(flag, *address, manner) {
+        Ok(port) => Some(port),
         Err(error) => {
             error!(%error, "serving without this listener");
             None
         }
-    }
-}
-
-/// A port is taken alone unless we join another, and open to a successor then.
-fn open_port(flag: &'static str, address: SocketAddr, join: bool) -> Result<TcpListener, PortError> {
-    let open = || -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(join)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.set_reuse_port(true)?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
     };
-    open().map_err(|error| PortError { flag, address, error })
+    let http = config.http.and_then(|address| open("--http", &address));
+    let metrics = config.metrics.and_then(|address| open("--metrics", &address));
+    let more_http = config.more_http.iter().filter_map(|address| open("http_more", address)).collect();
+    let more_metrics = config.more_metrics.iter().filter_map(|address| open("metrics_more", address)).collect();
+    let coredns_server = config.coredns_server.clone();
+    Ok(Bound { path: config.admin.clone(), admin, http, metrics, more_http, more_metrics, coredns_server })
 }
 
 impl Bound {
     /// The path of the unix socket.
     pub fn admin_path(&self) -> &Path {
-        self.socket.path()
+        &self.path
+    }
+
+    /// Why there is no unix socket, if there is none.
+    pub fn socket_error(&self) -> Option<&SocketError> {
+        self.admin.as_ref().err()
     }
 
     /// The address of `/health` and `/ready`, with the port that was found for port 0.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.http.as_ref().map(Port::address)
     }
 
     /// The address of `/metrics`, with the port that was found for port 0.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.metrics.as_ref().map(Port::address)
     }
 
     /// Serves until `stop`; removes the socket then.
@@ -199,50 +179,50 @@ impl Bound {
         let documents = documents::router(handles.facts.clone(), handles.readiness.clone());
         let scraped = scrape(handles.registry.clone(), self.coredns_server.clone());
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
-        tasks.spawn(keep_unix(self.socket, self.admin, admin, limits("admin", ADMIN_TIME), stop.clone()));
-        let ports = stop.child_token();
-        let (succeeded, end) = (handles.succeeded.clone(), ports.clone());
-        let ending = tokio::spawn(async move {
-            succeeded.cancelled().await;
-            end.cancel();
-        });
+        tasks.spawn(keep_unix(self.path, self.admin.ok(), admin, limits("admin", ADMIN_TIME), stop.clone()));
+        let Handles { readiness, given_away, .. } = handles.clone();
+        let signals = Signals { readiness, given_away, stop };
         for http in self.http.into_iter().chain(self.more_http) {
-            let (router, limits) = (probes.clone(), limits("http", PROBE_TIME));
-            tasks.spawn(serve::serve(Listener::Tcp(http), router, limits, ports.clone()));
+            tasks.spawn(http.serve(probes.clone(), limits("http", PROBE_TIME), signals.clone()));
         }
         for metrics in self.metrics.into_iter().chain(self.more_metrics) {
             let router = scrape(handles.registry.clone(), self.coredns_server.clone());
-            tasks.spawn(serve::serve(Listener::Tcp(metrics), router, limits("metrics", PROBE_TIME), ports.clone()));
+            tasks.spawn(metrics.serve(router, limits("metrics", PROBE_TIME), signals.clone()));
         }
         while tasks.join_next().await.is_some() {}
-        ending.abort();
     }
 }
 
 /// Serves the socket of the tools, and listens anew when its file was taken away and nobody else answers there: by
-/// somebody who cleans up, or by a successor that died.
+/// somebody who cleans up, or by a successor that died. One that could not be had is tried for likewise.
 async fn keep_unix(
-    mut socket: AdminSocket,
-    mut listener: UnixListener,
+    path: PathBuf,
+    mut had: Option<(AdminSocket, UnixListener)>,
     router: Router,
     limits: Limits,
     stop: CancellationToken,
 ) {
     loop {
+        let Some((socket, listener)) = had.take() else {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => had = socket::bind(&path).ok(),
+            }
+            continue;
+        };
         let end = stop.child_token();
         let serving = serve::serve(Listener::Unix(listener), router.clone(), limits.clone(), end.clone());
         let mut serving = std::pin::pin!(serving);
-        let anew = loop {
+        had = loop {
             tokio::select! {
                 () = &mut serving => return,
-                () = tokio::time::sleep(LOOK_EVERY) => if socket.is_lost() && let Ok(anew) = socket::bind(socket.path()) {
-                    break anew;
+                () = tokio::time::sleep(LOOK_EVERY) => if socket.is_lost() && let Ok(anew) = socket::bind(&path) {
+                    break Some(anew);
                 },
             }
         };
         end.cancel();
         serving.await;
-        (socket, listener) = anew;
     }
 }
 
@@ -332,7 +312,7 @@ mod tests {
             metrics: metrics_handles,
             facts,
             more,
-            succeeded: CancellationToken::new(),
+            given_away: watch::Sender::new(false).subscribe(),
         };
         let task = tokio::spawn(bound.serve(handles, stop.clone()));
         Running { dir, http, metrics, readiness, counted, stop, task }
@@ -410,9 +390,9 @@ mod tests {
     #[tokio::test]
     async fn a_port_in_use_is_named_with_its_flag_and_costs_that_listener_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        let error = open_port("--metrics", address, false).unwrap_err().to_string();
+        let error = Port::open("--metrics", address, Manner::default()).unwrap_err().to_string();
         let expect = format!(
             "--metrics {address}: Address already in use (os error 98); give --metrics another address, or none"
         );
@@ -424,5 +404,35 @@ mod tests {
                 .unwrap();
         assert!(bound.http_address().is_some());
         assert_eq!(bound.metrics_address(), None);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_made_costs_the_socket_alone_until_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let admin = dir.path().join("run").join("a.sock");
+        std::fs::write(dir.path().join("run"), "in the way").unwrap();
+        let http = Some("127.0.0.1:0".parse().unwrap());
+        let bound = bind(&Config { admin: admin.clone(), http, metrics: None, ..Config::default() }).unwrap();
+        let error = bound.socket_error().unwrap().to_string();
+        assert!(error.starts_with(&format!("admin socket {}: make its directory: ", admin.display())), "{error}");
+        let router = Router::new().route("/ready", axum::routing::get(async || "made"));
+        let stop = CancellationToken::new();
+        let limits = Limits {
+            connections: 1,
+            time: PROBE_TIME,
+            refused: prometheus::IntCounter::new("refused", "refused").unwrap(),
+        };
+        let keeping = tokio::spawn(keep_unix(admin.clone(), None, router, limits, stop.clone()));
+        std::fs::remove_file(dir.path().join("run")).unwrap();
+        let stream = loop {
+            if let Ok(stream) = UnixStream::connect(&admin).await {
+                break stream;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(get(stream, "/ready").await.ends_with("made"));
+        stop.cancel();
+        keeping.await.unwrap();
+        assert!(!admin.exists());
     }
 }

@@ -15,7 +15,7 @@ mod reach;
 mod status;
 mod table;
 
-use std::io::Write as _;
+use std::{io::Write as _, path::Path};
 
 pub use diff::DiffArgs;
 pub use dump::DumpArgs;
@@ -55,6 +55,15 @@ pub enum Output {
     Table,
     /// For scripts; keys are only ever added
     Json,
+}
+
+/// Asks the process behind a socket whether it is ready.
+///
+/// # Errors
+/// What it waits for, or why it cannot be asked.
+pub fn ready(socket: &Path) -> anyhow::Result<()> {
+    client::get(socket, "/ready", client::HEALTH_PATIENCE)?;
+    Ok(())
 }
 
 /// Prints the records.

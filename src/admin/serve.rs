@@ -6,12 +6,13 @@
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
+use futures::FutureExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::UnixListener,
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
@@ -19,6 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::warn;
+
+use super::port::Listening;
 
 /// The time a request's head may take to arrive.
 const HEAD: Duration = Duration::from_secs(5);
@@ -45,7 +48,7 @@ pub enum Listener {
     /// The tools.
     Unix(UnixListener),
     /// Probes and scrapers.
-    Tcp(TcpListener),
+    Tcp(Listening),
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -55,7 +58,7 @@ impl Listener {
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match self {
             Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
-            Self::Tcp(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Tcp(port) => Ok(Box::new(port.listener.accept().await?.0)),
         }
     }
 }
@@ -86,6 +89,15 @@ pub async fn serve(listener: Listener, router: Router, limits: Limits, stop: Can
                 }
             },
         }
+    }
+    // Who has connected already is answered: the kernel would reset them.
+    while let (Some(Ok(stream)), Ok(slot)) = (listener.accept().now_or_never(), Arc::clone(&slots).try_acquire_owned())
+    {
+        let answer = connection(stream, router.clone());
+        connections.spawn(async move {
+            answer.await;
+            drop(slot);
+        });
     }
     drop(listener);
     let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;

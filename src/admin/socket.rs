@@ -56,11 +56,6 @@ pub struct AdminSocket {
 }
 
 impl AdminSocket {
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether the file is gone, or is another's.
     pub fn is_lost(&self) -> bool {
         identity(&self.path) != self.file

@@ -246,6 +246,7 @@ impl Config {
             more_metrics: settings.metrics_more.iter().map(|address| address.0).collect(),
             coredns_server: self.coredns_server(),
             join: false,
+            early: settings.node_setup_interface,
         }
     }
 

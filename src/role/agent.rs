@@ -18,12 +18,14 @@ use self::handover::Handover;
 pub use self::node::{Prepared, prepare};
 use super::{
     base::{self, Base, Daemon, Loaded, Why},
+    signals::Signals,
     source, supervisor,
 };
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
     config::Config,
     dns::{self, Context, Forward, Outcome, Reply, Rotation, Transport, forward},
+    node::ErrorType,
     store::{self, pins::Pins},
     sys::{self, Clock},
     wire::{self, EdeCode, Parsed, Rcode},
@@ -86,6 +88,9 @@ impl Agent {
         let views = views::bind(&config, join)?;
         let listen: Vec<SocketAddr> = bound.addresses().iter().copied().chain(views.addresses()).collect();
         let admin = admin::bind(&admin::Config { join, ..config.admin() })?;
+        if let Some(error) = admin.socket_error() {
+            prepared.report(ErrorType::AdminSocket, error);
+        }
         prepared.bound();
         let zone = Zone::new(&config.zone(&listen));
         let pins = Pins::open(config.disk().as_ref().map(|disk| disk.path.as_path()), clock.now());
@@ -122,10 +127,11 @@ impl Agent {
         handles.facts.pins = Some(pins);
         handles.facts.forward = Arc::new(move || serde_json::to_value(told.status()).ok());
         let stop = CancellationToken::new();
-        let handover = Handover::new(&base.config, &base.disk, &forwarder, &handles.succeeded, &stop);
+        let handover = Handover::new(&base.config, &base.disk, &forwarder, &stop);
+        handles.given_away = handover.given_away();
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
-        let node = prepared.serving(crate::node::Metrics::register(&base.registry)?);
+        let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
         info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
         Ok(Self { addresses, base, dns, forwarder, upkeep, views, handover, node, stop, listeners })
     }
@@ -144,11 +150,8 @@ impl Agent {
 
     /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
     /// `interval`.
-    ///
-    /// # Errors
-    /// If the system gives no signals.
-    pub async fn run(self, interval: Option<Duration>, read: impl FnMut(Why) -> Option<Config>) -> anyhow::Result<()> {
-        base::run(self, interval, read).await
+    pub async fn run(self, signals: Signals, interval: Option<Duration>, read: impl FnMut(Why) -> Option<Config>) {
+        base::run(self, signals, interval, read).await;
     }
 
     /// What it counts in.

@@ -98,8 +98,8 @@ impl Live {
             serves: Arc::new(|| None),
         };
         let metrics = admin::Metrics::register(&registry).unwrap();
-        let (more, succeeded) = (axum::Router::new(), CancellationToken::new());
-        let handles = Handles { readiness: Readiness::default(), registry, metrics, facts, more, succeeded };
+        let (more, given_away) = (axum::Router::new(), tokio::sync::watch::Sender::new(false).subscribe());
+        let handles = Handles { readiness: Readiness::default(), registry, metrics, facts, more, given_away };
         let stop = CancellationToken::new();
         runtime.spawn(bound.serve(handles, stop.clone()));
         Self { _runtime: runtime, _stop: stop.drop_guard(), socket }

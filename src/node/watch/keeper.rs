@@ -58,7 +58,7 @@ pub fn keep(config: &str) {
         sleep(PAUSE);
         // Whoever has an order, or has gone, is not kept waiting for longer.
         let input = io::stdin();
-        let _ = Poll::new([(input.as_fd(), Interest::Read)]).wait(Some(pause - PAUSE));
+        let _ = Poll::new([(input.as_fd(), Interest::Read)]).wait(Some(pause.saturating_sub(PAUSE)));
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }

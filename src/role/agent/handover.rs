@@ -8,13 +8,14 @@
 //!    │ lets go of it; answers from memory on    │
 //!    │──────────── 200 ────────────────────────▶│ loads the store, joins every port, takes the socket's place
 //!    │ asks there: /ready? ◀───────────────────▶│ answers, becomes ready
-//!    │ closes the ports of probes and metrics   │
+//!    │ leaves it the ports of probes and metrics│
 //!    │ SIGTERM: leaves the ports, answers what  │
 //!    │ it has received, ends                    │
 //! ```
 //!
-//! If the new one dies before the old one has left, the old one takes store and socket back. Who sends SIGTERM is the
-//! supervisor's business.
+//! Probes and metrics are the old one's until the new one is ready, so that nobody hears of the one and believes it of the
+//! other. The old one looks after the new one for as long as both live: if that dies, at whatever step, store, socket and
+//! ports are taken back. Who sends SIGTERM is the supervisor's business.
 
 use std::{
     net::SocketAddr,
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -45,8 +47,11 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks of the old process at the new one.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Looks in a row that find nobody before the old process takes everything back: the new one has to load the store.
+/// Looks in a row that find nobody before the old process takes everything back: one that was never seen may still be on
+/// its way to the store.
 const GONE_LOOKS: u32 = 15;
+/// The same, of one that was seen.
+const DIED_LOOKS: u32 = 2;
 /// The longest answer read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
@@ -147,19 +152,13 @@ pub(super) struct Handover {
     forwarder: Forwarder,
     /// Who was handed over to.
     to: Arc<Mutex<Option<u32>>>,
-    /// Cancelled when the successor is ready.
-    succeeded: CancellationToken,
+    /// Whether there is a successor that is ready.
+    given_away: watch::Sender<bool>,
     stop: CancellationToken,
 }
 
 impl Handover {
-    pub(super) fn new(
-        config: &Config,
-        store: &Arc<Store>,
-        forwarder: &Forwarder,
-        succeeded: &CancellationToken,
-        stop: &CancellationToken,
-    ) -> Self {
+    pub(super) fn new(config: &Config, store: &Arc<Store>, forwarder: &Forwarder, stop: &CancellationToken) -> Self {
         Self {
             own: Newcomer::of(config),
             token: rand::random(),
@@ -167,7 +166,7 @@ impl Handover {
             store: Arc::clone(store),
             forwarder: forwarder.clone(),
             to: Arc::default(),
-            succeeded: succeeded.clone(),
+            given_away: watch::Sender::new(false),
             stop: stop.clone(),
         }
     }
@@ -207,28 +206,40 @@ impl Handover {
         (StatusCode::OK, "handed over\n".into())
     }
 
-    /// Looks after the successor until this process ends: what is ours again if it dies, and what is its own once it is
-    /// ready.
+    /// Looks after the successor until this process ends: what is its own while it is ready, and what is ours again when it
+    /// dies.
     async fn watch(self) {
-        let mut gone = 0;
+        let (mut seen, mut gone) = (false, 0);
         while !self.stop.is_cancelled() {
             sleep(LOOK_EVERY).await;
-            if self.succeeded.is_cancelled() {
-                return;
-            }
             let ready = self.is_ready().await;
-            if ready == Some(true) {
-                info!("the successor is ready");
-                self.succeeded.cancel();
-                return;
-            }
-            let alive = self.store.path().map_or(ready.is_some(), |path| disk::owner(path).is_some());
+            let alive = ready.is_some() || self.store.path().is_some_and(|path| disk::owner(path).is_some());
+            seen |= alive;
             gone = if alive { 0 } else { gone + 1 };
-            if gone >= GONE_LOOKS && (self.store.path().is_none() || self.store.take_back()) {
-                *self.to.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let ready = ready == Some(true);
+            if alive && self.given_away.send_if_modified(|given| std::mem::replace(given, ready) != ready) && ready {
+                info!("the successor is ready");
+            }
+            if gone >= (if seen { DIED_LOOKS } else { GONE_LOOKS }) && self.take_back() {
                 return;
             }
         }
+    }
+
+    /// Has everything again that a successor had. False if somebody has the store by now.
+    fn take_back(&self) -> bool {
+        if self.store.path().is_some() && !self.store.take_back() {
+            return false;
+        }
+        warn!("the successor is gone, and everything it had is taken back");
+        self.given_away.send_replace(false);
+        *self.to.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        true
+    }
+
+    /// Whether a successor that is ready has the ports for probes and metrics.
+    pub(super) fn given_away(&self) -> watch::Receiver<bool> {
+        self.given_away.subscribe()
     }
 
     /// Whether the process at the socket is ready; `None` as long as that is this one, or nobody.

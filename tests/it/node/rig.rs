@@ -165,12 +165,27 @@ impl Node {
         pairs.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]).collect()
     }
 
-    /// An agent on the node; those that set up nothing are told so by `more`, which is looked at last.
-    pub fn agent(&self, more: &[&str]) -> Agent {
+    /// The command of an agent on the node. `more` takes the place of what every agent is told; `--listen` comes on top.
+    pub fn agent_command(&self, more: &[&str]) -> Command {
         let flags = self.flags();
-        let flags: Vec<&str> =
-            ["agent"].into_iter().chain(flags.iter().map(String::as_str)).chain(more.iter().copied()).collect();
-        Agent::spawn(&mut self.holdfast("node", &flags))
+        let replaced = |flag: &str| {
+            more.contains(&flag) && flag != "--listen" || (flag == "--manifests" && more.contains(&"--hub"))
+        };
+        let kept = flags.chunks(2).filter(|pair| !replaced(&pair[0])).flatten().map(String::as_str);
+        let words: Vec<&str> = ["agent"].into_iter().chain(kept).chain(more.iter().copied()).collect();
+        self.holdfast("node", &words)
+    }
+
+    /// An agent on the node.
+    pub fn agent(&self, more: &[&str]) -> Agent {
+        Agent::spawn(&mut self.agent_command(more))
+    }
+
+    /// What a port of the node answers to `GET path`, the head included; empty if nobody is there.
+    pub fn http(&self, address: &str, path: &str) -> String {
+        let url = format!("http://{address}{path}");
+        let done = self.command("node", "curl", &["-s", "-i", "--max-time", "5", &url]).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
     }
 
     /// `holdfast node …` with the flags of the agent: its exit code and what it says.

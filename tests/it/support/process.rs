@@ -57,12 +57,19 @@ impl Agent {
         Self::spawn(command.args(arguments))
     }
 
-    /// Runs this command and comes back once it answers.
-    pub fn spawn(command: &mut Command) -> Self {
+    /// Runs this command and comes back once it says so in its log. Where it answers is not known then.
+    pub fn spawn_until(command: &mut Command, text: &str) -> Self {
         let started = Instant::now();
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let log = lines(child.stderr.take().expect("piped"));
         let mut agent = Self { child, log, seen: Vec::new(), started, dns: ([127, 0, 0, 1], 0).into() };
+        agent.wait_for(text);
+        agent
+    }
+
+    /// Runs this command and comes back once it answers.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut agent = Self::spawn_until(command, "answering");
         let line = agent.wait_for("answering");
         let (_, rest) = line.split_once("listen=[").expect("the line names the addresses");
         let (address, _) = rest.split_once([',', ']']).expect("a list of addresses");
@@ -129,8 +136,13 @@ impl Agent {
     }
 
     /// Asks it to leave with SIGTERM, and waits until it has.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub fn terminate(self) -> ExitStatus {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(mut self) -> ExitStatus {
         self.child.wait().expect("it was ours to wait for")
     }
 
