@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::go_flags::{self, GoFlag, Takes};
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
         types::InterfaceName,
     },
     ctl::Exit,
+    node::privileges::directory_of,
     role::{
         Signals,
         agent::{self, Agent},
@@ -124,11 +125,16 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     for name in ignored {
         info!(flag = name, "without effect here");
     }
-    let parent = |path: &Path| path.parent().map(Path::to_owned);
     // The Corefile is filled in anew when the ConfigMaps change, and the pid file goes with the process.
     let writable: Vec<_> =
-        [Some(composer.corefile()), pid_file.as_deref()].into_iter().flatten().filter_map(parent).collect();
-    let _pid_file = pid_file.map(PidFile::write).transpose()?;
+        [Some(composer.corefile()), pid_file.as_deref()].into_iter().flatten().map(directory_of).collect();
+    let _pid_file = pid_file.and_then(|path| match PidFile::write(path) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            error!(error = format!("{error:#}"), "serving without a pid file");
+            None
+        }
+    });
     for key in config.without_effect() {
         warn!(key, "setting without effect in this version");
     }

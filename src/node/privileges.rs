@@ -117,6 +117,12 @@ pub fn confine_files(writable: &[PathBuf], programs: bool) -> Result<(), Sandbox
     Ok(())
 }
 
+/// The directory a file is in, as something that can be opened: the current one for a bare name.
+#[must_use]
+pub fn directory_of(file: &Path) -> PathBuf {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
 fn make_directory(path: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
 }

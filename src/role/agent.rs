@@ -70,7 +70,7 @@ impl Agent {
     /// In one line, what could not be opened or read and what to do; nothing is left running then. A source that cannot
     /// be reached is no error if there are records on disk, nor is a disk that does not work.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
-        Self::start_prepared(config, clock, Prepared::default()).await
+        Box::pin(Self::start_prepared(config, clock, Prepared::default())).await
     }
 
     /// The same, of a process that [`prepare`]d for it. To be called on the thread that did.
@@ -170,7 +170,7 @@ impl Agent {
         self.upkeep.abort();
         self.forwarder.save().await;
         self.base.flush().await;
-        self.node.leave(&self.base.config.settings.node(), self.handover.is_done()).await;
+        self.node.leave(self.handover.is_done()).await;
         self.stop.cancel();
         if let Err(error) = self.listeners.await {
             error!(%error, "admin listeners");

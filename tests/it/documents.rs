@@ -107,3 +107,34 @@ fn every_page_that_a_document_links_to_exists() {
     }
     assert!(broken.is_empty(), "{broken:#?}");
 }
+
+/// The units a text tells `systemctl` to do something with, as the file they come from is called.
+fn units_in(text: &str) -> BTreeSet<String> {
+    let verbs = ["start", "stop", "restart", "enable", "disable", "reload", "status", "--now"];
+    let file = |word: &str| {
+        let word = word.trim_end_matches(['.', ',', ';', ')']).trim_end_matches(".service");
+        word.split_once('@').map_or_else(|| format!("{word}.service"), |(name, _)| format!("{name}@.service"))
+    };
+    let commands = text.lines().flat_map(|line| line.split("systemctl ").skip(1));
+    let unit = |command: &str| command.split_whitespace().find(|word| !verbs.contains(word)).map(file);
+    commands.filter_map(unit).collect()
+}
+
+#[test]
+fn units_that_are_spoken_of_are_those_that_are_shipped() {
+    let shipped = |unit: &str| repository().join("deploy/systemd").join(unit).exists();
+    let page = "systemctl start holdfast-agent@b && systemctl stop holdfast@a\nsystemctl enable --now holdfast-watch.";
+    let found = units_in(page);
+    let not_shipped: Vec<&String> = found.iter().filter(|unit| !shipped(unit)).collect();
+    assert_eq!((found.len(), not_shipped), (3, vec![&"holdfast-agent@.service".to_owned()]), "the check can fail");
+    let pages = ["docs/runbook.md", "docs/migration.md", "README.md", "deploy/README.md"];
+    let units = ["deploy/systemd/holdfast@.service", "deploy/systemd/holdfast-watch.service"];
+    let mut all = 0;
+    for page in pages.into_iter().chain(units) {
+        for unit in units_in(&read(page)) {
+            all += 1;
+            assert!(shipped(&unit), "{page}: there is no {unit}");
+        }
+    }
+    assert!(all >= 3);
+}

@@ -34,6 +34,8 @@ const READY: Duration = Duration::from_secs(5);
 /// What was done before the first thread was started. The default is a process that sets nothing up and gives nothing up.
 #[derive(Debug, Default)]
 pub struct Prepared {
+    /// What was set up, which stays so until the next start.
+    wanted: node::Config,
     watcher: Option<Watcher>,
     events: Vec<Event>,
     sandbox: bool,
@@ -49,6 +51,7 @@ pub struct Prepared {
 pub fn prepare(config: &Config, writable: &[PathBuf]) -> Prepared {
     let wanted = config.settings.node();
     let mut prepared = Prepared {
+        wanted: wanted.clone(),
         sandbox: config.settings.sandbox,
         programs: matches!(config.source, Source::Kubernetes(Some(_))),
         ..Prepared::default()
@@ -68,9 +71,9 @@ pub fn prepare(config: &Config, writable: &[PathBuf]) -> Prepared {
         }
     }
     if prepared.sandbox {
-        let parent = config.settings.admin.parent().map(std::path::Path::to_owned);
-        let writable: Vec<_> =
-            config.settings.store_path.iter().cloned().chain(parent).chain(writable.iter().cloned()).collect();
+        let socket = privileges::directory_of(&config.settings.admin);
+        let store = config.settings.store_path.iter().cloned();
+        let writable: Vec<_> = store.chain([socket]).chain(writable.iter().cloned()).collect();
         prepared.note(privileges::confine_files(&writable, prepared.programs));
     }
     prepared
@@ -126,7 +129,7 @@ impl Prepared {
                 tell(&metrics, Event::Error(ErrorType::Watch, text));
             }
         }
-        Node { watcher: self.watcher, leaving }
+        Node { wanted: self.wanted, watcher: self.watcher, leaving }
     }
 }
 
@@ -177,16 +180,17 @@ fn tell(metrics: &Metrics, event: Event) {
 /// The node's part of a running agent.
 #[derive(Debug)]
 pub(super) struct Node {
+    wanted: node::Config,
     watcher: Option<Watcher>,
     leaving: Arc<AtomicBool>,
 }
 
 impl Node {
-    /// Leaves the node as the configuration says; as it is if a successor has taken over.
-    pub(super) async fn leave(self, config: &node::Config, succeeded: bool) {
+    /// Leaves the node as the configuration it was set up by says; as it is if a successor has taken over.
+    pub(super) async fn leave(self, succeeded: bool) {
         self.leaving.store(true, Relaxed);
         let Some(watcher) = self.watcher else { return };
-        let order = match (succeeded, config.skip_teardown, config.intercept_failsafe) {
+        let order = match (succeeded, self.wanted.skip_teardown, self.wanted.intercept_failsafe) {
             (false, false, _) => Order::Teardown,
             (false, true, Some(_)) => Order::Release,
             (true, ..) | (false, true, None) => Order::Leave,

@@ -36,6 +36,29 @@ fn an_agent_that_answers_has_given_up_what_it_needs_no_more() {
 }
 
 #[test]
+fn files_named_without_a_directory_are_in_the_one_it_was_started_in() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("none.yaml"), "").unwrap();
+    let fixed = ["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:9", "--http", "none", "--metrics", "none"];
+    let files = ["--store", "store", "--admin", "agent.sock", "--sandbox", "true"];
+    let mut agent = crate::support::process::holdfast(&["agent"]);
+    agent.args(fixed).args(files).args(["--manifests", "none.yaml"]);
+    let agent = Agent::spawn(agent.current_dir(home.path()));
+    assert!(home.path().join("agent.sock").exists() && home.path().join("store").is_dir());
+    assert!(agent.terminate().success());
+    std::fs::write(home.path().join("Corefile.base"), ".:0 {\n bind 127.0.0.1\n forward . 127.0.0.1:9\n}\n").unwrap();
+    let flags =
+        ["-localip", "127.0.0.1", "-setupinterface=false", "-setupiptables=false", "-basecorefile", "Corefile.base"];
+    let flags = [&flags[..], &["-conf", "Corefile", "-pidfile", "pid", "-metrics-listen-address", ""]].concat();
+    let mut agent = crate::support::process::holdfast(&["node-cache"]);
+    let agent = Agent::spawn(agent.args(flags).args(files).current_dir(home.path()));
+    assert!(home.path().join("pid").exists() && home.path().join("Corefile").exists());
+    agent.signal("HUP");
+    assert!(agent.terminate().success());
+    assert!(!home.path().join("pid").exists());
+}
+
+#[test]
 fn an_ordinary_user_with_two_capabilities_does_all_of_it() {
     let Some(node) = Node::new() else { return };
     if !have("setpriv") {

@@ -56,4 +56,11 @@ fn interface_and_rules_outlive_the_process_and_go_with_it_where_that_is_asked() 
     assert_eq!(node.node("check"), (0, String::new()), "after SIGKILL");
     leave(node.agent(&[]));
     assert_eq!(node.addresses(), "", "after SIGTERM");
+    // What was set up at the start is taken away at the end, whatever the file says by then.
+    let mut agent = node.agent(&[]);
+    std::fs::write(node.home.path().join("agent.yaml"), "node: { skip_teardown: true, interface: other }\n").unwrap();
+    agent.signal("HUP");
+    agent.wait_for("configuration and credentials read again");
+    leave(agent);
+    assert_eq!(node.addresses(), "", "after SIGHUP and SIGTERM");
 }
