@@ -34,7 +34,7 @@ use crate::{
     proto::{FOLLOW_PATH, Hello, split},
     store::Reader,
     sys::Clock,
-    tls::Tls,
+    tls::{self, Part, Tls},
 };
 
 /// A greeting is 4 KiB of digests and a few names.
@@ -222,7 +222,10 @@ impl Server {
         };
         drop((place, unfinished));
         match accepted {
-            Ok(Ok(stream)) => Box::pin(self.connection(stream)).await,
+            Ok(Ok(stream)) => {
+                let part = tls::peer(stream.get_ref().1);
+                Box::pin(self.connection_of(part, stream)).await;
+            }
             Ok(Err(error)) => {
                 metrics.refused(Refused::Handshake);
                 tracing::debug!(%error, "handshake failed");
@@ -233,6 +236,11 @@ impl Server {
 
     /// Serves one connection until it ends. Whoever is behind it is known to be allowed.
     pub async fn connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        self.connection_of(None, io).await;
+    }
+
+    /// The same, of a peer that may play this part.
+    async fn connection_of(&self, part: Option<Part>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let metrics = &self.fanout.metrics;
         let Ok(_place) = Arc::clone(&self.connections).try_acquire_owned() else {
             metrics.refused(Refused::Full);
@@ -245,7 +253,7 @@ impl Server {
             move |request| {
                 asked.store(true, Ordering::Relaxed);
                 let server = server.clone();
-                async move { Ok::<_, Infallible>(server.call(request).await) }
+                async move { Ok::<_, Infallible>(server.call(part, request).await) }
             }
         });
         let serving = http2::Builder::new(TokioExecutor::new())
@@ -266,7 +274,7 @@ impl Server {
         metrics.connections.dec();
     }
 
-    async fn call(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn call(&self, part: Option<Part>, request: Request<Incoming>) -> Response<ReplyBody> {
         let metrics = &self.fanout.metrics;
         if request.method() != Method::POST || request.uri().path() != FOLLOW_PATH {
             metrics.refused(Refused::Request);
@@ -276,6 +284,12 @@ impl Server {
             metrics.refused(Refused::Request);
             return ended(code::INVALID_ARGUMENT, "no greeting came");
         };
+        if !hello.serves.is_empty() && part == Some(Part::Agent) {
+            // Its address would be passed on to everybody.
+            metrics.refused(Refused::Request);
+            tracing::warn!(peer = ?hello.node, serves = ?hello.serves, "an agent's certificate, and yet it would serve");
+            return ended(code::FAILED_PRECONDITION, "who serves others needs the certificate of a hub");
+        }
         let path = self.fanout.path();
         let (node, upstream) = path.split_first().expect("our own name comes first");
         if let Some(reason) = refusal(&hello, node, upstream) {

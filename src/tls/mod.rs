@@ -138,6 +138,12 @@ pub fn check(directory: &std::path::Path) -> Result<(), Error> {
     Material::read(directory).map(|_| ())
 }
 
+/// The part the peer of a connection may play, after its handshake; `None` if it showed no certificate of ours.
+#[must_use]
+pub fn peer(connection: &rustls::CommonState) -> Option<Part> {
+    connection.peer_certificates().and_then(verify::part)
+}
+
 /// What is counted of certificates.
 #[derive(Clone, Debug)]
 pub struct Metrics {

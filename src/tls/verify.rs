@@ -170,6 +170,12 @@ impl ServerCertVerifier for PeerVerifier {
     }
 }
 
+/// The part that whoever has this chain may play; the chain was verified.
+pub(super) fn part(chain: &[CertificateDer<'_>]) -> Option<Part> {
+    let certificate = EndEntityCert::try_from(chain.first()?).ok()?;
+    certificate.valid_uri_names().find_map(Identity::parse).map(|identity| identity.part)
+}
+
 /// When the first certificate of a chain ends: asked of the verifier, which says so of one that has expired.
 pub(super) fn expiry(chain: &[CertificateDer<'static>], roots: &RootCertStore, part: Part) -> Option<u64> {
     let (first, intermediates) = chain.split_first()?;

@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use holdfast::{
+    proto,
+    record::Snapshot,
     simulate::{self, Options},
     store::{self, Origin, Update, Writer},
     stream::{self, Surroundings},
@@ -122,6 +124,23 @@ async fn strangers_are_refused_in_the_handshake_and_keep_nobody_out() {
     }
     assert_eq!(foreign.progress().live + plain.progress().live, 0);
     assert_eq!(metric(&hub.registry, "holdfast_stream_resume_total", ""), 20);
+}
+
+#[tokio::test]
+async fn only_who_has_a_hubs_certificate_may_say_that_others_reach_it() {
+    let dir = certificates();
+    let mut hub = hub(dir.path(), "127.0.0.1:0", stream::Config::default());
+    hub.list(services(10), 1);
+    let follow = async |part: &str| {
+        let metrics = tls::Metrics::register(&prometheus::Registry::new()).unwrap();
+        let tls = Tls::open(dir.path().join(part), Clock::System, Arc::new(|| None), metrics).unwrap();
+        let mut client = super::slow::client_by(&holdfast::source::hub::dial(Some(tls)), &hub.address).await;
+        let hello = proto::hello("relay", "10.0.0.9:7443", &Snapshot::default());
+        client.follow(hello).await.map(|_| ()).map_err(|status| status.message().to_owned())
+    };
+    assert_eq!(follow("hub").await, Ok(()));
+    assert_eq!(follow("agent").await, Err("who serves others needs the certificate of a hub".to_owned()));
+    assert_eq!(metric(&hub.registry, "holdfast_stream_refused_total", "request"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

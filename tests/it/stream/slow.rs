@@ -15,7 +15,12 @@ use tonic::transport::{Channel, Endpoint};
 use super::rig::{Agent, Hub, Line, Net, World, clock, metric, service, services};
 
 async fn client(net: &Net, address: &str) -> RecordsClient<Channel> {
-    let io = (net.dial())(address.to_owned()).await.unwrap();
+    client_by(&net.dial(), address).await
+}
+
+/// A client that reads when it is told to.
+pub async fn client_by(dial: &hub::Dial, address: &str) -> RecordsClient<Channel> {
+    let io = dial(address.to_owned()).await.unwrap();
     let mut io = Some(TokioIo::new(io));
     let connector = tower::service_fn(move |_: http::Uri| {
         let io = io.take().ok_or_else(|| std::io::Error::other("once"));
