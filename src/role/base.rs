@@ -1,6 +1,6 @@
 //! What an agent and a hub have in common: records in memory, the disk behind them, the guard and a source before them.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem::discriminant, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use prometheus::Registry;
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
-    config::{Config, Source, kept},
+    config::{Config, Role, Source, kept},
     source::hub,
     store::{self, disk},
     sys::Clock,
@@ -185,10 +185,15 @@ impl Base {
 
     /// Takes over what can change while running, and says what takes a restart. The source begins anew, with its
     /// credentials read again; what is held stands meanwhile.
-    pub(super) async fn reload(&mut self, next: Config) {
+    pub(super) async fn reload(&mut self, mut next: Config) {
         let waiting = self.started.changes(&next).restart;
         if !waiting.is_empty() {
             warn!(keys = %waiting.join(", "), "changed in the configuration, but takes effect with the next start");
+        }
+        if next.role == Role::Hub && discriminant(&self.config.source) != discriminant(&next.source) {
+            // Whether it stamps versions or passes them on, and by whose leave, was settled when it began.
+            warn!(from = %self.config.source, to = %next.source, "a hub takes another kind of source with the next start");
+            next.source = self.config.source.clone();
         }
         match source::prepare(&next, &self.name, self.reader.as_of().is_some()).await {
             Ok(source) => match (&self.elected, &self.following) {

@@ -56,11 +56,12 @@ impl Election {
         let voter = base.elect(Prepared::Apiserver(config.clone()))?;
         let parts =
             lease::Parts { reader: base.reader.clone(), clock: base.clock.clone(), metrics: base.feed.metrics.clone() };
-        let election = lease::Election::new(config, candidate, parts);
+        let (asked, asks) = watch::channel(config);
+        let election = lease::Election::new(asks, candidate, parts);
         let (status, fence) = (election.status(), election.fence());
         let end = CancellationToken::new();
         let standing_for = tokio::spawn(election.run(end.clone()));
-        let obeying = tokio::spawn(obey(status.clone(), fence, voter, hubs));
+        let obeying = tokio::spawn(obey(status.clone(), fence, voter, hubs, asked));
         Some(Self { status, end, standing_for, obeying })
     }
 
@@ -75,7 +76,15 @@ impl Election {
 }
 
 /// Follows what the election says, and what a new configuration says of it.
-async fn obey(mut status: watch::Receiver<lease::Status>, fence: Fence, mut voter: Voter, hubs: Hubs) {
+///
+/// `asked` is told which apiserver the lease is to be looked at.
+async fn obey(
+    mut status: watch::Receiver<lease::Status>,
+    fence: Fence,
+    mut voter: Voter,
+    hubs: Hubs,
+    asked: watch::Sender<apiserver::Config>,
+) {
     if voter.orders.send(Order::Fence(fence)).await.is_err() {
         return;
     }
@@ -103,7 +112,14 @@ async fn obey(mut status: watch::Receiver<lease::Status>, fence: Fence, mut vote
         }
         tokio::select! {
             changed = status.wait_for(|status| status.standing != now) => if changed.is_err() { return },
-            changed = voter.own.changed() => if changed.is_err() { return },
+            changed = voter.own.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                if let Prepared::Apiserver(config) = &*voter.own.borrow() {
+                    asked.send_replace(config.clone());
+                }
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ pub struct Parts {
 /// An election that nobody stands in yet.
 #[derive(Debug)]
 pub struct Election {
-    config: Config,
+    config: watch::Receiver<Config>,
     candidate: Candidate,
     parts: Parts,
     status: watch::Sender<Status>,
@@ -105,9 +105,9 @@ pub struct Election {
 }
 
 impl Election {
-    /// Prepares to stand for election at the server of `config`.
+    /// Prepares to stand for election at the server of `config`, and at another one when that changes.
     #[must_use]
-    pub fn new(config: Config, candidate: Candidate, parts: Parts) -> Self {
+    pub fn new(config: watch::Receiver<Config>, candidate: Candidate, parts: Parts) -> Self {
         Self {
             config,
             candidate,
@@ -160,8 +160,15 @@ impl Election {
     /// Looks at the lease once, and does what is to be done about it.
     async fn look(&mut self) {
         let begun = Instant::now();
+        if self.config.has_changed().unwrap_or(false) {
+            self.config.mark_unchanged();
+            self.server = None;
+            // What was seen of a lease was seen elsewhere.
+            self.observed.unanswered();
+        }
         if self.server.is_none() {
-            match Server::connect(&self.config).await {
+            let config = self.config.borrow().clone();
+            match Server::connect(&config).await {
                 Ok(server) => self.server = Some(server),
                 Err(error) => return self.unanswered(begun, error.to_string(), false),
             }
@@ -325,7 +332,7 @@ impl Election {
     }
 
     async fn send(&self, server: &Server, ask: Ask) -> Result<Vec<u8>, Failure> {
-        let within = self.config.timing.probe_answer;
+        let within = self.config.borrow().timing.probe_answer;
         server.send(ask, within, &self.parts.metrics).await?.whole(ANSWER_BYTES_MAX, within).await
     }
 }

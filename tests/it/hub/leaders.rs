@@ -133,16 +133,108 @@ async fn clocks_an_hour_apart_make_no_second_leader_and_epochs_only_rise() {
     slow.stop().await;
 }
 
+/// A hub as a process of its own, that has listed the cluster.
+async fn process(pair: &Pair, listen: &str, config: &[String]) -> process::Hub {
+    let (home, listen, config) = (pair.homes[0].path().to_owned(), listen.to_owned(), config.to_owned());
+    beside(move || {
+        let config: Vec<&str> = config.iter().map(String::as_str).collect();
+        process::Hub::start(&home, &listen, &config)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_holder_that_is_killed_is_succeeded_and_follows_when_it_comes_back() {
+    let pair = Pair::new().await;
+    let arguments = pair.arguments(0, pair.server.address());
+    let killed = process(&pair, "127.0.0.1:0", &arguments).await;
+    let listen = killed.address().to_string();
+    pair.until_state(0, "holder").await;
+    let other = pair.hub(1).await;
+    let all = |reader: &Reader| reader.load().counts().services == 100;
+    until("it follows", other.reader(), all).await;
+    let agent = pair.homes[2].agent(&[&listen, &stream(&other)]).await;
+    in_time("it follows", until_equal(agent.reader(), other.reader())).await;
+    let (asking, versions) = (asking(&agent), Versions::of(agent.reader()));
+    let (name, last) = (pair.holder(), agent.reader().load().version().clone());
+
+    beside(move || killed.kill()).await;
+    pair.until_state(1, "holder").await;
+    assert_ne!(pair.holder(), name);
+    until("a later epoch", other.reader(), |reader| reader.load().version().epoch > last.epoch).await;
+    pair.server.put(service("prod", "late", "10.96.2.1"));
+    until("the change", agent.reader(), has_late).await;
+
+    // Back at the same place with the disk it had, it looks before it leads.
+    let back = process(&pair, &listen, &arguments).await;
+    pair.until_state(0, "follower").await;
+    let relayed = pair.homes[3].agent(&[&listen]).await;
+    pair.server.put(service("prod", "later", "10.96.2.2"));
+    let has_later = |reader: &Reader| reader.load().service(b"prod", b"later").is_some();
+    for reader in [other.reader(), agent.reader(), relayed.reader()] {
+        until("the change", reader, has_later).await;
+    }
+    unharmed(&pair.server.records(), other.reader(), &[agent.reader(), relayed.reader()], [asking]).await;
+    versions.none_later_than(&last);
+    assert_ne!(pair.holder(), name);
+    relayed.stop().await;
+    agent.stop().await;
+    beside(move || back.kill()).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_takes_the_election_to_the_apiserver_it_names_and_no_hub_to_another_kind_of_source() {
+    let pair = Pair::new().await;
+    let ways = [Way::to(pair.server.address()).await, Way::to(pair.server.address()).await];
+    let config = pair.homes[0].path().join("reloaded.yaml");
+    let write =
+        |source: &str| std::fs::write(&config, format!("lease: {{ duration: 3s }}\nsource: {source}\n")).unwrap();
+    let kubeconfig = |index: usize| {
+        let path = pair.server.kubeconfig_by(pair.homes[index].path(), ways[index].address);
+        format!("{{ kubernetes: {{ kubeconfig: {} }} }}", path.to_str().unwrap())
+    };
+    write(&kubeconfig(0));
+    let hub = process(&pair, "127.0.0.1:0", &["--config".into(), config.to_str().unwrap().into()]).await;
+    pair.until_state(0, "holder").await;
+
+    // The way it had is gone; the one it is told of is open.
+    write(&kubeconfig(1));
+    hub.signal("HUP");
+    in_time("the lease is looked at there", async {
+        while ways[1].taken() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    ways[0].weather(Weather::Hung);
+    pair.longer_than_a_lease().await;
+    pair.server.put(service("prod", "late", "10.96.2.1"));
+    let agent = pair.homes[2].agent(&[&hub.address().to_string()]).await;
+    until("the change", agent.reader(), has_late).await;
+    let (status, _) = pair.homes[0].tool(&["status"]).await;
+    assert_eq!((&status["lease"]["state"], &status["lease"]["failing"]), (&"holder".into(), &serde_json::Value::Null));
+
+    write("{ hub: { addresses: [\"127.0.0.1:9\"] } }");
+    let hub = beside(move || {
+        let mut hub = hub;
+        hub.signal("HUP");
+        hub.wait_for("a hub takes another kind of source with the next start");
+        hub
+    });
+    let hub = hub.await;
+    pair.server.put(service("prod", "later", "10.96.2.2"));
+    until("the change", agent.reader(), |reader| reader.load().service(b"prod", b"later").is_some()).await;
+    agent.stop().await;
+    beside(move || hub.kill()).await;
+}
+
 #[tokio::test]
 async fn a_holder_that_was_stopped_steps_down_before_it_stamps_what_came_meanwhile() {
     let pair = Pair::new().await;
-    let (home, arguments) = (pair.homes[0].path().to_owned(), pair.arguments(0, pair.server.address()));
-    let stopped = beside(move || {
-        let mut hub = process::Hub::start(&home, "127.0.0.1:0", &arguments.each_ref().map(String::as_str));
-        hub.wait_for("records complete");
-        hub
-    });
-    let stopped = stopped.await;
+    let arguments = pair.arguments(0, pair.server.address());
+    let stopped = process(&pair, "127.0.0.1:0", &arguments).await;
+    pair.until_state(0, "holder").await;
     let other = pair.hub(1).await;
     until("it follows", other.reader(), |reader| reader.freshness().source == SourceState::Up).await;
     let agent = pair.homes[2].agent(&[&stopped.address().to_string()]).await;
