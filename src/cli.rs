@@ -25,7 +25,7 @@ use crate::{
         agent::{self, Agent, Prepared},
         hub::Hub,
     },
-    sys::Clock,
+    sys::{self, Clock},
 };
 
 /// Cluster DNS that outlives the control plane.
@@ -172,6 +172,9 @@ fn run_to_end(
 }
 
 fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
+    if role == Role::Hub {
+        sys::give_back_large_blocks();
+    }
     let load = || config::load(role, flags, config::environment);
     let config = match load() {
         Ok(config) => config,

@@ -4,10 +4,12 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Poll, ready},
     time::Duration,
 };
 
@@ -24,7 +26,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -47,6 +49,9 @@ const UNFINISHED_MAX: usize = 4_096;
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// A handshake counts against the cap for at most this long: one that stalls must not keep others out.
 const PLACE_HELD: Duration = Duration::from_millis(250);
+/// Most bytes that TLS has encrypted for a client that does not take them: one record and what follows it. What waits
+/// before it is shared by all.
+const ENCRYPTED_BYTES_MAX: usize = 20 << 10;
 /// gRPC's codes (grpc/doc/statuscodes.md).
 mod code {
     pub(super) const OK: &str = "0";
@@ -200,17 +205,35 @@ impl Server {
     }
 
     async fn handshake(&self, socket: TcpStream, unfinished: OwnedSemaphorePermit) {
-        let metrics = &self.fanout.metrics;
-        let Some(tls) = &self.tls else {
-            drop(unfinished);
-            return self.connection(socket).await;
+        let serving = match &self.tls {
+            None => {
+                drop(unfinished);
+                self.connection_of(None, socket)
+            }
+            // In a box that is gone before the stream begins: a handshake takes as much memory as a stream, and one lives for
+            // a moment, the other for days.
+            Some(tls) => match Box::pin(self.shake_hands(tls, socket, unfinished)).await {
+                Some(stream) => {
+                    let part = tls::peer(stream.get_ref().1);
+                    self.connection_of(part, stream)
+                }
+                None => return self.fanout.metrics.refused(Refused::Handshake),
+            },
         };
+        serving.await;
+    }
+
+    async fn shake_hands(
+        &self,
+        tls: &Tls,
+        socket: TcpStream,
+        unfinished: OwnedSemaphorePermit,
+    ) -> Option<TlsStream<TcpStream>> {
         // Who says nothing takes no place from those who do.
-        if !matches!(timeout(FIRST_WORD, socket.readable()).await, Ok(Ok(()))) {
-            return metrics.refused(Refused::Handshake);
-        }
+        timeout(FIRST_WORD, socket.readable()).await.ok()?.ok()?;
         let mut place = Some(self.admission.place().await);
-        let accept = TlsAcceptor::from(tls.current().server).accept(socket);
+        let accept = TlsAcceptor::from(tls.current().server)
+            .accept_with(socket, |session| session.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX)));
         let mut accept = std::pin::pin!(timeout(self.fanout.config.handshake_timeout, accept));
         let accepted = tokio::select! {
             accepted = &mut accept => accepted,
@@ -221,17 +244,7 @@ impl Server {
             }
         };
         drop((place, unfinished));
-        match accepted {
-            Ok(Ok(stream)) => {
-                let part = tls::peer(stream.get_ref().1);
-                Box::pin(self.connection_of(part, stream)).await;
-            }
-            Ok(Err(error)) => {
-                metrics.refused(Refused::Handshake);
-                tracing::debug!(%error, "handshake failed");
-            }
-            Err(_) => metrics.refused(Refused::Handshake),
-        }
+        accepted.ok()?.inspect_err(|error| tracing::debug!(%error, "handshake failed")).ok()
     }
 
     /// Serves one connection until it ends. Whoever is behind it is known to be allowed.
@@ -240,11 +253,14 @@ impl Server {
     }
 
     /// The same, of a peer that may play this part.
-    async fn connection_of(&self, part: Option<Part>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let metrics = &self.fanout.metrics;
-        let Ok(_place) = Arc::clone(&self.connections).try_acquire_owned() else {
+    fn connection_of<I>(&self, part: Option<Part>, io: I) -> Pin<Box<dyn Future<Output = ()> + Send>>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let metrics = self.fanout.metrics.clone();
+        let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
             metrics.refused(Refused::Full);
-            return;
+            return Box::pin(std::future::ready(()));
         };
         metrics.connections.inc();
         let asked = Arc::new(AtomicBool::new(false));
@@ -253,10 +269,11 @@ impl Server {
             move |request| {
                 asked.store(true, Ordering::Relaxed);
                 let server = server.clone();
-                async move { Ok::<_, Infallible>(server.call(part, request).await) }
+                // In a box that is gone once there is a reply, which goes on for days.
+                Box::pin(async move { Ok::<_, Infallible>(server.call(part, request).await) })
             }
         });
-        let serving = http2::Builder::new(TokioExecutor::new())
+        let mut serving = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             // One stream, and the next one while the last is being torn down.
             .max_concurrent_streams(4)
@@ -266,12 +283,21 @@ impl Server {
             .initial_connection_window_size(64 << 10)
             .max_send_buf_size(64 << 10)
             .serve_connection(TokioIo::new(io), service);
-        let mut serving = std::pin::pin!(serving);
-        tokio::select! {
-            _ = &mut serving => {}
-            () = never_asked(&asked) => metrics.refused(Refused::Request),
-        }
-        metrics.connections.dec();
+        Box::pin(async move {
+            let mut never = std::pin::pin!(never_asked(asked));
+            // By hand, because a connection pinned by `select!` is held twice: as what was moved in, and as what is polled.
+            std::future::poll_fn(|cx| {
+                if Pin::new(&mut serving).poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                ready!(never.as_mut().poll(cx));
+                metrics.refused(Refused::Request);
+                Poll::Ready(())
+            })
+            .await;
+            metrics.connections.dec();
+            drop(place);
+        })
     }
 
     async fn call(&self, part: Option<Part>, request: Request<Incoming>) -> Response<ReplyBody> {
@@ -319,7 +345,7 @@ impl Server {
 }
 
 /// Resolves if a connection lets its first call wait too long.
-async fn never_asked(asked: &AtomicBool) {
+async fn never_asked(asked: Arc<AtomicBool>) {
     tokio::time::sleep(HELLO_WAIT).await;
     if asked.load(Ordering::Relaxed) {
         std::future::pending::<()>().await;
@@ -402,6 +428,24 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store;
+
+    #[tokio::test]
+    async fn a_connection_takes_little_beyond_what_its_libraries_do() {
+        let (_writer, reader) = store::open();
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let (_above, surroundings) = watch::channel(Surroundings::default());
+        let parts = Parts { reader, clock: Clock::System, metrics, tls: None, surroundings };
+        let server = Server::new(Config::default(), parts);
+        let (listener, unfinished) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), server.admission.turn().await);
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        // Both live as long as the stream: the task, and in it the connection with its buffers' handles, but for TLS' share.
+        let task = size_of_val(&server.handshake(socket, unfinished));
+        let (_client, io) = tokio::io::duplex(1_024);
+        let connection = size_of_val(&*server.connection_of(None, io));
+        assert!(task <= 256 && connection <= 2_048, "{task} and {connection} bytes");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn handshakes_are_spread_after_a_burst() {

@@ -9,6 +9,7 @@ mod clock;
 mod cpu;
 mod datagram;
 mod file;
+mod heap;
 mod poll;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -18,6 +19,7 @@ pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
 pub use file::put_file;
+pub use heap::give_back_large_blocks;
 pub use poll::{Interest, Poll};
 
 /// The address that packets to far away leave from, IPv4 or IPv6; `None` without a route there. Sends nothing.
