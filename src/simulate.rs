@@ -41,7 +41,7 @@ pub struct Options {
 }
 
 /// What there is to see while it runs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// Agents that are proven equal to their hub.
     pub live: usize,
@@ -49,6 +49,8 @@ pub struct Progress {
     pub bytes: u64,
     /// Batches applied, summed over the agents.
     pub batches: u64,
+    /// Attempts and streams that ended, and why most of them did.
+    pub failed: Option<(u64, String)>,
 }
 
 /// Why nothing could be simulated.
@@ -159,22 +161,40 @@ impl Running {
     }
 }
 
-/// Runs a simulation from start to end; `show` is called ten times a second.
+/// How long to go on if every attempt fails: long enough for a hub that is being restarted.
+const HOPE: Duration = Duration::from_secs(20);
+
+/// Runs a simulation from start to end, or until `stop`; `show` is called ten times a second.
+///
+/// It ends early if no agent ever was live and attempts fail: certificates that do not fit and hubs that are not there do not
+/// get better with time.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(options: &Options, mut show: impl FnMut(Progress)) -> Result<Report, Error> {
+pub async fn run(
+    options: &Options,
+    stop: impl Future<Output = ()>,
+    mut show: impl FnMut(&Progress),
+) -> Result<Report, Error> {
     let running = start(options)?;
     let begun = Instant::now();
-    let mut all_live = None;
+    let (mut all_live, mut ever_live) = (None, false);
     let mut end = begun + options.patience;
+    let mut stop = std::pin::pin!(stop);
     while Instant::now() < end {
-        sleep(Duration::from_millis(100)).await;
+        tokio::select! {
+            () = &mut stop => break,
+            () = sleep(Duration::from_millis(100)) => {}
+        }
         let progress = running.progress();
-        show(progress);
+        show(&progress);
+        ever_live |= progress.live > 0;
         if all_live.is_none() && progress.live == options.count {
             all_live = Some(begun.elapsed());
             end = Instant::now() + options.watch;
+        }
+        if !ever_live && progress.failed.is_some() && begun.elapsed() >= HOPE {
+            break;
         }
     }
     let mut report = running.report();
@@ -182,4 +202,26 @@ pub async fn run(options: &Options, mut show: impl FnMut(Progress)) -> Result<Re
     report.seconds = begun.elapsed().as_secs_f64();
     running.stop().await;
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_all_fail_end_it_early_and_are_told() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let options = Options {
+            hubs: vec![nobody.to_string()],
+            tls: None,
+            count: 3,
+            ramp: Duration::ZERO,
+            watch: Duration::ZERO,
+            patience: Duration::from_secs(600),
+        };
+        let mut last = None;
+        let report = run(&options, std::future::pending(), |progress| last.clone_from(&progress.failed)).await.unwrap();
+        assert!(report.seconds < 60.0 && report.live == 0, "{report:?}");
+        assert!(last.is_some_and(|(count, _)| count >= 3), "{report:?}");
+    }
 }

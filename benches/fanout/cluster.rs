@@ -1,5 +1,5 @@
 //! The cluster of the bench: 10,000 services, 1,000 of them headless with ten endpoints each, and an apiserver that has them
-//! in a process of its own.
+//! in a process of its own, goes away, and comes back with none of them.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::apiserver::{Apiserver, Seen, endpoints, headless, namespace, service};
 
-const SERVICES: u32 = 10_000;
+pub const SERVICES: u32 = 10_000;
 /// Of the services; each has ten endpoints.
 const HEADLESS: u32 = 1_000;
 const NAMESPACES: u32 = 97;
@@ -51,10 +51,17 @@ fn cluster_ip(n: u32, salt: u32) -> Value {
     object
 }
 
+fn headless_name(n: u32) -> (String, String) {
+    (format!("team-{}", n % NAMESPACES), format!("db-{n}"))
+}
+
+fn headless_addresses(n: u32) -> Vec<Ipv4Addr> {
+    (0..10).map(|k| (0x0af4_0000 + (n * 10 + k).wrapping_mul(2_654_435_761) % (1 << 18)).into()).collect()
+}
+
 fn headless_with_endpoints(n: u32) -> [Value; 2] {
-    let (namespace, name) = (format!("team-{}", n % NAMESPACES), format!("db-{n}"));
-    let ip = |k: u32| Ipv4Addr::from(0x0af4_0000 + (n * 10 + k).wrapping_mul(2_654_435_761) % (1 << 18)).to_string();
-    let ips: Vec<String> = (0..10).map(ip).collect();
+    let (namespace, name) = headless_name(n);
+    let ips: Vec<String> = headless_addresses(n).iter().map(Ipv4Addr::to_string).collect();
     let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
     let mut slice = endpoints(&namespace, &format!("{name}-x7k2p"), &name, true, &ips);
     for k in 0..3 {
@@ -67,6 +74,7 @@ fn headless_with_endpoints(n: u32) -> [Value; 2] {
 pub fn main(home: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let server = runtime.block_on(Apiserver::start());
+    let empty = server.backup();
     server.put_all((0..NAMESPACES).map(|n| namespace(&format!("team-{n}"))));
     server.put_all((0..SERVICES - HEADLESS).map(|n| cluster_ip(n, 1)));
     server.put_all((0..HEADLESS).flat_map(headless_with_endpoints));
@@ -93,6 +101,16 @@ pub fn main(home: &Path) -> anyhow::Result<()> {
                 }
                 writeln!(out, "done")?;
             }
+            ["stop"] => {
+                server.stop();
+                writeln!(out, "done")?;
+            }
+            ["return"] => {
+                server.restore(&empty);
+                server.compact();
+                runtime.block_on(server.start_again());
+                writeln!(out, "done")?;
+            }
             ["requests"] => {
                 let seen = server.seen();
                 // Leases are read and renewed by name, and the version is probed by a field selector.
@@ -115,6 +133,14 @@ pub struct Remote {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
+    /// By which salt each service with a cluster IP has its address.
+    salts: Vec<u32>,
+}
+
+/// A name, and the addresses that it stands for in any order.
+pub struct Expected {
+    pub name: String,
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 impl Remote {
@@ -128,7 +154,8 @@ impl Remote {
             .spawn()?;
         let orders = child.stdin.take().ok_or_else(|| anyhow::anyhow!("no stdin"))?;
         let answers = BufReader::new(child.stdout.take().ok_or_else(|| anyhow::anyhow!("no stdout"))?);
-        let mut remote = Self { child, orders, answers };
+        let salts = vec![1; usize::try_from(SERVICES - HEADLESS)?];
+        let mut remote = Self { child, orders, answers, salts };
         remote.answer()?;
         Ok(remote)
     }
@@ -147,12 +174,34 @@ impl Remote {
 
     /// Gives so many services from one on the addresses of another salt.
     pub fn change(&mut self, from: u32, count: u32, salt: u32) -> anyhow::Result<()> {
+        self.salts[from as usize..][..count as usize].fill(salt);
         self.order(&format!("change {from} {count} {salt}")).map(drop)
     }
 
     /// Changes the first services one by one, spread over a second.
     pub fn burst(&mut self, count: u32, salt: u32) -> anyhow::Result<()> {
+        self.salts[..count as usize].fill(salt);
         self.order(&format!("burst {count} {salt}")).map(drop)
+    }
+
+    /// Closes its port and all connections.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.order("stop").map(drop)
+    }
+
+    /// Opens its port again, with nothing of the cluster but the namespaces every cluster begins with.
+    pub fn return_empty(&mut self) -> anyhow::Result<()> {
+        self.order("return").map(drop)
+    }
+
+    /// Every service by its name, with the addresses it was last given.
+    pub fn expected(&self) -> Vec<Expected> {
+        let of = |(namespace, name): (String, String), addresses| Expected {
+            name: format!("{name}.{namespace}.svc.cluster.local."),
+            addresses,
+        };
+        let cluster_ips = (0..).zip(&self.salts).map(|(n, &salt)| of(name(n), vec![address(n, salt)]));
+        cluster_ips.chain((0..HEADLESS).map(|n| of(headless_name(n), headless_addresses(n)))).collect()
     }
 
     /// What it was asked so far.

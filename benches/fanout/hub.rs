@@ -1,9 +1,9 @@
-//! The hub as a process of its own, over mutual TLS.
+//! Hubs as processes of their own, over mutual TLS.
 
 use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
 };
@@ -16,16 +16,24 @@ use crate::{PATIENCE, support::process::holdfast, text};
 pub struct Hub {
     child: Child,
     log: Receiver<String>,
+    /// Where the tools ask it.
+    pub socket: PathBuf,
     /// Where it serves the stream.
     pub address: SocketAddr,
 }
 
 impl Hub {
     /// Starts one at `listen` with its store and socket in `home`, and comes back once it serves.
-    pub fn start(home: &Path, kubeconfig: &Path, certificates: &Path, listen: &str) -> anyhow::Result<Self> {
+    pub fn start(
+        name: &str,
+        home: &Path,
+        kubeconfig: &Path,
+        certificates: &Path,
+        listen: &str,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(home)?;
         let (store, socket) = (home.join("store"), home.join("hub.sock"));
-        let mut command = holdfast(&["hub", "--listen", listen, "--name", "hub"]);
+        let mut command = holdfast(&["hub", "--listen", listen, "--name", name]);
         command.args(["--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
         for (flag, path) in
             [("--kubeconfig", kubeconfig), ("--tls", certificates), ("--store", &store), ("--admin", &socket)]
@@ -37,7 +45,7 @@ impl Hub {
         let (sender, log) = mpsc::channel();
         // Read as it comes, so that the process never waits for us.
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut hub = Self { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut hub = Self { child, log, socket, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let line = hub.wait_for("serving listen=[")?;
         let address = line.split_once("listen=[").and_then(|(_, rest)| rest.split_once([',', ']']));
         hub.address = address.context("a list of addresses")?.0.parse()?;

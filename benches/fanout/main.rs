@@ -1,14 +1,17 @@
 //! Fan-out: a scripted apiserver, a hub and an agent, thousands of followers; each in a process of its own, mutual TLS
 //! between hub and followers.
 //!
-//! `cargo bench --bench fanout [-- AGENTS…]` prints one table for each number of agents (7,500 if none is given). The hub
-//! and the restarted agent are the real binary; the apiserver is this program started again, so that the CPU and memory
-//! of each are its own. `benches/README.md` says how to read the table.
+//! `cargo bench --bench fanout [-- AGENTS…]` prints one table for each number of agents (7,500 if none is given), and ends with
+//! an error if a row misses its target; `-- --curve [AGENTS…]` prints one line for each number. The hubs and the restarted
+//! agent are the real binary; the apiserver is this program started again, so that the CPU and memory of each are its own.
+//! `benches/README.md` says how to read the tables.
 
 #![allow(clippy::unwrap_used, reason = "helpers shared with the tests fail by panicking, as tests do")]
 
 mod cluster;
+mod curve;
 mod hub;
+mod outage;
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
 mod support;
 mod table;
@@ -39,9 +42,14 @@ use tokio::runtime::Runtime;
 
 /// The number of agents that load of the apiserver is compared with.
 const FEW: usize = 75;
+/// As many as one hub is to serve.
+const MOST: usize = 7_500;
+const CURVE: &str = "--curve";
 /// The disk of the hub, and the one it has after it lost that.
 const FIRST_DISK: &str = "hub";
 const OTHER_DISK: &str = "hub-anew";
+/// That of the agent which is a process of its own.
+const AGENT_DISK: &str = "agent";
 /// Longer than any step takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -52,16 +60,22 @@ fn main() -> anyhow::Result<()> {
     {
         return cluster::main(Path::new(home));
     }
-    let mut counts: Vec<usize> = arguments.iter().map(|count| count.parse()).collect::<Result<_, _>>()?;
+    let curve = arguments.iter().any(|argument| argument == CURVE);
+    let counts = arguments.iter().filter(|argument| *argument != CURVE);
+    let mut counts: Vec<usize> = counts.map(|count| count.parse()).collect::<Result<_, _>>()?;
     if counts.is_empty() {
-        counts.push(7_500);
+        counts = if curve { vec![500, 1_000, 2_000, 4_000, MOST] } else { vec![MOST] };
     }
     let certificates = tempfile::tempdir()?;
     tls::issue(certificates.path(), "bench", 30, Clock::System.now())?;
+    if curve {
+        return draw(certificates.path(), &counts);
+    }
     let mut few = Table::new(FEW);
     let mut world = World::start(certificates.path(), FEW)?;
     world.until_restarted(&mut few)?;
     drop(world);
+    let mut missed = 0;
     for count in counts {
         let mut table = Table::new(count);
         let mut world = World::start(certificates.path(), count)?;
@@ -69,7 +83,21 @@ fn main() -> anyhow::Result<()> {
         table.apiserver(&few);
         world.until_the_end(&mut table)?;
         table.print();
+        missed += table.missed();
     }
+    anyhow::ensure!(missed == 0, "{missed} rows are not as they must be");
+    Ok(())
+}
+
+/// One line for each number of agents.
+fn draw(certificates: &Path, counts: &[usize]) -> anyhow::Result<()> {
+    let mut points = Vec::new();
+    for &count in counts {
+        let mut table = Table::new(count);
+        World::start(certificates, count)?.until_restarted(&mut table)?;
+        points.push(table.point);
+    }
+    curve::print(&points);
     Ok(())
 }
 
@@ -100,6 +128,8 @@ struct World {
     runtime: Runtime,
     apiserver: Remote,
     hub: Hub,
+    /// The hub before anybody followed it.
+    idle: Usage,
     /// The real agent, in this process: it tells when a change has arrived, and what the records then add up to.
     observer: agent::Agent,
     agents: Running,
@@ -114,6 +144,7 @@ impl World {
         let apiserver = Remote::start(home.path())?;
         let mut hub = start_hub(home.path(), &certificates, "127.0.0.1:0", FIRST_DISK)?;
         hub.wait_for("records complete")?;
+        let idle = usage(hub.id())?;
         let agent_home = home.path().join("observer");
         std::fs::create_dir(&agent_home)?;
         let (address, tls) = (hub.address.to_string(), certificates.join("agent"));
@@ -128,7 +159,7 @@ impl World {
             patience: PATIENCE,
         };
         let agents = runtime.block_on(async { simulate::start(&options) })?;
-        Ok(Self { home, certificates, runtime, apiserver, hub, observer, agents })
+        Ok(Self { home, certificates, runtime, apiserver, hub, idle, observer, agents })
     }
 
     /// Waits until the observer has a service at the address of this salt; the root of the records then.
@@ -157,7 +188,7 @@ impl World {
     /// First start, single changes, a burst, and a restart of the hub with nothing changed.
     fn until_restarted(&mut self, table: &mut Table) -> anyhow::Result<()> {
         let took = self.runtime.block_on(self.agents.all_live(PATIENCE));
-        table.start(took, &self.agents.report(), self.usage()?);
+        table.start(took, &self.agents.report(), self.idle, self.usage()?);
 
         let (mut singles, mut whole) = (Vec::new(), Vec::new());
         for salt in 11..18 {
@@ -190,7 +221,7 @@ impl World {
         Ok(())
     }
 
-    /// A restart of the hub with some changed and no disk to begin with, and a restart of an agent.
+    /// A restart of the hub with some changed and no disk to begin with, a restart of an agent, and the outage.
     fn until_the_end(mut self, table: &mut Table) -> anyhow::Result<()> {
         let _ = self.agents.report();
         let begun = self.restart_hub(OTHER_DISK, |apiserver| apiserver.change(2_000, 100, 3))?;
@@ -200,6 +231,7 @@ impl World {
 
         self.restart_agent(table)?;
         table.most(self.usage()?);
+        self.outage(table)?;
         let Self { runtime, agents, observer, mut hub, .. } = self;
         hub.kill()?;
         runtime.block_on(agents.stop());
@@ -218,14 +250,13 @@ impl World {
         self.runtime.block_on(none_live(&self.agents));
         meanwhile(&mut self.apiserver)?;
         let begun = Instant::now();
-        let address = self.hub.address.to_string();
-        self.hub = start_hub(self.home.path(), &self.certificates, &address, disk)?;
+        self.hub = start_hub(self.home.path(), &self.certificates, &self.hub.address.to_string(), disk)?;
         Ok(begun)
     }
 
     /// An agent that was up to date and missed ten changes: it answers while the hub is stopped, then resumes.
     fn restart_agent(&mut self, table: &mut Table) -> anyhow::Result<()> {
-        let home = self.home.path().join("agent");
+        let home = self.home.path().join(AGENT_DISK);
         std::fs::create_dir(&home)?;
         let (address, tls) = (self.hub.address.to_string(), self.certificates.join("agent"));
         let arguments = ["--hub", &address, "--tls", text(&tls)?];
@@ -250,10 +281,7 @@ impl World {
             std::thread::sleep(Duration::from_millis(2));
         }
         let took = resumed.elapsed();
-        let socket = home.join("agent.sock");
-        let status: serde_json::Value =
-            serde_json::from_slice(&run(&["status", "--admin", text(&socket)?, "-o", "json"]).stdout)?;
-        table.agent(old.then_some(up), took, status["follows"]["resumed"].as_str().unwrap_or("nothing"));
+        table.agent(old.then_some(up), took, status(&home)?["follows"]["resumed"].as_str().unwrap_or("nothing"));
         agent.kill();
         Ok(())
     }
@@ -263,9 +291,15 @@ fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().context("a path in UTF-8")
 }
 
+/// `holdfast status` of the agent with its socket in `home`.
+fn status(home: &Path) -> anyhow::Result<serde_json::Value> {
+    let output = run(&["status", "--admin", text(&home.join("agent.sock"))?, "-o", "json"]);
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
 /// Starts the hub on a disk of that name, which begins empty.
 fn start_hub(home: &Path, certificates: &Path, listen: &str, disk: &str) -> anyhow::Result<Hub> {
-    Hub::start(&home.join(disk), &home.join("kubeconfig"), &certificates.join("hub"), listen)
+    Hub::start("hub", &home.join(disk), &home.join("kubeconfig"), &certificates.join("hub"), listen)
 }
 
 async fn none_live(agents: &Running) {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use holdfast::simulate::{Millis, Report};
 
-use super::{Usage, cluster::Requests};
+use super::{Usage, cluster::Requests, curve::Point};
+
+const MISSED: &str = "missed";
 
 pub struct Table {
     agents: usize,
@@ -12,21 +14,30 @@ pub struct Table {
     pub settled: Requests,
     /// And until all had come back to a hub that was restarted.
     pub reconnected: Requests,
+    /// What the curve shows of it.
+    pub point: Point,
     rows: Vec<[String; 4]>,
 }
 
 impl Table {
     pub fn new(agents: usize) -> Self {
-        Self { agents, settled: Requests::default(), reconnected: Requests::default(), rows: Vec::new() }
+        let point = Point { agents, ..Point::default() };
+        Self { agents, settled: Requests::default(), reconnected: Requests::default(), point, rows: Vec::new() }
     }
 
-    fn row(&mut self, what: &str, measured: String, target: &str, met: bool) {
+    /// How many rows are not as they must be.
+    pub fn missed(&self) -> usize {
+        self.rows.iter().filter(|row| row[3] == MISSED).count()
+    }
+
+    /// Something measured, and whether it meets its target; without a target it is just told.
+    pub fn row(&mut self, what: &str, measured: String, target: &str, met: bool) {
         let verdict = if target.is_empty() {
             ""
         } else if met {
             "met"
         } else {
-            "missed"
+            MISSED
         };
         self.rows.push([what.into(), measured, target.into(), verdict.into()]);
     }
@@ -35,7 +46,7 @@ impl Table {
         bytes / u64::try_from(self.agents.max(1)).unwrap_or(1)
     }
 
-    pub fn start(&mut self, took: Option<Duration>, report: &Report, hub: Usage) {
+    pub fn start(&mut self, took: Option<Duration>, report: &Report, idle: Usage, hub: Usage) {
         let bytes = self.each(report.bytes_received);
         self.row("first start, all live after", seconds(took), "", true);
         self.row(
@@ -45,14 +56,19 @@ impl Table {
             bytes <= 300_000,
         );
         let rss = hub.rss_bytes / 1_000_000;
-        self.row("hub RSS with all agents", format!("{rss} MB"), "≤ 300 MB", rss <= 300);
-        self.row("hub CPU for the first start", format!("{:.1} s", hub.cpu.as_secs_f64()), "", true);
+        let beyond = self.each(hub.rss_bytes.saturating_sub(idle.rss_bytes));
+        let measured = format!("{rss} MB; {:.1} kB a connection", to_kb(beyond));
+        self.row("hub RSS with all agents", measured, "≤ 300 MB", rss <= 300);
+        let cpu = hub.cpu.saturating_sub(idle.cpu);
+        self.row("hub CPU for the first start", format!("{:.1} s", cpu.as_secs_f64()), "", true);
+        self.point = Point { took, rss_bytes: hub.rss_bytes, each_bytes: beyond, start_cpu: cpu, ..self.point };
     }
 
     pub fn single(&mut self, runs: &mut [Millis], whole: &mut [Duration]) {
         runs.sort_by_key(|run| run.p99);
         whole.sort();
         let median = runs[runs.len() / 2];
+        self.point.single = median;
         let measured = format!("p50 {} ms, p99 {} ms, max {} ms", median.p50, median.p99, median.max);
         self.row("one change to all agents, median of 7", measured, "p99 ≤ 250 ms", median.p99 <= 250);
         let whole = whole.get(whole.len() / 2).map_or_else(|| "not in time".into(), |took| millis(*took));
@@ -61,6 +77,7 @@ impl Table {
 
     pub fn burst(&mut self, reached: Option<Duration>, report: &Report, before: Duration, hub: Usage) {
         let cpu = hub.cpu.saturating_sub(before).as_secs_f64();
+        self.point = Point { burst_cpu_s: cpu, burst: report.propagation_ms, ..self.point };
         self.row("1,000 changes in a second, hub CPU", format!("{cpu:.2} s"), "≤ 3 s", cpu <= 3.0);
         self.row("… all agents equal after", seconds(reached), "", true);
         let each = report.batches / u64::try_from(self.agents.max(1)).unwrap_or(1);
@@ -73,6 +90,7 @@ impl Table {
 
     pub fn restart(&mut self, name: &str, reached: Option<Duration>, report: &Report) {
         let within = reached.is_some_and(|took| took <= Duration::from_secs(10));
+        self.point.restart = self.point.restart.or(reached);
         self.row(&format!("{name}: all proven equal after"), seconds(reached), "≤ 10 s", within);
         let bytes = self.each(report.bytes_received + report.bytes_sent);
         let (target, most) = if name.contains("nothing") { ("≤ 12 KB", 12_000) } else { ("≤ 400 KB", 400_000) };
@@ -126,15 +144,15 @@ impl Table {
     }
 }
 
-fn millis(took: Duration) -> String {
+pub fn millis(took: Duration) -> String {
     format!("{:.0} ms", took.as_secs_f64() * 1e3)
 }
 
-fn seconds(took: Option<Duration>) -> String {
+pub fn seconds(took: Option<Duration>) -> String {
     took.map_or_else(|| "not in time".into(), |took| format!("{:.1} s", took.as_secs_f64()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn to_kb(bytes: u64) -> f64 {
+pub fn to_kb(bytes: u64) -> f64 {
     bytes as f64 / 1_000.0
 }

@@ -12,7 +12,8 @@ use crate::simulate::{self, Options, Report};
 /// What can be simulated.
 #[derive(Debug, Subcommand)]
 pub enum Simulate {
-    /// Agents that follow hubs: each a connection, a stream and proof of every state, and nothing else
+    /// Agents that follow hubs: each a connection, a stream and proof of every state, and nothing else. Exit code 1 if any is
+    /// not live at the end, or differs
     Agents(Agents),
     /// Questions to a DNS server, at a steady rate and each accounted for: what an upgrade of it costs. Exit code 1 if any
     /// is lost
@@ -54,7 +55,7 @@ pub struct Agents {
     /// How many agents; each takes a file descriptor here and one at the hub
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: u32,
-    /// How long to watch once all are live
+    /// How long to watch once all are live; ^C ends it sooner
     #[arg(long, value_name = "S", default_value_t = 30)]
     seconds: u64,
     /// How
@@ -81,9 +82,12 @@ pub(super) fn run(simulate: &Simulate) -> anyhow::Result<Exit> {
         ProgressStyle::with_template("{bar:40} {pos}/{len} live  {elapsed}  {msg}").context("progress bar")?,
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let report = runtime.block_on(simulate::run(&options, |progress| {
+    let report = runtime.block_on(simulate::run(&options, interrupted(), |progress| {
         bar.set_position(progress.live as u64);
-        bar.set_message(format!("{} received, {} batches", HumanBytes(progress.bytes), progress.batches));
+        let failed =
+            progress.failed.as_ref().map(|(count, reason)| format!(", {count} failed: {}", reason.escape_debug()));
+        let (received, batches) = (HumanBytes(progress.bytes), progress.batches);
+        bar.set_message(format!("{received} received, {batches} batches{}", failed.unwrap_or_default()));
     }))?;
     bar.finish_and_clear();
     match args.output {
@@ -92,6 +96,13 @@ pub(super) fn run(simulate: &Simulate) -> anyhow::Result<Exit> {
     }
     let equal = report.live == report.agents && report.divergent == 0 && report.mismatches == 0;
     Ok(if equal { Exit::Ok } else { Exit::No })
+}
+
+/// Resolves on ^C.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn queries(args: &Queries) -> anyhow::Result<Exit> {
@@ -106,14 +117,7 @@ fn queries(args: &Queries) -> anyhow::Result<Exit> {
         patience: Duration::from_secs(5),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let report = runtime.block_on(async {
-        let stop = async {
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        simulate::queries::run(&options, stop).await
-    })?;
+    let report = runtime.block_on(simulate::queries::run(&options, interrupted()))?;
     match args.output {
         Output::Table => {
             for (name, kind) in [("udp", &report.udp), ("tcp", &report.tcp)] {

@@ -99,6 +99,11 @@ impl Tally {
             live: self.live.load(Ordering::Relaxed),
             bytes: self.bytes_in.load(Ordering::Relaxed),
             batches: self.batches.load(Ordering::Relaxed),
+            failed: {
+                let failures = lock(&self.failures);
+                let most = failures.iter().max_by_key(|(_, count)| **count);
+                most.map(|(reason, _)| (failures.values().sum(), reason.clone()))
+            },
         }
     }
 

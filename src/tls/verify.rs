@@ -90,6 +90,8 @@ fn verdict(error: webpki::Error) -> rustls::Error {
     refused(match error {
         webpki::Error::CertExpired { .. } => CertificateError::Expired,
         webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        // Of a CA that has the name of ours, and is another one.
+        webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
         webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
