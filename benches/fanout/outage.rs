@@ -90,9 +90,9 @@ impl World {
         self.runtime.block_on(fleet::until("nothing left", reader, gone));
         let empty = reader.load().root();
         let equal = self.all_at(empty, begun);
-        let mut none = Asked::every(&expected, agent.dns, Expected::is_gone);
+        let mut none = Asked::every(&expected, agent.dns, |_, message| is_gone(message));
         while !none.all() && begun.elapsed() < PATIENCE {
-            none = Asked::every(&expected, agent.dns, Expected::is_gone);
+            none = Asked::every(&expected, agent.dns, |_, message| is_gone(message));
         }
         let measured = format!("names gone {none}, all agents equal after {}", seconds(equal));
         table.row("… holdfast guard release", measured, "everything let go", none.all() && equal.is_some());
@@ -108,7 +108,7 @@ impl World {
 }
 
 /// Waits until one of the hubs, whichever watches now, holds something back.
-fn holder<'a>(hubs: [&'a Hub; 2]) -> anyhow::Result<(&'a Hub, GuardDoc)> {
+fn holder(hubs: [&Hub; 2]) -> anyhow::Result<(&Hub, GuardDoc)> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         for hub in hubs {
@@ -162,8 +162,8 @@ impl Expected {
         expected.sort();
         given == expected
     }
+}
 
-    fn is_gone(&self, message: &Message) -> bool {
-        message.metadata.response_code == ResponseCode::NXDomain && message.answers.is_empty()
-    }
+fn is_gone(message: &Message) -> bool {
+    message.metadata.response_code == ResponseCode::NXDomain && message.answers.is_empty()
 }

@@ -107,9 +107,9 @@ impl Subscriber {
                     self.stage = Stage::Live { cursor: prepared.cursor, place: Arc::clone(&prepared.place) };
                 }
                 Stage::Repairing { transfer, sent } => {
-                    if let Some(bucket) = transfer.buckets.get(*sent) {
-                        *sent += 1;
-                        return Some(self.fanout.part(&transfer.snapshot, *bucket));
+                    if let Some((run, next)) = self.fanout.run(transfer, *sent) {
+                        *sent = next;
+                        return Some(run);
                     }
                     let mark = self.fanout.mark(&transfer.snapshot, transfer.as_of);
                     self.stage = Stage::Live { cursor: transfer.cursor, place: Arc::clone(&transfer.place) };
