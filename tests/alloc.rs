@@ -14,8 +14,9 @@ use cached::{LEARNT, entry, key, outside_name};
 use holdfast::{
     dns::{
         Forward, Outcome, Rotation, Transport, answer,
-        cache::{self, Age, Cache, Key},
+        cache::{self, Age, Asked, Cache, Key},
     },
+    sys::UnixMillis,
     wire::{self, Parsed, TCP_BYTES_MAX},
 };
 
@@ -97,6 +98,42 @@ fn a_cached_answer_allocates_nothing() {
     let mut found = 0;
     let counted = allocation_counter::measure(|| found = hits());
     assert_eq!((found, counted.count_total), (queries.len(), 0), "{counted:?}");
+}
+
+/// What a worker keeps of the cache: copied when it is new, found, and copied again when it is time.
+#[test]
+fn a_popular_answer_allocates_nothing_not_even_when_it_is_copied() {
+    const NAMES: u32 = 1_000;
+    let cache = cache(64 * MIB);
+    let entries: Vec<_> = (0..NAMES).map(entry).collect();
+    let queries: Vec<Vec<u8>> = (0..NAMES)
+        .map(|nth| [&b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0"[..], &outside_name(nth), b"\0\x01\0\x01"].concat())
+        .collect();
+    let mut front = cache.front();
+    let mut out = [0; wire::UDP_BYTES_MAX];
+    let mut round = |millis: u64| {
+        let now = UnixMillis(LEARNT.0 + millis);
+        let (mut found, mut copied) = (0, 0);
+        for (query, entry) in queries.iter().zip(&entries) {
+            let Parsed::Query(query) = wire::parse(query) else { panic!("a query") };
+            let (name, qtype, qclass) = (query.name.wire(), query.qtype.0, query.qclass.0);
+            let asked = Asked { name, qtype, qclass, dnssec_ok: false, checking_disabled: query.cd };
+            let look = front.look(asked, 0);
+            if let Some(ready) = front.find(&look, now) {
+                found += usize::from(ready.write(&query, Transport::Udp, now, Age::Fresh, &mut out) > name.len());
+            } else {
+                front.keep(&look, entry, now);
+                copied += 1;
+            }
+        }
+        (found, copied)
+    };
+    let all = queries.len();
+    for (millis, expected) in [(0, (0, all)), (1_999, (all, 0)), (2_000, (0, all)), (3_999, (all, 0))] {
+        let mut seen = (0, 0);
+        let counted = allocation_counter::measure(|| seen = round(millis));
+        assert_eq!((seen, counted.count_total), (expected, 0), "{counted:?}");
+    }
 }
 
 #[test]

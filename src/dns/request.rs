@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::cache::Front;
 use crate::{sys::UnixMillis, wire::Query};
 
 /// How a query came, which decides how much it can be told at once.
@@ -112,18 +113,24 @@ pub trait Resolve: Send + Sync + 'static {
     /// Dropping the future gives up the client, not an exchange that others wait for.
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved>;
 
+    /// Room for one thread to keep answers in, for [`cached`](Self::cached). By default there is none.
+    fn front(&self) -> Front {
+        Front::none()
+    }
+
     /// Writes the answer to `query`, which came at `now`, into `out` if it is at hand, and returns its length.
     ///
-    /// Called on the thread that serves the client: it neither waits nor allocates. `None` means to go on with
+    /// What it may keep of it goes to `front`, which came from [`front`](Self::front) or is [`Front::none`]. Called on the thread that serves the client: it neither waits nor allocates. `None` means to go on with
     /// [`resolve`](Self::resolve), also when `out` is too small.
     fn cached(
         &self,
         query: &Query<'_>,
         transport: Transport,
         now: UnixMillis,
+        front: &mut Front,
         out: &mut [u8],
     ) -> Option<(usize, ServedFrom)> {
-        let _ = (query, transport, now, out);
+        let _ = (query, transport, now, front, out);
         None
     }
 }

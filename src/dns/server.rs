@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Bound, Completion, Context, Forward, ForwardRequest, Metrics, Outcome, Reply, Resolve, Resolved, ServedFrom,
     Transport, View, answer,
+    cache::Front,
     metrics::{QuestionType, Shard, Tally},
     tcp, udp,
 };
@@ -52,7 +53,7 @@ impl Handled {
 }
 
 impl Core {
-    /// Counts `message`, and answers it into `out` or says who else has to.
+    /// Counts `message`, and answers it into `out` or says who else has to. `front` is that of the calling thread.
     #[inline]
     pub fn handle(
         &self,
@@ -60,6 +61,7 @@ impl Core {
         view: &View<'_>,
         message: &[u8],
         transport: Transport,
+        front: &mut Front,
         out: &mut [u8],
     ) -> Handled {
         let mut query = Query::default();
@@ -78,7 +80,7 @@ impl Core {
         match answer::answer_query(&self.context, view, &query, transport, out) {
             Outcome::Reply(reply) => Handled::replied(reply),
             Outcome::Drop(reason) => Handled::Drop(reason),
-            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.now, out),
+            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.now, front, out),
         }
     }
 
@@ -88,10 +90,11 @@ impl Core {
         query: &Query<'_>,
         transport: Transport,
         now: UnixMillis,
+        front: &mut Front,
         out: &mut [u8],
     ) -> Handled {
         if forward == Forward::Whole
-            && let Some((len, from)) = self.resolver.cached(query, transport, now, out)
+            && let Some((len, from)) = self.resolver.cached(query, transport, now, front, out)
         {
             return Handled::Reply(len, Tally { rcode: rcode_of(&out[..len]), from });
         }

@@ -33,8 +33,24 @@ pub fn pin(processors: &[usize]) -> io::Result<()> {
 pub fn take_turns_of(turn: Duration) -> io::Result<()> {
     let mut attributes = attributes()?;
     attributes.sched_runtime = u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX);
+    set(&attributes)
+}
+
+/// Lets the calling thread run when nothing else wants its processor, and hardly ever otherwise (`SCHED_IDLE`).
+///
+/// There is no way back: that would take a privilege. Other threads must not wait for it.
+///
+/// # Errors
+/// Those of `sched_setattr(2)`.
+pub fn give_way() -> io::Result<()> {
+    let mut attributes = attributes()?;
+    attributes.sched_policy = u32::try_from(libc::SCHED_IDLE).expect("5");
+    set(&attributes)
+}
+
+fn set(attributes: &libc::sched_attr) -> io::Result<()> {
     // SAFETY: the structure is initialised, says its own size, and outlives the call; 0 is the calling thread.
-    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const *attributes, 0) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -71,6 +87,16 @@ mod tests {
         assert_eq!(seen.join().unwrap().unwrap(), NonZeroUsize::MIN);
         assert_eq!(pin(&[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(pin(&[1 << 20]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_thread_that_gives_way_stays_idle_and_its_like_are_not_affected() {
+        let policy = thread::spawn(|| {
+            give_way().unwrap();
+            attributes().unwrap().sched_policy
+        });
+        assert_eq!(policy.join().unwrap(), 5);
+        assert_ne!(attributes().unwrap().sched_policy, 5);
     }
 
     #[test]

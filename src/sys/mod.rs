@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
-pub use cpu::{pin, take_turns_of};
+pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
 pub use file::put_file;
 pub use heap::give_back_large_blocks;

@@ -9,11 +9,14 @@ pub struct Config {
     pub max_bytes: u64,
     /// How often it is written to disk. Default 60 s.
     pub save_interval: Duration,
+    /// Workers that may keep what they are asked for most at hand, within the limit. Default those of one listener.
+    pub fronts: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, save_interval: Duration::from_secs(60) }
+        let fronts = crate::dns::Config::default().workers;
+        Self { max_bytes: 64 << 20, save_interval: Duration::from_secs(60), fronts }
     }
 }
 

@@ -93,9 +93,9 @@ pub struct Entry {
     doubted: AtomicU64,
 }
 
-/// Uses before an answer is renewed ahead of time.
-const PREFETCH_HITS: u32 = 3;
-/// Shorter TTLs leave no time for it.
+/// Uses before an answer counts as popular: it is then renewed ahead of time, and kept by workers that are asked for it.
+const POPULAR_HITS: u32 = 3;
+/// Shorter TTLs leave no time to renew them.
 const PREFETCH_TTL_MIN: u32 = 5;
 /// Answers of a doubted name longer ago than this say nothing about now.
 const DOUBT_MAX: Duration = Duration::from_secs(600);
@@ -206,8 +206,9 @@ impl Entry {
     /// Its records again, TTLs as `age` says, for putting answers together.
     pub fn records(&self, now: UnixMillis, age: Age) -> (Vec<Record>, Vec<Record>) {
         let Ok(mut message) = Message::from_vec(&self.wire) else { return (Vec::new(), Vec::new()) };
+        let ttl = Ttl::of(self.stored, now, age);
         for record in message.answers.iter_mut().chain(&mut message.authorities) {
-            record.ttl = self.ttl_now(record.ttl, now, age);
+            record.ttl = ttl.now(record.ttl);
         }
         (message.answers, message.authorities)
     }
@@ -223,12 +224,14 @@ impl Entry {
         })
     }
 
-    fn ttl_now(&self, ttl: u32, now: UnixMillis, age: Age) -> u32 {
-        match age {
-            Age::Fresh | Age::OfStaleRecords => {
-                ttl.saturating_sub(u32::try_from(self.age(now).as_secs()).unwrap_or(u32::MAX))
-            }
-            Age::Stale { ttl } => ttl,
+    /// The answer as it is written.
+    pub(super) fn ready(&self) -> Ready<'_> {
+        Ready {
+            message: &self.wire,
+            ttl_offsets: &self.ttl_offsets,
+            stored: self.stored,
+            is_gone: self.kind == Kind::NxDomain,
+            authentic: self.flags & AUTHENTIC != 0,
         }
     }
 
@@ -237,29 +240,22 @@ impl Entry {
     /// # Panics
     /// If `out` is below 512 bytes.
     pub fn write(&self, query: &Query<'_>, transport: Transport, now: UnixMillis, age: Age, out: &mut [u8]) -> usize {
-        let ede = match (age, self.kind) {
-            (Age::Fresh, _) => None,
-            (Age::Stale { .. }, Kind::NxDomain) => Some(EdeCode::STALE_NXDOMAIN_ANSWER.into()),
-            (Age::Stale { .. } | Age::OfStaleRecords, _) => Some(EdeCode::STALE_ANSWER.into()),
-        };
-        let rcode = if self.kind == Kind::NxDomain { Rcode::NXDOMAIN } else { Rcode::NOERROR };
-        let prepared = Prepared { message: &self.wire, rcode, authentic: self.flags & AUTHENTIC != 0, ede };
-        let (length, whole) = write_prepared(query, &prepared, limit(query, transport), out);
-        if whole {
-            for &at in &*self.ttl_offsets {
-                let place = &mut out[usize::from(at)..][..4];
-                let ttl = u32::from_be_bytes([place[0], place[1], place[2], place[3]]);
-                place.copy_from_slice(&self.ttl_now(ttl, now, age).to_be_bytes());
-            }
-        }
-        length
+        self.ready().write(query, transport, now, age, out)
     }
 
-    /// Counts one use, and says whether it is one of many of an answer in the last tenth of its TTL.
-    pub fn is_worth_prefetching(&self, now: UnixMillis) -> bool {
-        let hits = self.hits.fetch_add(1, Ordering::Relaxed);
-        let left = Duration::from_secs(self.ttl.into()).saturating_sub(self.age(now));
-        hits >= PREFETCH_HITS && self.ttl >= PREFETCH_TTL_MIN && left * 10 <= Duration::from_secs(self.ttl.into())
+    /// Counts one use, and says whether it is one of many.
+    pub fn is_popular(&self) -> bool {
+        self.hits.fetch_add(1, Ordering::Relaxed) >= POPULAR_HITS
+    }
+
+    /// Whether it is to be renewed ahead of time if it is popular: in the last tenth of its TTL.
+    pub fn is_ending(&self, now: UnixMillis) -> bool {
+        self.ttl >= PREFETCH_TTL_MIN && now >= self.ends()
+    }
+
+    /// When the last tenth of its TTL begins.
+    pub(super) fn ends(&self) -> UnixMillis {
+        self.stored.plus(Duration::from_millis(u64::from(self.ttl) * 900))
     }
 
     /// Claims the right to ask upstream again, at most once per `interval`.
@@ -289,6 +285,72 @@ impl Entry {
             return false;
         }
         age >= after
+    }
+}
+
+/// An answer to be written, wherever it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready<'a> {
+    /// Header with counts, question, records.
+    pub(super) message: &'a [u8],
+    /// Where the TTLs stand in it.
+    pub(super) ttl_offsets: &'a [u16],
+    pub(super) stored: UnixMillis,
+    /// The name does not exist.
+    pub(super) is_gone: bool,
+    /// The upstream vouches for it.
+    pub(super) authentic: bool,
+}
+
+impl Ready<'_> {
+    /// As [`Entry::write`].
+    #[inline]
+    pub fn write(&self, query: &Query<'_>, transport: Transport, now: UnixMillis, age: Age, out: &mut [u8]) -> usize {
+        let ede = match (age, self.is_gone) {
+            (Age::Fresh, _) => None,
+            (Age::Stale { .. }, true) => Some(EdeCode::STALE_NXDOMAIN_ANSWER.into()),
+            (Age::Stale { .. } | Age::OfStaleRecords, _) => Some(EdeCode::STALE_ANSWER.into()),
+        };
+        let rcode = if self.is_gone { Rcode::NXDOMAIN } else { Rcode::NOERROR };
+        let prepared = Prepared { message: self.message, rcode, authentic: self.authentic, ede };
+        let (length, whole) = write_prepared(query, &prepared, limit(query, transport), out);
+        if whole {
+            let ttl = Ttl::of(self.stored, now, age);
+            for &at in self.ttl_offsets {
+                let place = &mut out[usize::from(at)..][..4];
+                let stored = u32::from_be_bytes([place[0], place[1], place[2], place[3]]);
+                place.copy_from_slice(&ttl.now(stored).to_be_bytes());
+            }
+        }
+        length
+    }
+}
+
+/// What becomes of the TTLs of one answer.
+#[derive(Clone, Copy)]
+enum Ttl {
+    /// So many seconds have passed.
+    CountedDown(u32),
+    Fixed(u32),
+}
+
+impl Ttl {
+    #[inline]
+    fn of(stored: UnixMillis, now: UnixMillis, age: Age) -> Self {
+        match age {
+            Age::Fresh | Age::OfStaleRecords => {
+                Self::CountedDown(u32::try_from(stored.age(now).as_secs()).unwrap_or(u32::MAX))
+            }
+            Age::Stale { ttl } => Self::Fixed(ttl),
+        }
+    }
+
+    #[inline]
+    fn now(self, stored: u32) -> u32 {
+        match self {
+            Self::CountedDown(passed) => stored.saturating_sub(passed),
+            Self::Fixed(ttl) => ttl,
+        }
     }
 }
 

@@ -9,6 +9,21 @@ const FIXED_BYTES: usize = 7;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RouteId(pub(super) u16);
 
+/// A question whose `name` is lower-cased and in wire form: a key but for the route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// The type.
+    pub qtype: u16,
+    /// The class.
+    pub qclass: u16,
+    /// DO.
+    pub dnssec_ok: bool,
+    /// CD.
+    pub checking_disabled: bool,
+}
+
 /// A key on the stack: looking up allocates nothing.
 #[derive(Clone, Copy)]
 pub struct Key {
@@ -45,6 +60,18 @@ impl Key {
         key.bytes[..2].copy_from_slice(&route.0.to_be_bytes());
         key.bytes.get_mut(2..2 + rest.len())?.copy_from_slice(rest);
         Some(key)
+    }
+
+    /// The question.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        let [_, _, type_high, type_low, class_high, class_low, flags, ..] = self.bytes;
+        Asked {
+            name: &self.as_bytes()[FIXED_BYTES..],
+            qtype: u16::from_be_bytes([type_high, type_low]),
+            qclass: u16::from_be_bytes([class_high, class_low]),
+            dnssec_ok: flags & 1 != 0,
+            checking_disabled: flags & 2 != 0,
+        }
     }
 
     /// All of it.
@@ -94,6 +121,8 @@ mod tests {
         let (route, rest) = split(key.as_bytes()).unwrap();
         assert_eq!(route, RouteId(3));
         let again = Key::restore(RouteId(9), rest).unwrap();
+        let asked = Asked { name: b"\x01a\0", qtype: 1, qclass: 1, dnssec_ok: true, checking_disabled: false };
+        assert_eq!(again.asked(), asked);
         assert_eq!(again.as_bytes(), Key::new(RouteId(9), b"\x01a\0", 1, 1, true, false).unwrap().as_bytes());
     }
 }

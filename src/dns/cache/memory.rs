@@ -1,5 +1,6 @@
 //! The answers in memory: moka, bounded in bytes whatever is thrown at it.
 //!
+//! What workers keep of it (`Front`) is within the same limit and follows it.
 //! Nothing expires by itself: an answer past its TTL is what clients get when upstreams fail. Room is made by use:
 //! what nobody asks for goes first, and a name asked once never displaces one asked often (`TinyLFU`).
 
@@ -16,6 +17,7 @@ use prometheus::IntCounter;
 use super::{
     config::Config,
     entry::{Entry, Kind},
+    front::{Front, Fronts},
     key::{Key, RouteId},
     metrics::Metrics,
 };
@@ -62,9 +64,13 @@ impl Drop for Share {
 pub struct Cache {
     entries: moka::sync::Cache<Box<[u8]>, Arc<Entry>, RandomState>,
     ledger: Arc<Ledger>,
+    /// What workers keep of it.
+    fronts: Arc<Fronts>,
     /// Zones by number: a number, once given, stays with its zone for as long as the process lives.
     zones: Arc<Mutex<Vec<Box<[u8]>>>>,
     max_bytes: u64,
+    /// What of that is for entries.
+    entries_bytes_max: u64,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -72,7 +78,9 @@ pub struct Cache {
 impl Cache {
     /// An empty cache.
     pub fn new(config: &Config, metrics: Metrics) -> Self {
-        let capacity = config.max_bytes - config.max_bytes / SLACK_SHARE;
+        let fronts = Fronts::new(config);
+        let entries_bytes_max = config.max_bytes - fronts.bytes_max();
+        let capacity = entries_bytes_max - entries_bytes_max / SLACK_SHARE;
         let entries = moka::sync::Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, entry: &Arc<Entry>| {
@@ -80,7 +88,15 @@ impl Cache {
             })
             // Seeded at random in each process: nobody can choose names that collide.
             .build_with_hasher(RandomState::new());
-        Self { entries, ledger: Arc::default(), zones: Arc::default(), max_bytes: config.max_bytes, metrics }
+        Self {
+            entries,
+            ledger: Arc::default(),
+            fronts: Arc::new(fronts),
+            zones: Arc::default(),
+            max_bytes: config.max_bytes,
+            entries_bytes_max,
+            metrics,
+        }
     }
 
     /// The number of a zone, lower-cased and in wire form. Past 65,535 zones the last one is shared, and stores nothing.
@@ -100,6 +116,11 @@ impl Cache {
         self.zones.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Room for one worker to keep what it is asked for most; none if as many have been given away as were agreed on.
+    pub fn front(&self) -> Front {
+        Fronts::lend(&self.fronts)
+    }
+
     /// What is stored for `key`, however old.
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
         self.entries.get(key.as_bytes())
@@ -113,10 +134,11 @@ impl Cache {
             return false;
         }
         let bytes = bytes as u64;
-        if self.bytes() + bytes > self.max_bytes {
+        let is_full = || self.ledger.bytes.load(Ordering::Relaxed) + bytes > self.entries_bytes_max;
+        if is_full() {
             self.entries.run_pending_tasks();
         }
-        if self.bytes() + bytes > self.max_bytes {
+        if is_full() {
             self.metrics.refused.inc();
             return false;
         }
@@ -132,12 +154,13 @@ impl Cache {
             succeed(&before);
         }
         self.entries.insert(key.as_bytes().into(), entry);
+        self.fronts.forget(&key.asked());
         true
     }
 
     /// Bytes in use.
     pub fn bytes(&self) -> u64 {
-        self.ledger.bytes.load(Ordering::Relaxed)
+        self.ledger.bytes.load(Ordering::Relaxed) + self.fronts.bytes()
     }
 
     /// The limit.
@@ -168,12 +191,19 @@ impl Cache {
             succeed(&entry);
             self.entries.invalidate(&**key);
         }
+        self.fronts.forget_all();
         self.settle();
     }
 
     /// Every entry with its key, in no order; those that come or go meanwhile may be missed.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Arc<Box<[u8]>>, Arc<Entry>)> {
         self.entries.iter()
+    }
+
+    /// What of the limit is for fronts.
+    #[cfg(test)]
+    pub(super) fn fronts_bytes_max(&self) -> u64 {
+        self.fronts.bytes_max()
     }
 
     /// Whether there is data for `key` that a negative answer would end.

@@ -5,6 +5,7 @@
 mod config;
 pub mod encode;
 pub mod entry;
+mod front;
 mod key;
 mod memory;
 mod metrics;
@@ -12,9 +13,10 @@ mod persist;
 
 pub use self::{
     config::{Config, Lifetimes},
-    entry::{Age, Entry, Kind, Parts, limit},
-    key::{Key, RouteId},
+    entry::{Age, Entry, Kind, Parts, Ready, limit},
+    front::{Front, Look},
+    key::{Asked, Key, RouteId},
     memory::{Cache, OVERHEAD_BYTES},
     metrics::Metrics,
-    persist::{PersistError, load, save},
+    persist::{PersistError, load, save, save_unless},
 };

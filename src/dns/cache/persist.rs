@@ -7,7 +7,7 @@ use std::{
     io::{self, BufReader, BufWriter, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -30,6 +30,8 @@ const READ_BYTES_MAX: u64 = 64 << 30;
 const BESIDE: &str = "tmp";
 /// No save takes this long: whoever wrote it is gone.
 const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(600);
+/// Answers between two looks at whether to go on.
+const LOOK_UP_EVERY: u64 = 256;
 /// Longer keys and messages are none.
 const KEY_BYTES_MAX: usize = 512;
 const END: u16 = u16::MAX;
@@ -55,6 +57,9 @@ pub enum PersistError {
         /// Where it is now.
         aside: PathBuf,
     },
+    /// Saving was left to somebody else.
+    #[error("given up for another save")]
+    GivenUp,
 }
 
 /// Writes every answer in `cache` to `path`. Returns how many.
@@ -62,26 +67,43 @@ pub enum PersistError {
 /// # Errors
 /// What the system says; the previous file is then still there.
 pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
+    save_unless(cache, path, &Mutex::new(false))
+}
+
+/// [`save`], unless `hurry` is true or becomes so: somebody else is saving it faster.
+///
+/// # Errors
+/// As there, and that it was given up.
+pub fn save_unless(cache: &Cache, path: &Path, hurry: &Mutex<bool>) -> Result<u64, PersistError> {
+    let hurry = || hurry.lock().unwrap_or_else(PoisonError::into_inner);
     // Two processes may save at once while one hands over to the other.
     let beside = path.with_extension(format!("{BESIDE}-{:08x}", rand::random::<u32>()));
-    let write = || -> io::Result<u64> {
+    let write = || -> io::Result<Option<u64>> {
         // Who asked for what is nobody else's business.
         let file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
         let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
         let mut out = Summed { inner: encoder, sum: Xxh3::new() };
-        let count = write_all(cache, &mut out)?;
+        let Some(count) = write_all(cache, &mut out, || !*hurry())? else { return Ok(None) };
         let sum = out.sum.digest();
         out.inner.write_all(&sum.to_be_bytes())?;
         let file = out.inner.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
+        // Held, so that what is older is never put in the place of what is newer.
+        let hurry = hurry();
+        if *hurry {
+            return Ok(None);
+        }
         fs::rename(&beside, path)?;
-        Ok(count)
+        Ok(Some(count))
     };
-    write().map_err(|source| {
-        // A full disk is not to be left fuller.
-        let _ = fs::remove_file(&beside);
-        PersistError::Io { path: path.to_owned(), source }
-    })
+    let saved = match write() {
+        Ok(Some(count)) => return Ok(count),
+        Ok(None) => PersistError::GivenUp,
+        Err(source) => PersistError::Io { path: path.to_owned(), source },
+    };
+    // A full disk is not to be left fuller.
+    let _ = fs::remove_file(&beside);
+    Err(saved)
 }
 
 /// Removes what processes killed while saving left beside `path`.
@@ -124,15 +146,19 @@ pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistE
     }
 }
 
-fn write_all(cache: &Cache, out: &mut impl Write) -> io::Result<u64> {
+/// Writes it all and returns how many answers there were; `None` as soon as `goes_on` is false.
+fn write_all(cache: &Cache, out: &mut impl Write, goes_on: impl Fn() -> bool) -> io::Result<Option<u64>> {
     out.write_all(MAGIC)?;
     let zones = cache.zones();
     put_u16(out, u16::try_from(zones.len()).unwrap_or(u16::MAX))?;
     for zone in &zones {
         put_bytes(out, zone)?;
     }
-    let mut count = 0;
+    let mut count: u64 = 0;
     for (key, entry) in cache.iter() {
+        if count.is_multiple_of(LOOK_UP_EVERY) && !goes_on() {
+            return Ok(None);
+        }
         let Some((route, rest)) = split(&key) else { continue };
         put_bytes(out, rest)?;
         put_u16(out, route.0)?;
@@ -148,7 +174,7 @@ fn write_all(cache: &Cache, out: &mut impl Write) -> io::Result<u64> {
         count += 1;
     }
     put_u16(out, END)?;
-    Ok(count)
+    Ok(Some(count))
 }
 
 /// Puts what `file` holds into `cache`, which takes no more than it may, and returns how many answers there were.
@@ -288,5 +314,20 @@ mod tests {
         left.sort();
         assert_eq!(left, [young, path.clone()]);
         assert!(save(&cache, &folder.path().join("none/cache.zst")).is_err());
+    }
+
+    #[test]
+    fn a_save_that_another_overtakes_leaves_everything_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.zst");
+        let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
+        fs::write(&path, "what the other wrote").unwrap();
+        let hurry = Mutex::new(true);
+        assert!(matches!(save_unless(&cache, &path, &hurry), Err(PersistError::GivenUp)));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read(&path).unwrap(), b"what the other wrote");
+        *hurry.lock().unwrap() = false;
+        assert_eq!(save_unless(&cache, &path, &hurry).unwrap(), 0);
+        assert_ne!(fs::read(&path).unwrap(), b"what the other wrote");
     }
 }

@@ -4,12 +4,16 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
+    thread,
     time::{Duration, SystemTime},
 };
 
 use rand::RngExt;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::Instant,
+};
 
 use super::{
     Inner, Wanted,
@@ -18,7 +22,10 @@ use super::{
     route::Route,
     upstream::Upstream,
 };
-use crate::dns::cache;
+use crate::{
+    dns::cache::{self, PersistError},
+    sys::give_way,
+};
 
 /// How often there is something to look at.
 const TICK: Duration = Duration::from_millis(500);
@@ -76,7 +83,7 @@ async fn ticks(inner: &Arc<Inner>) {
         }
         if now >= save_at {
             save_at = now + inner.cache_config.save_interval;
-            inner.save().await;
+            inner.save_at_leisure().await;
         }
         inner.cache.settle();
     }
@@ -163,28 +170,55 @@ impl Inner {
         }
     }
 
-    /// Writes the cache to disk.
+    /// Writes the cache to disk, without delay.
     pub(super) async fn save(self: &Arc<Self>) {
         let Some(path) = self.cache_file.clone() else { return };
         // What is still being read would be lost.
         self.loading.over().await;
         let inner = Arc::clone(self);
         let save = move || {
-            // The last save at exit may meet the one of the minute.
-            let _one_at_a_time = inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
-            cache::save(&inner.cache, &path)
+            let hurry = |hurries| *inner.hurry.lock().unwrap_or_else(PoisonError::into_inner) = hurries;
+            hurry(true);
+            let saved = cache::save(&inner.cache, &path);
+            hurry(false);
+            saved
         };
-        let saved = tokio::task::spawn_blocking(save).await;
+        self.note_saved(tokio::task::spawn_blocking(save).await.ok());
+    }
+
+    /// Writes the cache to disk when nothing else wants the processor.
+    pub(super) async fn save_at_leisure(self: &Arc<Self>) {
+        let Some(path) = self.cache_file.clone() else { return };
+        self.loading.over().await;
+        let (inner, (done, saved)) = (Arc::clone(self), oneshot::channel());
+        let save = move || {
+            // A kernel that refuses, or a sandbox, lets the workers wait for their turn.
+            if let Err(error) = give_way() {
+                tracing::debug!(%error, "the cache is saved at the priority of everything else");
+            }
+            // Nobody may be waiting any more.
+            let _ = done.send(cache::save_unless(&inner.cache, &path, &inner.hurry));
+        };
+        // A thread of its own: who has given way does not get its old place back.
+        let started = thread::Builder::new().name("cache-save".into()).spawn(save);
+        let saved = if started.is_ok() { saved.await.ok() } else { None };
+        if !matches!(saved, Some(Err(PersistError::GivenUp))) {
+            self.note_saved(saved);
+        }
+    }
+
+    /// Takes note of how a save went; `None` if it ended without a word.
+    fn note_saved(&self, saved: Option<Result<u64, PersistError>>) {
         match saved {
-            Ok(Ok(entries)) => {
+            Some(Ok(entries)) => {
                 self.cache.metrics.saves.inc();
                 tracing::debug!(entries, "cache saved");
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 self.cache.metrics.disk_errors.inc();
                 tracing::warn!(%error, "cache not saved");
             }
-            Err(_) => self.cache.metrics.disk_errors.inc(),
+            None => self.cache.metrics.disk_errors.inc(),
         }
     }
 }
@@ -227,9 +261,13 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
         }
         if let Some(path) = &route.config.hosts_file
             && seen.changed(path)
-            && let Err(error) = route.reread_hosts()
         {
-            tracing::warn!(%error, "hosts not re-read, the old ones stay");
+            match route.reread_hosts() {
+                Ok(()) => {
+                    inner.generation.fetch_add(1, Ordering::Release);
+                }
+                Err(error) => tracing::warn!(%error, "hosts not re-read, the old ones stay"),
+            }
         }
     }
     any

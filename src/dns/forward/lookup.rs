@@ -124,7 +124,8 @@ impl Inner {
     /// Starts a refresh if `entry` is popular and about to expire.
     pub(super) fn prefetch(&self, route: &Route, entry: &Entry, wanted: &Wanted, now: UnixMillis) {
         if route.config.lifetimes.prefetch
-            && entry.is_worth_prefetching(now)
+            && entry.is_popular()
+            && entry.is_ending(now)
             && entry.claim_refresh(now, REFRESH_INTERVAL)
         {
             self.cache.metrics.prefetches.inc();

@@ -34,7 +34,10 @@ use std::{
     fmt,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -64,7 +67,7 @@ use self::{
     route::Routes,
 };
 use super::{
-    cache::{self, Age, Cache, Key},
+    cache::{self, Age, Asked, Cache, Front, Key},
     request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport},
 };
 use crate::{
@@ -110,11 +113,15 @@ pub struct Forwarder(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     routes: ArcSwap<Routes>,
+    /// Counts what of `routes` can change which questions the cache answers, and what with. Not to be counted before the
+    /// change can be seen.
+    generation: AtomicU32,
     surroundings: Surroundings,
     cache: Cache,
     cache_config: cache::Config,
     cache_file: Option<PathBuf>,
-    saving: Mutex<()>,
+    /// The cache is being saved without delay.
+    hurry: Mutex<bool>,
     loading: Arc<Loading>,
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
@@ -203,13 +210,14 @@ impl Forwarder {
         let Parts { cache, cache_file, loading, routes, view } = parts;
         Self(Arc::new(Inner {
             routes: ArcSwap::from_pointee(routes),
+            generation: AtomicU32::new(0),
             cache,
             cache_config,
             cache_file,
             loading,
             view,
             surroundings,
-            saving: Mutex::default(),
+            hurry: Mutex::default(),
             failures: Failures::default(),
             flights: Flights::default(),
             refreshes,
@@ -231,6 +239,7 @@ impl Forwarder {
     pub fn reload(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
         let Inner { routes, surroundings, cache, query_log, view, .. } = &*self.0;
         routes.store(Arc::new(Routes::new(config, &surroundings.listen, &surroundings.metrics, cache, view)?));
+        self.0.generation.fetch_add(1, Ordering::Release);
         query_log.set(config.query_log_every);
         Ok(())
     }
@@ -240,9 +249,16 @@ impl Forwarder {
         background::run(&self.0).await;
     }
 
-    /// Writes the cache to its file, once more at exit.
+    /// Writes the cache to its file without delay, once more at exit. One that [goes on](Self::save_at_leisure) meanwhile
+    /// gives up.
     pub async fn save(&self) {
         self.0.save().await;
+    }
+
+    /// Writes the cache to its file on a thread that runs when nothing else wants the processor, as is done every
+    /// [`save_interval`](cache::Config::save_interval).
+    pub async fn save_at_leisure(&self) {
+        self.0.save_at_leisure().await;
     }
 
     /// How upstreams and cache do.
@@ -252,6 +268,10 @@ impl Forwarder {
 }
 
 impl Resolve for Forwarder {
+    fn front(&self) -> Front {
+        self.0.cache.front()
+    }
+
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
         let inner = Arc::clone(&self.0);
         async move { compose::respond(&inner, &request).await }.boxed()
@@ -262,28 +282,41 @@ impl Resolve for Forwarder {
         query: &Query<'_>,
         transport: Transport,
         now: UnixMillis,
+        front: &mut Front,
         out: &mut [u8],
     ) -> Option<(usize, ServedFrom)> {
         let inner = &self.0;
-        let (name, qtype) = (query.name.wire(), query.qtype.0);
+        let (name, qtype, qclass) = (query.name.wire(), query.qtype.0, query.qclass.0);
+        let (dnssec_ok, checking_disabled) = (query.edns.is_some_and(|edns| edns.dnssec_ok), query.cd);
+        let look = front.look(
+            Asked { name, qtype, qclass, dnssec_ok, checking_disabled },
+            inner.generation.load(Ordering::Acquire),
+        );
+        if let Some(ready) = front.find(&look, now) {
+            if inner.is_told() || out.len() < UDP_BYTES_MIN {
+                return None;
+            }
+            inner.cache.metrics.hits.inc();
+            return Some((ready.write(query, transport, now, Age::Fresh, out), ServedFrom::Cache));
+        }
         let routes = inner.routes.load();
         let route = routes.find(name)?;
-        // Each counts every question.
-        let told = inner.query_log.is_due() | inner.tap.is_due();
-        let elsewhere = told || !inner.loading.is_over() || route.is_local(name, qtype);
+        let elsewhere = inner.is_told() || !inner.loading.is_over() || route.is_local(name, qtype);
         if out.len() < UDP_BYTES_MIN || elsewhere {
             return None;
         }
-        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
-        let key = Key::new(route.id, name, qtype, query.qclass.0, dnssec_ok, query.cd)?;
+        let key = Key::new(route.id, name, qtype, qclass, dnssec_ok, checking_disabled)?;
         let entry = inner.cache.get(&key)?;
         if entry.continues() {
             return None;
         }
         let (age, from) = if entry.is_fresh(now) {
-            if route.config.lifetimes.prefetch && entry.is_worth_prefetching(now) {
-                // Rare enough to allocate: at most once in five seconds for a name.
-                inner.prefetch(route, &entry, &Wanted::by(query, false)?, now);
+            if entry.is_popular() {
+                if route.config.lifetimes.prefetch && entry.is_ending(now) {
+                    // Rare enough to allocate: at most once in five seconds for a name.
+                    inner.prefetch(route, &entry, &Wanted::by(query, false)?, now);
+                }
+                front.keep(&look, &entry, now);
             }
             inner.cache.metrics.hits.inc();
             (Age::Fresh, ServedFrom::Cache)
@@ -300,6 +333,12 @@ impl Resolve for Forwarder {
 impl Inner {
     fn now(&self) -> UnixMillis {
         self.surroundings.clock.now()
+    }
+
+    /// Counts a question; true if it is to be told of, and therefore to be answered by [`compose`].
+    fn is_told(&self) -> bool {
+        // Each counts every question.
+        self.query_log.is_due() | self.tap.is_due()
     }
 
     fn metrics(&self) -> &Metrics {

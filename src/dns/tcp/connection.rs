@@ -24,6 +24,7 @@ use super::{
 use crate::{
     dns::{
         CloseCause, Resolved, Rotation, Transport, View,
+        cache::Front,
         metrics::{DropCause, Tally},
         server::{self, Handled, InFlight},
     },
@@ -293,7 +294,7 @@ impl Connection {
         let core = &self.shared.core;
         let shard = &core.metrics.shared;
         let received = Instant::now();
-        match core.handle(shard, view, message, Transport::Tcp, room) {
+        match core.handle(shard, view, message, Transport::Tcp, &mut Front::none(), room) {
             Handled::Reply(length, tally) => {
                 shard.responses(tally, 1);
                 shard.durations(tally.from, received.elapsed(), 1);

@@ -18,6 +18,7 @@ use crate::{
     dns::{
         Forward, Rotation, ServedFrom, Transport,
         access::Guard,
+        cache::Front,
         metrics::{DropCause, Fault, QuestionType, Shard, Tally},
         server::{self, Core, Handled},
     },
@@ -38,6 +39,8 @@ pub(super) struct Worker {
     runtime: Handle,
     shard: Arc<Shard>,
     rotation: Rotation,
+    /// What it is asked for most of what is cached.
+    front: Front,
     /// What each reply of the batch says, by the place of its query.
     tallies: [Tally; Batch::MAX],
 }
@@ -50,9 +53,9 @@ impl Worker {
         forwards: TaskTracker,
         runtime: Handle,
     ) -> Self {
-        let shard = core.metrics.shard();
+        let (shard, front) = (core.metrics.shard(), core.resolver.front());
         let tallies = [Tally { rcode: Rcode::NOERROR, from: ServedFrom::Cluster }; Batch::MAX];
-        Self { core, sockets, guards, forwards, runtime, shard, rotation: Rotation::default(), tallies }
+        Self { core, sockets, guards, forwards, runtime, shard, rotation: Rotation::default(), front, tallies }
     }
 
     /// Serves until it is told to close. One batch of each socket in turn, so that none is starved by another.
@@ -135,7 +138,7 @@ impl Worker {
                     continue;
                 }
                 let (query, out) = batch.exchange(index);
-                match self.core.handle(&self.shard, &view, query, Transport::Udp, out) {
+                match self.core.handle(&self.shard, &view, query, Transport::Udp, &mut self.front, out) {
                     Handled::Reply(length, tally) => {
                         self.tallies[index] = tally;
                         batch.reply(index, length);

@@ -30,8 +30,8 @@ pub(super) const SERVER: &[i64] = &[
     // Threads and processes.
     c::SYS_clone, c::SYS_clone3, c::SYS_futex, c::SYS_futex_waitv, c::SYS_set_robust_list, c::SYS_get_robust_list,
     c::SYS_rseq, c::SYS_set_tid_address, c::SYS_gettid, c::SYS_getpid, c::SYS_getppid, c::SYS_tgkill, c::SYS_tkill,
-    c::SYS_kill, c::SYS_sched_yield, c::SYS_sched_getaffinity, c::SYS_sched_setaffinity, c::SYS_getcpu, c::SYS_exit,
-    c::SYS_exit_group, c::SYS_wait4, c::SYS_waitid, c::SYS_prctl, c::SYS_capget, c::SYS_prlimit64, c::SYS_getrusage,
+    c::SYS_kill, c::SYS_sched_yield, c::SYS_sched_getaffinity, c::SYS_sched_setaffinity, c::SYS_sched_getattr,
+    c::SYS_sched_setattr, c::SYS_getcpu, c::SYS_exit, c::SYS_exit_group, c::SYS_wait4, c::SYS_waitid, c::SYS_prctl, c::SYS_capget, c::SYS_prlimit64, c::SYS_getrusage,
     c::SYS_pidfd_open, c::SYS_pidfd_send_signal,
     // Signals.
     c::SYS_rt_sigaction, c::SYS_rt_sigprocmask, c::SYS_rt_sigreturn, c::SYS_rt_sigtimedwait, c::SYS_rt_sigpending,

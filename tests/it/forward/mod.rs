@@ -6,6 +6,7 @@ mod composed;
 mod cut;
 mod differential;
 mod exchange;
+mod front;
 mod garbage;
 mod health;
 mod hostile;

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -29,6 +29,8 @@ pub struct World {
     pub metrics: Metrics,
     pub cache_metrics: cache::Metrics,
     pub clock: ManualClock,
+    /// What the client's own thread keeps.
+    front: Mutex<cache::Front>,
     task: JoinHandle<()>,
 }
 
@@ -85,7 +87,8 @@ impl World {
         let forwarder = Forwarder::new(config, cache_config, surroundings).expect("a good config");
         let behind = forwarder.clone();
         let task = tokio::spawn(async move { behind.run().await });
-        Self { forwarder, metrics, cache_metrics, clock, task }
+        let front = Mutex::new(forwarder.front());
+        Self { forwarder, metrics, cache_metrics, clock, front, task }
     }
 
     /// Lets time pass for everybody, in steps short enough for what happens meanwhile.
@@ -127,7 +130,10 @@ impl World {
         let query = query(owner, qtype, None);
         let holdfast::wire::Parsed::Query(parsed) = holdfast::wire::parse(&query) else { panic!("a query") };
         let mut out = vec![0; 65_535];
-        let (length, from) = self.forwarder.cached(&parsed, Transport::Tcp, self.clock.now(), &mut out)?;
+        let (length, from) = {
+            let mut front = self.front.lock().unwrap();
+            self.forwarder.cached(&parsed, Transport::Tcp, self.clock.now(), &mut front, &mut out)?
+        };
         Some((Message::from_vec(&out[..length]).expect("a well-formed answer"), from))
     }
 

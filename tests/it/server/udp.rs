@@ -1,16 +1,22 @@
 //! What UDP adds.
 
-use std::{env, net::SocketAddr, os::unix::process::ExitStatusExt, process::Command, sync::Arc};
+use std::{
+    env,
+    net::SocketAddr,
+    os::unix::process::ExitStatusExt,
+    process::Command,
+    sync::{Arc, Mutex, mpsc},
+};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
 use hickory_proto::rr::RecordType;
 use holdfast::{
-    dns::{Config, ForwardRequest, Resolve, Resolved, ServedFrom, Transport},
+    dns::{Config, ForwardRequest, Resolve, Resolved, ServedFrom, Transport, cache::Front},
     sys::UnixMillis,
     wire,
 };
 
-use crate::support::dns::{Script, bind, gist, query, receive, records, serve, serve_with, start, udp};
+use crate::support::dns::{Script, Tcp, bind, gist, query, receive, records, serve, serve_with, start, udp};
 
 const WEB: &str = "web.prod.svc.cluster.local.";
 
@@ -68,6 +74,54 @@ async fn every_worker_answers_its_share() {
     server.wait_for_count("holdfast_dns_responses_total", &[("from", "cluster")], 200).await;
 }
 
+/// A resolver that takes the runtime's threads and does not give them back before it is told to.
+struct Blocks {
+    taken: mpsc::SyncSender<()>,
+    give_back: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Resolve for Blocks {
+    fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
+        let (taken, give_back) = (self.taken.clone(), Arc::clone(&self.give_back));
+        async move {
+            taken.send(()).unwrap();
+            // Blocks this thread, as nothing on the runtime should.
+            give_back.lock().unwrap().recv().unwrap();
+            let message = [&request.query[..2], &[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+            Resolved { message, from: ServedFrom::Upstream }
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_and_forwards_that_hold_up_the_whole_runtime_do_not_hold_up_udp() {
+    let (taken, is_taken) = mpsc::sync_channel(2);
+    let (give_back, inbox) = mpsc::channel();
+    let blocks = Blocks { taken, give_back: Arc::new(Mutex::new(inbox)) };
+    let bound = bind(&["127.0.0.1:0"], Config { workers: 1, ..Config::default() });
+    let server = serve_with(bound, records(), &Script::new(), Arc::new(blocks));
+    let mut held_up: Vec<Tcp> = Vec::new();
+    for id in 0..2 {
+        let mut tcp = Tcp::connect(server.address());
+        tcp.send(&query(id, "example.org.", RecordType::A));
+        is_taken.recv().unwrap();
+        held_up.push(tcp);
+    }
+    // No thread of the runtime is left, and yet:
+    let client = udp(server.address());
+    for id in 2..200 {
+        client.send(&query(id, WEB, RecordType::A)).unwrap();
+        assert_eq!(gist(&receive(&client)).0, id);
+    }
+    for _ in 0..2 {
+        give_back.send(()).unwrap();
+    }
+    for (id, tcp) in (0..).zip(&mut held_up) {
+        assert_eq!(gist(&tcp.receive()).0, id);
+    }
+}
+
 /// A cache that breaks.
 struct Panics;
 
@@ -76,7 +130,14 @@ impl Resolve for Panics {
         unreachable!("the cache is asked first")
     }
 
-    fn cached(&self, _: &wire::Query<'_>, _: Transport, _: UnixMillis, _: &mut [u8]) -> Option<(usize, ServedFrom)> {
+    fn cached(
+        &self,
+        _: &wire::Query<'_>,
+        _: Transport,
+        _: UnixMillis,
+        _: &mut Front,
+        _: &mut [u8],
+    ) -> Option<(usize, ServedFrom)> {
         panic!("a broken cache")
     }
 }

@@ -1,0 +1,318 @@
+//! What one worker is asked for most, copied out of the cache that all share: a hit costs a few lines of memory side by
+//! side rather than a walk through a map of a million.
+//!
+//! Never says what the shared cache would not say: a copy ends with whatever was stored for its question since, before
+//! the last tenth of its TTL, with a new configuration, and after two seconds in which the shared cache heard nothing of it.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{
+    config::Config,
+    entry::{Entry, Ready},
+    key::Asked,
+};
+use crate::{sys::UnixMillis, wire::HEADER_BYTES};
+
+/// The part of `max_bytes` that all fronts may take together: one in so many.
+const SHARE: u64 = 16;
+/// The most one front takes: 50,000 answers, a copy of which is found sooner than the original even so.
+const BYTES_MAX: u64 = 16 << 20;
+/// Longer answers are not worth the room of several others: most fit twelve addresses into this.
+const MESSAGE_BYTES_MAX: usize = 256;
+/// Records of such an answer.
+const TTLS_MAX: usize = 13;
+/// Places where a copy may be found.
+const WAYS: usize = 4;
+/// Ways for each copy there is room for: nearly all of the room is used before some questions share too few.
+const WAYS_PER_COPY: usize = 2;
+/// Of answers that would displace others, one in so many does: what is asked in turn, and is more than fits, does not
+/// displace itself.
+const DISPLACE_EVERY: u32 = 8;
+/// Milliseconds after which the shared cache is asked again, and so learns that the name is in use.
+const RENEW_AFTER: u64 = 2_000;
+/// Questions are told apart this far where it matters that something was stored for one.
+const COUNTS: usize = 1 << 14;
+/// Where a copy is, and the copy.
+const COPY_BYTES: usize = size_of::<Kept>() + WAYS_PER_COPY * size_of::<Way>();
+
+/// What the fronts of one cache have in common.
+#[derive(Debug)]
+pub(super) struct Fronts {
+    /// Nobody can choose names that collide.
+    seed: u64,
+    /// How often something was stored for a question; many share a count.
+    stored: Box<[AtomicU32]>,
+    /// How many can still be lent.
+    left: AtomicUsize,
+    lendable: usize,
+    copies_each: usize,
+    bytes: AtomicU64,
+}
+
+impl Fronts {
+    pub(super) fn new(config: &Config) -> Self {
+        let lendable = config.fronts;
+        let each = (config.max_bytes / SHARE).checked_div(lendable as u64).unwrap_or(0).min(BYTES_MAX);
+        Self {
+            seed: RandomState::new().hash_one(0),
+            stored: (0..COUNTS).map(|_| AtomicU32::new(0)).collect(),
+            left: AtomicUsize::new(lendable),
+            lendable,
+            copies_each: usize::try_from(each).unwrap_or(0) / COPY_BYTES,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// What they may take together.
+    pub(super) fn bytes_max(&self) -> u64 {
+        (self.lendable * self.copies_each * COPY_BYTES) as u64
+    }
+
+    /// What they take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// A front, if there is one left.
+    pub(super) fn lend(this: &Arc<Self>) -> Front {
+        let taken = this.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if taken.is_err() {
+            return Front::none();
+        }
+        let copies = this.copies_each;
+        let sets = copies.saturating_mul(WAYS_PER_COPY) / WAYS;
+        Front {
+            fronts: Some(Arc::clone(this)),
+            sets: vec![[Way::default(); WAYS]; sets].into_boxed_slice(),
+            // Not touched before it is used.
+            copies: Vec::with_capacity(copies),
+            copies_max: if sets == 0 { 0 } else { copies },
+            displaced: 0,
+        }
+    }
+
+    /// Lets every front know that something was stored for `asked`. To be called when it can be found.
+    pub(super) fn forget(&self, asked: &Asked<'_>) {
+        self.stored(self.hash(asked)).fetch_add(1, Ordering::Release);
+    }
+
+    /// Lets every front know that nothing is what it was.
+    pub(super) fn forget_all(&self) {
+        for count in &self.stored {
+            count.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn hash(&self, asked: &Asked<'_>) -> u64 {
+        let Asked { name, qtype, qclass, .. } = asked;
+        let rest = (u64::from(*qtype) << 32) | (u64::from(*qclass) << 16) | u64::from(flags(asked));
+        xxh3_64_with_seed(name, self.seed ^ rest.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    fn stored(&self, hash: u64) -> &AtomicU32 {
+        // Bits that say least of the set and nothing of the tag.
+        &self.stored[usize::try_from(hash % COUNTS as u64).unwrap_or(0)]
+    }
+}
+
+/// Where a copy is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    /// Half of the hash; 0 for none.
+    tag: u32,
+    copy: u32,
+}
+
+/// An answer and how long it may be used: a cache line, and those of the message.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Kept {
+    stored: UnixMillis,
+    /// Until then.
+    ends: UnixMillis,
+    /// When it was copied.
+    copied: UnixMillis,
+    /// What [`Look`] says it depends on.
+    generation: u32,
+    count: u32,
+    len: u16,
+    flags: u8,
+    ttls: u8,
+    is_gone: bool,
+    authentic: bool,
+    ttl_offsets: [u16; TTLS_MAX],
+    message: [u8; MESSAGE_BYTES_MAX],
+}
+
+/// What a worker is asked for most.
+#[derive(Debug)]
+pub struct Front {
+    fronts: Option<Arc<Fronts>>,
+    sets: Box<[[Way; WAYS]]>,
+    copies: Vec<Kept>,
+    copies_max: usize,
+    /// Answers that would have displaced others.
+    displaced: u32,
+}
+
+/// A question, and all that a copy of its answer depends on: as it was before anybody was asked for the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// The question.
+    pub asked: Asked<'a>,
+    hash: u64,
+    /// Of the configuration.
+    generation: u32,
+    /// How often something was stored.
+    count: u32,
+}
+
+impl Front {
+    /// One that holds nothing, and never will.
+    pub fn none() -> Self {
+        Self { fronts: None, sets: Box::default(), copies: Vec::new(), copies_max: 0, displaced: 0 }
+    }
+
+    /// Begins to look for the answer to `asked`, under a configuration that `generation` tells from those before.
+    #[inline]
+    pub fn look<'a>(&self, asked: Asked<'a>, generation: u32) -> Look<'a> {
+        let (hash, count) = self.fronts.as_ref().map_or((0, 0), |fronts| {
+            let hash = fronts.hash(&asked);
+            (hash, fronts.stored(hash).load(Ordering::Acquire))
+        });
+        Look { asked, hash, generation, count }
+    }
+
+    /// The answer, fresh, if it is here.
+    #[inline]
+    pub fn find(&self, look: &Look<'_>, now: UnixMillis) -> Option<Ready<'_>> {
+        let set = self.sets.get(self.set(look.hash))?;
+        let tag = tag(look.hash);
+        let copy = set.iter().filter(|way| way.tag == tag).map(|way| &self.copies[way.copy as usize]);
+        let copy = copy.into_iter().find(|copy| copy.is_of(&look.asked))?;
+        copy.holds(look, now).then(|| copy.ready())
+    }
+
+    /// Takes a copy of `entry`, which was looked up after `look` had begun.
+    pub fn keep(&mut self, look: &Look<'_>, entry: &Entry, now: UnixMillis) {
+        let Some(copy) = Kept::of(look, entry, now) else { return };
+        let (at, tag) = (self.set(look.hash), tag(look.hash));
+        let Some(set) = self.sets.get_mut(at) else { return };
+        let same = |way: &&Way| way.tag == tag && self.copies[way.copy as usize].is_of(&look.asked);
+        if let Some(way) = set.iter().find(same) {
+            self.copies[way.copy as usize] = copy;
+            return;
+        }
+        if self.copies.len() < self.copies_max
+            && let Some(free) = set.iter_mut().find(|way| way.tag == 0)
+        {
+            *free = Way { tag, copy: u32::try_from(self.copies.len()).expect("far below four billion") };
+            self.copies.push(copy);
+            if let Some(fronts) = &self.fronts {
+                fronts.bytes.fetch_add(COPY_BYTES as u64, Ordering::Relaxed);
+            }
+            return;
+        }
+        self.displaced = self.displaced.wrapping_add(1);
+        if self.displaced.is_multiple_of(DISPLACE_EVERY) {
+            let taken = set.iter_mut().filter(|way| way.tag != 0);
+            if let Some(oldest) = taken.min_by_key(|way| self.copies[way.copy as usize].copied) {
+                oldest.tag = tag;
+                self.copies[oldest.copy as usize] = copy;
+            }
+        }
+    }
+
+    fn set(&self, hash: u64) -> usize {
+        // The low half, scaled to the number of sets.
+        usize::try_from(((hash & u64::from(u32::MAX)) * self.sets.len() as u64) >> 32).unwrap_or(usize::MAX)
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if let Some(fronts) = &self.fronts {
+            fronts.bytes.fetch_sub((self.copies.len() * COPY_BYTES) as u64, Ordering::Relaxed);
+            fronts.left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Kept {
+    /// A copy of `entry`, unless it is too long, about to end, or an answer to something else.
+    fn of(look: &Look<'_>, entry: &Entry, now: UnixMillis) -> Option<Self> {
+        let Ready { message: from, ttl_offsets: offsets, stored, is_gone, authentic } = entry.ready();
+        if entry.ends() <= now || entry.continues() {
+            return None;
+        }
+        let (mut message, mut ttl_offsets) = ([0; MESSAGE_BYTES_MAX], [0; TTLS_MAX]);
+        message.get_mut(..from.len())?.copy_from_slice(from);
+        ttl_offsets.get_mut(..offsets.len())?.copy_from_slice(offsets);
+        let copy = Self {
+            stored,
+            ends: entry.ends(),
+            copied: now,
+            generation: look.generation,
+            count: look.count,
+            len: u16::try_from(from.len()).ok()?,
+            flags: flags(&look.asked),
+            ttls: u8::try_from(offsets.len()).ok()?,
+            is_gone,
+            authentic,
+            ttl_offsets,
+            message,
+        };
+        copy.is_of(&look.asked).then_some(copy)
+    }
+
+    /// Whether it answers `asked`.
+    #[inline]
+    fn is_of(&self, asked: &Asked<'_>) -> bool {
+        let Some((name, rest)) = self.message[HEADER_BYTES..].split_at_checked(asked.name.len()) else { return false };
+        let [type_high, type_low] = asked.qtype.to_be_bytes();
+        let [class_high, class_low] = asked.qclass.to_be_bytes();
+        name == asked.name
+            && rest.starts_with(&[type_high, type_low, class_high, class_low])
+            && self.flags == flags(asked)
+    }
+
+    /// Whether it may still be used.
+    #[inline]
+    fn holds(&self, look: &Look<'_>, now: UnixMillis) -> bool {
+        // A clock that was set back makes the difference huge.
+        now < self.ends
+            && now.0.wrapping_sub(self.copied.0) < RENEW_AFTER
+            && (self.generation, self.count) == (look.generation, look.count)
+    }
+
+    #[inline]
+    fn ready(&self) -> Ready<'_> {
+        Ready {
+            message: &self.message[..usize::from(self.len)],
+            ttl_offsets: &self.ttl_offsets[..usize::from(self.ttls)],
+            stored: self.stored,
+            is_gone: self.is_gone,
+            authentic: self.authentic,
+        }
+    }
+}
+
+fn tag(hash: u64) -> u32 {
+    u32::try_from(hash >> 32).unwrap_or(0).max(1)
+}
+
+fn flags(asked: &Asked<'_>) -> u8 {
+    u8::from(asked.dnssec_ok) | (u8::from(asked.checking_disabled) << 1)
+}
+
+#[cfg(test)]
+mod tests;
