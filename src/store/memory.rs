@@ -241,7 +241,7 @@ impl Writer {
                 if let Some(from) = self.epoch_from.take_if(|_| self.stamps) {
                     version = Version { epoch: from.max(held.version().epoch + 1), rev: 1, ..version };
                 }
-                let confirmed = self.guard.take_confirmed().then_some(now);
+                let confirmed = self.guard.take_confirmed().then(|| self.next_let_go(now));
                 self.note_let_go(let_go.or(confirmed), &version);
                 Ok(self.commit(&held, changes, version, Some(as_of), before))
             }
@@ -310,12 +310,18 @@ impl Writer {
         let before = self.guard.held().counts();
         let now = self.clock.now();
         let changes = self.guard.expire(&served, now);
-        self.give_up(&served, changes, before, now)
+        self.give_up(&served, changes, before, self.next_let_go(now))
     }
 
     /// Lets go of what an operator says.
     pub fn release(&mut self, which: &Release) -> Applied {
-        self.let_go(which, self.clock.now())
+        self.let_go(which, self.next_let_go(self.clock.now()))
+    }
+
+    /// The moment under which something is let go now: later than any before, which may have been another hub's whose clock
+    /// was ahead. Followers take no notice of one that is not.
+    fn next_let_go(&self, now: UnixMillis) -> UnixMillis {
+        now.max(self.shared.let_go.load().at.plus(Duration::from_millis(1)))
     }
 
     fn let_go(&mut self, which: &Release, at: UnixMillis) -> Applied {

@@ -101,6 +101,20 @@ fn whoever_lets_go_says_so_together_with_the_records_that_show_it() {
 }
 
 #[test]
+fn letting_go_after_a_hub_whose_clock_was_ahead_is_news_all_the_same() {
+    let (mut writer, reader) = store();
+    let ahead = T0 + 3_600_000;
+    writer.apply(list(stamped(1), 200, T0)).unwrap();
+    writer.apply(let_go(ahead, list(stamped(2), 150, T0))).unwrap();
+    assert_eq!(reader.let_go(&reader.snapshot()), UnixMillis(ahead));
+    // This one leads now, by a clock that is right.
+    writer.apply(list(Origin::Watched { cluster: "uid".into(), new_epoch: false }, 0, T0)).unwrap();
+    assert_eq!(reader.held().counts().services, 150);
+    writer.release(&Release::All);
+    assert!(reader.let_go(&reader.snapshot()) > UnixMillis(ahead));
+}
+
+#[test]
 fn the_first_list_of_one_who_begins_to_stamp_is_an_epoch() {
     let (mut writer, reader) = store();
     writer.apply(list(stamped(7), 20, T0)).unwrap();

@@ -103,8 +103,9 @@ impl Store {
 
     /// What happened to a resource after a version.
     pub(super) fn since(&self, resource: &str, version: u64) -> Vec<Happened> {
-        let news = |happened: &&Happened| happened.version > version && happened.resource == resource;
-        self.history.iter().filter(news).cloned().collect()
+        // In the order of versions.
+        let old = self.history.partition_point(|happened| happened.version <= version);
+        self.history[old..].iter().filter(|happened| happened.resource == resource).cloned().collect()
     }
 }
 
