@@ -1,11 +1,19 @@
 //! What forwarding counts, and what of it is told in the log.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use hickory_proto::op::ResponseCode;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::{complaints::Complaints, message::Mismatch};
+
+/// The codes of answers that are told apart.
+const RCODES: [&str; 7] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "other"];
 
 /// Handles of the `holdfast_forward_*` metrics.
 #[derive(Clone, Debug)]
@@ -29,6 +37,8 @@ pub struct Metrics {
     /// Answers of upstreams.
     durations: HistogramVec,
     probe_failures: IntCounterVec,
+    /// How many upstreams each name is of, in all zones and views.
+    named: Arc<Mutex<HashMap<String, usize>>>,
     /// Loops found.
     pub loops: IntCounter,
     /// Questions of a zone whose upstreams all fail.
@@ -57,6 +67,37 @@ pub enum FailureKind {
     OtherRcode,
     /// NOERROR without answer and SOA, NXDOMAIN without SOA, or an answer for something else.
     Lame,
+}
+
+/// The name of an upstream, for as long as there are series of it.
+#[derive(Debug)]
+pub struct Named {
+    upstream: String,
+    metrics: Metrics,
+}
+
+impl Named {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.upstream
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let mut named = self.metrics.lock();
+        let Some(count) = named.get_mut(&self.upstream) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        named.remove(&self.upstream);
+        // What was never counted has no series.
+        let _ = self.metrics.probe_failures.remove_label_values(&[&self.upstream]);
+        for rcode in RCODES {
+            let _ = self.metrics.durations.remove_label_values(&[rcode, &self.upstream]);
+        }
+    }
 }
 
 impl FailureKind {
@@ -144,6 +185,7 @@ impl Metrics {
                 "Probes that a failing upstream left without an answer.",
                 "upstream",
             )?,
+            named: Arc::default(),
             in_flight,
             dnstap_dropped: counter(
                 "holdfast_forward_dnstap_dropped_total",
@@ -153,16 +195,27 @@ impl Metrics {
         })
     }
 
+    /// Counts for an upstream of this name. Its series are gone with the last that has the name, as a reload or a changed
+    /// resolv.conf may have it.
+    pub fn named(&self, upstream: String) -> Named {
+        *self.lock().entry(upstream.clone()).or_default() += 1;
+        Named { upstream, metrics: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes an answer of `upstream`, and how long it took.
     pub fn answered(&self, upstream: &str, rcode: ResponseCode, after: Duration) {
         let rcode = match rcode {
-            ResponseCode::NoError => "NOERROR",
-            ResponseCode::NXDomain => "NXDOMAIN",
-            ResponseCode::ServFail => "SERVFAIL",
-            ResponseCode::Refused => "REFUSED",
-            ResponseCode::FormErr => "FORMERR",
-            ResponseCode::NotImp => "NOTIMP",
-            _ => "other",
+            ResponseCode::NoError => RCODES[0],
+            ResponseCode::NXDomain => RCODES[1],
+            ResponseCode::ServFail => RCODES[2],
+            ResponseCode::Refused => RCODES[3],
+            ResponseCode::FormErr => RCODES[4],
+            ResponseCode::NotImp => RCODES[5],
+            _ => RCODES[6],
         };
         self.durations.with_label_values(&[rcode, upstream]).observe(after.as_secs_f64());
     }
@@ -195,5 +248,38 @@ impl Metrics {
     /// How many of `kind` were counted.
     pub fn failures(&self, kind: FailureKind) -> u64 {
         self.failures[kind as usize].get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_of_an_upstream_go_with_the_last_that_has_its_name() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let series = || -> usize {
+            let named = |family: &&prometheus::proto::MetricFamily| {
+                ["holdfast_forward_upstream_duration_seconds", "holdfast_forward_probe_failures_total"]
+                    .contains(&family.name())
+            };
+            registry.gather().iter().filter(named).map(|family| family.get_metric().len()).sum()
+        };
+        let (before, after) = (metrics.named("10.0.0.1:53".into()), metrics.named("10.0.0.1:53".into()));
+        let other = metrics.named("10.0.0.2:53".into());
+        for upstream in [&before, &other] {
+            for rcode in [ResponseCode::NoError, ResponseCode::ServFail, ResponseCode::BADVERS] {
+                metrics.answered(upstream.as_str(), rcode, Duration::from_millis(1));
+            }
+            metrics.probe_failed(upstream.as_str());
+        }
+        assert_eq!(series(), 8);
+        drop(before);
+        assert_eq!(series(), 8, "a reload made one of the same name before the old one was gone");
+        drop(after);
+        assert_eq!(series(), 4);
+        drop(other);
+        assert_eq!(series(), 0);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     config::Server,
-    metrics::Metrics,
+    metrics::{Metrics, Named},
     tcp::{Limits, Pool, TlsDial},
 };
 
@@ -42,7 +42,7 @@ const CASE_RECHECK: Duration = Duration::from_secs(3_600);
 pub struct Upstream {
     server: Server,
     /// As written, for metrics.
-    label: String,
+    label: Named,
     /// Its TCP or TLS connections.
     pub pool: Pool,
     /// Questions without an answer, one after another, that make it failing; 0 for never.
@@ -110,8 +110,8 @@ pub enum UpstreamState {
 impl Upstream {
     /// An upstream nothing is known of.
     pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, max_fails: u32, metrics: Metrics) -> Self {
+        let label = metrics.named(server.to_string());
         let pool = Pool::new(server.address, tls, limits, metrics);
-        let label = server.to_string();
         Self { server, label, pool, max_fails, state: Mutex::default(), looped: AtomicBool::new(false) }
     }
 
@@ -122,7 +122,7 @@ impl Upstream {
 
     /// As written.
     pub fn label(&self) -> &str {
-        &self.label
+        self.label.as_str()
     }
 
     /// Where it listens.
