@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     admin::view::{self, DiskDoc, HeldDoc, HeldWhat, SourceDoc, SourceWord, Status, words},
-    dns::forward::{CacheStatus, ForwardStatus, UpstreamState},
+    dns::forward::{CacheStatus, ForwardStatus, UpstreamState, ViewStatus, ZoneStatus},
     source::{apiserver::lease, hub},
     store::{
         Rejections,
@@ -215,19 +215,33 @@ fn disk_text(disk: &DiskDoc, status: &Status) -> String {
     text
 }
 
+/// Every zone, those of views with where these are asked.
+fn zones(forward: &ForwardStatus) -> impl Iterator<Item = (String, &ZoneStatus)> {
+    let of_view = |view: &'_ ViewStatus| {
+        let listen: Vec<String> = view.listen.iter().map(ToString::to_string).collect();
+        format!(" at {}", listen.join(", "))
+    };
+    let first = forward.zones.iter().map(|zone| (zone.zone.clone(), zone));
+    let others = forward.views.iter().flat_map(move |view| {
+        let at = of_view(view);
+        view.zones.iter().map(move |zone| (format!("{}{at}", zone.zone), zone))
+    });
+    first.chain(others)
+}
+
 fn upstreams(forward: &ForwardStatus) -> String {
-    let all = forward.zones.iter().flat_map(|zone| &zone.upstreams);
-    let failing = all.clone().filter(|upstream| upstream.state == UpstreamState::Failing).count();
-    let mut text = match (all.count(), failing) {
+    let all: Vec<_> = zones(forward).flat_map(|(_, zone)| &zone.upstreams).collect();
+    let failing = all.iter().filter(|upstream| upstream.state == UpstreamState::Failing).count();
+    let mut text = match (all.len(), failing) {
         (0, _) => "none".to_owned(),
         (all, 0) => format!("{all}, none failing"),
         (all, failing) => format!("{failing} of {all} FAILING"),
     };
-    for zone in forward.zones.iter().filter(|zone| zone.down) {
-        let _ = write!(text, "; zone {} is DOWN", zone.zone);
+    for (name, _) in zones(forward).filter(|(_, zone)| zone.down) {
+        let _ = write!(text, "; zone {name} is DOWN");
     }
-    for zone in forward.zones.iter().filter(|zone| zone.looped) {
-        let _ = write!(text, "; questions for zone {} COME BACK to us", zone.zone);
+    for (name, _) in zones(forward).filter(|(_, zone)| zone.looped) {
+        let _ = write!(text, "; questions for zone {name} COME BACK to us");
     }
     let _ = write!(text, "; {} in flight, {} answered SERVFAIL", forward.in_flight, forward.servfail_total);
     text
@@ -243,7 +257,7 @@ fn cache(forward: &ForwardStatus) -> String {
 
 fn upstream_rows(forward: &ForwardStatus) -> String {
     let mut table = Table::new(&["ZONE", "UPSTREAM", "STATE", "RTT", "LAST ANSWER", "ANSWERS", "FAILURES"]);
-    for zone in &forward.zones {
+    for (name, zone) in zones(forward) {
         for upstream in &zone.upstreams {
             let state = match upstream.state {
                 UpstreamState::Failing => format!("FAILING, {} in a row", upstream.failures_in_a_row),
@@ -252,7 +266,7 @@ fn upstream_rows(forward: &ForwardStatus) -> String {
             };
             let last = upstream.answered_seconds_ago;
             table.row([
-                zone.zone.clone(),
+                name.clone(),
                 upstream.upstream.clone(),
                 state,
                 upstream.rtt_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.0} ms")),
@@ -400,6 +414,16 @@ ZONE            UPSTREAM       STATE                 RTT     LAST ANSWER   ANSWE
 corp.example.   10.0.0.53:53   FAILING, 7 in a row   -       never         0         7
 ";
         assert_eq!(upstream_rows(&forward), rows);
+
+        let listen = vec!["127.0.0.2:53".parse().unwrap()];
+        let views = vec![ViewStatus { listen, zones: forward.zones[1..].to_vec() }];
+        let forward = ForwardStatus { views, ..forward };
+        let told = upstreams(&forward);
+        assert!(
+            told.starts_with("2 of 3 FAILING; zone corp.example. is DOWN; zone corp.example. at 127.0.0.2:53 is DOWN;")
+        );
+        let rows = upstream_rows(&forward);
+        assert!(rows.contains("\ncorp.example. at 127.0.0.2:53   10.0.0.53:53   FAILING, 7 in a row"), "{rows}");
     }
 
     #[test]

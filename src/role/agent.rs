@@ -24,7 +24,10 @@ use super::{
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
     config::Config,
-    dns::{self, Context, Forward, Outcome, Reply, Rotation, Transport, forward},
+    dns::{
+        self, Context, Forward, Outcome, Reply, Rotation, Transport,
+        forward::{self, ForwardStatus},
+    },
     node::ErrorType,
     store::{self, pins::Pins},
     sys::{self, Clock},
@@ -125,7 +128,9 @@ impl Agent {
         let mut handles = base.handles(&admin, addresses.dns.iter().map(row).collect(), rules)?;
         let told = forwarder.clone();
         handles.facts.pins = Some(pins);
-        handles.facts.forward = Arc::new(move || serde_json::to_value(told.status()).ok());
+        let of_views = views.status();
+        handles.facts.forward =
+            Arc::new(move || serde_json::to_value(ForwardStatus { views: of_views(), ..told.status() }).ok());
         let stop = CancellationToken::new();
         let handover = Handover::new(&base.config, &base.disk, &forwarder, &stop);
         handles.given_away = handover.given_away();

@@ -55,7 +55,7 @@ pub use self::{
     local::{Host, Rewrite, parse_line as parse_host},
     message::Mismatch,
     metrics::{FailureKind, Metrics},
-    status::{CacheStatus, ForwardStatus, ZoneStatus},
+    status::{CacheStatus, ForwardStatus, ViewStatus, ZoneStatus},
     upstream::{UpstreamState, UpstreamStatus},
 };
 use self::{
@@ -259,6 +259,11 @@ impl Forwarder {
     /// [`save_interval`](cache::Config::save_interval).
     pub async fn save_at_leisure(&self) {
         self.0.save_at_leisure().await;
+    }
+
+    /// How upstreams do.
+    pub fn zones(&self) -> Vec<ZoneStatus> {
+        status::zones(&self.0)
     }
 
     /// How upstreams and cache do.

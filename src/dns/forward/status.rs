@@ -1,5 +1,7 @@
 //! What `holdfast status` says of forwarding.
 
+use std::net::SocketAddr;
+
 use super::{Inner, Policy, upstream::UpstreamStatus};
 
 /// Forwarding as a whole.
@@ -15,6 +17,18 @@ pub struct ForwardStatus {
     pub in_flight: usize,
     /// The cache.
     pub cache: CacheStatus,
+    /// Listeners with forwarding of their own.
+    #[serde(default)]
+    pub views: Vec<ViewStatus>,
+}
+
+/// A view's forwarding. All else is counted with that of the others.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ViewStatus {
+    /// Where it is asked.
+    pub listen: Vec<SocketAddr>,
+    /// Every zone, the shortest name first.
+    pub zones: Vec<ZoneStatus>,
 }
 
 /// One zone's forwarding.
@@ -43,8 +57,8 @@ pub struct CacheStatus {
     pub entries: u64,
 }
 
-/// How things are now.
-pub fn of(inner: &Inner) -> ForwardStatus {
+/// How the zones of one forwarder are now.
+pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
     let routes = inner.routes.load();
     let mut zones: Vec<ZoneStatus> = routes
         .iter()
@@ -57,8 +71,13 @@ pub fn of(inner: &Inner) -> ForwardStatus {
         })
         .collect();
     zones.sort_by(|one, other| (one.zone.len(), &one.zone).cmp(&(other.zone.len(), &other.zone)));
+    zones
+}
+
+/// How things are now. Views are for others to add.
+pub fn of(inner: &Inner) -> ForwardStatus {
     ForwardStatus {
-        zones,
+        zones: zones(inner),
         stale_answers_total: inner.cache.metrics.stale.get(),
         servfail_total: inner.metrics().servfail.get(),
         in_flight: inner.flights.len(),
@@ -67,5 +86,6 @@ pub fn of(inner: &Inner) -> ForwardStatus {
             max_bytes: inner.cache.max_bytes(),
             entries: inner.cache.len(),
         },
+        views: Vec::new(),
     }
 }

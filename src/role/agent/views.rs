@@ -24,6 +24,8 @@ pub(super) struct Views(Vec<View>);
 struct View {
     /// As configured, by which a view is known.
     listen: Vec<SocketAddr>,
+    /// The same, with the ports that were found.
+    addresses: Vec<SocketAddr>,
     dns: dns::Running,
     forwarder: forward::Forwarder,
     _upkeep: Upkeep,
@@ -72,14 +74,25 @@ impl Bound {
             let behind = forwarder.clone();
             let upkeep = Upkeep(tokio::spawn(async move { behind.run().await }).abort_handle());
             let resolver = Arc::new(forwarder.clone());
+            let addresses = bound.addresses().to_vec();
             let dns = bound.serve(Arc::clone(context), resolver, clock.clone(), metrics.clone());
-            views.push(View { listen, dns, forwarder, _upkeep: upkeep });
+            views.push(View { listen, addresses, dns, forwarder, _upkeep: upkeep });
         }
         Ok(Views(views))
     }
 }
 
 impl Views {
+    /// How their upstreams do, whenever that is asked.
+    pub(super) fn status(&self) -> impl Fn() -> Vec<forward::ViewStatus> + Send + Sync + 'static {
+        let views: Vec<_> = self.0.iter().map(|view| (view.addresses.clone(), view.forwarder.clone())).collect();
+        let status = |(listen, forwarder): &(Vec<SocketAddr>, forward::Forwarder)| forward::ViewStatus {
+            listen: listen.clone(),
+            zones: forwarder.zones(),
+        };
+        move || views.iter().map(status).collect()
+    }
+
     /// Takes over their forwarding. Addresses stay as they are: a view without a counterpart at the same ones goes on as it
     /// was until the next start.
     pub(super) fn reload(&self, next: &Config) {

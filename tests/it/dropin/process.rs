@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// What every run of these tests is told: no interface, no rules, a home of its own.
-fn node_cache(home: &Path, more: &[&str]) -> Command {
+pub fn node_cache(home: &Path, more: &[&str]) -> Command {
     let mut command = holdfast(&[]);
     flags(&mut command, home, more);
     command
@@ -49,7 +49,7 @@ fn configmap(home: &Path, key: &str, value: &str) {
 }
 
 /// The addresses of the listeners with this name, as `holdfast status` tells them.
-fn listeners(home: &Path, name: &str) -> Vec<String> {
+pub fn listeners(home: &Path, name: &str) -> Vec<String> {
     let output = run(&["status", "--admin", home.join("agent.sock").to_str().unwrap(), "-o", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = status["process"]["listeners"].as_array().unwrap();
@@ -57,7 +57,7 @@ fn listeners(home: &Path, name: &str) -> Vec<String> {
     named.map(|row| row["address"].as_str().unwrap().to_owned()).collect()
 }
 
-fn get(address: &str, path: &str) -> String {
+pub fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -164,6 +164,12 @@ async fn blocks_of_one_zone_on_two_addresses_forward_each_in_its_own_way() {
         assert_eq!(short(side, "health-check.localdns.local."), (ResponseCode::NoError, vec![]));
     }
     assert_eq!((node.count(), pods.count()), (1, 2), "each name was asked once, and of its own upstream");
+    let status = run(&["status", "--admin", home.join("agent.sock").to_str().unwrap()]);
+    let status = String::from_utf8(status.stdout).unwrap();
+    for (zone, upstream) in [(". ".to_owned(), node.address), (format!(". at {pod_side} "), pods.address)] {
+        let row = status.lines().find(|line| line.starts_with(&zone) && line.contains(&upstream.to_string()));
+        assert!(row.is_some_and(|row| row.contains(" up ")), "{zone}{upstream} in {status}");
+    }
     assert!(agent.terminate().success());
 }
 
