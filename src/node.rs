@@ -21,7 +21,7 @@ use std::{
 pub use error::{ErrorType, SetupError};
 pub use metrics::Metrics;
 pub use routes::node_local;
-pub use setup::{Goal, Outcome, Step, check, reach};
+pub use setup::{Goal, Outcome, Step, check, is_released, reach};
 
 /// What is to be set up on the node.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -75,6 +75,14 @@ pub fn check(config: &Config, goal: Goal) -> Outcome {
     Planner::open(config, goal).outcome
 }
 
+/// Whether the addresses of the failsafe are the only thing that is missing, as [`Goal::Released`] leaves the node.
+#[must_use]
+pub fn is_released(config: &Config) -> bool {
+    let missing = |step: &Step| matches!(step, Step::Add(ip) if config.failsafe_ips.contains(ip));
+    let steps = check(config, Goal::Serving).steps;
+    steps.iter().any(missing) && steps.iter().all(|step| missing(step) || matches!(step, Step::WriteRules(_)))
+}
+
 /// Brings the node to `goal`.
 #[must_use]
 pub fn reach(config: &Config, goal: Goal) -> Outcome {

@@ -26,7 +26,7 @@ use self::{
     failsafe::Failsafe,
     seat::{Asked, Claimed, Seat},
 };
-use super::{Config, Goal, reach};
+use super::{Config, Goal, is_released, reach};
 
 /// Between two looks at whether DNS is answered.
 const TICK: Duration = Duration::from_millis(500);
@@ -65,11 +65,21 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                     tell(Event::Info("another watch is at work, which this one leaves it to".into()));
                     tell(Event::Ready);
                 }
-                tokio::select! {
-                    () = held.ended() => continue,
-                    _ = orders.next() => return Ok(()),
-                    _ = terminate.recv() => if mode == Mode::Resident { return Ok(()) },
-                    _ = interrupt.recv() => return Ok(()),
+                let (mut ticks, mut released) = (interval(TICK * LOOK_EVERY), false);
+                loop {
+                    tokio::select! {
+                        () = held.ended() => break,
+                        _ = orders.next() => return Ok(()),
+                        _ = terminate.recv() => if mode == Mode::Resident { return Ok(()) },
+                        _ = interrupt.recv() => return Ok(()),
+                        // What the other one does, ours is told of.
+                        _ = ticks.tick(), if config.intercept_failsafe.is_some() => {
+                            let now = is_released(config);
+                            if std::mem::replace(&mut released, now) != now {
+                                tell(if now { Event::Released } else { Event::Taken });
+                            }
+                        }
+                    }
                 }
                 continue;
             }
@@ -166,7 +176,13 @@ struct Watch<'a, F> {
 
 impl<'a, F: FnMut(Event)> Watch<'a, F> {
     fn new(config: &'a Config, tell: F) -> Self {
-        let failsafe = config.intercept_failsafe.map(|after| Failsafe::new(after, Instant::now()));
+        let mut tell = tell;
+        // The one before may have given the addresses back, and whether anybody answers by now is to be seen.
+        let released = config.intercept_failsafe.is_some() && is_released(config);
+        if released {
+            tell(Event::Released);
+        }
+        let failsafe = config.intercept_failsafe.map(|after| Failsafe::new(after, Instant::now(), released));
         Self { config, tell, failsafe, told: HashSet::new(), looked: false }
     }
 

@@ -16,8 +16,9 @@ pub(super) struct Failsafe {
 }
 
 impl Failsafe {
-    pub(super) fn new(after: Duration, now: Instant) -> Self {
-        Self { after, answered: now, in_a_row: 0, released: false }
+    /// `released` as the node was found.
+    pub(super) fn new(after: Duration, now: Instant, released: bool) -> Self {
+        Self { after, answered: now, in_a_row: 0, released }
     }
 
     pub(super) fn released(&self) -> bool {
@@ -45,7 +46,7 @@ mod tests {
     fn silence_releases_and_answers_take_back() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut failsafe = Failsafe::new(Duration::from_secs(30), start);
+        let mut failsafe = Failsafe::new(Duration::from_secs(30), start, false);
         assert_eq!(failsafe.note(true, at(1)), None);
         assert_eq!(failsafe.note(false, at(30)), None, "29 s");
         assert_eq!(failsafe.note(true, at(30)), None);
@@ -58,5 +59,8 @@ mod tests {
         assert_eq!(failsafe.note(true, at(94)), Some(false));
         assert_eq!(failsafe.note(false, at(123)), None);
         assert_eq!(failsafe.note(false, at(124)), Some(true));
+        // Another watch finds it so, and takes nothing that nobody would answer at.
+        let mut next = Failsafe::new(Duration::from_secs(30), at(125), true);
+        assert_eq!((next.note(true, at(126)), next.note(true, at(127))), (None, Some(false)));
     }
 }

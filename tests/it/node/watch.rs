@@ -24,12 +24,13 @@ fn kill(pid: u32) {
 }
 
 /// A resident watch. Killed when dropped.
-struct Resident(Child);
+pub struct Resident(Child);
 
 impl Resident {
-    fn start(node: &Node) -> Self {
+    pub fn start(node: &Node, more: &[&str]) -> Self {
         let flags = node.flags();
-        let words: Vec<&str> = ["node", "watch"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+        let flags = flags.iter().map(String::as_str).chain(more.iter().copied());
+        let words: Vec<&str> = ["node", "watch"].into_iter().chain(flags).collect();
         Self(node.holdfast("node", &words).stderr(Stdio::null()).spawn().unwrap())
     }
 }
@@ -83,9 +84,9 @@ fn without_anybody_left_to_start_another_that_is_said() {
 #[test]
 fn of_two_resident_watches_the_newer_one_watches_and_the_older_one_stays_behind() {
     let Some(node) = Node::new() else { return };
-    let mut first = Resident::start(&node);
+    let mut first = Resident::start(&node, &[]);
     node.until("set up", |node| node.node("check").0 == 0);
-    let mut second = Resident::start(&node);
+    let mut second = Resident::start(&node, &[]);
     let socket = || fs::read_to_string(format!("/proc/{}/net/unix", first.0.id())).unwrap();
     assert!(socket().contains("@holdfast-node-nodelocaldns"));
     mends(&node);
