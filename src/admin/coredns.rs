@@ -7,8 +7,9 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 /// Upper ends of CoreDNS's buckets: 250 µs, and double fifteen times.
 const BUCKETS: usize = 16;
 const FIRST_BUCKET: f64 = 0.000_25;
-/// Kinds of set-up errors that node-cache tells of from the start.
-const SETUP_ERRORS: [&str; 5] = ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap"];
+/// Kinds of set-up errors that node-cache tells of from the start, and one that it has not.
+const SETUP_ERRORS: [&str; 6] =
+    ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "admin_socket"];
 
 /// The same counts under the other names, for a process that answers at `server` first of all.
 pub fn named(families: &[MetricFamily], server: &str) -> Vec<MetricFamily> {
@@ -192,6 +193,7 @@ impl<'a> From<'a> {
                 "nftables" | "privilege" | "watch" | "sandbox" => "iptables",
                 "address" | "interface_add" => "interface_add",
                 "interface_check" => "interface_check",
+                "admin_socket" => "admin_socket",
                 _ => "configmap",
             };
             let node = self.sum("holdfast_node_setup_errors_total", |metric| as_node_cache(metric) == kind);

@@ -4,7 +4,7 @@
 mod helm;
 mod kustomize;
 mod schema;
-mod yaml;
+pub mod yaml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -172,6 +172,12 @@ fn whoever_sets_up_a_node_is_watched_over() {
 fn probes_go_where_the_agent_listens() {
     for place in ["base", "iptables", "ipvs", "cilium-lrp", "helm"] {
         let objects = objects(place);
+        // Which of two agents on a node is asked at a port nobody knows; the container's own is asked by this.
+        let agent = object(&objects, "DaemonSet/holdfast-agent");
+        let probe =
+            agent.pointer("/spec/template/spec/containers/0/startupProbe/exec/command").expect("a startup probe");
+        let words = probe.as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+        assert!(Cli::try_parse_from(words).is_ok(), "{place}: {probe}");
         let http = agent_config(&objects)["http"].as_str().unwrap().to_owned();
         let (host, port) = http.rsplit_once(':').unwrap();
         let agent = object(&objects, "DaemonSet/holdfast-agent");
@@ -269,6 +275,47 @@ fn the_chart_makes_what_the_kustomization_makes() {
         helm::template(&chart, &json!({ "agent": { "config": { "zone": "k8s.test" } }, "hub": { "replicas": 3 } }));
     assert_eq!(agent_config(&other)["zone"], "k8s.test");
     assert_eq!(object(&other, "Deployment/holdfast-hub")["spec"]["replicas"], 3);
+}
+
+/// Every value that is no map, by its path, and another one in its place.
+fn leaves(path: &str, value: &Value, found: &mut Vec<(String, Value)>) {
+    let other = match value {
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| leaves(&format!("{path}/{key}"), value, found));
+            return;
+        }
+        Value::Bool(value) => json!(!value),
+        Value::Number(number) => json!(number.as_u64().unwrap() + 1),
+        Value::String(text) if text.is_empty() => json!("other"),
+        Value::String(text) => json!(format!("{text}0")),
+        Value::Array(items) => json!([items.as_slice(), &[items[0].clone()]].concat()),
+        Value::Null => json!("other"),
+    };
+    found.push((path.to_owned(), other));
+}
+
+#[test]
+fn every_value_of_the_chart_makes_a_difference() {
+    let chart = deploy("helm/holdfast");
+    let values = yaml::file(&chart.join("values.yaml")).remove(0);
+    let mut found = Vec::new();
+    leaves("", &values, &mut found);
+    assert!(found.len() > 15, "{found:?}");
+    // What is only shown with monitoring.
+    let with = |path: &str, value: Value| {
+        let mut over = json!({ "monitoring": { "enabled": true } });
+        let mut at = &mut over;
+        for key in path.split('/').skip(1) {
+            at = &mut at[key];
+        }
+        *at = value;
+        helm::template(&chart, &over)
+    };
+    let usual = helm::template(&chart, &json!({ "monitoring": { "enabled": true } }));
+    for (path, other) in found {
+        let other = if path == "/monitoring/enabled" { json!(false) } else { other };
+        assert_ne!(with(&path, other), usual, "{path} is not used");
+    }
 }
 
 #[test]

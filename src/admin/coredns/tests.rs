@@ -33,7 +33,7 @@ fn counts_stand_under_the_names_and_labels_of_coredns() {
     let lookups: &[(&[&str], u64)] = &[(&["fresh"], 5), (&["stale"], 2), (&["miss"], 4)];
     counters_of(&registry, "holdfast_cache_lookups_total", &["result"], lookups);
     let errors: &[(&[&str], u64)] =
-        &[(&["nftables"], 1), (&["privilege"], 1), (&["interface_add"], 2), (&["address"], 1)];
+        &[(&["nftables"], 1), (&["privilege"], 1), (&["interface_add"], 2), (&["address"], 1), (&["admin_socket"], 1)];
     counters_of(&registry, "holdfast_node_setup_errors_total", &["errortype"], errors);
     counters_of(&registry, "holdfast_corefile_errors_total", &["what"], &[(&["configmap"], 3), (&["corefile"], 1)]);
     for (name, value) in [
@@ -76,6 +76,7 @@ fn counts_stand_under_the_names_and_labels_of_coredns() {
         "coredns_nodecache_setup_errors_total{errortype=\"interface_add\"} 3".into(),
         "coredns_nodecache_setup_errors_total{errortype=\"interface_check\"} 0".into(),
         "coredns_nodecache_setup_errors_total{errortype=\"configmap\"} 4".into(),
+        "coredns_nodecache_setup_errors_total{errortype=\"admin_socket\"} 1".into(),
         "coredns_panics_total 0".into(),
         format!(
             "coredns_build_info{{goversion=\"\",revision=\"\",version=\"holdfast-{}\"}} 1",

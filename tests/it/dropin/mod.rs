@@ -1,4 +1,6 @@
 //! In the place of NodeLocal `DNSCache`: its Corefiles, its flags, its `ConfigMap`s.
 
 mod import;
+mod metrics;
+mod migration;
 mod process;

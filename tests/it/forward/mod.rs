@@ -17,6 +17,6 @@ mod poison;
 mod process;
 mod search_path;
 mod stale;
-mod tls;
+pub mod tls;
 mod world;
 mod zones;

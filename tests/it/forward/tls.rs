@@ -18,7 +18,7 @@ use super::world::{World, zone};
 use crate::support::upstream::Upstream;
 
 /// A TLS server for `dns.corp.example` and 127.0.0.1 that answers what `upstream` would, and counts connections.
-async fn serve(upstream: Upstream, ca: &std::path::Path) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+pub async fn serve(upstream: Upstream, ca: &std::path::Path) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

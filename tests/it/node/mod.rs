@@ -1,9 +1,10 @@
 //! The node's part: interface, rules, watch, hand-over and rights, on nodes made of network namespaces.
 
+mod confined;
 mod failsafe;
 mod pods;
 mod refusals;
-mod rig;
+pub mod rig;
 mod rights;
 mod setup;
 mod upgrade;
