@@ -3,7 +3,7 @@
 //! Knows the format and its limits. Everything in the file is checked when read: a broken one is set aside, never half used.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirEntry, File},
     io::{self, BufReader, BufWriter, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -32,6 +32,10 @@ const BESIDE: &str = "tmp";
 const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(600);
 /// Answers between two looks at whether to go on.
 const LOOK_UP_EVERY: u64 = 256;
+/// Extension of files set aside, before the time.
+const ASIDE: &str = "corrupt";
+/// Broken files kept for whoever wants to know; as many as of the records.
+const ASIDE_MAX: usize = 8;
 /// Longer keys and messages are none.
 const KEY_BYTES_MAX: usize = 512;
 const END: u16 = u16::MAX;
@@ -48,18 +52,23 @@ pub enum PersistError {
         source: io::Error,
     },
     /// Not ours, of another version, cut short or changed.
-    #[error("{path}: {reason}; set aside as {aside}")]
+    #[error("{}: {reason}; {}", path.display(), told(aside.as_deref()))]
     Corrupt {
         /// The file.
         path: PathBuf,
         /// What does not fit.
         reason: String,
-        /// Where it is now.
-        aside: PathBuf,
+        /// Where it is now; `None` if it stays, for as many as are kept are there already, and the next save takes its place.
+        aside: Option<PathBuf>,
     },
     /// Saving was left to somebody else.
     #[error("given up for another save")]
     GivenUp,
+}
+
+fn told(aside: Option<&Path>) -> String {
+    let stays = || format!("{ASIDE_MAX} like it are set aside already, move them away; this one will be overwritten");
+    aside.map_or_else(stays, |aside| format!("set aside as {}", aside.display()))
 }
 
 /// Writes every answer in `cache` to `path`. Returns how many.
@@ -106,23 +115,38 @@ pub fn save_unless(cache: &Cache, path: &Path, hurry: &Mutex<bool>) -> Result<u6
     Err(saved)
 }
 
+/// The files beside `path` of the same stem, whose extension begins with `extension` and a dash.
+fn beside(path: &Path, extension: &str) -> Vec<DirEntry> {
+    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem()) else { return Vec::new() };
+    let begin = [stem.as_encoded_bytes(), b".", extension.as_bytes(), b"-"].concat();
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter(|file| file.file_name().as_encoded_bytes().starts_with(&begin)).collect()
+}
+
 /// Removes what processes killed while saving left beside `path`.
 fn sweep(path: &Path) {
-    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem()) else { return };
-    let begin = [stem.as_encoded_bytes(), b".", BESIDE.as_bytes()].concat();
-    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_ours = file.file_name().as_encoded_bytes().starts_with(&begin);
+    for file in beside(path, BESIDE) {
         let age = file.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
-        if is_ours && age.is_some_and(|age| age >= LEFT_BEHIND_AFTER) {
+        if age.is_some_and(|age| age >= LEFT_BEHIND_AFTER) {
             let _ = fs::remove_file(file.path());
         }
     }
 }
 
+/// Renames a broken file, unless there are enough of them.
+fn set_aside(path: &Path, now: UnixMillis) -> io::Result<Option<PathBuf>> {
+    if beside(path, ASIDE).len() >= ASIDE_MAX {
+        return Ok(None);
+    }
+    let aside = path.with_extension(format!("{ASIDE}-{}", now.0));
+    fs::rename(path, &aside)?;
+    Ok(Some(aside))
+}
+
 /// Reads `path` into `cache`. Returns how many answers there were; a file that is not there holds none.
 ///
 /// # Errors
-/// What the system says, or that the file is no whole cache file: then it has been renamed, and `cache` is empty. Nothing in
+/// What the system says, or that the file is no whole cache file: then it is set aside, and `cache` is empty. Nothing in
 /// `cache` may be served before this has returned.
 pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistError> {
     sweep(path);
@@ -139,8 +163,7 @@ pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistE
         Err(reason) => {
             // Only the end of a file proves it whole.
             cache.clear();
-            let aside = path.with_extension(format!("corrupt-{}", now.0));
-            fs::rename(path, &aside).map_err(|source| PersistError::Io { path: path.to_owned(), source })?;
+            let aside = set_aside(path, now).map_err(|source| PersistError::Io { path: path.to_owned(), source })?;
             Err(PersistError::Corrupt { path: path.to_owned(), reason: reason.to_string(), aside })
         }
     }
@@ -329,5 +352,22 @@ mod tests {
         *hurry.lock().unwrap() = false;
         assert_eq!(save_unless(&cache, &path, &hurry).unwrap(), 0);
         assert_ne!(fs::read(&path).unwrap(), b"what the other wrote");
+    }
+
+    #[test]
+    fn broken_files_pile_up_to_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.zst");
+        let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
+        for time in 0..20 {
+            fs::write(&path, b"no cache").unwrap();
+            let Err(PersistError::Corrupt { aside, .. }) = load(&cache, &path, UnixMillis(time)) else {
+                panic!("{time}")
+            };
+            assert_eq!((aside.is_some(), path.exists()), (time < 8, time >= 8), "{time}");
+        }
+        assert_eq!(beside(&path, ASIDE).len(), ASIDE_MAX);
+        save(&cache, &path).unwrap();
+        assert_eq!(load(&cache, &path, UnixMillis(20)).unwrap(), 0, "the one left in its place is overwritten");
     }
 }
