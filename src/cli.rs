@@ -138,6 +138,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 /// Runs the command line of this process and says how it ended.
 pub fn main() -> ExitCode {
+    sys::abort_on_panic();
     let mut line: Vec<OsString> = std::env::args_os().collect();
     if node_cache::is_meant(line.iter().map(|word| word.to_string_lossy().into_owned())) {
         line.insert(1.min(line.len()), "node-cache".into());

@@ -10,6 +10,7 @@ mod cpu;
 mod datagram;
 mod file;
 mod heap;
+mod panics;
 mod poll;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -20,6 +21,7 @@ pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
 pub use file::put_file;
 pub use heap::give_back_large_blocks;
+pub use panics::{abort_on_panic, contained};
 pub use poll::{Interest, Poll};
 
 /// The address that packets to far away leave from, IPv4 or IPv6; `None` without a route there. Sends nothing.

@@ -14,6 +14,7 @@ mod hub;
 mod manifests;
 mod node;
 mod outage;
+mod panics;
 mod server;
 mod signals;
 mod store_kill;

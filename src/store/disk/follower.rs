@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     io,
-    panic::{self, AssertUnwindSafe},
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -27,7 +26,7 @@ use super::{
 use crate::{
     record::Snapshot,
     store::Reader,
-    sys::{Clock, UnixMillis},
+    sys::{Clock, UnixMillis, contained},
 };
 
 /// Shortest time between two log lines about a disk that keeps failing.
@@ -231,12 +230,12 @@ impl Work {
     fn attempt(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         self.note(|status, now| status.writing_since = Some(now));
-        let done = panic::catch_unwind(AssertUnwindSafe(|| self.write())).unwrap_or_else(|_| {
+        let done = contained(|| self.write()).unwrap_or_else(|panic| {
             // What redb holds in memory cannot be trusted, not even to be dropped.
             std::mem::forget(self.file.take());
             self.written = None;
             self.keep_existing = true;
-            Err("redb panicked; the whole file will be written anew".to_owned())
+            Err(format!("redb panicked ({panic}); the whole file will be written anew"))
         });
         let bytes = self.file.as_ref().map(RecordsFile::bytes);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,6 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
@@ -20,7 +19,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
 use super::layout;
 use crate::{
     record::{Change, Digest, Snapshot, decode_service},
-    sys::UnixMillis,
+    sys::{UnixMillis, contained},
 };
 
 /// Largest file read: a cluster of a million services stays below it.
@@ -66,15 +65,8 @@ pub(super) fn load(file: &Path) -> Result<Loaded, LoadError> {
 
 /// Verifies the content of a records file. Whatever the bytes are, this comes back.
 pub(super) fn from_bytes(content: Vec<u8>) -> Result<(Snapshot, UnixMillis), String> {
-    contained(|| verified(Image::new(content)))
-}
-
-/// Runs `read`, and takes a panic of redb over a damaged file for what it is.
-fn contained<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        let told = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(format!("redb gave up on it: {}", told.unwrap_or("no reason given")))
-    })
+    let read = contained(|| verified(Image::new(content)));
+    read.unwrap_or_else(|panic| Err(format!("redb gave up on it: {panic}")))
 }
 
 fn verified(image: Image) -> Result<(Snapshot, UnixMillis), String> {
