@@ -299,6 +299,7 @@ mod tests {
             rules: std::sync::Arc::new(|| Rules { zone: crate::zone::Config::default(), stale_after: PROBE_TIME }),
             disk: std::sync::Arc::new(|| None),
             forward: std::sync::Arc::new(|| None),
+            cached: std::sync::Arc::new(|_, _| None),
             pins: None,
             follows: std::sync::Arc::new(|| None),
             lease: std::sync::Arc::new(|| None),

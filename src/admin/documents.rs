@@ -62,6 +62,8 @@ pub struct Facts {
     pub disk: Arc<dyn Fn() -> Option<DiskStatus> + Send + Sync>,
     /// Upstreams and cache at present, as a document of their own; none for a process that does not forward.
     pub forward: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
+    /// What is cached of upstreams' answers, by name and type; nothing for a process that does not forward.
+    pub cached: Arc<view::FindCached>,
     /// Where a follower of hubs stands, as a document of its own; none for a process with another source.
     pub follows: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
     /// How the election among hubs stands, as a document of its own; none for a process that stands in none.
@@ -177,6 +179,7 @@ async fn lookup(State(shared): State<Arc<Shared>>, Query(query): Query<LookupQue
         Err(error) => return refuse(error.to_string()),
     };
     let question = Question { name: query.name, rtype, namespace: query.namespace };
-    let found = shared.moment(|moment, rules| view::lookup(&Zone::new(&rules.zone), moment, &question));
+    let found = shared
+        .moment(|moment, rules| view::lookup_cached(&Zone::new(&rules.zone), moment, &question, &*shared.facts.cached));
     found.map_or_else(refuse, |lookup| Json(lookup).into_response())
 }

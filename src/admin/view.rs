@@ -3,6 +3,7 @@
 //! Owns their shape, which scripts rely on: keys are only ever added. Built from a snapshot alike in a running process
 //! and from a store on disk; never reads either itself.
 
+mod cached;
 mod dump;
 mod held;
 mod lookup;
@@ -16,9 +17,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use cached::{Cached, CachedDoc, FindCached};
 pub use dump::{Dump, DumpHead};
 pub use held::{HeldDoc, HeldRow, HeldWhat, Until};
-pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup, meant};
+pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup, lookup_cached, meant};
 pub use pins::PinDoc;
 pub use records::{Record, pointers, records};
 pub use status::{DiskDoc, ListenerDoc, Process, Status, status};

@@ -1,6 +1,6 @@
 //! `holdfast lookup`: the answer as DNS gives it, and why.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     Exit, Misused, Output, client, json, print,
@@ -9,13 +9,20 @@ use super::{
     table::{Table, some},
 };
 use crate::{
-    admin::view::{self, HeldWhat, Lookup, Outcome, Question, ServiceDoc},
+    admin::view::{self, Answer, CachedDoc, HeldWhat, Lookup, Outcome, Question, ServiceDoc},
     wire::Rtype,
     zone::Zone,
 };
 
 /// What `holdfast lookup` takes.
+///
+/// A name outside the cluster is looked up in the cache of the process, and no upstream is asked.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 there is an answer, also a cached one of upstreams that says that there is no such \
+name; 1 there is none, or upstreams would be asked and nothing of the name is cached; 2 usage; 3 could not read. \
+No upstream is ever asked."
+)]
 pub struct LookupArgs {
     /// A name, whole or completed like a pod's resolver does; or an IP address
     pub name: String,
@@ -76,6 +83,11 @@ fn text(lookup: &Lookup) -> String {
     for tried in &lookup.tried {
         line(if lookup.found { "before" } else { "also tried" }, format!("{} {}", tried.name, tried.why));
     }
+    for answer in &lookup.answers {
+        if let Some(cached) = &answer.cached {
+            line("cached", format!("{}: {}", answer.rtype, cached_line(answer, cached)));
+        }
+    }
     if let Some(error) = lookup.answers.iter().find_map(|answer| answer.extended_error.as_ref()) {
         line("says", format!("extended error {error} to clients with EDNS"));
     }
@@ -104,10 +116,31 @@ fn verdict(lookup: &Lookup) -> String {
     let types: Vec<&str> = lookup.answers.iter().map(|answer| answer.rtype.as_str()).collect();
     match outcome {
         Some(Outcome::NoData) => format!("exists, without {} (NOERROR, no data)", types.join(" or ")),
-        Some(Outcome::Forwarded) => "is asked of upstreams".into(),
+        Some(Outcome::Forwarded) => "is asked of upstreams; nothing of it is cached".into(),
         Some(Outcome::NotReady) => "cannot be answered yet (SERVFAIL)".into(),
         _ => "does not exist (NXDOMAIN)".into(),
     }
+}
+
+/// What upstreams said, who, and what it is still worth.
+fn cached_line(answer: &Answer, cached: &CachedDoc) -> String {
+    let said = match answer.outcome {
+        Outcome::NoSuchName => "no such name, ",
+        Outcome::NoData => "no data, ",
+        _ => "",
+    };
+    let worth = match cached.ttl_left_seconds {
+        Some(left) => format!("good for {}", seconds(left)),
+        None if cached.served_stale => "past its time, answered as it is: no upstream answers".into(),
+        None => "past its time, upstreams are asked first".into(),
+    };
+    let upstreams = some(&cached.upstreams, 4);
+    let age = seconds(cached.age_seconds);
+    format!("{said}from zone {} ({upstreams}) {age} ago, {worth}", cached.zone)
+}
+
+fn seconds(seconds: u64) -> String {
+    view::words(Duration::from_secs(seconds))
 }
 
 fn service_line(service: &ServiceDoc) -> String {

@@ -3,6 +3,7 @@
 //! The order of start is the promise: what the disk has is loaded and checked, then the sockets open and answer, and only
 //! then is the source looked for.
 
+mod cached;
 mod handover;
 mod node;
 mod views;
@@ -113,7 +114,7 @@ impl Agent {
         let upkeep = tokio::spawn(async move { behind.run().await });
         let metrics = dns::Metrics::register(&registry)?;
         let views = views.serve(&forwarder, &context, &clock, &metrics)?;
-        let dns = bound.serve(context, Arc::new(forwarder.clone()), clock, metrics);
+        let dns = bound.serve(context, Arc::new(forwarder.clone()), clock.clone(), metrics);
 
         let base = loaded.follow(config, name, source)?;
         let addresses = Addresses {
@@ -128,6 +129,7 @@ impl Agent {
         let mut handles = base.handles(&admin, addresses.dns.iter().map(row).collect(), rules)?;
         let told = forwarder.clone();
         handles.facts.pins = Some(pins);
+        handles.facts.cached = Arc::new(cached::cached(told.clone(), clock));
         let of_views = views.status();
         handles.facts.forward =
             Arc::new(move || serde_json::to_value(ForwardStatus { views: of_views(), ..told.status() }).ok());

@@ -159,6 +159,7 @@ impl Base {
             rules: Arc::new(move || rules.clone()),
             disk: Arc::new(move || Some(disk.status())),
             forward: Arc::new(|| None),
+            cached: Arc::new(|_, _| None),
             follows: Arc::new(move || follows.then(|| serde_json::to_value(&*status.borrow()).ok()).flatten()),
             lease: Arc::new(|| None),
             serves: Arc::new(|| None),

@@ -12,10 +12,14 @@ use hickory_proto::{
     serialize::txt::Parser,
 };
 use holdfast::{
-    admin::{self, Facts, Handles, Readiness, Rules, view::ListenerDoc},
+    admin::{
+        self, Facts, Handles, Readiness, Rules,
+        view::{Cached, CachedDoc, ListenerDoc, Outcome, Record, Time},
+    },
     source::{EndpointsMode, manifests},
     store::{self, Origin, Reader, Update, Writer, disk, pins::Pins},
     sys::{Clock, UnixMillis},
+    wire::{self, Rtype},
     zone,
 };
 use tokio_util::sync::CancellationToken;
@@ -65,6 +69,54 @@ fn stored(path: &Path, age: Duration) {
     runtime.block_on(follower.release(Duration::from_secs(20))).unwrap();
 }
 
+/// A cache with two answers, of which one is past its time while nobody answers.
+fn cached(name: &wire::Name, rtype: Rtype) -> Option<Cached> {
+    let (left, outcome) = match name.to_string().as_str() {
+        "www.example.com." => (Some(48), Outcome::Records),
+        "gone.example.com." => (None, Outcome::NoSuchName),
+        _ => return None,
+    };
+    let record = Record { owner: name.to_string(), ttl: 48, rtype: "A".into(), data: "192.0.2.1".into() };
+    let doc = CachedDoc {
+        zone: "example.com.".into(),
+        upstreams: vec!["192.0.2.53:53".into()],
+        stored: Time(now()),
+        age_seconds: 12,
+        ttl_left_seconds: left,
+        served_stale: left.is_none(),
+        continues: false,
+    };
+    let answer = if outcome == Outcome::Records { vec![record] } else { Vec::new() };
+    (rtype == Rtype::A).then_some(Cached { outcome, answer, authority: Vec::new(), doc })
+}
+
+#[test]
+fn a_name_outside_is_looked_up_in_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_writer, reader) = records(Duration::ZERO);
+    let live = Live::start(dir.path(), reader);
+    let lookup = |name| holdfast(["lookup", name, "--admin", text(&live.socket)]);
+    let found = lookup("www.example.com");
+    assert_eq!(found.code, 0, "{}{}", found.out, found.err);
+    assert!(found.out.starts_with("www.example.com. 48 IN A 192.0.2.1\n"), "{}", found.out);
+    assert!(found.out.contains("A: from zone example.com. (192.0.2.53:53) 12s ago, good for 48s\n"), "{}", found.out);
+    let gone = lookup("gone.example.com.");
+    assert_eq!(gone.code, 0, "{}", gone.out);
+    let told = "A: no such name, from zone example.com. (192.0.2.53:53) 12s ago, past its time, answered as it is: \
+                no upstream answers\n";
+    assert!(gone.out.contains(told) && gone.out.contains("19 (Stale NXDOMAIN Answer)"), "{}", gone.out);
+    let unknown = lookup("other.example.com.");
+    assert_eq!(unknown.code, 1, "{}", unknown.out);
+    assert!(
+        unknown.out.starts_with("other.example.com. is asked of upstreams; nothing of it is cached\n"),
+        "{}",
+        unknown.out
+    );
+    let json = holdfast(["lookup", "www.example.com", "A", "-o", "json", "--admin", text(&live.socket)]).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["answers"][0]["cached"]["ttl_left_seconds"], 48);
+}
+
 /// An admin socket of a process that serves these records.
 struct Live {
     _runtime: tokio::runtime::Runtime,
@@ -93,6 +145,7 @@ impl Live {
             pins: Some(Pins::open(Some(dir), now())),
             disk: Arc::new(|| Some(disk::DiskStatus::off("a test"))),
             forward: Arc::new(|| None),
+            cached: Arc::new(cached),
             follows: Arc::new(|| None),
             lease: Arc::new(|| None),
             serves: Arc::new(|| None),

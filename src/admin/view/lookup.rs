@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HeldRow, Moment, PinDoc, Record, SourceDoc, Time, VersionDoc,
+    Cached, CachedDoc, HeldRow, Moment, PinDoc, Record, SourceDoc, Time, VersionDoc,
     records::{set_of, text_of},
     why,
 };
@@ -34,7 +34,7 @@ pub struct Lookup {
     pub asked: String,
     /// When.
     pub at: Time,
-    /// Whether there are records to answer.
+    /// Whether there are records to answer, or an answer of upstreams in the cache.
     pub found: bool,
     /// The name that was looked up, with its final dot.
     pub name: String,
@@ -85,6 +85,9 @@ pub struct Answer {
     pub additional: Vec<Record>,
     /// The extended error (RFC 8914) a client with EDNS gets.
     pub extended_error: Option<String>,
+    /// Where the answer came from if it is one of upstreams, from the cache.
+    #[serde(default)]
+    pub cached: Option<CachedDoc>,
 }
 
 /// How a question ends.
@@ -170,16 +173,35 @@ fn ports(ports: &[crate::record::Port]) -> Vec<String> {
     ports.iter().map(text).collect()
 }
 
-/// Looks a name up, completing it like the resolver of a pod does.
+/// Looks a name up among the records, completing it like the resolver of a pod does.
 ///
 /// # Errors
 /// If it is no name.
 pub fn lookup(zone: &Zone, moment: &Moment<'_>, question: &Question) -> Result<Lookup, String> {
+    lookup_cached(zone, moment, question, &|_, _| None)
+}
+
+/// As [`lookup`], and for names that upstreams are asked for also in what is `cached` of their answers.
+///
+/// # Errors
+/// If it is no name.
+pub fn lookup_cached(
+    zone: &Zone,
+    moment: &Moment<'_>,
+    question: &Question,
+    cached: &dyn Fn(&Name, Rtype) -> Option<Cached>,
+) -> Result<Lookup, String> {
     let candidates = candidates(zone, question)?;
     let ask = |name: &Name| -> Vec<Answer> {
-        types(zone, name, question.rtype).into_iter().map(|rtype| answer(zone, moment, name, rtype)).collect()
+        let one = |rtype| {
+            let answer = answer(zone, moment, name, rtype);
+            let cached = if answer.outcome == Outcome::Forwarded { cached(name, rtype) } else { None };
+            cached.map_or(answer, |cached| cached.into_answer(rtype))
+        };
+        types(zone, name, question.rtype).into_iter().map(one).collect()
     };
-    let found = candidates.iter().position(|name| ask(name).iter().any(|answer| answer.outcome == Outcome::Records));
+    let answers = |answer: &Answer| answer.outcome == Outcome::Records || answer.cached.is_some();
+    let found = candidates.iter().position(|name| ask(name).iter().any(answers));
     // Where nothing is found, the name that was most probably meant stands first.
     let chosen = found.unwrap_or(0);
     let name = &candidates[chosen];
@@ -335,7 +357,7 @@ fn answer(zone: &Zone, moment: &Moment<'_>, name: &Name, rtype: Rtype) -> Answer
     };
     let (answer, authority, additional) = sections;
     let rcode = rcode.map(|rcode| rcode.to_string());
-    Answer { rtype: rtype.to_string(), outcome, rcode, answer, authority, additional, extended_error }
+    Answer { rtype: rtype.to_string(), outcome, rcode, answer, authority, additional, extended_error, cached: None }
 }
 
 /// What a pinned name answers.
@@ -353,6 +375,7 @@ fn pinned(pin: &Pin, rtype: Rtype) -> Answer {
         authority: vec![],
         additional: vec![],
         extended_error: Some("4 (Forged Answer)".into()),
+        cached: None,
     }
 }
 

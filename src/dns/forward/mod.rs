@@ -19,6 +19,7 @@ mod local;
 mod lookup;
 mod message;
 mod metrics;
+mod peek;
 mod query_log;
 mod race;
 mod resolv_conf;
@@ -55,6 +56,7 @@ pub use self::{
     local::{Host, Rewrite, parse_line as parse_host},
     message::Mismatch,
     metrics::{FailureKind, Metrics},
+    peek::Cached,
     status::{CacheStatus, ForwardStatus, ViewStatus, ZoneStatus},
     upstream::{UpstreamState, UpstreamStatus},
 };

@@ -158,6 +158,35 @@ async fn a_warm_restart_answers_with_every_upstream_dead_and_true_ttls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_cached_of_a_name_can_be_looked_at() {
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let world = World::new(&[&upstream]);
+    let look = || world.forwarder.cached_answer(&"www.example".parse().unwrap(), holdfast::wire::Rtype::A);
+    assert_eq!(look(), None);
+    world.a("www.example").await;
+    world.elapse(secs(10)).await;
+    let cached = look().unwrap();
+    assert_eq!((cached.zone.as_str(), cached.upstreams), (".", vec![upstream.address.to_string()]));
+    assert_eq!((cached.left, cached.served_stale, cached.answers[0].ttl), (Some(secs(50)), false, 50));
+    let asked = upstream.count();
+    world.elapse(secs(60)).await;
+    assert_eq!(
+        look().map(|cached| (cached.left, cached.served_stale)),
+        Some((None, false)),
+        "it would be asked for first"
+    );
+    assert_eq!(upstream.count(), asked, "to look is not to ask");
+    upstream.now(|_| Vec::new());
+    // Until the upstream is known to be gone.
+    for _ in 0..4 {
+        world.a("www.example").await;
+        world.elapse(secs(2)).await;
+    }
+    let cached = look().unwrap();
+    assert_eq!((cached.left, cached.served_stale, cached.answers[0].ttl), (None, true, 30));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_broken_cache_file_is_set_aside_and_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cache.zst");
