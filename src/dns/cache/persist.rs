@@ -76,15 +76,16 @@ fn told(aside: Option<&Path>) -> String {
 /// # Errors
 /// What the system says; the previous file is then still there.
 pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
-    save_unless(cache, path, &Mutex::new(false))
+    save_unless(cache, path, &Mutex::new(0), 0)
 }
 
-/// [`save`], unless `hurry` is true or becomes so: somebody else is saving it faster.
+/// [`save`], unless the number of saves that do not wait is not, or does not stay, what it was `before`: then somebody else
+/// has saved more lately.
 ///
 /// # Errors
 /// As there, and that it was given up.
-pub fn save_unless(cache: &Cache, path: &Path, hurry: &Mutex<bool>) -> Result<u64, PersistError> {
-    let hurry = || hurry.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn save_unless(cache: &Cache, path: &Path, urgent: &Mutex<u64>, before: u64) -> Result<u64, PersistError> {
+    let urgent = || urgent.lock().unwrap_or_else(PoisonError::into_inner);
     // Two processes may save at once while one hands over to the other.
     let beside = path.with_extension(format!("{BESIDE}-{:08x}", rand::random::<u32>()));
     let write = || -> io::Result<Option<u64>> {
@@ -92,14 +93,14 @@ pub fn save_unless(cache: &Cache, path: &Path, hurry: &Mutex<bool>) -> Result<u6
         let file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
         let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
         let mut out = Summed { inner: encoder, sum: Xxh3::new() };
-        let Some(count) = write_all(cache, &mut out, || !*hurry())? else { return Ok(None) };
+        let Some(count) = write_all(cache, &mut out, || *urgent() == before)? else { return Ok(None) };
         let sum = out.sum.digest();
         out.inner.write_all(&sum.to_be_bytes())?;
         let file = out.inner.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         // Held, so that what is older is never put in the place of what is newer.
-        let hurry = hurry();
-        if *hurry {
+        let urgent = urgent();
+        if *urgent != before {
             return Ok(None);
         }
         fs::rename(&beside, path)?;
@@ -345,12 +346,11 @@ mod tests {
         let path = folder.path().join("cache.zst");
         let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
         fs::write(&path, "what the other wrote").unwrap();
-        let hurry = Mutex::new(true);
-        assert!(matches!(save_unless(&cache, &path, &hurry), Err(PersistError::GivenUp)));
+        let urgent = Mutex::new(8);
+        assert!(matches!(save_unless(&cache, &path, &urgent, 7), Err(PersistError::GivenUp)));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(fs::read(&path).unwrap(), b"what the other wrote");
-        *hurry.lock().unwrap() = false;
-        assert_eq!(save_unless(&cache, &path, &hurry).unwrap(), 0);
+        assert_eq!(save_unless(&cache, &path, &urgent, 8).unwrap(), 0);
         assert_ne!(fs::read(&path).unwrap(), b"what the other wrote");
     }
 

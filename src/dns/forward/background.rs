@@ -12,6 +12,7 @@ use std::{
 use rand::RngExt;
 use tokio::{
     sync::{Semaphore, oneshot},
+    task::JoinHandle,
     time::Instant,
 };
 
@@ -66,7 +67,7 @@ async fn ticks(inner: &Arc<Inner>) {
     let (mut files_at, mut loops_at, mut save_at) =
         (start, start + LOOP_EVERY, start + inner.cache_config.save_interval);
     probe_loops(inner, true);
-    let mut seen = Files::default();
+    let (mut seen, mut saving) = (Files::default(), None::<JoinHandle<()>>);
     loop {
         tick.tick().await;
         let now = Instant::now();
@@ -81,9 +82,11 @@ async fn ticks(inner: &Arc<Inner>) {
             loops_at = now + LOOP_EVERY;
             probe_loops(inner, false);
         }
-        if now >= save_at {
+        // Nothing here waits for it: on a busy machine it may take longer than any of the others may.
+        if now >= save_at && saving.as_ref().is_none_or(JoinHandle::is_finished) {
             save_at = now + inner.cache_config.save_interval;
-            inner.save_at_leisure().await;
+            let inner = Arc::clone(inner);
+            saving = Some(tokio::spawn(async move { inner.save_at_leisure().await }));
         }
         inner.cache.settle();
     }
@@ -177,11 +180,8 @@ impl Inner {
         self.loading.over().await;
         let inner = Arc::clone(self);
         let save = move || {
-            let hurry = |hurries| *inner.hurry.lock().unwrap_or_else(PoisonError::into_inner) = hurries;
-            hurry(true);
-            let saved = cache::save(&inner.cache, &path);
-            hurry(false);
-            saved
+            *inner.urgent_saves.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            cache::save(&inner.cache, &path)
         };
         self.note_saved(tokio::task::spawn_blocking(save).await.ok());
     }
@@ -191,13 +191,14 @@ impl Inner {
         let Some(path) = self.cache_file.clone() else { return };
         self.loading.over().await;
         let (inner, (done, saved)) = (Arc::clone(self), oneshot::channel());
+        let before = *self.urgent_saves.lock().unwrap_or_else(PoisonError::into_inner);
         let save = move || {
             // A kernel that refuses, or a sandbox, lets the workers wait for their turn.
             if let Err(error) = give_way() {
                 tracing::debug!(%error, "the cache is saved at the priority of everything else");
             }
             // Nobody may be waiting any more.
-            let _ = done.send(cache::save_unless(&inner.cache, &path, &inner.hurry));
+            let _ = done.send(cache::save_unless(&inner.cache, &path, &inner.urgent_saves, before));
         };
         // A thread of its own: who has given way does not get its old place back.
         let started = thread::Builder::new().name("cache-save".into()).spawn(save);

@@ -122,8 +122,8 @@ struct Inner {
     cache: Cache,
     cache_config: cache::Config,
     cache_file: Option<PathBuf>,
-    /// The cache is being saved without delay.
-    hurry: Mutex<bool>,
+    /// Saves begun that do not wait for anything.
+    urgent_saves: Mutex<u64>,
     loading: Arc<Loading>,
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
@@ -219,7 +219,7 @@ impl Forwarder {
             loading,
             view,
             surroundings,
-            hurry: Mutex::default(),
+            urgent_saves: Mutex::default(),
             failures: Failures::default(),
             flights: Flights::default(),
             refreshes,
