@@ -63,6 +63,9 @@ pub(super) struct Memo {
     steps: Mutex<HashMap<(u64, u128), Step>>,
     next: AtomicU64,
     empty: OnceLock<Arc<State>>,
+    /// States between frames that belong together, by epoch, revision and root: two that agree in these go on alike,
+    /// whatever the marks said that led there.
+    settled: Mutex<HashMap<(u64, u64, RootDigest), Arc<State>>>,
 }
 
 impl State {
@@ -106,10 +109,10 @@ impl Memo {
                 Event::Begins(crate::proto::Mode::Repair) => (self.state(mirror), Meaning::Repair, None),
                 Event::Begins(crate::proto::Mode::Snapshot) => (self.state(mirror), Meaning::Snapshot, None),
                 Event::Begins(_) => (self.state(mirror), Meaning::Delta, None),
-                Event::Replaced(whole) => (self.state(mirror), Meaning::Replaced, Some(whole.vouched.window_ms)),
+                Event::Replaced(whole) => (self.settled(mirror), Meaning::Replaced, Some(whole.vouched.window_ms)),
                 Event::Changed(whole) => {
                     let made = whole.made.unwrap_or_default();
-                    (self.state(mirror), Meaning::Changed(made), Some(whole.vouched.window_ms))
+                    (self.settled(mirror), Meaning::Changed(made), Some(whole.vouched.window_ms))
                 }
             })
         })
@@ -118,6 +121,16 @@ impl Memo {
     fn state(&self, mirror: Mirror) -> Arc<State> {
         let root = mirror.held().root();
         Arc::new(State { id: self.next.fetch_add(1, Ordering::Relaxed), mirror, root })
+    }
+
+    fn settled(&self, mirror: Mirror) -> Arc<State> {
+        let (version, root) = (mirror.held().version(), mirror.held().root());
+        let key = (version.epoch, version.rev, root);
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.len() >= STEPS_MAX {
+            settled.clear();
+        }
+        Arc::clone(settled.entry(key).or_insert_with(|| self.state(mirror)))
     }
 
     /// Others wait while one computes: they would compute the same.

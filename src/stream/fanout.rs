@@ -244,7 +244,9 @@ impl Fanout {
     fn vouched(&self, snapshot: &Snapshot, as_of: UnixMillis) -> Vouched {
         let freshness = self.reader.freshness();
         let subscribers = u64::try_from(self.metrics.subscribers.get()).unwrap_or(0);
-        let window_ms = (subscribers * 1_000 / RECONNECTS_PER_S).clamp(WINDOW_MS.0, WINDOW_MS.1);
+        // In steps, so that those who come one after the other are told the same, byte for byte.
+        let window_ms = (subscribers * 1_000 / RECONNECTS_PER_S).next_multiple_of(WINDOW_MS.0);
+        let window_ms = window_ms.clamp(WINDOW_MS.0, WINDOW_MS.1);
         Vouched {
             as_of,
             lost: match freshness.source {
