@@ -26,7 +26,7 @@ use subject::Subject;
 use tempfile::TempDir;
 use traffic::{Asked, CLUSTER_IP, Case, Cluster, EXTERNAL};
 
-/// What the default `cache.max_bytes` has room for before it begins to evict.
+/// A cache of this size is full of what one of the default `cache.max_bytes` has room for before it begins to evict.
 const FULL_BYTES: u64 = 60 << 20;
 
 /// From the end of what disturbs a subject until it is quiet.
