@@ -68,9 +68,13 @@ fn a_flood_of_a_million_names_stays_within_the_limit_and_leaves_popular_names_in
     assert!(found * 1_000 > asked * 990, "{found} of {asked}");
 }
 
+/// The cache that workers share, which is asked for what is not in a worker's front: nothing is allocated for an answer. The
+/// library's collector of garbage, once it has something to free, frees its own list of it in turn and makes another: one of
+/// 2 kB for each time that reads are put in order, which is once in 64 look-ups at most.
 #[test]
-fn a_cached_answer_allocates_nothing() {
+fn a_cached_answer_allocates_nothing_but_the_librarys_list_of_garbage() {
     const NAMES: u32 = 1_000;
+    const LOOKUPS_A_LIST: u64 = 64;
     let cache = cache(64 * MIB);
     for nth in 0..NAMES {
         cache.insert(&key(&cache, nth), entry(nth));
@@ -97,7 +101,8 @@ fn a_cached_answer_allocates_nothing() {
     }
     let mut found = 0;
     let counted = allocation_counter::measure(|| found = hits());
-    assert_eq!((found, counted.count_total), (queries.len(), 0), "{counted:?}");
+    assert_eq!((found, counted.count_current), (queries.len(), 0), "{counted:?}");
+    assert!(counted.count_total <= u64::from(NAMES) / LOOKUPS_A_LIST, "{counted:?}");
 }
 
 /// What a worker keeps of the cache: copied when it is new, found, and copied again when it is time.
