@@ -99,7 +99,7 @@ impl Batch {
         // own slot with their true lengths, all in memory that lives as long as `self`.
         let received = unsafe {
             let headers = (&raw mut (*self.memory.as_ptr()).received).cast();
-            libc::recvmmsg(socket.as_fd().as_raw_fd(), headers, count, flags, ptr::null_mut())
+            libc::recvmmsg(socket.as_fd().as_raw_fd(), headers, count, flags as _, ptr::null_mut())
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         self.received = received;
@@ -120,7 +120,7 @@ impl Batch {
                 let header = &raw mut (*self.memory.as_ptr()).received[index].msg_hdr;
                 (*header).msg_namelen = Name::ROOM;
                 (*header).msg_control = if control { (&raw mut (*slot).control).cast() } else { ptr::null_mut() };
-                (*header).msg_controllen = if control { Control::ROOM } else { 0 };
+                (*header).msg_controllen = if control { Control::ROOM as _ } else { 0 };
             }
         }
         self.fresh = Some((0, control));
@@ -174,7 +174,7 @@ impl Batch {
     fn control_bytes(&self, index: usize) -> usize {
         // SAFETY: as in `slot`.
         let header = unsafe { &(*self.memory.as_ptr()).received[index].msg_hdr };
-        if header.msg_control.is_null() { 0 } else { header.msg_controllen }
+        if header.msg_control.is_null() { 0 } else { header.msg_controllen as _ }
     }
 
     /// Makes the first `length` bytes of a datagram's reply room its reply. Once for a datagram.
@@ -199,7 +199,7 @@ impl Batch {
             (*header).msg_iovlen = 1;
             let bytes = if control_bytes == 0 { 0 } else { (*slot).control.turn_around(control_bytes) };
             (*header).msg_control = if bytes == 0 { ptr::null_mut() } else { (&raw mut (*slot).control).cast() };
-            (*header).msg_controllen = bytes;
+            (*header).msg_controllen = bytes as _;
         }
         self.order[place] = u8::try_from(index).expect("below 64");
         self.replies += 1;
@@ -224,7 +224,7 @@ impl Batch {
             // long as `self`; the kernel only reads what they point to.
             let sent = unsafe {
                 let headers = (&raw mut (*self.memory.as_ptr()).replies[first]).cast();
-                libc::sendmmsg(socket.as_fd().as_raw_fd(), headers, count, SEND_FLAGS)
+                libc::sendmmsg(socket.as_fd().as_raw_fd(), headers, count, SEND_FLAGS as _)
             };
             self.sent += usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
         }

@@ -115,7 +115,7 @@ impl DatagramSocket {
         header.msg_iovlen = 1;
         if peer.control_bytes > 0 {
             header.msg_control = ptr::from_mut(&mut peer.control).cast();
-            header.msg_controllen = peer.control_bytes;
+            header.msg_controllen = peer.control_bytes as _;
         }
         // SAFETY: name, vector, control and `bytes` outlive the call, their lengths are the ones given, and the kernel
         // only reads them.
