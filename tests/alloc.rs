@@ -108,7 +108,9 @@ fn a_cached_answer_allocates_nothing_but_the_librarys_list_of_garbage() {
 /// What a worker keeps of the cache: copied when it is new, found, and copied again when it is time.
 #[test]
 fn a_popular_answer_allocates_nothing_not_even_when_it_is_copied() {
-    const NAMES: u32 = 1_000;
+    // Where a copy may be is by chance, with a few places each: of a thousand names one finds them taken in one run of eighty,
+    // of a hundred in one of some millions.
+    const NAMES: u32 = 100;
     let cache = cache(64 * MIB);
     let entries: Vec<_> = (0..NAMES).map(entry).collect();
     let queries: Vec<Vec<u8>> = (0..NAMES)
