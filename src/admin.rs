@@ -3,6 +3,7 @@
 //! Owns these three listeners and the documents (`view`) that the tools print. Changes nothing but the pins, and never imports a
 //! sibling: what it tells of sources, DNS or the disk is handed in by `role`.
 
+mod client;
 mod coredns;
 mod documents;
 mod guard;
@@ -32,6 +33,7 @@ use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+pub use client::exchange;
 pub use documents::{Facts, Rules};
 pub use guard::{GuardDoc, Let, ReleasedDoc, guard_routes};
 pub use metrics::Metrics;

@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, http::request::Builder};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, StatusCode, body::Bytes, http::request::Builder};
 use tokio::{net::UnixStream, time::timeout};
+
+use crate::admin;
 
 /// How long a process may take to say that it is there.
 pub const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
@@ -80,18 +80,9 @@ async fn ask(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, Cl
     };
     let stream = UnixStream::connect(socket);
     let stream = stream.await.map_err(|error| ClientError::Connect { path: socket.to_owned(), error })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| exchange(&error))?;
     let target = request.uri_ref().map(|uri| uri.path().to_owned()).unwrap_or_default();
-    let request = request.header("host", "holdfast").body(Full::new(body));
-    let request = request.map_err(|error| exchange(&error))?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(|error| exchange(&error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok((status, body.map_err(|error| exchange(&error))?.to_bytes()))
-    };
-    let (answer, _) = tokio::join!(answer, connection);
-    match answer? {
+    let answer = admin::exchange(stream, request, body, ANSWER_BYTES_MAX).await;
+    match answer.map_err(|error| exchange(&error))? {
         (StatusCode::OK, body) => Ok(body.into()),
         (StatusCode::BAD_REQUEST, body) => Err(ClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned())),
         (StatusCode::NOT_FOUND, _) => Err(ClientError::Unknown { path: socket.to_owned(), target }),

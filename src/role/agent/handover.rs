@@ -24,11 +24,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
-use axum::{Json, Router, http::StatusCode, routing::post};
+use anyhow::bail;
+use axum::{
+    Json, Router,
+    http::{Request, StatusCode, request::Builder},
+    routing::post,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     sync::watch,
     time::{sleep, timeout},
@@ -37,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    admin,
     config::Config,
     dns::forward::Forwarder,
     role::disk::Store,
@@ -53,7 +57,7 @@ const GONE_LOOKS: u32 = 15;
 /// The same, of one that was seen.
 const DIED_LOOKS: u32 = 2;
 /// The longest answer read, in bytes.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// What a newcomer says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,8 +100,8 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<bool> {
         // Whoever has the store and no socket is told of when the store is opened.
         return Ok(false);
     };
-    let asked =
-        timeout(PATIENCE, exchange(stream, "POST /handover", &serde_json::to_vec(&Newcomer::of(config))?)).await;
+    let newcomer = serde_json::to_vec(&Newcomer::of(config))?;
+    let asked = timeout(PATIENCE, exchange(stream, Request::post("/handover"), newcomer)).await;
     let refused = match asked {
         Ok(Ok((200, _))) => {
             info!(socket = %socket.display(), "the process before hands over");
@@ -127,18 +131,11 @@ fn refuse(store: Option<&Path>, owner: Option<Owner>, socket: &Path, reason: &st
 }
 
 /// One request with a body of JSON, and the status and text of its answer.
-async fn exchange(mut stream: UnixStream, what: &str, body: &[u8]) -> anyhow::Result<(u16, String)> {
-    let head = format!(
-        "{what} HTTP/1.1\r\nhost: holdfast\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body].concat()).await?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP")?;
-    let text = answer.split_once("\r\n\r\n").map_or("", |(_, text)| text);
-    Ok((status, text.trim().to_owned()))
+async fn exchange(stream: UnixStream, request: Builder, body: Vec<u8>) -> anyhow::Result<(u16, String)> {
+    let request = request.header("content-type", "application/json");
+    let answer = admin::exchange(stream, request, body.into(), ANSWER_BYTES_MAX).await;
+    let (status, text) = answer.map_err(anyhow::Error::from_boxed)?;
+    Ok((status.as_u16(), String::from_utf8_lossy(&text).trim().to_owned()))
 }
 
 /// The old process's side.
@@ -245,10 +242,15 @@ impl Handover {
     /// Whether the process at the socket is ready; `None` as long as that is this one, or nobody.
     async fn is_ready(&self) -> Option<bool> {
         let asked = async {
-            let (_, token) = exchange(UnixStream::connect(&self.socket).await?, "GET /handover", b"").await?;
-            let (status, _) = exchange(UnixStream::connect(&self.socket).await?, "GET /ready", b"").await?;
+            let (_, token) = self.get("/handover").await?;
+            let (status, _) = self.get("/ready").await?;
             anyhow::Ok((token != self.token.to_string()).then_some(status == 200))
         };
         timeout(PATIENCE, asked).await.ok()?.ok()?
+    }
+
+    /// Asks whoever is at the socket.
+    async fn get(&self, target: &str) -> anyhow::Result<(u16, String)> {
+        exchange(UnixStream::connect(&self.socket).await?, Request::get(target), Vec::new()).await
     }
 }

@@ -1,0 +1,30 @@
+//! One exchange with a process over its unix socket, as the tools and a successor have it.
+//!
+//! Owns the HTTP of it; what an answer means and how long it may take is for who asks.
+
+use axum::BoxError;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{StatusCode, body::Bytes, client::conn::http1, http::request::Builder};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+/// Sends one request and reads its answer of at most `bytes_max`, until the process closes the connection.
+///
+/// # Errors
+/// If that is not HTTP, too long, or cut off.
+pub async fn exchange(
+    stream: UnixStream,
+    request: Builder,
+    body: Bytes,
+    bytes_max: usize,
+) -> Result<(StatusCode, Bytes), BoxError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = request.header("host", "holdfast").body(Full::new(body))?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        Ok((status, Limited::new(response.into_body(), bytes_max).collect().await?.to_bytes()))
+    };
+    let (answer, _) = tokio::join!(answer, connection);
+    answer
+}
