@@ -109,8 +109,11 @@ impl PinSet {
     }
 }
 
-/// The name, as questions have it.
-fn name_of(text: &str) -> Result<Name, PinError> {
+/// The name a person wrote, as questions have it.
+///
+/// # Errors
+/// If it is none.
+pub fn name_of(text: &str) -> Result<Name, PinError> {
     let whole = text.trim().trim_end_matches('.').to_ascii_lowercase();
     Name::from_labels(whole.split('.').map(str::as_bytes)).map_err(|error| PinError::Name(text.to_owned(), error))
 }

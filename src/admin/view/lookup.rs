@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     record::{Kind, Service},
-    store::pins::Pin,
+    store::pins::{Pin, name_of},
     wire::{Name, Rcode, Rtype},
     zone::{self, Apex, ChainEnd, ReverseName, STALE_TTL_MAX, Zone, ZoneName},
 };
@@ -234,13 +234,13 @@ pub fn lookup_cached(
 /// # Errors
 /// If it is no name, or a single word that could be anything.
 pub fn meant(zone: &Zone, moment: &Moment<'_>, given: &str) -> Result<Name, String> {
+    let whole = name_of(given).map_err(|error| error.to_string())?;
     let mut candidates = candidates(zone, &Question { name: given.to_owned(), ..Question::default() })?;
-    let Some(whole) = candidates.pop().filter(|_| !candidates.is_empty()) else {
-        return Name::from_labels(
-            given.trim().trim_end_matches('.').to_ascii_lowercase().split('.').map(str::as_bytes),
-        )
-        .map_err(|error| format!("{given:?} is no name: {error}"));
-    };
+    // The last one is the name as it was given, and a name that nothing is put behind is the only one.
+    candidates.pop();
+    if candidates.is_empty() {
+        return Ok(whole);
+    }
     let answers = |name: &&Name| {
         let has = |rtype| answer(zone, moment, name, rtype).outcome == Outcome::Records;
         types(zone, name, None).into_iter().any(has)
