@@ -167,33 +167,26 @@ impl Reached {
 
 /// Says what to do about it.
 pub(super) fn with_remedy(error: ClientError) -> anyhow::Error {
-    let remedy = match &error {
-        ClientError::Connect { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
-            "only the user of the process may ask it; run this as that user or root"
-        }
-        ClientError::Connect { .. } => "no process answers; try --store DIR, which needs none",
-        ClientError::Exchange { .. } => "the process does not answer; try --store DIR, which needs none",
-        ClientError::Refused(_) | ClientError::Unknown { .. } => return plain(error),
-    };
-    anyhow::Error::from(error).context(remedy)
+    let instead = "try --store DIR, which needs none";
+    remedied(error, &format!("no process answers; {instead}"), &format!("the process does not answer; {instead}"))
 }
 
 /// The same, for what only a process can do.
 pub(super) fn of_process(error: ClientError) -> anyhow::Error {
-    match &error {
-        ClientError::Connect { error: io, .. } if io.kind() != ErrorKind::PermissionDenied => {
-            anyhow::Error::from(error).context("only a running process can do that; give its --admin SOCKET")
-        }
-        ClientError::Exchange { .. } => anyhow::Error::from(error).context("the process does not answer"),
-        _ => with_remedy(error),
-    }
+    remedied(error, "only a running process can do that; give its --admin SOCKET", "the process does not answer")
 }
 
-fn plain(error: ClientError) -> anyhow::Error {
-    match error {
-        ClientError::Refused(reason) => Misused(reason).into(),
-        error => error.into(),
-    }
+fn remedied(error: ClientError, nobody: &str, silent: &str) -> anyhow::Error {
+    let remedy = match &error {
+        ClientError::Connect { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
+            "only the user of the process may ask it; run this as that user or root"
+        }
+        ClientError::Connect { .. } => nobody,
+        ClientError::Exchange { .. } => silent,
+        ClientError::Refused(reason) => return Misused(reason.clone()).into(),
+        ClientError::Unknown { .. } => return error.into(),
+    };
+    anyhow::Error::from(error).context(remedy.to_owned())
 }
 
 /// The records of a dump.
