@@ -56,13 +56,13 @@ impl Interfaces {
     /// Every interface; one the kernel describes in a way we do not know is left out.
     pub(super) fn links(&mut self) -> io::Result<Vec<Link>> {
         let answers = self.0.dump(&Message::new(RTM_GETLINK, 0, &LinkMessage::default()))?;
-        Ok(answers.iter().filter_map(|(_, body)| link(&LinkMessage::parse(body).ok()?)).collect())
+        Ok(answers.iter().filter_map(|body| link(&LinkMessage::parse(body).ok()?)).collect())
     }
 
     /// Every address of every interface.
     pub(super) fn addresses(&mut self) -> io::Result<Vec<Address>> {
         let answers = self.0.dump(&Message::new(RTM_GETADDR, 0, &AddressMessage::default()))?;
-        Ok(answers.iter().filter_map(|(_, body)| address(&AddressMessage::parse(body).ok()?)).collect())
+        Ok(answers.iter().filter_map(|body| address(&AddressMessage::parse(body).ok()?)).collect())
     }
 
     /// Makes an interface of type dummy, or a bridge without ports where the kernel has no dummy.

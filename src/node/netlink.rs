@@ -35,9 +35,6 @@ impl Message {
     }
 }
 
-/// One answer to a dump: its kind, and what follows its header.
-type Answer = (u16, Vec<u8>);
-
 /// A socket to one part of the kernel.
 #[derive(Debug)]
 pub(super) struct Netlink {
@@ -85,11 +82,11 @@ impl Netlink {
         self.acknowledged(last)
     }
 
-    /// Asks for everything of a kind, and gives the bodies of the answers with their kinds.
+    /// Asks for everything of a kind, and gives what follows the headers of the answers.
     ///
     /// # Errors
     /// What the kernel says, or `Interrupted` if what is asked for keeps changing.
-    pub(super) fn dump(&mut self, message: &Message) -> io::Result<Vec<Answer>> {
+    pub(super) fn dump(&mut self, message: &Message) -> io::Result<Vec<Vec<u8>>> {
         for _ in 0..DUMPS {
             let mut bytes = Vec::new();
             let sequence = self.frame(message, NLM_F_DUMP, &mut bytes);
@@ -101,7 +98,7 @@ impl Netlink {
         Err(io::Error::new(io::ErrorKind::Interrupted, "it changes faster than it can be read"))
     }
 
-    fn dumped(&mut self, sequence: u32) -> io::Result<Option<Vec<Answer>>> {
+    fn dumped(&mut self, sequence: u32) -> io::Result<Option<Vec<Vec<u8>>>> {
         let (mut found, mut whole) = (Vec::new(), true);
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
@@ -114,7 +111,7 @@ impl Netlink {
                     NLMSG_DONE => return Ok(whole.then_some(found)),
                     NLMSG_ERROR => return Err(error_of(body).unwrap_or_else(|| io::ErrorKind::InvalidData.into())),
                     NLMSG_NOOP => {}
-                    kind => found.push((kind, body.to_vec())),
+                    _ => found.push(body.to_vec()),
                 }
             }
         }

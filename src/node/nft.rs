@@ -116,7 +116,7 @@ impl Ruleset {
     pub(super) fn present() -> io::Result<Option<Self>> {
         let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
         let tables = netlink.dump(&get(GETTABLE, Attributes::default()))?;
-        if !tables.iter().any(|(_, body)| ours(body, TABLE_NAME)) {
+        if !tables.iter().any(|body| ours(body, TABLE_NAME)) {
             return Ok(None);
         }
         let chains = netlink.dump(&get(GETCHAIN, Attributes::default()))?;
@@ -124,8 +124,8 @@ impl Ruleset {
         of_table.text(RULE_TABLE, TABLE);
         let rules = netlink.dump(&get(GETRULE, of_table))?;
         Ok(Some(Self {
-            chains: chains.iter().filter(|(_, body)| ours(body, CHAIN_TABLE)).map(|(_, body)| chain(body)).collect(),
-            rules: rules.iter().filter(|(_, body)| ours(body, RULE_TABLE)).map(|(_, body)| rule(body)).collect(),
+            chains: chains.iter().filter(|body| ours(body, CHAIN_TABLE)).map(|body| chain(body)).collect(),
+            rules: rules.iter().filter(|body| ours(body, RULE_TABLE)).map(|body| rule(body)).collect(),
         }))
     }
 

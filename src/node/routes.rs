@@ -43,7 +43,7 @@ pub fn node_local() -> io::Result<Vec<IpNet>> {
         let mut asked = RouteMessage::default();
         asked.header.address_family = family;
         let answers = netlink.dump(&Message::new(RTM_GETROUTE, 0, &asked))?;
-        routes.extend(answers.iter().filter_map(|(_, body)| route(&RouteMessage::parse(body).ok()?)));
+        routes.extend(answers.iter().filter_map(|body| route(&RouteMessage::parse(body).ok()?)));
     }
     Ok(networks(&routes))
 }

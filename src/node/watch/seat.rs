@@ -169,8 +169,7 @@ async fn ask(interface: &str, word: u8, stays: impl Fn(u8) -> bool) -> io::Resul
 
 /// Whether the other end runs as the user we run as.
 fn is_of_our_user(stream: &UnixStream) -> bool {
-    let ours = stream.local_addr().is_ok().then(own_user).flatten();
-    stream.peer_cred().is_ok_and(|peer| ours.is_none_or(|ours| peer.uid() == ours))
+    stream.peer_cred().is_ok_and(|peer| own_user().is_none_or(|ours| peer.uid() == ours))
 }
 
 fn own_user() -> Option<u32> {
