@@ -17,6 +17,8 @@ use tokio::{
 use count::Count;
 pub use count::Report;
 
+use crate::wire::{Name, Rtype};
+
 /// UDP sockets at work at any moment; each is replaced after a while, so that the kernel spreads them anew.
 const SOCKETS: u32 = 64;
 
@@ -86,15 +88,10 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<Re
 
 /// A message that asks for `name`, with an id to be filled in.
 fn question(name: &str, v6: bool) -> Option<Vec<u8>> {
-    let mut message = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.trim_end_matches('.').split('.') {
-        let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
-        message.push(length);
-        message.extend(label.as_bytes());
-    }
-    message.push(0);
-    message.extend([0, if v6 { 28 } else { 1 }, 0, 1]);
-    (message.len() <= 12 + 255 + 4).then_some(message)
+    let name = Name::from_labels(name.trim_end_matches('.').split('.').map(str::as_bytes)).ok()?;
+    let header = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let rtype = if v6 { Rtype::AAAA } else { Rtype::A };
+    Some([&header[..], name.wire(), &rtype.0.to_be_bytes(), &[0, 1]].concat())
 }
 
 #[cfg(test)]
