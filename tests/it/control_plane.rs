@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     apiserver::{Apiserver, endpoints, headless, namespace, service},
+    fleet::beside,
+    http,
     process::{self, answers, ask, extended_errors, run},
 };
 
@@ -78,11 +80,6 @@ fn status(home: &Path) -> serde_json::Value {
     let socket = home.join("agent.sock");
     let output = run(&["status", "--admin", socket.to_str().expect("UTF-8"), "-o", "json"]);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
-}
-
-/// Runs what blocks beside the runtime, which the scripted apiserver needs meanwhile.
-async fn beside<T: Send + 'static>(blocking: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(blocking).await.expect("it does not panic")
 }
 
 /// Waits until the store says so.
@@ -178,15 +175,7 @@ async fn an_agent_on_its_own_keeps_four_watches_open_at_most() {
     assert!((1..=4).contains(&server.most_watches()), "{} watches", server.most_watches());
 
     let metrics = agent.addresses().metrics.unwrap();
-    let text = beside(move || {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(metrics).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    })
-    .await;
+    let text = beside(move || http::get(metrics, "/metrics")).await;
     let watches: f64 = text
         .lines()
         .filter(|line| line.starts_with("holdfast_source_requests_total") && line.contains("verb=\"watch\""))

@@ -7,8 +7,9 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 
-use super::process::{get, listeners, node_cache};
+use super::process::{listeners, node_cache};
 use crate::support::{
+    http::get,
     process::{Agent, ask},
     upstream::{Upstream, a},
 };

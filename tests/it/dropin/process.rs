@@ -1,17 +1,11 @@
 //! The real binary, started as the `DaemonSet` of nodelocaldns starts node-cache, on loopback and with other ports.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    os::unix::process::CommandExt as _,
-    path::Path,
-    process::Command,
-};
+use std::{fs, os::unix::process::CommandExt as _, path::Path, process::Command};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 
 use crate::support::{
+    http::get,
     process::{Agent, answers, ask, holdfast, run},
     upstream::Upstream,
 };
@@ -55,14 +49,6 @@ pub fn listeners(home: &Path, name: &str) -> Vec<String> {
     let rows = status["process"]["listeners"].as_array().unwrap();
     let named = rows.iter().filter(|row| row["name"] == name);
     named.map(|row| row["address"].as_str().unwrap().to_owned()).collect()
-}
-
-pub fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 fn a(agent: &Agent, name: &str) -> Vec<String> {

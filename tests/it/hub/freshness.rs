@@ -12,6 +12,7 @@ use holdfast::{
 use crate::support::{
     apiserver::{Apiserver, endpoints, headless, namespace, service},
     fleet::{Home, agent_config, beside, hub_config, in_time, jump, until, until_equal},
+    http,
     process::{ask, extended_errors},
 };
 
@@ -26,15 +27,7 @@ fn histogram(text: &str, name: &str) -> (f64, f64) {
 }
 
 async fn scrape(address: std::net::SocketAddr) -> String {
-    beside(move || {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    })
-    .await
+    beside(move || http::get(address, "/metrics")).await
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod command;
 pub mod dns;
 pub mod fleet;
+pub mod http;
 pub mod netns;
 pub mod oracle;
 pub mod process;
