@@ -15,7 +15,7 @@ use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::{
     config::{self, AgentFlags, Config, Flags, HubFlags, Role, RoleFlags},
@@ -185,9 +185,6 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
         }
     };
     let filter = log::init(&config.settings)?;
-    for key in config.without_effect() {
-        warn!(key, "setting without effect in this version");
-    }
     let reload = || match load() {
         Ok(config) => {
             if let Err(error) = filter.set(&config.settings.log_filter) {
@@ -224,9 +221,6 @@ async fn serve(
 fn check_config(RoleFlags { role, flags }: &RoleFlags) -> anyhow::Result<Exit> {
     match config::load(*role, flags, config::environment) {
         Ok(config) => {
-            for key in config.without_effect() {
-                eprintln!("{key}: without effect in this version");
-            }
             print(config.to_yaml().as_bytes())?;
             Ok(Exit::Ok)
         }

@@ -66,13 +66,6 @@ impl Config {
         yaml(&self.settings.shown(self.role))
     }
 
-    /// The settings that differ from their defaults and are without effect in this version.
-    pub fn without_effect(&self) -> Vec<&'static str> {
-        let default = Settings::default();
-        let planned = Settings::rows().iter().filter(|row| row.setting.planned);
-        planned.filter(|row| (row.show)(&self.settings) != (row.show)(&default)).map(|row| row.setting.key).collect()
-    }
-
     /// The keys in which `next` differs from this, and of them those that take a restart.
     pub fn changes(&self, next: &Self) -> Changes {
         let mut changes = Changes::default();

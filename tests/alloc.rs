@@ -13,7 +13,7 @@ mod hot;
 use cached::{LEARNT, entry, key, outside_name};
 use holdfast::{
     dns::{
-        Forward, Outcome, Rotation, Transport, answer,
+        Cookies, Forward, Outcome, Rotation, Transport, answer, answer_client,
         cache::{self, Age, Asked, Cache, Key},
     },
     sys::UnixMillis,
@@ -163,6 +163,29 @@ fn an_answer_allocates_nothing() {
             }
             Some(Outcome::Forward(Forward::Whole)) => assert_eq!(question.title, "outside"),
             other => panic!("{}: {other:?}", question.title),
+        }
+    }
+}
+
+#[test]
+fn an_answer_with_a_cookie_allocates_nothing() {
+    const OPTION: &[u8] = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0c\0\x0a\0\x0812345678";
+    let context = hot::context().with_cookies(Some(Cookies::new([7; 16])));
+    let rotation = Rotation::default();
+    let mut out = vec![0; TCP_BYTES_MAX];
+    let client = Some([192, 0, 2, 1].into());
+    for question in hot::questions().iter().filter(|question| question.message[11] == 0) {
+        let mut message = [&question.message, OPTION].concat();
+        message[11] = 1;
+        let mut outcome = None;
+        let counted = allocation_counter::measure(|| {
+            let batch = context.load();
+            let view = context.view(&batch, hot::NOW, &rotation);
+            outcome = Some(answer_client(&context, &view, &message, question.transport, client, &mut out));
+        });
+        assert_eq!(counted.count_total, 0, "{}: {counted:?}", question.title);
+        if let Some(Outcome::Reply(reply)) = outcome {
+            assert_eq!(out[reply.len - 24..][..8], *b"12345678", "{}", question.title);
         }
     }
 }

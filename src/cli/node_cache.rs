@@ -135,9 +135,6 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
             None
         }
     });
-    for key in config.without_effect() {
-        warn!(key, "setting without effect in this version");
-    }
     let prepared = agent::prepare(&config, &writable);
     super::run_to_end(prepared.on_thread_start(), async {
         let signals = Signals::take().context("take over the signals")?;

@@ -42,9 +42,6 @@ fn describe(row: &Described, prefix: &str, text: &mut String) {
     if let Some(role) = setting.role {
         facts.push(format!("{} only", role.name()));
     }
-    if setting.planned {
-        facts.push("**without effect in this version**".into());
-    }
     if prefix.is_empty() {
         facts.push(if setting.reload { "changed by SIGHUP" } else { "changed by a restart" }.into());
     }

@@ -97,6 +97,12 @@ impl Config {
         }
     }
 
+    /// How cookies are answered, if they are; makes their secret.
+    #[must_use]
+    pub fn cookies(&self) -> Option<dns::Cookies> {
+        self.settings.cookies.then(|| dns::Cookies::open(self.settings.store_path.as_deref()))
+    }
+
     /// The DNS listeners.
     #[must_use]
     pub fn dns(&self) -> dns::Config {

@@ -54,8 +54,9 @@ settings! {
         reverse: Vec<IpNet> = Setting::new("reverse", "[]").agent();
         /// Gives CoreDNS's answer where ours differs, for a comparison during a migration.
         compat: Compat = Setting::new("compat", "none").agent();
-        /// Answers DNS cookies (RFC 7873, RFC 9018).
-        cookies: bool = Setting::new("cookies", "false").agent().planned();
+        /// Answers DNS cookies (RFC 7873, RFC 9018), so that a client can tell our answers from forged ones. Nobody is refused
+        /// for want of one. The secret is kept in the store (`cookie-secret`); removed there, it is made anew at the next start.
+        cookies: bool = Setting::new("cookies", "false").agent();
         /// Asked for names of the cluster as long as there are no records at all: first boot, no source, nothing on disk.
         cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent().reload();
         /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.

@@ -54,14 +54,12 @@ pub struct Setting {
     pub reload: bool,
     /// Whether it must be given.
     pub required: bool,
-    /// Whether it is read and checked only: what it asks for is not built yet.
-    pub planned: bool,
 }
 
 impl Setting {
     /// A setting of both roles, without flag or bounds, that takes a restart to change.
     pub const fn new(key: &'static str, default: &'static str) -> Self {
-        Self { key, default, flag: None, bounds: None, role: None, reload: false, required: false, planned: false }
+        Self { key, default, flag: None, bounds: None, role: None, reload: false, required: false }
     }
 
     /// With a flag.
@@ -103,13 +101,6 @@ impl Setting {
     #[must_use]
     pub const fn required(mut self) -> Self {
         self.required = true;
-        self
-    }
-
-    /// Read and checked, without effect so far. Whoever gives it is told.
-    #[must_use]
-    pub const fn planned(mut self) -> Self {
-        self.planned = true;
         self
     }
 

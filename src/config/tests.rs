@@ -222,12 +222,6 @@ fn a_reload_says_what_takes_a_restart() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_told() {
-    assert!(read(SOURCE).unwrap().without_effect().is_empty());
-    assert_eq!(read(&format!("{SOURCE}cookies: true\n")).unwrap().without_effect(), ["cookies"]);
-}
-
-#[test]
 fn keys_and_flags_are_unique_and_documented() {
     fn check(rows: &[Described]) {
         for (index, row) in rows.iter().enumerate() {

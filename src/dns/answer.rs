@@ -10,6 +10,8 @@ mod view;
 pub use outcome::{Forward, Outcome, Reply};
 pub use view::{Batch, Config, Context, Rotation, View};
 
+use std::net::IpAddr;
+
 use super::{ServedFrom, Transport};
 use crate::{
     wire::{self, Class, EdeCode, NoQuery, Query, Rcode, Reject, Rtype},
@@ -25,11 +27,42 @@ use crate::{
 /// # Panics
 /// If `out` is too short.
 pub fn answer(context: &Context, view: &View<'_>, message: &[u8], transport: Transport, out: &mut [u8]) -> Outcome {
+    answer_client(context, view, message, transport, None, out)
+}
+
+/// Answers one message of a `client` that is known, as [`answer`] does: with a cookie, if it sent one and they are answered.
+///
+/// # Panics
+/// If `out` is too short.
+#[inline]
+pub fn answer_client(
+    context: &Context,
+    view: &View<'_>,
+    message: &[u8],
+    transport: Transport,
+    client: Option<IpAddr>,
+    out: &mut [u8],
+) -> Outcome {
     let mut query = Query::default();
-    match query.read(message) {
+    match read(context, view, message, client, &mut query) {
         Ok(()) => answer_query(context, view, &query, transport, out),
         Err(NoQuery::Reject(reject)) => Outcome::Reply(refuse(&reject, out)),
         Err(NoQuery::Drop(reason)) => Outcome::Drop(reason),
+    }
+}
+
+/// Reads one message, and sets the cookie of its answer.
+#[inline]
+pub(super) fn read<'m>(
+    context: &Context,
+    view: &View<'_>,
+    message: &'m [u8],
+    client: Option<IpAddr>,
+    query: &mut Query<'m>,
+) -> Result<(), NoQuery<'m>> {
+    match (context.cookies(), client) {
+        (Some(cookies), Some(client)) => cookies.read(message, query, client, view.now),
+        _ => query.read(message),
     }
 }
 

@@ -6,6 +6,7 @@ mod access;
 mod answer;
 pub mod cache;
 mod config;
+mod cookies;
 pub mod forward;
 mod listen;
 mod metrics;
@@ -15,10 +16,13 @@ mod tcp;
 mod udp;
 
 pub use access::{Access, Allow, NodeLocal};
-pub use answer::{Batch, Config as AnswerConfig, Context, Forward, Outcome, Reply, Rotation, View, answer};
+pub use answer::{
+    Batch, Config as AnswerConfig, Context, Forward, Outcome, Reply, Rotation, View, answer, answer_client,
+};
 pub use config::{
     Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, FORWARDS, IDLE, IN_FLIGHT, PARTIAL, TcpConfig, WORKERS, WRITE,
 };
+pub use cookies::Cookies;
 pub use listen::{BindError, Bound, Holder, bind};
 pub use metrics::{CloseCause, DropCause, Fault, Metrics, RefuseCause};
 pub use request::{Completion, ForwardRequest, Resolve, Resolved, ServedFrom, Transport};

@@ -8,7 +8,10 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::cache::Front;
-use crate::{sys::UnixMillis, wire::Query};
+use crate::{
+    sys::UnixMillis,
+    wire::{Cookie, Query},
+};
 
 /// How a query came, which decides how much it can be told at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +79,8 @@ pub struct ForwardRequest {
     pub client: SocketAddr,
     /// When it came; the time budget counts from here.
     pub received: Instant,
+    /// The cookie to go into the answer.
+    pub cookie: Option<Cookie>,
     /// Whom to ask: the resolver that stands in for the cluster until there are records, rather than the upstream of the
     /// name's zone.
     pub cluster_fallback: bool,

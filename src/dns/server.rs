@@ -3,7 +3,12 @@
 //! Owns what UDP and TCP have in common: one answer for each query, a bounded number of forwards, the end of it all.
 //! Never opens a socket.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use prometheus::IntGauge;
 use tokio::{
@@ -21,7 +26,7 @@ use super::{
 };
 use crate::{
     sys::{Clock, UnixMillis},
-    wire::{self, Ede, EdeCode, NoQuery, Parsed, Query, Rcode, Reject},
+    wire::{self, Cookie, Ede, EdeCode, NoQuery, Parsed, Query, Rcode, Reject},
 };
 
 /// What every listener works with.
@@ -41,9 +46,16 @@ pub(super) enum Handled {
     /// Send the first so many bytes of the buffer.
     Reply(usize, Tally),
     /// Wait for [`Core::resolve`].
-    Forward(Forward, OwnedSemaphorePermit),
+    Forward(Asked, OwnedSemaphorePermit),
     /// Nothing.
     Drop(wire::DropReason),
+}
+
+/// What upstream is to be asked, and what the answer is to hold besides.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    forward: Forward,
+    cookie: Option<Cookie>,
 }
 
 impl Handled {
@@ -53,19 +65,26 @@ impl Handled {
 }
 
 impl Core {
-    /// Counts `message`, and answers it into `out` or says who else has to. `front` is that of the calling thread.
+    /// Whether the answer depends on who asks.
+    #[inline]
+    pub fn asks_for_client(&self) -> bool {
+        self.context.cookies().is_some()
+    }
+
+    /// Counts `message`, and answers it into `out` or says who else has to. `front` is that of the calling thread; `client`
+    /// need only be given if [`asks_for_client`](Self::asks_for_client).
     #[inline]
     pub fn handle(
         &self,
         shard: &Shard,
         view: &View<'_>,
         message: &[u8],
-        transport: Transport,
+        (transport, client): (Transport, Option<IpAddr>),
         front: &mut Front,
         out: &mut [u8],
     ) -> Handled {
         let mut query = Query::default();
-        match query.read(message) {
+        match answer::read(&self.context, view, message, client, &mut query) {
             Ok(()) => {}
             Err(NoQuery::Reject(reject)) => {
                 shard.request(transport, QuestionType::OTHER);
@@ -102,7 +121,7 @@ impl Core {
             self.metrics.forward_refused(transport);
             return Handled::replied(answer::refuse(&failure(query, "too many queries wait for upstream"), out));
         };
-        Handled::Forward(forward, slot)
+        Handled::Forward(Asked { forward, cookie: query.cookie }, slot)
     }
 
     /// Begins a forward, which is in flight until what is returned is dropped.
@@ -114,13 +133,16 @@ impl Core {
 
     /// Waits for the answer to a forward, and no longer than the server lives.
     pub async fn resolve(&self, request: ForwardRequest) -> Resolved {
-        let query = request.query.clone();
+        let (query, cookie) = (request.query.clone(), request.cookie);
         tokio::select! {
             resolved = self.resolver.resolve(request) => resolved,
             () = self.expired.cancelled() => {
                 let mut out = [0; wire::UDP_BYTES_MIN];
                 let len = match wire::parse(&query) {
-                    Parsed::Query(query) => wire::write_reject(&failure(&query, "the server is leaving"), &mut out),
+                    Parsed::Query(query) => {
+                        let query = Query { cookie, ..query };
+                        wire::write_reject(&failure(&query, "the server is leaving"), &mut out)
+                    }
                     Parsed::Reject(reject) => wire::write_reject(&reject, &mut out),
                     Parsed::Drop(_) => 0,
                 };
@@ -151,7 +173,7 @@ impl Drop for InFlight {
 
 /// The request that goes with a [`Handled::Forward`] of `message`, whose buffer is `out`.
 pub(super) fn request(
-    forward: Forward,
+    Asked { forward, cookie }: Asked,
     message: &[u8],
     out: &[u8],
     transport: Transport,
@@ -163,6 +185,7 @@ pub(super) fn request(
         transport,
         client,
         received,
+        cookie,
         cluster_fallback: forward == Forward::Fallback,
         chase: if let Forward::Chase { len } = forward { Some(out[..len].to_vec()) } else { None },
         complete: match forward {

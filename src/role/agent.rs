@@ -99,7 +99,9 @@ impl Agent {
         let zone = Zone::new(&config.zone(&listen));
         let pins = Pins::open(config.disk().as_ref().map(|disk| disk.path.as_path()), clock.now());
         pins.register_metrics(&registry, &clock)?;
-        let context = Arc::new(Context::new(zone, reader, config.answers()).with_pins(pins.clone()));
+        let context = Arc::new(
+            Context::new(zone, reader, config.answers()).with_pins(pins.clone()).with_cookies(config.cookies()),
+        );
         let surroundings = forward::Surroundings {
             clock: clock.clone(),
             metrics: forward::Metrics::register(&registry)?,

@@ -11,6 +11,12 @@ const OPTION_EDE: u16 = 15;
 /// Bytes of an OPT record without options.
 pub(super) const OPT_BYTES: usize = 11;
 
+/// Bytes of a COOKIE option of ours.
+pub(super) const COOKIE_BYTES: usize = 4 + size_of::<Cookie>();
+
+/// What a COOKIE option of an answer holds: the client's cookie, and a server's of 16 bytes (RFC 9018, 4).
+pub type Cookie = [u8; 24];
+
 /// Bytes of an EDE option without text.
 pub(super) const EDE_BYTES: usize = 6;
 
@@ -33,7 +39,7 @@ impl From<EdeCode> for Ede<'_> {
 pub(super) struct Opt<'a> {
     pub rcode: Rcode,
     pub dnssec_ok: bool,
-    pub cookie: Option<&'a [u8]>,
+    pub cookie: Option<&'a Cookie>,
     pub ede: Option<Ede<'a>>,
 }
 

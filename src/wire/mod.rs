@@ -39,7 +39,7 @@ mod reject;
 mod response;
 
 pub use code::{Class, EdeCode, Opcode, ParseRtypeError, Rcode, Rtype};
-pub use edns::Ede;
+pub use edns::{Cookie, Ede};
 pub use flat::NameError;
 pub use name::{Labels, Name};
 pub use parts::{NameRef, Tail};

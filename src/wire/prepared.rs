@@ -2,7 +2,7 @@
 
 use super::{
     Ede, HEADER_BYTES, Opcode, Query, Rcode,
-    edns::{EDE_BYTES, OPT_BYTES, Opt},
+    edns::{COOKIE_BYTES, EDE_BYTES, OPT_BYTES, Opt},
     reject::Echo,
     response::header,
 };
@@ -36,6 +36,8 @@ pub fn write_prepared(query: &Query<'_>, prepared: &Prepared<'_>, limit: usize, 
         (Some(_), None) => OPT_BYTES,
         (Some(_), Some(_)) => OPT_BYTES + EDE_BYTES,
     };
+    let cookie = query.cookie.as_ref().filter(|_| opt > 0);
+    let opt = if cookie.is_some() { opt + COOKIE_BYTES } else { opt };
     let fixed = HEADER_BYTES + query.question.len();
     let whole = prepared.message.len() >= fixed && prepared.message.len() + opt <= limit;
     // A question is at most 259 bytes: with header and OPT it fits 512.
@@ -50,7 +52,7 @@ pub fn write_prepared(query: &Query<'_>, prepared: &Prepared<'_>, limit: usize, 
     buf[HEADER_BYTES..fixed].copy_from_slice(query.question);
     let edns = query.edns.map(|edns| edns.dnssec_ok);
     if let Some(dnssec_ok) = edns {
-        len += Opt { rcode: prepared.rcode, dnssec_ok, cookie: None, ede: prepared.ede }.write(&mut buf[len..]);
+        len += Opt { rcode: prepared.rcode, dnssec_ok, cookie, ede: prepared.ede }.write(&mut buf[len..]);
     }
     let echo = Echo { id: query.id, opcode: Opcode::QUERY, rd: query.rd, cd: query.cd, question: query.question, edns };
     let counts = [1, counts[0], counts[1], u16::from(opt > 0)];

@@ -2,7 +2,8 @@
 
 use super::{
     Class, EdeCode, HEADER_BYTES, Name, Opcode, Rcode, Reject, Rtype, UDP_BYTES_MAX, UDP_BYTES_MIN,
-    edns::OPTION_COOKIE, reject::Echo,
+    edns::{Cookie, OPTION_COOKIE},
+    reject::Echo,
 };
 
 /// What a message from a client is.
@@ -49,6 +50,9 @@ pub struct Query<'a> {
     pub question: &'a [u8],
     /// The client's OPT record, if there is one. Its version is 0.
     pub edns: Option<Edns<'a>>,
+    /// The cookie to go into every response to this, if it has an OPT record. Nobody reads one from a message: it is for
+    /// whoever answers cookies to set.
+    pub cookie: Option<Cookie>,
 }
 
 /// What an OPT record says (RFC 6891, 6.1).
@@ -79,6 +83,7 @@ impl Default for Query<'_> {
             qclass: Class(0),
             question: &[],
             edns: None,
+            cookie: None,
         }
     }
 }
@@ -101,10 +106,14 @@ impl<'a> Query<'a> {
         self.rd = flags & 0x01 != 0;
         self.ad = more_flags & 0x20 != 0;
         self.cd = more_flags & 0x10 != 0;
+        let mut no_question = false;
         let read = match [qd_high, qd_low] {
             [0, 1] => read_question(self, body).and_then(|rest| read_records(self, rest, counts)),
             // The records are read all the same, for the response has an OPT record if the query has one.
-            [0, 0] => read_records(self, body, counts).and(Err(Malformed)),
+            [0, 0] => read_records(self, body, counts).and_then(|()| {
+                no_question = true;
+                Err(Malformed)
+            }),
             _ => Err(Malformed),
         };
         let opcode = Opcode((flags >> 3) & 0x0F);
@@ -115,7 +124,10 @@ impl<'a> Query<'a> {
             Ok(()) if self.edns.is_some_and(|edns| edns.version != 0) => Rcode::BADVERS,
             Ok(()) => return Ok(()),
         };
-        Err(NoQuery::Reject(Reject { rcode, ede: None, echo: Echo { opcode, ..self.echo() } }))
+        let asked_cookie = self.edns.and_then(|edns| edns.cookie);
+        let for_cookie_alone = no_question && rcode == Rcode::FORMERR && asked_cookie.is_some();
+        let echo = Echo { opcode, ..self.echo() };
+        Err(NoQuery::Reject(Reject { rcode, ede: None, cookie: None, echo, asked_cookie, for_cookie_alone }))
     }
 
     /// The most that may be sent to this client over UDP, in bytes (RFC 6891, 6.2.5).
@@ -128,7 +140,14 @@ impl<'a> Query<'a> {
     /// A response without data: REFUSED, SERVFAIL and the like.
     #[must_use]
     pub fn reject(&self, rcode: Rcode, ede: Option<EdeCode>) -> Reject<'a> {
-        Reject { rcode, ede: ede.map(Into::into), echo: self.echo() }
+        Reject {
+            rcode,
+            ede: ede.map(Into::into),
+            cookie: self.cookie,
+            echo: self.echo(),
+            asked_cookie: self.edns.and_then(|edns| edns.cookie),
+            for_cookie_alone: false,
+        }
     }
 
     fn echo(&self) -> Echo<'a> {

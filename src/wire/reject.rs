@@ -1,6 +1,6 @@
 //! Responses that carry no data: the query was malformed, or we will not or cannot answer it.
 
-use super::{Ede, Opcode, Rcode, UDP_BYTES_MIN, edns::Opt, response::header};
+use super::{Cookie, Ede, Opcode, Rcode, UDP_BYTES_MIN, edns::Opt, response::header};
 
 /// A response without data, ready to be written.
 #[derive(Clone, Debug)]
@@ -9,7 +9,11 @@ pub struct Reject<'a> {
     pub rcode: Rcode,
     /// Why, for a client with EDNS.
     pub ede: Option<Ede<'a>>,
+    /// The cookie, for a client with EDNS.
+    pub cookie: Option<Cookie>,
     pub(super) echo: Echo<'a>,
+    pub(super) asked_cookie: Option<&'a [u8]>,
+    pub(super) for_cookie_alone: bool,
 }
 
 /// What a response repeats of a query.
@@ -25,7 +29,19 @@ pub(super) struct Echo<'a> {
     pub edns: Option<bool>,
 }
 
-impl Reject<'_> {
+impl<'a> Reject<'a> {
+    /// The first COOKIE option of the query as it came.
+    #[must_use]
+    pub fn asked_cookie(&self) -> Option<&'a [u8]> {
+        self.asked_cookie
+    }
+
+    /// Whether the query has no question and is well-formed but for that, and has a COOKIE option (RFC 7873, 5.4).
+    #[must_use]
+    pub fn is_for_cookie_alone(&self) -> bool {
+        self.for_cookie_alone
+    }
+
     /// What kind of request it answers.
     #[must_use]
     pub fn opcode(&self) -> Opcode {
@@ -47,11 +63,11 @@ pub fn write_reject(reject: &Reject<'_>, buf: &mut [u8]) -> usize {
     let head = header(echo, false, false, reject.rcode, counts);
     buf[..head.len()].copy_from_slice(&head);
     let mut len = head.len();
-    // A question is at most 259 bytes, an OPT record with an EDE code 17: both fit behind the header.
+    // A question is at most 259 bytes, an OPT record with a cookie and an EDE code 45: both fit behind the header.
     buf[len..len + echo.question.len()].copy_from_slice(echo.question);
     len += echo.question.len();
     if let Some(dnssec_ok) = echo.edns {
-        let opt = Opt { rcode: reject.rcode, dnssec_ok, cookie: None, ede: reject.ede };
+        let opt = Opt { rcode: reject.rcode, dnssec_ok, cookie: reject.cookie.as_ref(), ede: reject.ede };
         len += opt.write(&mut buf[len..]);
     }
     len

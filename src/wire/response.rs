@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{
     Ede, HEADER_BYTES, NameError, NameRef, Opcode, Query, Rcode, Rdata, Section, Tail, UDP_BYTES_MIN,
     compress::Offsets,
-    edns::{EDE_BYTES, OPT_BYTES, Opt},
+    edns::{COOKIE_BYTES, EDE_BYTES, OPT_BYTES, Opt},
     flat::{LABEL_BYTES_MAX, NAME_BYTES_MAX},
     reject::Echo,
 };
@@ -37,7 +37,6 @@ pub struct ResponseWriter<'b, 'q> {
     /// The caller's buffer, cut to the limit.
     buf: &'b mut [u8],
     query: &'q Query<'q>,
-    cookie: Option<&'q [u8]>,
     /// Bytes written.
     len: usize,
     /// Where records have to end, so that the OPT record has its room.
@@ -68,27 +67,21 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         let buf = &mut buf[..limit];
         let len = HEADER_BYTES + query.question.len();
         buf[HEADER_BYTES..len].copy_from_slice(query.question);
-        let reserved = if query.edns.is_some() { OPT_BYTES + EDE_BYTES } else { 0 };
+        let reserved = match (query.edns, query.cookie) {
+            (None, _) => 0,
+            (Some(_), None) => OPT_BYTES + EDE_BYTES,
+            (Some(_), Some(_)) => OPT_BYTES + EDE_BYTES + COOKIE_BYTES,
+        };
         Self {
             end: limit - reserved,
             buf,
             query,
-            cookie: None,
             len,
             section: Section::Answer,
             counts: [0; 3],
             truncated: false,
             squeeze: false,
             offsets: None,
-        }
-    }
-
-    /// Puts a COOKIE option into the response, if the query has an OPT record: client and server cookie together, 16 to
-    /// 40 bytes (RFC 7873, 4). To be called before the first set, so that there is room.
-    pub fn set_cookie(&mut self, cookie: &'q [u8]) {
-        if self.query.edns.is_some() && self.cookie.is_none() && self.len + 4 + cookie.len() <= self.end {
-            self.end -= 4 + cookie.len();
-            self.cookie = Some(cookie);
         }
     }
 
@@ -152,7 +145,8 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         self.counts[section as usize]
     }
 
-    /// Writes the header and, if the query had one, the OPT record. Returns the length of the response.
+    /// Writes the header and, if the query had one, the OPT record, with the cookie if there is one to be sent. Returns the
+    /// length of the response.
     ///
     /// RA is set, RD and CD are copied, AD is clear: nothing was validated (RFC 6840, 5.8). The EDE is for clients with
     /// EDNS; its text is left out where it does not fit. Without EDNS an `rcode` above 15 becomes SERVFAIL.
@@ -163,12 +157,10 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
     }
 
     fn close(&mut self, rcode: Rcode, authoritative: bool, ede: Option<Ede<'_>>) -> usize {
-        let Self {
-            ref mut buf, query, cookie, mut len, counts: [answers, authority, mut additional], truncated, ..
-        } = *self;
+        let Self { ref mut buf, query, mut len, counts: [answers, authority, mut additional], truncated, .. } = *self;
         if let Some(edns) = query.edns {
             additional += 1;
-            let opt = Opt { rcode, dnssec_ok: edns.dnssec_ok, cookie, ede };
+            let opt = Opt { rcode, dnssec_ok: edns.dnssec_ok, cookie: query.cookie.as_ref(), ede };
             len += opt.write(&mut buf[len..]);
         }
         let counts = [1, answers, authority, additional];

@@ -5,6 +5,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use arc_swap::Guard;
 
 use crate::{
+    dns::Cookies,
     record::Snapshot,
     store::{
         Reader,
@@ -44,6 +45,7 @@ pub struct Context {
     zone: Zone,
     reader: Reader,
     pins: Pins,
+    cookies: Option<Cookies>,
     config: Config,
 }
 
@@ -51,13 +53,25 @@ impl Context {
     /// Puts the rules and the records together.
     #[must_use]
     pub fn new(zone: Zone, reader: Reader, config: Config) -> Self {
-        Self { zone, reader, pins: Pins::default(), config }
+        Self { zone, reader, pins: Pins::default(), cookies: None, config }
     }
 
     /// Names in `pins` answer what they are pinned to.
     #[must_use]
     pub fn with_pins(self, pins: Pins) -> Self {
         Self { pins, ..self }
+    }
+
+    /// Cookies are answered with these; without, they are ignored.
+    #[must_use]
+    pub fn with_cookies(self, cookies: Option<Cookies>) -> Self {
+        Self { cookies, ..self }
+    }
+
+    /// How cookies are answered, if they are.
+    #[inline]
+    pub(in crate::dns) fn cookies(&self) -> Option<&Cookies> {
+        self.cookies.as_ref()
     }
 
     /// The rules.

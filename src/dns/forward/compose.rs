@@ -40,6 +40,7 @@ const TYPE_AAAA: u16 = 28;
 pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
     let unparsed = || Resolved { message: unparsed(&request.query), from: ServedFrom::Cluster };
     let Parsed::Query(client) = parse(&request.query) else { return unparsed() };
+    let client = Query { cookie: request.cookie, ..client };
     let Some(wanted) = Wanted::by(&client, request.cluster_fallback) else { return unparsed() };
     let of_upstreams = request.chase.is_none() && request.complete.is_none();
     if let Some(message) = of_upstreams.then(|| fixed(inner, &client, &wanted)).flatten() {

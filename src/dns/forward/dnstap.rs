@@ -237,6 +237,7 @@ mod tests {
             transport: Transport::Udp,
             client: ([10, 0, 0, 9], 5_353).into(),
             received: Instant::now(),
+            cookie: None,
             cluster_fallback: false,
             chase: None,
             complete: None,

@@ -294,7 +294,8 @@ impl Connection {
         let core = &self.shared.core;
         let shard = &core.metrics.shared;
         let received = Instant::now();
-        match core.handle(shard, view, message, Transport::Tcp, &mut Front::none(), room) {
+        let asked = (Transport::Tcp, Some(self.client.ip()));
+        match core.handle(shard, view, message, asked, &mut Front::none(), room) {
             Handled::Reply(length, tally) => {
                 shard.responses(tally, 1);
                 shard.durations(tally.from, received.elapsed(), 1);

@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::{Orders, Phase};
 use crate::{
     dns::{
-        Forward, Rotation, ServedFrom, Transport,
+        Rotation, ServedFrom, Transport,
         access::Guard,
         cache::Front,
         metrics::{DropCause, Fault, QuestionType, Shard, Tally},
-        server::{self, Core, Handled},
+        server::{self, Asked, Core, Handled},
     },
     sys::{Batch, DatagramSocket, Interest, Poll},
     wire::Rcode,
@@ -131,14 +131,16 @@ impl Worker {
             let records = self.core.context.load();
             let view = self.core.context.view(&records, self.core.clock.now(), &self.rotation);
             let guard = self.guards[place].as_deref();
+            let asks_for_client = self.core.asks_for_client();
             for index in 0..received {
                 if guard.is_some_and(|guard| !guard.allows(batch.source(index).ip())) {
                     self.shard.request(Transport::Udp, QuestionType::OTHER);
                     self.shard.dropped(DropCause::NotAllowed);
                     continue;
                 }
+                let client = asks_for_client.then(|| batch.source(index).ip());
                 let (query, out) = batch.exchange(index);
-                match self.core.handle(&self.shard, &view, query, Transport::Udp, &mut self.front, out) {
+                match self.core.handle(&self.shard, &view, query, (Transport::Udp, client), &mut self.front, out) {
                     Handled::Reply(length, tally) => {
                         self.tallies[index] = tally;
                         batch.reply(index, length);
@@ -158,7 +160,7 @@ impl Worker {
         batch: &mut Batch,
         index: usize,
         socket: &Arc<DatagramSocket>,
-        forward: Forward,
+        forward: Asked,
         slot: OwnedSemaphorePermit,
         received: Instant,
     ) {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::{EdeCode, Message, Name, Parsed, Rtype, TCP_BYTES_MAX, parse};
+use crate::wire::{Cookie, EdeCode, Message, Name, Parsed, Rtype, TCP_BYTES_MAX, parse};
 
 /// A query for `name` (with `opt` as its OPT record if not empty).
 fn message(name: &str, qtype: Rtype, opt: &[u8]) -> Vec<u8> {
@@ -69,27 +69,27 @@ fn a_cluster_ip_is_answered_in_the_case_asked() {
 #[test]
 fn what_asks_without_edns_is_answered_without() {
     let message = message("db.prod", Rtype::A, b"");
-    let query = query(&message);
+    let query = Query { cookie: Some(*COOKIE), ..query(&message) };
     let mut buf = [0; 512];
-    let mut writer = ResponseWriter::new(&mut buf, &query, query.udp_limit());
-    writer.set_cookie(b"1234567812345678");
+    let writer = ResponseWriter::new(&mut buf, &query, query.udp_limit());
     let len = writer.finish(Rcode::BADCOOKIE, false, Some(EdeCode::OTHER.into()));
     assert_eq!(&buf[..len], b"\x12\x34\x81\x92\x00\x01\x00\x00\x00\x00\x00\x00\x02db\x04prod\0\x00\x01\x00\x01");
 }
 
+const COOKIE: &Cookie = b"123456781234567812345678";
+
 #[test]
 fn cookies_and_extended_errors_are_options() {
     let message = message("x", Rtype::A, OPT_4096_DO);
-    let query = query(&message);
+    let query = Query { cookie: Some(*COOKIE), ..query(&message) };
     let mut buf = [0; 512];
-    let mut writer = ResponseWriter::new(&mut buf, &query, 512);
-    writer.set_cookie(b"1234567812345678");
+    let writer = ResponseWriter::new(&mut buf, &query, 512);
     let len = writer.finish(Rcode::BADCOOKIE, false, Some(Ede { code: EdeCode::STALE_ANSWER, text: "old" }));
     assert_eq!(buf[3] & 0x0F, 7, "the low bits of 23");
     assert_eq!(
         &buf[19..len],
-        b"\0\x00\x29\x04\xd0\x01\x00\x80\x00\x00\x1d\
-        \x00\x0a\x00\x101234567812345678\x00\x0f\x00\x05\x00\x03old"
+        b"\0\x00\x29\x04\xd0\x01\x00\x80\x00\x00\x25\
+        \x00\x0a\x00\x18123456781234567812345678\x00\x0f\x00\x05\x00\x03old"
     );
 }
 

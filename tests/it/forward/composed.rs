@@ -66,6 +66,7 @@ async fn ask(context: &Context, world: &World, owner: &str) -> Message {
         transport: Transport::Tcp,
         client: CLIENT,
         received,
+        cookie: None,
         cluster_fallback: false,
         chase,
         complete: None,

@@ -116,6 +116,7 @@ fn request(context: &Context, owner: &str, qtype: RecordType) -> ForwardRequest 
         transport: Transport::Udp,
         client: CLIENT,
         received: Instant::now(),
+        cookie: None,
         cluster_fallback: false,
         chase: None,
         complete: Some(Completion { labels, otherwise }),

@@ -112,6 +112,7 @@ impl World {
                 transport,
                 client: CLIENT,
                 received,
+                cookie: None,
                 cluster_fallback: false,
                 chase: None,
                 complete: None,

@@ -85,6 +85,7 @@ async fn a_view_shares_the_cache_and_not_the_answers() {
         transport: Transport::Tcp,
         client: super::world::CLIENT,
         received: tokio::time::Instant::now(),
+        cookie: None,
         cluster_fallback: false,
         chase: None,
         complete: None,

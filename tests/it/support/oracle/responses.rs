@@ -5,7 +5,7 @@ use hickory_proto::{
     rr::{DNSClass, rdata::opt::EdnsCode},
 };
 use holdfast::wire::{
-    self, Ede, EdeCode, Parsed, Rcode, ResponseWriter, Section, TCP_BYTES_MAX, UDP_BYTES_MIN, WriteError,
+    self, Ede, EdeCode, Parsed, Query, Rcode, ResponseWriter, Section, TCP_BYTES_MAX, UDP_BYTES_MIN, WriteError,
 };
 
 use super::{
@@ -28,15 +28,16 @@ pub fn check_response(choices: &mut Choices<'_>) {
         _ => UDP_BYTES_MIN + usize::from(choices.u16() % 2_000),
     };
     let cookie = choices.one_in(4).then(|| {
-        let len = 16 + choices.below(25);
-        choices.bytes(len)
+        let mut cookie = [0; 24];
+        cookie.fill_with(|| choices.u16().to_be_bytes()[1]);
+        cookie
     });
+    let query = Query { cookie, ..query };
     let mut buf = vec![0xFF; TCP_BYTES_MAX];
     let mut writer = ResponseWriter::new(&mut buf, &query, limit);
     // Without compression this much would be written.
     let mut bytes = wire::HEADER_BYTES + query.question.len() + if query.edns.is_some() { 11 + 6 } else { 0 };
     if let Some(cookie) = &cookie {
-        writer.set_cookie(cookie);
         bytes += 4 + cookie.len();
     }
     let mut expected = [const { Vec::new() }; 3];
@@ -97,7 +98,7 @@ pub fn check_response(choices: &mut Choices<'_>) {
     if let (Some(ours), Some(edns)) = (&query.edns, &reply.edns) {
         assert_eq!((edns.version(), edns.max_payload(), edns.flags().dnssec_ok), (0, 1232, ours.dnssec_ok));
         assert_eq!(edns.flags().z, 0);
-        assert_eq!(option(edns, EdnsCode::Cookie), cookie.as_deref());
+        assert_eq!(option(edns, EdnsCode::Cookie), cookie.as_ref().map(|cookie| &cookie[..]));
         let told = option(edns, EdnsCode::Unknown(15)).map(|option| option.split_at(2));
         assert_eq!(told.map(|(code, _)| code), ede.map(|_| &[0, 3][..]), "there is always room for the code");
         assert!(told.is_none_or(|(_, told)| told.is_empty() || told == text.as_bytes()));
