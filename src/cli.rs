@@ -221,6 +221,12 @@ async fn serve(
 fn check_config(RoleFlags { role, flags }: &RoleFlags) -> anyhow::Result<Exit> {
     match config::load(*role, flags, config::environment) {
         Ok(config) => {
+            // What depends on the machine it is asked on is told and no error: this may be another one.
+            if config.role == Role::Agent {
+                for told in Agent::complaints(&config) {
+                    eprintln!("warning: {told}");
+                }
+            }
             print(config.to_yaml().as_bytes())?;
             Ok(Exit::Ok)
         }

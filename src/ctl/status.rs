@@ -237,8 +237,13 @@ fn upstreams(forward: &ForwardStatus) -> String {
         (all, 0) => format!("{all}, none failing"),
         (all, failing) => format!("{failing} of {all} FAILING"),
     };
-    for (name, _) in zones(forward).filter(|(_, zone)| zone.down) {
-        let _ = write!(text, "; zone {name} is DOWN");
+    for (name, zone) in zones(forward) {
+        let _ = match &zone.missing {
+            Some(file) if zone.upstreams.is_empty() => write!(text, "; zone {name} has NO UPSTREAMS ({file})"),
+            Some(file) => write!(text, "; zone {name} lacks those of a file ({file})"),
+            None if zone.down => write!(text, "; zone {name} is DOWN"),
+            None => Ok(()),
+        };
     }
     for (name, _) in zones(forward).filter(|(_, zone)| zone.looped) {
         let _ = write!(text, "; questions for zone {name} COME BACK to us");
@@ -414,6 +419,16 @@ ZONE            UPSTREAM       STATE                 RTT     LAST ANSWER   ANSWE
 corp.example.   10.0.0.53:53   FAILING, 7 in a row   -       never         0         7
 ";
         assert_eq!(upstream_rows(&forward), rows);
+
+        let mut nobody = forward.clone();
+        nobody.zones[1].missing = Some("/etc/resolv.conf: gone".into());
+        assert!(upstreams(&nobody).contains("; zone corp.example. lacks those of a file (/etc/resolv.conf: gone); "));
+        nobody.zones[1].upstreams.clear();
+        let told = upstreams(&nobody);
+        assert!(
+            told.starts_with("1, none failing; zone corp.example. has NO UPSTREAMS (/etc/resolv.conf: gone); "),
+            "{told}"
+        );
 
         let listen = vec!["127.0.0.2:53".parse().unwrap()];
         let views = vec![ViewStatus { listen, zones: forward.zones[1..].to_vec() }];

@@ -145,6 +145,18 @@ impl Agent {
         Ok(Self { addresses, base, dns, forwarder, upkeep, views, handover, node, stop, listeners })
     }
 
+    /// What of `config` would keep an agent on this machine from starting, or from forwarding at once, though it is right in
+    /// itself: in words, for people.
+    #[must_use]
+    pub fn complaints(config: &Config) -> Vec<String> {
+        let listen = config.dns().listen;
+        let of_views = config.views().into_iter().flat_map(|(dns, forward)| {
+            let here = forward::complaints(&forward, &listen).into_iter();
+            here.map(move |told| format!("view at {:?}: {told}", dns.listen)).collect::<Vec<_>>()
+        });
+        forward::complaints(&config.forward(), &listen).into_iter().chain(of_views).collect()
+    }
+
     /// Where it can be reached.
     #[must_use]
     pub fn addresses(&self) -> &Addresses {

@@ -74,6 +74,10 @@ impl Inner {
         if route.is_looped() {
             return kept.map(|entry| self.stale(&route, entry)).ok_or_else(Failure::looped);
         }
+        if route.has_nobody() {
+            self.metrics().down.inc();
+            return self.last_resort(&route, stored, Failure::nobody(&route));
+        }
         if kept.is_none()
             && let Some(failure) = self.failures.get(key.as_bytes(), now)
         {
@@ -307,6 +311,12 @@ fn seconds(duration: Duration) -> u32 {
 impl Failure {
     fn no_route() -> Self {
         Self { ede: EdeCode::NO_REACHABLE_AUTHORITY, text: "no upstream for this name".into() }
+    }
+
+    /// There is a route, and nobody on it.
+    fn nobody(route: &Route) -> Self {
+        let file = route.missing().map(|missing| format!("no upstreams in {}", missing.path.display()));
+        file.map_or_else(Self::no_route, |text| Self { text, ..Self::no_route() })
     }
 
     fn not_ready() -> Self {

@@ -41,7 +41,7 @@ pub struct Metrics {
     named: Arc<Mutex<HashMap<String, usize>>>,
     /// Loops found.
     pub loops: IntCounter,
-    /// Questions of a zone whose upstreams all fail.
+    /// Questions of a zone whose upstreams all fail, or that has none.
     pub down: IntCounter,
     /// Questions in flight.
     pub in_flight: IntGauge,
@@ -177,7 +177,7 @@ impl Metrics {
             )?,
             down: counter(
                 "holdfast_forward_down_total",
-                "Questions sent to upstreams of a zone while every one of them failed.",
+                "Questions for a zone while every one of its upstreams failed, or none was known.",
             )?,
             durations,
             probe_failures: vec(

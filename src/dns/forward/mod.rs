@@ -25,6 +25,7 @@ mod race;
 mod resolv_conf;
 mod route;
 mod sanitize;
+mod servers;
 mod status;
 mod tcp;
 mod tls;
@@ -57,6 +58,7 @@ pub use self::{
     message::Mismatch,
     metrics::{FailureKind, Metrics},
     peek::Cached,
+    servers::complaints,
     status::{CacheStatus, ForwardStatus, ViewStatus, ZoneStatus},
     upstream::{UpstreamState, UpstreamStatus},
 };
@@ -165,7 +167,8 @@ struct Failure {
 }
 
 impl Forwarder {
-    /// Checks `config`, begins to load the cache file and is ready to forward: questions wait until it is loaded.
+    /// Checks `config`, begins to load the cache file and is ready to forward: questions wait until it is loaded. A file
+    /// that names no upstreams yet is waited for.
     /// [`run`](Self::run) has to be running for probes, refreshes and changed files.
     ///
     /// A cache file that cannot be read is reported and set aside, never an error.
@@ -181,7 +184,7 @@ impl Forwarder {
         surroundings: Surroundings,
     ) -> Result<Self, Vec<ConfigError>> {
         let cache = Cache::new(&cache_config, surroundings.cache_metrics.clone());
-        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, &cache, b"")?;
+        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, &cache, b"", None)?;
         let cache_file = surroundings.cache_file.clone();
         let loading = Arc::new(Loading::new(cache_file.is_none()));
         let parts = Parts { cache, cache_file, loading, routes, view: Box::default() };
@@ -201,7 +204,7 @@ impl Forwarder {
     /// Everything that is wrong with `config`.
     pub fn view(&self, config: &Config, view: &str) -> Result<Self, Vec<ConfigError>> {
         let Inner { cache, cache_config, surroundings, loading, .. } = &*self.0;
-        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, cache, view.as_bytes())?;
+        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, cache, view.as_bytes(), None)?;
         let (cache, loading) = (cache.clone(), Arc::clone(loading));
         let parts = Parts { cache, cache_file: None, loading, routes, view: view.as_bytes().into() };
         Ok(Self::with(config, cache_config.clone(), surroundings.clone(), parts))
@@ -240,7 +243,8 @@ impl Forwarder {
     /// Everything that is wrong with it; the old one stays then.
     pub fn reload(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
         let Inner { routes, surroundings, cache, query_log, view, .. } = &*self.0;
-        routes.store(Arc::new(Routes::new(config, &surroundings.listen, &surroundings.metrics, cache, view)?));
+        let (Surroundings { listen, metrics, .. }, before) = (surroundings, routes.load_full());
+        routes.store(Arc::new(Routes::new(config, listen, metrics, cache, view, Some(&before))?));
         self.0.generation.fetch_add(1, Ordering::Release);
         query_log.set(config.query_log_every);
         Ok(())

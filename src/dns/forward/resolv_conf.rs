@@ -9,22 +9,34 @@ const BYTES_MAX: u64 = 1 << 20;
 /// What of it is used; more servers would not be asked in time.
 const SERVERS_MAX: usize = 16;
 
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Over 1 MiB.
+    #[error("larger than 1 MiB")]
+    TooLarge,
+    /// It is there, and names no usable server.
+    #[error("no nameserver line with an address")]
+    NoServer,
+}
+
 /// Reads the nameservers in `path`, in order, each once.
 ///
 /// # Errors
 /// If the file cannot be read, is over 1 MiB, or names no usable server.
-pub fn read(path: &Path) -> io::Result<Vec<Server>> {
+pub fn read(path: &Path) -> Result<Vec<Server>, ReadError> {
     use io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than 1 MiB"));
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(ReadError::TooLarge);
     }
-    let servers = parse(&text);
-    if servers.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no nameserver line with an address"));
-    }
-    Ok(servers)
+    // Comments may be in any character set.
+    let servers = parse(&String::from_utf8_lossy(&bytes));
+    if servers.is_empty() { Err(ReadError::NoServer) } else { Ok(servers) }
 }
 
 /// The servers of `nameserver` lines; anything else is skipped, as resolvers do.
@@ -55,6 +67,13 @@ mod tests {
                     nameserver nonsense\nnameserver 10.0.0.1\noptions ndots:5\n; nameserver 10.0.0.9\n";
         let shown: Vec<String> = parse(text).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["10.0.0.1:53", "[2001:db8::1]:53"]);
+    }
+
+    #[test]
+    fn a_comment_in_latin_1_is_a_comment() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"# f\xFCr alle\nnameserver 10.0.0.1\n").unwrap();
+        assert_eq!(read(file.path()).unwrap().len(), 1);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! A route is the zone with its upstreams. Answers of one route never count for names of another.
 
 use std::{
-    collections::{HashMap, HashSet},
-    net::{SocketAddr, UdpSocket},
+    collections::HashMap,
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hickory_proto::rr::Name;
 use rand::seq::SliceRandom;
 use tokio::sync::Semaphore;
@@ -23,7 +23,7 @@ use super::{
     config::{Config, ConfigError, Policy, Server, UpstreamSource, ZoneConfig},
     local::Hosts,
     metrics::Metrics,
-    resolv_conf,
+    servers::{Missing, Servers, servers},
     tcp::Limits,
     tls,
     upstream::Upstream,
@@ -50,6 +50,8 @@ pub struct Route {
     /// Names answered here.
     pub hosts: ArcSwap<Hosts>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+    /// A file that named none of them when it was last looked at.
+    missing: ArcSwapOption<Missing>,
     turn: AtomicUsize,
     loop_probes: Mutex<Vec<LoopProbe>>,
     /// Questions its upstreams had left without an answer when loops were last searched for.
@@ -84,7 +86,7 @@ pub struct Routes {
 
 impl Routes {
     /// Checks `config` and builds the routes; `listen` are our own addresses. What they keep in `cache` is told from that
-    /// of others by `view`.
+    /// of others by `view`. They take the place of `before`: where that has nobody to ask, a file may go on naming nobody.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -94,13 +96,16 @@ impl Routes {
         metrics: &Metrics,
         cache: &Cache,
         view: &[u8],
+        before: Option<&Self>,
     ) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let mut by_zone = HashMap::new();
         // No zone ends in anything but the root's empty label.
         let id = |zone: &[u8]| cache.route(&[zone, view].concat());
+        let has_nobody = |route: Option<&Arc<Route>>| route.is_none_or(|route| route.has_nobody());
         for zone in &config.zones {
-            match Route::new(zone, id(&key(&zone.zone)), listen, config.connection_age_max, metrics) {
+            let may_wait = has_nobody(before.and_then(|before| before.by_zone.get(&key(&zone.zone))));
+            match Route::new(zone, id(&key(&zone.zone)), listen, config.connection_age_max, metrics, may_wait) {
                 Ok(route) => {
                     if by_zone.insert(key(&zone.zone), Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
@@ -113,7 +118,8 @@ impl Routes {
         if !config.cluster_fallback.is_empty() {
             let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), ..ZoneConfig::default() };
             // No zone has an empty wire form.
-            match Route::new(&zone, id(&[]), listen, config.connection_age_max, metrics) {
+            let may_wait = has_nobody(before.and_then(|before| before.cluster_fallback.as_ref()));
+            match Route::new(&zone, id(&[]), listen, config.connection_age_max, metrics, may_wait) {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
@@ -154,6 +160,7 @@ impl Route {
         listen: &[SocketAddr],
         age_max: Duration,
         metrics: &Metrics,
+        may_wait: bool,
     ) -> Result<Self, ConfigError> {
         let limits = Limits { age_max, idle_max: config.connection_idle_max };
         if config.max_concurrent == 0 {
@@ -162,7 +169,11 @@ impl Route {
         if config.budget.is_zero() {
             return Err(ConfigError::Zero("forward timeout"));
         }
-        let servers = servers(config, listen)?;
+        let Servers { servers, missing } = servers(config, listen, may_wait)?;
+        if let Some(file) = &missing {
+            let (zone, others) = (&config.zone, servers.len());
+            tracing::error!(%zone, %file, others, "a file names no upstreams: it is looked at until it does");
+        }
         let connector = if servers.iter().any(|server| server.tls.is_some()) {
             let connector = tls::connector(config.tls_ca.as_deref());
             Some(
@@ -182,6 +193,7 @@ impl Route {
             places: Semaphore::new((PLACES_PER_SLOT * config.max_concurrent).min(Semaphore::MAX_PERMITS)),
             hosts: ArcSwap::from_pointee(hosts(config)?),
             upstreams: ArcSwap::from_pointee(upstreams),
+            missing: ArcSwapOption::from(missing.map(Arc::new)),
             turn: AtomicUsize::new(0),
             loop_probes: Mutex::default(),
             lost_before: AtomicU64::new(0),
@@ -195,6 +207,16 @@ impl Route {
             || (self.config.dns64.is_some() && qtype == TYPE_AAAA)
             || !self.config.rewrites.is_empty()
             || self.hosts.load().holds(name, qtype)
+    }
+
+    /// Whether there is nobody to ask: so far, a file names none.
+    pub fn has_nobody(&self) -> bool {
+        self.upstreams.load().is_empty() && self.config.answer.is_none()
+    }
+
+    /// A file that named no upstreams when it was last looked at.
+    pub fn missing(&self) -> Option<Arc<Missing>> {
+        self.missing.load_full()
     }
 
     /// Whether nobody answers for this zone.
@@ -225,7 +247,8 @@ impl Route {
     /// # Errors
     /// What is wrong with the files; nothing has changed then.
     pub fn reread(&self, listen: &[SocketAddr]) -> Result<bool, ConfigError> {
-        let servers = servers(&self.config, listen)?;
+        let Servers { servers, .. } = servers(&self.config, listen, false)?;
+        self.missing.store(None);
         let known = self.upstreams();
         if servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
             return Ok(false);
@@ -336,42 +359,6 @@ fn hosts(config: &ZoneConfig) -> Result<Hosts, ConfigError> {
     })
 }
 
-/// The servers `config` names, each once.
-fn servers(config: &ZoneConfig, listen: &[SocketAddr]) -> Result<Vec<Server>, ConfigError> {
-    let mut servers = Vec::new();
-    for source in &config.upstreams {
-        match source {
-            UpstreamSource::Server(server) => servers.push(server.clone()),
-            UpstreamSource::ResolvConf(path) => {
-                servers.extend(resolv_conf::read(path).map_err(|error| ConfigError::ResolvConf {
-                    zone: config.zone.to_string(),
-                    path: path.clone(),
-                    reason: error.to_string(),
-                })?);
-            }
-        }
-    }
-    let mut seen = HashSet::new();
-    servers.retain(|server| seen.insert(server.clone()));
-    if servers.is_empty() && config.answer.is_none() {
-        return Err(ConfigError::NoUpstreams(config.zone.to_string()));
-    }
-    match servers.iter().find(|server| is_own(server.address, listen)) {
-        None => Ok(servers),
-        Some(server) => Err(ConfigError::SelfUpstream { zone: config.zone.to_string(), upstream: server.address }),
-    }
-}
-
-/// Whether asking `address` would ask ourselves.
-fn is_own(address: SocketAddr, listen: &[SocketAddr]) -> bool {
-    listen.iter().any(|own| {
-        own.port() == address.port()
-            && (own.ip() == address.ip()
-                // An address of this host is one that a socket can be bound to.
-                || (own.ip().is_unspecified() && UdpSocket::bind((address.ip(), 0)).is_ok()))
-    })
-}
-
 /// `zone` lower-cased in wire form.
 fn key(zone: &Name) -> Box<[u8]> {
     let mut wire = Vec::with_capacity(zone.len() + 1);
@@ -397,7 +384,7 @@ mod tests {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache_metrics = crate::dns::cache::Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache = Cache::new(&crate::dns::cache::Config::default(), cache_metrics);
-        Routes::new(&Config { zones, ..Config::default() }, &listen, &metrics, &cache, b"")
+        Routes::new(&Config { zones, ..Config::default() }, &listen, &metrics, &cache, b"", None)
     }
 
     #[tokio::test]

@@ -42,6 +42,9 @@ pub struct ZoneStatus {
     pub down: bool,
     /// Whether one of them asks us back.
     pub looped: bool,
+    /// The file that is to name them and does not, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
     /// Its upstreams as configured.
     pub upstreams: Vec<UpstreamStatus>,
 }
@@ -67,6 +70,7 @@ pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
             policy: route.config.policy,
             down: route.is_down(),
             looped: route.upstreams().iter().any(|upstream| upstream.is_looped()),
+            missing: route.missing().map(|missing| missing.to_string()),
             upstreams: route.upstreams().iter().map(|upstream| upstream.status()).collect(),
         })
         .collect();

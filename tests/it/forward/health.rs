@@ -8,7 +8,7 @@ use holdfast::dns::{
     forward::{Config, Host, Policy, Prefix, Rewrite, UpstreamSource, UpstreamState, ZoneConfig},
 };
 
-use super::world::{World, own_cluster, secs, short, zone};
+use super::world::{World, own_cluster, secs, short, source, zone};
 use crate::support::upstream::{Upstream, a, name};
 
 #[tokio::test(start_paused = true)]
@@ -86,6 +86,59 @@ async fn a_changed_resolv_conf_is_taken_over_and_a_broken_one_is_not() {
     std::fs::write(&path, "nothing here\n").unwrap();
     world.elapse(secs(3)).await;
     assert_eq!(names(), ["127.0.0.2:53", "127.0.0.1:53"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolv_conf_without_servers_is_waited_for_and_what_was_known_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resolv.conf");
+    std::fs::write(&path, "search example.org\n").unwrap();
+    let waits = || ZoneConfig { upstreams: vec![UpstreamSource::ResolvConf(path.clone())], ..zone(".", &[]) };
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let world = World::with(vec![waits()]);
+    for _ in 0..2 {
+        assert_eq!(world.a("www.example").await, "ServFail ede=22");
+    }
+    assert_eq!(world.metrics.down.get(), 2);
+    let told = || world.forwarder.status().zones[0].missing.clone();
+    assert_eq!(told(), Some(format!("{}: no nameserver line with an address", path.display())));
+    world.elapse(secs(3)).await;
+    // A reload is no reason to give up the wait, and what is wrong in itself is an error still.
+    world.forwarder.reload(&Config { zones: vec![waits()], ..Config::default() }).unwrap();
+    let gone = ZoneConfig { upstreams: vec![source("/nonexistent/resolv.conf")], ..zone(".", &[]) };
+    assert!(world.forwarder.reload(&Config { zones: vec![gone], ..Config::default() }).is_err());
+
+    std::fs::write(&path, format!("nameserver {}\n", upstream.address)).unwrap();
+    world.elapse(secs(3)).await;
+    assert_eq!((world.a("www.example").await.as_str(), told()), ("NoError 192.0.2.1", None));
+
+    // From here on there is something to lose.
+    std::fs::write(&path, "").unwrap();
+    world.elapse(secs(3)).await;
+    assert!(world.forwarder.reload(&Config { zones: vec![waits()], ..Config::default() }).is_err());
+    assert_eq!(world.a("other.example").await, "NoError 192.0.2.1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_upstreams_what_is_cached_is_served_past_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("resolv.conf"), folder.path().join("cache.zst"));
+    let upstream = Upstream::with_a(30, [192, 0, 2, 1]).await;
+    std::fs::write(&path, format!("nameserver {}\n", upstream.address)).unwrap();
+    let upstreams = vec![UpstreamSource::ResolvConf(path.clone())];
+    let config = Config { zones: vec![ZoneConfig { upstreams, ..zone(".", &[]) }], ..Config::default() };
+    let start = |clock| World::start(&config, cache::Config::default(), Arc::new(|_| None), Some(file.clone()), clock);
+    let world = start(holdfast::sys::ManualClock::new(holdfast::sys::UnixMillis(1_733_941_800_000)));
+    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
+    world.forwarder.save().await;
+    let later = world.clock.clone();
+    later.advance(secs(100_000));
+    drop(world);
+    std::fs::write(&path, "").unwrap();
+    let world = start(later);
+    world.forwarder.loaded().await;
+    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1 ede=3");
+    assert_eq!(world.a("new.example").await, "ServFail ede=22");
 }
 
 #[tokio::test(start_paused = true)]

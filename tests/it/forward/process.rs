@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use hickory_proto::rr::RecordType;
+use hickory_proto::{op::ResponseCode, rr::RecordType};
 use tempfile::TempDir;
 use tokio::{net::UdpSocket, sync::watch};
 
 use crate::support::{
-    process::{Agent, answers, extended_errors, run},
+    process::{Agent, answers, extended_errors, holdfast, run},
     upstream::{Upstream, a},
 };
 
@@ -98,6 +98,37 @@ fn bad_forwarding_is_refused_at_start_with_its_place() {
         assert_eq!(started.status.code(), Some(2), "{more}: {error}");
         assert!(error.contains(expect) && error.contains("agent.yaml:2:"), "{more}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_upstreams_names_of_the_cluster_are_answered_and_it_is_said_aloud() {
+    let home = TempDir::new().unwrap();
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let resolv_conf = home.path().join("resolv.conf");
+    fs::write(&resolv_conf, "").unwrap();
+    let file = configure(home.path(), &format!("forward: [{{ zone: ., upstreams: [{}] }}]\n", resolv_conf.display()));
+    let reason = format!("{}: no nameserver line with an address", resolv_conf.display());
+    let checked = run(&["check-config", "--config", &file]);
+    let (warned, code) = (String::from_utf8_lossy(&checked.stderr), checked.status.code());
+    assert!(code == Some(0) && warned.starts_with(&format!("warning: forward zone .: {reason}")), "{warned}");
+
+    let args = ["agent", "--config", &file, "--listen", "127.0.0.1:0", "--http", "none", "--metrics", "none"];
+    let (store, socket) = (home.path().join("store"), home.path().join("agent.sock"));
+    let mut command = holdfast(&args);
+    let mut agent = Agent::spawn(command.arg("--store").arg(&store).arg("--admin").arg(&socket));
+    let line = agent.wait_for("a file names no upstreams");
+    assert!(line.contains("ERROR") && line.contains("zone=.") && line.contains(&reason), "{line}");
+    agent.wait_for("records complete");
+    assert_eq!(answers(&agent.ask("web.prod.svc.cluster.local.", RecordType::A)), ["5 A 10.96.0.7"]);
+    let reply = agent.ask("www.example.", RecordType::A);
+    assert_eq!((reply.response_code, extended_errors(&reply)), (ResponseCode::ServFail, vec![22]));
+    let status = || String::from_utf8(run(&["status", "--admin", socket.to_str().unwrap()]).stdout).unwrap();
+    assert!(status().contains(&format!("none; zone . has NO UPSTREAMS ({reason})")), "{}", status());
+
+    fs::write(&resolv_conf, format!("nameserver {}\n", upstream.address)).unwrap();
+    agent.wait_for("upstreams re-read");
+    assert_eq!(answers(&agent.ask("www.example.", RecordType::A)), ["60 A 192.0.2.1"]);
+    assert!(status().contains(&upstream.address.to_string()) && !status().contains("NO UPSTREAMS"), "{}", status());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
