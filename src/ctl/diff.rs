@@ -17,6 +17,7 @@ use crate::{
     admin::view::ServiceDoc,
     record::{Change, Endpoint, Kind, Service, Snapshot, Version},
     source::{EndpointsMode, manifests},
+    store::disk,
 };
 
 /// What `holdfast diff` takes.
@@ -87,7 +88,7 @@ fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
     let file = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     let reached = if file.file_type().is_socket() {
         Where { admin: Some(path.to_owned()), store: None }.reach()
-    } else if file.is_dir() && !holds_manifests(path) {
+    } else if file.is_dir() && (disk::is_store(path) || !holds_manifests(path)) {
         Where { admin: None, store: Some(path.to_owned()) }.reach()
     } else if is_kubeconfig(path) {
         let (cluster, records) = cluster::list(path, endpoints)?;

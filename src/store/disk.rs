@@ -217,6 +217,14 @@ pub fn open(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<(Disk, 
     Ok((disk, loaded))
 }
 
+/// Whether `path` is the directory of a store, of whatever format and in whatever state.
+#[must_use]
+pub fn is_store(path: &Path) -> bool {
+    layout::newest_format(path).is_ok_and(|format| format.is_some())
+        || layout::set_aside_files(path).is_ok_and(|files| !files.is_empty())
+        || owner::is_named_in(path)
+}
+
 /// Reads the store at `path` (its directory, or one records file) and proves it whole.
 ///
 /// Never writes, locks or repairs anything there. While an agent has the store open it reads a copy, and takes another if

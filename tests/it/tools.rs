@@ -302,7 +302,12 @@ fn a_diff_names_what_differs() {
     let json = holdfast(["diff", text(&store), text(&file), "-o", "json"]);
     let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!((&json["equal"], &json["differences"][1]["side"]), (&false.into(), &"only_b".into()));
+    // Beside its records a process keeps what it was started with.
+    std::fs::write(store.join("settings.yaml"), "zone: cluster.local\n").unwrap();
     assert_eq!(holdfast(["diff", text(&store), EXAMPLE]).out, "equal: 18 services\n");
+    std::fs::rename(store.join("records-1.redb"), store.join("records-1.redb.corrupt-1")).unwrap();
+    let ran = holdfast(["diff", text(&store), EXAMPLE]);
+    assert_eq!((ran.code, ran.err), (3, format!("holdfast: no store in {}\n", store.display())));
 }
 
 #[tokio::test(flavor = "multi_thread")]

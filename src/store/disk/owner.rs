@@ -81,6 +81,11 @@ impl Ownership {
     }
 }
 
+/// Whether there is, or was, a process that had a store in `directory`.
+pub(super) fn is_named_in(directory: &Path) -> bool {
+    directory.join(FILE).is_file()
+}
+
 /// The process that has the store in `directory` open, if there is one.
 ///
 /// Takes the lock shared for a moment, which [`Ownership::claim`] waits out.
