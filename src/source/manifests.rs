@@ -236,7 +236,7 @@ impl Follower {
             (Some(_), None) => self.clock.now(),
         };
         if files.read_well() > 0 {
-            info!(services, rejected, files = files.read_well(), "manifests read");
+            info!(services, rejected, others = files.others(), files = files.read_well(), "manifests read");
             // A file that never read in this process may be the one whose records came from disk.
             if self.restored && !files.all_read_well_once() {
                 updates.extend(self.additions(records, as_of));

@@ -31,6 +31,12 @@ pub struct Text {
     pub unreadable: Vec<(u64, String)>,
     /// Documents read, of whatever kind.
     pub documents: usize,
+    /// Objects of kinds that are not used. Lists are no objects.
+    pub others: usize,
+    /// Lists and objects, of whatever kind.
+    maps: usize,
+    /// Documents that are text, a number or a bare sequence.
+    no_maps: usize,
 }
 
 /// Reads a text.
@@ -107,6 +113,11 @@ fn documents(text: &str) -> Vec<(u64, &str)> {
 }
 
 impl Text {
+    /// Whether it says something, and nothing of it is an object: a log, a table, a page with an error.
+    pub fn is_something_else(&self) -> bool {
+        self.no_maps > 0 && self.maps == 0 && self.unreadable.is_empty()
+    }
+
     fn take(&mut self, document: Document) {
         self.documents += 1;
         for entry in document.0 {
@@ -115,10 +126,13 @@ impl Text {
     }
 
     fn take_entry(&mut self, entry: Entry) {
+        self.maps += usize::from(!matches!(entry, Entry::NoMap));
         match entry {
             Entry::Object(object) => self.objects.push(object),
             Entry::Broken(of, broken) => self.broken.push((of, broken)),
-            Entry::Kindless(_) | Entry::Skipped => {}
+            Entry::Kindless(_) | Entry::Other => self.others += 1,
+            Entry::List => {}
+            Entry::NoMap => self.no_maps += 1,
         }
     }
 }
@@ -132,13 +146,20 @@ enum Entry {
     /// An object without a kind: an item of a `ServiceList` and the like, which has it from the list.
     Kindless(Map<String, Value>),
     /// Of no kind we use.
-    Skipped,
+    Other,
+    /// A list, whose items are laid beside it.
+    List,
+    /// The document is neither an object nor empty.
+    NoMap,
 }
 
 impl<'de> Deserialize<'de> for Document {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut entries = Vec::new();
-        deserializer.deserialize_any(Node { entries: &mut entries, picked: Picked::Object })?;
+        let left = deserializer.deserialize_any(Node { entries: &mut entries, picked: Picked::Object })?;
+        if !left.is_null() {
+            entries.push(Entry::NoMap);
+        }
         Ok(Self(entries))
     }
 }
@@ -329,7 +350,8 @@ fn entry(map: Map<String, Value>) -> Entry {
     }
     match kind_of(text_of(&map, "kind"), text_of(&map, "apiVersion")) {
         Some(of) => object_of(of, map),
-        None => Entry::Skipped,
+        None if text_of(&map, "kind").ends_with("List") => Entry::List,
+        None => Entry::Other,
     }
 }
 

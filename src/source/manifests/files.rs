@@ -55,6 +55,8 @@ struct File {
     objects: Vec<(Part, Object)>,
     rejected: Vec<Rejection>,
     rejected_total: u64,
+    /// Objects of kinds that are not used.
+    others: usize,
     /// Why its content does not count, if it does not.
     problem: Option<Rejection>,
     /// It read well at least once.
@@ -163,6 +165,11 @@ impl Files {
         self.held.values().filter(|file| file.read_well || !file.objects.is_empty()).count()
     }
 
+    /// Objects of kinds that are not used.
+    pub(super) fn others(&self) -> usize {
+        self.held.values().map(|file| file.others).sum()
+    }
+
     /// Whether each file there is read well at least once.
     pub(super) fn all_read_well_once(&self) -> bool {
         self.held.values().all(|file| file.read_well)
@@ -186,8 +193,12 @@ impl File {
             Ok(Err(error)) => Err(format!("is not UTF-8 at byte {}", error.utf8_error().valid_up_to())),
             Err(error) => Err(error.to_string()),
         };
+        let text = text.map(|text| document::parse(&text)).and_then(|text| {
+            let what = "holds no object, but text or a sequence: taken for another file";
+            if text.is_something_else() { Err(what.to_owned()) } else { Ok(text) }
+        });
         let text = match text {
-            Ok(text) => document::parse(&text),
+            Ok(text) => text,
             Err(reason) => {
                 newly_rejected.push(None);
                 self.problem = Some(at(None, reason));
@@ -208,11 +219,17 @@ impl File {
         self.read_well |= self.problem.is_none();
         newly_rejected.extend(text.broken.iter().map(|(of, _)| Some(*of)));
         self.rejected_total = text.broken.len() as u64;
+        self.others = text.others;
         self.rejected = text
             .broken
             .iter()
             .take(Rejections::NAMED_MAX)
-            .map(|(of, broken)| assemble::rejection(*of, broken.key.as_ref(), &broken.reason))
+            .map(|(of, broken)| {
+                let rejection = assemble::rejection(*of, broken.key.as_ref(), &broken.reason);
+                // What has no name of its own is to be found nevertheless.
+                let nameless = || format!("? in {}", path.display());
+                Rejection { name: broken.key.as_ref().map_or_else(nameless, |_| rejection.name), ..rejection }
+            })
             .collect();
         self.objects = text
             .objects

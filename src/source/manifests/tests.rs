@@ -167,6 +167,18 @@ async fn an_empty_list_deletes_and_an_empty_file_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_became_something_else_deletes_nothing() {
+    let mut running = Running::over(&[("a.yaml", &service("a", "10.0.0.1"))]);
+    running.until_names(&["a"]).await;
+    running.write("a.yaml", "504 Gateway Time-out\n");
+    running.until_lost("a.yaml: holds no object, but text").await;
+    assert_eq!(names(&running.reader), ["a"]);
+    running.write("a.yaml", &service("b", "10.0.0.1"));
+    running.until_names(&["b"]).await;
+    running.until_up().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_path_that_goes_away_is_lost_and_keeps_everything() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cluster.yaml");
@@ -261,18 +273,23 @@ async fn a_missing_path_at_start_is_lost_until_it_appears() {
 
 #[tokio::test(start_paused = true)]
 async fn broken_objects_are_named_and_the_source_is_up() {
-    let text = service("a", "10.0.0.1") + &service("pending", "\"\"") + &service("bad", "10.0.0.300");
+    let text = service("a", "10.0.0.1")
+        + &service("pending", "\"\"")
+        + &service("bad", "10.0.0.300")
+        + &service("x_y", "10.0.0.2");
     let mut running = Running::over(&[("a.yaml", &text)]);
     running.until_names(&["a"]).await;
     running.until_up().await;
     let rejections = running.reader.rejections();
+    let nameless = format!("? in {}", running.dir.path().join("a.yaml").display());
     let named: Vec<(&str, &str)> =
         rejections.objects.iter().map(|rejection| (rejection.name.as_str(), rejection.reason.as_str())).collect();
     assert_eq!(
         named,
         [
             ("prod/pending", "no clusterIP is assigned (spec.clusterIP)"),
-            ("prod/bad", "spec.clusterIPs: \"10.0.0.300\" is not an IP address")
+            ("prod/bad", "spec.clusterIPs: \"10.0.0.300\" is not an IP address"),
+            (&nameless, "metadata.name \"x_y\" is not a DNS label")
         ]
     );
 }

@@ -48,6 +48,41 @@ fn every_form_kubectl_and_people_write_is_read() {
 }
 
 #[test]
+fn a_text_without_a_single_object_is_something_else() {
+    for text in [
+        "root:x:0:0\n",
+        "404 page not found",
+        "17\n",
+        "[1, 2]",
+        "- kind: Service\n",
+        "one\n---\ntwo\n",
+        "\"a\"",
+        "true",
+    ] {
+        assert!(parse(text).is_something_else(), "{text:?}");
+    }
+    for text in [
+        "",
+        "# nothing\n",
+        "---\n",
+        "null",
+        "a: b\n",
+        "kind: List\nitems: []\n",
+        "just text\n---\nkind: ConfigMap\n",
+        "{}",
+    ] {
+        assert!(!parse(text).is_something_else(), "{text:?}");
+    }
+}
+
+#[test]
+fn other_kinds_are_counted_and_lists_are_none() {
+    let text = "{kind: List, items: [{kind: ConfigMap}, {kind: Servce}, {apiVersion: v2, kind: Service}]}\n---\na: b\n";
+    assert_eq!(parse(text).others, 4);
+    assert_eq!(parse("{apiVersion: v1, kind: ServiceList, items: []}").others, 0);
+}
+
+#[test]
 fn other_kinds_are_skipped_silently() {
     let text = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: x}\n\
                 ---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: |\n  text\n  }\n";
