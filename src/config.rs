@@ -207,6 +207,7 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
     if settings.listen.is_empty() {
         errors.add(place_of(given, "listen"), "listen", "give at least one address, such as 127.0.0.1:53");
     }
+    check_listen(settings, given, errors);
     if settings.ttl.subsec_millis() != 0 {
         errors.add(place_of(given, "ttl"), "ttl", "a TTL is in whole seconds (RFC 1035, 3.2.1)");
     }
@@ -233,6 +234,31 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
     let in_file = |key| given.iter().any(|(name, place)| *name == key && matches!(place, Place::File { .. }));
     if in_file("upstream") && root.is_some_and(|root| root.upstreams != settings.upstream) {
         errors.add(place_of(given, "upstream"), "upstream", "forward has a zone \".\" already: give one of the two");
+    }
+}
+
+/// Says so when two addresses cannot be had at once: of the second, the socket of the first has the port.
+fn check_listen(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
+    let addresses = settings.every_listen_address();
+    for (index, address) in addresses.iter().enumerate() {
+        let key = if index < settings.listen.len() { "listen" } else { "views" };
+        let has_it = |earlier: &&std::net::SocketAddr| {
+            let any = earlier.ip().is_unspecified() || address.ip().is_unspecified();
+            earlier.port() == address.port()
+                && address.port() != 0
+                && earlier.is_ipv4() == address.is_ipv4()
+                && (any || earlier.ip() == address.ip())
+        };
+        match addresses[..index].iter().find(has_it) {
+            None => {}
+            Some(earlier) if earlier == address => {
+                errors.add(place_of(given, key), key, format!("{address} is given twice"));
+            }
+            Some(earlier) => {
+                let message = format!("{address} and {earlier} are the same port of one address: give one of the two");
+                errors.add(place_of(given, key), key, message);
+            }
+        }
     }
 }
 

@@ -103,6 +103,15 @@ fn bad_values_are_named_with_what_would_be_right() {
         ("pods: [insecure]", "f.yaml:2:7: pods: expected insecure, disabled, found a list"),
         ("zone: .", "f.yaml:2:7: zone: the cluster's zone cannot be the root"),
         ("listen: []", "f.yaml:2:9: listen: give at least one address, such as 127.0.0.1:53"),
+        ("listen: [10.0.0.1:53, '[::]:53', 10.0.0.1]", "f.yaml:2:9: listen: 10.0.0.1:53 is given twice"),
+        (
+            "views: [{listen: [127.0.0.1], forward: [{zone: a., upstreams: [9.9.9.9]}]}]",
+            "f.yaml:2:8: views: 127.0.0.1:53 is given twice",
+        ),
+        (
+            "listen: [127.0.0.1:0, 127.0.0.1:0, 127.0.0.1:53, 0.0.0.0:53]",
+            "f.yaml:2:9: listen: 0.0.0.0:53 and 127.0.0.1:53 are the same port of one address: give one of the two",
+        ),
         ("ttl:", "f.yaml:2:4: ttl: expected duration, found nothing"),
         (
             "http: 8080",

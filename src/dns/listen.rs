@@ -32,7 +32,7 @@ pub enum BindError {
     #[error("no address to listen on: name at least one")]
     NoAddress,
     /// Another socket has the port.
-    #[error("cannot listen on {protocol} {address}: the port is taken{}; stop that, or listen elsewhere", by(.holder.as_ref()))]
+    #[error("cannot listen on {protocol} {address}: the port is taken{}; stop what has it, or listen elsewhere", by(.holder.as_ref()))]
     Taken {
         /// `udp` or `tcp`.
         protocol: &'static str,
