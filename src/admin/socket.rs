@@ -36,7 +36,7 @@ pub enum SocketError {
         path: PathBuf,
     },
     /// The system refused a step.
-    #[error("admin socket {}: {step}: {error}; give --admin a path this user can write", path.display())]
+    #[error("admin socket {}: {step}: {error}; give --admin {}", path.display(), remedy(error))]
     Io {
         /// The socket.
         path: PathBuf,
@@ -45,6 +45,13 @@ pub enum SocketError {
         /// What it said.
         error: io::Error,
     },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => "a shorter path, of 107 bytes at most",
+        _ => "a path this user can write",
+    }
 }
 
 /// The file of a socket, removed with this. To be dropped after the listener.

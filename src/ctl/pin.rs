@@ -12,7 +12,7 @@ use super::{
 use crate::{
     admin::{PinRequest, PinsDoc, UnpinRequest, view::words},
     config::{self, Settings},
-    sys::Clock,
+    sys::{Clock, UnixMillis},
 };
 
 /// What `holdfast pin` takes.
@@ -126,7 +126,12 @@ fn text(document: &PinsDoc) -> String {
     let mut table = Table::new(&["PINNED", "ADDRESSES", "TTL", "SINCE", "UNTIL", "WHY"]);
     for pin in &document.pins {
         let addresses: Vec<String> = pin.addresses.iter().map(ToString::to_string).collect();
-        let until = pin.until.map(|until| format!("in {}", words(now.age(until.0))));
+        // What was pinned just now for two hours has them still.
+        let left = |until: UnixMillis| {
+            let left = now.age(until);
+            words(Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0)))
+        };
+        let until = pin.until.map(|until| format!("in {}", left(until.0)));
         table.row([
             pin.name.clone(),
             some(&addresses, 4),

@@ -102,6 +102,7 @@ fn read_store(path: &Path) -> anyhow::Result<Reached> {
     match disk::read(path) {
         Ok(loaded) => {
             let freshness = Freshness { as_of: Some(loaded.as_of), source: SourceState::Starting };
+            let path = if path.is_file() { path.parent().unwrap_or(path) } else { path };
             let settings = kept::read(path).unwrap_or_else(|errors| {
                 eprintln!("holdfast: {errors}; names, TTLs and limits here are the defaults");
                 None

@@ -259,7 +259,10 @@ pub fn read(dir: &Path) -> io::Result<PinSet> {
 fn load(file: &Path) -> io::Result<PinSet> {
     let text = match fs::read(file) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PinSet::default()),
+        // The second where the store is a file, which others complain of.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(PinSet::default());
+        }
         Err(error) => return Err(error),
     };
     let pins: Vec<Pin> = serde_json::from_slice(&text).map_err(io::Error::other)?;

@@ -64,7 +64,7 @@ pub(super) fn lease(status: &lease::Status, now: Time) -> String {
 
 /// Who follows this process.
 pub(super) fn serves(status: &stream::Status) -> String {
-    let mut text = format!("{}, {} followers", status.name, status.subscribers);
+    let mut text = format!("{}, {}", status.name, count_u64(status.subscribers, "follower"));
     if !status.advertise.is_empty() {
         let _ = write!(text, "; reached at {}", status.advertise.join(", "));
     }

@@ -247,12 +247,15 @@ impl Work {
                     self.metrics.commit_duration.observe(begun.elapsed().as_secs_f64());
                     status.committed_at = Some(self.clock.now());
                 }
-                if status.state == DiskState::Degraded {
-                    info!(path = %self.config.path.display(), "disk works again");
+                // That there was nothing to write says nothing of a disk that does not let us have the store.
+                if wrote || self.ownership.is_some() {
+                    if status.state == DiskState::Degraded {
+                        info!(path = %self.config.path.display(), "disk works again");
+                    }
+                    status.state = DiskState::Ok;
+                    status.reason = None;
+                    self.complained = None;
                 }
-                status.state = DiskState::Ok;
-                status.reason = None;
-                self.complained = None;
                 if let (Some(written), Some(as_of)) = (&self.written, self.as_of) {
                     let bytes = bytes.unwrap_or(status.bytes);
                     status.holds(written, as_of, bytes);

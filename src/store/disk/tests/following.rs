@@ -196,6 +196,24 @@ async fn a_place_that_cannot_be_a_directory_degrades_and_is_used_once_it_can() {
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_be_claimed_does_not_work_though_it_holds_everything() {
+    let directory = directory_with(&stored_bytes(30).await);
+    let in_the_way = directory.path().join("owner");
+    fs::create_dir(&in_the_way).unwrap();
+    let (disk, loaded) = try_open(&config(directory.path())).unwrap();
+    let loaded = loaded.unwrap();
+    let (mut writer, reader) = store::open();
+    writer.restore(loaded.snapshot, loaded.as_of);
+    let follower = disk.follow(&reader).unwrap();
+    follower.flush(LONG).await.unwrap();
+    assert_eq!(follower.status().state, DiskState::Degraded, "nothing was to be written");
+    fs::remove_dir(&in_the_way).unwrap();
+    writer.apply(list(30, 2)).unwrap();
+    follower.flush(LONG).await.unwrap();
+    assert_eq!((follower.status().state, follower.status().reason), (DiskState::Ok, None));
+}
+
+#[tokio::test]
 async fn age_alone_is_written_by_a_flush_and_never_younger_than_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let (mut writer, reader) = memory(20, 1);
