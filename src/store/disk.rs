@@ -38,7 +38,7 @@ use self::{
     load::LoadError,
     owner::{ClaimError, Ownership},
 };
-use crate::sys::Clock;
+use crate::sys::{self, Clock};
 
 /// Attempts of [`read`] to copy a store that is being written to.
 const READ_ATTEMPTS: u32 = 8;
@@ -221,7 +221,7 @@ pub fn open(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<(Disk, 
 #[must_use]
 pub fn is_store(path: &Path) -> bool {
     layout::newest_format(path).is_ok_and(|format| format.is_some())
-        || layout::set_aside_files(path).is_ok_and(|files| !files.is_empty())
+        || sys::files_set_aside(&layout::records_file(path)).is_ok_and(|files| !files.is_empty())
         || owner::is_named_in(path)
 }
 

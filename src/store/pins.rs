@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use crate::{
-    sys::{Clock, UnixMillis, put_file},
+    sys::{ASIDE_MAX, Clock, UnixMillis, put_file, set_aside},
     wire::Name,
 };
 
@@ -141,9 +141,12 @@ impl Pins {
         let file = dir.map(|dir| dir.join(FILE));
         let set = file.as_deref().map_or_else(PinSet::default, |file| {
             load(file).unwrap_or_else(|error| {
-                let aside = file.with_extension(format!("json.corrupt-{}", now.0));
-                let moved = fs::rename(file, &aside);
-                error!(%error, file = %file.display(), aside = %aside.display(), ?moved, "pins not read, none in effect");
+                let kept = match set_aside(file, now) {
+                    Ok(Some(aside)) => format!("kept as {}", aside.display()),
+                    Ok(None) => format!("{ASIDE_MAX} like it are kept already, so the next pin overwrites it"),
+                    Err(error) => format!("not set aside: {error}"),
+                };
+                error!(%error, file = %file.display(), kept, "pins not read, none in effect");
                 PinSet::default()
             })
         });
@@ -338,10 +341,17 @@ mod tests {
     #[test]
     fn a_broken_file_is_set_aside_and_a_disk_that_fails_costs_no_pin() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "{not pins").unwrap();
+        for n in 0..=ASIDE_MAX {
+            fs::write(dir.path().join(FILE), format!("{{not pins {n}")).unwrap();
+            assert!(Pins::open(Some(dir.path()), NOW).load().is_empty());
+        }
+        let first = dir.path().join("pins.json.corrupt-19700101T001640.000Z");
+        assert_eq!(fs::read_to_string(first).unwrap(), "{not pins 0");
+        assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), "{not pins 8", "one too many stays");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), ASIDE_MAX + 1);
         let pins = Pins::open(Some(dir.path()), NOW);
-        assert!(pins.load().is_empty());
-        assert_eq!(fs::read_to_string(dir.path().join("pins.json.corrupt-1000000")).unwrap(), "{not pins");
+        pins.pin(pin("a.b", &["::1"]), NOW).unwrap().unwrap();
+        assert_eq!(read(dir.path()).unwrap().list(NOW).len(), 1, "and is overwritten");
 
         let gone = Pins::open(Some(&dir.path().join("missing")), NOW);
         let kept = gone.pin(pin("a.b", &["::1"]), NOW).unwrap();

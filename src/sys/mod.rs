@@ -1,4 +1,4 @@
-//! Everything that touches the operating system below the standard library: the clock, files put in place whole, and all
+//! Everything that touches the operating system below the standard library: the clock, files put in place whole or set aside, and all
 //! `unsafe`.
 //!
 //! No other module contains `unsafe`; it is denied crate-wide and allowed in the files here that need it, each block
@@ -19,7 +19,7 @@ pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
-pub use file::put_file;
+pub use file::{ASIDE_MAX, files_set_aside, put_file, set_aside, sync_directory};
 pub use heap::give_back_large_blocks;
 pub use panics::{abort_on_panic, contained};
 pub use poll::{Interest, Poll};

@@ -3,7 +3,7 @@
 //! Knows the format and its limits. Everything in the file is checked when read: a broken one is set aside, never half used.
 
 use std::{
-    fs::{self, DirEntry, File},
+    fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use super::{
     key::{Key, split},
     memory::Cache,
 };
-use crate::sys::UnixMillis;
+use crate::sys::{ASIDE_MAX, UnixMillis, set_aside};
 
 /// Name and version of the format.
 const MAGIC: &[u8; 8] = b"hfcache1";
@@ -32,10 +32,6 @@ const BESIDE: &str = "tmp";
 const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(600);
 /// Answers between two looks at whether to go on.
 const LOOK_UP_EVERY: u64 = 256;
-/// Extension of files set aside, before the time.
-const ASIDE: &str = "corrupt";
-/// Broken files kept for whoever wants to know; as many as of the records.
-const ASIDE_MAX: usize = 8;
 /// Longer keys and messages are none.
 const KEY_BYTES_MAX: usize = 512;
 const END: u16 = u16::MAX;
@@ -116,32 +112,17 @@ pub fn save_unless(cache: &Cache, path: &Path, urgent: &Mutex<u64>, before: u64)
     Err(saved)
 }
 
-/// The files beside `path` of the same stem, whose extension begins with `extension` and a dash.
-fn beside(path: &Path, extension: &str) -> Vec<DirEntry> {
-    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem()) else { return Vec::new() };
-    let begin = [stem.as_encoded_bytes(), b".", extension.as_bytes(), b"-"].concat();
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files.filter(|file| file.file_name().as_encoded_bytes().starts_with(&begin)).collect()
-}
-
 /// Removes what processes killed while saving left beside `path`.
 fn sweep(path: &Path) {
-    for file in beside(path, BESIDE) {
-        let age = file.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
-        if age.is_some_and(|age| age >= LEFT_BEHIND_AFTER) {
+    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem()) else { return };
+    let begin = [stem.as_encoded_bytes(), b".", BESIDE.as_bytes(), b"-"].concat();
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = file.file_name().as_encoded_bytes().starts_with(&begin);
+        let age = || file.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+        if ours && age().is_some_and(|age| age >= LEFT_BEHIND_AFTER) {
             let _ = fs::remove_file(file.path());
         }
     }
-}
-
-/// Renames a broken file, unless there are enough of them.
-fn set_aside(path: &Path, now: UnixMillis) -> io::Result<Option<PathBuf>> {
-    if beside(path, ASIDE).len() >= ASIDE_MAX {
-        return Ok(None);
-    }
-    let aside = path.with_extension(format!("{ASIDE}-{}", now.0));
-    fs::rename(path, &aside)?;
-    Ok(Some(aside))
 }
 
 /// Reads `path` into `cache`. Returns how many answers there were; a file that is not there holds none.
@@ -355,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_pile_up_to_a_bound() {
+    fn with_too_many_broken_files_the_next_save_takes_the_place_of_this_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache.zst");
         let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
@@ -366,7 +347,7 @@ mod tests {
             };
             assert_eq!((aside.is_some(), path.exists()), (time < 8, time >= 8), "{time}");
         }
-        assert_eq!(beside(&path, ASIDE).len(), ASIDE_MAX);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1 + ASIDE_MAX);
         save(&cache, &path).unwrap();
         assert_eq!(load(&cache, &path, UnixMillis(20)).unwrap(), 0, "the one left in its place is overwritten");
     }

@@ -13,7 +13,7 @@ use redb::{Database, ReadableDatabase};
 use super::{Config, layout};
 use crate::{
     record::{Change, Snapshot, encode_service},
-    sys::UnixMillis,
+    sys::{self, UnixMillis},
 };
 
 /// redb's cache. The records are in memory already, so it only has to carry one transaction.
@@ -96,7 +96,7 @@ impl RecordsFile {
         };
         made.path = layout::records_file(&config.path);
         fs::rename(&aside, &made.path).step("replace", &made.path)?;
-        layout::sync_directory(&config.path).step("sync", &config.path)?;
+        sys::sync_directory(&config.path).step("sync", &config.path)?;
         Ok(made)
     }
 

@@ -25,14 +25,11 @@ use redb::TableDefinition;
 
 use crate::{
     record::{RootDigest, Snapshot, Version},
-    sys::UnixMillis,
+    sys::{self, ASIDE_MAX, UnixMillis},
 };
 
 /// The format this holdfast writes, and the newest it reads. Format 1 is the first there was.
 pub const FORMAT: u32 = 1;
-/// Corrupt files kept in one directory. At this number the disk is left alone until somebody looks: it fails again and
-/// again, and holdfast deletes nothing.
-pub(super) const SET_ASIDE_MAX: usize = 8;
 
 /// Key [`STATE_KEY`] holds a [`State`].
 pub(super) const STATE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("state");
@@ -107,41 +104,10 @@ fn format_of(file: &str) -> Option<u32> {
     file.strip_prefix("records-")?.strip_suffix(".redb")?.parse().ok()
 }
 
-/// The files set aside in `directory`.
-pub(super) fn set_aside_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.contains(".redb.corrupt-")) {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 /// Renames the records file to `….corrupt-<time>` and says where it went.
 pub(super) fn set_aside(directory: &Path, now: UnixMillis) -> io::Result<PathBuf> {
-    let aside = set_aside_files(directory)?;
-    if aside.len() >= SET_ASIDE_MAX {
-        let told = format!("{} corrupt files are there already; move them away", aside.len());
-        return Err(io::Error::other(told));
-    }
-    let file = records_file(directory);
-    let time = now.to_string().replace([':', '-'], "");
-    let to = (0..=SET_ASIDE_MAX)
-        .map(|n| if n == 0 { String::new() } else { format!("-{n}") })
-        .map(|suffix| PathBuf::from(format!("{}.corrupt-{time}{suffix}", file.display())))
-        .find(|to| !aside.contains(to))
-        .expect("there are fewer files set aside than names to try");
-    fs::rename(&file, &to)?;
-    sync_directory(directory)?;
-    Ok(to)
-}
-
-/// Makes renames in `directory` outlive a power cut.
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    fs::File::open(directory)?.sync_all()
+    let full = || io::Error::other(format!("{ASIDE_MAX} corrupt files are there already; move them away"));
+    sys::set_aside(&records_file(directory), now)?.ok_or_else(full)
 }
 
 #[cfg(test)]
@@ -171,19 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn corrupt_files_pile_up_to_a_bound_and_none_is_overwritten() {
+    fn with_too_many_corrupt_files_the_disk_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let now = UnixMillis(1_733_941_800_250);
-        for n in 0..SET_ASIDE_MAX {
+        for n in 0..=ASIDE_MAX {
             fs::write(records_file(directory.path()), n.to_string()).unwrap();
-            let to = set_aside(directory.path(), now).unwrap();
-            assert_eq!(fs::read_to_string(to).unwrap(), n.to_string());
+            let set_aside = set_aside(directory.path(), UnixMillis(0));
+            let told = "8 corrupt files are there already; move them away".to_owned();
+            assert_eq!(
+                set_aside.map(|_| ()).map_err(|error| error.to_string()),
+                if n < 8 { Ok(()) } else { Err(told) }
+            );
         }
-        let first = directory.path().join("records-1.redb.corrupt-20241211T183000.250Z");
-        assert_eq!(fs::read_to_string(first).unwrap(), "0");
-        fs::write(records_file(directory.path()), "one more").unwrap();
-        let error = set_aside(directory.path(), now).unwrap_err();
-        assert_eq!(error.to_string(), "8 corrupt files are there already; move them away");
-        assert_eq!(fs::read_to_string(records_file(directory.path())).unwrap(), "one more");
+        assert_eq!(fs::read_to_string(records_file(directory.path())).unwrap(), "8");
     }
 }
