@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::log;
 use crate::{
@@ -155,15 +155,10 @@ fn resident(settings: &Settings, config: &Config) -> anyhow::Result<Exit> {
     for error in confine() {
         warn!(error, "the watch keeps more rights than it needs");
     }
-    let tell = |event| match event {
+    let tell = |event: Event| match event {
         Event::Ready => info!(interface = config.interface, "watching"),
-        Event::Info(text) => info!("{text}"),
-        Event::Warn(text) => warn!("{text}"),
-        Event::Error(kind, error) => error!(kind = kind.as_str(), error, "not set up"),
-        Event::Released => error!("nothing is answered: the cluster's DNS has its address back"),
-        Event::Taken => info!("there are answers again: the cluster's DNS address is taken"),
-        Event::Died(how) => error!(how, "a watch died"),
         Event::Left => info!("told to end"),
+        event => event.log(),
     };
     runtime()?.block_on(watch::run(config, Mode::Resident, Orders::none(), tell))?;
     Ok(Exit::Ok)

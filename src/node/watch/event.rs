@@ -1,5 +1,7 @@
 //! What a watch and the agent that started it say to each other, a line each.
 
+use tracing::{error, info, warn};
+
 use crate::node::ErrorType;
 
 /// What a watch reports.
@@ -38,6 +40,20 @@ impl Event {
             Self::Left => "left".to_owned(),
         };
         line.replace('\n', " ")
+    }
+
+    /// Logs it, if it is one an operator would act on: [`Ready`](Self::Ready) and [`Left`](Self::Left) mean to each who hears
+    /// them something else.
+    pub fn log(&self) {
+        match self {
+            Self::Ready | Self::Left => {}
+            Self::Info(text) => info!("node {text}"),
+            Self::Warn(text) => warn!("node {text}"),
+            Self::Error(kind, error) => error!(kind = kind.as_str(), error, "a part of the node is not set up"),
+            Self::Released => error!("nothing is answered: the cluster's DNS has its address back"),
+            Self::Taken => info!("there are answers again: the cluster's DNS address is taken"),
+            Self::Died(how) => error!(how, "the watch over interface and rules died"),
+        }
     }
 
     /// What a line says; `None` for one that says nothing we know.

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{sync::oneshot, time::timeout};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     config::{Config, Source},
@@ -118,7 +118,7 @@ impl Prepared {
             self.note(done);
         }
         for event in std::mem::take(&mut self.events) {
-            tell(&metrics, event);
+            tell(&metrics, &event);
         }
         let leaving = Arc::new(AtomicBool::new(false));
         if let Some(events) = self.watcher.as_mut().and_then(Watcher::events) {
@@ -126,7 +126,7 @@ impl Prepared {
             tokio::spawn(listen(events, metrics.clone(), ready, Arc::clone(&leaving)));
             if timeout(READY, first).await.is_err() {
                 let text = format!("the watch over interface and rules is not ready within {READY:?}");
-                tell(&metrics, Event::Error(ErrorType::Watch, text));
+                tell(&metrics, &Event::Error(ErrorType::Watch, text));
             }
         }
         Node { wanted: self.wanted, watcher: self.watcher, leaving }
@@ -142,36 +142,25 @@ async fn listen(events: ChildStdout, metrics: Metrics, ready: oneshot::Sender<()
             // Whoever waited may have given up.
             let _ = ready.take().map(|ready| ready.send(()));
         }
-        tell(&metrics, event);
+        tell(&metrics, &event);
     };
     Watcher::listen(events, heard).await;
     if !left && !leaving.load(Relaxed) {
         let text = "the watch over interface and rules is gone: nobody puts back what is removed until the next start";
-        tell(&metrics, Event::Error(ErrorType::Watch, text.into()));
+        tell(&metrics, &Event::Error(ErrorType::Watch, text.into()));
     }
 }
 
-fn tell(metrics: &Metrics, event: Event) {
+fn tell(metrics: &Metrics, event: &Event) {
+    event.log();
     match event {
-        Event::Ready => {}
-        Event::Info(text) => info!("node {text}"),
-        Event::Warn(text) => warn!("node {text}"),
-        Event::Error(kind, error) => {
-            metrics.setup_error(kind);
-            error!(kind = kind.as_str(), error, "a part of the node is not set up");
-        }
-        Event::Released => {
-            metrics.set_released(true);
-            error!("nothing is answered: the cluster's DNS has its address back");
-        }
-        Event::Taken => {
-            metrics.set_released(false);
-            info!("there are answers again: the cluster's DNS address is taken");
-        }
-        Event::Died(how) => {
+        Event::Ready | Event::Info(_) | Event::Warn(_) => {}
+        Event::Error(kind, _) => metrics.setup_error(*kind),
+        Event::Released => metrics.set_released(true),
+        Event::Taken => metrics.set_released(false),
+        Event::Died(_) => {
             metrics.watch_died();
             metrics.setup_error(ErrorType::Watch);
-            error!(how, "the watch over interface and rules died");
         }
         Event::Left => info!("a newer process watches over interface and rules"),
     }
