@@ -3,19 +3,18 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use clap::Parser as _;
 use hickory_proto::rr::RecordType;
 use holdfast::{
-    config::{self, AgentFlags, Config, Role},
+    config::Config,
     role::agent::Agent,
-    store::SourceState,
+    store::{Reader, SourceState},
     sys::{Clock, ManualClock},
 };
 use tempfile::TempDir;
 
 use crate::support::{
     apiserver::{Apiserver, endpoints, headless, namespace, service},
-    fleet::beside,
+    fleet::{agent_config, beside, until},
     http,
     process::{self, answers, ask, extended_errors, run},
 };
@@ -32,27 +31,9 @@ fn populated(server: &Apiserver) {
     server.put(endpoints("prod", "db-1", "db", true, &["10.128.0.1", "10.128.0.2"]));
 }
 
-/// The flags of an agent, as the command line reads them.
-#[derive(clap::Parser)]
-struct Line {
-    #[command(flatten)]
-    flags: AgentFlags,
-}
-
 /// What an agent with its store and socket in `home` runs on.
 fn config(home: &Path, kubeconfig: &Path) -> Config {
-    let home = |name: &str| home.join(name).to_str().expect("UTF-8").to_owned();
-    let line = [
-        ["--listen", "127.0.0.1:0"].map(str::to_owned),
-        ["--upstream", "127.0.0.1:9"].map(str::to_owned),
-        ["--http", "127.0.0.1:0"].map(str::to_owned),
-        ["--metrics", "127.0.0.1:0"].map(str::to_owned),
-        ["--store".to_owned(), home("store")],
-        ["--admin".to_owned(), home("agent.sock")],
-        ["--kubeconfig".to_owned(), kubeconfig.to_str().expect("UTF-8").to_owned()],
-    ];
-    let line = Line::parse_from(std::iter::once("agent".to_owned()).chain(line.into_iter().flatten()));
-    config::load(Role::Agent, &line.flags.0, |_| None).expect("a configuration without errors")
+    agent_config(home, &["--kubeconfig", kubeconfig.to_str().expect("UTF-8")])
 }
 
 /// Asks for every service by name, and for what is behind them; panics at the first that does not answer.
@@ -82,14 +63,6 @@ fn status(home: &Path) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Waits until the store says so.
-async fn until(agent: &Agent, holds: impl Fn(&holdfast::store::Reader) -> bool) {
-    let reader = agent.reader();
-    let mut published = reader.subscribe();
-    let patience = Duration::from_secs(60);
-    tokio::time::timeout(patience, published.wait_for(|_| holds(reader))).await.expect("in time").expect("a writer");
-}
-
 #[tokio::test]
 async fn thirty_days_without_an_apiserver_cost_no_name_and_its_return_shows_at_once() {
     let home = TempDir::new().unwrap();
@@ -98,7 +71,7 @@ async fn thirty_days_without_an_apiserver_cost_no_name_and_its_return_shows_at_o
     let kubeconfig = server.kubeconfig(home.path());
     let clock = ManualClock::new(Clock::System.now());
     let agent = Agent::start(config(home.path(), &kubeconfig), Clock::Manual(clock.clone())).await.unwrap();
-    until(&agent, |reader| reader.as_of().is_some()).await;
+    until("it lists", agent.reader(), |reader| reader.as_of().is_some()).await;
     let dns = agent.addresses().dns[0];
     beside(move || every_name(dns, false)).await;
 
@@ -107,7 +80,7 @@ async fn thirty_days_without_an_apiserver_cost_no_name_and_its_return_shows_at_o
     clock.advance(MONTH);
     tokio::time::advance(MONTH).await;
     tokio::time::resume();
-    until(&agent, |reader| matches!(reader.freshness().source, SourceState::Lost(_))).await;
+    until("lost", agent.reader(), |reader| matches!(reader.freshness().source, SourceState::Lost(_))).await;
     beside(move || every_name(dns, true)).await;
     let path = home.path().to_owned();
     let status = beside(move || status(&path)).await;
@@ -119,7 +92,8 @@ async fn thirty_days_without_an_apiserver_cost_no_name_and_its_return_shows_at_o
     let back = tokio::time::Instant::now();
     server.resume();
     let moved = "10.96.2.7".parse().unwrap();
-    until(&agent, |reader| !reader.load().holders(moved).is_empty() && reader.as_of() == Some(clock.now())).await;
+    let shows = |reader: &Reader| !reader.load().holders(moved).is_empty() && reader.as_of() == Some(clock.now());
+    until("the change", agent.reader(), shows).await;
     let took = back.elapsed();
     beside(move || {
         let message = ask(dns, "web-7.prod.svc.cluster.local.", RecordType::A);
@@ -169,9 +143,9 @@ async fn an_agent_on_its_own_keeps_four_watches_open_at_most() {
     populated(&server);
     let kubeconfig = server.kubeconfig(home.path());
     let agent = Agent::start(config(home.path(), &kubeconfig), Clock::System).await.unwrap();
-    until(&agent, |reader| reader.as_of().is_some()).await;
+    until("it lists", agent.reader(), |reader| reader.as_of().is_some()).await;
     server.put(service("prod", "late", "10.96.3.1"));
-    until(&agent, |reader| reader.load().service(b"prod", b"late").is_some()).await;
+    until("the change", agent.reader(), |reader| reader.load().service(b"prod", b"late").is_some()).await;
     assert!((1..=4).contains(&server.most_watches()), "{} watches", server.most_watches());
 
     let metrics = agent.addresses().metrics.unwrap();
