@@ -126,7 +126,7 @@ pub struct Handles {
 /// # Errors
 /// If another process answers on the unix socket.
 pub fn bind(config: &Config) -> Result<Bound, SocketError> {
-    let admin = if config.join { socket::replace(&config.admin) } else { socket::bind(&config.admin) };
+    let admin = if config.join { socket::replace(&config.admin) } else { socket::bind_patiently(&config.admin) };
     match &admin {
         Err(SocketError::InUse { path }) => return Err(SocketError::InUse { path: path.clone() }),
         Err(error) => error!(%error, "serving without this socket, and trying for it again and again"),

@@ -8,6 +8,8 @@ use std::{
         unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -17,6 +19,8 @@ use tokio::net::UnixListener;
 const SOCKET_MODE: u32 = 0o600;
 /// A directory made for it: the user, and the group to look.
 const DIRECTORY_MODE: u32 = 0o750;
+/// How long one who answers may still be on its way out.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// Connections the kernel keeps for us.
 const BACKLOG: i32 = 64;
 
@@ -90,6 +94,28 @@ pub fn bind(path: &Path) -> Result<(AdminSocket, UnixListener), SocketError> {
     let fail = |step| move |error| SocketError::Io { path: path.to_owned(), step, error };
     let listener = listen(path).map_err(fail("listen"))?;
     Ok((AdminSocket { path: path.to_owned(), file: identity(path) }, listener))
+}
+
+/// As [`bind`], for a start: one who answers is given a moment to be gone, as a process is that was killed.
+///
+/// # Errors
+/// As there.
+pub fn bind_patiently(path: &Path) -> Result<(AdminSocket, UnixListener), SocketError> {
+    let deadline = Instant::now() + PATIENCE;
+    bind_when_free(path, || {
+        thread::sleep(Duration::from_millis(5));
+        Instant::now() < deadline
+    })
+}
+
+/// Binds as soon as nobody answers there any more, for as long as `wait` says.
+fn bind_when_free(path: &Path, mut wait: impl FnMut() -> bool) -> Result<(AdminSocket, UnixListener), SocketError> {
+    loop {
+        match bind(path) {
+            Err(SocketError::InUse { .. }) if wait() => {}
+            bound => return bound,
+        }
+    }
 }
 
 /// Listens on `path` in the place of a living process, without a moment in which nobody does.
@@ -191,6 +217,22 @@ mod tests {
         drop(listener);
         assert!(path.exists());
         let (_second, _listener) = bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_owner_on_its_way_out_is_waited_for_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let (first, listener) = bind(&path).unwrap();
+        std::mem::forget(first);
+        let mut waits = 3;
+        let error = bind_when_free(&path, || {
+            waits -= 1;
+            waits > 0
+        });
+        assert!(matches!(error.unwrap_err(), SocketError::InUse { .. }) && waits == 0);
+        let mut ending = Some(listener);
+        bind_when_free(&path, || ending.take().is_some()).unwrap();
     }
 
     #[tokio::test]

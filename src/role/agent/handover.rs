@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     net::UnixStream,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -49,6 +49,8 @@ use crate::{
 
 /// The time the old process may take to let go.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Before asking again one that hung up without an answer.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Between two looks of the old process at the new one.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Looks in a row that find nobody before the old process takes everything back: one that was never seen may still be on
@@ -96,24 +98,46 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<bool> {
     let owner = store.and_then(disk::owner);
     let own_socket = config.settings.admin.clone();
     let socket = owner.as_ref().and_then(|owner| owner.admin.clone()).unwrap_or(own_socket);
-    let Ok(stream) = UnixStream::connect(&socket).await else {
-        // Whoever has the store and no socket is told of when the store is opened.
-        return Ok(false);
-    };
     let newcomer = serde_json::to_vec(&Newcomer::of(config))?;
-    let asked = timeout(PATIENCE, exchange(stream, Request::post("/handover"), newcomer)).await;
-    let refused = match asked {
-        Ok(Ok((200, _))) => {
+    match ask_at(&socket, &newcomer).await {
+        // Whoever has the store and no socket is told of when the store is opened.
+        Asked::Nobody => Ok(false),
+        Asked::HandedOver => {
             info!(socket = %socket.display(), "the process before hands over");
-            return Ok(true);
+            Ok(true)
         }
-        Ok(Ok((409, reason))) => reason,
-        // Somebody else's socket, or a holdfast before hand-overs.
-        Ok(Ok((status, _))) => format!("it answers with status {status}"),
-        Ok(Err(error)) => format!("it does not answer: {error}"),
-        Err(_) => format!("it does not answer within {PATIENCE:?}"),
-    };
-    refuse(store, owner, &socket, &refused)
+        Asked::Refused(reason) => refuse(store, owner, &socket, &reason),
+    }
+}
+
+/// What came of asking at a socket.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Nobody,
+    HandedOver,
+    /// Somebody is there and does not; why.
+    Refused(String),
+}
+
+async fn ask_at(socket: &Path, newcomer: &[u8]) -> Asked {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let Ok(stream) = UnixStream::connect(socket).await else { return Asked::Nobody };
+        let answer = exchange(stream, Request::post("/handover"), newcomer.to_vec());
+        return match timeout_at(deadline, answer).await {
+            Ok(Ok((200, _))) => Asked::HandedOver,
+            Ok(Ok((409, reason))) => Asked::Refused(reason),
+            // Somebody else's socket, or a holdfast before hand-overs.
+            Ok(Ok((status, _))) => Asked::Refused(format!("it answers with status {status}")),
+            // Hung up on: a process that ends takes a moment to be gone, and nobody is there after that.
+            Ok(Err(_)) if Instant::now() + ASK_AGAIN < deadline => {
+                sleep(ASK_AGAIN).await;
+                continue;
+            }
+            Ok(Err(error)) => Asked::Refused(format!("it does not answer: {error}")),
+            Err(_) => Asked::Refused(format!("it does not answer within {PATIENCE:?}")),
+        };
+    }
 }
 
 fn refuse(store: Option<&Path>, owner: Option<Owner>, socket: &Path, reason: &str) -> anyhow::Result<bool> {
@@ -252,5 +276,68 @@ impl Handover {
     /// Asks whoever is at the socket.
     async fn get(&self, target: &str) -> anyhow::Result<(u16, String)> {
         exchange(UnixStream::connect(&self.socket).await?, Request::get(target), Vec::new()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+    };
+
+    use super::*;
+
+    /// Hangs up on the next one who asks, before it has read a word: who asked meets a reset.
+    async fn reset(listener: &UnixListener) {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.readable().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_ends_while_it_is_asked_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let ending = tokio::spawn(async move {
+            reset(&listener).await;
+            reset(&listener).await;
+        });
+        assert_eq!(ask_at(&socket, b"{}").await, Asked::Nobody);
+        ending.await.unwrap();
+        assert!(socket.exists(), "nobody removed it, as after a SIGKILL");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hung_up_is_asked_again_and_may_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let answering = tokio::spawn(async move {
+            reset(&listener).await;
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+        });
+        assert_eq!(ask_at(&socket, b"{}").await, Asked::HandedOver);
+        answering.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_up_for_ever_is_alive_and_keeps_what_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let hanging_up = tokio::spawn(async move {
+            loop {
+                reset(&listener).await;
+            }
+        });
+        let begun = Instant::now();
+        let asked = ask_at(&socket, b"{}").await;
+        assert!(matches!(&asked, Asked::Refused(reason) if reason.starts_with("it does not answer")), "{asked:?}");
+        assert!((PATIENCE / 2..=PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        hanging_up.abort();
     }
 }
