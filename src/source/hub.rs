@@ -52,6 +52,8 @@ use crate::{
 const RESYNCS_MAX: u32 = 3;
 /// Longest time one frame may take to come in: 16 MiB at some 30 KB a second.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(600);
+/// Why a hub is left that has had nothing for us, and nothing but signs of life.
+const NOTHING_YET: &str = "hub has still nothing for us, and another may";
 /// Window over which connections are received: a snapshot fits without waiting for the reader.
 const WINDOW_BYTES: u32 = 1 << 20;
 
@@ -339,10 +341,13 @@ impl Follower {
                 tracing::debug!(%reason, "hub has nothing for us yet");
                 // Another hub may have; if none has, the last one asked will tell us first.
                 if self.book.more_in_round() {
-                    Step::End(End::Elsewhere("hub has nothing for us yet"))
-                } else {
-                    Step::On
+                    return Step::End(End::Elsewhere("hub has nothing for us yet"));
                 }
+                // Any of the others may have by now, and this one may never have.
+                if leave.is_none() && self.book.knows_others() {
+                    *leave = Some((Instant::now() + spread(self.config.retry_max), NOTHING_YET));
+                }
+                Step::On
             }
             Event::Begins(mode) => {
                 self.parts.metrics.resumed(mode);
@@ -418,6 +423,7 @@ impl Follower {
         let status = self.status_draft();
         status.path = vouched.path;
         self.set_state(State::Live);
+        leave.take_if(|(_, why)| *why == NOTHING_YET);
         let old = vouched.as_of.age(self.parts.clock.now()) > self.config.stale_after;
         if (old || vouched.lost.is_some()) && leave.is_none() && self.book.fresher_may_exist() {
             *leave = Some((Instant::now() + spread(self.config.retry_max), "another hub may know more"));

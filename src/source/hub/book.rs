@@ -107,6 +107,11 @@ impl Book {
         self.current_good
     }
 
+    /// Whether there is any hub but the current one.
+    pub(super) fn knows_others(&self) -> bool {
+        self.candidates.len() > 1
+    }
+
     /// Whether there is a hub that was not tried since the last pause.
     pub(super) fn more_in_round(&self) -> bool {
         self.candidates.iter().any(|candidate| !candidate.tried_in_round)

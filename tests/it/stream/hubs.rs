@@ -155,6 +155,49 @@ async fn an_agent_that_connects_before_the_hub_has_anything_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_waits_for_one_hub_finds_out_that_another_has_something_by_now() {
+    let world = World::new();
+    let mut hubs = ["a", "b"].map(|name| Hub::start(name, &world.clock, stream::Config::default()));
+    for hub in &hubs {
+        world.open(hub);
+    }
+    let agent = world.agent("agent", &["a", "b"]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let waits_at = agent.status.borrow().address.clone();
+    let other = if waits_at == "a" { &mut hubs[1] } else { &mut hubs[0] };
+    other.list(services(10), false);
+    let took = agent.equals(other).await;
+    assert!(took <= Duration::from_secs(61), "{took:?}");
+    // And stays: what it was waiting for has come.
+    let dialled = || world.net.dialled.lock().unwrap().len();
+    let before = dialled();
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    assert_eq!(dialled(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_hub_has_something_at_last_stays_there() {
+    let world = World::new();
+    let mut hubs = ["a", "b"].map(|name| Hub::start(name, &world.clock, stream::Config::default()));
+    for hub in &hubs {
+        world.open(hub);
+    }
+    let agent = world.agent("agent", &["a", "b"]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for hub in &mut hubs {
+        hub.list(services(10), false);
+    }
+    agent.equals(&hubs[0]).await;
+    let dialled = || world.net.dialled.lock().unwrap().len();
+    let before = dialled();
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        hubs.iter_mut().for_each(Hub::vouch);
+    }
+    assert_eq!(dialled(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hub_that_leaves_sends_its_agents_to_the_other_one() {
     let world = World::new();
     let (a, mut b) = (world.hub("a", 20), world.hub("b", 20));
