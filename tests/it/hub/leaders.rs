@@ -17,11 +17,14 @@ use tokio::task::JoinHandle;
 use super::pair::{Pair, epoch, stream};
 use crate::support::{
     apiserver::service,
-    fleet::{Asking, beside, copy, in_time, until, until_equal, until_file},
+    fleet::{Asking, address, beside, copy, in_time, until, until_equal, until_file},
     process,
     unharmed::unharmed,
     weather::{Way, Weather},
 };
+
+/// How long a process is stopped: longer than a lease lasts, and longer than an agent bears silence.
+const STOPPED: Duration = Duration::from_secs(30);
 
 /// The versions an agent came to hold, in order.
 struct Versions {
@@ -134,7 +137,7 @@ async fn clocks_an_hour_apart_make_no_second_leader_and_epochs_only_rise() {
 }
 
 /// A hub as a process of its own, that has listed the cluster.
-async fn process(pair: &Pair, listen: &str, config: &[String]) -> process::Hub {
+pub(super) async fn process(pair: &Pair, listen: &str, config: &[String]) -> process::Hub {
     let (home, listen, config) = (pair.homes[0].path().to_owned(), listen.to_owned(), config.to_owned());
     beside(move || {
         let config: Vec<&str> = config.iter().map(String::as_str).collect();
@@ -242,6 +245,7 @@ async fn a_holder_that_was_stopped_steps_down_before_it_stamps_what_came_meanwhi
     let (asking, versions) = (asking(&agent), Versions::of(agent.reader()));
     let last = agent.reader().load().version().clone();
 
+    let since = tokio::time::Instant::now();
     stopped.signal("STOP");
     // These wait in its watches.
     pair.server.put_all((0..50).map(|n| service("prod", &format!("new-{n}"), &format!("10.96.3.{n}"))));
@@ -249,9 +253,18 @@ async fn a_holder_that_was_stopped_steps_down_before_it_stamps_what_came_meanwhi
     until("a later epoch", other.reader(), |reader| reader.load().version().epoch > last.epoch).await;
     pair.server.put(service("prod", "late", "10.96.2.1"));
     until("the change", other.reader(), has_late).await;
+    let (holder, taken) = (pair.holder(), epoch(&other));
+    let dns = agent.addresses().dns[0];
+    while since.elapsed() < STOPPED {
+        assert_eq!(address(dns, "web-99.prod.svc.cluster.local.").await, ["5 A 10.96.1.99"]);
+        assert_eq!((pair.holder(), epoch(&other)), (holder.clone(), taken), "one holder");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 
     stopped.signal("CONT");
     pair.until_state(0, "follower").await;
+    pair.longer_than_a_lease().await;
+    assert_eq!((pair.holder(), epoch(&other)), (holder, taken), "one holder, and one epoch");
     unharmed(&pair.server.records(), other.reader(), &[agent.reader()], [asking]).await;
     versions.none_later_than(&last);
     agent.stop().await;
