@@ -46,6 +46,7 @@ impl Election {
         let candidate = Candidate {
             duration: base.config.settings.lease_duration,
             look: base.config.settings.lease_duration.mul_f64(2.0 / 15.0),
+            hub: lease::identity(base.config.settings.store_path.as_deref()),
             ..Candidate::new(lease, &base.name, &follow.serves)
         };
         let hubs = Hubs {
@@ -92,7 +93,7 @@ async fn obey(
         let own = voter.own.borrow_and_update().clone();
         let now = status.borrow_and_update().standing.clone();
         let source = match &now {
-            Standing::Unknown => alone(&hubs),
+            Standing::Unknown | Standing::Namesake { .. } => alone(&hubs),
             Standing::Holder { epoch } => {
                 let (done, ordered) = oneshot::channel();
                 if voter.orders.send(Order::Lead(*epoch, done)).await.is_err() || ordered.await.is_err() {

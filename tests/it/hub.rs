@@ -9,5 +9,6 @@ mod leaders;
 mod lease;
 mod lines;
 mod losses;
+mod namesakes;
 mod outage;
 mod pair;

@@ -50,6 +50,7 @@ pub(super) fn lease(status: &lease::Status, now: Time) -> String {
             format!("held by {leader}, which does not say where it is reached")
         }
         Standing::Follower { leader, address } => format!("held by {leader}, reached at {address}"),
+        Standing::Namesake { name, address, renews } => namesake(name, address, *renews),
     };
     let _ = match (standing, failing, renewed) {
         (Standing::Holder { .. }, None, Some(at)) => write!(text, "; renewed {} ago", ago(*at)),
@@ -60,6 +61,17 @@ pub(super) fn lease(status: &lease::Status, now: Time) -> String {
         (_, None, _) => Ok(()),
     };
     text
+}
+
+fn namesake(name: &str, address: &str, renews: bool) -> String {
+    let at = if address.is_empty() { "it does not say where".to_owned() } else { format!("at {address}") };
+    if renews {
+        format!("NOT WATCHING: another hub is called {name} too, {at}: give each its own --name")
+    } else {
+        format!(
+            "held by this hub's own name, {name}, {at}: in an earlier life, or by another hub; taken if nobody renews it"
+        )
+    }
 }
 
 /// Who follows this process.
@@ -99,6 +111,18 @@ mod tests {
         let follower =
             status(serde_json::json!({ "state": "follower", "leader": "hub-1", "address": "10.0.0.1:7443" }));
         assert_eq!(lease(&follower, now), "held by hub-1, reached at 10.0.0.1:7443");
+    }
+
+    #[test]
+    fn a_hub_that_shares_its_name_says_with_whom_and_what_to_do() {
+        let shown = |address: &str, renews: bool| {
+            let json = serde_json::json!({ "state": "namesake", "name": "hub", "address": address, "renews": renews });
+            lease(&serde_json::from_value(json).unwrap(), Time(UnixMillis(200_000)))
+        };
+        let told = "NOT WATCHING: another hub is called hub too, at 10.0.0.1:7443: give each its own --name";
+        assert_eq!(shown("10.0.0.1:7443", true), told);
+        assert!(shown("", true).contains("too, it does not say where: give each"), "{}", shown("", true));
+        assert!(shown("10.0.0.1:7443", false).starts_with("held by this hub's own name, hub, at 10.0.0.1:7443"));
     }
 
     #[test]

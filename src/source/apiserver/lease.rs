@@ -1,7 +1,7 @@
 //! Which of several hubs watches the cluster: the holder of a Lease (`coordination.k8s.io/v1`).
 //!
 //! ```text
-//!   Unknown ──▶ Holder { epoch }  ◀──▶  Follower { leader, address }
+//!   Unknown ──▶ Holder { epoch }  ◀──▶  Follower { leader, address } | Namesake { address }
 //! ```
 //!
 //! The holder renews; the others look every two seconds, and one of them takes the lease when it was not renewed for 15 s **of
@@ -12,12 +12,17 @@
 //! A holder that was stopped for a while, or cut off alone, finds out by its next look. What its watches bring before that
 //! look is not stamped: that is for the [`Fence`] to say.
 //!
+//! A lease under our own name is ours if it was taken where we serve and with our store ([`identity`]). Otherwise another hub
+//! was given the same name by mistake, or we came back at another address: it is left to run out, as any other's.
+//!
 //! Never decides what a holder or a follower does.
 
+mod identity;
 mod object;
 mod observed;
 mod status;
 
+pub use identity::identity;
 pub use status::{Failing, Fence, Standing, Status, Verdict};
 
 use std::{sync::Arc, time::Duration};
@@ -29,7 +34,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    object::{Lease, Written},
+    object::{Lease, Whose, Written},
     observed::{Observed, Step},
 };
 use super::{
@@ -53,8 +58,10 @@ const LET_GO: Duration = Duration::from_millis(500);
 pub struct Candidate {
     /// The Lease's name.
     pub lease: String,
-    /// Our name, unique among the candidates.
+    /// Our name, unique among the candidates unless somebody made a mistake.
     pub name: String,
+    /// Which hub we are, whatever we are called.
+    pub hub: String,
     /// HOST:PORT where we serve the stream; empty if nobody can reach us.
     pub serves: String,
     /// After how long without a renewal another may take the lease.
@@ -70,6 +77,7 @@ impl Candidate {
         Self {
             lease: lease.to_owned(),
             name: name.to_owned(),
+            hub: String::new(),
             serves: serves.to_owned(),
             duration: Duration::from_secs(15),
             look: Duration::from_secs(2),
@@ -188,9 +196,9 @@ impl Election {
 
     /// What is to be done about a lease; how the election stands then, if that is news.
     async fn act(&mut self, server: &Server, lease: &Lease) -> Result<Option<Standing>, Failure> {
-        let holding = self.holds();
+        let standing = self.status.borrow().standing.clone();
         let duration = self.candidate.duration.mul_f64(rand::random_range(1.0..=1.15));
-        match self.observed.judge(lease, &self.candidate.name, holding, duration, Instant::now()) {
+        match self.observed.judge(lease, &self.candidate, &standing, duration, Instant::now()) {
             Step::Take => self.take(server, Some(lease)).await.map(Some),
             Step::Renew => {
                 // Not at every look, but at the first one after an outage.
@@ -202,6 +210,10 @@ impl Election {
             Step::Follow => {
                 let leader = lease.holder().unwrap_or_default().to_owned();
                 Ok(Some(Standing::Follower { leader, address: lease.serves().to_owned() }))
+            }
+            Step::GiveWay { renews } => {
+                let name = self.candidate.name.clone();
+                Ok(Some(Standing::Namesake { name, address: lease.serves().to_owned(), renews }))
             }
         }
     }
@@ -222,7 +234,7 @@ impl Election {
         self.server = None;
         let mut reason = server.describe(Verb::Get, Resource::Leases, failure);
         let refused = matches!(failure, Failure::Refused { code: 403..=405, .. });
-        let unelected = refused && !matches!(self.status.borrow().standing, Standing::Follower { .. });
+        let unelected = refused && !self.status.borrow().standing.gives_way();
         if unelected {
             reason.push_str("; watching without an election");
         }
@@ -249,6 +261,17 @@ impl Election {
                     Standing::Unknown => {}
                     Standing::Holder { epoch } => info!(epoch, "this hub watches the cluster"),
                     Standing::Follower { leader, address } => info!(leader, address, "another hub watches the cluster"),
+                    Standing::Namesake { name, address, renews: false } => {
+                        info!(name, address, "the lease was taken under this hub's name; it is ours if nobody renews it");
+                    }
+                    Standing::Namesake { name, address, renews: true } => {
+                        warn!(
+                            name,
+                            address,
+                            "another hub has this one's name and the lease: give each its own --name; until then this one does \
+                             not watch"
+                        );
+                    }
                 }
                 status.standing = next;
             }
@@ -299,7 +322,7 @@ impl Election {
         let Some(server) = self.server.clone() else { return };
         // Also if we do not know that we have it: taking it may have been cut short.
         let Ok(Some(lease)) = self.read(&server).await else { return };
-        if lease.holder() != Some(&self.candidate.name) {
+        if lease.whose(&self.candidate) != Whose::Ours {
             return;
         }
         let epoch = lease.epoch().max(self.parts.reader.load().version().epoch);
@@ -320,9 +343,9 @@ impl Election {
         epoch: u64,
         taken: bool,
     ) -> Result<(), Failure> {
-        let Candidate { lease: name, serves, duration, .. } = &self.candidate;
+        let Candidate { lease: name, hub, serves, duration, .. } = &self.candidate;
         let now = self.parts.clock.now();
-        let body = Written { name, holder, serves, epoch, duration: *duration, now, taken }.body(before);
+        let body = Written { name, holder, serves, hub, epoch, duration: *duration, now, taken }.body(before);
         let verb = if before.is_some() { Verb::Update } else { Verb::Create };
         self.send(server, self.ask(server, verb, Some(&body))).await.map(|_| ())
     }

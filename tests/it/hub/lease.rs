@@ -74,6 +74,7 @@ async fn two_that_think_they_hold_the_lease_become_one_and_every_record_converge
     let (status, _) = pair.homes[1].tool(&["status"]).await;
     let name = status["serves"]["name"].as_str().unwrap().to_owned();
     lease["spec"]["holderIdentity"] = name.as_str().into();
+    lease["metadata"]["annotations"] = serde_json::json!({ "holdfast.io/serves": stream(&second) });
     pair.server.put(lease);
     pair.until_state(1, "holder").await;
     pair.until_state(0, "follower").await;

@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Candidate;
 use crate::sys::UnixMillis;
 
 /// Where the holder serves its stream.
 const SERVES: &str = "holdfast.io/serves";
+/// Which hub the holder is, whatever it is called (`super::identity`).
+const HUB: &str = "holdfast.io/hub";
 /// The epoch the holder stamps.
 const EPOCH: &str = "holdfast.io/epoch";
 
@@ -35,7 +38,33 @@ pub(super) struct Spec {
     pub acquire_time: Option<String>,
 }
 
+/// Whose a lease is, to one who looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Nobody's.
+    Free,
+    /// Ours, maybe of an earlier life.
+    Ours,
+    /// It has our name, and was taken by another hub, or by this one before it moved.
+    Namesake,
+    /// Another's.
+    Other,
+}
+
 impl Lease {
+    /// Whose it is. A name alone says little, for two hubs may have one by mistake: whoever took it must have served where
+    /// `us` does, with the same store.
+    pub(super) fn whose(&self, us: &Candidate) -> Whose {
+        let hub = self.annotation(HUB);
+        match self.holder() {
+            None => Whose::Free,
+            Some(holder) if holder != us.name => Whose::Other,
+            // One that was taken by a hub before there were identities has none.
+            Some(_) if self.serves() == us.serves && (hub.is_empty() || hub == us.hub) => Whose::Ours,
+            Some(_) => Whose::Namesake,
+        }
+    }
+
     /// Who has it; `None` if nobody does.
     pub(super) fn holder(&self) -> Option<&str> {
         self.spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())
@@ -63,6 +92,8 @@ pub(super) struct Written<'a> {
     pub holder: &'a str,
     /// HOST:PORT where the holder serves its stream.
     pub serves: &'a str,
+    /// Which hub it is.
+    pub hub: &'a str,
     pub epoch: u64,
     pub duration: Duration,
     pub now: UnixMillis,
@@ -74,10 +105,10 @@ impl Written<'_> {
     /// What is sent, to replace `before` if there was one.
     pub(super) fn body(&self, before: Option<&Lease>) -> Value {
         let now = micro_time(self.now);
-        let serves = if self.holder.is_empty() { "" } else { self.serves };
+        let (serves, hub) = if self.holder.is_empty() { ("", "") } else { (self.serves, self.hub) };
         let mut metadata = json!({
             "name": self.name,
-            "annotations": { SERVES: serves, EPOCH: self.epoch.to_string() },
+            "annotations": { SERVES: serves, HUB: hub, EPOCH: self.epoch.to_string() },
         });
         if let Some(before) = before {
             metadata["resourceVersion"] = before.metadata.resource_version.as_str().into();
@@ -115,11 +146,44 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_is_ours_if_it_was_taken_under_our_name_where_we_serve_and_with_our_store() {
+        let us = |serves: &str| Candidate { hub: "1f".into(), ..Candidate::new("hub", "a", serves) };
+        let taken = |holder, serves, hub| {
+            let now = UnixMillis(1_000);
+            let duration = Duration::from_secs(15);
+            let body = Written { name: "hub", holder, serves, hub, epoch: 7, duration, now, taken: true }.body(None);
+            serde_json::from_value::<Lease>(body).unwrap()
+        };
+        for (holder, serves, hub, whose, why) in [
+            ("a", "10.0.0.1:7443", "1f", Whose::Ours, "a restart"),
+            ("a", "10.0.0.1:7443", "", Whose::Ours, "taken before there were identities"),
+            (
+                "a",
+                "10.0.0.2:7443",
+                "1f",
+                Whose::Namesake,
+                "a copy of our store elsewhere, or a pod that came back elsewhere",
+            ),
+            ("a", "10.0.0.2:7443", "", Whose::Namesake, "elsewhere"),
+            ("a", "10.0.0.1:7443", "2e", Whose::Namesake, "one address for all hubs"),
+            ("a", "", "1f", Whose::Namesake, "it did not say where it serves, and we do"),
+            ("b", "10.0.0.1:7443", "1f", Whose::Other, "another name"),
+            ("", "", "", Whose::Free, "let go"),
+        ] {
+            assert_eq!(taken(holder, serves, hub).whose(&us("10.0.0.1:7443")), whose, "{why}");
+        }
+        // Neither says where it serves.
+        assert_eq!(taken("a", "", "1f").whose(&us("")), Whose::Ours);
+        assert_eq!(taken("a", "", "2e").whose(&us("")), Whose::Namesake);
+    }
+
+    #[test]
     fn a_renewal_keeps_what_a_change_of_holders_counts() {
         let mut written = Written {
             name: "hub",
             holder: "a",
             serves: "10.0.0.1:7443",
+            hub: "1f",
             epoch: 7,
             duration: Duration::from_secs(15),
             now: UnixMillis(1_000),

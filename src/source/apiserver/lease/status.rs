@@ -29,6 +29,22 @@ pub enum Standing {
         /// HOST:PORT where it serves its stream; empty if it did not say.
         address: String,
     },
+    /// One that has our own name has the lease. It cannot be followed, for the name is what loops are found by.
+    Namesake {
+        /// The name.
+        name: String,
+        /// HOST:PORT where it serves its stream; empty if it did not say.
+        address: String,
+        /// It is another hub. Else it may be what is left of our own life at another address, which ends by itself.
+        renews: bool,
+    },
+}
+
+impl Standing {
+    /// Whether another one watches, as far as is known.
+    pub(super) fn gives_way(&self) -> bool {
+        matches!(self, Self::Follower { .. } | Self::Namesake { .. })
+    }
 }
 
 /// Since when the server has not answered about the lease.
