@@ -24,6 +24,7 @@ use crate::{
     store,
     stream::{self, Surroundings},
     sys::{self, Clock},
+    tls::Part,
 };
 
 /// Where a running hub can be reached; ports given as 0 are the ones found.
@@ -94,6 +95,10 @@ impl Hub {
         let tls = certificates.map(|directory| base.feed.certificates(directory)).transpose()?;
         let mut upkeep = Vec::new();
         if let Some(tls) = tls.clone() {
+            let identity = tls.current().identity;
+            if identity.part != Part::Hub {
+                error!(%identity, "this certificate is no hub's, and nobody will follow: give --tls one that is");
+            }
             upkeep.push(tokio::spawn(async move { match tls.follow_files().await {} }));
         }
         let (surroundings, above) = watch::channel(Surroundings::default());

@@ -64,7 +64,8 @@ async fn agents_and_hubs_get_in_and_only_hubs_are_followed() {
     assert_eq!(handshake(&hub.tls.current(), &agent.tls.current()).await, (Ok(()), Ok(())));
     assert_eq!(handshake(&hub.tls.current(), &hub.tls.current()).await, (Ok(()), Ok(())));
     let (_, client) = handshake(&agent.tls.current(), &agent.tls.current()).await;
-    assert!(client.is_err(), "an agent is no hub");
+    let reason = client.unwrap_err();
+    assert!(reason.contains("it is spiffe://prod/holdfast/agent, and not hub of prod"), "{reason}");
     assert_eq!(hub.tls.current().identity.to_string(), "spiffe://prod/holdfast/hub");
 }
 
@@ -83,8 +84,10 @@ async fn another_ca_and_another_trust_domain_stay_out() {
         std::fs::copy(ours.path().join("ca").join(name), other.path().join("ca").join(name)).unwrap();
     }
     issue(other.path(), "staging", 30, UnixMillis(START)).unwrap();
-    let (server, _) = handshake(&hub.tls.current(), &side(&other.path().join("agent")).tls.current()).await;
+    let (server, client) = handshake(&hub.tls.current(), &side(&other.path().join("agent")).tls.current()).await;
     assert!(server.is_err());
+    let reason = client.unwrap_err();
+    assert!(reason.contains("it is spiffe://prod/holdfast/hub, and not hub of staging"), "{reason}");
 }
 
 #[tokio::test]

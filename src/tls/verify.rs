@@ -19,6 +19,8 @@ pub type Stale = Arc<dyn Fn() -> Option<UnixMillis> + Send + Sync>;
 
 /// Expiry may lie this much before the source's last word: the two clocks may disagree by a little.
 const SLACK: Duration = Duration::from_secs(300);
+/// What is shown of a name that nobody vouched for.
+const NAME_CHARS_MAX: usize = 100;
 
 /// Checks a peer's certificate: our CA, our trust domain, a part it may play, in time or within the grace.
 pub(super) struct PeerVerifier {
@@ -38,6 +40,28 @@ impl fmt::Debug for PeerVerifier {
     }
 }
 
+/// A peer that is not who it should be.
+#[derive(thiserror::Error)]
+#[error("it is {}, and not {} of {trust_domain}", found.as_deref().unwrap_or("nobody of ours"), words(parts))]
+struct Stranger {
+    /// Its name, shortened and escaped: it comes from the network, and nothing of it was verified.
+    found: Option<String>,
+    parts: &'static [Part],
+    trust_domain: String,
+}
+
+impl fmt::Debug for Stranger {
+    /// As it is displayed, for this is what rustls shows of errors that are not its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn words(parts: &[Part]) -> String {
+    let words: Vec<&str> = parts.iter().map(|part| part.word()).collect();
+    words.join(" or ")
+}
+
 fn refused(error: CertificateError) -> rustls::Error {
     rustls::Error::InvalidCertificate(error)
 }
@@ -51,11 +75,11 @@ impl PeerVerifier {
     ) -> Result<(), rustls::Error> {
         let certificate = EndEntityCert::try_from(certificate).map_err(|_| refused(CertificateError::BadEncoding))?;
         // The name first: it costs nothing, a signature does.
-        let identity = certificate
-            .valid_uri_names()
-            .find_map(Identity::parse)
+        let names = || certificate.valid_uri_names().filter_map(Identity::parse);
+        let identity = names()
+            .next()
             .filter(|identity| identity.trust_domain == self.trust_domain && self.parts.contains(&identity.part))
-            .ok_or(refused(CertificateError::ApplicationVerificationFailure))?;
+            .ok_or_else(|| self.stranger(names().next().as_ref()))?;
         let now = self.clock.now();
         let verify = |at: UnixTime| {
             let anchors = &self.roots.roots;
@@ -72,6 +96,13 @@ impl PeerVerifier {
             }
             Err(error) => Err(verdict(error)),
         }
+    }
+
+    fn stranger(&self, found: Option<&Identity>) -> rustls::Error {
+        let shown = |name: &Identity| name.to_string().chars().take(NAME_CHARS_MAX).collect::<String>();
+        let found = found.map(|name| shown(name).escape_debug().to_string());
+        let stranger = Stranger { found, parts: self.parts, trust_domain: self.trust_domain.clone() };
+        refused(CertificateError::Other(rustls::OtherError(Arc::new(stranger))))
     }
 
     /// Whether a certificate that ended at `not_after` ended while nobody could renew it.

@@ -14,6 +14,7 @@ use crate::stream::metric;
 use crate::support::{
     apiserver::{Apiserver, namespace, service},
     fleet::{Asking, Home, agent_config, hub_config, in_time, until, until_equal},
+    process,
     unharmed::unharmed,
 };
 
@@ -91,6 +92,20 @@ async fn a_certificate_that_ran_out_keeps_an_agent_out_until_it_is_renewed() {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn a_hub_with_the_certificate_of_agents_says_that_nobody_will_follow() {
+    let dir = TempDir::new().unwrap();
+    issue(dir.path(), Duration::ZERO);
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("cluster.yaml"), "{kind: List, items: []}").unwrap();
+    let line = ["hub", "--tls", &path("agent"), "--manifests", &path("cluster.yaml"), "--admin", &path("hub.sock")];
+    let rest = ["--listen", "127.0.0.1:0", "--store", "none", "--http", "none", "--metrics", "none"];
+    let mut command = process::holdfast(&[&line[..], &rest].concat());
+    let mut hub = process::Agent::spawn_until(&mut command, "serving listen=");
+    let line = hub.wait_for_nth("this certificate is no hub's", 1);
+    assert!(line.contains("ERROR") && line.contains("identity=spiffe://test/holdfast/agent"), "{line}");
+}
 
 /// A counter of this role, by its name and the part of the peer.
 fn grace(registry: &prometheus::Registry, peer: &str) -> u64 {
