@@ -92,15 +92,15 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
         return Ok(Exit::Usage);
     }
     match what {
-        Node::Setup { .. } => Ok(told(&node::reach(&config, Goal::Serving), Exit::Ok)),
+        Node::Setup { .. } => Ok(told("mended: ", &node::reach(&config, Goal::Serving), Exit::Ok)),
         Node::Check { .. } => {
             let outcome = node::check(&config, Goal::Serving);
             let differs = if outcome.steps.is_empty() { Exit::Ok } else { Exit::No };
-            Ok(told(&outcome, differs))
+            Ok(told("", &outcome, differs))
         }
         Node::Teardown { .. } => {
             runtime()?.block_on(watch::dismiss(&config.interface));
-            Ok(told(&node::reach(&config, Goal::Gone), Exit::Ok))
+            Ok(told("mended: ", &node::reach(&config, Goal::Gone), Exit::Ok))
         }
         Node::Ready { .. } | Node::Watch { .. } => resident(&settings, &config),
     }
@@ -128,10 +128,11 @@ fn ready(socket: &Path) -> anyhow::Result<Exit> {
     }
 }
 
-/// Prints what differed, and what could not be done.
-fn told(outcome: &Outcome, exit: Exit) -> Exit {
+/// Prints what differed, after what became of it, and what could not be done.
+fn told(done: &str, outcome: &Outcome, exit: Exit) -> Exit {
+    let done = if outcome.errors.is_empty() { done } else { "" };
     for step in &outcome.steps {
-        println!("{step}");
+        println!("{done}{step}");
     }
     for error in &outcome.errors {
         eprintln!("holdfast: {error}");

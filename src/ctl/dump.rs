@@ -61,6 +61,10 @@ pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
         Form::Hosts => hosts(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
     };
     print(&text)?;
+    if dump.holdfast.source.as_of.is_none() {
+        eprintln!("holdfast: there are no records: none were on disk, and none came from the source");
+        return Ok(Exit::No);
+    }
     if let Some(namespace) = args.namespace.as_ref().filter(|_| dump.items.is_empty()) {
         eprintln!("holdfast: there is no namespace {namespace:?}");
         return Ok(Exit::No);

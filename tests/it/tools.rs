@@ -282,6 +282,16 @@ fn a_dump_reads_back_through_manifests_as_the_same() {
 }
 
 #[test]
+fn a_dump_of_nothing_says_that_there_is_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_writer, reader) = store::open();
+    let live = Live::start(dir.path(), reader);
+    let ran = holdfast(["dump", "--admin", text(&live.socket), "-o", "hosts"]);
+    let expect = "holdfast: there are no records: none were on disk, and none came from the source\n";
+    assert_eq!((ran.code, ran.err.as_str()), (1, expect), "{}", ran.out);
+}
+
+#[test]
 fn a_diff_names_what_differs() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
