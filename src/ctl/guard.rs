@@ -5,10 +5,8 @@ use std::{fmt::Write as _, path::PathBuf};
 use clap::Subcommand;
 
 use super::{
-    Exit, Output,
-    client::{self, PATIENCE},
-    json, print,
-    reach::of_process,
+    Exit, Output, client, json, print,
+    reach::ask_process,
     status::{held, held_table},
 };
 use crate::{
@@ -71,7 +69,7 @@ pub(super) fn run(args: &GuardArgs) -> anyhow::Result<Exit> {
 }
 
 fn show(asked: &Asked) -> anyhow::Result<Exit> {
-    let text = client::get(&asked.socket(), "/guard", PATIENCE).map_err(of_process)?;
+    let text = ask_process(&asked.socket(), "/guard", None)?;
     let doc: GuardDoc = serde_json::from_slice(&text)?;
     match asked.output {
         Output::Json => print(&json(&doc)?)?,
@@ -86,7 +84,7 @@ fn show(asked: &Asked) -> anyhow::Result<Exit> {
 fn release(asked: &Asked, namespace: Option<&str>) -> anyhow::Result<Exit> {
     let query = namespace.map_or_else(String::new, |name| format!("?namespace={}", client::encode(name)));
     let target = format!("/guard/release{query}");
-    let text = client::post(&asked.socket(), &target, Vec::new(), PATIENCE).map_err(of_process)?;
+    let text = ask_process(&asked.socket(), &target, Some(Vec::new()))?;
     let doc: ReleasedDoc = serde_json::from_slice(&text)?;
     // More likely a typing error than what was meant.
     let nothing = namespace.filter(|_| doc.before == doc.after && doc.changes == 0);

@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 
 use super::{
-    Exit, Output, client, json, print,
-    reach::of_process,
+    Exit, Output, json, print,
+    reach::ask_process,
     table::{Table, count, some},
 };
 use crate::{
@@ -98,11 +98,7 @@ pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
 impl PinPlace {
     fn ask(&self, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<PinsDoc> {
         let socket = self.admin.clone().unwrap_or_else(|| Settings::default().admin);
-        let answer = match body {
-            Some(body) => client::post(&socket, target, body, client::PATIENCE),
-            None => client::get(&socket, target, client::PATIENCE),
-        };
-        let text = answer.map_err(of_process)?;
+        let text = ask_process(&socket, target, body)?;
         serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
     }
 

@@ -172,8 +172,23 @@ pub(super) fn with_remedy(error: ClientError) -> anyhow::Error {
     remedied(error, &format!("no process answers; {instead}"), &format!("the process does not answer; {instead}"))
 }
 
-/// The same, for what only a process can do.
-pub(super) fn of_process(error: ClientError) -> anyhow::Error {
+/// Asks a process for what only a process can do, with a body of JSON or without one.
+///
+/// # Errors
+/// If nobody answers, which of one that hangs is found out long before the answer itself would be late.
+pub fn ask_process(socket: &Path, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
+    ask_living(socket, target, body, HEALTH_PATIENCE)
+}
+
+fn ask_living(socket: &Path, target: &str, body: Option<Vec<u8>>, patience: Duration) -> anyhow::Result<Vec<u8>> {
+    let answer = client::get(socket, "/health", patience).and_then(|_| match body {
+        Some(body) => client::post(socket, target, body, PATIENCE),
+        None => client::get(socket, target, PATIENCE),
+    });
+    answer.map_err(of_process)
+}
+
+fn of_process(error: ClientError) -> anyhow::Error {
     remedied(error, "only a running process can do that; give its --admin SOCKET", "the process does not answer")
 }
 
@@ -227,5 +242,7 @@ mod tests {
         let hangs = format!("{:#}", reach_default(&socket, Some(&store), patience).unwrap_err());
         assert!(hangs.contains("somebody listens and does not answer within 20ms"), "{hangs}");
         assert!(hangs.ends_with(&missing), "{hangs}");
+        let hangs = format!("{:#}", ask_living(&socket, "/pin", None, patience).unwrap_err());
+        assert!(hangs.starts_with("the process does not answer: ") && hangs.ends_with(" within 20ms"), "{hangs}");
     }
 }

@@ -127,7 +127,8 @@ async fn ask_at(socket: &Path, newcomer: &[u8]) -> Asked {
         return match timeout_at(deadline, answer).await {
             Ok(Ok((200, _))) => Asked::HandedOver,
             Ok(Ok((409, reason))) => Asked::Refused(reason),
-            // Somebody else's socket, or a holdfast before hand-overs.
+            Ok(Ok((404, _))) => Asked::Refused("it is a hub, or too old to hand over".into()),
+            // Somebody else's socket.
             Ok(Ok((status, _))) => Asked::Refused(format!("it answers with status {status}")),
             // Hung up on: a process that ends takes a moment to be gone, and nobody is there after that.
             Ok(Err(_)) if Instant::now() + ASK_AGAIN < deadline => {
