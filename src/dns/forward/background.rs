@@ -257,7 +257,6 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
                     any = true;
                     tracing::info!(zone = %route.config.zone, upstreams = route.upstreams().len(), "upstreams re-read");
                 }
-                Err(error) if route.has_nobody() => tracing::warn!(%error, "still no upstreams"),
                 Err(error) => tracing::warn!(%error, "upstreams not re-read, the old ones stay"),
             }
         }

@@ -171,8 +171,12 @@ impl Route {
         }
         let Servers { servers, missing } = servers(config, listen, may_wait)?;
         if let Some(file) = &missing {
-            let (zone, others) = (&config.zone, servers.len());
-            tracing::error!(%zone, %file, others, "a file names no upstreams: it is looked at until it does");
+            let zone = &config.zone;
+            if servers.is_empty() {
+                tracing::error!(%zone, %file, "a file names no upstreams: it is looked at until it does");
+            } else {
+                tracing::warn!(%zone, %file, "not all upstreams that are meant can be asked");
+            }
         }
         let connector = if servers.iter().any(|server| server.tls.is_some()) {
             let connector = tls::connector(config.tls_ca.as_deref());
@@ -247,8 +251,8 @@ impl Route {
     /// # Errors
     /// What is wrong with the files; nothing has changed then.
     pub fn reread(&self, listen: &[SocketAddr]) -> Result<bool, ConfigError> {
-        let Servers { servers, .. } = servers(&self.config, listen, false)?;
-        self.missing.store(None);
+        let Servers { servers, missing } = servers(&self.config, listen, self.has_nobody())?;
+        self.missing.store(missing.map(Arc::new));
         let known = self.upstreams();
         if servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
             return Ok(false);

@@ -17,7 +17,7 @@ use super::{
 /// The file of the system. That it is not there is the state of a node, whoever configured it, and no slip of the pen.
 const SYSTEM_FILE: &str = "/etc/resolv.conf";
 
-/// A file that is to name upstreams, and names none so far.
+/// A file that is to name upstreams, and names none so far, or ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The file.
@@ -41,7 +41,7 @@ pub struct Servers {
     pub missing: Option<Missing>,
 }
 
-/// The servers `config` names. Where it `may_wait`, a file that names nobody yet is no error.
+/// The servers `config` names. Where it `may_wait`, a file that names nobody yet, or ourselves, is no error.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -56,7 +56,19 @@ pub fn servers(config: &ZoneConfig, listen: &[SocketAddr], may_wait: bool) -> Re
             UpstreamSource::ResolvConf(path) => path,
         };
         match resolv_conf::read(path) {
-            Ok(named) => servers.extend(named),
+            Ok(named) => {
+                // Whom the node asks is not for us to refuse: we are left out, and that is said.
+                let (ours, others): (Vec<_>, Vec<_>) =
+                    named.into_iter().partition(|server| is_own(server.address, listen));
+                if let Some(own) = ours.first() {
+                    if others.is_empty() && !may_wait {
+                        return Err(ConfigError::SelfUpstream { zone: config.zone.to_string(), upstream: own.address });
+                    }
+                    let reason = format!("names {own}, an address holdfast itself listens on");
+                    missing = Some(Missing { path: path.clone(), reason });
+                }
+                servers.extend(others);
+            }
             Err(error) if may_wait && is_waited_for(path, &error) => {
                 missing = Some(Missing { path: path.clone(), reason: error.to_string() });
             }
@@ -82,8 +94,9 @@ pub fn servers(config: &ZoneConfig, listen: &[SocketAddr], may_wait: bool) -> Re
 pub fn complaints(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
     let told = |zone: &ZoneConfig| match servers(zone, listen, true) {
         Ok(Servers { missing: None, .. }) => None,
-        Ok(Servers { missing: Some(missing), .. }) => {
-            Some(format!("forward zone {}: {missing}: no upstreams until it names one", zone.zone))
+        Ok(Servers { missing: Some(missing), servers }) => {
+            let so = if servers.is_empty() { "no upstreams until it names one" } else { "only the others are asked" };
+            Some(format!("forward zone {}: {missing}: {so}", zone.zone))
         }
         Err(error) => Some(format!("{error}: an agent does not start with this on this machine")),
     };
@@ -140,11 +153,15 @@ mod tests {
             ..ZoneConfig::default()
         };
         let empty = empty.path().to_str().unwrap();
+        let both = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(both.path(), "nameserver 192.0.2.9\nnameserver 192.0.2.1\n").unwrap();
+        let both = both.path().to_str().unwrap();
         let zones = vec![
             zone("good.", "192.0.2.1"),
             zone("waits.", empty),
             zone("gone.", "/nonexistent/resolv.conf"),
             zone("own.", "192.0.2.9"),
+            zone("both.", both),
         ];
         let told = complaints(&Config { zones, ..Config::default() }, &["192.0.2.9:53".parse().unwrap()]);
         let expect = [
@@ -157,6 +174,10 @@ mod tests {
             "forward zone own.: upstream 192.0.2.9:53 is an address holdfast itself listens on: give the address of \
              another resolver: an agent does not start with this on this machine"
                 .into(),
+            format!(
+                "forward zone both.: {both}: names 192.0.2.9:53, an address holdfast itself listens on: only the others \
+                 are asked"
+            ),
         ];
         assert_eq!(told, expect);
     }

@@ -38,11 +38,22 @@ async fn our_own_address_is_no_upstream_at_start_nor_at_reload_nor_by_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("resolv.conf");
     std::fs::write(&path, "nameserver 127.0.0.1\n").unwrap();
-    for own in [source("127.0.0.1"), UpstreamSource::ResolvConf(path)] {
+    for own in [source("127.0.0.1"), UpstreamSource::ResolvConf(path.clone())] {
         for listen in ["127.0.0.1:53", "0.0.0.0:53"] {
-            let errors = listening(&asking(own.clone()), listen).unwrap_err();
-            assert_eq!(errors.len(), 1);
-            assert!(errors[0].contains("127.0.0.1:53 is an address holdfast itself listens on"), "{errors:?}");
+            match (listening(&asking(own.clone()), listen), &own) {
+                (Err(errors), UpstreamSource::Server(_)) => {
+                    assert_eq!(errors.len(), 1);
+                    assert!(errors[0].contains("127.0.0.1:53 is an address holdfast itself listens on"), "{errors:?}");
+                }
+                // Names of the cluster are answered whatever the node asks for all others.
+                (Ok(forwarder), UpstreamSource::ResolvConf(_)) => {
+                    let zone = &forwarder.status().zones[0];
+                    let reason = zone.missing.as_ref().unwrap();
+                    assert!(reason.ends_with("names 127.0.0.1:53, an address holdfast itself listens on"), "{reason}");
+                    assert!(zone.upstreams.is_empty() && zone.down);
+                }
+                (outcome, _) => panic!("{own:?}: {outcome:?}"),
+            }
 
             let forwarder = listening(&asking(source("192.0.2.9")), listen).unwrap();
             let errors = forwarder.reload(&asking(own.clone())).unwrap_err();
@@ -51,6 +62,14 @@ async fn our_own_address_is_no_upstream_at_start_nor_at_reload_nor_by_a_file() {
             assert_eq!((kept.len(), &*kept[0].upstream), (1, "192.0.2.9:53"), "the old one stays");
         }
     }
+    std::fs::write(&path, "nameserver 127.0.0.1\nnameserver 192.0.2.9\n").unwrap();
+    let forwarder = listening(&asking(UpstreamSource::ResolvConf(path.clone())), "0.0.0.0:53").unwrap();
+    let zone = &forwarder.status().zones[0];
+    assert_eq!((zone.upstreams.len(), &*zone.upstreams[0].upstream), (1, "192.0.2.9:53"), "the other one is asked");
+    assert!(zone.missing.is_some());
+    forwarder.reload(&asking(source("192.0.2.1"))).unwrap();
+    forwarder.reload(&asking(UpstreamSource::ResolvConf(path))).unwrap();
+    assert_eq!(forwarder.status().zones[0].upstreams[0].upstream, "192.0.2.9:53", "also at a reload");
 }
 
 /// Has `upstream` ask `world` whatever it is asked, and answer nothing; until aborted.
