@@ -284,10 +284,13 @@ impl Server {
             .max_send_buf_size(64 << 10)
             .serve_connection(TokioIo::new(io), service);
         Box::pin(async move {
-            let mut never = std::pin::pin!(never_asked(asked));
+            let mut never = std::pin::pin!(never_asked(Arc::clone(&asked)));
             // By hand, because a connection pinned by `select!` is held twice: as what was moved in, and as what is polled.
             std::future::poll_fn(|cx| {
                 if Pin::new(&mut serving).poll(cx).is_ready() {
+                    if !asked.load(Ordering::Relaxed) {
+                        metrics.refused(Refused::Request);
+                    }
                     return Poll::Ready(());
                 }
                 ready!(never.as_mut().poll(cx));

@@ -1,12 +1,14 @@
 //! Hubs and agents as they are run: an apiserver, hubs that follow it or one another, agents that answer DNS.
 
 mod certificates;
+mod clients;
 mod cluster_faults;
 mod faults;
 mod following;
 mod freshness;
 mod leaders;
 mod lease;
+mod liar;
 mod lines;
 mod losses;
 mod namesakes;

@@ -9,16 +9,18 @@ use holdfast::{
     store::{self, Origin, Update},
     stream::{self, Surroundings},
     sys::Clock,
+    tls::Tls,
 };
 
+use super::clients::storm;
 use crate::support::{
-    fleet::{Asking, Home, address, beside, in_time, until, until_equal},
+    fleet::{Asking, Home, address, in_time, until, until_equal},
     process::{Agent, Hub, answers, run},
     unharmed::{Has, has, unharmed, whole},
 };
 
 /// Manifests of so many services, and where they are.
-fn write(home: &Path, count: u32) -> String {
+pub(super) fn write(home: &Path, count: u32) -> String {
     let path = home.join("cluster.yaml");
     let services = (0..count).map(|n| {
         format!(
@@ -49,7 +51,7 @@ fn version(home: &Path) -> String {
 }
 
 /// What the manifests at this path have.
-fn source(manifests: &str) -> Vec<Has> {
+pub(super) fn source(manifests: &str) -> Vec<Has> {
     let records = manifests::read(Path::new(manifests), EndpointsMode::Headless).unwrap().records;
     records.services.values().map(|service| has(service)).collect()
 }
@@ -154,12 +156,16 @@ impl Drop for Told {
 
 impl Told {
     pub fn start(says: Vec<Change>, epoch: u64, config: stream::Config) -> Self {
+        Self::start_secured(says, epoch, config, None)
+    }
+
+    pub fn start_secured(says: Vec<Change>, epoch: u64, config: stream::Config, tls: Option<Tls>) -> Self {
         let (mut writer, reader) = store::open();
         let origin = Origin::Stamped(Version { cluster: "uid".into(), epoch, rev: 1 });
         let records = says.into_iter().collect();
         writer.apply(Update::Reset { origin, records, as_of: Clock::System.now() }).unwrap();
         let config = stream::Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..config };
-        let bound = stream::bind(config, false).unwrap();
+        let bound = stream::bind(config, tls.is_some()).unwrap();
         let address = bound.addresses()[0];
         let (surroundings, above) = tokio::sync::watch::channel(Surroundings::default());
         let registry = prometheus::Registry::new();
@@ -167,7 +173,7 @@ impl Told {
             reader,
             clock: Clock::System,
             metrics: stream::Metrics::register(&registry).unwrap(),
-            tls: None,
+            tls,
             surroundings: above,
         };
         let serving = tokio::spawn(bound.serve(parts, tokio_util::sync::CancellationToken::new()));
@@ -249,27 +255,14 @@ async fn thousands_of_connects_a_second_keep_nobody_out_and_break_no_stream() {
     let agent = homes[0].agent(&[&target.to_string()]).await;
     in_time("equal", until_equal(agent.reader(), &hub.writer.reader())).await;
     let asking = Asking::begin(agent.addresses().dns[0], "web-7.prod.svc.cluster.local.", "A 10.96.0.7");
-    let storm = tokio::spawn(async move {
-        let mut connected = 0_u32;
-        let mut open = std::collections::VecDeque::new();
-        for _ in 0..10_000 {
-            if let Ok(stream) = tokio::net::TcpStream::connect(target).await {
-                connected += 1;
-                open.push_back(stream);
-            }
-            if open.len() > 500 {
-                open.pop_front();
-            }
-        }
-        connected
-    });
+    let storm = tokio::spawn(storm(target));
     let origin = Origin::Stamped(Version { cluster: "uid".into(), epoch: 1, rev: 2 });
     let changes = services(101);
     hub.writer.apply(Update::Changes { origin, changes, as_of: Clock::System.now() }).unwrap();
     in_time("the agent sees the change in the storm", until_equal(agent.reader(), &hub.writer.reader())).await;
     let late = homes[1].agent(&[&target.to_string()]).await;
     in_time("a new agent gets in", until_equal(late.reader(), &hub.writer.reader())).await;
-    let connected = beside(move || tokio::runtime::Handle::current().block_on(storm)).await.unwrap();
+    let connected = storm.await.unwrap();
     assert!(connected > 9_000, "{connected}");
     unharmed(&said(&services(101)), &hub.writer.reader(), &[agent.reader(), late.reader()], [asking]).await;
     late.stop().await;

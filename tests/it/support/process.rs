@@ -152,13 +152,20 @@ impl Agent {
     }
 }
 
-/// A running hub, in the clear on loopback. Killed when dropped.
+/// A running hub. Killed when dropped.
 pub struct Hub(Agent);
 
 impl Hub {
-    /// Starts a hub with its store and socket in `home`, and comes back once it serves at `listen`.
+    /// Starts a hub with its store and socket in `home`, and comes back once it serves at `listen`, in the clear.
     pub fn start(home: &Path, listen: &str, arguments: &[&str]) -> Self {
-        Self::spawn(holdfast(&Self::line(home, listen, arguments).iter().map(String::as_str).collect::<Vec<_>>()))
+        let line = Self::line(home, listen, "insecure", arguments);
+        Self::spawn(holdfast(&line.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    /// The same, with the certificates in `tls`.
+    pub fn start_secured(home: &Path, listen: &str, tls: &Path, arguments: &[&str]) -> Self {
+        let line = Self::line(home, listen, tls.to_str().expect("UTF-8"), arguments);
+        Self::spawn(holdfast(&line.iter().map(String::as_str).collect::<Vec<_>>()))
     }
 
     /// The same, and no file of it may grow beyond so many blocks of 1 KiB: writing fails, as on a full disk.
@@ -166,15 +173,17 @@ impl Hub {
         let mut command = Command::new("bash");
         // Without the trap the signal would end it.
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_holdfast")]).args(Self::line(home, listen, arguments));
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_holdfast")])
+            .args(Self::line(home, listen, "insecure", arguments));
         command.stdin(Stdio::null());
         Self::spawn(command)
     }
 
-    fn line(home: &Path, listen: &str, arguments: &[&str]) -> Vec<String> {
+    fn line(home: &Path, listen: &str, tls: &str, arguments: &[&str]) -> Vec<String> {
         let path = |name: &str| home.join(name).to_str().expect("UTF-8").to_owned();
         let (store, socket) = (path("store"), path("agent.sock"));
-        let ports = ["--listen", listen, "--tls", "insecure", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+        let ports = ["--listen", listen, "--tls", tls, "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
         let home = ["--store", &store, "--admin", &socket];
         let line = ["hub"].iter().chain(&ports).chain(&home).chain(arguments);
         line.map(|&word| word.to_owned()).collect()
