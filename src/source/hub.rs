@@ -325,7 +325,7 @@ impl Follower {
                         self.parts.metrics.digest_mismatch.inc();
                         self.status_draft().mismatches = self.parts.metrics.digest_mismatch.get();
                     }
-                    tracing::warn!(%fault, "hub is asked to repair");
+                    tracing::warn!(hub = %self.book.status.address, %fault, "hub is asked to repair");
                     *resyncs += 1;
                     return Step::Resync;
                 }
@@ -477,7 +477,7 @@ async fn connect(dial: &Dial, address: &str, heard: Heard) -> Result<Channel, St
     let io = dial(address.to_owned()).await.map_err(|error| error.to_string())?;
     let mut once = Some(TokioIo::new(Listening::new(io, heard)));
     let connector = tower::service_fn(move |_: http::Uri| {
-        let io = once.take().ok_or_else(|| std::io::Error::other("connection is used up"));
+        let io = once.take().ok_or_else(|| std::io::Error::other("connection broke off, or what came was no HTTP/2"));
         async move { io }
     });
     Endpoint::from_static("http://holdfast.invalid")

@@ -9,6 +9,7 @@ mod freshness;
 mod leaders;
 mod lease;
 mod liar;
+mod lies;
 mod lines;
 mod losses;
 mod namesakes;
