@@ -16,14 +16,21 @@ use super::{
 use crate::{
     admin::view::ServiceDoc,
     record::{Change, Endpoint, Kind, Service, Snapshot, Version},
-    source::{EndpointsMode, manifests},
+    source::{
+        EndpointsMode,
+        manifests::{self, Reading},
+    },
     store::disk,
 };
+
+/// The most read from a pipe, in bytes: as much as from a file of manifests.
+const PIPE_BYTES_MAX: u64 = 512 << 20;
 
 /// What `holdfast diff` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DiffArgs {
-    /// An admin socket, the directory of a store, a dump, manifests, or a kubeconfig
+    /// An admin socket, the directory of a store, a dump, manifests, or a kubeconfig; a dump or manifests also by a pipe,
+    /// `-` for standard input
     pub a: PathBuf,
     /// The other one
     pub b: PathBuf,
@@ -85,7 +92,13 @@ pub fn run(args: &DiffArgs) -> anyhow::Result<Exit> {
 
 /// Reads whatever is there.
 fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let file = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    // What can be read once only is not to be looked at before.
+    if file.file_type().is_fifo() || file.file_type().is_char_device() {
+        let text = read_once(path).with_context(|| path.display().to_string())?;
+        return Ok(of_manifests(manifests::parse(path, text, endpoints)?));
+    }
     let reached = if file.file_type().is_socket() {
         Where { admin: Some(path.to_owned()), store: None }.reach()
     } else if file.is_dir() && (disk::is_store(path) || !holds_manifests(path)) {
@@ -98,13 +111,26 @@ fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
         if let Some(reason) = reading.incomplete {
             anyhow::bail!("manifests {reason}");
         }
-        let version = Version { cluster: reading.cluster, epoch: 1, rev: 1 };
-        return Ok(into_snapshot(reading.records, version));
+        return Ok(of_manifests(reading));
     };
     match reached? {
         Reached::Store(stored) => Ok(stored.loaded.snapshot),
         process @ Reached::Process(_) => snapshot_of(&process.dump(None)?),
     }
+}
+
+fn read_once(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::{Error, ErrorKind, Read as _};
+    let mut text = Vec::new();
+    std::fs::File::open(path)?.take(PIPE_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > PIPE_BYTES_MAX {
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("is larger than {PIPE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+fn of_manifests(reading: Reading) -> Snapshot {
+    into_snapshot(reading.records, Version { cluster: reading.cluster, epoch: 1, rev: 1 })
 }
 
 /// Whether a file is of the kind `Config`, as every kubeconfig is. Only its first bytes are looked at.

@@ -3,6 +3,7 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -318,6 +319,15 @@ fn a_diff_names_what_differs() {
     std::fs::rename(store.join("records-1.redb"), store.join("records-1.redb.corrupt-1")).unwrap();
     let ran = holdfast(["diff", text(&store), EXAMPLE]);
     assert_eq!((ran.code, ran.err), (3, format!("holdfast: no store in {}\n", store.display())));
+}
+
+#[test]
+fn a_diff_reads_pipes() {
+    let script = "\"$0\" diff <(cat \"$1\") - < <(cat \"$1\") && ! \"$0\" diff \"$1\" - < /dev/null";
+    let ran = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_holdfast"), EXAMPLE]).output().unwrap();
+    let err = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(err, "holdfast: manifests /dev/stdin: is empty: taken for half-written\n");
+    assert_eq!((ran.status.code(), ran.stdout.as_slice()), (Some(0), &b"equal: 18 services\n"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
