@@ -1,0 +1,149 @@
+//! The alerts, as Prometheus evaluates them: each fires on what it is for, and none on a node that is well.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+
+use super::{alerts, object, objects, yaml::text};
+
+/// Runs promtool over the rules; none if there is no promtool.
+fn promtool(dir: &Path, arguments: &[&str]) -> Option<Output> {
+    let spec = object(&objects("monitoring"), "PrometheusRule/holdfast")["spec"].clone();
+    std::fs::write(dir.join("rules.yaml"), spec.to_string()).unwrap();
+    match Command::new("promtool").args(arguments).current_dir(dir).output() {
+        Ok(ran) => Some(ran),
+        Err(error) => {
+            println!("skipped: promtool: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn promtool_takes_the_rules() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(ran) = promtool(dir.path(), &["check", "rules", "rules.yaml"]) else { return };
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(said.contains("rules found"), "{said}");
+}
+
+/// Series of one pod, one sample a minute: name, labels besides the target's, values, `N` times.
+type Series = (&'static str, &'static str, &'static str);
+
+/// What a pod that is well shows, so that no alert is quiet only for want of series.
+const WELL: [Series; 19] = [
+    ("holdfast_source_up", "", "1xN"),
+    ("holdfast_source_age_seconds", "", "4xN"),
+    ("holdfast_guard_held", "kind=\"services\"", "0xN"),
+    ("holdfast_store_digest_mismatch_total", "", "0xN"),
+    ("holdfast_forward_servfail_total", "", "0xN"),
+    ("holdfast_forward_failures_total", "kind=\"timeout\"", "0+1xN"),
+    ("holdfast_forward_failures_total", "kind=\"servfail\"", "0xN"),
+    ("holdfast_forward_queries_total", "proto=\"udp\"", "0+600xN"),
+    ("holdfast_forward_queries_total", "proto=\"tcp\"", "0xN"),
+    ("holdfast_forward_down_total", "", "0xN"),
+    ("holdfast_forward_loops_total", "", "0xN"),
+    ("holdfast_disk_errors_total", "", "0xN"),
+    ("holdfast_disk_age_seconds", "", "20xN"),
+    ("holdfast_tls_certificate_expiry_timestamp_seconds", "", "10000000xN"),
+    ("holdfast_tls_grace_total", "peer=\"hub\"", "0xN"),
+    ("holdfast_node_setup_errors_total", "errortype=\"admin_socket\"", "0xN"),
+    ("holdfast_node_watch_deaths_total", "", "0xN"),
+    ("holdfast_node_intercept_released", "", "0xN"),
+    ("holdfast_pins", "", "0xN"),
+];
+
+/// What goes wrong, in place of those series, and the one alert that fires.
+const WRONG: [(&str, &str, &[Series]); 19] = [
+    ("HoldfastSourceLost", "holdfast-hub", &[("holdfast_source_up", "", "0xN")]),
+    ("HoldfastAgentsWithoutHub", "holdfast-agent", &[("holdfast_source_up", "", "0xN")]),
+    ("HoldfastRecordsOld", "holdfast-agent", &[("holdfast_source_age_seconds", "", "121xN")]),
+    ("HoldfastGuardHolding", "holdfast-agent", &[("holdfast_guard_held", "kind=\"services\"", "7xN")]),
+    ("HoldfastDigestMismatch", "holdfast-agent", &[("holdfast_store_digest_mismatch_total", "", "0+1xN")]),
+    (
+        "HoldfastUpstreamsFailing",
+        "holdfast-agent",
+        &[
+            ("holdfast_forward_servfail_total", "", "0+60xN"),
+            ("holdfast_forward_failures_total", "kind=\"timeout\"", "0+200xN"),
+            ("holdfast_forward_failures_total", "kind=\"servfail\"", "0+200xN"),
+        ],
+    ),
+    (
+        "HoldfastUpstreamsFailing",
+        "holdfast-agent",
+        // There are none, and so nobody is asked.
+        &[
+            ("holdfast_forward_servfail_total", "", "0+60xN"),
+            ("holdfast_forward_queries_total", "proto=\"udp\"", "0xN"),
+            ("holdfast_forward_failures_total", "kind=\"timeout\"", "0xN"),
+            ("holdfast_forward_down_total", "", "0+60xN"),
+        ],
+    ),
+    ("HoldfastForwardLoop", "holdfast-agent", &[("holdfast_forward_loops_total", "", "0+1xN")]),
+    ("HoldfastDiskFailing", "holdfast-agent", &[("holdfast_disk_errors_total", "", "0+1xN")]),
+    ("HoldfastDiskFailing", "holdfast-agent", &[("holdfast_disk_age_seconds", "", "400xN")]),
+    (
+        "HoldfastCertificateExpiring",
+        "holdfast-agent",
+        &[("holdfast_tls_certificate_expiry_timestamp_seconds", "", "1000000xN")],
+    ),
+    ("HoldfastExpiredCertificatesInUse", "holdfast-agent", &[("holdfast_tls_grace_total", "peer=\"hub\"", "0+1xN")]),
+    (
+        "HoldfastNodeSetupFailing",
+        "holdfast-agent",
+        &[("holdfast_node_setup_errors_total", "errortype=\"admin_socket\"", "0+1xN")],
+    ),
+    ("HoldfastNodeWatchDying", "holdfast-agent", &[("holdfast_node_watch_deaths_total", "", "0+1xN")]),
+    ("HoldfastInterceptReleased", "holdfast-agent", &[("holdfast_node_intercept_released", "", "1xN")]),
+    ("HoldfastPinned", "holdfast-agent", &[("holdfast_pins", "", "1xN")]),
+    // Names that fail upstream are no fault of the upstreams.
+    ("", "holdfast-agent", &[("holdfast_forward_servfail_total", "", "0+60xN")]),
+    ("", "holdfast-agent", &[("holdfast_store_digest_mismatch_total", "", "0x95 1x25")]),
+    ("", "holdfast-hub", &[]),
+];
+
+/// One pod for two hours, or for longer where the alert waits, and what fires then.
+fn case((alert, job, wrong): &(&str, &str, &[Series])) -> Value {
+    let minutes = if *alert == "HoldfastPinned" { 25 * 60 } else { 120 };
+    let is_wrong = |well: &&Series| wrong.iter().any(|(name, labels, _)| (*name, *labels) == (well.0, well.1));
+    let all = wrong.iter().chain(WELL.iter().filter(|well| !is_wrong(well)));
+    let series: Vec<Value> = all
+        .map(|(name, labels, values)| {
+            let target = format!("job=\"{job}\",pod=\"p\",node=\"n\",instance=\"10.0.0.1:9253\"");
+            let values = values.replace('N', &minutes.to_string());
+            json!({ "series": format!("{name}{{{target},{labels}}}"), "values": values })
+        })
+        .collect();
+    let fires = if alert.is_empty() {
+        json!([])
+    } else {
+        json!([{ "labels": format!("{{alertname=\"{alert}\"}}"), "value": 1 }])
+    };
+    let alerting = "count by (alertname) (ALERTS{alertstate=\"firing\"})";
+    json!({
+        "name": format!("{alert} {wrong:?}"),
+        "interval": "1m",
+        "input_series": series,
+        "promql_expr_test": [{ "expr": alerting, "eval_time": format!("{}m", minutes - 10), "exp_samples": fires }],
+    })
+}
+
+#[test]
+fn every_alert_fires_on_what_it_is_for_and_on_nothing_else() {
+    let tried: BTreeSet<&str> = WRONG.iter().map(|(alert, ..)| *alert).filter(|alert| !alert.is_empty()).collect();
+    let all = alerts();
+    assert_eq!(tried, all.iter().map(|alert| text(alert, "/alert")).collect());
+    let dir = tempfile::tempdir().unwrap();
+    let tests: Vec<Value> = WRONG.iter().map(case).collect();
+    let file = json!({ "rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests });
+    std::fs::write(dir.path().join("tests.yaml"), file.to_string()).unwrap();
+    let Some(ran) = promtool(dir.path(), &["test", "rules", "tests.yaml"]) else { return };
+    let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(ran.status.success(), "{said}");
+}
