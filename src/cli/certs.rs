@@ -23,8 +23,9 @@ pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
     match tls::issue(&args.out, &args.trust_domain, args.days, Clock::System.now()) {
         Ok(issued) => {
             let [ca, hub, agent] = [&issued.ca, &issued.hub, &issued.agent].map(|path| path.display());
+            let which = if issued.ca_was_there { "the CA that was there, and signed again" } else { "the CA" };
             let text = format!(
-                "{ca}  the CA; keep ca.key out of the cluster\n{hub}  for holdfast hub --tls\n{agent}  for holdfast agent --tls\n"
+                "{ca}  {which}; keep ca.key out of the cluster\n{hub}  for holdfast hub --tls\n{agent}  for holdfast agent --tls\n"
             );
             print(text.as_bytes())?;
             Ok(Exit::Ok)

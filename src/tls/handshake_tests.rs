@@ -175,6 +175,28 @@ fn a_trust_domain_that_cannot_stand_in_a_uri_is_refused() {
 }
 
 #[test]
+fn a_ca_that_is_there_signs_again_and_one_without_its_key_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = || issue(dir.path(), "prod", 1, UnixMillis(START));
+    assert!(!make().unwrap().ca_was_there);
+    assert!(make().unwrap().ca_was_there);
+    let key = dir.path().join("ca/ca.key");
+    let other = certificates(1);
+    std::fs::copy(other.path().join("ca/ca.key"), &key).unwrap();
+    let expect = format!("{}: is not the key of ca.crt beside it", key.display());
+    assert_eq!(make().unwrap_err().to_string(), expect);
+    for file in ["ca.key", "ca.crt"] {
+        let path = dir.path().join("ca").join(file);
+        std::fs::write(&path, "garbage").unwrap();
+        let error = make().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
+        std::fs::copy(other.path().join("ca").join(file), &path).unwrap();
+    }
+    std::fs::remove_file(&key).unwrap();
+    assert!(make().unwrap_err().to_string().starts_with(&format!("{}: No such file", key.display())));
+}
+
+#[test]
 fn keys_are_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = certificates(1);

@@ -12,6 +12,8 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType,
 };
 
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
 use super::{Error, Identity, Part};
 use crate::sys::{UnixMillis, put_file};
 
@@ -23,6 +25,8 @@ const BACKDATE: Duration = Duration::from_secs(3_600);
 pub struct Issued {
     /// The CA's directory; its key belongs in a safe, not in the cluster.
     pub ca: PathBuf,
+    /// Whether the CA was there before.
+    pub ca_was_there: bool,
     /// What `holdfast hub --tls` takes.
     pub hub: PathBuf,
     /// What `holdfast agent --tls` takes.
@@ -40,8 +44,9 @@ pub fn issue(out: &Path, trust_domain: &str, days: u32, now: UnixMillis) -> Resu
     if trust_domain.is_empty() || trust_domain.len() > 255 || !trust_domain.bytes().all(allowed) {
         return Err(Error::TrustDomain(trust_domain.to_owned()));
     }
-    let issued = Issued { ca: out.join("ca"), hub: out.join("hub"), agent: out.join("agent") };
-    let ca = authority(&issued.ca, trust_domain, now)?;
+    let at = out.join("ca");
+    let ca = authority(&at, trust_domain, now)?;
+    let issued = Issued { ca: at, ca_was_there: ca.was_there, hub: out.join("hub"), agent: out.join("agent") };
     for (part, dir) in [(Part::Hub, &issued.hub), (Part::Agent, &issued.agent)] {
         let identity = Identity { trust_domain: trust_domain.to_owned(), part, node: None };
         let (certificate, key) = sign(&ca.issuer, &identity, days, now)?;
@@ -56,15 +61,27 @@ pub fn issue(out: &Path, trust_domain: &str, days: u32, now: UnixMillis) -> Resu
 struct Authority {
     issuer: rcgen::Issuer<'static, KeyPair>,
     pem: String,
+    was_there: bool,
 }
 
 fn authority(dir: &Path, trust_domain: &str, now: UnixMillis) -> Result<Authority, Error> {
     let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
     let read = |path: &PathBuf| fs::read_to_string(path).map_err(|error| Error::Read { path: path.clone(), error });
     if certificate.exists() || key.exists() {
+        let wrong = |path: &PathBuf, reason: &dyn std::fmt::Display| Error::Content {
+            path: path.clone(),
+            reason: reason.to_string(),
+        };
         let pem = read(&certificate)?;
-        let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&read(&key)?)?)?;
-        return Ok(Authority { issuer, pem });
+        let pair = KeyPair::from_pem(&read(&key)?).map_err(|error| wrong(&key, &error))?;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| wrong(&certificate, &error))?;
+        let public = pair.public_key_raw();
+        // What another key signs, nobody would believe.
+        if !der.windows(public.len()).any(|part| part == public) {
+            return Err(wrong(&key, &"is not the key of ca.crt beside it"));
+        }
+        let issuer = rcgen::Issuer::from_ca_cert_der(&der, pair).map_err(|error| wrong(&certificate, &error))?;
+        return Ok(Authority { issuer, pem, was_there: true });
     }
     let mut params = params(&format!("holdfast CA of {trust_domain}"), 10 * 365, now);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -75,7 +92,7 @@ fn authority(dir: &Path, trust_domain: &str, now: UnixMillis) -> Result<Authorit
     write(&certificate, &pem, 0o644)?;
     write(&key, &made.key().serialize_pem(), 0o600)?;
     let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&made.key().serialize_pem())?)?;
-    Ok(Authority { issuer, pem })
+    Ok(Authority { issuer, pem, was_there: false })
 }
 
 fn sign(

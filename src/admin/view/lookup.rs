@@ -264,6 +264,9 @@ fn candidates(zone: &Zone, question: &Question) -> Result<Vec<Name>, String> {
     if let Ok(ip) = given.parse::<IpAddr>() {
         return Ok(vec![ReverseName::of(ip).to_name()]);
     }
+    if given == "." {
+        return Ok(vec![Name::ROOT]);
+    }
     let absolute = given.ends_with('.');
     let text = given.strip_suffix('.').unwrap_or(given).to_ascii_lowercase();
     let below = |suffix: &[&str], zone: Option<&Name>| {

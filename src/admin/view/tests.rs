@@ -172,6 +172,7 @@ fn a_name_without_an_answer_says_what_was_probably_meant() {
             "service prod/lost is an alias (ExternalName) of nothing.prod.svc.cluster.local",
         ),
         ("www.example.com.", Outcome::Forwarded, "this is no name of cluster.local.: upstreams are asked"),
+        (".", Outcome::Forwarded, "this is no name of cluster.local.: upstreams are asked"),
         ("192.0.2.1", Outcome::Forwarded, "no service and no endpoint held has this address: upstreams are asked"),
         (
             "300-1-2-3.prod.pod.cluster.local",

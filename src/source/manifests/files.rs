@@ -280,7 +280,8 @@ pub(super) fn scan(path: &Path) -> Result<Marks, Error> {
         }
         // A link that leads nowhere is a file that is being replaced.
         let metadata = fs::metadata(&file).map_err(open(&file))?;
-        if metadata.is_dir() {
+        // Nobody may ever write to a pipe.
+        if !metadata.is_file() {
             continue;
         }
         if marks.len() == FILES_MAX {

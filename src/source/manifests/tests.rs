@@ -109,6 +109,8 @@ async fn files_of_a_directory_are_read_and_followed() {
         ("notes.txt", "not a manifest"),
     ]);
     fs::create_dir(running.dir.path().join("sub.yaml")).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(running.dir.path().join("socket.yaml"));
+    assert!(socket.is_ok(), "neither files nor followed");
     running.until_names(&["a", "b"]).await;
     assert_eq!(&*running.reader.load().version().cluster, "manifests");
     running.write("c.yml", &service("c", "10.0.0.4"));
