@@ -53,6 +53,7 @@ pub fn run(address: SocketAddr, home: &Path) {
         metrics: forward::Metrics::register(&registry).unwrap(),
         cache_metrics: cache_metrics.clone(),
         cache_file: Some(home.join("cache.zst")),
+        remembered: forward::Remembered::default(),
         listen: vec![address],
         own: Arc::new(|_| None),
     };

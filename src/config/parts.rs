@@ -175,6 +175,12 @@ impl Config {
         Some(self.settings.store_path.as_ref()?.join("cache.zst"))
     }
 
+    /// Where it is kept what files of upstreams named last; `None` if nothing is to be kept.
+    #[must_use]
+    pub fn upstreams_file(&self) -> Option<PathBuf> {
+        Some(self.settings.store_path.as_ref()?.join("upstreams.json"))
+    }
+
     fn forward_zone(&self, zone: &ForwardZone) -> dns::forward::ZoneConfig {
         let settings = &self.settings;
         dns::forward::ZoneConfig {

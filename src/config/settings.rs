@@ -60,7 +60,7 @@ settings! {
         /// Asked for names of the cluster as long as there are no records at all: first boot, no source, nothing on disk.
         cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent().reload();
         /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.
-        /// Until `/etc/resolv.conf` is there and names one, names of the cluster are answered and all others SERVFAIL.
+        /// Until `/etc/resolv.conf` has named one, names of the cluster are answered and all others SERVFAIL.
         upstream: Vec<UpstreamSource> =
             Setting::new("upstream", "[/etc/resolv.conf]").flag("--upstream", "IP[:PORT]").agent().reload();
 
@@ -235,7 +235,8 @@ settings! {
         /// The zone; `.` for everything no other zone covers.
         zone: ZoneName = Setting::new("zone", ".").required();
         /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, or the path of a resolv.conf, which is read again when it changes.
-        /// One that names nobody yet is waited for, and so is `/etc/resolv.conf` if it is missing; any other must be there.
+        /// One that names nobody is waited for, and so is `/etc/resolv.conf` if it is missing; any other must be there, or have
+        /// been before. Meanwhile those it named last are asked, which is kept in the store (`upstreams.json`).
         upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]");
         /// Answers every question of this zone with this code and asks nobody: `noerror` (without records), `nxdomain`,
         /// `refused` or `servfail`. In the place of `upstreams`; names of `hosts` are answered still.

@@ -240,7 +240,7 @@ fn upstreams(forward: &ForwardStatus) -> String {
     for (name, zone) in zones(forward) {
         let _ = match &zone.missing {
             Some(file) if zone.upstreams.is_empty() => write!(text, "; zone {name} has NO UPSTREAMS ({file})"),
-            Some(file) => write!(text, "; zone {name} lacks those of a file ({file})"),
+            Some(file) => write!(text, "; zone {name} has a file to be MENDED ({file})"),
             None if zone.down => write!(text, "; zone {name} is DOWN"),
             None => Ok(()),
         };
@@ -422,7 +422,7 @@ corp.example.   10.0.0.53:53   FAILING, 7 in a row   -       never         0    
 
         let mut nobody = forward.clone();
         nobody.zones[1].missing = Some("/etc/resolv.conf: gone".into());
-        assert!(upstreams(&nobody).contains("; zone corp.example. lacks those of a file (/etc/resolv.conf: gone); "));
+        assert!(upstreams(&nobody).contains("; zone corp.example. has a file to be MENDED (/etc/resolv.conf: gone); "));
         nobody.zones[1].upstreams.clear();
         let told = upstreams(&nobody);
         assert!(

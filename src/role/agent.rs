@@ -107,6 +107,7 @@ impl Agent {
             metrics: forward::Metrics::register(&registry)?,
             cache_metrics: dns::cache::Metrics::register(&registry)?,
             cache_file: config.cache_file(),
+            remembered: forward::Remembered::in_file(config.upstreams_file()),
             listen: listen.clone(),
             own: own_answer(Arc::clone(&context), clock.clone()),
         };

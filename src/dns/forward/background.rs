@@ -243,7 +243,7 @@ impl Files {
 
 /// Re-reads what changed; what cannot be read or used leaves things as they are. Returns whether upstreams changed.
 fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
-    let mut any = false;
+    let (mut any, mut named) = (false, Vec::new());
     let routes: Vec<Arc<Route>> = inner.routes.load().iter().cloned().collect();
     for route in routes {
         let mut changed = false;
@@ -251,7 +251,8 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
             changed |= seen.changed(path);
         }
         if changed {
-            match route.reread(&inner.surroundings.listen) {
+            named.extend(route.resolv_conf_paths().map(Path::to_owned));
+            match route.reread(&inner.surroundings) {
                 Ok(false) => {}
                 Ok(true) => {
                     any = true;
@@ -270,6 +271,11 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
                 Err(error) => tracing::warn!(%error, "hosts not re-read, the old ones stay"),
             }
         }
+    }
+    if !named.is_empty() {
+        let remembered = inner.surroundings.remembered.clone();
+        // Nothing here waits for the disk.
+        drop(tokio::task::spawn_blocking(move || remembered.note(&named)));
     }
     any
 }

@@ -22,6 +22,7 @@ mod metrics;
 mod peek;
 mod query_log;
 mod race;
+mod remembered;
 mod resolv_conf;
 mod route;
 mod sanitize;
@@ -58,6 +59,7 @@ pub use self::{
     message::Mismatch,
     metrics::{FailureKind, Metrics},
     peek::Cached,
+    remembered::Remembered,
     servers::complaints,
     status::{CacheStatus, ForwardStatus, ViewStatus, ZoneStatus},
     upstream::{UpstreamState, UpstreamStatus},
@@ -98,6 +100,8 @@ pub struct Surroundings {
     pub cache_metrics: cache::Metrics,
     /// Where the cache is saved; `None` keeps it in memory only.
     pub cache_file: Option<PathBuf>,
+    /// What resolv.conf files named last.
+    pub remembered: Remembered,
     /// The addresses this process answers on, refused as upstreams.
     pub listen: Vec<SocketAddr>,
     /// Our own zones: a CNAME that leads there is answered from our records, never by an upstream.
@@ -184,7 +188,7 @@ impl Forwarder {
         surroundings: Surroundings,
     ) -> Result<Self, Vec<ConfigError>> {
         let cache = Cache::new(&cache_config, surroundings.cache_metrics.clone());
-        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, &cache, b"", None)?;
+        let routes = Routes::new(config, &surroundings, &cache, b"", None)?;
         let cache_file = surroundings.cache_file.clone();
         let loading = Arc::new(Loading::new(cache_file.is_none()));
         let parts = Parts { cache, cache_file, loading, routes, view: Box::default() };
@@ -204,7 +208,7 @@ impl Forwarder {
     /// Everything that is wrong with `config`.
     pub fn view(&self, config: &Config, view: &str) -> Result<Self, Vec<ConfigError>> {
         let Inner { cache, cache_config, surroundings, loading, .. } = &*self.0;
-        let routes = Routes::new(config, &surroundings.listen, &surroundings.metrics, cache, view.as_bytes(), None)?;
+        let routes = Routes::new(config, surroundings, cache, view.as_bytes(), None)?;
         let (cache, loading) = (cache.clone(), Arc::clone(loading));
         let parts = Parts { cache, cache_file: None, loading, routes, view: view.as_bytes().into() };
         Ok(Self::with(config, cache_config.clone(), surroundings.clone(), parts))
@@ -243,8 +247,8 @@ impl Forwarder {
     /// Everything that is wrong with it; the old one stays then.
     pub fn reload(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
         let Inner { routes, surroundings, cache, query_log, view, .. } = &*self.0;
-        let (Surroundings { listen, metrics, .. }, before) = (surroundings, routes.load_full());
-        routes.store(Arc::new(Routes::new(config, listen, metrics, cache, view, Some(&before))?));
+        let before = routes.load_full();
+        routes.store(Arc::new(Routes::new(config, surroundings, cache, view, Some(&before))?));
         self.0.generation.fetch_add(1, Ordering::Release);
         query_log.set(config.query_log_every);
         Ok(())

@@ -4,7 +4,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -20,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use super::{
+    Surroundings,
     config::{Config, ConfigError, Policy, Server, UpstreamSource, ZoneConfig},
     local::Hosts,
     metrics::Metrics,
@@ -85,15 +85,13 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Checks `config` and builds the routes; `listen` are our own addresses. What they keep in `cache` is told from that
-    /// of others by `view`. They take the place of `before`: where that has nobody to ask, a file may go on naming nobody.
+    /// Checks `config` and builds the routes. What they keep in `cache` is told from that of others by `view`. They take the place of `before`: where that has nobody to ask, a file may go on naming nobody.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn new(
         config: &Config,
-        listen: &[SocketAddr],
-        metrics: &Metrics,
+        surroundings: &Surroundings,
         cache: &Cache,
         view: &[u8],
         before: Option<&Self>,
@@ -105,7 +103,7 @@ impl Routes {
         let has_nobody = |route: Option<&Arc<Route>>| route.is_none_or(|route| route.has_nobody());
         for zone in &config.zones {
             let may_wait = has_nobody(before.and_then(|before| before.by_zone.get(&key(&zone.zone))));
-            match Route::new(zone, id(&key(&zone.zone)), listen, config.connection_age_max, metrics, may_wait) {
+            match Route::new(zone, id(&key(&zone.zone)), surroundings, config.connection_age_max, may_wait) {
                 Ok(route) => {
                     if by_zone.insert(key(&zone.zone), Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
@@ -119,7 +117,7 @@ impl Routes {
             let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), ..ZoneConfig::default() };
             // No zone has an empty wire form.
             let may_wait = has_nobody(before.and_then(|before| before.cluster_fallback.as_ref()));
-            match Route::new(&zone, id(&[]), listen, config.connection_age_max, metrics, may_wait) {
+            match Route::new(&zone, id(&[]), surroundings, config.connection_age_max, may_wait) {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
@@ -157,9 +155,8 @@ impl Route {
     fn new(
         config: &ZoneConfig,
         id: RouteId,
-        listen: &[SocketAddr],
+        Surroundings { listen, metrics, remembered, .. }: &Surroundings,
         age_max: Duration,
-        metrics: &Metrics,
         may_wait: bool,
     ) -> Result<Self, ConfigError> {
         let limits = Limits { age_max, idle_max: config.connection_idle_max };
@@ -169,7 +166,7 @@ impl Route {
         if config.budget.is_zero() {
             return Err(ConfigError::Zero("forward timeout"));
         }
-        let Servers { servers, missing } = servers(config, listen, may_wait)?;
+        let Servers { servers, missing } = servers(config, listen, may_wait.then_some(remembered))?;
         if let Some(file) = &missing {
             let zone = &config.zone;
             if servers.is_empty() {
@@ -246,12 +243,14 @@ impl Route {
         })
     }
 
-    /// Reads its files again; upstreams that stay keep what is known of them. Returns whether they are others now.
+    /// Reads its files again; upstreams that stay keep what is known of them. Returns whether they are others now. While there
+    /// is nobody to ask, files may go on naming nobody.
     ///
     /// # Errors
     /// What is wrong with the files; nothing has changed then.
-    pub fn reread(&self, listen: &[SocketAddr]) -> Result<bool, ConfigError> {
-        let Servers { servers, missing } = servers(&self.config, listen, self.has_nobody())?;
+    pub fn reread(&self, surroundings: &Surroundings) -> Result<bool, ConfigError> {
+        let may_wait = self.has_nobody().then_some(&surroundings.remembered);
+        let Servers { servers, missing } = servers(&self.config, &surroundings.listen, may_wait)?;
         self.missing.store(missing.map(Arc::new));
         let known = self.upstreams();
         if servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
@@ -373,6 +372,8 @@ fn key(zone: &Name) -> Box<[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn zone(name: &str, upstreams: &[&str]) -> ZoneConfig {
@@ -387,8 +388,17 @@ mod tests {
         let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().unwrap()).collect();
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache_metrics = crate::dns::cache::Metrics::register(&prometheus::Registry::new()).unwrap();
-        let cache = Cache::new(&crate::dns::cache::Config::default(), cache_metrics);
-        Routes::new(&Config { zones, ..Config::default() }, &listen, &metrics, &cache, b"", None)
+        let cache = Cache::new(&crate::dns::cache::Config::default(), cache_metrics.clone());
+        let surroundings = Surroundings {
+            clock: crate::sys::Clock::System,
+            metrics,
+            cache_metrics,
+            cache_file: None,
+            remembered: crate::dns::forward::Remembered::default(),
+            listen,
+            own: Arc::new(|_| None),
+        };
+        Routes::new(&Config { zones, ..Config::default() }, &surroundings, &cache, b"", None)
     }
 
     #[tokio::test]

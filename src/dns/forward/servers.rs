@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     config::{Config, ConfigError, Server, UpstreamSource, ZoneConfig},
+    remembered::Remembered,
     resolv_conf::{self, ReadError},
 };
 
@@ -41,11 +42,16 @@ pub struct Servers {
     pub missing: Option<Missing>,
 }
 
-/// The servers `config` names. Where it `may_wait`, a file that names nobody yet, or ourselves, is no error.
+/// The servers `config` names. With `may_wait`, a file that names nobody, or ourselves, is no error: whom it named last is
+/// asked, if that is remembered, and else it is waited for.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn servers(config: &ZoneConfig, listen: &[SocketAddr], may_wait: bool) -> Result<Servers, ConfigError> {
+pub fn servers(
+    config: &ZoneConfig,
+    listen: &[SocketAddr],
+    may_wait: Option<&Remembered>,
+) -> Result<Servers, ConfigError> {
     let (mut servers, mut missing) = (Vec::new(), None);
     for source in &config.upstreams {
         let path = match source {
@@ -61,20 +67,25 @@ pub fn servers(config: &ZoneConfig, listen: &[SocketAddr], may_wait: bool) -> Re
                 let (ours, others): (Vec<_>, Vec<_>) =
                     named.into_iter().partition(|server| is_own(server.address, listen));
                 if let Some(own) = ours.first() {
-                    if others.is_empty() && !may_wait {
-                        return Err(ConfigError::SelfUpstream { zone: config.zone.to_string(), upstream: own.address });
-                    }
                     let reason = format!("names {own}, an address holdfast itself listens on");
-                    missing = Some(Missing { path: path.clone(), reason });
+                    missing = Some(match may_wait {
+                        _ if !others.is_empty() => Missing { path: path.clone(), reason },
+                        Some(remembered) => fall_back(path, reason, remembered, listen, &mut servers),
+                        None => {
+                            let (zone, upstream) = (config.zone.to_string(), own.address);
+                            return Err(ConfigError::SelfUpstream { zone, upstream });
+                        }
+                    });
                 }
                 servers.extend(others);
             }
-            Err(error) if may_wait && is_waited_for(path, &error) => {
-                missing = Some(Missing { path: path.clone(), reason: error.to_string() });
-            }
             Err(error) => {
-                let (zone, path, reason) = (config.zone.to_string(), path.clone(), error.to_string());
-                return Err(ConfigError::ResolvConf { zone, path, reason });
+                let waited_for = may_wait.filter(|remembered| is_waited_for(path, &error, remembered));
+                let Some(remembered) = waited_for else {
+                    let (zone, path, reason) = (config.zone.to_string(), path.clone(), error.to_string());
+                    return Err(ConfigError::ResolvConf { zone, path, reason });
+                };
+                missing = Some(fall_back(path, error.to_string(), remembered, listen, &mut servers));
             }
         }
     }
@@ -89,10 +100,24 @@ pub fn servers(config: &ZoneConfig, listen: &[SocketAddr], may_wait: bool) -> Re
     }
 }
 
+/// Adds the servers that `path` named last in the place of those it does not name, and says so.
+fn fall_back(
+    path: &Path,
+    reason: String,
+    remembered: &Remembered,
+    listen: &[SocketAddr],
+    servers: &mut Vec<Server>,
+) -> Missing {
+    let before = servers.len();
+    servers.extend(remembered.last(path).into_iter().filter(|server| !is_own(server.address, listen)));
+    let so = if servers.len() > before { "; those it named last are asked" } else { "" };
+    Missing { path: path.to_owned(), reason: reason + so }
+}
+
 /// What of `config` would keep a forwarder on this machine from starting, and what it would wait for, in words.
 #[must_use]
 pub fn complaints(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
-    let told = |zone: &ZoneConfig| match servers(zone, listen, true) {
+    let told = |zone: &ZoneConfig| match servers(zone, listen, Some(&Remembered::default())) {
         Ok(Servers { missing: None, .. }) => None,
         Ok(Servers { missing: Some(missing), servers }) => {
             let so = if servers.is_empty() { "no upstreams until it names one" } else { "only the others are asked" };
@@ -103,10 +128,10 @@ pub fn complaints(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
     config.zones.iter().filter_map(told).collect()
 }
 
-/// Whether a file that cannot be used so is waited for: the system's, and one that is there and has no servers yet, as
-/// where the network comes up later. Anything else is wrong in the configuration.
-fn is_waited_for(path: &Path, error: &ReadError) -> bool {
-    path == Path::new(SYSTEM_FILE) || matches!(error, ReadError::NoServer)
+/// Whether a file that cannot be used so is waited for: the system's, one that is there and has no servers yet, as where the
+/// network comes up later, and one that once had some. Anything else is wrong in the configuration.
+fn is_waited_for(path: &Path, error: &ReadError, remembered: &Remembered) -> bool {
+    path == Path::new(SYSTEM_FILE) || matches!(error, ReadError::NoServer) || !remembered.last(path).is_empty()
 }
 
 /// Whether asking `address` would ask ourselves.
@@ -140,8 +165,43 @@ mod tests {
             (false, other, folder()),
             (false, other, ReadError::TooLarge),
         ] {
-            assert_eq!(is_waited_for(Path::new(path), &error), waited_for, "{path}: {error}");
+            assert_eq!(is_waited_for(Path::new(path), &error, &Remembered::default()), waited_for, "{path}: {error}");
         }
+    }
+
+    #[test]
+    fn whom_a_file_named_last_is_asked_until_it_names_somebody() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("resolv.conf");
+        let remembered = Remembered::in_file(Some(folder.path().join("upstreams.json")));
+        let upstreams = vec![UpstreamSource::ResolvConf(file.clone())];
+        let config = ZoneConfig { upstreams, ..ZoneConfig::default() };
+        let listen = ["192.0.2.9:53".parse().unwrap()];
+        let asked = |may_wait: Option<&Remembered>| {
+            let Servers { servers, missing } =
+                servers(&config, &listen, may_wait).map_err(|error| error.to_string())?;
+            let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+            Ok::<_, String>((servers.join(" "), missing.map(|missing| missing.reason)))
+        };
+        assert!(asked(Some(&remembered)).unwrap_err().contains("No such file"), "never heard of");
+        std::fs::write(&file, "nameserver 192.0.2.9\nnameserver 192.0.2.1\n").unwrap();
+        remembered.note(std::slice::from_ref(&file));
+        let told = |reason: &str| Some(format!("{reason}; those it named last are asked"));
+        for (text, reason) in [
+            ("", "no nameserver line with an address"),
+            ("nameserver 192.0.2.9\n", "names 192.0.2.9:53, an address holdfast itself listens on"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(asked(Some(&remembered)).unwrap(), ("192.0.2.1:53".into(), told(reason)));
+            assert!(asked(None).is_err(), "those in use are as good");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(
+            asked(Some(&remembered)).unwrap(),
+            ("192.0.2.1:53".into(), told("No such file or directory (os error 2)"))
+        );
+        std::fs::write(&file, "nameserver 192.0.2.2\n").unwrap();
+        assert_eq!(asked(Some(&remembered)).unwrap(), ("192.0.2.2:53".into(), None));
     }
 
     #[test]

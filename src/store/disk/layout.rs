@@ -7,7 +7,7 @@
 //!   records-1.redb.new                a rewrite that did not finish; overwritten by the next
 //!   records-1.redb.corrupt-<time>     set aside, never deleted by holdfast
 //!   settings.yaml                     what the last process was started with (`config::kept`)
-//!   pins.json, hubs.json, hub-id, …   of the modules that write them
+//!   pins.json, upstreams.json, hub-id, …   of the modules that write them
 //! ```
 //!
 //! Tables of `records-1.redb`, all changed in one transaction: `state` (one [`State`] message), `buckets` (digest of each

@@ -6,7 +6,7 @@ use hickory_proto::rr::RecordType;
 use holdfast::{
     dns::{
         cache,
-        forward::{Config, Forwarder, Metrics, Policy, Surroundings, UpstreamSource, ZoneConfig},
+        forward::{Config, Forwarder, Metrics, Policy, Remembered, Surroundings, UpstreamSource, ZoneConfig},
     },
     sys::{Clock, ManualClock, UnixMillis},
 };
@@ -22,6 +22,7 @@ fn listening(config: &Config, listen: &str) -> Result<Forwarder, Vec<String>> {
         metrics: Metrics::register(&registry).unwrap(),
         cache_metrics: cache::Metrics::register(&registry).unwrap(),
         cache_file: None,
+        remembered: Remembered::default(),
         listen: vec![listen.parse::<SocketAddr>().unwrap()],
         own: Arc::new(|_| None),
     };

@@ -106,7 +106,11 @@ async fn without_upstreams_names_of_the_cluster_are_answered_and_it_is_said_alou
     let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
     let resolv_conf = home.path().join("resolv.conf");
     fs::write(&resolv_conf, "").unwrap();
-    let file = configure(home.path(), &format!("forward: [{{ zone: ., upstreams: [{}] }}]\n", resolv_conf.display()));
+    let more = format!(
+        "forward: [{{ zone: ., upstreams: [{}] }}]\nlog: {{ filter: 'info,holdfast::dns::forward=debug' }}\n",
+        resolv_conf.display()
+    );
+    let file = configure(home.path(), &more);
     let reason = format!("{}: no nameserver line with an address", resolv_conf.display());
     let checked = run(&["check-config", "--config", &file]);
     let (warned, code) = (String::from_utf8_lossy(&checked.stderr), checked.status.code());
@@ -114,8 +118,8 @@ async fn without_upstreams_names_of_the_cluster_are_answered_and_it_is_said_alou
 
     let args = ["agent", "--config", &file, "--listen", "127.0.0.1:0", "--http", "none", "--metrics", "none"];
     let (store, socket) = (home.path().join("store"), home.path().join("agent.sock"));
-    let mut command = holdfast(&args);
-    let mut agent = Agent::spawn(command.arg("--store").arg(&store).arg("--admin").arg(&socket));
+    let start = || Agent::spawn(holdfast(&args).arg("--store").arg(&store).arg("--admin").arg(&socket));
+    let mut agent = start();
     let line = agent.wait_for("a file names no upstreams");
     assert!(line.contains("ERROR") && line.contains("zone=.") && line.contains(&reason), "{line}");
     agent.wait_for("records complete");
@@ -129,6 +133,14 @@ async fn without_upstreams_names_of_the_cluster_are_answered_and_it_is_said_alou
     agent.wait_for("upstreams re-read");
     assert_eq!(answers(&agent.ask("www.example.", RecordType::A)), ["60 A 192.0.2.1"]);
     assert!(status().contains(&upstream.address.to_string()) && !status().contains("NO UPSTREAMS"), "{}", status());
+
+    // After a crash, with the file gone, those it named are asked on.
+    agent.wait_for("what files name is kept");
+    agent.kill();
+    fs::remove_file(&resolv_conf).unwrap();
+    let agent = start();
+    assert_eq!(answers(&agent.ask("other.example.", RecordType::A)), ["60 A 192.0.2.1"]);
+    assert!(status().contains("No such file or directory (os error 2); those it named last are asked"), "{}", status());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,9 @@ use hickory_proto::{
 use holdfast::{
     dns::{
         ForwardRequest, Resolve, Resolved, ServedFrom, Transport, cache,
-        forward::{Config, Forwarder, Metrics, OwnAnswer, Surroundings, UpstreamSource, UpstreamStatus, ZoneConfig},
+        forward::{
+            Config, Forwarder, Metrics, OwnAnswer, Remembered, Surroundings, UpstreamSource, UpstreamStatus, ZoneConfig,
+        },
     },
     sys::{Clock, ManualClock, UnixMillis},
 };
@@ -81,6 +83,7 @@ impl World {
             metrics: metrics.clone(),
             cache_metrics: cache_metrics.clone(),
             cache_file,
+            remembered: Remembered::default(),
             listen: Vec::new(),
             own,
         };

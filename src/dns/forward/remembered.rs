@@ -1,0 +1,133 @@
+//! What resolv.conf files named last, kept on disk: where one is missing or empty after a restart, its servers are asked on.
+//!
+//! Read where a file names nobody, written when one names others than before. Never decides whether they are asked.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{config::Server, resolv_conf};
+use crate::sys::put_file;
+
+/// Most files remembered; a configuration has one or two.
+const FILES_MAX: usize = 64;
+/// Largest list read, in bytes.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// The servers of files, by path. Clones share the place.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered(Option<Arc<Place>>);
+
+#[derive(Debug)]
+struct Place {
+    file: PathBuf,
+    /// Held while the file changes, for views have files of their own.
+    changing: Mutex<()>,
+}
+
+type Servers = BTreeMap<String, Vec<SocketAddr>>;
+
+impl Remembered {
+    /// In `file`, or not at all.
+    #[must_use]
+    pub fn in_file(file: Option<PathBuf>) -> Self {
+        Self(file.map(|file| Arc::new(Place { file, changing: Mutex::default() })))
+    }
+
+    /// The servers that `path` named last.
+    pub fn last(&self, path: &Path) -> Vec<Server> {
+        let Some(place) = &self.0 else { return Vec::new() };
+        let all = place.read().unwrap_or_else(|error| {
+            tracing::warn!(%error, file = %place.file.display(), "what files named last is not known");
+            Servers::default()
+        });
+        let named = path.to_str().and_then(|path| all.get(path)).into_iter().flatten();
+        named.map(|address| Server { address: *address, tls: None }).collect()
+    }
+
+    /// Reads each of `paths` and remembers whom it names now, if anybody. Blocks.
+    pub fn note(&self, paths: &[PathBuf]) {
+        let Some(place) = &self.0 else { return };
+        let _changing = place.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = place.read().unwrap_or_default();
+        let mut all = if before.len() < FILES_MAX { before.clone() } else { Servers::default() };
+        for path in paths {
+            if let (Some(path), Ok(servers)) = (path.to_str(), resolv_conf::read(path)) {
+                all.insert(path.to_owned(), servers.iter().map(|server| server.address).collect());
+            }
+        }
+        if all == before {
+            return;
+        }
+        match serde_json::to_vec_pretty(&all)
+            .map_err(io::Error::other)
+            .and_then(|text| put_file(&place.file, &text, 0o640))
+        {
+            Ok(()) => tracing::debug!(files = all.len(), "what files name is kept"),
+            Err(error) => tracing::warn!(%error, file = %place.file.display(), "what files name is not kept"),
+        }
+    }
+}
+
+impl Place {
+    fn read(&self) -> io::Result<Servers> {
+        let mut text = Vec::new();
+        match File::open(&self.file) {
+            Ok(file) => file.take(BYTES_MAX).read_to_end(&mut text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Servers::default()),
+            Err(error) => return Err(error),
+        };
+        serde_json::from_slice(&text).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn texts(servers: &[Server]) -> Vec<String> {
+        servers.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_file_named_last_is_known_while_it_names_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        let kept = folder.path().join("upstreams.json");
+        let note = |text: &str| {
+            fs::write(&one, text).unwrap();
+            Remembered::in_file(Some(kept.clone())).note(&[one.clone(), two.clone()]);
+            texts(&Remembered::in_file(Some(kept.clone())).last(&one))
+        };
+        assert_eq!(note(""), [""; 0]);
+        assert!(!kept.exists(), "there is nothing to keep");
+        assert_eq!(note("nameserver 10.0.0.1\nnameserver 2001:db8::1\n"), ["10.0.0.1:53", "[2001:db8::1]:53"]);
+        fs::write(&two, "nameserver 10.0.0.2\n").unwrap();
+        assert_eq!(note("search example\n"), ["10.0.0.1:53", "[2001:db8::1]:53"]);
+        assert_eq!(texts(&Remembered::in_file(Some(kept.clone())).last(&two)), ["10.0.0.2:53"]);
+        let before = fs::metadata(&kept).unwrap().modified().unwrap();
+        assert_eq!(note("nameserver 10.0.0.1\nnameserver 2001:db8::1\n").len(), 2);
+        assert_eq!(fs::metadata(&kept).unwrap().modified().unwrap(), before, "written only when it changes");
+        // What cannot be read is nothing, and made anew.
+        fs::write(&kept, "[").unwrap();
+        assert_eq!(texts(&Remembered::in_file(Some(kept.clone())).last(&one)), [""; 0]);
+        assert_eq!(note("nameserver 10.0.0.3\n"), ["10.0.0.3:53"]);
+    }
+
+    #[test]
+    fn without_a_store_and_in_one_that_does_not_work_nothing_is_remembered() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "nameserver 10.0.0.1\n").unwrap();
+        for remembered in [Remembered::default(), Remembered::in_file(Some("/nonexistent/upstreams.json".into()))] {
+            remembered.note(&[file.path().to_owned()]);
+            assert_eq!(texts(&remembered.last(file.path())), [""; 0]);
+        }
+    }
+}
