@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tonic::{
-    Streaming,
+    Code, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -268,7 +268,7 @@ impl Follower {
             let hello = proto::hello(&self.config.node, &self.config.serves, self.mirror.held());
             let stream = match timeout(self.config.silence, client.follow(hello)).await {
                 Ok(Ok(response)) => response.into_inner(),
-                Ok(Err(status)) => return self.ended(status.message()),
+                Ok(Err(status)) => return self.ended(&unanswered(&status)),
                 Err(_) => return self.ended("no answer to the greeting"),
             };
             match self.read(stream, heard, &mut resyncs).await {
@@ -469,6 +469,15 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Why a greeting was not followed by a stream.
+fn unanswered(status: &tonic::Status) -> String {
+    match status.code() {
+        // What a hub says to those it turns away.
+        Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => status.message().to_owned(),
+        _ => format!("no answer to the greeting: {}", status.message()),
     }
 }
 

@@ -14,7 +14,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -110,19 +110,15 @@ impl Liar {
     }
 }
 
-async fn tell(acceptor: TlsAcceptor, mut socket: TcpStream, lie: Lie) -> std::io::Result<()> {
+async fn tell(acceptor: TlsAcceptor, socket: TcpStream, lie: Lie) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
     if let Lie::Plain(bytes) = lie {
-        socket.write_all(bytes).await?;
-        return socket.shutdown().await;
+        return last_words(socket, bytes).await;
     }
-    let mut inside = acceptor.accept(socket).await?;
+    let inside = acceptor.accept(socket).await?;
     let (frames, end) = match lie {
         Lie::Answer(frames, end) => (frames, end),
-        Lie::Inside(bytes) | Lie::Plain(bytes) => {
-            inside.write_all(bytes).await?;
-            return inside.shutdown().await;
-        }
+        Lie::Inside(bytes) | Lie::Plain(bytes) => return last_words(inside, bytes).await,
     };
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let frames = frames.clone();
@@ -137,12 +133,23 @@ async fn tell(acceptor: TlsAcceptor, mut socket: TcpStream, lie: Lie) -> std::io
     serving.serve_connection(TokioIo::new(inside), service).await.map_err(std::io::Error::other)
 }
 
+/// Says this and no more. Who listens hangs up then: a reset would come before the words.
+async fn last_words(mut io: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<()> {
+    io.write_all(bytes).await?;
+    io.shutdown().await?;
+    tokio::io::copy(&mut io, &mut tokio::io::sink()).await.map(|_| ())
+}
+
 fn body(frames: Vec<Bytes>, end: End) -> UnsyncBoxBody<Bytes, std::io::Error> {
     let frames = stream::iter(frames).map(|bytes| Ok(Frame::data(bytes)));
-    let reset = || Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+    let reset = async {
+        // What was said before is to be on its way: a reset would overtake it.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+    };
     match end {
         End::Never => StreamBody::new(frames.chain(stream::pending())).boxed_unsync(),
         End::Polite => StreamBody::new(frames).boxed_unsync(),
-        End::Reset => StreamBody::new(frames.chain(stream::once(async move { reset() }))).boxed_unsync(),
+        End::Reset => StreamBody::new(frames.chain(stream::once(reset))).boxed_unsync(),
     }
 }

@@ -91,7 +91,7 @@ const BROKEN: &[Case] = &[
     Case {
         what: "garbage instead of HTTP/2",
         lie: |_| Lie::Inside(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n and so on and so forth"),
-        log: Log::Leaves("connection broke off, or what came was no HTTP/2"),
+        log: Log::Leaves("no answer to the greeting: "),
     },
     Case {
         what: "garbage instead of a frame",
