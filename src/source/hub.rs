@@ -167,6 +167,9 @@ pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
             return follower.updates.closed().await;
         };
         let end = follower.attempt(&address).await;
+        if follower.book.current_was_good() {
+            backoff.reset();
+        }
         if matches!(end, End::Closed) || follower.updates.is_closed() {
             return;
         }
@@ -178,10 +181,7 @@ pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
         }
         let pause = match &end {
             // The first retry is spread over the window the hub announced; all its clients are on their way.
-            End::Broken(_) if follower.book.begin_round() => {
-                backoff.reset();
-                spread(follower.window)
-            }
+            End::Broken(_) if follower.book.begin_round() => spread(follower.window),
             _ if follower.book.more_in_round() => spread(Duration::from_millis(250)),
             _ => {
                 follower.book.new_round();
@@ -254,7 +254,7 @@ impl Follower {
     }
 
     fn failed(&mut self, reason: String) -> End {
-        self.book.failed();
+        self.book.failed(Instant::now());
         self.parts.metrics.attempt(Attempt::Failed);
         End::Failed(reason)
     }
@@ -281,7 +281,7 @@ impl Follower {
     }
 
     fn ended(&mut self, reason: &str) -> End {
-        self.book.failed();
+        self.book.failed(Instant::now());
         End::Failed(reason.to_owned())
     }
 
@@ -397,7 +397,7 @@ impl Follower {
             }
             Event::Leaving { window_ms, hubs } => {
                 self.learn(&hubs);
-                self.book.failed();
+                self.book.failed(Instant::now());
                 self.book.new_round();
                 let window = Duration::from_millis(window_ms.into()).min(self.config.retry_max);
                 *leave = Some((Instant::now() + spread(window), "hub is leaving"));
@@ -425,7 +425,7 @@ impl Follower {
         self.set_state(State::Live);
         leave.take_if(|(_, why)| *why == NOTHING_YET);
         let old = vouched.as_of.age(self.parts.clock.now()) > self.config.stale_after;
-        if (old || vouched.lost.is_some()) && leave.is_none() && self.book.fresher_may_exist() {
+        if (old || vouched.lost.is_some()) && leave.is_none() && self.book.fresher_may_exist(Instant::now()) {
             *leave = Some((Instant::now() + spread(self.config.retry_max), "another hub may know more"));
         }
         if let Some(reason) = vouched.lost {

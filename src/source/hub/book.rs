@@ -1,5 +1,8 @@
 //! The hubs known, and which to try next: healthiest and freshest first.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Status;
@@ -7,6 +10,9 @@ use crate::sys::UnixMillis;
 
 /// Most addresses learnt from the stream.
 const LEARNT_MAX: usize = 32;
+/// How long a hub that failed is not looked at by those who have another: all hubs fail their clients in a rolling restart,
+/// and a dead one is not to cost thousands of them the one they have again and again.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(300);
 /// Hubs whose records are older than the best known by more than this come later.
 const BEHIND_MS: u64 = 15_000;
 
@@ -15,6 +21,7 @@ struct Candidate {
     address: String,
     learnt: bool,
     failures: u32,
+    failed_at: Option<Instant>,
     /// How old its records were, when it was last heard.
     as_of: Option<UnixMillis>,
     tried_in_round: bool,
@@ -57,7 +64,9 @@ impl Book {
         }
         let weight = xxh3_64(format!("{}\n{address}", self.node).as_bytes());
         let address = address.to_owned();
-        self.candidates.push(Candidate { address, learnt, failures: 0, as_of: None, tried_in_round: false, weight });
+        let candidate =
+            Candidate { address, learnt, failures: 0, failed_at: None, as_of: None, tried_in_round: false, weight };
+        self.candidates.push(candidate);
     }
 
     pub(super) fn addresses(&self) -> Vec<String> {
@@ -82,9 +91,10 @@ impl Book {
     }
 
     /// The current hub failed us.
-    pub(super) fn failed(&mut self) {
+    pub(super) fn failed(&mut self, now: Instant) {
         if let Some(candidate) = self.current.and_then(|at| self.candidates.get_mut(at)) {
             candidate.failures = candidate.failures.saturating_add(1).min(8);
+            candidate.failed_at = Some(now);
         }
     }
 
@@ -92,6 +102,7 @@ impl Book {
     pub(super) fn good(&mut self, as_of: UnixMillis) {
         if let Some(candidate) = self.current.and_then(|at| self.candidates.get_mut(at)) {
             candidate.failures = 0;
+            candidate.failed_at = None;
             candidate.as_of = Some(as_of);
         }
         if !std::mem::replace(&mut self.current_good, true) {
@@ -130,13 +141,16 @@ impl Book {
         true
     }
 
-    /// Whether a hub other than the current one may have newer records: not heard of since, or newer when last heard.
-    pub(super) fn fresher_may_exist(&self) -> bool {
+    /// Whether a hub other than the current one may have newer records: not heard of since, or newer when last heard, and not
+    /// one that has failed us lately.
+    pub(super) fn fresher_may_exist(&self, now: Instant) -> bool {
         let Some(current) = self.current.map(|at| &self.candidates[at]) else { return false };
+        let lately = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < FORGIVEN_AFTER);
         self.candidates.iter().any(|other| {
             other.address != current.address
-                && (other.as_of.is_none() || other.as_of > current.as_of)
-                && other.failures == 0
+                // What one that failed had when it was last heard says little of what it has now.
+                && (other.as_of.is_none() || other.failed_at.is_some() || other.as_of > current.as_of)
+                && !lately(other.failed_at)
         })
     }
 
@@ -183,7 +197,7 @@ mod tests {
         let mut book = Book::new("node", &strings(&["a", "b", "c"]), &[]);
         let first = book.next().unwrap().to_owned();
         book.good(UnixMillis(100_000));
-        book.failed();
+        book.failed(Instant::now());
         let second = book.next().unwrap().to_owned();
         assert_ne!(first, second);
         book.good(UnixMillis(50_000));
@@ -221,13 +235,19 @@ mod tests {
     #[test]
     fn a_stale_hub_is_left_only_for_one_that_may_be_fresher() {
         let mut book = Book::new("node", &strings(&["a", "b"]), &[]);
+        let now = Instant::now();
         book.next();
         book.good(UnixMillis(10));
-        assert!(book.fresher_may_exist(), "the other was not heard");
+        assert!(book.fresher_may_exist(now), "the other was not heard");
         book.next();
         book.good(UnixMillis(5));
-        assert!(book.fresher_may_exist());
+        assert!(book.fresher_may_exist(now));
         book.good(UnixMillis(10));
-        assert!(!book.fresher_may_exist(), "both are equally old: no hopping about");
+        assert!(!book.fresher_may_exist(now), "both are equally old: no hopping about");
+        book.failed(now);
+        book.next();
+        book.good(UnixMillis(10));
+        assert!(!book.fresher_may_exist(now + FORGIVEN_AFTER / 2), "it failed us lately");
+        assert!(book.fresher_may_exist(now + FORGIVEN_AFTER), "and may have come back");
     }
 }
