@@ -11,8 +11,9 @@ use std::{
 const ANSWERS: u64 = 64;
 
 /// Instructions an answer may take at most, and those recorded, by the kind of question of tests/it/support/hot.rs. 5 % more
-/// than recorded is too many as well: so much may come of another compiler.
-const BOUNDS: [(&str, u64, u64); 1] = [("cluster IP", 1_500, 1_393)];
+/// than recorded is too many as well: so much may come of another compiler, or of where it draws the lines between the units it
+/// compiles.
+const BOUNDS: [(&str, u64, u64); 1] = [("cluster IP", 1_500, 1_456)];
 
 /// Says something that the test harness does not swallow.
 fn say(text: &str) {

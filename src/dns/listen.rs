@@ -64,14 +64,14 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// Anything else.
-    #[error("cannot listen on {protocol} {address}: {source}")]
+    #[error("cannot listen on {protocol} {address}: {error}")]
     Other {
         /// `udp` or `tcp`.
         protocol: &'static str,
         /// What was asked.
         address: SocketAddr,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -80,12 +80,12 @@ fn by(holder: Option<&Holder>) -> String {
 }
 
 impl BindError {
-    fn new(protocol: &'static str, address: SocketAddr, source: io::Error) -> Self {
-        match source.kind() {
+    fn new(protocol: &'static str, address: SocketAddr, error: io::Error) -> Self {
+        match error.kind() {
             io::ErrorKind::AddrInUse => Self::Taken { protocol, address, holder: holder(protocol, address) },
             io::ErrorKind::PermissionDenied => Self::Denied { protocol, address },
             io::ErrorKind::AddrNotAvailable => Self::NotHere { protocol, address },
-            _ => Self::Other { protocol, address, source },
+            _ => Self::Other { protocol, address, error },
         }
     }
 }
@@ -209,6 +209,13 @@ mod tests {
                 assert_eq!(worker[place].address(), address);
             }
         }
+    }
+
+    #[test]
+    fn what_the_kernel_said_is_said_once() {
+        let error = BindError::new("tcp", "127.0.0.1:53".parse().unwrap(), io::Error::from_raw_os_error(24));
+        assert_eq!(error.to_string(), "cannot listen on tcp 127.0.0.1:53: Too many open files (os error 24)");
+        assert!(std::error::Error::source(&error).is_none(), "who prints causes would say it again");
     }
 
     #[test]
