@@ -123,10 +123,27 @@ impl Agent {
         self.child.id()
     }
 
-    /// Sends a signal, by its name without SIG.
+    /// Sends a signal, by its name without SIG. Once told to STOP it has stopped: on a busy machine its threads go on for a
+    /// while until one of them has taken the signal.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill runs");
         assert!(sent.success());
+        let end = Instant::now() + PATIENCE;
+        while name == "STOP" && !self.has_stopped() {
+            assert!(Instant::now() < end, "not stopped in time");
+            thread::yield_now();
+        }
+    }
+
+    /// Whether every thread of it is stopped (`T`, proc(5)).
+    fn has_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        // One that is gone by now does nothing any more.
+        let state = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("stat")).ok();
+        threads
+            .flatten()
+            .filter_map(state)
+            .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
     }
 
     /// Ends it with SIGKILL.
