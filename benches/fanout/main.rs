@@ -178,7 +178,13 @@ impl World {
 
     /// Waits until all agents hold these records; how long it took since `begun`.
     fn all_at(&self, root: RootDigest, begun: Instant) -> Option<Duration> {
-        self.runtime.block_on(self.agents.all_at(root, PATIENCE)).map(|_| begun.elapsed())
+        let reached = self.runtime.block_on(self.agents.all_at(root, PATIENCE)).map(|_| begun.elapsed());
+        if reached.is_none() {
+            eprintln!("not all agents are at {root}; the observer is at {}", self.observer.reader().load().root());
+            eprintln!("the hub: {}", status(&self.hub.socket).unwrap_or_default());
+            eprintln!("{:#?}", self.agents.report());
+        }
+        reached
     }
 
     fn usage(&self) -> anyhow::Result<Usage> {
@@ -281,7 +287,11 @@ impl World {
             std::thread::sleep(Duration::from_millis(2));
         }
         let took = resumed.elapsed();
-        table.agent(old.then_some(up), took, status(&home)?["follows"]["resumed"].as_str().unwrap_or("nothing"));
+        table.agent(
+            old.then_some(up),
+            took,
+            status(&home.join("agent.sock"))?["follows"]["resumed"].as_str().unwrap_or("nothing"),
+        );
         agent.kill();
         Ok(())
     }
@@ -291,9 +301,9 @@ fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().context("a path in UTF-8")
 }
 
-/// `holdfast status` of the agent with its socket in `home`.
-fn status(home: &Path) -> anyhow::Result<serde_json::Value> {
-    let output = run(&["status", "--admin", text(&home.join("agent.sock"))?, "-o", "json"]);
+/// `holdfast status` of the process with this socket.
+fn status(socket: &Path) -> anyhow::Result<serde_json::Value> {
+    let output = run(&["status", "--admin", text(socket)?, "-o", "json"]);
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 

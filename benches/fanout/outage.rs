@@ -38,13 +38,11 @@ impl World {
         let arguments = ["--hub", &hubs[0], "--hub", &hubs[1], "--tls", text(&tls)?];
         let home = self.home.path().join(AGENT_DISK);
         let agent = Agent::start(&home, &arguments);
-        let begun = Instant::now();
-        // The disk follows memory a moment later.
+        // The disks follow memory a moment later: who dies before has not what came last.
         let version = self.observer.reader().load().version().to_string();
-        while status(&home)?["disk"]["version"] != *version {
-            anyhow::ensure!(begun.elapsed() < PATIENCE, "version {version} does not reach the agent's disk");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        on_disk(&home.join("agent.sock"), &version)?;
+        on_disk(&self.hub.socket, &version)?;
+        on_disk(&second.socket, &version)?;
         let root = self.observer.reader().load().root();
         let expected = self.apiserver.expected();
 
@@ -105,6 +103,20 @@ impl World {
         let home = self.home.path();
         Hub::start("second", &home.join("second"), &home.join("kubeconfig"), &self.certificates.join("hub"), listen)
     }
+}
+
+/// Waits until the disk of the process with this socket has this version.
+fn on_disk(socket: &Path, version: &str) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while status(socket)?["disk"]["version"] != *version {
+        anyhow::ensure!(
+            begun.elapsed() < PATIENCE,
+            "version {version} does not reach the disk of {}",
+            socket.display()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Waits until one of the hubs, whichever watches now, holds something back.
