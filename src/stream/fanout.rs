@@ -42,7 +42,8 @@ const RUN_BYTES: usize = 16 << 10;
 pub(super) struct Fanout {
     pub config: Config,
     pub metrics: Metrics,
-    pub snapshots: Arc<Semaphore>,
+    /// Turns for snapshots and large repairs.
+    pub transfers: Arc<Semaphore>,
     reader: Reader,
     clock: Clock,
     surroundings: watch::Receiver<Surroundings>,
@@ -132,7 +133,7 @@ impl Fanout {
             relays: BTreeMap::new(),
         };
         Arc::new(Self {
-            snapshots: Arc::new(Semaphore::new(config.snapshots_max)),
+            transfers: Arc::new(Semaphore::new(config.transfers_max)),
             config,
             metrics,
             reader,

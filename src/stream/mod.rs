@@ -35,8 +35,8 @@
 //! - Batching is clocked by the subscribers: a change goes out at once if they are idle; while they are waking for the
 //!   last frame, what happens gathers in the store and goes out as one batch.
 //! - A subscriber is a number: its place in the history ([`Config::ring_bytes_max`], [`Config::ring_age_max`]).
-//! - Handshakes are admitted at a rate, and only so many at once; the rest wait in the system's backlog. Snapshots are
-//!   capped, those who wait get signs of life. The window that marks announce grows with the number of followers.
+//! - Handshakes are admitted at a rate, and only so many at once; the rest wait in the system's backlog. Snapshots and large
+//!   repairs are capped, those who wait get signs of life. The window that marks announce grows with the number of followers.
 //!
 //! # Rule of upgrades
 //!
@@ -71,8 +71,8 @@ pub struct Config {
     pub ring_bytes_max: usize,
     /// Oldest history.
     pub ring_age_max: Duration,
-    /// Most snapshots on their way at once.
-    pub snapshots_max: usize,
+    /// Most snapshots and large repairs on their way at once.
+    pub transfers_max: usize,
     /// Most handshakes at once.
     pub handshakes_max: usize,
     /// Most handshakes begun in a second.
@@ -97,7 +97,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(5),
             ring_bytes_max: 64 << 20,
             ring_age_max: Duration::from_secs(600),
-            snapshots_max: 256,
+            transfers_max: 256,
             handshakes_max: 64,
             handshakes_per_s: 2_000,
             handshake_timeout: Duration::from_secs(10),

@@ -281,7 +281,8 @@ impl Server {
             .header_table_size(0)
             .initial_stream_window_size(u32::try_from(HELLO_BYTES_MAX).expect("small"))
             .initial_connection_window_size(64 << 10)
-            .max_send_buf_size(64 << 10)
+            // As much as TLS has ahead: of what waits here HTTP/2 keeps a table, whose room is never given back.
+            .max_send_buf_size(16 << 10)
             .serve_connection(TokioIo::new(io), service);
         Box::pin(async move {
             let mut never = std::pin::pin!(never_asked(Arc::clone(&asked)));

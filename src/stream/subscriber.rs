@@ -17,8 +17,12 @@ use super::{
 };
 use crate::proto::{self, Hello, Mode};
 
-/// A reader of a snapshot counts against the cap for at most this long: a slow one must not keep others out, and its bytes are shared anyway.
-const SNAPSHOT_HOLD: Duration = Duration::from_secs(30);
+/// A reader of a large transfer counts against the cap for at most this long: a slow one must not keep others out, and its bytes
+/// are shared anyway.
+const TURN_MAX: Duration = Duration::from_secs(30);
+/// A repair of more buckets waits for its turn as a snapshot does: each on its way has up to 40 kB of its own, encrypted for it
+/// or about to be.
+const REPAIR_BUCKETS_AT_ONCE: usize = 16;
 
 /// Yields the frames one client is owed, one by one, as fast as it takes them.
 pub(super) struct Subscriber {
@@ -32,10 +36,10 @@ pub(super) struct Subscriber {
 enum Stage {
     /// Nothing was sent yet; or nothing could be, the last time.
     Deciding { have: Option<Have>, waited: bool },
-    /// Parts of a repair; those in the list are still owed.
-    Repairing { transfer: Transfer, sent: usize },
-    /// Waiting for its turn to be sent a snapshot.
-    Queueing,
+    /// Parts of a repair, of which so many buckets were sent.
+    Repairing { transfer: Transfer, sent: usize, _turn: Option<DropGuard> },
+    /// Waiting for its turn to be sent this repair, or a snapshot.
+    Queueing { repair: Option<Transfer> },
     /// The snapshot: so many of its frames, and of the mark behind them, were sent.
     Loading { prepared: Arc<Prepared>, sent: usize, _turn: DropGuard },
     /// Follows the ring.
@@ -81,15 +85,19 @@ impl Subscriber {
                         return Some(welcome);
                     }
                 }
-                Stage::Queueing => {
+                Stage::Queueing { repair } => {
                     let wait = self.fanout.config.heartbeat;
-                    let turn = Arc::clone(&self.fanout.snapshots).acquire_owned();
+                    let turn = Arc::clone(&self.fanout.transfers).acquire_owned();
                     let Ok(Ok(permit)) = timeout(wait, turn).await else {
                         if self.stop.is_cancelled() {
                             return None;
                         }
-                        return Some(proto::wait(&self.fanout.config.node, "others are being sent snapshots"));
+                        return Some(proto::wait(&self.fanout.config.node, "others are being brought up to date"));
                     };
+                    if let Some(transfer) = repair.take() {
+                        self.stage = Stage::Repairing { transfer, sent: 0, _turn: Some(hold(permit)) };
+                        return Some(self.welcome(ServedMode::Repair));
+                    }
                     let prepared = self.fanout.prepared().await;
                     self.stage = Stage::Loading { prepared, sent: 0, _turn: hold(permit) };
                     return Some(self.welcome(ServedMode::Snapshot));
@@ -106,7 +114,7 @@ impl Subscriber {
                     // Who asks for more has taken all of it.
                     self.stage = Stage::Live { cursor: prepared.cursor, place: Arc::clone(&prepared.place) };
                 }
-                Stage::Repairing { transfer, sent } => {
+                Stage::Repairing { transfer, sent, .. } => {
                     if let Some((run, next)) = self.fanout.run(transfer, *sent) {
                         *sent = next;
                         return Some(run);
@@ -163,12 +171,16 @@ impl Subscriber {
                     None => welcome,
                 })
             }
-            Plan::Repair(transfer) => {
-                self.stage = Stage::Repairing { transfer, sent: 0 };
+            Plan::Repair(transfer) if transfer.buckets.len() <= REPAIR_BUCKETS_AT_ONCE => {
+                self.stage = Stage::Repairing { transfer, sent: 0, _turn: None };
                 Some(self.welcome(ServedMode::Repair))
             }
+            Plan::Repair(transfer) => {
+                self.stage = Stage::Queueing { repair: Some(transfer) };
+                None
+            }
             Plan::Snapshot | Plan::Wait(_) => {
-                self.stage = Stage::Queueing;
+                self.stage = Stage::Queueing { repair: None };
                 None
             }
         }
@@ -206,7 +218,7 @@ fn hold(permit: OwnedSemaphorePermit) -> DropGuard {
     let done = CancellationToken::new();
     let guard = done.clone().drop_guard();
     tokio::spawn(async move {
-        let _ = timeout(SNAPSHOT_HOLD, done.cancelled()).await;
+        let _ = timeout(TURN_MAX, done.cancelled()).await;
         drop(permit);
     });
     guard

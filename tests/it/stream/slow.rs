@@ -7,7 +7,7 @@ use holdfast::{
     record::{Change, Snapshot, Version},
     source::hub,
     stream,
-    sys::UnixMillis,
+    sys::{Clock, UnixMillis},
 };
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
@@ -89,13 +89,30 @@ async fn a_flood_of_fifty_thousand_changes_stays_within_the_history_and_reaches_
     assert_eq!(net.dialled.lock().unwrap().len(), 3, "nobody had to come back");
 }
 
+/// A hub that sends to one at a time, with more records than fit into the buffers between, also when packed.
+fn hub_of_one_turn(clock: &Clock) -> Hub {
+    let mut hub = Hub::start("hub", clock, stream::Config { transfers_max: 1, ..stream::Config::default() });
+    hub.list(unpackable(20_000), false);
+    hub
+}
+
+/// Services whose names do not pack.
+fn unpackable(count: u32) -> Vec<Change> {
+    (0..count).map(|n| service(&format!("{:x}", xxhash_rust::xxh3::xxh3_128(&n.to_be_bytes())), n)).collect()
+}
+
+/// What is in these buckets of the hub, at an older version.
+fn part_of(hub: &Hub, buckets: std::ops::Range<usize>) -> Snapshot {
+    let whole = hub.writer.reader().snapshot();
+    let same = whole.buckets()[buckets].iter().flat_map(|bucket| bucket.services());
+    let older = Version { rev: 0, ..whole.version().clone() };
+    Snapshot::default().apply(same.map(|service| Change::Put(Arc::clone(service))), older)
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_reads_nothing_of_a_snapshot_keeps_no_place_from_others() {
     let (clock, net) = (clock(), Net::default());
-    let mut hub = Hub::start("hub", &clock, stream::Config { snapshots_max: 1, ..stream::Config::default() });
-    // More than fits into the buffers between, also when packed.
-    let names = (0..20_000_u32).map(|n| service(&format!("{:x}", xxhash_rust::xxh3::xxh3_128(&n.to_be_bytes())), n));
-    hub.list(names.collect(), false);
+    let hub = hub_of_one_turn(&clock);
     net.put("hub", Line::Hub(hub.server.clone()));
     let mut stuck = client(&net, "hub").await;
     let _frames = stuck.follow(proto::hello("stuck", "", &Snapshot::default())).await.unwrap();
@@ -104,6 +121,23 @@ async fn who_reads_nothing_of_a_snapshot_keeps_no_place_from_others() {
     let took = agent.equals(&hub).await;
     assert!(took > Duration::from_secs(20) && took < Duration::from_secs(40), "{took:?}");
     assert_eq!(net.dialled.lock().unwrap().len(), 2, "signs of life kept the one that waited");
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_repairs_wait_for_their_turn_and_small_ones_do_not() {
+    let (clock, net) = (clock(), Net::default());
+    let hub = hub_of_one_turn(&clock);
+    net.put("hub", Line::Hub(hub.server.clone()));
+    let mut stuck = client(&net, "hub").await;
+    let _frames = stuck.follow(proto::hello("stuck", "", &part_of(&hub, 128..256))).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let far_behind = Agent::holding("far-behind", &clock, &net, &["hub"], Some(part_of(&hub, 128..256)));
+    let behind = Agent::holding("behind", &clock, &net, &["hub"], Some(part_of(&hub, 10..256)));
+    let (took, at_once) = tokio::join!(far_behind.equals(&hub), behind.equals(&hub));
+    assert!(took > Duration::from_secs(20) && took < Duration::from_secs(40), "{took:?}");
+    assert!(at_once < Duration::from_secs(1), "{at_once:?}");
+    assert_eq!(hub.metric("holdfast_stream_resume_total", "repair"), 3);
+    assert_eq!(net.dialled.lock().unwrap().len(), 3, "signs of life kept the one that waited");
 }
 
 /// Reads until records came whole, and gives their age as it was told with them.
@@ -120,13 +154,10 @@ async fn age_told(mirror: &mut Mirror, frames: &mut tonic::Streaming<proto::Fram
 async fn a_repair_that_takes_long_is_as_old_as_its_beginning() {
     let (clock, net) = (clock(), Net::default());
     let mut hub = Hub::start("hub", &clock, stream::Config::default());
-    let names = (0..20_000_u32).map(|n| service(&format!("{:x}", xxhash_rust::xxh3::xxh3_128(&n.to_be_bytes())), n));
-    hub.list(names.collect(), false);
-    // Half of the buckets are as the hub has them.
+    hub.list(unpackable(20_000), false);
     let whole = hub.writer.reader().snapshot();
-    let same = whole.buckets().iter().skip(128).flat_map(|bucket| bucket.services());
-    let older = Version { rev: 0, ..whole.version().clone() };
-    let held = Snapshot::default().apply(same.map(|service| Change::Put(Arc::clone(service))), older);
+    // Half of the buckets are as the hub has them.
+    let held = part_of(&hub, 128..256);
     net.put("hub", Line::Hub(hub.server.clone()));
     let mut slow = client(&net, "hub").await;
     let mut frames = slow.follow(proto::hello("slow", "", &held)).await.unwrap().into_inner();
