@@ -174,7 +174,7 @@ fn run_to_end(
 
 fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
     if role == Role::Hub {
-        sys::give_back_large_blocks();
+        sys::keep_little_resident();
     }
     let load = || config::load(role, flags, config::environment);
     let config = match load() {

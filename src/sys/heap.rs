@@ -1,16 +1,168 @@
-//! What the allocator of the system keeps of memory that was given back.
+//! What of memory becomes resident, and what the allocator of the system keeps of what was given back.
 #![allow(unsafe_code)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    ptr,
+};
+
+/// What the HTTP/2 library reserves for each connection to write from, of which it writes to the first few hundred bytes.
+const RESERVED_BYTES: usize = 16 << 10;
+
+/// The allocator of the system, but for blocks of exactly 16 KiB: each of those is mapped for itself, and unmapped when it is
+/// freed.
+///
+/// A block that is cut from the heap lies where something else was, so all of it is resident sooner or later, and a hub has one
+/// for each of thousands of connections. Of one that is mapped only what is written to is resident, whatever happened before.
+#[derive(Debug)]
+pub struct Heap;
+
+/// No page is smaller, so a mapping is aligned at least like this.
+const PAGE_BYTES_MIN: usize = 4 << 10;
+
+fn is_mapped(layout: Layout) -> bool {
+    layout.size() == RESERVED_BYTES && layout.align() <= PAGE_BYTES_MIN
+}
+
+// SAFETY: a block comes from `mmap` or from the system's allocator. Which, is decided by its layout alone, which `dealloc` and
+// `realloc` are told again, so each goes back to where it came from. Neither panics.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_mapped(layout) {
+            return map();
+        }
+        // SAFETY: the layout is the caller's, of a size that is not 0, as it promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_mapped(layout) {
+            // Pages that were never written to read as zeros.
+            return map();
+        }
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if is_mapped(layout) {
+            // SAFETY: it was mapped in this size, and nobody has it any more.
+            let unmapped = unsafe { libc::munmap(block.cast(), RESERVED_BYTES) };
+            // Splitting what the kernel sees as one mapping can take more of them than there may be; the pages can go all the same.
+            if unmapped != 0 {
+                // SAFETY: as above; what stays is address space.
+                let _ = unsafe { libc::madvise(block.cast(), RESERVED_BYTES, libc::MADV_DONTNEED) };
+            }
+            return;
+        }
+        // SAFETY: it is the system's, as its layout says.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller promises that this size can have this alignment.
+        let other = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if !is_mapped(layout) && !is_mapped(other) {
+            // SAFETY: it is the system's before and after.
+            return unsafe { System.realloc(block, layout, size) };
+        }
+        // SAFETY: the block is `layout.size()` long and the new one `size`; what was in both is copied before the old one goes.
+        unsafe {
+            let moved = self.alloc(other);
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(block, moved, layout.size().min(size));
+                self.dealloc(block, layout);
+            }
+            moved
+        }
+    }
+}
+
+/// Pages of their own; null if there are none to be had.
+fn map() -> *mut u8 {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping wherever the system likes, which takes nothing from anybody.
+    let mapped = unsafe { libc::mmap(ptr::null_mut(), RESERVED_BYTES, protection, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED { ptr::null_mut() } else { mapped.cast() }
+}
 
 /// Blocks of at least this many bytes are mapped one by one, and unmapped when they are freed.
 #[cfg(target_env = "gnu")]
 const MAPPED_BYTES_MIN: libc::c_int = 128 << 10;
 
-/// Lets large blocks go back to the system for as long as the process lives. To be called before there are threads.
+/// Keeps little resident for as long as the process lives. To be called before there are threads, by a process with thousands
+/// of connections.
 ///
-/// glibc does so only until the first of them is freed: from then on it serves blocks of up to that size from the heap, where
-/// the small ones that thousands of connections hold come to lie between them. Other allocators need no telling.
-pub fn give_back_large_blocks() {
+/// - Large blocks go back to the system. glibc does so only until the first of them is freed: from then on it serves blocks of
+///   up to that size from the heap, where the small ones that the connections hold come to lie between them. Other
+///   allocators need no telling.
+/// - No huge pages: one write to one of the blocks that [`Heap`] maps side by side would make 2 MiB of them resident.
+pub fn keep_little_resident() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it sets a number of the allocator, which any number is good for.
     let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) };
+    // SAFETY: it sets a flag of this process; the arguments behind it must be 0 (prctl(2)).
+    let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block, the bytes of which say where they are.
+    fn filled(layout: Layout) -> *mut u8 {
+        // SAFETY: none of the sizes is 0, and the block is as long as its layout says.
+        unsafe {
+            let block = Heap.alloc(layout);
+            assert!(!block.is_null());
+            (0..layout.size()).for_each(|at| block.add(at).write(mark(at)));
+            block
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any byte will do")]
+    fn mark(at: usize) -> u8 {
+        (at % 251) as u8
+    }
+
+    #[test]
+    fn what_a_block_holds_survives_every_change_of_its_size() {
+        let sizes = [1, 8 << 10, RESERVED_BYTES - 1, RESERVED_BYTES, RESERVED_BYTES + 1, 1 << 20];
+        for (from, to) in sizes.into_iter().flat_map(|from| sizes.map(|to| (from, to))) {
+            let layout = Layout::from_size_align(from, 16).unwrap();
+            let block = filled(layout);
+            // SAFETY: the block has this layout, and is freed with the one that it was given last.
+            unsafe {
+                let moved = Heap.realloc(block, layout, to);
+                assert!(!moved.is_null());
+                assert!((0..from.min(to)).all(|at| *moved.add(at) == mark(at)), "{from} to {to}");
+                Heap.dealloc(moved, Layout::from_size_align(to, 16).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_mapped_block_is_zeros_again_whatever_another_held() {
+        let layout = Layout::from_size_align(RESERVED_BYTES, 1).unwrap();
+        for _ in 0..100 {
+            let used = filled(layout);
+            // SAFETY: both have this layout, and each is freed once.
+            unsafe {
+                Heap.dealloc(used, layout);
+                let zeros = Heap.alloc_zeroed(layout);
+                assert!((0..RESERVED_BYTES).all(|at| *zeros.add(at) == 0));
+                assert_eq!(zeros.align_offset(PAGE_BYTES_MIN), 0);
+                Heap.dealloc(zeros, layout);
+            }
+        }
+    }
+
+    #[test]
+    fn an_alignment_beyond_pages_is_left_to_the_system() {
+        let layout = Layout::from_size_align(RESERVED_BYTES, 64 << 10).unwrap();
+        let block = filled(layout);
+        assert_eq!(block.align_offset(64 << 10), 0);
+        // SAFETY: it has this layout.
+        unsafe { Heap.dealloc(block, layout) };
+    }
 }

@@ -20,7 +20,7 @@ pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
 pub use file::{ASIDE_MAX, files_set_aside, put_file, set_aside, sync_directory};
-pub use heap::give_back_large_blocks;
+pub use heap::{Heap, keep_little_resident};
 pub use panics::{abort_on_panic, contained};
 pub use poll::{Interest, Poll};
 
