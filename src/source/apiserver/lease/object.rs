@@ -45,6 +45,9 @@ pub(super) enum Whose {
     Free,
     /// Ours, maybe of an earlier life.
     Ours,
+    /// It was taken under our name where we serve, and with another store: ours of a life before we lost that, or a namesake's
+    /// behind the same balancer.
+    Here,
     /// It has our name, and was taken by another hub, or by this one before it moved.
     Namesake,
     /// Another's.
@@ -61,6 +64,7 @@ impl Lease {
             Some(holder) if holder != us.name => Whose::Other,
             // One that was taken by a hub before there were identities has none.
             Some(_) if self.serves() == us.serves && (hub.is_empty() || hub == us.hub) => Whose::Ours,
+            Some(_) if self.serves() == us.serves && !us.serves.is_empty() => Whose::Here,
             Some(_) => Whose::Namesake,
         }
     }
@@ -165,7 +169,7 @@ mod tests {
                 "a copy of our store elsewhere, or a pod that came back elsewhere",
             ),
             ("a", "10.0.0.2:7443", "", Whose::Namesake, "elsewhere"),
-            ("a", "10.0.0.1:7443", "2e", Whose::Namesake, "one address for all hubs"),
+            ("a", "10.0.0.1:7443", "2e", Whose::Here, "a restart without its store, or one address for all hubs"),
             ("a", "", "1f", Whose::Namesake, "it did not say where it serves, and we do"),
             ("b", "10.0.0.1:7443", "1f", Whose::Other, "another name"),
             ("", "", "", Whose::Free, "let go"),

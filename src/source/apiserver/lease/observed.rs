@@ -64,9 +64,11 @@ impl Observed {
             Whose::Ours if matches!(standing, Standing::Holder { .. }) => Step::Renew,
             // Nobody's, or ours of an earlier life: what we stamped then may be on no disk.
             Whose::Free | Whose::Ours => Step::Take,
-            Whose::Other | Whose::Namesake if unchanged > duration => Step::Take,
+            // At our first look, too. Later it was taken from us, by one that thinks the same of itself.
+            Whose::Here if *standing == Standing::Unknown => Step::Take,
+            Whose::Other | Whose::Namesake | Whose::Here if unchanged > duration => Step::Take,
             Whose::Other => Step::Follow,
-            Whose::Namesake => {
+            Whose::Namesake | Whose::Here => {
                 // Who held it, or saw another hold it, did not leave it behind.
                 let taken = matches!(standing, Standing::Holder { .. } | Standing::Follower { .. });
                 Step::GiveWay {
@@ -153,6 +155,23 @@ mod tests {
                 step = observed.judge(&lease("us", version), &us("10.0.0.1:7443"), standing, DURATION, Instant::now());
             }
             assert_eq!(step, Step::GiveWay { renews }, "{why}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_where_we_serve_is_taken_back_at_the_start_and_given_up_later() {
+        let mut ours = lease("us", "1");
+        let annotations = [("holdfast.io/serves", "10.0.0.1:7443"), ("holdfast.io/hub", "2e")];
+        ours.metadata.annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let us = Candidate { hub: "1f".into(), ..us("10.0.0.1:7443") };
+        let waits = Step::GiveWay { renews: true };
+        for (standing, expected, why) in [
+            (Standing::Unknown, Step::Take, "our own, before we lost our store"),
+            (Standing::Holder { epoch: 7 }, waits, "another one took it from us"),
+            (FOLLOWER, waits, "another one took it from whom we followed"),
+        ] {
+            let step = Observed::default().judge(&ours, &us, &standing, DURATION, Instant::now());
+            assert_eq!(step, expected, "{why}");
         }
     }
 }
