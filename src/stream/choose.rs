@@ -15,14 +15,15 @@ const REPAIR_BUCKETS_MAX: usize = BUCKETS * 3 / 4;
 #[derive(Debug)]
 pub(super) struct Have {
     pub version: Version,
-    pub digests: Box<[Digest]>,
+    /// Shared by those who wait with the same.
+    pub digests: Arc<[Digest]>,
 }
 
 impl Have {
     /// `None` if it holds nothing, or says it in a way that is of no use.
     pub(super) fn of(hello: &Hello) -> Option<Self> {
         let version = record_version(hello.have.as_ref());
-        let digests = record_digests(&hello.digests)?;
+        let digests = record_digests(&hello.digests)?.into();
         (!version.cluster.is_empty()).then_some(Self { version, digests })
     }
 }

@@ -2,17 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, Semaphore, watch},
-    time::{Instant, timeout},
+    sync::{Semaphore, watch},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +17,7 @@ use super::{
     Config, Metrics, Surroundings,
     choose::{Choice, Have, catch_up, choose},
     ring::{At, Place, Ring},
+    round::{Idle, Round},
 };
 use crate::{
     proto::{self, Vouched},
@@ -28,8 +26,6 @@ use crate::{
     sys::{Clock, UnixMillis},
 };
 
-/// A round ends at the latest now, even if some who waited have not woken: whoever is starved of CPU must not hold up the rest.
-const ROUND_MAX: Duration = Duration::from_millis(250);
 /// Reconnects a second the announced window aims at.
 const RECONNECTS_PER_S: u64 = 1_500;
 /// Bounds of the announced window.
@@ -37,6 +33,9 @@ const WINDOW_MS: (u64, u64) = (500, 30_000);
 /// Buckets of a repair go out together until they are this much. HTTP/2 keeps an entry for each piece that waits to be sent, and
 /// never gives the room for them back: single buckets, a kilobyte each, took more of it than all else of a connection.
 const RUN_BYTES: usize = 16 << 10;
+
+/// Different states that those who wait can share.
+const DIGESTS_SHARED_MAX: usize = 64;
 
 /// What all subscribers share.
 pub(super) struct Fanout {
@@ -49,6 +48,8 @@ pub(super) struct Fanout {
     surroundings: watch::Receiver<Surroundings>,
     state: Mutex<State>,
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
+    /// What those hold who wait for records: the same, mostly.
+    waiting: Mutex<Vec<Weak<[Digest]>>>,
     head: watch::Sender<u64>,
     round: Round,
 }
@@ -141,6 +142,7 @@ impl Fanout {
             surroundings,
             state: Mutex::new(state),
             prepared: tokio::sync::Mutex::new(None),
+            waiting: Mutex::default(),
             head: watch::Sender::new(0),
             round: Round::default(),
         })
@@ -322,6 +324,19 @@ impl Fanout {
         }
     }
 
+    /// What a client holds that is to wait, with digests that another may wait with, too: thousands do, and each has 4 KiB.
+    pub(super) fn waits(&self, have: Have) -> Have {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digests) = waiting.iter().filter_map(Weak::upgrade).find(|digests| **digests == *have.digests) {
+            return Have { digests, ..have };
+        }
+        waiting.retain(|digests| digests.strong_count() > 0);
+        if waiting.len() < DIGESTS_SHARED_MAX {
+            waiting.push(Arc::downgrade(&have.digests));
+        }
+        have
+    }
+
     /// What brings a subscriber up to date that stood at `place`, which is gone.
     pub(super) fn plan_from(&self, place: &Place) -> Plan {
         let state = self.state();
@@ -430,55 +445,6 @@ impl Drop for RelayGuard {
     }
 }
 
-/// Knows when those who waited for a frame have woken for it.
-#[derive(Default)]
-struct Round {
-    idle: AtomicUsize,
-    woken: AtomicUsize,
-    target: AtomicUsize,
-    done: Notify,
-}
-
-impl Round {
-    /// To be called just before the frame is announced.
-    fn begin(&self) {
-        let idle = self.idle.load(Ordering::SeqCst);
-        self.woken.store(0, Ordering::SeqCst);
-        // A few may be starved or gone; the round is not for them.
-        self.target.store(idle - idle / 50, Ordering::SeqCst);
-    }
-
-    async fn finish(&self) {
-        let deadline = Instant::now() + ROUND_MAX;
-        while self.woken.load(Ordering::SeqCst) < self.target.load(Ordering::SeqCst) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if timeout(left, self.done.notified()).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// One who waits; dropped on waking, and when its stream ends.
-struct Idle<'a>(&'a Round);
-
-impl<'a> Idle<'a> {
-    fn enter(round: &'a Round) -> Self {
-        round.idle.fetch_add(1, Ordering::SeqCst);
-        Self(round)
-    }
-}
-
-impl Drop for Idle<'_> {
-    fn drop(&mut self) {
-        self.0.idle.fetch_sub(1, Ordering::SeqCst);
-        let woken = self.0.woken.fetch_add(1, Ordering::SeqCst) + 1;
-        if woken == self.0.target.load(Ordering::SeqCst) {
-            self.0.done.notify_one();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -521,5 +487,27 @@ mod tests {
         for few in [vec![0, 2, 255], vec![7], vec![]] {
             assert_eq!(sent(few.clone()).concat(), single(&few), "no more than is owed: {few:?}");
         }
+    }
+
+    #[test]
+    fn who_wait_with_the_same_records_share_the_digests_of_them() {
+        let snapshot = |rev| Snapshot::default().with_version(Version { cluster: "uid".into(), epoch: 1, rev });
+        let one = Snapshot::default().apply([Change::PutNamespace("prod".into())], snapshot(1).version().clone());
+        let (_writer, reader) = store::open();
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let (_above, surroundings) = watch::channel(Surroundings::default());
+        let fanout = Fanout::new(Config::default(), metrics, reader, Clock::System, surroundings);
+        let waits = |held: &Snapshot| fanout.waits(Have::of(&proto::hello("agent", "", held)).unwrap());
+        let (first, second, other) =
+            (waits(&one), waits(&one.with_version(snapshot(2).version().clone())), waits(&snapshot(1)));
+        assert!(Arc::ptr_eq(&first.digests, &second.digests));
+        assert_eq!((first.version.rev, second.version.rev), (1, 2));
+        assert_ne!(first.digests, other.digests);
+        drop((first, second, other));
+        for rev in 0..1_000 {
+            let name = format!("n{rev}");
+            waits(&Snapshot::default().apply([Change::PutNamespace(name.into())], snapshot(rev).version().clone()));
+        }
+        assert!(fanout.waiting.lock().unwrap().len() <= DIGESTS_SHARED_MAX);
     }
 }

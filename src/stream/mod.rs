@@ -48,6 +48,7 @@ mod choose;
 mod fanout;
 mod metrics;
 mod ring;
+mod round;
 mod server;
 mod subscriber;
 

@@ -77,6 +77,7 @@ impl Subscriber {
                                 continue;
                             }
                         } else {
+                            *have = have.take().map(|have| self.fanout.waits(have));
                             self.fanout.metrics.served(ServedMode::Wait);
                         }
                         return Some(proto::wait(&self.fanout.config.node, reason));
