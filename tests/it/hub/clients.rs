@@ -29,7 +29,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::{
@@ -187,21 +187,29 @@ async fn until_refused(home: &Home, expected: &BTreeMap<String, u64>) {
     assert_eq!(refused().await, *expected, "{counted:?}");
 }
 
+/// Connects from an address of its own: a port that another test means to listen at again must not become one of these.
+async fn connect(from: u8, target: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from(([127, 0, 1, from], 0)))?;
+    socket.connect(target).await
+}
+
 /// Connects and hangs up, many at once, as fast as that goes; how many were let in. Says at what rate.
 pub(super) async fn storm(target: SocketAddr) -> u32 {
-    const AT_ONCE: usize = 64;
+    const AT_ONCE: u8 = 64;
     let (left, begun) = (Arc::new(AtomicUsize::new(CONNECTS)), Instant::now());
-    let one = || {
+    let one = |from: u8| {
         let left = Arc::clone(&left);
         tokio::spawn(async move {
             let mut connected = 0;
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                connected += u32::from(TcpStream::connect(target).await.is_ok());
+                connected += u32::from(connect(from, target).await.is_ok());
             }
             connected
         })
     };
-    let connected: u32 = join_all((0..AT_ONCE).map(|_| one())).await.into_iter().map(Result::unwrap).sum();
+    let connected: u32 = join_all((1..=AT_ONCE).map(one)).await.into_iter().map(Result::unwrap).sum();
     let took = begun.elapsed();
     println!(
         "{connected} of {CONNECTS} connects in {took:.1?}: {:.0} a second",
