@@ -12,7 +12,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use prometheus::Registry;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
 use tracing::{error, info, warn};
 
 use self::handover::Handover;
@@ -59,11 +62,12 @@ pub struct Agent {
     base: Base,
     dns: dns::Running,
     forwarder: forward::Forwarder,
-    upkeep: JoinHandle<()>,
+    upkeep: AbortOnDropHandle<()>,
     views: views::Views,
     handover: Handover,
     node: node::Node,
-    stop: CancellationToken,
+    /// Ends the listeners of the tools, also when dropped.
+    stop: DropGuard,
     listeners: JoinHandle<()>,
 }
 
@@ -114,7 +118,7 @@ impl Agent {
         let forwarder = forward::Forwarder::new(&config.forward(), config.cache(), surroundings);
         let forwarder = forwarder.map_err(|errors| several(&errors))?;
         let behind = forwarder.clone();
-        let upkeep = tokio::spawn(async move { behind.run().await });
+        let upkeep = AbortOnDropHandle::new(tokio::spawn(async move { behind.run().await }));
         let metrics = dns::Metrics::register(&registry)?;
         let views = views.serve(&forwarder, &context, &clock, &metrics)?;
         let dns = bound.serve(context, Arc::new(forwarder.clone()), clock.clone(), metrics);
@@ -143,7 +147,7 @@ impl Agent {
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
         info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
-        Ok(Self { addresses, base, dns, forwarder, upkeep, views, handover, node, stop, listeners })
+        Ok(Self { addresses, base, dns, forwarder, upkeep, views, handover, node, stop: stop.drop_guard(), listeners })
     }
 
     /// What of `config` would keep an agent on this machine from starting, or from forwarding at once, though it is right in
@@ -193,7 +197,7 @@ impl Agent {
         self.forwarder.save().await;
         self.base.flush().await;
         self.node.leave(self.handover.is_done()).await;
-        self.stop.cancel();
+        drop(self.stop);
         if let Err(error) = self.listeners.await {
             error!(%error, "admin listeners");
         }

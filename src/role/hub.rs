@@ -56,6 +56,7 @@ pub struct Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        self.stop.cancel();
         self.stream.abort();
         self.upkeep.iter().for_each(JoinHandle::abort);
     }

@@ -3,6 +3,7 @@
 mod certificates;
 mod clients;
 mod cluster_faults;
+mod dropped;
 mod faults;
 mod following;
 mod freshness;
