@@ -12,7 +12,7 @@
 //! A holder that was stopped for a while, or cut off alone, finds out by its next look. What its watches bring before that
 //! look is not stamped: that is for the [`Fence`] to say.
 //!
-//! A lease under our own name is ours if it was taken where we serve and with our store ([`identity`]). Otherwise another hub
+//! A lease under our own name is ours if it was taken where we serve and with our store ([`identity()`]). Otherwise another hub
 //! was given the same name by mistake, or we came back at another address: it is left to run out, as any other's.
 //!
 //! Never decides what a holder or a follower does.
