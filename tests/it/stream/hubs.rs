@@ -191,15 +191,21 @@ async fn an_agent_that_connects_before_the_hub_has_anything_waits_for_it() {
     assert_eq!(world.net.dialled.lock().unwrap().len(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_agent_that_waits_for_one_hub_finds_out_that_another_has_something_by_now() {
+/// An agent that waits for one of two hubs, `a` and `b`, neither of which has anything yet.
+async fn waiting_for_two() -> (World, [Hub; 2], Agent) {
     let world = World::new();
-    let mut hubs = ["a", "b"].map(|name| Hub::start(name, &world.clock, stream::Config::default()));
+    let hubs = ["a", "b"].map(|name| Hub::start(name, &world.clock, stream::Config::default()));
     for hub in &hubs {
         world.open(hub);
     }
     let agent = world.agent("agent", &["a", "b"]);
     tokio::time::sleep(Duration::from_secs(2)).await;
+    (world, hubs, agent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_waits_for_one_hub_finds_out_that_another_has_something_by_now() {
+    let (_world, mut hubs, agent) = waiting_for_two().await;
     let waits_at = agent.status.borrow().address.clone();
     let other = if waits_at == "a" { &mut hubs[1] } else { &mut hubs[0] };
     other.list(services(10), false);
@@ -209,13 +215,7 @@ async fn an_agent_that_waits_for_one_hub_finds_out_that_another_has_something_by
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_whose_hub_has_something_at_last_stays_there() {
-    let world = World::new();
-    let mut hubs = ["a", "b"].map(|name| Hub::start(name, &world.clock, stream::Config::default()));
-    for hub in &hubs {
-        world.open(hub);
-    }
-    let agent = world.agent("agent", &["a", "b"]);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (world, mut hubs, agent) = waiting_for_two().await;
     for hub in &mut hubs {
         hub.list(services(10), false);
     }
