@@ -20,7 +20,6 @@ fn counted_answer(context: &Context, view: &View<'_>, question: &hot::Question, 
     answer(context, view, &question.message, question.transport, out)
 }
 
-/// `instructions TITLE COUNT`
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let (Some(title), Some(count)) = (arguments.next(), arguments.next()) else {

@@ -54,7 +54,6 @@ const ADMIN_TIME: Duration = Duration::from_secs(120);
 /// The time a whole exchange may take with a probe or a scraper.
 const PROBE_TIME: Duration = Duration::from_secs(15);
 
-/// Where to listen.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The unix socket of the tools.
@@ -65,7 +64,6 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Further addresses of `/health` and `/ready`.
     pub more_http: Vec<SocketAddr>,
-    /// Further addresses of `/metrics`.
     pub more_metrics: Vec<SocketAddr>,
     /// Metrics under CoreDNS's names too, as those of this server: `dns://169.254.20.10:53`.
     pub coredns_server: Option<String>,
@@ -108,7 +106,6 @@ pub struct Handles {
     pub readiness: Readiness,
     /// The metrics of the process.
     pub registry: Registry,
-    /// The listeners' own.
     pub metrics: Metrics,
     /// What the documents of the admin socket are made from.
     pub facts: Facts,

@@ -52,7 +52,6 @@ const NAME_BYTES_MAX: usize = 255;
 /// A configuration that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Who it is for.
     pub role: Role,
     /// Every setting; `forward` has a zone `.` and its zones have upstreams.
     pub settings: Settings,

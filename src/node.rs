@@ -26,7 +26,6 @@ pub use setup::{Goal, Outcome, Step, check, is_released, reach};
 /// What is to be set up on the node.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Config {
-    /// Name of the interface.
     pub interface: String,
     /// Make the interface, and again if somebody removes it.
     pub setup_interface: bool,
@@ -34,7 +33,6 @@ pub struct Config {
     pub setup_notrack: bool,
     /// The addresses of the interface and of the rules.
     pub local_ips: Vec<IpAddr>,
-    /// Port of DNS.
     pub dns_port: u16,
     /// Where health is asked for; tracked no more than DNS if that is one of `local_ips`.
     pub health: Option<SocketAddr>,

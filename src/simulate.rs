@@ -23,14 +23,12 @@ use crate::{
 use memo::Memo;
 use tally::Tally;
 
-/// What to simulate.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// HOST:PORT of the hubs; agents are spread over them.
     pub hubs: Vec<String>,
     /// An agent's certificates; `None` connects in the clear.
     pub tls: Option<PathBuf>,
-    /// How many agents.
     pub count: usize,
     /// Over how long their first connections are spread.
     pub ramp: Duration,
@@ -64,7 +62,6 @@ pub enum Error {
     NoHub,
 }
 
-/// A simulation under way.
 #[derive(Debug)]
 pub struct Running {
     tally: Arc<Tally>,
@@ -120,7 +117,6 @@ fn fraction(number: usize, count: usize) -> f64 {
 }
 
 impl Running {
-    /// How far it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.tally.progress()
@@ -154,7 +150,6 @@ impl Running {
         self.tally.report(self.count)
     }
 
-    /// Closes all connections.
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.wait().await;

@@ -74,7 +74,6 @@ impl Hub {
         self.child.id()
     }
 
-    /// SIGKILL.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;

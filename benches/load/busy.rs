@@ -31,7 +31,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Said once the cache file has been read.
 pub const CACHE_LOADED: &str = "cache loaded";
 
-/// Serves for ever.
 pub fn run(address: SocketAddr, home: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let _inside = runtime.enter();

@@ -13,7 +13,6 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-/// Clients that are silent.
 pub const IDLE: usize = 1_000;
 /// Of one address; holdfast lets in 100.
 const PER_SOURCE: usize = 50;

@@ -18,12 +18,10 @@ const SOCKETS: usize = 16;
 const WINDOW: u16 = 256;
 /// Queries that may be under way at once in the open loop.
 const OPEN_MAX: u16 = 32_768;
-/// Before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(200);
 /// A query without an answer for so long is lost.
 const LOST: Duration = Duration::from_millis(500);
 
-/// What one run showed.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Answers a second.

@@ -11,7 +11,6 @@ const QUICK: (usize, Duration) = (3, Duration::from_millis(400));
 /// What this process is to do.
 pub enum Task {
     Measure(Options),
-    /// Be the echo.
     Echo {
         address: SocketAddr,
         workers: usize,
@@ -31,7 +30,6 @@ pub enum Task {
 pub struct Options {
     /// Runs that the medians are taken over.
     pub runs: usize,
-    /// Each run.
     pub time: Duration,
     /// Processors of the subject, for each table.
     pub workers: Vec<usize>,
@@ -39,7 +37,6 @@ pub struct Options {
     pub cases: Vec<String>,
     /// Queries a second of the open loop; half of what the echo does unless given.
     pub rate: Option<f64>,
-    /// The program measured.
     pub holdfast: String,
     /// The processor of the generator; the last one unless given.
     pub generator: Option<usize>,

@@ -17,19 +17,16 @@ use crate::{busy, options::Options, traffic::Cluster};
 /// How long a subject may take until it answers.
 const START: Duration = Duration::from_secs(60);
 
-/// A running server.
 pub struct Subject {
     name: String,
     address: SocketAddr,
     child: Child,
     /// Gives back what is asked, rather than answers.
     echoes: bool,
-    /// Its files.
     home: TempDir,
 }
 
 impl Subject {
-    /// The bare echo.
     pub fn echo(processors: &[usize]) -> Self {
         let itself = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
         let (address, workers) = (free_address(), processors.len().to_string());

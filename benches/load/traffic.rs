@@ -29,7 +29,6 @@ pub struct Asked {
     pub answers: u16,
 }
 
-/// A kind of question.
 pub struct Case {
     pub title: &'static str,
     /// Needs a cache with [`EXTERNAL`] names in it.
@@ -83,7 +82,6 @@ impl Cluster {
         text
     }
 
-    /// As a zone file.
     pub fn zone_file(&self) -> String {
         let mut text = String::from(
             "$ORIGIN cluster.local.\n$TTL 5\n@ SOA ns.dns hostmaster 1 7200 1800 86400 5\n@ NS ns.dns\nns.dns A 127.0.0.1\n",

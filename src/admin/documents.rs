@@ -33,7 +33,6 @@ const DUMPS: usize = 2;
 /// The rules that answers follow at present.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Those of the zone.
     pub zone: zone::Config,
     /// The age from which records count as stale.
     pub stale_after: Duration,
@@ -42,21 +41,15 @@ pub struct Rules {
 /// What the documents are made from.
 #[derive(Clone)]
 pub struct Facts {
-    /// `agent` or `hub`.
     pub role: &'static str,
-    /// When the process started.
     pub started: UnixMillis,
-    /// Where it listens.
     pub listeners: Vec<ListenerDoc>,
     /// What the source is, as in `manifests cluster.yaml`.
     pub source: String,
-    /// The records.
     pub reader: Reader,
     /// The pins; none for a process that answers no DNS.
     pub pins: Option<Pins>,
-    /// The time.
     pub clock: Clock,
-    /// The rules at present.
     pub rules: Arc<dyn Fn() -> Rules + Send + Sync>,
     /// The disk at present, if there is one.
     pub disk: Arc<dyn Fn() -> Option<DiskStatus> + Send + Sync>,
@@ -78,7 +71,6 @@ impl fmt::Debug for Facts {
     }
 }
 
-/// What the routes share.
 pub(super) struct Shared {
     pub(super) facts: Facts,
     readiness: Readiness,

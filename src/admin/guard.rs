@@ -26,16 +26,13 @@ use crate::{
 /// Asks the writer of the store to let go; nothing if it is gone.
 pub type Let = Arc<dyn Fn(Release) -> BoxFuture<'static, Option<Applied>> + Send + Sync>;
 
-/// Everything that is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardDoc {
-    /// When this is said.
     pub at: Time,
     /// What is held, all of it.
     pub held: HeldDoc,
 }
 
-/// What was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleasedDoc {
     /// How much was held before.

@@ -2,12 +2,9 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
-/// Handles made at start.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// By listener.
     pub refused: IntCounterVec,
-    /// Answers to `/health`.
     pub health: Histogram,
 }
 

@@ -28,7 +28,6 @@ use crate::{
 pub struct PinRequest {
     /// The name, whole with a final dot, else completed as a look-up does.
     pub name: String,
-    /// What it answers.
     pub addresses: Vec<IpAddr>,
     /// TTL of the answers, in seconds.
     pub ttl: u32,
@@ -46,14 +45,11 @@ pub struct UnpinRequest {
     pub name: Option<String>,
 }
 
-/// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinsDoc {
-    /// How many pins changed.
     pub changed: usize,
     /// Why they would not be there after a restart; null if they would.
     pub not_kept: Option<String>,
-    /// What is pinned now.
     pub pins: Vec<PinDoc>,
 }
 

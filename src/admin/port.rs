@@ -52,7 +52,6 @@ pub struct PortError {
     error: io::Error,
 }
 
-/// A bound port.
 #[derive(Debug)]
 pub struct Port {
     socket: Arc<Socket>,
@@ -68,7 +67,6 @@ pub struct Signals {
     pub readiness: Readiness,
     /// Whether a successor is, which has the port then.
     pub given_away: watch::Receiver<bool>,
-    /// The end.
     pub stop: CancellationToken,
 }
 

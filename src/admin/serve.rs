@@ -43,11 +43,8 @@ pub struct Limits {
     pub refused: IntCounter,
 }
 
-/// What connections come from.
 pub enum Listener {
-    /// The tools.
     Unix(UnixListener),
-    /// Probes and scrapers.
     Tcp(Listening),
 }
 

@@ -29,26 +29,13 @@ const BACKLOG: i32 = 64;
 pub enum SocketError {
     /// Another process answers on it.
     #[error("admin socket {}: another process answers on it; stop that one, or give --admin another path", path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// Something else has the name.
     #[error("admin socket {}: there is a file of this name that is no socket; give --admin another path", path.display())]
-    NotASocket {
-        /// The file.
-        path: PathBuf,
-    },
+    NotASocket { path: PathBuf },
     /// The system refused a step.
     #[error("admin socket {}: {step}: {error}; give --admin {}", path.display(), remedy(error))]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// What was tried.
-        step: &'static str,
-        /// What it said.
-        error: io::Error,
-    },
+    Io { path: PathBuf, step: &'static str, error: io::Error },
 }
 
 fn remedy(error: &io::Error) -> &'static str {

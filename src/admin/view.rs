@@ -36,7 +36,6 @@ use crate::{
 /// The records at one moment, with all that decides how they are looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment<'a> {
-    /// The records.
     pub snapshot: &'a Snapshot,
     /// How old they are, and how the source is.
     pub freshness: &'a Freshness,
@@ -48,7 +47,6 @@ pub struct Moment<'a> {
     pub source: Option<&'a str>,
     /// The age from which records count as stale.
     pub stale_after: Duration,
-    /// The time.
     pub now: UnixMillis,
 }
 
@@ -57,9 +55,7 @@ pub struct Moment<'a> {
 pub struct SourceDoc {
     /// What it is, as in `manifests /etc/holdfast/cluster.yaml`.
     pub name: Option<String>,
-    /// Whether it is there.
     pub state: SourceWord,
-    /// Why it is not.
     pub reason: Option<String>,
     /// When it last said that the records are true; null if it never did.
     pub as_of: Option<Time>,
@@ -67,7 +63,6 @@ pub struct SourceDoc {
     pub age_seconds: Option<u64>,
     /// Whether that is longer than `stale_after`, so that answers say so.
     pub stale: bool,
-    /// The limit.
     pub stale_after_seconds: u64,
 }
 
@@ -77,9 +72,7 @@ pub struct SourceDoc {
 pub enum SourceWord {
     /// Not heard of since the process started.
     Starting,
-    /// Delivering.
     Up,
-    /// Out of reach.
     Lost,
     /// Nobody asks it: the records were read from a store without a process.
     Offline,
@@ -120,7 +113,6 @@ pub struct ZoneDoc {
     pub name: String,
     /// TTL of answers, in seconds.
     pub ttl: u32,
-    /// `insecure` or `disabled`.
     pub pods: String,
     /// `none` or `coredns`.
     pub compat: String,
@@ -166,11 +158,8 @@ impl ZoneDoc {
 /// The version of records, for scripts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionDoc {
-    /// Which cluster.
     pub cluster: String,
-    /// Which history of it.
     pub epoch: u64,
-    /// Which state in it.
     pub rev: u64,
     /// Digest over all records; equal digests are equal records.
     pub digest: String,

@@ -47,21 +47,13 @@ pub enum PillarError {
     /// A key of the `ConfigMap` is not the JSON it should be.
     #[error("ConfigMap kube-dns: {key}: {reason}")]
     Json {
-        /// The key.
         key: &'static str,
         /// What is wrong with it.
         reason: String,
     },
     /// A value in it is not what it should be.
     #[error("ConfigMap kube-dns: {key}: {value:?} is not {expected}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// The value.
-        value: String,
-        /// What it should be.
-        expected: &'static str,
-    },
+    Value { key: &'static str, value: String, expected: &'static str },
     /// More upstreams than are allowed.
     #[error("ConfigMap kube-dns: upstreamNameservers: {0} servers, and {UPSTREAMS_MAX} are allowed")]
     Upstreams(usize),

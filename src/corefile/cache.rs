@@ -21,7 +21,6 @@ const MIN_TTL: Duration = Duration::from_secs(3_600);
 const NEGATIVE_TTL: Duration = Duration::from_secs(3 * 3_600);
 const STALE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// One `cache`.
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
     /// The zones it is for; none for all of the block.
@@ -30,7 +29,6 @@ pub(super) struct Cache {
     pub fields: Vec<(&'static str, Shown)>,
 }
 
-/// Reads a directive.
 pub(super) fn read(directive: &Directive, found: &mut Findings) -> Cache {
     let mut success = (SUCCESS, LEAST);
     let mut denial = (DENIAL, LEAST);
@@ -91,7 +89,6 @@ fn limits(directive: &Directive, property: &Property, limits: &mut (u64, u64), f
     }
 }
 
-/// `prefetch AMOUNT [DURATION] [PERCENTAGE%]`
 fn prefetch(directive: &Directive, property: &Property, fields: &mut Vec<(&'static str, Shown)>, found: &mut Findings) {
     let (amount, rest) = match property.args.as_slice() {
         [amount, rest @ ..] if rest.len() <= 2 => (amount, rest),
@@ -116,7 +113,6 @@ fn prefetch(directive: &Directive, property: &Property, fields: &mut Vec<(&'stat
     }
 }
 
-/// `serve_stale [DURATION] [REFRESH_MODE] [VERIFY_TIMEOUT]`
 fn serve_stale(
     directive: &Directive,
     property: &Property,

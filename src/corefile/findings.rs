@@ -2,7 +2,6 @@
 
 use super::{Directive, Error, Note, Position, Property, Token, Weight};
 
-/// Errors and notes, gathered.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub errors: Vec<Error>,

@@ -15,7 +15,6 @@ const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 const FAILS_MAX: u64 = 1_000;
 const CONCURRENT_MAX: u64 = 100_000;
 
-/// One `forward`.
 #[derive(Clone, Debug)]
 pub(super) struct Forward {
     /// The zone it is for.
@@ -28,7 +27,6 @@ pub(super) struct Forward {
     pub fields: Vec<(&'static str, Shown)>,
 }
 
-/// Reads a directive.
 pub(super) fn read(directive: &Directive, found: &mut Findings) -> Option<Forward> {
     let [from, to @ ..] = directive.args.as_slice() else {
         found.error(directive.name.at, "forward takes a zone and the servers to ask");

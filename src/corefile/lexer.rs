@@ -5,12 +5,10 @@ use super::{Error, Position};
 /// The most a Corefile may have, in bytes. A `ConfigMap` has 1 MiB at most.
 const BYTES_MAX: usize = 1 << 20;
 
-/// One word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// The word, quotes taken off and environment variables put in.
     pub text: String,
-    /// Where it begins.
     pub at: Position,
     /// Whether it stood in quotes: a brace in quotes is a word like any other.
     pub quoted: bool,

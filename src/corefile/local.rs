@@ -14,7 +14,6 @@ const HOSTS_FILE: &str = "/etc/hosts";
 const HOSTS_TTL: u64 = 3_600;
 const WELL_KNOWN_PREFIX: &str = "64:ff9b::/96";
 
-/// One `hosts`.
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
     /// The zones it is for; none for all of the block.
@@ -25,7 +24,6 @@ pub(super) struct Hosts {
     pub fields: Vec<(&'static str, Shown)>,
 }
 
-/// Reads `hosts [FILE [ZONES…]]`.
 pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
     let (file, zones) = match directive.args.as_slice() {
         [] => (HOSTS_FILE.to_owned(), &[][..]),

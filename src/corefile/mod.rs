@@ -29,9 +29,7 @@ pub use words::go_duration;
 /// Where something stands; both count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// Line.
     pub line: usize,
-    /// Column, in characters.
     pub column: usize,
 }
 
@@ -45,7 +43,6 @@ impl fmt::Display for Position {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {message}")]
 pub struct Error {
-    /// Where.
     pub at: Position,
     /// What is wrong, and what would be right.
     pub message: String,
@@ -63,13 +60,11 @@ pub enum Weight {
 /// Something the Corefile says that is not honoured, or not to the letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// Where.
     pub at: Position,
     /// The directive, with its option if it is about one: `cache success`.
     pub directive: String,
     /// What is done instead, and what to do about it.
     pub text: String,
-    /// How much it matters.
     pub weight: Weight,
 }
 

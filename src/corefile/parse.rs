@@ -9,14 +9,12 @@ const IMPORTS_MAX: usize = 10;
 /// More directives than any file has; snippets that use snippets multiply.
 const DIRECTIVES_MAX: usize = 10_000;
 
-/// What a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Corefile {
     /// Its server blocks, in order.
     pub blocks: Vec<Block>,
 }
 
-/// A server block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// Zones with their ports, as written.
@@ -25,10 +23,8 @@ pub struct Block {
     pub directives: Vec<Directive>,
 }
 
-/// One directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directive {
-    /// Its name.
     pub name: Token,
     /// What stands behind it on its line.
     pub args: Vec<Token>,
@@ -41,7 +37,6 @@ pub struct Directive {
 pub struct Property {
     /// Its first word.
     pub name: Token,
-    /// The others.
     pub args: Vec<Token>,
 }
 

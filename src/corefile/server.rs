@@ -32,7 +32,6 @@ pub(super) fn server<'a>(block: &'a Block, default_port: u16, found: &mut Findin
     Server { listen: by_port.into_iter().flat_map(at_port).collect(), directives: &block.directives }
 }
 
-/// `[dns://]ZONE[:PORT]`
 fn key(token: &Token, default_port: u16, found: &mut Findings) -> Option<(Vec<String>, u16)> {
     let text = match token.text.split_once("://") {
         None => token.text.as_str(),

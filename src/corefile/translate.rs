@@ -89,7 +89,6 @@ const HONOURED: [&str; 18] = [
     "whoami",
 ];
 
-/// What the surroundings say.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The port of zones without one.
@@ -109,7 +108,6 @@ impl Default for Options {
 /// A Corefile in holdfast's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// The configuration, as YAML.
     pub yaml: String,
     /// What is not honoured, or not to the letter, in the order of the file.
     pub notes: Vec<Note>,
@@ -274,7 +272,6 @@ impl Whole {
         }
     }
 
-    /// `reload [INTERVAL] [JITTER]`
     fn reload(&mut self, directive: &Directive, found: &mut Findings) {
         let mut durations = directive.args.iter().filter_map(|token| found.take(words::duration(token)));
         let interval = durations.next().unwrap_or(RELOAD).max(RELOAD_MIN);

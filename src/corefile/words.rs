@@ -10,7 +10,6 @@ use ipnet::IpNet;
 use super::{Error, Token};
 use crate::config::Shown;
 
-/// A whole number.
 pub(super) fn number(token: &Token) -> Result<u64, Error> {
     token.text.parse().map_err(|_| Error::at(token.at, format!("{:?} is not a whole number", token.text)))
 }
@@ -117,7 +116,6 @@ pub(super) fn shown(duration: Duration, most: Duration) -> Shown {
     Shown::Text(if millis.is_multiple_of(1_000) { format!("{}s", millis / 1_000) } else { format!("{millis}ms") })
 }
 
-/// A word.
 #[expect(clippy::needless_pass_by_value, reason = "numbers, words and references alike")]
 pub(super) fn text(word: impl ToString) -> Shown {
     Shown::Text(word.to_string())

@@ -20,26 +20,14 @@ const ANSWER_BYTES_MAX: usize = 2 << 30;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
     #[error("admin socket {}: {error}", path.display())]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
+    Connect { path: PathBuf, error: std::io::Error },
     /// Somebody listens and does not answer as holdfast does.
     #[error("admin socket {}: {reason}", path.display())]
-    Exchange {
-        /// The socket.
-        path: PathBuf,
-        /// What went wrong.
-        reason: String,
-    },
+    Exchange { path: PathBuf, reason: String },
     /// The process does not know what it was asked for.
     #[error("admin socket {}: this process has no {target}: it is a hub where an agent is meant, or older than this tool", path.display())]
     Unknown {
-        /// The socket.
         path: PathBuf,
         /// What it was asked for, a path.
         target: String,

@@ -18,7 +18,6 @@ use tracing::error;
 /// The least time between two looks at what is local to the node. A pod is plugged in longer than that before it asks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Whose queries are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allow {
     /// This node and the pods on it.
@@ -37,7 +36,6 @@ pub struct Access {
     pub allow: Vec<Allow>,
     /// Addresses where only this node and its pods may ask, as long as `allow` is empty.
     pub node_local_at: Vec<IpAddr>,
-    /// Who these are.
     pub node_local: Option<NodeLocal>,
 }
 

@@ -9,9 +9,7 @@ use super::Access;
 pub struct Bounds<T> {
     /// Unless configured.
     pub default: T,
-    /// The least.
     pub min: T,
-    /// The most.
     pub max: T,
     /// The RFC, or the reason.
     pub source: &'static str,
@@ -67,7 +65,6 @@ pub const WRITE: Bounds<Duration> = Bounds {
 pub struct Config {
     /// Where to answer, over UDP and TCP alike. Port 0 lets the kernel choose one, the same for both.
     pub listen: Vec<SocketAddr>,
-    /// UDP workers, [`WORKERS`].
     pub workers: usize,
     /// [`FORWARDS`], for each of UDP and TCP.
     pub forwards_max: usize,
@@ -78,7 +75,6 @@ pub struct Config {
     pub early: bool,
     /// Who may ask.
     pub access: Access,
-    /// TCP.
     pub tcp: TcpConfig,
 }
 
@@ -100,17 +96,11 @@ impl Default for Config {
 /// How TCP connections are treated.
 #[derive(Clone, Debug)]
 pub struct TcpConfig {
-    /// [`CONNECTIONS`].
     pub connections_max: usize,
-    /// [`CONNECTIONS_PER_SOURCE`].
     pub connections_per_source_max: usize,
-    /// [`IN_FLIGHT`].
     pub in_flight_max: usize,
-    /// [`IDLE`].
     pub idle: Duration,
-    /// [`PARTIAL`].
     pub partial: Duration,
-    /// [`WRITE`].
     pub write: Duration,
 }
 

@@ -38,7 +38,6 @@ impl fmt::Debug for Cookies {
 }
 
 impl Cookies {
-    /// With this secret.
     #[must_use]
     pub fn new(secret: [u8; 16]) -> Self {
         let [low, high] = secret.as_chunks::<8>().0 else { unreachable!("16 bytes are twice 8") };

@@ -34,45 +34,25 @@ pub enum BindError {
     /// Another socket has the port.
     #[error("cannot listen on {protocol} {address}: the port is taken{}; stop what has it, or listen elsewhere", by(.holder.as_ref()))]
     Taken {
-        /// `udp` or `tcp`.
         protocol: &'static str,
-        /// What was asked.
         address: SocketAddr,
         /// The process that has it, if that can be seen.
         holder: Option<Holder>,
     },
-    /// The port is privileged.
     #[error(
         "no permission to listen on {protocol} {address}: grant the capability CAP_NET_BIND_SERVICE, or set the sysctl \
          net.ipv4.ip_unprivileged_port_start to {} or less",
         .address.port()
     )]
-    Denied {
-        /// `udp` or `tcp`.
-        protocol: &'static str,
-        /// What was asked.
-        address: SocketAddr,
-    },
+    Denied { protocol: &'static str, address: SocketAddr },
     /// No interface has the address.
     #[error(
         "cannot listen on {protocol} {address}: no interface of this host has the address; add it, or listen on another"
     )]
-    NotHere {
-        /// `udp` or `tcp`.
-        protocol: &'static str,
-        /// What was asked.
-        address: SocketAddr,
-    },
+    NotHere { protocol: &'static str, address: SocketAddr },
     /// Anything else.
     #[error("cannot listen on {protocol} {address}: {error}")]
-    Other {
-        /// `udp` or `tcp`.
-        protocol: &'static str,
-        /// What was asked.
-        address: SocketAddr,
-        /// What the kernel said.
-        error: io::Error,
-    },
+    Other { protocol: &'static str, address: SocketAddr, error: io::Error },
 }
 
 fn by(holder: Option<&Holder>) -> String {

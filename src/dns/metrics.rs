@@ -19,7 +19,6 @@ use super::Transport;
 /// Why a TCP connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseCause {
-    /// The client closed it.
     Client,
     /// No query for too long.
     Idle,
@@ -31,9 +30,7 @@ pub enum CloseCause {
     Length,
     /// It was idle, and its place was needed.
     Evicted,
-    /// We are leaving.
     Drain,
-    /// It broke.
     Broken,
 }
 
@@ -61,7 +58,6 @@ impl CloseCause {
 /// Why a TCP connection was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefuseCause {
-    /// Too many in all.
     Total,
     /// Too many of one address.
     Source,
@@ -87,11 +83,8 @@ impl RefuseCause {
 /// A system call on a listening socket that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Receiving datagrams.
     Receive,
-    /// Sending one.
     Send,
-    /// Accepting a connection.
     Accept,
 }
 
@@ -203,7 +196,6 @@ impl Metrics {
         self.connections_closed[cause as usize].inc();
     }
 
-    /// A system call failed.
     pub(super) fn fault(&self, fault: Fault) {
         self.faults[fault as usize].inc();
     }

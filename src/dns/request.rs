@@ -73,9 +73,7 @@ impl ServedFrom {
 pub struct ForwardRequest {
     /// The client's message, whole; `answer()` has parsed it without fault.
     pub query: Vec<u8>,
-    /// How it came.
     pub transport: Transport,
-    /// Who asked.
     pub client: SocketAddr,
     /// When it came; the time budget counts from here.
     pub received: Instant,
@@ -107,7 +105,6 @@ pub struct Completion {
 pub struct Resolved {
     /// A complete message for the client: its id, its question, its EDNS state, within its size.
     pub message: Vec<u8>,
-    /// Where it came from.
     pub from: ServedFrom,
 }
 

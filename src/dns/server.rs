@@ -45,9 +45,7 @@ pub(super) struct Core {
 pub(super) enum Handled {
     /// Send the first so many bytes of the buffer.
     Reply(usize, Tally),
-    /// Wait for [`Core::resolve`].
     Forward(Asked, OwnedSemaphorePermit),
-    /// Nothing.
     Drop(wire::DropReason),
 }
 
@@ -200,7 +198,6 @@ pub(super) fn rcode_of(message: &[u8]) -> Rcode {
     Rcode(message.get(3).map_or(Rcode::SERVFAIL.0, |flags| u16::from(flags & 0x0F)))
 }
 
-/// SERVFAIL, and why.
 fn failure<'a>(query: &Query<'a>, why: &'a str) -> Reject<'a> {
     let ede = Ede { code: EdeCode::OTHER, text: why };
     let mut reject = query.reject(Rcode::SERVFAIL, None);
@@ -231,7 +228,6 @@ pub struct Running {
     core: Arc<Core>,
     udp: udp::Workers,
     tcp: tcp::Listeners,
-    /// Forwards of UDP.
     forwards: TaskTracker,
 }
 

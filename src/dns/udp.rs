@@ -31,7 +31,6 @@ const TURN: Duration = Duration::from_micros(200);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum Phase {
-    /// Answer.
     Serve,
     /// Get out of the way of new queries, and answer those received.
     Divert,

@@ -67,77 +67,35 @@ impl ErrorType {
 pub enum SetupError {
     /// The kernel has no netlink for us.
     #[error("open a netlink socket ({family}): {error}")]
-    Netlink {
-        /// `route` or `netfilter`.
-        family: &'static str,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// A capability is missing.
+    Netlink { family: &'static str, error: io::Error },
     #[error(
         "{step}: not permitted; grant the capability CAP_NET_ADMIN, or let `holdfast node setup` do it as root before"
     )]
-    NotPermitted {
-        /// What was tried.
-        step: String,
-    },
-    /// The name is taken.
+    NotPermitted { step: String },
     #[error("interface {name} exists and is {found}, not one of ours; remove it, or give node.interface another name")]
     InterfaceTaken {
-        /// The name.
         name: String,
         /// What it is, as in `a veth`.
         found: String,
     },
     /// Neither kind of interface could be made.
     #[error("make interface {name}: {error}")]
-    InterfaceAdd {
-        /// Its name.
-        name: String,
-        /// What the kernel said.
-        error: io::Error,
-    },
+    InterfaceAdd { name: String, error: io::Error },
     /// It could not be looked at.
     #[error("look at interface {name}: {error}")]
-    InterfaceCheck {
-        /// Its name.
-        name: String,
-        /// What the kernel said.
-        error: io::Error,
-    },
+    InterfaceCheck { name: String, error: io::Error },
     /// Somebody else has an address.
     #[error("address {address} is on interface {interface} already; it is served there and left alone, without rules")]
-    AddressElsewhere {
-        /// The address.
-        address: IpAddr,
-        /// Who has it.
-        interface: String,
-    },
+    AddressElsewhere { address: IpAddr, interface: String },
     /// An address could not be added or removed.
     #[error("{step} {address} on interface {interface}: {error}")]
-    Address {
-        /// `add` or `remove`.
-        step: &'static str,
-        /// The address.
-        address: IpAddr,
-        /// Where.
-        interface: String,
-        /// What the kernel said.
-        error: io::Error,
-    },
+    Address { step: &'static str, address: IpAddr, interface: String, error: io::Error },
     /// The kernel has no nftables.
     #[error("the kernel has no nftables (nf_tables, nft_ct): connections to DNS are tracked; load the modules")]
     NoNftables,
     /// The rules could not be written or read.
     #[error("{step} nftables table {table}: {error}")]
-    Nftables {
-        /// `write`, `read` or `remove`.
-        step: &'static str,
-        /// Its name.
-        table: &'static str,
-        /// What the kernel said.
-        error: io::Error,
-    },
+    Nftables { step: &'static str, table: &'static str, error: io::Error },
 }
 
 impl SetupError {

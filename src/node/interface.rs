@@ -24,7 +24,6 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 
-/// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub index: u32,

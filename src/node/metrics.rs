@@ -43,7 +43,6 @@ impl Metrics {
         self.setup_errors[kind as usize].inc();
     }
 
-    /// How often that happened.
     #[must_use]
     pub fn setup_errors(&self, kind: ErrorType) -> u64 {
         self.setup_errors[kind as usize].get()

@@ -22,7 +22,6 @@ pub(super) struct Message {
     pub kind: u16,
     /// Flags besides those that every request has.
     pub flags: u16,
-    /// What follows the header.
     pub body: Vec<u8>,
 }
 

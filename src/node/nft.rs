@@ -18,7 +18,6 @@ use super::{
     netlink::{Message, Netlink},
 };
 
-/// Name of the table.
 pub(super) const TABLE: &str = "holdfast";
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -63,14 +62,12 @@ pub(super) struct Chain {
     priority: i32,
 }
 
-/// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     chain: String,
     expressions: Vec<Expression>,
 }
 
-/// What a table holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ruleset {
     chains: Vec<Chain>,
@@ -162,7 +159,6 @@ fn batch(messages: &[Message]) -> io::Result<()> {
     Netlink::open(NETLINK_NETFILTER)?.batch(&frame(BATCH_BEGIN), messages, &frame(BATCH_END))
 }
 
-/// `struct nfgenmsg`.
 fn header(family: u8, resource: u16) -> Vec<u8> {
     let [high, low] = resource.to_be_bytes();
     vec![family, 0, high, low]

@@ -16,11 +16,8 @@ const KINDS: [&str; 2] = ["dummy", "bridge"];
 /// Something that is not as it should be, and thereby what is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The interface is missing.
     MakeInterface(String),
-    /// The interface is down.
     BringUp(String),
-    /// An address is missing.
     Add(IpAddr),
     /// An address is there that should not be.
     TakeOff(IpAddr),
@@ -52,15 +49,12 @@ impl fmt::Display for Step {
 /// What is to be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// Everything in place.
     Serving,
     /// Everything in place, but the addresses of the failsafe, which the cluster's DNS has.
     Released,
-    /// Nothing of ours left.
     Gone,
 }
 
-/// How a setup went.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// What differed, and was mended unless `errors` says otherwise.

@@ -33,7 +33,6 @@ const TICK: Duration = Duration::from_millis(500);
 /// Between two looks at interface and rules, in ticks: what is removed is back within 5 s.
 const LOOK_EVERY: u32 = 4;
 
-/// Whose watch it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Of an agent, which started it and tells it by its standard input when to end.

@@ -128,7 +128,6 @@ fn concat(mut frames: Vec<Bytes>) -> Bytes {
     if frames.len() == 1 { frames.remove(0) } else { frames.concat().into() }
 }
 
-/// All of one bucket.
 #[must_use]
 pub fn bucket_part(snapshot: &Snapshot, bucket: usize) -> Bytes {
     part(snapshot, bucket..bucket + 1, LEVEL_LIVE)

@@ -44,9 +44,7 @@ const FOLLOWING: Stage = Stage::Following { changes: Vec::new(), changed_ms: Vec
 pub struct Whole {
     /// What changed, in no order.
     pub changes: Vec<Change>,
-    /// The version it is.
     pub version: Version,
-    /// How old, from where.
     pub vouched: Vouched,
     /// When the objects behind it changed, where the hub could tell, in ms since 1970.
     pub changed_ms: Vec<u64>,
@@ -63,17 +61,13 @@ pub enum Event {
     Begins(Mode),
     /// Taken note of; more must come before it counts.
     Partial,
-    /// A batch was applied.
     Changed(Whole),
     /// A repair or a snapshot was put together; [`Mirror::held`] is all there is.
     Replaced(Whole),
-    /// Nothing changed.
     Fresh(Vouched),
-    /// The hub leaves.
     Leaving {
         /// Over how long to spread going elsewhere, in ms.
         window_ms: u32,
-        /// Where to.
         hubs: Vec<String>,
     },
 }
@@ -84,33 +78,24 @@ pub enum Fault {
     /// The records do not add up to what the hub says they are.
     #[error("records at {version} have digest {ours}, the hub's have {theirs}")]
     Digest {
-        /// The version meant.
         version: Version,
-        /// The root here.
         ours: RootDigest,
         /// The root the hub announced.
         theirs: RootDigest,
     },
     /// The hub offers a state older than ours.
     #[error("hub offers version {offered}, which does not follow {held}")]
-    Back {
-        /// Offered.
-        offered: Version,
-        /// Held.
-        held: Version,
-    },
+    Back { offered: Version, held: Version },
     /// A batch or mark does not continue what is held.
     #[error("frame for {offered}, but {held} is held")]
     Gap {
         /// What the frame continues or marks.
         offered: Version,
-        /// Held.
         held: Version,
     },
     /// Our own name is on the hub's path: records would go in circles.
     #[error("loop: this node is on the path {0}")]
     Loop(String),
-    /// Larger than any cluster.
     #[error("more than {TRANSFER_BYTES_MAX} bytes in one transfer")]
     TooMuch,
     /// Not what the protocol says.

@@ -129,7 +129,6 @@ fn namespace_digest(name: &str) -> Digest {
 /// A service that holds an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// The service.
     pub service: ServiceKey,
     /// True if the address is one of its cluster IPs, false if it is an endpoint's.
     pub cluster_ip: bool,
@@ -138,14 +137,12 @@ pub struct Holder {
 /// The services that hold one address; nearly always one.
 #[derive(Clone, Debug)]
 pub enum Holders {
-    /// Just one.
     One(Holder),
     /// Two or more, in the order they came.
     Many(Vec<Holder>),
 }
 
 impl Holders {
-    /// All of them.
     #[must_use]
     pub fn as_slice(&self) -> &[Holder] {
         match self {

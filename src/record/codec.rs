@@ -20,9 +20,7 @@ pub enum DecodeError {
     Field {
         /// `namespace/name` as far as it could be read.
         key: String,
-        /// The field.
         field: &'static str,
-        /// What it held.
         value: String,
     },
 }
@@ -71,7 +69,6 @@ struct EndpointMessage {
     ip: Vec<u8>,
     #[prost(string, optional, tag = "2")]
     hostname: Option<String>,
-    /// Index into `port_sets`.
     #[prost(uint32, tag = "3")]
     port_set: u32,
     #[prost(bool, tag = "4")]

@@ -26,7 +26,6 @@ pub enum Change {
     Put(Arc<Service>),
     /// The service is gone, endpoints and all.
     Remove(ServiceKey),
-    /// The namespace exists.
     PutNamespace(Arc<str>),
     /// The namespace is gone. It still answers while a service in it is held.
     RemoveNamespace(Arc<str>),

@@ -23,7 +23,6 @@ impl ServiceKey {
         Self { text: format!("{namespace}/{name}").into(), slash }
     }
 
-    /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.text[..usize::from(self.slash)]
@@ -35,7 +34,6 @@ impl ServiceKey {
         &self.text[usize::from(self.slash) + 1..]
     }
 
-    /// `namespace/name`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -76,9 +74,7 @@ pub enum Kind {
 pub enum Protocol {
     /// `TCP`, the default of the API.
     Tcp,
-    /// `UDP`.
     Udp,
-    /// `SCTP`.
     Sctp,
 }
 
@@ -99,7 +95,6 @@ impl Protocol {
 pub struct Port {
     /// A DNS label, or empty for an unnamed port (which has no `_port._proto` name).
     pub name: Box<str>,
-    /// Its protocol.
     pub protocol: Protocol,
     /// 1 to 65535.
     pub port: u16,
@@ -108,7 +103,6 @@ pub struct Port {
 /// One address of one backend of a service. A backend with several addresses is several endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// Its address.
     pub ip: IpAddr,
     /// The pod's hostname where its subdomain names this service; names the endpoint in place of its address.
     pub hostname: Option<Box<str>>,
@@ -144,25 +138,21 @@ impl Service {
         service
     }
 
-    /// `namespace/name`.
     #[must_use]
     pub fn key(&self) -> &ServiceKey {
         &self.key
     }
 
-    /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         self.key.namespace()
     }
 
-    /// The name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.key.name()
     }
 
-    /// How it is reached.
     #[must_use]
     pub fn kind(&self) -> &Kind {
         &self.kind
@@ -238,7 +228,6 @@ pub struct ByHostname<'a> {
 }
 
 impl<'a> ByHostname<'a> {
-    /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
@@ -256,7 +245,6 @@ impl<'a> ByHostname<'a> {
         &self.endpoints[self.order[index] as usize]
     }
 
-    /// All of them.
     pub fn iter(self) -> impl Iterator<Item = &'a Endpoint> + Clone {
         (0..self.len()).map(move |index| self.get(index))
     }

@@ -18,11 +18,9 @@ pub const BUCKETS: usize = 256;
 /// How many records a snapshot holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
-    /// Services of all kinds.
     pub services: usize,
     /// Endpoints of all services, ready or not.
     pub endpoints: usize,
-    /// Namespaces that exist.
     pub namespaces: usize,
 }
 
@@ -42,7 +40,6 @@ impl Default for Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot without records.
     #[must_use]
     pub fn empty(version: Version) -> Self {
         let bucket = Arc::new(Bucket::default());

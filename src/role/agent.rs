@@ -45,11 +45,8 @@ const DRAIN: Duration = Duration::from_secs(4);
 /// Where a running agent can be reached; ports given as 0 are the ones found.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    /// UDP and TCP alike.
     pub dns: Vec<SocketAddr>,
-    /// `/health` and `/ready`.
     pub http: Option<SocketAddr>,
-    /// `/metrics`.
     pub metrics: Option<SocketAddr>,
     /// The unix socket for the tools.
     pub admin: PathBuf,
@@ -180,7 +177,6 @@ impl Agent {
         base::run(self, signals, interval, read).await;
     }
 
-    /// What it counts in.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.base.registry

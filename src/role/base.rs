@@ -102,9 +102,7 @@ impl Loaded {
 pub(super) struct Voter {
     /// What to follow if we are elected.
     pub own: watch::Receiver<Prepared>,
-    /// Changes what is followed.
     pub switch: mpsc::Sender<Prepared>,
-    /// To the writer.
     pub orders: mpsc::Sender<Order>,
 }
 
@@ -246,7 +244,6 @@ pub(super) trait Daemon {
     /// Goes on with another configuration.
     async fn take_over(&mut self, next: Config);
 
-    /// Drains and ends.
     async fn leave(self);
 }
 

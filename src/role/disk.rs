@@ -88,7 +88,6 @@ impl Store {
         self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it stands.
     pub(in crate::role) fn status(&self) -> DiskStatus {
         match &*self.follower() {
             Ok(follower) => follower.status(),

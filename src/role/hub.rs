@@ -30,11 +30,8 @@ use crate::{
 /// Where a running hub can be reached; ports given as 0 are the ones found.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    /// The stream.
     pub stream: Vec<SocketAddr>,
-    /// `/health` and `/ready`.
     pub http: Option<SocketAddr>,
-    /// `/metrics`.
     pub metrics: Option<SocketAddr>,
     /// The unix socket for the tools.
     pub admin: PathBuf,
@@ -142,13 +139,11 @@ impl Hub {
         &self.addresses
     }
 
-    /// The records it serves.
     #[must_use]
     pub fn reader(&self) -> &store::Reader {
         &self.base.reader
     }
 
-    /// What it counts in.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.base.registry

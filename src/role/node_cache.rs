@@ -70,21 +70,10 @@ pub struct NodeSettings {
 pub enum ComposeError {
     /// A file cannot be read.
     #[error("{path}: {error}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
+    Read { path: PathBuf, error: io::Error },
     /// The template cannot be filled in.
     #[error("{path}: {error}")]
-    Pillar {
-        /// The template.
-        path: PathBuf,
-        /// Why not.
-        error: PillarError,
-    },
-    /// The Corefile is wrong.
+    Pillar { path: PathBuf, error: PillarError },
     #[error("{}", lines(path, errors))]
     Corefile {
         /// The file its places are in.

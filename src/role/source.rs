@@ -29,7 +29,6 @@ pub(super) enum Prepared {
     None,
 }
 
-/// Hubs to follow.
 #[derive(Clone, Debug)]
 pub(super) struct Hubs {
     pub config: hub::Config,

@@ -25,17 +25,14 @@ const SOCKETS: u32 = 64;
 /// What to ask, and how fast.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whom to ask.
     pub server: SocketAddr,
     /// The name asked for, with type A for a v4 server and AAAA for a v6 one.
     pub name: String,
     /// Questions a second over UDP.
     pub qps: u32,
-    /// TCP connections.
     pub tcp: u32,
     /// Between two questions on one of them.
     pub tcp_every: Duration,
-    /// For how long.
     pub watch: Duration,
     /// How long an answer may take.
     pub patience: Duration,

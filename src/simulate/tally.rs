@@ -45,29 +45,22 @@ impl Default for Tally {
     }
 }
 
-/// Percentiles, in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Millis {
-    /// How many were measured.
     pub count: u64,
-    /// Half were faster.
     pub p50: u64,
     /// One in a hundred was slower.
     pub p99: u64,
-    /// The slowest.
     pub max: u64,
 }
 
-/// What a simulation saw.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
-    /// Agents simulated.
     pub agents: usize,
     /// Agents proven equal to their hub at the end.
     pub live: usize,
     /// From the start until all were live; none if they never were.
     pub all_live_ms: Option<u64>,
-    /// How long was watched.
     pub seconds: f64,
     /// Connections that were opened, TLS included.
     pub connects: u64,

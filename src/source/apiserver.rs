@@ -55,9 +55,7 @@ const SETTLED: Duration = Duration::from_secs(300);
 pub struct Config {
     /// The kubeconfig; without one, the pod's service account.
     pub kubeconfig: Option<PathBuf>,
-    /// Which endpoints are kept.
     pub endpoints: EndpointsMode,
-    /// Timeouts and intervals.
     pub timing: Timing,
 }
 
@@ -78,7 +76,6 @@ pub struct Timing {
     pub idle_watch: Duration,
     /// For reading credentials, which may run a plugin.
     pub credentials: Duration,
-    /// Between two freshness probes.
     pub probe: Duration,
     /// Between two probes of a server out of reach, less a jitter of up to half. Short however long the outage: what
     /// changed meanwhile is to show within a second of the end, and a probe is one small GET.

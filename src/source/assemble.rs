@@ -23,13 +23,11 @@ const REJECTED_MAX: usize = 10_000;
 /// on both for a moment, and must not vanish when the old list drops it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
-    /// All services.
     Services,
     /// The slices labelled headless by the endpointslice controller; or all slices where one list has them all.
     Slices,
     /// The slices that other controllers and people made.
     OtherSlices,
-    /// All namespaces.
     Namespaces,
 }
 
@@ -65,7 +63,6 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    /// Holds nothing yet.
     #[must_use]
     pub fn new(mode: EndpointsMode) -> Self {
         Self {
@@ -174,7 +171,6 @@ impl Assembler {
         }
     }
 
-    /// Everything, assembled anew.
     pub fn records(&mut self) -> Records {
         let services: HashMap<ServiceKey, Arc<Service>> =
             self.services.values().map(|service| (service.key.clone(), Arc::new(self.assemble(service)))).collect();

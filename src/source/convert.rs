@@ -21,13 +21,10 @@ const NAME_BYTES_MAX: usize = 253;
 pub enum Object {
     /// A service without its endpoints.
     Service(ServiceInput),
-    /// A slice.
     Slice(SliceInput),
-    /// A namespace.
     Namespace(NamespaceInput),
 }
 
-/// What a Service says.
 #[derive(Clone, Debug)]
 pub struct ServiceInput {
     pub(super) key: ServiceKey,
@@ -36,7 +33,6 @@ pub struct ServiceInput {
     pub(super) publish_not_ready: bool,
 }
 
-/// What an EndpointSlice says.
 #[derive(Clone, Debug)]
 pub struct SliceInput {
     /// `namespace/name` of the slice itself.
@@ -49,14 +45,12 @@ pub struct SliceInput {
     pub(super) changed: Option<UnixMillis>,
 }
 
-/// What a Namespace says.
 #[derive(Clone, Debug)]
 pub struct NamespaceInput {
     pub(super) name: Arc<str>,
     pub(super) uid: Option<Box<str>>,
 }
 
-/// A broken object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// `namespace/name`, if that much could be read; the namespace is empty for objects outside of one.

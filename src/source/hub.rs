@@ -57,7 +57,6 @@ const NOTHING_YET: &str = "hub has still nothing for us, and another may";
 /// Window over which connections are received: a snapshot fits without waiting for the reader.
 const WINDOW_BYTES: u32 = 1 << 20;
 
-/// How to follow hubs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// HOST:PORT of hubs, as configured.
@@ -70,7 +69,6 @@ pub struct Config {
     pub silence: Duration,
     /// How long connecting may take, TLS included.
     pub connect_timeout: Duration,
-    /// Longest pause between attempts.
     pub retry_max: Duration,
     /// Age of records after which another hub is looked for.
     pub stale_after: Duration,
@@ -114,7 +112,6 @@ pub enum State {
 /// Where a follower stands, and with whom; for `status` and for the relay's own followers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Status {
-    /// Where.
     pub state: State,
     /// The hub followed or tried last.
     pub address: String,
@@ -137,13 +134,9 @@ pub struct Status {
 pub struct Parts {
     /// The store that takes the updates.
     pub reader: Reader,
-    /// Wall-clock time.
     pub clock: Clock,
-    /// Counters.
     pub metrics: Metrics,
-    /// Opens connections.
     pub dial: Dial,
-    /// Remembers addresses.
     pub learnt: Learnt,
     /// Told where the follower stands.
     pub status: watch::Sender<Status>,

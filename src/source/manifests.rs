@@ -48,7 +48,6 @@ const CLUSTER: &str = "manifests";
 pub struct Config {
     /// A file or a directory.
     pub path: PathBuf,
-    /// Which endpoints are kept.
     pub endpoints: EndpointsMode,
     /// Between two looks at the files.
     pub poll: Duration,
@@ -75,26 +74,13 @@ impl Default for Config {
 pub enum Error {
     /// Not there, or no permission.
     #[error("manifests {}: {error}; give --manifests a file or directory that can be read", path.display())]
-    Open {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
+    Open { path: PathBuf, error: std::io::Error },
     /// A directory without a single manifest.
     #[error("manifests {}: no *.yaml, *.yml or *.json file in this directory", path.display())]
-    NoFiles {
-        /// The directory.
-        path: PathBuf,
-    },
+    NoFiles { path: PathBuf },
     /// A directory with more files than anybody means.
     #[error("manifests {}: more than {max} files in this directory", path.display())]
-    TooManyFiles {
-        /// The directory.
-        path: PathBuf,
-        /// The bound.
-        max: usize,
-    },
+    TooManyFiles { path: PathBuf, max: usize },
     /// A file that does not read, and nothing was read from it before.
     #[error("manifests {0}")]
     Unreadable(String),
@@ -111,7 +97,6 @@ pub fn check(path: &Path) -> Result<(), Error> {
 /// What manifests say at one moment.
 #[derive(Debug)]
 pub struct Reading {
-    /// The records.
     pub records: Records,
     /// The UID of `kube-system` if it is among them, else `manifests`.
     pub cluster: Arc<str>,

@@ -15,11 +15,8 @@ pub enum Verb {
     List,
     /// A watch, with or without initial events.
     Watch,
-    /// Reading one lease.
     Get,
-    /// Making one.
     Create,
-    /// Replacing one.
     Update,
 }
 
@@ -37,7 +34,6 @@ impl Verb {
     }
 }
 
-/// Counters of the source.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: IntCounterVec,

@@ -14,7 +14,6 @@ mod objects;
 
 pub use metrics::Metrics;
 
-/// Which endpoints are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndpointsMode {
@@ -82,7 +81,6 @@ impl Objects {
 /// What an apiserver is asked about: the objects read, or the Lease by which hubs elect the one that reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// Objects that become records.
     Of(Objects),
     /// `coordination.k8s.io/v1` Lease.
     Leases,

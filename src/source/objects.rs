@@ -9,7 +9,6 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    /// The name.
     pub name: Option<String>,
     /// The namespace, for objects that live in one.
     pub namespace: Option<String>,
@@ -20,13 +19,10 @@ pub struct Metadata {
     /// Where the next page of a list begins; empty or unset on the last.
     #[serde(rename = "continue")]
     pub next: Option<String>,
-    /// The annotations used.
     pub annotations: Option<Annotations>,
-    /// The labels used.
     pub labels: Option<Labels>,
 }
 
-/// The labels DNS needs.
 #[derive(Debug, Default, Deserialize)]
 pub struct Labels {
     /// The service a slice belongs to.
@@ -48,14 +44,11 @@ pub struct Annotations {
 /// `v1` Service.
 #[derive(Debug, Deserialize)]
 pub struct Service {
-    /// Its metadata.
     #[serde(default)]
     pub metadata: Metadata,
-    /// Its spec.
     pub spec: Option<ServiceSpec>,
 }
 
-/// `spec` of a Service.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
@@ -68,9 +61,7 @@ pub struct ServiceSpec {
     /// All cluster IPs, one or two.
     #[serde(rename = "clusterIPs")]
     pub cluster_ips: Option<Vec<String>>,
-    /// The target, for `ExternalName`.
     pub external_name: Option<String>,
-    /// The ports.
     pub ports: Option<Vec<ServicePort>>,
     /// Whether endpoints count as ready whatever their conditions.
     pub publish_not_ready_addresses: Option<bool>,
@@ -91,7 +82,6 @@ pub struct ServicePort {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
-    /// Its metadata.
     #[serde(default)]
     pub metadata: Metadata,
     /// `IPv4`, `IPv6` or `FQDN`.
@@ -105,9 +95,7 @@ pub struct EndpointSlice {
 /// An endpoint of a slice.
 #[derive(Debug, Deserialize)]
 pub struct SliceEndpoint {
-    /// Its addresses.
     pub addresses: Option<Vec<String>>,
-    /// Whether it is ready.
     pub conditions: Option<Conditions>,
     /// The pod's hostname, where its subdomain names the service.
     pub hostname: Option<String>,
@@ -136,7 +124,6 @@ pub struct SlicePort {
 /// `v1` Namespace, any object's metadata alone, or a bookmark.
 #[derive(Debug, Deserialize)]
 pub struct Namespace {
-    /// Its metadata.
     #[serde(default)]
     pub metadata: Metadata,
 }

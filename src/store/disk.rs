@@ -91,23 +91,13 @@ impl Config {
 pub enum OpenError {
     /// Another process has the store.
     #[error("store {} is in use by {owner}: stop it, or give this one another --store", path.display())]
-    InUse {
-        /// The store.
-        path: PathBuf,
-        /// Who has it.
-        owner: Owner,
-    },
+    InUse { path: PathBuf, owner: Owner },
     /// A newer holdfast wrote it. It was left as it is.
     #[error(
         "store {} has format {found}, this holdfast reads up to {FORMAT}: run the holdfast that wrote it, or give this one \
          another --store", path.display()
     )]
-    NewerFormat {
-        /// The store.
-        path: PathBuf,
-        /// The format found.
-        found: u32,
-    },
+    NewerFormat { path: PathBuf, found: u32 },
 }
 
 /// Why a store could not be read by [`read`].
@@ -121,36 +111,19 @@ pub enum ReadError {
     },
     /// A newer holdfast wrote it.
     #[error("store {} has format {found}, this holdfast reads up to {FORMAT}: use the holdfast that wrote it", path.display())]
-    NewerFormat {
-        /// The store.
-        path: PathBuf,
-        /// The format found.
-        found: u32,
-    },
+    NewerFormat { path: PathBuf, found: u32 },
     /// The system would not let us.
     #[error("read {}: {error}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// It is damaged.
+    Io { path: PathBuf, error: io::Error },
     #[error("store {} is corrupt: {reason}", path.display())]
     Corrupt {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
     /// Its owner writes too fast to get a whole copy. Its admin socket says the same things.
     #[error("store {} is being written by {owner} and would not hold still", path.display())]
-    Busy {
-        /// The file.
-        path: PathBuf,
-        /// Who writes.
-        owner: Owner,
-    },
+    Busy { path: PathBuf, owner: Owner },
 }
 
 /// A store claimed for this process and not yet followed.
@@ -265,7 +238,6 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 impl Disk {
-    /// How it stands.
     #[must_use]
     pub fn status(&self) -> &DiskStatus {
         &self.status

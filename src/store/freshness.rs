@@ -9,7 +9,6 @@ pub enum SourceState {
     /// Not heard of since this process started.
     #[default]
     Starting,
-    /// Delivering.
     Up,
     /// Out of reach, with what was last said about it.
     Lost(String),
@@ -21,6 +20,5 @@ pub struct Freshness {
     /// When the source last said that the records are true. Moves on an event, a bookmark, a heartbeat or a probe,
     /// never by itself; survives restarts on disk. `None` until something was loaded or listed.
     pub as_of: Option<UnixMillis>,
-    /// The source.
     pub source: SourceState,
 }

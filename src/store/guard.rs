@@ -64,13 +64,11 @@ pub struct Config {
     pub deletes_min: usize,
     /// More deletes than this many services in a hundred within the window are held.
     pub deletes_percent: u8,
-    /// The window for deletes.
     pub deletes_within: Duration,
     /// Endpoints that go away are held only if they go from more services than this.
     pub losses_services_min: usize,
     /// More endpoints than this many in a hundred that go away within the window are held.
     pub losses_percent: u8,
-    /// The window for endpoints.
     pub losses_within: Duration,
     /// How long endpoints are held: pod addresses are used again.
     pub losses_held_for: Duration,
@@ -97,7 +95,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Numbers that hold nothing.
     #[must_use]
     pub fn off() -> Self {
         Self {
@@ -114,7 +111,6 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Release {
-    /// Everything.
     All,
     /// What is held of one namespace.
     Namespace(String),

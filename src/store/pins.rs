@@ -45,7 +45,6 @@ pub struct Pin {
     pub addresses: Vec<IpAddr>,
     /// TTL of the answers, in seconds.
     pub ttl: u32,
-    /// When it was pinned.
     pub since: UnixMillis,
     /// When the pin ends by itself; never if there is none.
     pub until: Option<UnixMillis>,
@@ -73,7 +72,6 @@ pub enum PinError {
     /// A TTL that would outlive the pin.
     #[error("TTL {0} s: a pin's is from 0 to {TTL_MAX} s")]
     Ttl(u32),
-    /// Too many.
     #[error("{PINS_MAX} names are pinned already: unpin one first")]
     Full,
 }
@@ -83,7 +81,6 @@ pub enum PinError {
 pub struct PinSet(HashMap<Box<[u8]>, Pin>);
 
 impl PinSet {
-    /// Whether nothing is pinned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

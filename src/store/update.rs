@@ -13,9 +13,7 @@ use crate::{
 /// A complete set of records, as a first list or a relist gives it.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
-    /// Every service, by key.
     pub services: HashMap<ServiceKey, Arc<Service>>,
-    /// Every namespace listed.
     pub namespaces: Vec<Arc<str>>,
 }
 
@@ -81,16 +79,13 @@ pub enum Origin {
 pub enum Update {
     /// Everything there is. Applied as a difference: what is missing here is deleted.
     Reset {
-        /// Who stamps.
         origin: Origin,
-        /// All records.
         records: Records,
         /// When the source last vouched for them.
         as_of: UnixMillis,
     },
     /// Changes to what is held.
     Changes {
-        /// Who stamps.
         origin: Origin,
         /// In order.
         changes: Vec<Change>,
@@ -106,24 +101,15 @@ pub enum Update {
     Changed {
         /// When each of them did.
         at: Vec<UnixMillis>,
-        /// The update.
         update: Box<Update>,
     },
     /// An update that shows what another holdfast upstream let go of, of what its guard held.
     ///
     /// Whoever holds older records takes this one update as it is, and lets go of what it holds itself: the decision was
     /// made already.
-    LetGo {
-        /// When it let go.
-        at: UnixMillis,
-        /// The update.
-        update: Box<Update>,
-    },
+    LetGo { at: UnixMillis, update: Box<Update> },
     /// The source is out of reach; what is held stands.
-    Lost {
-        /// What happened, for `status`.
-        reason: String,
-    },
+    Lost { reason: String },
     /// The objects the source cannot use, in place of those told of before. Says nothing of records or their age.
     Rejected(Rejections),
 }
@@ -171,7 +157,6 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// What an update did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Records that differ from before.
@@ -183,12 +168,7 @@ pub struct Applied {
 pub enum ApplyError {
     /// A stamped update that does not follow what is held.
     #[error("version {offered} of cluster {} does not follow {held}", offered.cluster)]
-    VersionBack {
-        /// What it came with.
-        offered: Version,
-        /// What is held.
-        held: Version,
-    },
+    VersionBack { offered: Version, held: Version },
     /// Changes this process saw itself before the list that begins its epoch.
     #[error("changes seen before the list that begins the epoch")]
     ListFirst,
@@ -197,7 +177,6 @@ pub enum ApplyError {
     OtherCluster {
         /// The cluster the changes are of.
         offered: Arc<str>,
-        /// The cluster held.
         held: Arc<str>,
     },
 }

@@ -28,14 +28,11 @@ impl Have {
     }
 }
 
-/// How to go on.
 #[derive(Debug)]
 pub(super) enum Choice {
     /// Batches from this cursor on.
     Delta(u64, Arc<Place>),
-    /// These buckets, then batches.
     Repair(Vec<usize>),
-    /// All buckets, then batches.
     Snapshot,
     /// The client is ahead of us.
     Wait,

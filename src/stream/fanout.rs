@@ -37,7 +37,6 @@ const RUN_BYTES: usize = 16 << 10;
 /// Different states that those who wait can share.
 const DIGESTS_SHARED_MAX: usize = 64;
 
-/// What all subscribers share.
 pub(super) struct Fanout {
     pub config: Config,
     pub metrics: Metrics,
@@ -427,7 +426,6 @@ fn to_f64(count: usize) -> f64 {
     count as f64
 }
 
-/// Counts a relay out.
 pub(super) struct RelayGuard {
     fanout: Arc<Fanout>,
     serves: String,

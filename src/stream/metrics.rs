@@ -16,7 +16,6 @@ pub(super) enum ServedMode {
 /// Why a connection came to nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refused {
-    /// Too many connections.
     Full,
     /// The handshake failed or took too long.
     Handshake,
@@ -52,16 +51,12 @@ impl ServedMode {
     }
 }
 
-/// How the stream stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Status {
-    /// This hub's name.
     pub name: String,
     /// HOST:PORT it tells clients to reach it at.
     pub advertise: Vec<String>,
-    /// Streams open now.
     pub subscribers: u64,
-    /// Connections open now.
     pub connections: u64,
     /// Bytes of history held.
     pub history_bytes: u64,
@@ -75,7 +70,6 @@ pub struct Status {
     pub refused: BTreeMap<String, u64>,
 }
 
-/// Handles made at start.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(super) subscribers: IntGauge,

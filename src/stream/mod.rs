@@ -57,10 +57,8 @@ pub use server::{Bound, Parts, Server, bind};
 
 use std::{io, net::SocketAddr, time::Duration};
 
-/// How a hub serves.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen.
     pub listen: Vec<SocketAddr>,
     /// This hub's name, unique among hubs.
     pub node: String,
@@ -70,11 +68,9 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Most bytes of history.
     pub ring_bytes_max: usize,
-    /// Oldest history.
     pub ring_age_max: Duration,
     /// Most snapshots and large repairs on their way at once.
     pub transfers_max: usize,
-    /// Most handshakes at once.
     pub handshakes_max: usize,
     /// Most handshakes begun in a second.
     pub handshakes_per_s: u32,
@@ -83,7 +79,6 @@ pub struct Config {
     /// A connection whose peer acknowledges nothing for this long is given up by the system: heartbeats make sure there is
     /// always something to acknowledge, so one that is open at our end only is found without a timer of ours.
     pub unacknowledged_max: Duration,
-    /// Most connections.
     pub connections_max: usize,
     /// Over how long clients are sent elsewhere when the hub stops.
     pub drain: Duration,
@@ -123,12 +118,7 @@ pub struct Surroundings {
 pub enum Error {
     /// An address is taken, not ours, or not allowed.
     #[error("stream: cannot listen on {address}: {error}")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        error: io::Error,
-    },
+    Bind { address: SocketAddr, error: io::Error },
     /// Records in the clear beyond loopback.
     #[error("stream: {0} is not loopback: serving without TLS is for loopback only, give --tls a directory")]
     Insecure(SocketAddr),

@@ -29,7 +29,6 @@ impl Place {
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub frame: Bytes,
-    /// Where it leads.
     pub place: Arc<Place>,
     at: Instant,
 }
@@ -37,9 +36,7 @@ pub(super) struct Slot {
 /// What stands at a cursor.
 #[derive(Debug)]
 pub(super) enum At {
-    /// This, next.
     Slot(Slot),
-    /// Nothing yet.
     Head,
     /// What stood here was thrown away.
     Gone,

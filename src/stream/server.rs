@@ -52,7 +52,6 @@ const PLACE_HELD: Duration = Duration::from_millis(250);
 /// Most bytes that TLS has encrypted for a client that does not take them: one record and what follows it. What waits
 /// before it is shared by all.
 const ENCRYPTED_BYTES_MAX: usize = 20 << 10;
-/// gRPC's codes (grpc/doc/statuscodes.md).
 mod code {
     pub(super) const OK: &str = "0";
     pub(super) const INVALID_ARGUMENT: &str = "3";
@@ -72,11 +71,8 @@ pub struct Bound {
 /// What a hub serves from.
 #[derive(Debug)]
 pub struct Parts {
-    /// The records.
     pub reader: Reader,
-    /// Wall-clock time.
     pub clock: Clock,
-    /// Counters.
     pub metrics: Metrics,
     /// Certificates; `None` serves in the clear, which the caller allows on loopback only.
     pub tls: Option<Tls>,
@@ -150,7 +146,6 @@ pub struct Server {
     admission: Arc<Admission>,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
-    /// Ends every stream.
     stop: CancellationToken,
 }
 

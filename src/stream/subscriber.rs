@@ -35,15 +35,30 @@ pub(super) struct Subscriber {
 
 enum Stage {
     /// Nothing was sent yet; or nothing could be, the last time.
-    Deciding { have: Option<Have>, waited: bool },
+    Deciding {
+        have: Option<Have>,
+        waited: bool,
+    },
     /// Parts of a repair, of which so many buckets were sent.
-    Repairing { transfer: Transfer, sent: usize, _turn: Option<DropGuard> },
+    Repairing {
+        transfer: Transfer,
+        sent: usize,
+        _turn: Option<DropGuard>,
+    },
     /// Waiting for its turn to be sent this repair, or a snapshot.
-    Queueing { repair: Option<Transfer> },
+    Queueing {
+        repair: Option<Transfer>,
+    },
     /// The snapshot: so many of its frames, and of the mark behind them, were sent.
-    Loading { prepared: Arc<Prepared>, sent: usize, _turn: DropGuard },
-    /// Follows the ring.
-    Live { cursor: u64, place: Arc<Place> },
+    Loading {
+        prepared: Arc<Prepared>,
+        sent: usize,
+        _turn: DropGuard,
+    },
+    Live {
+        cursor: u64,
+        place: Arc<Place>,
+    },
 }
 
 impl Subscriber {

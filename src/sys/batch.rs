@@ -44,7 +44,6 @@ struct Memory {
 pub struct Batch {
     /// Owned. A raw pointer, since the headers in it point to its other parts.
     memory: NonNull<Memory>,
-    /// Datagrams received.
     received: usize,
     /// Replies made, and how many of them are dealt with.
     replies: usize,
@@ -62,7 +61,6 @@ impl Batch {
     /// The most datagrams in one batch. More gain nothing measurable and hold up a worker's other sockets.
     pub const MAX: usize = 64;
 
-    /// Allocates a batch.
     #[must_use]
     pub fn new() -> Self {
         let layout = Layout::new::<Memory>();

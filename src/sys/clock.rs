@@ -21,7 +21,6 @@ impl UnixMillis {
         Duration::from_millis(now.0.saturating_sub(self.0))
     }
 
-    /// The moment `by` later.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
@@ -42,7 +41,6 @@ impl fmt::Display for UnixMillis {
 /// Where wall-clock time comes from: the system, or a test that sets it by hand.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The system's real-time clock.
     #[default]
     System,
     /// A clock that only moves when told to.
@@ -50,7 +48,6 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The time now.
     #[must_use]
     pub fn now(&self) -> UnixMillis {
         match self {
@@ -81,7 +78,6 @@ impl ManualClock {
         UnixMillis(self.0.load(Ordering::Relaxed))
     }
 
-    /// Moves it forward.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

@@ -156,7 +156,6 @@ impl Peer {
         Self { name: address.into(), control: Control([0; Control::ROOM / 8]), control_bytes: 0 }
     }
 
-    /// The client's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.name.address()
@@ -178,7 +177,6 @@ pub(super) union Name {
 }
 
 impl Name {
-    /// Room for either family.
     pub(super) const ROOM: libc::socklen_t = 28;
 
     fn family(&self) -> libc::sa_family_t {

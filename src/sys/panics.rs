@@ -36,7 +36,6 @@ pub fn abort_on_panic() {
 /// # Errors
 /// The message.
 pub fn contained<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    /// Leaves by unwinding too.
     struct Inside;
     impl Drop for Inside {
         fn drop(&mut self) {

@@ -10,9 +10,7 @@ use std::{
 /// What to wait for on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Something to receive.
     Read,
-    /// Room to send.
     Write,
 }
 

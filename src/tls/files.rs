@@ -23,7 +23,6 @@ pub struct Material {
     pub roots: RootCertStore,
     /// Our certificate, then those between it and the CA.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Our key.
     pub key: PrivateKeyDer<'static>,
     /// Our name, from the certificate.
     pub identity: Identity,

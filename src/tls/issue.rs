@@ -20,7 +20,6 @@ use crate::sys::{UnixMillis, put_file};
 /// Certificates begin this long before now: clocks of nodes disagree.
 const BACKDATE: Duration = Duration::from_secs(3_600);
 
-/// What was written.
 #[derive(Debug)]
 pub struct Issued {
     /// The CA's directory; its key belongs in a safe, not in the cluster.

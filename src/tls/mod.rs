@@ -32,7 +32,6 @@ pub const REREAD: Duration = Duration::from_secs(10);
 pub enum Part {
     /// Serves streams; may follow other hubs.
     Hub,
-    /// Follows hubs.
     Agent,
 }
 
@@ -92,36 +91,20 @@ impl fmt::Display for Identity {
 pub enum Error {
     /// A file cannot be read.
     #[error("{}: {error}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
+    Read { path: PathBuf, error: std::io::Error },
     /// A file does not hold what it should.
     #[error("{}: {reason}", path.display())]
     Content {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
     /// The parts do not make a TLS configuration.
     #[error("tls in {}: {error}", path.display())]
-    Config {
-        /// The directory.
-        path: PathBuf,
-        /// What rustls said.
-        error: rustls::Error,
-    },
+    Config { path: PathBuf, error: rustls::Error },
     /// A file cannot be written.
     #[error("{}: {error}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
+    Write { path: PathBuf, error: std::io::Error },
     /// A certificate could not be made.
     #[error("making a certificate: {0}")]
     Issue(#[from] rcgen::Error),

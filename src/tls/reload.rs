@@ -18,7 +18,6 @@ pub struct Configs {
     pub server: Arc<ServerConfig>,
     /// For hubs we follow: lets us talk to hubs only.
     pub client: Arc<ClientConfig>,
-    /// Who we are.
     pub identity: Identity,
 }
 
@@ -51,7 +50,6 @@ impl Tls {
         Ok(Self(Arc::new(Inner { dir, clock, stale, metrics, current })))
     }
 
-    /// What new connections use.
     #[must_use]
     pub fn current(&self) -> Configs {
         self.0.current.load().0.clone()

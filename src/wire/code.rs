@@ -38,57 +38,35 @@ numbers! {
     Rtype(u16), "TYPE":
     /// IPv4 address.
     A = 1 "A",
-    /// Name server.
     NS = 2 "NS",
-    /// Alias.
     CNAME = 5 "CNAME",
-    /// Start of a zone.
     SOA = 6 "SOA",
-    /// Pointer, for reverse names.
     PTR = 12 "PTR",
     /// Host information; the answer to ANY (RFC 8482).
     HINFO = 13 "HINFO",
-    /// Mail exchange.
     MX = 15 "MX",
-    /// Text.
     TXT = 16 "TXT",
     /// IPv6 address.
     AAAA = 28 "AAAA",
     /// Service location (RFC 2782).
     SRV = 33 "SRV",
-    /// Naming authority pointer.
     NAPTR = 35 "NAPTR",
-    /// Alias of a subtree.
     DNAME = 39 "DNAME",
     /// EDNS (RFC 6891); never asked for, never in an answer section.
     OPT = 41 "OPT",
-    /// Delegation signer.
     DS = 43 "DS",
-    /// Signature of a set.
     RRSIG = 46 "RRSIG",
-    /// Proof of absence.
     NSEC = 47 "NSEC",
-    /// Key of a zone.
     DNSKEY = 48 "DNSKEY",
-    /// Proof of absence, hashed.
     NSEC3 = 50 "NSEC3",
-    /// TLS certificate association.
     TLSA = 52 "TLSA",
-    /// Service binding.
     SVCB = 64 "SVCB",
-    /// Service binding for HTTP.
     HTTPS = 65 "HTTPS",
-    /// Transaction key.
     TKEY = 249 "TKEY",
-    /// Transaction signature.
     TSIG = 250 "TSIG",
-    /// Incremental transfer.
     IXFR = 251 "IXFR",
-    /// Whole transfer.
     AXFR = 252 "AXFR",
-    /// Mailbox records, obsolete.
     MAILB = 253 "MAILB",
-    /// Mail agents, obsolete.
     MAILA = 254 "MAILA",
     /// All types (RFC 8482).
     ANY = 255 "ANY",
@@ -134,24 +112,18 @@ impl FromStr for Rtype {
 numbers! {
     /// Class of a record or of a question.
     Class(u16), "CLASS":
-    /// The Internet.
     IN = 1 "IN",
-    /// Chaosnet.
     CH = 3 "CH",
-    /// Hesiod.
     HS = 4 "HS",
     /// None (RFC 2136).
     NONE = 254 "NONE",
-    /// Any.
     ANY = 255 "ANY",
 }
 
 numbers! {
     /// What kind of request a message is; four bits.
     Opcode(u8), "OPCODE":
-    /// A question.
     QUERY = 0 "QUERY",
-    /// An inverse question, obsolete.
     IQUERY = 1 "IQUERY",
     /// Server status, never defined.
     STATUS = 2 "STATUS",
@@ -166,9 +138,7 @@ numbers! {
 numbers! {
     /// The result of a request: four bits in the header, eight more in an OPT record.
     Rcode(u16), "RCODE":
-    /// It is answered.
     NOERROR = 0 "NOERROR",
-    /// The query is malformed.
     FORMERR = 1 "FORMERR",
     /// We could not find out.
     SERVFAIL = 2 "SERVFAIL",
@@ -176,7 +146,6 @@ numbers! {
     NXDOMAIN = 3 "NXDOMAIN",
     /// The opcode is not implemented.
     NOTIMP = 4 "NOTIMP",
-    /// We will not.
     REFUSED = 5 "REFUSED",
     /// The name exists and should not (RFC 2136).
     YXDOMAIN = 6 "YXDOMAIN",
@@ -209,11 +178,8 @@ numbers! {
     CACHED_ERROR = 13 "Cached Error",
     /// We do not know the zone yet.
     NOT_READY = 14 "Not Ready",
-    /// Policy forbids it.
     BLOCKED = 15 "Blocked",
-    /// Policy forbids this client.
     PROHIBITED = 18 "Prohibited",
-    /// A stale NXDOMAIN.
     STALE_NXDOMAIN_ANSWER = 19 "Stale NXDOMAIN Answer",
     /// The name is not one we answer for.
     NOT_AUTHORITATIVE = 20 "Not Authoritative",

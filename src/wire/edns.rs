@@ -23,7 +23,6 @@ pub(super) const EDE_BYTES: usize = 6;
 /// An extended error (RFC 8914): why a response is what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ede<'a> {
-    /// For machines.
     pub code: EdeCode,
     /// For people; short, and left out where it does not fit.
     pub text: &'a str,

@@ -65,7 +65,6 @@ pub const TCP_BYTES_MAX: usize = 65_535;
 /// A part of a message that holds records, in the order they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Section {
-    /// What was asked for.
     Answer,
     /// The SOA of negative answers, the NS of referrals.
     Authority,

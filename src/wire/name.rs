@@ -11,7 +11,6 @@ use super::flat::{Flat, LABEL_BYTES_MAX, NameError};
 pub struct Name(Flat);
 
 impl Name {
-    /// The root.
     pub const ROOT: Self = Self(Flat::ROOT);
 
     /// Reads an uncompressed name from the start of `bytes`, which may go on after it.
@@ -64,7 +63,6 @@ impl Name {
         self.0.labels()
     }
 
-    /// True for the root.
     #[must_use]
     #[inline]
     pub fn is_root(&self) -> bool {

@@ -13,7 +13,6 @@ use super::{
 pub struct NameRef<'a> {
     /// Labels, the leftmost first.
     pub head: &'a [&'a [u8]],
-    /// The rest.
     pub tail: Tail<'a>,
 }
 
@@ -22,7 +21,6 @@ pub struct NameRef<'a> {
 pub enum Tail<'a> {
     /// The name asked for without this many labels from the left, in the case asked.
     Question(usize),
-    /// A name.
     Name(&'a Name),
     /// Text such as `db.example.com`, with or without the final dot and without escapes.
     Dotted(&'a str),
@@ -38,7 +36,6 @@ impl<'a> NameRef<'a> {
         Self { head: &[], tail: Tail::Question(skip) }
     }
 
-    /// A name.
     #[must_use]
     pub const fn name(name: &'a Name) -> Self {
         Self { head: &[], tail: Tail::Name(name) }

@@ -13,7 +13,6 @@ pub struct Prepared<'a> {
     /// A header of which only the counts matter, a question for the same name, type and class, and the answer and
     /// authority sections; names may be compressed.
     pub message: &'a [u8],
-    /// The response code.
     pub rcode: Rcode,
     /// Whether AD may be set for a client that asked for it (RFC 6840, 5.7 and 5.8).
     pub authentic: bool,

@@ -10,7 +10,6 @@ use super::{
 #[expect(clippy::large_enum_variant, reason = "it is on the stack for the time of one answer, and nowhere else")]
 #[derive(Debug)]
 pub enum Parsed<'a> {
-    /// A question to answer.
     Query(Query<'a>),
     /// Not to be answered with data: write it with [`write_reject`](super::write_reject).
     Reject(Reject<'a>),
@@ -21,7 +20,6 @@ pub enum Parsed<'a> {
 /// Why a message gets no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// Shorter than a header.
     Short,
     /// It is a response itself (QR=1); answering one can start a loop.
     Response,

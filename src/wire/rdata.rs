@@ -15,15 +15,11 @@ pub enum Rdata<'a> {
     Ptr(NameRef<'a>),
     /// The name this one is an alias of.
     Cname(NameRef<'a>),
-    /// A name server.
     Ns(NameRef<'a>),
     /// The start of a zone; times in seconds (RFC 1035, 3.3.13; RFC 2308, 4).
     Soa {
-        /// The primary name server.
         mname: NameRef<'a>,
-        /// The person in charge.
         rname: NameRef<'a>,
-        /// Version of the zone.
         serial: u32,
         /// How often a secondary looks.
         refresh: u32,
@@ -41,9 +37,7 @@ pub enum Rdata<'a> {
         priority: u16,
         /// Share among those of equal priority.
         weight: u16,
-        /// The port.
         port: u16,
-        /// The host.
         target: NameRef<'a>,
     },
     /// Strings of up to 255 bytes each.
@@ -52,12 +46,10 @@ pub enum Rdata<'a> {
     Hinfo {
         /// The machine; `RFC8482` in the answer to ANY.
         cpu: &'a [u8],
-        /// Its system.
         os: &'a [u8],
     },
     /// Anything else, without compressed names in it.
     Raw {
-        /// Its type.
         rtype: Rtype,
         /// Its bytes.
         rdata: &'a [u8],

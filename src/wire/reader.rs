@@ -43,13 +43,11 @@ impl<'a> Message<'a> {
         Ok(Self { bytes, header })
     }
 
-    /// The whole message.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Its id.
     #[must_use]
     pub fn id(&self) -> u16 {
         u16::from_be_bytes([self.header[0], self.header[1]])
@@ -67,19 +65,16 @@ impl<'a> Message<'a> {
         Opcode((self.header[2] >> 3) & 0x0F)
     }
 
-    /// AA.
     #[must_use]
     pub fn authoritative(&self) -> bool {
         self.header[2] & 0x04 != 0
     }
 
-    /// TC.
     #[must_use]
     pub fn truncated(&self) -> bool {
         self.header[2] & 0x02 != 0
     }
 
-    /// AD.
     #[must_use]
     pub fn authentic(&self) -> bool {
         self.header[3] & 0x20 != 0
@@ -147,11 +142,8 @@ impl fmt::Debug for Message<'_> {
 /// A question of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// The name asked for.
     pub name: NameAt<'a>,
-    /// The type asked for.
     pub qtype: Rtype,
-    /// The class asked for.
     pub qclass: Class,
     /// Its bytes.
     pub raw: &'a [u8],
@@ -160,11 +152,8 @@ pub struct Question<'a> {
 /// A record of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Where it stands.
     pub section: Section,
-    /// Whose it is.
     pub name: NameAt<'a>,
-    /// Its type.
     pub rtype: Rtype,
     /// Its class; of an OPT record the payload size.
     pub class: Class,

@@ -42,7 +42,6 @@ pub struct ResponseWriter<'b, 'q> {
     /// Where records have to end, so that the OPT record has its room.
     end: usize,
     section: Section,
-    /// Records in each section.
     counts: [u16; 3],
     truncated: bool,
     /// SRV targets are compressed: they do not fit otherwise.
@@ -389,7 +388,6 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
     }
 }
 
-/// One RRset being written.
 #[derive(Debug)]
 pub struct Rrset<'w, 'b, 'q> {
     writer: &'w mut ResponseWriter<'b, 'q>,

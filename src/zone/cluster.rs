@@ -75,12 +75,10 @@ impl Zone {
         RrSet::addresses(self.name_servers(), qtype, self.ttl())
     }
 
-    /// `namespace.svc`, `namespace.pod`.
     fn namespace(&self, snapshot: &Snapshot, namespace: &[u8], qtype: Rtype) -> Found<'_> {
         if snapshot.has_namespace(namespace) { self.no_data(qtype) } else { Found::NxDomain }
     }
 
-    /// `service.namespace.svc`.
     #[inline]
     fn service<'a>(&'a self, snapshot: &'a Snapshot, name: &Name, qtype: Rtype) -> Found<'a> {
         let Some(service) = service_at(snapshot, name, 0) else { return Found::NxDomain };
@@ -100,7 +98,6 @@ impl Zone {
         self.hit(set, qtype)
     }
 
-    /// `endpoint.service.namespace.svc`, `_proto.service.namespace.svc`.
     fn below_service<'a>(&'a self, snapshot: &'a Snapshot, name: &Name, qtype: Rtype) -> Found<'a> {
         let Some(service) = service_at(snapshot, name, 1) else { return Found::NxDomain };
         if matches!(service.kind(), Kind::ExternalName(_)) {
@@ -117,7 +114,6 @@ impl Zone {
         }
     }
 
-    /// `_port._proto.service.namespace.svc`.
     fn port<'a>(&'a self, snapshot: &'a Snapshot, name: &Name, qtype: Rtype) -> Found<'a> {
         let (Some(port), Some(protocol)) =
             (label(name, 0).strip_prefix(b"_"), Protocol::from_srv_label(label(name, 1)))

@@ -15,7 +15,6 @@ pub const STALE_TTL_MAX: u32 = 30;
 /// Names and rules of the zone.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The cluster domain.
     pub zone: Name,
     /// Which names of pods exist.
     pub pods: Pods,

@@ -100,7 +100,6 @@ pub(super) fn named<'a>(
     ready.map(|endpoint| endpoint.ip).filter(move |ip| is_of(*ip, rtype))
 }
 
-/// Those, beginning at `rotation`.
 pub(super) fn named_from<'a>(
     service: &'a Service,
     hostname: &'a str,

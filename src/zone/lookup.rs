@@ -30,7 +30,6 @@ pub enum Lookup<'a> {
 /// One of the zones we answer for, seen from a name in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Apex {
-    /// The cluster zone.
     Cluster,
     /// A reverse zone: the name's last labels, this many.
     Reverse {
@@ -68,7 +67,6 @@ impl Zone {
         }
     }
 
-    /// The cluster domain.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name

@@ -11,19 +11,13 @@ use crate::{
 /// A name in terms of the records it comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum ZoneName<'a> {
-    /// The zone itself.
     Apex,
-    /// `ns.dns` of the zone.
     NameServer,
     /// `hostmaster` of the zone, a mailbox.
     Hostmaster,
-    /// `dns-version` of the zone.
     Version,
-    /// `service.namespace.svc` of the zone.
     Service(&'a Service),
-    /// `endpoint.service.namespace.svc` of the zone.
     Endpoint(&'a Service, EndpointLabel<'a>),
-    /// `_port._protocol.service.namespace.svc` of the zone.
     Port(&'a Service, &'a Port),
     /// The target of an alias, in whatever zone.
     Target(&'a str),
@@ -34,9 +28,7 @@ pub enum ZoneName<'a> {
 /// What names an endpoint below its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointLabel<'a> {
-    /// Its hostname.
     Hostname(&'a str),
-    /// Its address, with dashes.
     Address(IpAddr),
 }
 

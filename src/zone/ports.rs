@@ -28,7 +28,6 @@ impl Protocol {
 pub(super) enum PortFilter<'a> {
     /// All, unnamed ones too: SRV of the service's own name.
     All,
-    /// Those that `_port._proto` names.
     Named(&'a str, Protocol),
 }
 
@@ -68,7 +67,6 @@ pub(super) struct Ports<'a> {
     pub filter: PortFilter<'a>,
 }
 
-/// One SRV record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target<'a> {
     pub weight: u16,

@@ -54,7 +54,6 @@ fn parts_of(ip: IpAddr) -> usize {
     if ip.is_ipv4() { 4 } else { 32 }
 }
 
-/// Bits each label spells.
 fn bits_of(ip: IpAddr) -> usize {
     if ip.is_ipv4() { 8 } else { 4 }
 }

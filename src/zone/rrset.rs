@@ -46,28 +46,21 @@ pub(super) enum Source<'a> {
 /// The data of one record.
 #[derive(Clone, Copy, Debug)]
 pub enum Data<'a> {
-    /// A or AAAA.
     Address(IpAddr),
-    /// CNAME.
     Cname(ZoneName<'a>),
-    /// PTR.
     Ptr(ZoneName<'a>),
     /// SRV; the priority is 0.
     Srv {
         /// Share among the records of the set.
         weight: u16,
-        /// The port.
         port: u16,
-        /// The host.
         target: ZoneName<'a>,
     },
     /// SOA; times in seconds. Nobody transfers the zone, so only the minimum means anything.
     Soa {
-        /// The primary name server.
         mname: ZoneName<'a>,
         /// The mailbox of the person in charge.
         rname: ZoneName<'a>,
-        /// Version of the records.
         serial: u32,
         /// For secondaries, of which there are none.
         refresh: u32,
@@ -78,13 +71,10 @@ pub enum Data<'a> {
         /// How long a negative answer may be cached.
         minimum: u32,
     },
-    /// NS.
     Ns(ZoneName<'a>),
-    /// TXT, one string.
     Txt(&'static str),
     /// HINFO in answer to ANY (RFC 8482, 4.2).
     Hinfo {
-        /// Says why.
         cpu: &'static str,
         /// Empty.
         os: &'static str,

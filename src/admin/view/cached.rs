@@ -15,7 +15,6 @@ pub struct Cached {
     pub outcome: Outcome,
     /// The answer section, with the TTLs a client would get.
     pub answer: Vec<Record>,
-    /// The authority section.
     pub authority: Vec<Record>,
     /// Where it came from and how old it is.
     pub doc: CachedDoc,
@@ -28,7 +27,6 @@ pub struct CachedDoc {
     pub zone: String,
     /// The upstreams of that zone.
     pub upstreams: Vec<String>,
-    /// When it was learnt.
     pub stored: Time,
     /// The time since then.
     pub age_seconds: u64,

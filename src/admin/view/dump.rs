@@ -15,11 +15,9 @@ use crate::{
 pub struct Dump {
     /// `v1`.
     pub api_version: String,
-    /// `List`.
     pub kind: String,
     /// What no cluster says of its objects.
     pub holdfast: DumpHead,
-    /// Namespaces, Services and `EndpointSlice`s.
     pub items: Vec<Value>,
 }
 
@@ -27,7 +25,6 @@ pub struct Dump {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub struct DumpHead {
-    /// When it was made.
     pub made_at: Time,
     /// Whose it is and which state.
     pub version: VersionDoc,

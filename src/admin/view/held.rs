@@ -11,10 +11,8 @@ use crate::{
     sys::UnixMillis,
 };
 
-/// Everything that is held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldDoc {
-    /// How much.
     pub counts: HeldCounts,
     /// Each of them by name, or the first few.
     pub rows: Vec<HeldRow>,
@@ -26,13 +24,10 @@ pub struct HeldDoc {
 /// One thing that is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRow {
-    /// What of it.
     pub what: HeldWhat,
-    /// `namespace/name`, or the namespace.
     pub name: String,
     /// The endpoints held, where the service itself is not.
     pub endpoints: Vec<IpAddr>,
-    /// Why.
     pub reason: String,
     /// Since when.
     pub since: Time,
@@ -46,23 +41,18 @@ pub struct HeldRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldWhat {
-    /// A whole service.
     Service,
     /// Endpoints of a service that is there.
     Endpoints,
-    /// A namespace.
     Namespace,
 }
 
-/// What ends a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
     /// A second list that says the same.
     Confirmed,
-    /// An operator.
     Released,
-    /// Time.
     Time,
 }
 
@@ -84,7 +74,6 @@ impl HeldDoc {
         Self { counts: held.counts(), rows, left_out: all.count() }
     }
 
-    /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
         self.counts == HeldCounts::default()
     }

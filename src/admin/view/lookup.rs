@@ -16,7 +16,6 @@ use crate::{
     zone::{self, Apex, ChainEnd, ReverseName, STALE_TTL_MAX, Zone, ZoneName},
 };
 
-/// What is asked.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
     /// A name, whole or to be completed like a pod's resolver would, or an address for its reverse name.
@@ -27,12 +26,10 @@ pub struct Question {
     pub namespace: Option<String>,
 }
 
-/// The answer and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {
     /// The name as it was given.
     pub asked: String,
-    /// When.
     pub at: Time,
     /// Whether there are records to answer, or an answer of upstreams in the cache.
     pub found: bool,
@@ -63,23 +60,18 @@ pub struct Lookup {
 pub struct Tried {
     /// The name, with its final dot.
     pub name: String,
-    /// Why not.
     pub why: String,
 }
 
 /// The answer to one type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The type asked for.
     #[serde(rename = "type")]
     pub rtype: String,
-    /// How it ends.
     pub outcome: Outcome,
     /// The response code a client gets; null where an upstream decides.
     pub rcode: Option<String>,
-    /// The answer section.
     pub answer: Vec<Record>,
-    /// The authority section.
     pub authority: Vec<Record>,
     /// The additional section, as far as it fits the client's limit.
     pub additional: Vec<Record>,
@@ -90,17 +82,14 @@ pub struct Answer {
     pub cached: Option<CachedDoc>,
 }
 
-/// How a question ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// With records.
     Records,
     /// The name exists and has none of this type.
     NoData,
     /// The name does not exist.
     NoSuchName,
-    /// Upstreams are asked.
     Forwarded,
     /// There are no records at all yet.
     NotReady,
@@ -109,13 +98,9 @@ pub enum Outcome {
 /// A service as it is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDoc {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
-    /// `ClusterIP`, `Headless` or `ExternalName`.
     pub kind: String,
-    /// Its virtual addresses.
     pub cluster_ips: Vec<IpAddr>,
     /// What it is an alias of.
     pub external_name: Option<String>,
@@ -128,13 +113,9 @@ pub struct ServiceDoc {
 /// An endpoint as it is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointDoc {
-    /// Its address.
     pub ip: IpAddr,
-    /// Its hostname.
     pub hostname: Option<String>,
-    /// Whether it is answered.
     pub ready: bool,
-    /// Its ports.
     pub ports: Vec<String>,
 }
 

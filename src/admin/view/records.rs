@@ -9,14 +9,12 @@ use crate::{
     zone::{Data, RrSet, Zone, ZoneName},
 };
 
-/// One record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Whose it is, with the final dot.
     pub owner: String,
     /// Seconds.
     pub ttl: u32,
-    /// `A`, `SRV`, …
     #[serde(rename = "type")]
     pub rtype: String,
     /// What stands behind the type.

@@ -24,7 +24,6 @@ const HELD_MAX: usize = 100;
 pub struct Status {
     /// The version of holdfast that says this.
     pub holdfast: String,
-    /// When.
     pub at: Time,
     /// The process; null for a store without one.
     pub process: Option<Process>,
@@ -32,7 +31,6 @@ pub struct Status {
     pub zone: String,
     /// Whether there are records at all: a first list came, or they were loaded.
     pub synced: bool,
-    /// How many are served.
     pub serving: Counts,
     /// Which state of which cluster they are.
     pub version: VersionDoc,
@@ -44,7 +42,6 @@ pub struct Status {
     /// The names an operator pinned.
     #[serde(default)]
     pub pinned: Vec<PinDoc>,
-    /// How the disk is.
     pub disk: Option<DiskDoc>,
     /// Upstreams and cache, as the part that forwards tells it.
     #[serde(default)]
@@ -65,13 +62,9 @@ pub struct Status {
 /// What a process says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// `agent` or `hub`.
     pub role: String,
-    /// Its process id.
     pub pid: u32,
-    /// When it started.
     pub started: Time,
-    /// Where it listens.
     pub listeners: Vec<ListenerDoc>,
     /// What it waits for before it is ready.
     #[serde(default)]
@@ -81,24 +74,19 @@ pub struct Process {
 /// An address a process listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerDoc {
-    /// `dns`, `admin`, `http`, `metrics`.
     pub name: String,
     /// The address, or the path of a socket.
     pub address: String,
 }
 
-/// How the disk is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskDoc {
     /// Directory of the store; null if there is none.
     pub path: Option<PathBuf>,
-    /// Whether it works.
     pub state: DiskState,
-    /// Why it does not.
     pub reason: Option<String>,
     /// What was found there at start.
     pub start: Start,
-    /// Size of the file.
     pub bytes: u64,
     /// `epoch.rev` of the records on disk.
     pub version: Option<String>,

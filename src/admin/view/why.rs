@@ -12,9 +12,7 @@ use crate::{
 /// The sentence, and the service it is about.
 #[derive(Clone, Debug)]
 pub struct Why<'a> {
-    /// The sentence.
     pub text: String,
-    /// The service.
     pub service: Option<&'a Service>,
 }
 

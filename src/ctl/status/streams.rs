@@ -74,7 +74,6 @@ fn namesake(name: &str, address: &str, renews: bool) -> String {
     }
 }
 
-/// Who follows this process.
 pub(super) fn serves(status: &stream::Status) -> String {
     let mut text = format!("{}, {}", status.name, count_u64(status.subscribers, "follower"));
     if !status.advertise.is_empty() {

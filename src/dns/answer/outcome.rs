@@ -9,11 +9,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
-    /// Send what was written.
     Reply(Reply),
-    /// Ask an upstream.
     Forward(Forward),
-    /// Do nothing.
     Drop(DropReason),
 }
 
@@ -24,7 +21,6 @@ pub struct Reply {
     pub len: usize,
     /// What it says, extended codes as a whole.
     pub rcode: Rcode,
-    /// Where it came from.
     pub from: ServedFrom,
 }
 

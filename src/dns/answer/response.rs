@@ -10,7 +10,6 @@ use crate::{
     zone::{Apex, Chain, ChainEnd, Data, RrSet, STALE_TTL_MAX, Zone, ZoneName},
 };
 
-/// An answer from records.
 #[inline]
 pub(super) fn hit(
     context: &Context,
@@ -97,7 +96,6 @@ pub(super) fn pinned(
     Ok(Some(Outcome::Reply(Reply { len, rcode: Rcode::NOERROR, from: ServedFrom::Pinned })))
 }
 
-/// An answer being written.
 struct Response<'o, 'c> {
     zone: &'c Zone,
     view: &'c View<'c>,
@@ -160,7 +158,6 @@ impl<'o, 'c> Response<'o, 'c> {
     }
 }
 
-/// Writes one record.
 #[inline]
 fn put(
     zone: &Zone,

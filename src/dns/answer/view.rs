@@ -74,13 +74,11 @@ impl Context {
         self.cookies.as_ref()
     }
 
-    /// The rules.
     #[must_use]
     pub fn zone(&self) -> &Zone {
         &self.zone
     }
 
-    /// The records.
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
@@ -138,7 +136,6 @@ pub struct View<'a> {
     pub(super) stale: bool,
     /// What an operator pinned, if anything.
     pub(super) pins: Option<&'a PinSet>,
-    /// When the queries came.
     pub(in crate::dns) now: UnixMillis,
     pub(super) rotation: &'a Rotation,
 }
@@ -151,7 +148,6 @@ pub struct View<'a> {
 pub struct Rotation(Cell<u32>);
 
 impl Rotation {
-    /// Begins anywhere.
     #[must_use]
     pub fn new(seed: u32) -> Self {
         Self(Cell::new(seed))

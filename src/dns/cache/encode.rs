@@ -17,7 +17,6 @@ const POINTERS_MAX: usize = 20;
 pub struct Encoded {
     /// Header (counts set, all else zero), question, answer and authority section.
     pub wire: Vec<u8>,
-    /// Where the TTLs stand.
     pub ttl_offsets: Vec<u16>,
 }
 
@@ -74,7 +73,6 @@ fn remember<'a>(pointers: &mut Vec<(&'a Name, u16)>, name: &'a Name, at: usize) 
     }
 }
 
-/// Appends `name` uncompressed.
 pub fn put_name(wire: &mut Vec<u8>, name: &Name) {
     for label in name {
         // A label is at most 63 bytes: `Name` cannot hold a longer one.

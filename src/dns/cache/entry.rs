@@ -54,17 +54,12 @@ pub enum Age {
 /// Everything an [`Entry`] is made from.
 #[derive(Debug)]
 pub struct Parts {
-    /// The name asked.
     pub name: Name,
-    /// The type asked.
     pub qtype: u16,
-    /// The class asked.
     pub qclass: u16,
-    /// What it says.
     pub kind: Kind,
     /// Answer section, in order.
     pub answers: Vec<Record>,
-    /// Authority section.
     pub authorities: Vec<Record>,
     /// Whether the upstream vouches for it (AD).
     pub authentic: bool,
@@ -75,7 +70,6 @@ pub struct Parts {
 const AUTHENTIC: u8 = 1;
 const CONTINUES: u8 = 2;
 
-/// One answer.
 #[derive(Debug)]
 pub struct Entry {
     wire: Box<[u8]>,
@@ -163,7 +157,6 @@ impl Entry {
         &self.wire
     }
 
-    /// Its flags, for storing.
     pub(super) fn flags(&self) -> u8 {
         self.flags
     }
@@ -173,12 +166,10 @@ impl Entry {
         size_of::<Self>() + self.wire.len() + size_of_val(&*self.ttl_offsets)
     }
 
-    /// What it says.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// When it was learnt.
     pub fn stored(&self) -> UnixMillis {
         self.stored
     }
@@ -303,7 +294,6 @@ pub struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// As [`Entry::write`].
     #[inline]
     pub fn write(&self, query: &Query<'_>, transport: Transport, now: UnixMillis, age: Age, out: &mut [u8]) -> usize {
         let ede = match (age, self.is_gone) {

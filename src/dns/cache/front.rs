@@ -77,7 +77,6 @@ impl Fronts {
         (self.lendable * self.copies_each * COPY_BYTES) as u64
     }
 
-    /// What they take.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -124,7 +123,6 @@ impl Fronts {
     }
 }
 
-/// Where a copy is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
     /// Half of the hash; 0 for none.
@@ -137,9 +135,7 @@ struct Way {
 #[repr(C, align(64))]
 struct Kept {
     stored: UnixMillis,
-    /// Until then.
     ends: UnixMillis,
-    /// When it was copied.
     copied: UnixMillis,
     /// What [`Look`] says it depends on.
     generation: u32,
@@ -167,10 +163,8 @@ pub struct Front {
 /// A question, and all that a copy of its answer depends on: as it was before anybody was asked for the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Look<'a> {
-    /// The question.
     pub asked: Asked<'a>,
     hash: u64,
-    /// Of the configuration.
     generation: u32,
     /// How often something was stored.
     count: u32,
@@ -274,7 +268,6 @@ impl Kept {
         copy.is_of(&look.asked).then_some(copy)
     }
 
-    /// Whether it answers `asked`.
     #[inline]
     fn is_of(&self, asked: &Asked<'_>) -> bool {
         let Some((name, rest)) = self.message[HEADER_BYTES..].split_at_checked(asked.name.len()) else { return false };

@@ -2,7 +2,6 @@
 
 /// Longest name on the wire, RFC 1035, 2.3.4.
 const NAME_BYTES_MAX: usize = 255;
-/// Route, type, class, flags.
 const FIXED_BYTES: usize = 7;
 
 /// The zone whose upstreams gave an answer, as numbered by [`Cache::route`](super::Cache::route).
@@ -12,15 +11,10 @@ pub struct RouteId(pub(super) u16);
 /// A question whose `name` is lower-cased and in wire form: a key but for the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked<'a> {
-    /// The name.
     pub name: &'a [u8],
-    /// The type.
     pub qtype: u16,
-    /// The class.
     pub qclass: u16,
-    /// DO.
     pub dnssec_ok: bool,
-    /// CD.
     pub checking_disabled: bool,
 }
 
@@ -62,7 +56,6 @@ impl Key {
         Some(key)
     }
 
-    /// The question.
     pub(super) fn asked(&self) -> Asked<'_> {
         let [_, _, type_high, type_low, class_high, class_low, flags, ..] = self.bytes;
         Asked {
@@ -74,7 +67,6 @@ impl Key {
         }
     }
 
-    /// All of it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }

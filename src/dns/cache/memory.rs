@@ -71,7 +71,6 @@ pub struct Cache {
     max_bytes: u64,
     /// What of that is for entries.
     entries_bytes_max: u64,
-    /// Counters.
     pub metrics: Metrics,
 }
 
@@ -111,7 +110,6 @@ impl Cache {
         RouteId(u16::try_from(at).unwrap_or(u16::MAX))
     }
 
-    /// The zones by number.
     pub(super) fn zones(&self) -> Vec<Box<[u8]>> {
         self.zones.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -163,7 +161,6 @@ impl Cache {
         self.ledger.bytes.load(Ordering::Relaxed) + self.fronts.bytes()
     }
 
-    /// The limit.
     pub fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
@@ -173,7 +170,6 @@ impl Cache {
         self.entries.entry_count()
     }
 
-    /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -185,7 +181,6 @@ impl Cache {
         self.metrics.entries.set(i64::try_from(self.len()).unwrap_or(i64::MAX));
     }
 
-    /// Forgets everything.
     pub(super) fn clear(&self) {
         for (key, entry) in &self.entries {
             succeed(&entry);

@@ -9,11 +9,8 @@ use crate::dns::metrics::{StripedCounter, StripedCounterVec};
 pub struct Metrics {
     /// Bytes held.
     pub bytes: IntGauge,
-    /// Answers held.
     pub entries: IntGauge,
-    /// Questions answered within TTL.
     pub hits: StripedCounter,
-    /// Questions answered past TTL.
     pub stale: StripedCounter,
     /// Questions nothing was there for.
     pub misses: StripedCounter,

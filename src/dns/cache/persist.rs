@@ -39,18 +39,11 @@ const END: u16 = u16::MAX;
 /// What is wrong with a cache file.
 #[derive(Debug, thiserror::Error)]
 pub enum PersistError {
-    /// The system said no.
     #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// Not ours, of another version, cut short or changed.
     #[error("{}: {reason}; {}", path.display(), told(aside.as_deref()))]
     Corrupt {
-        /// The file.
         path: PathBuf,
         /// What does not fit.
         reason: String,

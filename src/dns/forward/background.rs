@@ -42,7 +42,6 @@ const TYPE_NS: u16 = 2;
 /// Nobody else asks for this type, as CoreDNS's loop plugin found out before us.
 const TYPE_HINFO: u16 = 13;
 
-/// Runs until dropped.
 pub async fn run(inner: &Arc<Inner>) {
     tokio::join!(refreshes(inner), ticks(inner), inner.tap.run());
 }

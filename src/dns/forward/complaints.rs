@@ -10,7 +10,6 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Time between two lines.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Decides which complaints are told. Clones share the second.

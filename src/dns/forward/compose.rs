@@ -312,7 +312,6 @@ fn unparsed(query: &[u8]) -> Vec<u8> {
 }
 
 impl Wanted {
-    /// What `client` asks for.
     pub(super) fn by(client: &Query<'_>, cluster_fallback: bool) -> Option<Self> {
         Some(Self {
             name: Name::read(&mut BinDecoder::new(client.name.wire())).ok()?,

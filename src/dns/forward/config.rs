@@ -22,7 +22,6 @@ const PORT: u16 = 53;
 /// Port of DNS over TLS, RFC 7858, 3.1.
 const PORT_TLS: u16 = 853;
 
-/// Forwarding as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Who is asked for what; the longest zone that holds a name wins. Default: `.` by `/etc/resolv.conf`.
@@ -52,7 +51,6 @@ impl Default for Config {
     }
 }
 
-/// One zone's forwarding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneConfig {
     /// The zone, `.` for everything else. Default `.`.
@@ -77,7 +75,6 @@ pub struct ZoneConfig {
     pub max_fails: u32,
     /// A TCP or TLS connection without queries is closed after this time. Default 10 s (RFC 7766, 6.2.3).
     pub connection_idle_max: Duration,
-    /// Names answered here: inline.
     pub hosts: Vec<Host>,
     /// Names answered here: a file like `/etc/hosts`, re-read on change. Default none.
     pub hosts_file: Option<PathBuf>,
@@ -131,18 +128,13 @@ pub enum Policy {
 /// What a zone answers that asks nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FixedAnswer {
-    /// NOERROR without records.
     NoError,
-    /// NXDOMAIN.
     NxDomain,
-    /// REFUSED.
     Refused,
-    /// SERVFAIL.
     ServFail,
 }
 
 impl FixedAnswer {
-    /// Its response code.
     #[must_use]
     pub fn rcode(self) -> Rcode {
         match self {
@@ -154,7 +146,6 @@ impl FixedAnswer {
     }
 }
 
-/// An entry of `upstreams`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamSource {
     /// `IP`, `IP:port`, `[IPv6]:port`, or `tls://` before any of them and optionally `#name` behind.
@@ -163,10 +154,8 @@ pub enum UpstreamSource {
     ResolvConf(PathBuf),
 }
 
-/// One upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// Where it listens.
     pub address: SocketAddr,
     /// Over TLS, with the name its certificate must carry.
     pub tls: Option<TlsName>,
@@ -175,9 +164,7 @@ pub struct Server {
 /// What a TLS upstream's certificate must be for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TlsName {
-    /// This DNS name.
     Dns(String),
-    /// The address itself.
     Address,
 }
 
@@ -187,7 +174,6 @@ pub enum ConfigError {
     /// Not an address, not a path.
     #[error("upstream {0:?}: expected IP, IP:port, tls://IP#name or the absolute path of a resolv.conf")]
     Upstream(String),
-    /// `#name` without `tls://`.
     #[error("upstream {0:?}: a name after # needs tls:// in front")]
     NameWithoutTls(String),
     /// The name after `#` cannot be in a certificate.
@@ -203,40 +189,16 @@ pub enum ConfigError {
     #[error(
         "forward zone {zone}: upstream {upstream} is an address holdfast itself listens on: give the address of another resolver"
     )]
-    SelfUpstream {
-        /// The zone.
-        zone: String,
-        /// The address.
-        upstream: SocketAddr,
-    },
+    SelfUpstream { zone: String, upstream: SocketAddr },
     /// A resolv.conf cannot be read.
     #[error("forward zone {zone}: {path}: {reason}")]
-    ResolvConf {
-        /// The zone.
-        zone: String,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
+    ResolvConf { zone: String, path: PathBuf, reason: String },
     /// Certificate authorities cannot be read.
     #[error("forward zone {zone}: certificate authorities: {reason}")]
-    TlsCa {
-        /// The zone.
-        zone: String,
-        /// What is wrong.
-        reason: String,
-    },
+    TlsCa { zone: String, reason: String },
     /// A hosts file cannot be read.
     #[error("forward zone {zone}: hosts file {path}: {reason}")]
-    Hosts {
-        /// The zone.
-        zone: String,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
+    Hosts { zone: String, path: PathBuf, reason: String },
     /// Zero where something is needed.
     #[error("{0} must be greater than 0")]
     Zero(&'static str),

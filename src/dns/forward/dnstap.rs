@@ -198,7 +198,6 @@ struct Dnstap {
     kind: i32,
 }
 
-/// `dnstap.Message`.
 #[derive(Clone, PartialEq, prost::Message)]
 struct TapMessage {
     #[prost(int32, required, tag = "1")]

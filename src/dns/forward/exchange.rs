@@ -14,12 +14,9 @@ use super::{
     upstream::Upstream,
 };
 
-/// How to ask.
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
-    /// TCP at once.
     pub force_tcp: bool,
-    /// Random case over UDP.
     pub mix_case: bool,
 }
 

@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 use super::Failure;
 use crate::sys::UnixMillis;
 
-/// Names remembered.
 const NAMES_MAX: u64 = 10_000;
 /// RFC 9520, 3.2: at least 1 s; at most 5 s here, so that the end of an outage is seen soon.
 const KEPT_MIN: Duration = Duration::from_secs(1);

@@ -36,7 +36,6 @@ pub struct Waiter<T> {
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Too many wait already.
     TooManyWaiters,
 }
 
@@ -86,7 +85,6 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         result
     }
 
-    /// Exchanges under way.
     pub fn len(&self) -> usize {
         lock(&self.by_key).len()
     }
@@ -118,7 +116,6 @@ impl<T: Clone> Waiter<T> {
     }
 }
 
-/// What a [`ByKey`] guards.
 type Guarded<'a, T> = MutexGuard<'a, HashMap<Box<[u8]>, watch::Receiver<Option<T>>>>;
 
 fn lock<T>(by_key: &ByKey<T>) -> Guarded<'_, T> {

@@ -17,28 +17,23 @@ const TYPE_A: u16 = 1;
 const TYPE_PTR: u16 = 12;
 const TYPE_AAAA: u16 = 28;
 
-/// One line of hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// The address.
     pub address: IpAddr,
     /// Its names, the first one for the reverse lookup.
     pub names: Vec<Name>,
 }
 
-/// One rewrite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rewrite {
     /// This name is asked for as that one.
     Exact {
-        /// As the client asks.
         from: Name,
         /// As it is looked up.
         to: Name,
     },
     /// Names that end in `from`, and `from` itself, are asked for with `to` in its place.
     Suffix {
-        /// As the client asks.
         from: Name,
         /// As it is looked up.
         to: Name,

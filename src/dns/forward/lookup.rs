@@ -36,11 +36,8 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 /// An answer and how it may be used.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The answer.
     pub entry: Arc<Entry>,
-    /// How its TTLs read.
     pub age: Age,
-    /// Where it came from.
     pub from: ServedFrom,
 }
 
@@ -149,7 +146,6 @@ impl Inner {
         (first || serves_stale_now(route, entry, now)).then(|| self.stale(route, Arc::clone(entry)))
     }
 
-    /// `entry` past its time.
     fn stale(&self, route: &Route, entry: Arc<Entry>) -> Found {
         self.cache.metrics.stale.inc();
         Found { entry, age: stale_age(route), from: ServedFrom::Stale }

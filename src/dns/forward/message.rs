@@ -13,13 +13,9 @@ use crate::wire::{HEADER_BYTES, UDP_BYTES_MAX};
 pub struct Ask<'a> {
     /// Lower-cased name, wire form.
     pub name: &'a [u8],
-    /// QTYPE.
     pub qtype: u16,
-    /// QCLASS.
     pub qclass: u16,
-    /// DO.
     pub dnssec_ok: bool,
-    /// CD.
     pub checking_disabled: bool,
 }
 
@@ -35,11 +31,9 @@ pub struct Query {
 pub enum Mismatch {
     /// Fewer bytes than a header.
     Short,
-    /// Another id.
     Id,
     /// QR is 0.
     NotResponse,
-    /// Another opcode.
     Opcode,
     /// Not exactly one question.
     QuestionCount,
@@ -67,7 +61,6 @@ impl Mismatch {
         Self::Oversized,
     ];
 
-    /// The label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Short => "short",
@@ -86,7 +79,6 @@ impl Mismatch {
 /// A message that answers the query.
 #[derive(Debug)]
 pub enum Reply {
-    /// All of it.
     Whole(Box<Message>),
     /// TC is set: to be asked over TCP.
     Truncated,

@@ -20,9 +20,7 @@ const RCODES: [&str; 7] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMER
 pub struct Metrics {
     /// Queries sent to upstreams, by protocol.
     pub queries_udp: IntCounter,
-    /// Same, TCP.
     pub queries_tcp: IntCounter,
-    /// Same, TLS.
     pub queries_tls: IntCounter,
     /// Upstream messages that did not answer what was asked, by [`Mismatch`].
     mismatches: [IntCounter; Mismatch::ALL.len()],
@@ -30,20 +28,16 @@ pub struct Metrics {
     failures: [IntCounter; FailureKind::ALL.len()],
     /// Questions refused because too many were in flight.
     pub over_limit: IntCounter,
-    /// Questions answered SERVFAIL.
     pub servfail: IntCounter,
     /// Records of upstream answers nobody asked for.
     pub dropped_records: IntCounter,
-    /// Answers of upstreams.
     durations: HistogramVec,
     probe_failures: IntCounterVec,
     /// How many upstreams each name is of, in all zones and views.
     named: Arc<Mutex<HashMap<String, usize>>>,
-    /// Loops found.
     pub loops: IntCounter,
     /// Questions of a zone whose upstreams all fail, or that has none.
     pub down: IntCounter,
-    /// Questions in flight.
     pub in_flight: IntGauge,
     /// Answers a dnstap collector was not told of.
     pub dnstap_dropped: IntCounter,
@@ -53,15 +47,11 @@ pub struct Metrics {
 /// Why one try at one upstream gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// No answer in time.
     Timeout,
     /// The network or the kernel said no.
     Io,
-    /// The TLS handshake failed.
     Tls,
-    /// SERVFAIL.
     ServFail,
-    /// REFUSED.
     Refused,
     /// NOTIMP, FORMERR or a code that means no answer.
     OtherRcode,
@@ -77,7 +67,6 @@ pub struct Named {
 }
 
 impl Named {
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.upstream
     }
@@ -105,7 +94,6 @@ impl FailureKind {
     pub const ALL: [Self; 7] =
         [Self::Timeout, Self::Io, Self::Tls, Self::ServFail, Self::Refused, Self::OtherRcode, Self::Lame];
 
-    /// The label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",

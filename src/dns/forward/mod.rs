@@ -92,11 +92,8 @@ pub type OwnAnswer = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
 /// What a forwarder needs from outside.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// The time of day.
     pub clock: Clock,
-    /// Counters.
     pub metrics: Metrics,
-    /// Counters of the cache.
     pub cache_metrics: cache::Metrics,
     /// Where the cache is saved; `None` keeps it in memory only.
     pub cache_file: Option<PathBuf>,
@@ -271,7 +268,6 @@ impl Forwarder {
         self.0.save_at_leisure().await;
     }
 
-    /// How upstreams do.
     pub fn zones(&self) -> Vec<ZoneStatus> {
         status::zones(&self.0)
     }

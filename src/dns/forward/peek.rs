@@ -22,11 +22,8 @@ const MANNERS: [(bool, bool); 4] = [(false, false), (true, false), (false, true)
 pub struct Cached {
     /// The zone whose upstreams gave it.
     pub zone: String,
-    /// Those it has now.
     pub upstreams: Vec<String>,
-    /// What it says.
     pub kind: Kind,
-    /// When it was learnt.
     pub stored: UnixMillis,
     /// What is left of its TTL; `None` past it.
     pub left: Option<Duration>,
@@ -36,7 +33,6 @@ pub struct Cached {
     pub continues: bool,
     /// Its answer section, with the TTLs a client would get.
     pub answers: Vec<Record>,
-    /// Its authority section.
     pub authorities: Vec<Record>,
 }
 

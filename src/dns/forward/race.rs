@@ -28,9 +28,7 @@ const REFUSALS_MAX: u32 = 3;
 /// An answer and who gave it.
 #[derive(Debug)]
 pub struct Won {
-    /// The answer.
     pub sane: Sane,
-    /// Who gave it.
     pub upstream: Arc<Upstream>,
 }
 
@@ -142,7 +140,6 @@ pub struct Field {
 }
 
 impl Field {
-    /// Nobody asked yet.
     pub fn new(order: Vec<Arc<Upstream>>) -> Self {
         let now = Instant::now();
         let upstream = order.first().map(|upstream| upstream.server().to_string()).unwrap_or_default();

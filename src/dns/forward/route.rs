@@ -38,7 +38,6 @@ const PLACES_PER_SLOT: usize = 2;
 /// A zone and who is asked for its names.
 #[derive(Debug)]
 pub struct Route {
-    /// What the operator said.
     pub config: ZoneConfig,
     /// What its answers are stored under.
     pub id: RouteId,
@@ -47,7 +46,6 @@ pub struct Route {
     pub slots: Semaphore,
     /// Places for clients that wait for those: equal questions share a slot, but not a place.
     pub places: Semaphore,
-    /// Names answered here.
     pub hosts: ArcSwap<Hosts>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
     /// A file that named none of them when it was last looked at.
@@ -76,7 +74,6 @@ struct LoopProbe {
     came_back: bool,
 }
 
-/// All routes.
 #[derive(Debug)]
 pub struct Routes {
     by_zone: HashMap<Box<[u8]>, Arc<Route>>,
@@ -140,12 +137,10 @@ impl Routes {
         }
     }
 
-    /// The route of `name`.
     pub fn find_name(&self, name: &Name) -> Option<&Arc<Route>> {
         self.find(&key(name))
     }
 
-    /// Every route.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.by_zone.values()
     }
@@ -318,7 +313,6 @@ impl Route {
         self.loop_probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its upstreams as configured.
     pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
         self.upstreams.load_full()
     }

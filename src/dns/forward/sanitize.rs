@@ -22,11 +22,8 @@ const TTL_MAX: u32 = i32::MAX as u32;
 /// What was asked of an upstream.
 #[derive(Debug)]
 pub struct Asked<'a> {
-    /// The name.
     pub name: &'a Name,
-    /// The type.
     pub qtype: u16,
-    /// The class.
     pub qclass: u16,
     /// Whether DNSSEC records were asked for.
     pub dnssec_ok: bool,
@@ -35,13 +32,11 @@ pub struct Asked<'a> {
 /// An answer that may be believed.
 #[derive(Debug)]
 pub struct Sane {
-    /// The records.
     pub parts: Parts,
     /// Seconds the answer is good for as the upstream says, before any cap: the lowest TTL of all, RFC 2308 for negatives.
     pub ttl: u32,
     /// Whether it is a negative answer without SOA: may be told, must not be kept.
     pub unproven: bool,
-    /// Records that were dropped.
     pub dropped: usize,
 }
 

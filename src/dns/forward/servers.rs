@@ -21,7 +21,6 @@ const SYSTEM_FILE: &str = "/etc/resolv.conf";
 /// A file that is to name upstreams, and names none so far, or ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
     pub reason: String,

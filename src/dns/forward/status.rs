@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use super::{Inner, Policy, upstream::UpstreamStatus};
 
-/// Forwarding as a whole.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ForwardStatus {
     /// Every zone, the shortest name first.
@@ -15,7 +14,6 @@ pub struct ForwardStatus {
     pub servfail_total: u64,
     /// Questions being asked of upstreams now.
     pub in_flight: usize,
-    /// The cache.
     pub cache: CacheStatus,
     /// Listeners with forwarding of their own.
     #[serde(default)]
@@ -25,16 +23,13 @@ pub struct ForwardStatus {
 /// A view's forwarding. All else is counted with that of the others.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ViewStatus {
-    /// Where it is asked.
     pub listen: Vec<SocketAddr>,
     /// Every zone, the shortest name first.
     pub zones: Vec<ZoneStatus>,
 }
 
-/// One zone's forwarding.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ZoneStatus {
-    /// The zone.
     pub zone: String,
     /// How its upstreams are chosen.
     pub policy: Policy,
@@ -45,18 +40,14 @@ pub struct ZoneStatus {
     /// The file that is to name them and does not, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
-    /// Its upstreams as configured.
     pub upstreams: Vec<UpstreamStatus>,
 }
 
-/// The cache.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CacheStatus {
     /// Bytes held.
     pub bytes: u64,
-    /// The limit.
     pub max_bytes: u64,
-    /// Answers held.
     pub entries: u64,
 }
 

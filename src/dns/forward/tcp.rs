@@ -29,7 +29,6 @@ use super::{
     metrics::Metrics,
 };
 
-/// Connections to one upstream.
 const CONNECTIONS_MAX: usize = 8;
 /// Queries awaiting an answer on one connection.
 const PIPELINE_MAX: usize = 64;
@@ -43,13 +42,11 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 /// How to reach an upstream with TLS.
 #[derive(Clone)]
 pub struct TlsDial {
-    /// Roots and session cache.
     pub connector: TlsConnector,
     /// What the certificate must be for.
     pub name: ServerName<'static>,
 }
 
-/// Limits of a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// No new queries on a connection older than this.
@@ -78,7 +75,6 @@ impl std::fmt::Debug for Pool {
 /// An answer over a stream.
 #[derive(Debug)]
 pub struct Answer {
-    /// The message.
     pub reply: Reply,
     /// Whether the name came back in the case it was sent in.
     pub same_case: bool,

@@ -28,7 +28,6 @@ const PORT_TRIES: usize = 8;
 /// How a wait over UDP ended.
 #[derive(Debug)]
 pub enum Received {
-    /// The true answer.
     Reply(Reply),
     /// Everything fits but the case: forged, or a server that folds case. TCP tells.
     Folded,

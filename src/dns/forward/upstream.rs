@@ -37,11 +37,9 @@ const EDNS_RECHECK: Duration = Duration::from_secs(15 * 60);
 /// How long an upstream known to fold case is asked without random case.
 const CASE_RECHECK: Duration = Duration::from_secs(3_600);
 
-/// An upstream.
 #[derive(Debug)]
 pub struct Upstream {
     server: Server,
-    /// As written, for metrics.
     label: Named,
     /// Its TCP or TLS connections.
     pub pool: Pool,
@@ -72,9 +70,7 @@ struct State {
 /// What `status` says of an upstream.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamStatus {
-    /// As configured.
     pub upstream: String,
-    /// Whether it answers.
     pub state: UpstreamState,
     /// Smoothed round trip in milliseconds; absent until measured.
     pub rtt_ms: Option<f64>,
@@ -95,13 +91,10 @@ pub struct UpstreamStatus {
     pub looped: bool,
 }
 
-/// Whether an upstream answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamState {
-    /// Nothing asked yet.
     Unknown,
-    /// It does.
     Up,
     /// It does not; it is asked last, and probed.
     Failing,
@@ -115,17 +108,14 @@ impl Upstream {
         Self { server, label, pool, max_fails, state: Mutex::default(), looped: AtomicBool::new(false) }
     }
 
-    /// As configured.
     pub fn server(&self) -> &Server {
         &self.server
     }
 
-    /// As written.
     pub fn label(&self) -> &str {
         self.label.as_str()
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address
     }
@@ -240,7 +230,6 @@ impl Upstream {
         self.lock().folds_case_until = Some(Instant::now() + CASE_RECHECK);
     }
 
-    /// For `holdfast status`.
     pub fn status(&self) -> UpstreamStatus {
         let (without_edns, folds_case) = (!self.takes_edns(), !self.keeps_case());
         let state = self.lock();

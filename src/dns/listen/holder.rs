@@ -10,7 +10,6 @@ use std::{
 pub struct Holder {
     /// Its name, as `ps` shows it.
     pub name: String,
-    /// Its id.
     pub pid: u32,
 }
 

@@ -48,7 +48,6 @@ impl QuestionType {
 pub enum DropCause {
     /// It is shorter than a header.
     Short,
-    /// It is a response.
     Response,
     /// The answer could not be sent.
     Send,
@@ -110,7 +109,6 @@ pub(super) const BUCKETS_US: [u64; 20] = [
     1_024_000, 2_048_000, 4_096_000, 8_192_000,
 ];
 
-/// Durations of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Durations {
     /// Not cumulative; the last one is beyond all bounds.
@@ -151,13 +149,11 @@ impl Shard {
         }
     }
 
-    /// Counts one query.
     #[inline]
     pub(in crate::dns) fn request(&self, transport: Transport, kind: QuestionType) {
         self.add(&self.requests[transport as usize][usize::from(kind.0)], 1);
     }
 
-    /// Counts `count` responses.
     #[inline]
     pub(in crate::dns) fn responses(&self, tally: Tally, count: u64) {
         self.add(&self.responses[place_of(tally.rcode)][tally.from as usize], count);

@@ -12,7 +12,6 @@ const STRIPES: usize = 16;
 
 /// A counter without a cache line that is written by two threads.
 pub type StripedCounter = GenericCounter<Striped>;
-/// [`StripedCounter`]s by label.
 pub type StripedCounterVec = GenericCounterVec<Striped>;
 
 #[derive(Debug, Default)]

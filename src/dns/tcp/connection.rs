@@ -54,7 +54,6 @@ thread_local! {
 /// What is still to be read from a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// Whatever the client sends.
     Open,
     /// What has come already; then nothing, as we leave.
     Rest,

@@ -54,14 +54,17 @@ pub(in crate::node) enum Expression {
     /// Loads what is known about a packet.
     Meta(u32),
     /// Loads bytes of a packet.
-    Payload { base: u32, offset: u32, length: u32 },
+    Payload {
+        base: u32,
+        offset: u32,
+        length: u32,
+    },
     /// Goes on if these bytes were loaded.
     Equal(Vec<u8>),
     /// Counts. What it has counted is no part of the rule.
     Counter,
     /// The packet's connection is not tracked.
     Notrack,
-    /// Ends the chain.
     Accept,
     /// Somebody else's.
     Other(String),

@@ -14,7 +14,6 @@ use tokio::{
 use super::{Event, Order};
 use crate::node::Config;
 
-/// A watch at work.
 #[derive(Debug)]
 pub struct Watcher {
     process: Child,

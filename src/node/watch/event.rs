@@ -4,12 +4,10 @@ use tracing::{error, info, warn};
 
 use crate::node::ErrorType;
 
-/// What a watch reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The first setup is done, as far as it could be.
     Ready,
-    /// Something to know.
     Info(String),
     /// Something was not as it should be.
     Warn(String),
@@ -89,7 +87,6 @@ pub enum Order {
 }
 
 impl Order {
-    /// Its word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

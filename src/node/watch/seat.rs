@@ -30,7 +30,6 @@ const TRIES: usize = 20;
 const TRY_EVERY: Duration = Duration::from_millis(50);
 /// How long one that was asked to leave stays away from the seat.
 const DISPLACED: Duration = TRY_EVERY.saturating_mul(10);
-/// Connections at once.
 const CONNECTIONS: usize = 16;
 
 const CHILD: u8 = b'c';
@@ -42,7 +41,6 @@ const END: u8 = b'e';
 
 /// What became of a claim.
 pub(super) enum Claimed {
-    /// It is ours.
     Seat(Seat),
     /// Somebody has it to whom we leave it.
     Taken(Held),

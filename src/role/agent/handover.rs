@@ -163,7 +163,6 @@ async fn exchange(stream: UnixStream, request: Builder, body: Vec<u8>) -> anyhow
     Ok((status.as_u16(), String::from_utf8_lossy(&text).trim().to_owned()))
 }
 
-/// The old process's side.
 #[derive(Clone, Debug)]
 pub(super) struct Handover {
     own: Newcomer,

@@ -39,7 +39,6 @@ pub struct Prepared {
     watcher: Option<Watcher>,
     events: Vec<Event>,
     sandbox: bool,
-    /// Credential plugins are run.
     programs: bool,
 }
 

@@ -16,7 +16,6 @@ use crate::{
 /// Views whose sockets are bound.
 pub(super) struct Bound(Vec<(Vec<SocketAddr>, dns::Bound, forward::Config)>);
 
-/// Views at work.
 #[derive(Debug)]
 pub(super) struct Views(Vec<View>);
 

@@ -15,7 +15,6 @@ pub struct Kind {
     pub asked: u64,
     /// Those that got their answer.
     pub answered: u64,
-    /// Those that did not.
     pub lost: u64,
     /// Those asked once more because their connection was closed before it answered.
     pub asked_again: u64,
@@ -30,9 +29,7 @@ pub struct Kind {
 pub struct Report {
     /// How long it was asked.
     pub seconds: f64,
-    /// Over UDP.
     pub udp: Kind,
-    /// Over TCP.
     pub tcp: Kind,
 }
 

@@ -16,12 +16,10 @@ impl Backoff {
         Self { min, max, failures: 0 }
     }
 
-    /// Counts a failure.
     pub(super) fn failed(&mut self) {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Forgets the failures.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
     }
@@ -34,7 +32,6 @@ impl Backoff {
         }
     }
 
-    /// The next wait.
     pub(super) fn delay(&self) -> Duration {
         self.ceiling().mul_f64(rand::random_range(0.0..=1.0))
     }

@@ -18,22 +18,17 @@ use crate::{
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
-    /// The HTTP status.
     #[serde(default)]
     pub(super) code: u16,
     /// The reason in one word, as `Expired`.
     pub(super) reason: Option<String>,
-    /// The reason in words.
     pub(super) message: Option<String>,
-    /// More.
     pub(super) details: Option<StatusDetails>,
 }
 
-/// `details` of a status.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusDetails {
-    /// How long to wait.
     pub(super) retry_after_seconds: Option<u64>,
 }
 
@@ -42,7 +37,6 @@ pub(super) struct StatusDetails {
 pub(super) enum Event {
     /// An object was added or changed.
     Put(Result<Box<Object>, Broken>, Option<String>),
-    /// An object is gone.
     Delete(ServiceKey, Option<String>),
     /// Nothing changed up to this version.
     Bookmark {
@@ -50,7 +44,6 @@ pub(super) enum Event {
         /// It ends the initial events of a streaming list.
         ends_list: bool,
     },
-    /// The server gives up.
     Error(Status),
 }
 

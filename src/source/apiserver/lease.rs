@@ -56,7 +56,6 @@ const LET_GO: Duration = Duration::from_millis(500);
 /// Who stands for election, and how.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The Lease's name.
     pub lease: String,
     /// Our name, unique among the candidates unless somebody made a mistake.
     pub name: String,
@@ -90,9 +89,7 @@ impl Candidate {
 pub struct Parts {
     /// The records, for the epoch they have.
     pub reader: Reader,
-    /// Wall-clock time.
     pub clock: Clock,
-    /// Counters.
     pub metrics: Metrics,
 }
 
@@ -129,7 +126,6 @@ impl Election {
         }
     }
 
-    /// How it stands.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()

@@ -9,12 +9,10 @@ use crate::source::Metrics;
 /// Largest answer, in bytes: the metadata of one namespace.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// What the server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Probed {
     /// The version the cluster is at, if it is a number.
     pub(super) version: Option<u64>,
-    /// The UID of `kube-system`.
     pub(super) cluster: Option<String>,
 }
 

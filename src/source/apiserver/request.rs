@@ -17,7 +17,6 @@ pub(super) fn parts(mode: EndpointsMode) -> &'static [Part] {
     }
 }
 
-/// One request.
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) verb: Verb,

@@ -28,17 +28,13 @@ pub enum Error {
     /// The kubeconfig cannot be read or used.
     #[error("kubeconfig {}: {reason}", path.display())]
     Kubeconfig {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
     /// Not in a pod, or its service account cannot be used.
     #[error("service account: {reason} (outside of a cluster, name a kubeconfig)")]
-    InCluster {
-        /// What is wrong.
-        reason: String,
-    },
+    InCluster { reason: String },
 }
 
 /// Where the way to an answer ended.
@@ -81,7 +77,6 @@ pub(super) enum Failure {
 pub(super) struct Server {
     client: Client,
     timing: Timing,
-    /// `scheme://host:port`.
     name: String,
     /// Where to connect to see whether it is there at all; not known behind a proxy.
     address: Option<(String, u16)>,
@@ -243,7 +238,6 @@ impl Answer {
         }
     }
 
-    /// All of it.
     pub(super) async fn whole(mut self, bytes_max: usize, idle: Duration) -> Result<Vec<u8>, Failure> {
         let mut whole = Vec::new();
         while let Some(piece) = self.piece(idle).await? {

@@ -37,7 +37,6 @@ const RECONNECT: Duration = Duration::from_secs(60);
 /// The cluster's name where it has no `kube-system`.
 const CLUSTER: &str = "apiserver";
 
-/// What outlives a session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     /// The next list belongs to another history.
@@ -54,15 +53,12 @@ impl Default for Known {
     }
 }
 
-/// Why a session ended.
 pub(super) enum Ended {
-    /// Nobody takes the updates.
     Unwanted,
     /// Everything must be listed again.
     Restart(Known),
 }
 
-/// Nobody takes the updates.
 struct Unwanted;
 
 /// What is known of one list.

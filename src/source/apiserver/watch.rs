@@ -39,12 +39,13 @@ const SETTLED: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(super) enum Said {
     /// Everything on the list, as of a version. The watch is open, or about to be.
-    Listed { objects: Vec<Object>, broken: Vec<Broken>, version: String },
-    /// The watch is open.
+    Listed {
+        objects: Vec<Object>,
+        broken: Vec<Broken>,
+        version: String,
+    },
     Open,
-    /// One object changed.
     Put(Result<Box<Object>, Broken>, Option<String>),
-    /// One object is gone.
     Deleted(ServiceKey, Option<String>),
     /// Nothing changed up to a version.
     Bookmark(String),
@@ -55,7 +56,6 @@ pub(super) enum Said {
 /// Whether the server is there. The session opens and closes it by what the probe says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gate {
-    /// Probes that succeeded.
     pub(super) successes: u64,
     /// Times the server came back; watches that were open before may be deaf.
     pub(super) returns: u64,
@@ -74,12 +74,10 @@ pub(super) struct Follower {
     pub(super) said: mpsc::Sender<(Part, Said)>,
 }
 
-/// Nobody listens any more.
 struct Unheard;
 
 /// How one request of a follower ended.
 enum End {
-    /// As it should.
     Over,
     /// The server came back from an outage; what was open before may be deaf.
     Deaf,
@@ -99,7 +97,6 @@ struct Memory {
     version: Option<String>,
     /// The server has streaming lists, as far as we know.
     streaming: bool,
-    /// Failures in a row.
     failures: Backoff,
     /// Lists made because a version was too old, lately.
     relists: Backoff,
@@ -110,7 +107,6 @@ struct Memory {
 }
 
 impl Follower {
-    /// Follows until nobody listens.
     pub(super) async fn run(mut self) {
         let Timing { backoff_min, backoff_max, .. } = self.timing;
         let backoff = Backoff::new(backoff_min, backoff_max);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-/// Shortest pause.
 const BASE: Duration = Duration::from_millis(500);
 
 /// Decorrelated jitter: each pause is between the shortest and three times the last, up to a limit.

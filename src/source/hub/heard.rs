@@ -26,7 +26,6 @@ impl Heard {
     }
 }
 
-/// The connection.
 pub(super) struct Listening<T> {
     io: T,
     heard: Heard,

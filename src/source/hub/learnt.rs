@@ -20,7 +20,6 @@ pub type Keep = Arc<dyn Fn(&[String]) + Send + Sync>;
 /// Hub addresses learnt from the stream, kept over restarts.
 #[derive(Clone)]
 pub struct Learnt {
-    /// Those kept before.
     pub known: Vec<String>,
     /// Keeps these instead; called when the list changes.
     pub keep: Keep,

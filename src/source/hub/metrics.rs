@@ -11,7 +11,6 @@ pub(super) enum Attempt {
     Failed,
 }
 
-/// Handles made at start.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// Times records did not add up to the hub's digest.

@@ -20,7 +20,6 @@ use crate::source::{
 /// Deepest nesting of lists and maps read.
 const DEPTH_MAX: usize = 64;
 
-/// What one text held.
 #[derive(Debug, Default)]
 pub struct Text {
     /// The objects of the kinds used, in order.
@@ -39,7 +38,6 @@ pub struct Text {
     no_maps: usize,
 }
 
-/// Reads a text.
 #[must_use]
 pub fn parse(text: &str) -> Text {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -103,7 +103,6 @@ impl Files {
         self.read_marked(marks)
     }
 
-    /// Reads what changed, now.
     pub(super) fn read(&mut self) -> Result<Look, Error> {
         let marks = scan(&self.path)?;
         self.read_marked(marks)
@@ -262,7 +261,6 @@ impl Mark {
     }
 }
 
-/// The files there are.
 pub(super) fn scan(path: &Path) -> Result<Marks, Error> {
     let open = |path: &Path| {
         let path = path.to_owned();

@@ -38,7 +38,6 @@ pub enum FlushError {
     /// The disk took longer than it was given.
     #[error("disk did not finish within {} ms", .0.as_millis())]
     Late(Duration),
-    /// The disk refused.
     #[error("{0}")]
     Failed(String),
     /// The store was released before.
@@ -112,7 +111,6 @@ impl Disk {
 }
 
 impl Follower {
-    /// How the disk stands.
     #[must_use]
     pub fn status(&self) -> DiskStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()

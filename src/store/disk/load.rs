@@ -26,21 +26,16 @@ use crate::{
 const FILE_BYTES_MAX: usize = 1 << 30;
 /// redb's cache over the copy: it need not keep what is in memory already.
 const CACHE_BYTES: usize = 256 * 1024;
-/// Read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A store read back.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The records.
     pub snapshot: Snapshot,
     /// When the source last vouched for them, as far as the disk knows: never later than it was.
     pub as_of: UnixMillis,
     /// The file they came from.
     pub file: PathBuf,
-    /// Its size.
     pub bytes: u64,
-    /// Its format.
     pub format: u32,
 }
 

@@ -47,7 +47,6 @@ pub(super) struct Ownership {
 /// Why a directory could not be claimed.
 #[derive(Debug)]
 pub(super) enum ClaimError {
-    /// Another process has it.
     Held(Owner),
     /// The lock file could not be opened or written.
     Io(io::Error),

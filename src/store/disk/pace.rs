@@ -14,7 +14,6 @@ pub(super) enum Behind {
     Nothing,
     /// Memory is only vouched for more recently.
     Age,
-    /// Records differ.
     Records,
 }
 

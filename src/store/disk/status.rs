@@ -24,40 +24,32 @@ pub enum DiskState {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
-    /// Nothing.
     Empty,
     /// Records, all of them verified.
     Loaded,
     /// A file that did not verify.
     SetAside {
-        /// Where it is now.
         to: PathBuf,
         /// What was wrong with it.
         reason: String,
     },
     /// Something that could not be read.
     Unreadable {
-        /// Why.
         reason: String,
     },
 }
 
-/// How the disk stands.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DiskStatus {
     /// Directory of the store; none if there is no store.
     pub path: Option<PathBuf>,
-    /// Whether it works.
     pub state: DiskState,
-    /// Why it does not.
     pub reason: Option<String>,
     /// What was there at start.
     pub start: Start,
-    /// Format of the file.
     pub format: u32,
     /// Size of the file in bytes.
     pub bytes: u64,
-    /// The version on disk.
     pub version: Option<Version>,
     /// When the source vouched for what is on disk.
     pub as_of: Option<UnixMillis>,

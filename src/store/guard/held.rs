@@ -11,38 +11,24 @@ use crate::{
     sys::UnixMillis,
 };
 
-/// Why something is held.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// A list came without too many services.
-    List {
-        /// Services it lacked.
-        missing: usize,
-        /// Services there were.
-        of: usize,
-    },
+    List { missing: usize, of: usize },
     /// A list came without any record of a class that had many.
-    Class {
-        /// The class.
-        class: Class,
-        /// How many there were.
-        of: usize,
-    },
+    Class { class: Class, of: usize },
     /// Too many services were deleted within too short a time.
     Deletes {
         /// How many, within the window.
         deleted: usize,
-        /// Services there were.
         of: usize,
     },
     /// Too many endpoints of too many services went away within too short a time.
     Endpoints {
         /// How many, within the window.
         lost: usize,
-        /// Endpoints there were.
         of: usize,
-        /// Services they went from.
         services: usize,
     },
 }
@@ -64,15 +50,11 @@ impl fmt::Display for Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// Services with cluster IPs.
     ClusterIp,
-    /// Headless services.
     Headless,
-    /// Aliases.
     ExternalName,
     /// Endpoints of more than one service.
     Endpoints,
-    /// Namespaces the source lists.
     Namespaces,
 }
 
@@ -94,9 +76,7 @@ impl fmt::Display for Class {
 pub enum Ends {
     /// A second list on a new connection that says the same.
     Confirmed,
-    /// Nothing but an operator.
     ByOperator,
-    /// Time.
     At(UnixMillis),
 }
 
@@ -112,13 +92,10 @@ pub enum Kept {
 /// Something the source took away and we go on serving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldService {
-    /// What of it.
     pub kept: Kept,
-    /// Why.
     pub reason: Reason,
     /// Since when.
     pub since: UnixMillis,
-    /// What ends it.
     pub ends: Ends,
     /// What the source says of the service; none if it is gone.
     pub(super) source: Option<Arc<Service>>,
@@ -127,22 +104,17 @@ pub struct HeldService {
 /// A namespace the source no longer lists and we go on serving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldNamespace {
-    /// Why.
     pub reason: Reason,
     /// Since when.
     pub since: UnixMillis,
-    /// What ends it.
     pub ends: Ends,
 }
 
-/// How much is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HeldCounts {
-    /// Whole services.
     pub services: usize,
     /// Endpoints of services that are there.
     pub endpoints: usize,
-    /// Namespaces.
     pub namespaces: usize,
 }
 
@@ -163,7 +135,6 @@ pub(super) struct PendingList {
 }
 
 impl Held {
-    /// Whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.namespaces.is_empty()
@@ -185,7 +156,6 @@ impl Held {
         self.namespaces.iter()
     }
 
-    /// How much is held.
     #[must_use]
     pub fn counts(&self) -> HeldCounts {
         let mut counts = HeldCounts { namespaces: self.namespaces.len(), ..HeldCounts::default() };

@@ -8,7 +8,6 @@ use crate::{record::ServiceKey, sys::UnixMillis};
 /// How a list compares with what is served.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct List {
-    /// Services served.
     pub served: usize,
     /// Services served and not in the list.
     pub missing: usize,
@@ -19,7 +18,6 @@ pub(super) struct List {
 /// What is to become of the removals in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// They are carried out.
     Pass,
     /// They wait for a second list that says the same.
     Confirm,

@@ -10,7 +10,6 @@ use crate::{record::ServiceKey, sys::UnixMillis};
 /// Entries kept. At the bound the oldest go early, so a flood of changes can only make the guard less strict.
 const ENTRIES_MAX: usize = 100_000;
 
-/// One batch of losses.
 #[derive(Debug)]
 struct Entry {
     at: UnixMillis,
@@ -30,10 +29,8 @@ pub(super) struct Window {
     services: HashMap<ServiceKey, u32>,
 }
 
-/// What a window sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Losses within it.
     pub lost: usize,
     /// Services that lost something within it.
     pub services: usize,
@@ -44,7 +41,6 @@ impl Window {
         Self { length, entries: VecDeque::new(), lost: 0, services: HashMap::new() }
     }
 
-    /// Notes a loss.
     pub(super) fn lose(&mut self, at: UnixMillis, service: Option<&ServiceKey>, lost: usize, of: usize) {
         if lost == 0 {
             return;

@@ -46,9 +46,7 @@ pub struct Section {
     pub answer: AnswerConfig,
     /// When the records were last vouched for; none before the first list.
     as_of: Option<UnixMillis>,
-    /// The records, as text.
     cluster: String,
-    /// What an operator pinned.
     pins: Vec<Pin>,
     pub cases: Vec<Case>,
 }
@@ -56,7 +54,6 @@ pub struct Section {
 /// A question and what must come back.
 #[derive(Debug)]
 pub struct Case {
-    /// File and line.
     pub place: String,
     pub name: Name,
     pub qtype: Rtype,

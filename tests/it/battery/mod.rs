@@ -64,5 +64,4 @@ pub fn upstream(query: &[u8], asked: &str, chase: Option<&[u8]>) -> Vec<u8> {
     message.to_vec().expect("a message of few records is written")
 }
 
-/// Every transport.
 const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];

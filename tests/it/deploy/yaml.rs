@@ -34,7 +34,6 @@ pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no {pointer} in {:.200}", value.to_string()))
 }
 
-/// `Kind/name`.
 pub fn title(object: &Value) -> String {
     format!("{}/{}", text(object, "/kind"), text(object, "/metadata/name"))
 }

@@ -147,7 +147,6 @@ impl World {
         Agent::spawn(&mut command)
     }
 
-    /// `dig +short`.
     fn dig(&self, from: &str, server: &str, name: &str) -> String {
         let words = ["+short", "+time=2", "+tries=2", &format!("@{server}"), name];
         let done = self.node.command(from, "dig", &words).output().unwrap();

@@ -88,7 +88,6 @@ fn spawn() -> Option<Unbound> {
     Some(Unbound { child, address: ([127, 0, 0, 1], port).into(), _folder: folder })
 }
 
-/// Asks `address` itself.
 fn direct(socket: &UdpSocket, address: SocketAddr, owner: &str, qtype: RecordType) -> Option<Message> {
     let mut buffer = [0; 4_096];
     socket.send_to(&query(owner, qtype, Some(1_232)), address).ok()?;

@@ -53,7 +53,6 @@ pub fn source(text: &str) -> UpstreamSource {
 }
 
 impl World {
-    /// Everything goes to `upstreams`.
     pub fn new(upstreams: &[&Upstream]) -> Self {
         Self::with(vec![zone(".", upstreams)])
     }

@@ -47,7 +47,6 @@ use crate::{
 
 /// How often each of them comes, all at once.
 const TIMES: usize = 10;
-/// Connects of the storm.
 const CONNECTS: usize = 10_000;
 
 /// Somebody who connects, and what the hub counts it as.
@@ -66,12 +65,10 @@ enum Says {
     Call(Method, &'static str, fn() -> Bytes, Then, &'static str),
 }
 
-/// What comes after that.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     /// It waits for what the hub says.
     Waits,
-    /// It leaves.
     Leaves,
 }
 

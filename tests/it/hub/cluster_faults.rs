@@ -17,7 +17,6 @@ use crate::support::{
 
 const WEB: u8 = 200;
 const DATABASES: u8 = 120;
-/// Services in all.
 const ALL: usize = WEB as usize + DATABASES as usize;
 
 fn web(n: u8) -> Value {

@@ -35,11 +35,9 @@ pub enum Lie {
 /// What comes after the answer.
 #[derive(Clone, Copy, Debug)]
 pub enum End {
-    /// Nothing, for good.
     Never,
     /// An end as if all had been said.
     Polite,
-    /// A reset.
     Reset,
 }
 
@@ -104,7 +102,6 @@ impl Liar {
         *self.next.lock().unwrap() = Some(lie);
     }
 
-    /// Hangs up on everybody.
     pub fn hangs_up(&self) {
         self.hung_up.send_replace(());
     }

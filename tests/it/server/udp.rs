@@ -114,7 +114,6 @@ async fn tcp_and_forwards_that_hold_up_the_whole_runtime_do_not_hold_up_udp() {
     assert_eq!(gist(&held_up.receive()).0, 1);
 }
 
-/// A cache that breaks.
 struct Panics;
 
 impl Resolve for Panics {

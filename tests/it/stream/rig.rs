@@ -181,7 +181,6 @@ pub fn metric(registry: &Registry, name: &str, label: &str) -> u64 {
 /// What an address leads to.
 #[derive(Clone)]
 pub enum Line {
-    /// A hub.
     Hub(Server),
     /// Nobody answers, and nobody says so.
     BlackHole,
@@ -245,7 +244,6 @@ pub struct Agent {
     pub registry: Registry,
     pub status: watch::Receiver<hub::Status>,
     pub kept: Arc<Mutex<Vec<String>>>,
-    /// Updates the store refused.
     pub refused: Arc<Mutex<Vec<String>>>,
     /// How the source was, each time that changed.
     pub sources: Arc<Mutex<Vec<SourceState>>>,

@@ -8,11 +8,8 @@ use std::{
 /// What a run left behind.
 #[derive(Debug)]
 pub struct Ran {
-    /// Its exit code.
     pub code: i32,
-    /// Its standard output.
     pub out: String,
-    /// Its standard error.
     pub err: String,
 }
 

@@ -68,7 +68,6 @@ pub fn records() -> Vec<Change> {
 pub struct Script {
     /// One permit lets one forward of a name that begins with `slow` go on.
     pub gate: Semaphore,
-    /// Forwards asked so far.
     pub asked: AtomicUsize,
 }
 
@@ -119,7 +118,6 @@ pub struct Server {
     pub script: Arc<Script>,
 }
 
-/// Binds to `listen`.
 pub fn bind(listen: &[&str], config: Config) -> Bound {
     let listen = listen.iter().map(|address| address.parse().unwrap()).collect();
     dns::bind(Config { listen, ..config }).unwrap()
@@ -138,7 +136,6 @@ pub fn context(records: Vec<Change>) -> Arc<Context> {
     ))
 }
 
-/// Serves what is bound.
 pub fn serve(bound: Bound, records: Vec<Change>) -> Server {
     let script = Script::new();
     serve_with(bound, records, &script, Arc::new(Scripted(Arc::clone(&script))))
@@ -210,7 +207,6 @@ pub fn count(registry: &Registry, metric: &str, with: &[(&str, &str)]) -> u64 {
     family.get_metric().iter().filter(matches).map(value).sum::<f64>() as u64
 }
 
-/// A query without EDNS.
 pub fn query(id: u16, name: &str, rtype: RecordType) -> Vec<u8> {
     message(id, name, rtype).to_vec().unwrap()
 }
@@ -223,7 +219,6 @@ pub fn message(id: u16, name: &str, rtype: RecordType) -> Message {
     message
 }
 
-/// A query with EDNS.
 pub fn edns_query(id: u16, name: &str, rtype: RecordType, payload: u16) -> Vec<u8> {
     let mut message = message(id, name, rtype);
     let mut edns = Edns::new();
@@ -246,21 +241,18 @@ pub fn udp(server: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// Takes one answer.
 pub fn receive(socket: &UdpSocket) -> Message {
     let mut room = [0; 2_048];
     let length = socket.recv(&mut room).expect("an answer");
     Message::from_vec(&room[..length]).unwrap()
 }
 
-/// Asks over UDP.
 pub fn ask_udp(server: SocketAddr, query: &[u8]) -> Message {
     let socket = udp(server);
     socket.send(query).unwrap();
     receive(&socket)
 }
 
-/// A TCP client.
 pub struct Tcp(pub TcpStream);
 
 impl Tcp {
@@ -276,7 +268,6 @@ impl Tcp {
         self.0.write_all(&framed(query)).unwrap();
     }
 
-    /// Takes one answer.
     pub fn receive(&mut self) -> Message {
         self.try_receive().expect("an answer")
     }
@@ -294,7 +285,6 @@ impl Tcp {
         Some(Message::from_vec(&room).unwrap())
     }
 
-    /// Sends nothing more.
     pub fn finish(&self) {
         self.0.shutdown(Shutdown::Write).unwrap();
     }
@@ -305,7 +295,6 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
     [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
 }
 
-/// Asks over TCP.
 pub fn ask_tcp(server: SocketAddr, query: &[u8]) -> Message {
     let mut tcp = Tcp::connect(server);
     tcp.send(query);

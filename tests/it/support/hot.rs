@@ -51,7 +51,6 @@ pub fn context() -> Context {
     Context::new(Zone::new(&zone), reader, AnswerConfig::default())
 }
 
-/// The questions.
 pub fn questions() -> Vec<Question> {
     use Transport::{Tcp, Udp};
     const SERVICE: &str = "svc-42.ns-7.svc.cluster.local";

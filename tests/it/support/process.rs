@@ -35,10 +35,8 @@ pub struct Agent {
     child: Child,
     /// Lines of its log that are still to be looked at.
     log: Receiver<String>,
-    /// Those that were.
     seen: Vec<String>,
     started: Instant,
-    /// Where it answers DNS.
     pub dns: SocketAddr,
 }
 
@@ -118,7 +116,6 @@ impl Agent {
         kib * 1024
     }
 
-    /// Its number.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -146,7 +143,6 @@ impl Agent {
             .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
     }
 
-    /// Ends it with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("it still runs");
         self.child.wait().expect("it was ours to wait for");
@@ -223,17 +219,14 @@ impl Hub {
         self.0.dns
     }
 
-    /// As [`Agent::wait_for`].
     pub fn wait_for(&mut self, text: &str) -> String {
         self.0.wait_for(text)
     }
 
-    /// As [`Agent::signal`].
     pub fn signal(&self, name: &str) {
         self.0.signal(name);
     }
 
-    /// Ends it with SIGKILL.
     pub fn kill(self) {
         self.0.kill();
     }

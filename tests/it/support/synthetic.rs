@@ -9,7 +9,6 @@ use holdfast::{
 };
 use prometheus::Registry;
 
-/// Services in one namespace.
 const PER_NAMESPACE: u32 = 100;
 /// Endpoints of one headless service.
 const PER_HEADLESS: u32 = 10;

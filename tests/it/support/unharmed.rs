@@ -14,9 +14,7 @@ use super::fleet::{Asking, Home, in_time, until_equal};
 /// A service the source has, and the addresses it answers with.
 pub type Has = (ServiceKey, Vec<IpAddr>);
 
-/// Somebody who holds records.
 pub trait Holds {
-    /// The records.
     fn held(&self) -> Arc<Snapshot>;
 }
 

@@ -51,7 +51,6 @@ impl Asked {
         reply
     }
 
-    /// NOERROR with `answers`.
     pub fn found(&self, answers: Vec<Record>) -> Say {
         let mut reply = self.reply(ResponseCode::NoError);
         reply.answers = answers;
@@ -81,13 +80,11 @@ impl Asked {
 /// What the upstream does with a query, in order.
 #[derive(Clone, Debug)]
 pub enum Say {
-    /// Sends this.
     Bytes(Vec<u8>),
     /// Sends this from another port (UDP only).
     Elsewhere(Vec<u8>),
     /// Sends this from the same port of another address (UDP only).
     Stranger(Vec<u8>),
-    /// Waits before the next.
     Wait(Duration),
     /// Closes the connection (TCP only).
     Close,
@@ -109,7 +106,6 @@ impl Say {
 
 type Script = Arc<dyn Fn(Asked) -> Vec<Say> + Send + Sync>;
 
-/// A running upstream.
 #[derive(Clone)]
 pub struct Upstream {
     pub address: SocketAddr,
@@ -157,7 +153,6 @@ impl Upstream {
         *self.script.lock().expect("no test panics holding it") = Arc::new(script);
     }
 
-    /// Everything it was asked.
     pub fn seen(&self) -> Vec<Asked> {
         self.seen.lock().expect("no test panics holding it").clone()
     }

@@ -20,7 +20,6 @@ use tokio::{
 /// What a line does to the bytes on it, those of connections that are open included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
-    /// Nothing.
     Fair,
     /// Holds them back for good, both ways.
     Hung,

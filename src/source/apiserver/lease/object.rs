@@ -41,7 +41,6 @@ pub(super) struct Spec {
 /// Whose a lease is, to one who looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// Nobody's.
     Free,
     /// Ours, maybe of an earlier life.
     Ours,
@@ -50,7 +49,6 @@ pub(super) enum Whose {
     Here,
     /// It has our name, and was taken by another hub, or by this one before it moved.
     Namesake,
-    /// Another's.
     Other,
 }
 
@@ -96,7 +94,6 @@ pub(super) struct Written<'a> {
     pub holder: &'a str,
     /// HOST:PORT where the holder serves its stream.
     pub serves: &'a str,
-    /// Which hub it is.
     pub hub: &'a str,
     pub epoch: u64,
     pub duration: Duration,

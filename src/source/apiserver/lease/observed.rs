@@ -16,10 +16,11 @@ pub(super) enum Step {
     Follow,
     /// Nothing: one of our own name has it, which we cannot follow. Whether it `renews`, or is but what is left of our own
     /// life elsewhere, is not known at first.
-    GiveWay { renews: bool },
+    GiveWay {
+        renews: bool,
+    },
     /// Say again that we have it.
     Renew,
-    /// Make it ours.
     Take,
 }
 

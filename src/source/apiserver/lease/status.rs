@@ -18,20 +18,14 @@ pub enum Standing {
     #[default]
     Unknown,
     /// We watch the cluster, and stamp this epoch or a later one.
-    Holder {
-        /// The epoch.
-        epoch: u64,
-    },
-    /// Another one does.
+    Holder { epoch: u64 },
     Follower {
-        /// Its name.
         leader: String,
         /// HOST:PORT where it serves its stream; empty if it did not say.
         address: String,
     },
     /// One that has our own name has the lease. It cannot be followed, for the name is what loops are found by.
     Namesake {
-        /// The name.
         name: String,
         /// HOST:PORT where it serves its stream; empty if it did not say.
         address: String,
@@ -59,7 +53,6 @@ pub struct Failing {
 /// How the election stands, and how well that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Who watches.
     #[serde(flatten)]
     pub standing: Standing,
     /// When a holder last renewed the lease.
@@ -107,7 +100,6 @@ pub enum Verdict {
     Stamp,
     /// We think so, but have not seen it lately: this process may have been stopped meanwhile, or cut off alone.
     Wait,
-    /// Another one stamps now.
     Drop,
 }
 

@@ -7,7 +7,6 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use super::*;
 use crate::store::disk::{DiskState, Start, load, read};
 
-/// Size of redb's pages.
 const PAGE: usize = 4096;
 
 /// The pages that are not all zeros.

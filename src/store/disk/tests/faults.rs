@@ -23,7 +23,6 @@ struct State {
     sync_fails: AtomicBool,
     /// The next write panics, as a bug in the database would.
     panics: AtomicBool,
-    /// Commits seen.
     syncs: AtomicU64,
 }
 
@@ -58,7 +57,6 @@ impl Faults {
     }
 }
 
-/// A file with [`Faults`].
 #[derive(Debug)]
 pub struct FaultyFile {
     file: FileBackend,

@@ -5,9 +5,7 @@
 pub enum Reply {
     /// A refusal with a `Status` body.
     Status {
-        /// HTTP status.
         code: u16,
-        /// Reason in one word.
         reason: String,
         /// `Retry-After`, in seconds.
         retry_after: Option<u64>,
@@ -16,21 +14,18 @@ pub enum Reply {
     ErrorEvent {
         /// Code of the status in it.
         code: u16,
-        /// Its reason.
         reason: String,
     },
     /// 200 with these bytes, then the end.
     Body(String),
     /// 200 with these bytes, then the connection breaks.
     Cut(String),
-    /// No answer, ever.
     Hang,
     /// 200 and the right beginning of a watch, which then delivers nothing: not even the end of the initial events.
     Silent,
 }
 
 impl Reply {
-    /// A refusal.
     pub fn status(code: u16, reason: &str) -> Self {
         Self::Status { code, reason: reason.to_owned(), retry_after: None }
     }
@@ -40,13 +35,11 @@ impl Reply {
         Self::Status { code, reason: "TooManyRequests".to_owned(), retry_after: Some(retry_after) }
     }
 
-    /// An ERROR event.
     pub fn error_event(code: u16, reason: &str) -> Self {
         Self::ErrorEvent { code, reason: reason.to_owned() }
     }
 }
 
-/// A fault.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub(super) resource: Option<String>,
@@ -68,7 +61,6 @@ impl Fault {
         }
     }
 
-    /// On every request.
     pub fn on_all() -> Self {
         Self { resource: None, ..Self::on("") }
     }
@@ -85,13 +77,11 @@ impl Fault {
         Self { continued: Some(true), ..self }
     }
 
-    /// With this reply.
     #[must_use]
     pub fn with(self, reply: Reply) -> Self {
         Self { reply, ..self }
     }
 
-    /// This often.
     #[must_use]
     pub fn times(self, times: usize) -> Self {
         Self { times, ..self }

@@ -49,15 +49,10 @@ use self::{
 /// A request the server got.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// `list` or `watch`.
     pub verb: &'static str,
-    /// As in the URL.
     pub resource: String,
-    /// The query, decoded.
     pub params: Vec<(String, String)>,
-    /// The `Accept` header.
     pub accept: String,
-    /// The `Authorization` header.
     pub authorization: String,
 }
 
@@ -163,7 +158,6 @@ impl Apiserver {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -196,7 +190,6 @@ impl Apiserver {
         self.change(|store| store.put(object))
     }
 
-    /// Creates or replaces many.
     pub fn put_all(&self, objects: impl IntoIterator<Item = Value>) {
         for object in objects {
             self.put(object);
@@ -295,7 +288,6 @@ impl Apiserver {
         self.shared.stalled.send_replace(true);
     }
 
-    /// As SIGCONT.
     pub fn resume(&self) {
         self.shared.stalled.send_replace(false);
     }
@@ -310,7 +302,6 @@ impl Apiserver {
         self.shared.state().faults.push(fault);
     }
 
-    /// Forgets all faults.
     pub fn heal(&self) {
         let mut state = self.shared.state();
         state.faults.clear();
@@ -373,7 +364,6 @@ impl Apiserver {
         assert!(tokio::time::timeout(Duration::from_secs(60), wait).await.is_ok(), "{what}: {:?}", self.seen());
     }
 
-    /// Every request so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.state().seen.clone()
     }
@@ -391,7 +381,6 @@ impl Apiserver {
         self.shared.state().seen.iter().filter(|seen| seen.param("fieldSelector").is_some()).count()
     }
 
-    /// Watches open now.
     pub fn open_watches(&self) -> usize {
         self.shared.state().watchers.len()
     }

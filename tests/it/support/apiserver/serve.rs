@@ -44,7 +44,6 @@ pub(super) enum Command {
     Send(Bytes),
 }
 
-/// An open watch.
 pub(super) struct Watcher {
     pub(super) resource: String,
     pub(super) commands: mpsc::UnboundedSender<Command>,
@@ -335,7 +334,6 @@ struct Watching {
     muted: bool,
 }
 
-/// The client is gone.
 struct Gone;
 
 impl Watching {

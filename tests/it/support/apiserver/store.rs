@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Resource, namespace and name.
 type Key = (String, String, String);
 
-/// One thing that happened.
 #[derive(Clone, Debug)]
 pub(super) struct Happened {
     pub(super) version: u64,
@@ -62,7 +60,6 @@ impl Store {
         self.version
     }
 
-    /// One object.
     pub(super) fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<&Value> {
         self.objects.get(&(resource.to_owned(), namespace.to_owned(), name.to_owned()))
     }
