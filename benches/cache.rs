@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use holdfast::{
     dns::{
         Transport,
-        cache::{self, Age, Asked, Cache, Front, Key, RouteId},
+        cache::{self, Age, Asked, Cache, Key, RouteId, WorkerCache},
     },
     wire::{self, Parsed},
 };
@@ -49,16 +49,16 @@ fn hit(cache: &Cache, route: RouteId, query: &[u8], out: &mut [u8]) -> usize {
 }
 
 /// The same, for a worker that keeps what it is asked for most.
-fn popular_hit(cache: &Cache, front: &mut Front, route: RouteId, query: &[u8], out: &mut [u8]) -> usize {
+fn popular_hit(cache: &Cache, worker_cache: &mut WorkerCache, route: RouteId, query: &[u8], out: &mut [u8]) -> usize {
     let Parsed::Query(query) = wire::parse(query) else { return 0 };
     let (name, qtype, qclass) = (query.name.wire(), query.qtype.0, query.qclass.0);
-    let look = front.look(Asked { name, qtype, qclass, dnssec_ok: false, checking_disabled: query.cd }, 0);
-    if let Some(ready) = front.find(&look, LEARNT) {
+    let probe = worker_cache.probe(Asked { name, qtype, qclass, dnssec_ok: false, checking_disabled: query.cd }, 0);
+    if let Some(ready) = worker_cache.find(&probe, LEARNT) {
         return ready.write(&query, Transport::Udp, LEARNT, Age::Fresh, out);
     }
     let Some(key) = Key::new(route, name, qtype, qclass, false, query.cd) else { return 0 };
     let Some(entry) = cache.get(&key) else { return 0 };
-    front.keep(&look, &entry, LEARNT);
+    worker_cache.keep(&probe, &entry, LEARNT);
     entry.write(&query, Transport::Udp, LEARNT, Age::Fresh, out)
 }
 
@@ -95,11 +95,11 @@ fn hits(criterion: &mut Criterion) {
             bencher.iter(|| next.next().map(|query| hit(&cache, route, black_box(query), &mut out)));
         });
         let popular = queries.len().min(POPULAR);
-        for (title, mut front) in [("", Front::none()), (", kept by the worker", cache.front())] {
+        for (title, mut worker_cache) in [("", WorkerCache::none()), (", kept by the worker", cache.worker_cache())] {
             let mut next = queries[..popular].iter().cycle();
             group.bench_function(format!("{popular} names of {entries}{title}"), |bencher| {
                 bencher.iter(|| {
-                    next.next().map(|query| popular_hit(&cache, &mut front, route, black_box(query), &mut out))
+                    next.next().map(|query| popular_hit(&cache, &mut worker_cache, route, black_box(query), &mut out))
                 });
             });
         }

@@ -68,7 +68,7 @@ fn a_flood_of_a_million_names_stays_within_the_limit_and_leaves_popular_names_in
     assert!(found * 1_000 > asked * 990, "{found} of {asked}");
 }
 
-/// The cache that workers share, which is asked for what is not in a worker's front: nothing is allocated for an answer. The
+/// The cache that workers share, which is asked for what is not in a worker's own cache: nothing is allocated for an answer. The
 /// library's collector of garbage, once it has something to free, frees its own list of it in turn and makes another: one of
 /// 2 kB for each time that reads are put in order, which is once in 64 look-ups at most.
 #[test]
@@ -116,7 +116,7 @@ fn a_popular_answer_allocates_nothing_not_even_when_it_is_copied() {
     let queries: Vec<Vec<u8>> = (0..NAMES)
         .map(|nth| [&b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0"[..], &outside_name(nth), b"\0\x01\0\x01"].concat())
         .collect();
-    let mut front = cache.front();
+    let mut worker_cache = cache.worker_cache();
     let mut out = [0; wire::UDP_BYTES_MAX];
     let mut round = |millis: u64| {
         let now = UnixMillis(LEARNT.0 + millis);
@@ -125,11 +125,11 @@ fn a_popular_answer_allocates_nothing_not_even_when_it_is_copied() {
             let Parsed::Query(query) = wire::parse(query) else { panic!("a query") };
             let (name, qtype, qclass) = (query.name.wire(), query.qtype.0, query.qclass.0);
             let asked = Asked { name, qtype, qclass, dnssec_ok: false, checking_disabled: query.cd };
-            let look = front.look(asked, 0);
-            if let Some(ready) = front.find(&look, now) {
+            let probe = worker_cache.probe(asked, 0);
+            if let Some(ready) = worker_cache.find(&probe, now) {
                 found += usize::from(ready.write(&query, Transport::Udp, now, Age::Fresh, &mut out) > name.len());
             } else {
-                front.keep(&look, entry, now);
+                worker_cache.keep(&probe, entry, now);
                 copied += 1;
             }
         }

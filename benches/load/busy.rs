@@ -47,12 +47,12 @@ pub fn run(address: SocketAddr, home: &Path) {
     let bound = dns::bind(dns::Config { listen: vec![address], ..dns::Config::default() }).unwrap();
     let context = Context::new(Zone::new(&zone::Config::default()), reader, AnswerConfig::default());
     let cache_metrics = cache::Metrics::register(&registry).unwrap();
-    let surroundings = forward::Surroundings {
+    let surroundings = forward::Environment {
         clock: clock.clone(),
         metrics: forward::Metrics::register(&registry).unwrap(),
         cache_metrics: cache_metrics.clone(),
         cache_file: Some(home.join("cache.zst")),
-        remembered: forward::Remembered::default(),
+        resolv_conf_cache: forward::ResolvConfCache::default(),
         listen: vec![address],
         own: Arc::new(|_| None),
     };

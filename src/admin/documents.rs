@@ -17,11 +17,8 @@ use super::{
     view::{self, ListenerDoc, Moment, Process, Question, Time},
 };
 use crate::{
-    store::{
-        Reader,
-        disk::DiskStatus,
-        pins::{PinSet, Pins},
-    },
+    dns::pins::{PinSet, Pins},
+    store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
     wire::Rtype,
     zone::{self, Zone},

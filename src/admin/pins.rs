@@ -17,7 +17,7 @@ use super::{
     view::{PinDoc, meant},
 };
 use crate::{
-    store::pins::{Kept, Pin, Pins},
+    dns::pins::{Kept, Pin, Pins},
     sys::Clock,
     zone::Zone,
 };

@@ -27,8 +27,9 @@ pub use status::{DiskDoc, ListenerDoc, Process, Status, status};
 pub use time::{Time, words};
 
 use crate::{
+    dns::pins::PinSet,
     record::{Snapshot, Version},
-    store::{Freshness, SourceState, guard::Held, pins::PinSet},
+    store::{Freshness, SourceState, guard::Held},
     sys::UnixMillis,
     zone,
 };

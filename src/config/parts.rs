@@ -165,7 +165,7 @@ impl Config {
         dns::cache::Config {
             max_bytes: self.settings.cache_max_bytes.0,
             save_interval: self.settings.cache_save_interval,
-            fronts: self.dns().workers * (1 + self.settings.views.len()),
+            worker_caches: self.dns().workers * (1 + self.settings.views.len()),
         }
     }
 

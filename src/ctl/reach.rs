@@ -15,13 +15,10 @@ use super::{
 use crate::{
     admin::view::{Dump, Moment},
     config::{Settings, kept},
+    dns::pins::{self, PinSet},
     record::{Change, Snapshot, Version},
     source::{EndpointsMode, manifests},
-    store::{
-        Freshness, SourceState, disk,
-        guard::Held,
-        pins::{self, PinSet},
-    },
+    store::{Freshness, SourceState, disk, guard::Held},
     sys::Clock,
     zone,
 };

@@ -299,8 +299,9 @@ mod tests {
     use super::*;
     use crate::{
         admin::view::{ListenerDoc, Moment, Process, Time},
+        dns::pins::PinSet,
         record::{Change, Kind, Service, ServiceKey, Snapshot, Version},
-        store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held, pins::PinSet},
+        store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held},
         sys::UnixMillis,
         zone,
     };

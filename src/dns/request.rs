@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::cache::Front;
+use super::cache::WorkerCache;
 use crate::{
     sys::UnixMillis,
     wire::{Cookie, Query},
@@ -116,23 +116,23 @@ pub trait Resolve: Send + Sync + 'static {
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved>;
 
     /// Room for one thread to keep answers in, for [`cached`](Self::cached). By default there is none.
-    fn front(&self) -> Front {
-        Front::none()
+    fn worker_cache(&self) -> WorkerCache {
+        WorkerCache::none()
     }
 
     /// Writes the answer to `query`, which came at `now`, into `out` if it is at hand, and returns its length.
     ///
-    /// What it may keep of it goes to `front`, which came from [`front`](Self::front) or is [`Front::none`]. Called on the thread that serves the client: it neither waits nor allocates. `None` means to go on with
+    /// What it may keep of it goes to `worker_cache`, which came from [`worker_cache`](Self::worker_cache) or is [`WorkerCache::none`]. Called on the thread that serves the client: it neither waits nor allocates. `None` means to go on with
     /// [`resolve`](Self::resolve), also when `out` is too small.
     fn cached(
         &self,
         query: &Query<'_>,
         transport: Transport,
         now: UnixMillis,
-        front: &mut Front,
+        worker_cache: &mut WorkerCache,
         out: &mut [u8],
     ) -> Option<(usize, ServedFrom)> {
-        let _ = (query, transport, now, front, out);
+        let _ = (query, transport, now, worker_cache, out);
         None
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Bound, Completion, Context, Forward, ForwardRequest, Metrics, Outcome, Reply, Resolve, Resolved, ServedFrom,
     Transport, View, answer,
-    cache::Front,
+    cache::WorkerCache,
     metrics::{QuestionType, Shard, Tally},
     tcp, udp,
 };
@@ -69,7 +69,7 @@ impl Core {
         self.context.cookies().is_some()
     }
 
-    /// Counts `message`, and answers it into `out` or says who else has to. `front` is that of the calling thread; `client`
+    /// Counts `message`, and answers it into `out` or says who else has to. `worker_cache` is that of the calling thread; `client`
     /// need only be given if [`asks_for_client`](Self::asks_for_client).
     #[inline]
     pub fn handle(
@@ -78,7 +78,7 @@ impl Core {
         view: &View<'_>,
         message: &[u8],
         (transport, client): (Transport, Option<IpAddr>),
-        front: &mut Front,
+        worker_cache: &mut WorkerCache,
         out: &mut [u8],
     ) -> Handled {
         let mut query = Query::default();
@@ -97,7 +97,7 @@ impl Core {
         match answer::answer_query(&self.context, view, &query, transport, out) {
             Outcome::Reply(reply) => Handled::replied(reply),
             Outcome::Drop(reason) => Handled::Drop(reason),
-            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.now, front, out),
+            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.now, worker_cache, out),
         }
     }
 
@@ -107,11 +107,11 @@ impl Core {
         query: &Query<'_>,
         transport: Transport,
         now: UnixMillis,
-        front: &mut Front,
+        worker_cache: &mut WorkerCache,
         out: &mut [u8],
     ) -> Handled {
         if forward == Forward::Whole
-            && let Some((len, from)) = self.resolver.cached(query, transport, now, front, out)
+            && let Some((len, from)) = self.resolver.cached(query, transport, now, worker_cache, out)
         {
             return Handled::Reply(len, Tally { rcode: rcode_of(&out[..len]), from });
         }

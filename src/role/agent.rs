@@ -31,9 +31,10 @@ use crate::{
     dns::{
         self, Context, Forward, Outcome, Reply, Rotation, Transport,
         forward::{self, ForwardStatus},
+        pins::Pins,
     },
     node::ErrorType,
-    store::{self, pins::Pins},
+    store,
     sys::{self, Clock},
     wire::{self, EdeCode, Parsed, Rcode},
     zone::Zone,
@@ -103,12 +104,12 @@ impl Agent {
         let context = Arc::new(
             Context::new(zone, reader, config.answers()).with_pins(pins.clone()).with_cookies(config.cookies()),
         );
-        let surroundings = forward::Surroundings {
+        let surroundings = forward::Environment {
             clock: clock.clone(),
             metrics: forward::Metrics::register(&registry)?,
             cache_metrics: dns::cache::Metrics::register(&registry)?,
             cache_file: config.cache_file(),
-            remembered: forward::Remembered::in_file(config.upstreams_file()),
+            resolv_conf_cache: forward::ResolvConfCache::in_file(config.upstreams_file()),
             listen: listen.clone(),
             own: own_answer(Arc::clone(&context), clock.clone()),
         };
@@ -153,10 +154,10 @@ impl Agent {
     pub fn complaints(config: &Config) -> Vec<String> {
         let listen = config.dns().listen;
         let of_views = config.views().into_iter().flat_map(|(dns, forward)| {
-            let here = forward::complaints(&forward, &listen).into_iter();
+            let here = forward::problems(&forward, &listen).into_iter();
             here.map(move |told| format!("view at {:?}: {told}", dns.listen)).collect::<Vec<_>>()
         });
-        forward::complaints(&config.forward(), &listen).into_iter().chain(of_views).collect()
+        forward::problems(&config.forward(), &listen).into_iter().chain(of_views).collect()
     }
 
     /// Where it can be reached.

@@ -12,7 +12,6 @@ mod freshness;
 pub mod guard;
 mod memory;
 mod metrics;
-pub mod pins;
 mod update;
 
 pub use freshness::{Freshness, SourceState};

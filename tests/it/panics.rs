@@ -12,7 +12,7 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt as _};
 use holdfast::{
-    dns::{Config, Context, ForwardRequest, Metrics, Resolve, Resolved, ServedFrom, Transport, cache::Front},
+    dns::{Config, Context, ForwardRequest, Metrics, Resolve, Resolved, ServedFrom, Transport, cache::WorkerCache},
     store,
     sys::{Clock, UnixMillis, abort_on_panic, contained},
     wire::{Query, Rtype},
@@ -41,7 +41,7 @@ impl Resolve for Panics {
         _: &Query<'_>,
         _: Transport,
         _: UnixMillis,
-        _: &mut Front,
+        _: &mut WorkerCache,
         _: &mut [u8],
     ) -> Option<(usize, ServedFrom)> {
         assert!(!self.on_worker, "the test's, on a worker");

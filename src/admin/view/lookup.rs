@@ -10,8 +10,8 @@ use super::{
     why,
 };
 use crate::{
+    dns::pins::{Pin, name_of},
     record::{Kind, Service},
-    store::pins::{Pin, name_of},
     wire::{Name, Rcode, Rtype},
     zone::{self, Apex, ChainEnd, ReverseName, STALE_TTL_MAX, Zone, ZoneName},
 };

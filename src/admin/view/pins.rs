@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::Time;
-use crate::store::pins::Pin;
+use crate::dns::pins::Pin;
 
 /// A name that an operator pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use super::{Context, Forward, Outcome, Reply, View};
 use crate::{
-    dns::{ServedFrom, Transport},
-    store::pins::Pin,
+    dns::{ServedFrom, Transport, pins::Pin},
     wire::{EdeCode, NameRef, Query, Rcode, Rdata, ResponseWriter, Rrset, Rtype, Section, TCP_BYTES_MAX, WriteError},
     zone::{Apex, Chain, ChainEnd, Data, RrSet, STALE_TTL_MAX, Zone, ZoneName},
 };

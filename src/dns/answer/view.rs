@@ -5,12 +5,12 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use arc_swap::Guard;
 
 use crate::{
-    dns::Cookies,
-    record::Snapshot,
-    store::{
-        Reader,
+    dns::{
+        Cookies,
         pins::{PinSet, Pins},
     },
+    record::Snapshot,
+    store::Reader,
     sys::UnixMillis,
     zone::Zone,
 };

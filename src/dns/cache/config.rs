@@ -10,13 +10,13 @@ pub struct Config {
     /// How often it is written to disk. Default 60 s.
     pub save_interval: Duration,
     /// Workers that may keep what they are asked for most at hand, within the limit. Default those of one listener.
-    pub fronts: usize,
+    pub worker_caches: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let fronts = crate::dns::Config::default().workers;
-        Self { max_bytes: 64 << 20, save_interval: Duration::from_secs(60), fronts }
+        let worker_caches = crate::dns::Config::default().workers;
+        Self { max_bytes: 64 << 20, save_interval: Duration::from_secs(60), worker_caches }
     }
 }
 

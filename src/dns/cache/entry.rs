@@ -17,7 +17,7 @@ use hickory_proto::{
 
 use super::{
     encode::{Encoded, encode},
-    memory::Share,
+    memory::Reservation,
 };
 use crate::{
     dns::request::Transport,
@@ -79,7 +79,7 @@ pub struct Entry {
     kind: Kind,
     flags: u8,
     /// Its share of the memory all entries may take, once it is stored.
-    share: OnceLock<Share>,
+    reservation: OnceLock<Reservation>,
     hits: AtomicU32,
     /// When a refresh was last begun, when one last failed, and since when the name is said to be gone; 0 for never.
     attempted: AtomicU64,
@@ -139,7 +139,7 @@ impl Entry {
             ttl,
             kind,
             flags,
-            share: OnceLock::new(),
+            reservation: OnceLock::new(),
             hits: AtomicU32::new(0),
             attempted: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -147,9 +147,9 @@ impl Entry {
         }
     }
 
-    /// Its place in the ledger.
-    pub(super) fn share(&self) -> &OnceLock<Share> {
-        &self.share
+    /// Its part of the memory limit.
+    pub(super) fn reservation(&self) -> &OnceLock<Reservation> {
+        &self.reservation
     }
 
     /// Its message: header with counts, question, records.

@@ -17,9 +17,9 @@ use prometheus::IntCounter;
 use super::{
     config::Config,
     entry::{Entry, Kind},
-    front::{Front, Fronts},
     key::{Key, RouteId},
     metrics::Metrics,
+    worker::{WorkerCache, WorkerCaches},
 };
 
 /// What one entry costs apart from its key and its message: moka's node, counters and table slot, allocator rounding.
@@ -34,25 +34,25 @@ const ROUTES_MAX: usize = u16::MAX as usize;
 
 /// Bytes in use, counted where entries are made and dropped.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct ByteCount {
     bytes: AtomicU64,
 }
 
-/// An entry's share of the ledger, given back when the last reader is done.
+/// The bytes of one entry, given back when its last reader drops it.
 ///
 /// Evictions are counted here: told of them by a listener, moka allocates in look-ups.
 #[derive(Debug)]
-pub struct Share {
-    ledger: Arc<Ledger>,
+pub struct Reservation {
+    byte_count: Arc<ByteCount>,
     bytes: u64,
     /// A newer answer took the entry's place, or it was taken away on purpose.
     succeeded: AtomicBool,
     evictions: IntCounter,
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.ledger.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.byte_count.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         if !*self.succeeded.get_mut() {
             self.evictions.inc();
         }
@@ -63,9 +63,9 @@ impl Drop for Share {
 #[derive(Clone, Debug)]
 pub struct Cache {
     entries: moka::sync::Cache<Box<[u8]>, Arc<Entry>, RandomState>,
-    ledger: Arc<Ledger>,
+    byte_count: Arc<ByteCount>,
     /// What workers keep of it.
-    fronts: Arc<Fronts>,
+    worker_caches: Arc<WorkerCaches>,
     /// Zones by number: a number, once given, stays with its zone for as long as the process lives.
     zones: Arc<Mutex<Vec<Box<[u8]>>>>,
     max_bytes: u64,
@@ -77,20 +77,20 @@ pub struct Cache {
 impl Cache {
     /// An empty cache.
     pub fn new(config: &Config, metrics: Metrics) -> Self {
-        let fronts = Fronts::new(config);
-        let entries_bytes_max = config.max_bytes - fronts.bytes_max();
+        let worker_caches = WorkerCaches::new(config);
+        let entries_bytes_max = config.max_bytes - worker_caches.bytes_max();
         let capacity = entries_bytes_max - entries_bytes_max / SLACK_SHARE;
         let entries = moka::sync::Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, entry: &Arc<Entry>| {
-                entry.share().get().map_or(0, |share| u32::try_from(share.bytes).unwrap_or(u32::MAX))
+                entry.reservation().get().map_or(0, |reservation| u32::try_from(reservation.bytes).unwrap_or(u32::MAX))
             })
             // Seeded at random in each process: nobody can choose names that collide.
             .build_with_hasher(RandomState::new());
         Self {
             entries,
-            ledger: Arc::default(),
-            fronts: Arc::new(fronts),
+            byte_count: Arc::default(),
+            worker_caches: Arc::new(worker_caches),
             zones: Arc::default(),
             max_bytes: config.max_bytes,
             entries_bytes_max,
@@ -115,8 +115,8 @@ impl Cache {
     }
 
     /// Room for one worker to keep what it is asked for most; none if as many have been given away as were agreed on.
-    pub fn front(&self) -> Front {
-        Fronts::lend(&self.fronts)
+    pub fn worker_cache(&self) -> WorkerCache {
+        WorkerCaches::allocate(&self.worker_caches)
     }
 
     /// What is stored for `key`, however old.
@@ -132,7 +132,7 @@ impl Cache {
             return false;
         }
         let bytes = bytes as u64;
-        let is_full = || self.ledger.bytes.load(Ordering::Relaxed) + bytes > self.entries_bytes_max;
+        let is_full = || self.byte_count.bytes.load(Ordering::Relaxed) + bytes > self.entries_bytes_max;
         if is_full() {
             self.entries.run_pending_tasks();
         }
@@ -140,10 +140,15 @@ impl Cache {
             self.metrics.refused.inc();
             return false;
         }
-        entry.share().get_or_init(|| {
-            self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
+        entry.reservation().get_or_init(|| {
+            self.byte_count.bytes.fetch_add(bytes, Ordering::Relaxed);
             let evictions = self.metrics.evictions.clone();
-            Share { ledger: Arc::clone(&self.ledger), bytes, succeeded: AtomicBool::new(false), evictions }
+            Reservation {
+                byte_count: Arc::clone(&self.byte_count),
+                bytes,
+                succeeded: AtomicBool::new(false),
+                evictions,
+            }
         });
         // Asked for first: a look-up of what is not there would count as interest in it.
         if self.entries.contains_key(key.as_bytes())
@@ -152,13 +157,13 @@ impl Cache {
             succeed(&before);
         }
         self.entries.insert(key.as_bytes().into(), entry);
-        self.fronts.forget(&key.asked());
+        self.worker_caches.forget(&key.asked());
         true
     }
 
     /// Bytes in use.
     pub fn bytes(&self) -> u64 {
-        self.ledger.bytes.load(Ordering::Relaxed) + self.fronts.bytes()
+        self.byte_count.bytes.load(Ordering::Relaxed) + self.worker_caches.bytes()
     }
 
     pub fn max_bytes(&self) -> u64 {
@@ -186,7 +191,7 @@ impl Cache {
             succeed(&entry);
             self.entries.invalidate(&**key);
         }
-        self.fronts.forget_all();
+        self.worker_caches.forget_all();
         self.settle();
     }
 
@@ -195,10 +200,10 @@ impl Cache {
         self.entries.iter()
     }
 
-    /// What of the limit is for fronts.
+    /// What of the limit is for worker caches.
     #[cfg(test)]
-    pub(super) fn fronts_bytes_max(&self) -> u64 {
-        self.fronts.bytes_max()
+    pub(super) fn worker_caches_bytes_max(&self) -> u64 {
+        self.worker_caches.bytes_max()
     }
 
     /// Whether there is data for `key` that a negative answer would end.
@@ -209,7 +214,7 @@ impl Cache {
 
 /// Sees to it that an entry does not count as evicted when it goes.
 fn succeed(entry: &Entry) {
-    if let Some(share) = entry.share().get() {
-        share.succeeded.store(true, Ordering::Relaxed);
+    if let Some(reservation) = entry.reservation().get() {
+        reservation.succeeded.store(true, Ordering::Relaxed);
     }
 }

@@ -18,10 +18,8 @@ use tokio::{
 
 use super::{
     Inner, Wanted,
-    exchange::{Manner, exchange},
-    message::Ask,
     route::Route,
-    upstream::Upstream,
+    upstream::{Ask, Upstream, exchange},
 };
 use crate::{
     dns::cache::{self, PersistError},
@@ -112,8 +110,10 @@ fn probe_failing(inner: &Arc<Inner>) {
 
 /// Whether `upstream` answers anything at all.
 async fn asked(inner: &Inner, route: &Route, upstream: &Upstream, ask: &Ask<'_>) -> bool {
-    let manner = Manner { force_tcp: route.config.force_tcp, mix_case: route.config.case_randomization };
-    matches!(tokio::time::timeout(PROBE_WAIT, exchange(upstream, ask, manner, inner.metrics())).await, Ok(Ok(_)))
+    matches!(
+        tokio::time::timeout(PROBE_WAIT, exchange(upstream, ask, route.exchange_options(), inner.metrics())).await,
+        Ok(Ok(_))
+    )
 }
 
 /// Sends each upstream of each route a name nobody else would ask for; if it comes back to us, there is a loop.
@@ -251,7 +251,7 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
         }
         if changed {
             named.extend(route.resolv_conf_paths().map(Path::to_owned));
-            match route.reread(&inner.surroundings) {
+            match route.reread(&inner.environment) {
                 Ok(false) => {}
                 Ok(true) => {
                     any = true;
@@ -272,9 +272,9 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
         }
     }
     if !named.is_empty() {
-        let remembered = inner.surroundings.remembered.clone();
+        let resolv_conf_cache = inner.environment.resolv_conf_cache.clone();
         // Nothing here waits for the disk.
-        drop(tokio::task::spawn_blocking(move || remembered.note(&named)));
+        drop(tokio::task::spawn_blocking(move || resolv_conf_cache.note(&named)));
     }
     any
 }

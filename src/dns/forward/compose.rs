@@ -14,7 +14,12 @@ use hickory_proto::{
 };
 use tokio::time::Instant;
 
-use super::{Failure, Inner, Wanted, dns64, local, lookup::Found, query_log, route::Route};
+use super::{
+    Failure, Inner, Wanted,
+    lookup::Found,
+    observe,
+    route::{Route, dns64, hosts},
+};
 use crate::{
     dns::{
         cache::{Age, Entry, Kind, Parts, encode::put_name, limit},
@@ -80,7 +85,7 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
         }
     };
     if inner.query_log.take() {
-        query_log::log(&client, request.client, from, request.received.elapsed());
+        observe::log(&client, request.client, from, request.received.elapsed());
     }
     inner.tap.note(request, &message, inner.now(), inner.metrics());
     Resolved { message, from }
@@ -108,7 +113,7 @@ async fn answer(inner: &Arc<Inner>, wanted: &Wanted, may_be_ours: bool, deadline
         let soa = Vec::new();
         return join(wanted, kind, answers, soa, inner.now(), Age::Fresh, ServedFrom::Cluster);
     }
-    let Some(name) = local::rewrite(&route.config.rewrites, &wanted.name) else {
+    let Some(name) = hosts::rewrite(&route.config.rewrites, &wanted.name) else {
         return translate(inner, route, wanted, may_be_ours, deadline).await;
     };
     let renamed = Wanted { wire: wire_of(&name), name, ..wanted.clone() };

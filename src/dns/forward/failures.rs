@@ -14,10 +14,10 @@ const KEPT_MAX: Duration = Duration::from_secs(5);
 
 /// Recent failures by cache key.
 #[derive(Clone, Debug)]
-pub struct Failures(moka::sync::Cache<Box<[u8]>, Arc<Remembered>>);
+pub struct Failures(moka::sync::Cache<Box<[u8]>, Arc<RecentFailure>>);
 
 #[derive(Debug)]
-struct Remembered {
+struct RecentFailure {
     failure: Failure,
     until: UnixMillis,
     kept: Duration,
@@ -40,7 +40,7 @@ impl Failures {
         let before = self.0.get(key).map(|known| known.kept);
         let kept = before.map_or(KEPT_MIN, |kept| (kept * 2).min(KEPT_MAX));
         let until = UnixMillis(now.0.saturating_add(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)));
-        self.0.insert(key.into(), Arc::new(Remembered { failure, until, kept }));
+        self.0.insert(key.into(), Arc::new(RecentFailure { failure, until, kept }));
     }
 
     /// Forgets `key`: it has answered.

@@ -9,11 +9,9 @@ use tokio::time::Instant;
 
 use super::{
     Failure, Inner, Wanted,
-    message::Ask,
-    metrics::FailureKind,
-    race::{Field, Lost, Won, race},
+    observe::FailureKind,
     route::Route,
-    sanitize::Sane,
+    upstream::{Answered, Ask, Attempts, Failed, Sanitized, race},
 };
 use crate::{
     dns::{
@@ -42,7 +40,7 @@ pub struct Found {
 }
 
 /// How an exchange ended, for all who wait for it.
-pub type Landed = Result<Arc<Entry>, Failure>;
+pub type Outcome = Result<Arc<Entry>, Failure>;
 
 impl Inner {
     /// Looks `wanted` up until `deadline`.
@@ -85,21 +83,21 @@ impl Inner {
             None => deadline,
         };
         let waiter = route.places.try_acquire().ok().and_then(|place| {
-            let start = || Arc::clone(self).fly(Arc::clone(&route), Box::new(key), wanted.clone());
-            self.flights.join(key.as_bytes(), start).ok().map(|waiter| (place, waiter))
+            let start = || Arc::clone(self).ask_upstreams(Arc::clone(&route), Box::new(key), wanted.clone());
+            self.in_flight.join(key.as_bytes(), start).ok().map(|waiter| (place, waiter))
         });
-        let landed = match waiter {
+        let outcome = match waiter {
             None => {
                 self.metrics().over_limit.inc();
                 Err(Failure::busy())
             }
             Some((_place, waiter)) => match tokio::time::timeout_at(patience, waiter.outcome()).await {
-                Ok(Some(landed)) => landed,
+                Ok(Some(outcome)) => outcome,
                 Ok(None) => Err(Failure::broken_off()),
                 Err(_) => Err(Failure::timed_out()),
             },
         };
-        match (landed, kept) {
+        match (outcome, kept) {
             (Ok(entry), _) => Ok(Found { entry, age: Age::Fresh, from: ServedFrom::Upstream }),
             (Err(_), Some(entry)) => {
                 entry.refresh_failed(self.now());
@@ -169,30 +167,31 @@ impl Inner {
     /// Renews `wanted` for nobody in particular.
     pub(super) async fn refresh(self: &Arc<Self>, wanted: Wanted) {
         let Ok((route, key)) = self.place(&wanted) else { return };
-        let mut result = self.flights.start(key.as_bytes(), || Arc::clone(self).fly(route, Box::new(key), wanted));
+        let mut result =
+            self.in_flight.start(key.as_bytes(), || Arc::clone(self).ask_upstreams(route, Box::new(key), wanted));
         let _ = result.wait_for(Option::is_some).await;
     }
 
     /// One exchange with the upstreams of `route`, from slot to cache.
-    async fn fly(self: Arc<Self>, route: Arc<Route>, key: Box<Key>, wanted: Wanted) -> Landed {
+    async fn ask_upstreams(self: Arc<Self>, route: Arc<Route>, key: Box<Key>, wanted: Wanted) -> Outcome {
         let Ok(_slot) = route.slots.try_acquire() else {
             self.metrics().over_limit.inc();
             return Err(Failure::busy());
         };
         self.metrics().in_flight.inc();
-        let landed = self.ask_and_keep(&route, &key, &wanted).await;
+        let outcome = self.ask_and_keep(&route, &key, &wanted).await;
         self.metrics().in_flight.dec();
-        if let Err(failure) = &landed {
+        if let Err(failure) = &outcome {
             let now = self.now();
             if let Some(entry) = self.cache.get(&key) {
                 entry.refresh_failed(now);
             }
             self.failures.insert(key.as_bytes(), failure.clone(), now);
         }
-        landed
+        outcome
     }
 
-    async fn ask_and_keep(self: &Arc<Self>, route: &Arc<Route>, key: &Key, wanted: &Wanted) -> Landed {
+    async fn ask_and_keep(self: &Arc<Self>, route: &Arc<Route>, key: &Key, wanted: &Wanted) -> Outcome {
         // A little less than clients wait, so that they learn the reason.
         let budget = route.config.budget * 49 / 50;
         let down = route.is_down();
@@ -200,21 +199,30 @@ impl Inner {
             self.metrics().down.inc();
         }
         let budget = if down { BUDGET_DOWN.min(budget) } else { budget };
-        let field = Field::new(route.order());
-        let won = self.ask(route, field, wanted, Instant::now() + budget).await.map_err(|lost| Failure::lost(&lost))?;
+        let attempts = Attempts::new(route.order());
+        let answered = self
+            .ask(route, attempts, wanted, Instant::now() + budget)
+            .await
+            .map_err(|failed| Failure::failed(&failed))?;
         let known = self.cache.holds_data(key).filter(|_| route.config.lifetimes.serve_stale);
-        let sane = match known {
+        let sanitized = match known {
             // Without proof it is no reason to give up what is known.
-            Some(_) if won.sane.unproven => return Err(Failure::unconfirmed()),
-            Some(known) if route.config.lifetimes.confirm_negative && won.sane.parts.kind != Kind::Data => {
-                self.confirm(route, wanted, &known, won).await?
+            Some(_) if answered.sanitized.unproven => return Err(Failure::unconfirmed()),
+            Some(known) if route.config.lifetimes.confirm_negative && answered.sanitized.parts.kind != Kind::Data => {
+                self.confirm(route, wanted, &known, answered).await?
             }
-            _ => won.sane,
+            _ => answered.sanitized,
         };
-        self.keep(route, key, wanted, sane)
+        self.keep(route, key, wanted, sanitized)
     }
 
-    async fn ask(&self, route: &Arc<Route>, field: Field, wanted: &Wanted, deadline: Instant) -> Result<Won, Lost> {
+    async fn ask(
+        &self,
+        route: &Arc<Route>,
+        attempts: Attempts,
+        wanted: &Wanted,
+        deadline: Instant,
+    ) -> Result<Answered, Failed> {
         let Wanted { qtype, qclass, dnssec_ok, checking_disabled, .. } = *wanted;
         let ask = Ask { name: &wanted.wire, qtype, qclass, dnssec_ok, checking_disabled };
         let routes = self.routes.load_full();
@@ -223,7 +231,7 @@ impl Inner {
             wanted.cluster_fallback
                 || routes.find_name(name).is_some_and(|other| Arc::ptr_eq(other, route)) && !self.is_own(name)
         };
-        race(route, field, &wanted.name, &ask, ours, deadline, self.metrics()).await
+        race(route.exchange_options(), attempts, &wanted.name, &ask, ours, deadline, self.metrics()).await
     }
 
     /// A name that was good is said to be gone: believes it if a second upstream, or the same one later, says so too.
@@ -232,19 +240,20 @@ impl Inner {
         route: &Arc<Route>,
         wanted: &Wanted,
         known: &Entry,
-        won: Won,
-    ) -> Result<Sane, Failure> {
-        let others: Vec<_> = route.order().into_iter().filter(|other| !Arc::ptr_eq(other, &won.upstream)).collect();
+        answered: Answered,
+    ) -> Result<Sanitized, Failure> {
+        let others: Vec<_> =
+            route.order().into_iter().filter(|other| !Arc::ptr_eq(other, &answered.upstream)).collect();
         if !others.is_empty() && !others.iter().all(|other| other.is_failing()) {
-            let second = self.ask(route, Field::new(others), wanted, Instant::now() + CONFIRM_WAIT).await;
+            let second = self.ask(route, Attempts::new(others), wanted, Instant::now() + CONFIRM_WAIT).await;
             match second {
-                Ok(second) if !second.sane.unproven => return Ok(second.sane),
+                Ok(second) if !second.sanitized.unproven => return Ok(second.sanitized),
                 // Silence and what comes without proof confirm nothing.
                 Ok(_) | Err(_) => {}
             }
         }
         if known.doubt(self.now(), CONFIRM_AFTER) {
-            return Ok(won.sane);
+            return Ok(answered.sanitized);
         }
         let (inner, wanted) = (Arc::clone(self), wanted.clone());
         tokio::spawn(async move {
@@ -254,14 +263,14 @@ impl Inner {
         Err(Failure::unconfirmed())
     }
 
-    /// Makes an entry of `sane`, and stores it if it may be kept.
-    fn keep(&self, route: &Route, key: &Key, wanted: &Wanted, mut sane: Sane) -> Landed {
+    /// Makes an entry of `sanitized`, and stores it if it may be kept.
+    fn keep(&self, route: &Route, key: &Key, wanted: &Wanted, mut sanitized: Sanitized) -> Outcome {
         self.failures.remove(key.as_bytes());
         let keep = route.config.lifetimes.keep;
-        let ttl = if keep { cap(&mut sane, &route.config.lifetimes) } else { sane.ttl };
+        let ttl = if keep { cap(&mut sanitized, &route.config.lifetimes) } else { sanitized.ttl };
         let now = self.now();
-        let entry = Entry::new(&sane.parts, now, ttl).map(Arc::new).ok_or_else(Failure::too_large)?;
-        if keep && ttl > 0 && !sane.unproven {
+        let entry = Entry::new(&sanitized.parts, now, ttl).map(Arc::new).ok_or_else(Failure::too_large)?;
+        if keep && ttl > 0 && !sanitized.unproven {
             self.cache.insert(key, Arc::clone(&entry));
             self.keep_cut(route, wanted, &entry, now);
         }
@@ -289,15 +298,15 @@ pub fn stale_age(route: &Route) -> Age {
 }
 
 /// Brings every TTL within what the operator allows and returns how long the answer is good for.
-fn cap(sane: &mut Sane, lifetimes: &Lifetimes) -> u32 {
-    let (low, high) = match sane.parts.kind {
+fn cap(sanitized: &mut Sanitized, lifetimes: &Lifetimes) -> u32 {
+    let (low, high) = match sanitized.parts.kind {
         Kind::Data => (seconds(lifetimes.min_ttl), seconds(lifetimes.max_ttl)),
         Kind::NoData | Kind::NxDomain => (seconds(lifetimes.min_negative_ttl), seconds(lifetimes.negative_ttl)),
     };
     let capped = |ttl: u32| ttl.max(low).min(high.max(low));
     let each = |record: &mut Record| record.ttl = capped(record.ttl);
-    sane.parts.answers.iter_mut().chain(&mut sane.parts.authorities).for_each(each);
-    capped(sane.ttl)
+    sanitized.parts.answers.iter_mut().chain(&mut sanitized.parts.authorities).for_each(each);
+    capped(sanitized.ttl)
 }
 
 fn seconds(duration: Duration) -> u32 {
@@ -349,11 +358,11 @@ impl Failure {
         self
     }
 
-    fn lost(lost: &Lost) -> Self {
-        let ede = match lost.kind {
+    fn failed(failed: &Failed) -> Self {
+        let ede = match failed.kind {
             FailureKind::Timeout | FailureKind::Io | FailureKind::Tls => EdeCode::NO_REACHABLE_AUTHORITY,
             _ => EdeCode::NETWORK_ERROR,
         };
-        Self { ede, text: format!("{} {}", lost.upstream, lost.kind.label()) }
+        Self { ede, text: format!("{} {}", failed.upstream, failed.kind.label()) }
     }
 }

@@ -2,6 +2,13 @@
 //!
 //! A route is the zone with its upstreams. Answers of one route never count for names of another.
 
+mod config;
+pub mod dns64;
+pub mod hosts;
+mod resolv_conf;
+mod resolv_conf_cache;
+mod servers;
+
 use std::{
     collections::HashMap,
     path::Path,
@@ -18,15 +25,21 @@ use rand::seq::SliceRandom;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
-use super::{
-    Surroundings,
-    config::{Config, ConfigError, Policy, Server, UpstreamSource, ZoneConfig},
-    local::Hosts,
-    metrics::Metrics,
+pub use self::{
+    config::{Config, ConfigError, FixedAnswer, Policy, UpstreamSource, ZoneConfig},
+    dns64::Prefix,
+    hosts::{Host, Rewrite, parse_line as parse_host},
+    resolv_conf_cache::ResolvConfCache,
+    servers::problems,
+};
+use self::{
+    hosts::Hosts,
     servers::{Missing, Servers, servers},
-    tcp::Limits,
-    tls,
-    upstream::Upstream,
+};
+use super::{
+    Environment,
+    observe::Metrics,
+    upstream::{self, ExchangeOptions, Limits, Server, Upstream},
 };
 use crate::dns::cache::{Cache, RouteId, encode::put_name};
 
@@ -88,7 +101,7 @@ impl Routes {
     /// Everything that is wrong with it.
     pub fn new(
         config: &Config,
-        surroundings: &Surroundings,
+        environment: &Environment,
         cache: &Cache,
         view: &[u8],
         before: Option<&Self>,
@@ -100,7 +113,7 @@ impl Routes {
         let has_nobody = |route: Option<&Arc<Route>>| route.is_none_or(|route| route.has_nobody());
         for zone in &config.zones {
             let may_wait = has_nobody(before.and_then(|before| before.by_zone.get(&key(&zone.zone))));
-            match Route::new(zone, id(&key(&zone.zone)), surroundings, config.connection_age_max, may_wait) {
+            match Route::new(zone, id(&key(&zone.zone)), environment, config.connection_age_max, may_wait) {
                 Ok(route) => {
                     if by_zone.insert(key(&zone.zone), Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
@@ -114,7 +127,7 @@ impl Routes {
             let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), ..ZoneConfig::default() };
             // No zone has an empty wire form.
             let may_wait = has_nobody(before.and_then(|before| before.cluster_fallback.as_ref()));
-            match Route::new(&zone, id(&[]), surroundings, config.connection_age_max, may_wait) {
+            match Route::new(&zone, id(&[]), environment, config.connection_age_max, may_wait) {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
@@ -150,7 +163,7 @@ impl Route {
     fn new(
         config: &ZoneConfig,
         id: RouteId,
-        Surroundings { listen, metrics, remembered, .. }: &Surroundings,
+        Environment { listen, metrics, resolv_conf_cache, .. }: &Environment,
         age_max: Duration,
         may_wait: bool,
     ) -> Result<Self, ConfigError> {
@@ -161,7 +174,7 @@ impl Route {
         if config.budget.is_zero() {
             return Err(ConfigError::Zero("forward timeout"));
         }
-        let Servers { servers, missing } = servers(config, listen, may_wait.then_some(remembered))?;
+        let Servers { servers, missing } = servers(config, listen, may_wait.then_some(resolv_conf_cache))?;
         if let Some(file) = &missing {
             let zone = &config.zone;
             if servers.is_empty() {
@@ -171,7 +184,7 @@ impl Route {
             }
         }
         let connector = if servers.iter().any(|server| server.tls.is_some()) {
-            let connector = tls::connector(config.tls_ca.as_deref());
+            let connector = upstream::connector(config.tls_ca.as_deref());
             Some(
                 connector
                     .map_err(|error| ConfigError::TlsCa { zone: config.zone.to_string(), reason: error.to_string() })?,
@@ -195,6 +208,11 @@ impl Route {
             lost_before: AtomicU64::new(0),
             build,
         })
+    }
+
+    /// How its upstreams are asked.
+    pub fn exchange_options(&self) -> ExchangeOptions {
+        ExchangeOptions { force_tcp: self.config.force_tcp, mix_case: self.config.case_randomization }
     }
 
     /// Whether a question of this zone may be answered or renamed here, which takes more than the cache.
@@ -243,9 +261,9 @@ impl Route {
     ///
     /// # Errors
     /// What is wrong with the files; nothing has changed then.
-    pub fn reread(&self, surroundings: &Surroundings) -> Result<bool, ConfigError> {
-        let may_wait = self.has_nobody().then_some(&surroundings.remembered);
-        let Servers { servers, missing } = servers(&self.config, &surroundings.listen, may_wait)?;
+    pub fn reread(&self, environment: &Environment) -> Result<bool, ConfigError> {
+        let may_wait = self.has_nobody().then_some(&environment.resolv_conf_cache);
+        let Servers { servers, missing } = servers(&self.config, &environment.listen, may_wait)?;
         self.missing.store(missing.map(Arc::new));
         let known = self.upstreams();
         if servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
@@ -337,7 +355,7 @@ impl Route {
 
 impl Build {
     fn upstream(&self, server: Server) -> Arc<Upstream> {
-        let dial = tls::dial(&server, self.connector.as_ref());
+        let dial = upstream::dial(&server, self.connector.as_ref());
         Arc::new(Upstream::new(server, dial, self.limits, self.max_fails, self.metrics.clone()))
     }
 }
@@ -383,16 +401,16 @@ mod tests {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache_metrics = crate::dns::cache::Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache = Cache::new(&crate::dns::cache::Config::default(), cache_metrics.clone());
-        let surroundings = Surroundings {
+        let environment = Environment {
             clock: crate::sys::Clock::System,
             metrics,
             cache_metrics,
             cache_file: None,
-            remembered: crate::dns::forward::Remembered::default(),
+            resolv_conf_cache: ResolvConfCache::default(),
             listen,
             own: Arc::new(|_| None),
         };
-        Routes::new(&Config { zones, ..Config::default() }, &surroundings, &cache, b"", None)
+        Routes::new(&Config { zones, ..Config::default() }, &environment, &cache, b"", None)
     }
 
     #[tokio::test]

@@ -75,7 +75,7 @@ pub fn of(inner: &Inner) -> ForwardStatus {
         zones: zones(inner),
         stale_answers_total: inner.cache.metrics.stale.get(),
         servfail_total: inner.metrics().servfail.get(),
-        in_flight: inner.flights.len(),
+        in_flight: inner.in_flight.len(),
         cache: CacheStatus {
             bytes: inner.cache.bytes(),
             max_bytes: inner.cache.max_bytes(),

@@ -2,7 +2,16 @@
 //!
 //! Learns only from questions asked; sends nothing by itself.
 
+mod attempts;
+mod exchange;
+mod message;
+mod sanitize;
+mod tcp;
+mod tls;
+mod udp;
+
 use std::{
+    fmt,
     net::SocketAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -13,11 +22,16 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    config::Server,
-    metrics::{Metrics, Named},
-    tcp::{Limits, Pool, TlsDial},
+use self::tcp::{Pool, TlsDial};
+pub use self::{
+    attempts::{Answered, Attempts, Failed, race},
+    exchange::{ExchangeOptions, exchange},
+    message::Ask,
+    sanitize::Sanitized,
+    tcp::Limits,
+    tls::{connector, dial},
 };
+use super::observe::{Metrics, Named};
 
 /// Before anything was measured (RFC 6298 says 1 s for TCP; resolvers sit closer).
 const WAIT_UNKNOWN: Duration = Duration::from_millis(400);
@@ -36,6 +50,30 @@ const USELESS_MAX: u32 = 3;
 const EDNS_RECHECK: Duration = Duration::from_secs(15 * 60);
 /// How long an upstream known to fold case is asked without random case.
 const CASE_RECHECK: Duration = Duration::from_secs(3_600);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    pub address: SocketAddr,
+    /// Over TLS, with the name its certificate must carry.
+    pub tls: Option<TlsName>,
+}
+
+/// What a TLS upstream's certificate must be for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TlsName {
+    Dns(String),
+    Address,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tls {
+            None => write!(f, "{}", self.address),
+            Some(TlsName::Address) => write!(f, "tls://{}", self.address),
+            Some(TlsName::Dns(name)) => write!(f, "tls://{}#{name}", self.address),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub struct Upstream {

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     dns::{
         CloseCause, Resolved, Rotation, Transport, View,
-        cache::Front,
+        cache::WorkerCache,
         metrics::{DropCause, Tally},
         server::{self, Handled, InFlight},
     },
@@ -294,7 +294,7 @@ impl Connection {
         let shard = &core.metrics.shared;
         let received = Instant::now();
         let asked = (Transport::Tcp, Some(self.client.ip()));
-        match core.handle(shard, view, message, asked, &mut Front::none(), room) {
+        match core.handle(shard, view, message, asked, &mut WorkerCache::none(), room) {
             Handled::Reply(length, tally) => {
                 shard.responses(tally, 1);
                 shard.durations(tally.from, received.elapsed(), 1);

@@ -18,7 +18,7 @@ use crate::{
     dns::{
         Rotation, ServedFrom, Transport,
         access::Guard,
-        cache::Front,
+        cache::WorkerCache,
         metrics::{DropCause, Fault, QuestionType, Shard, Tally},
         server::{self, Asked, Core, Handled},
     },
@@ -40,7 +40,7 @@ pub(super) struct Worker {
     shard: Arc<Shard>,
     rotation: Rotation,
     /// What it is asked for most of what is cached.
-    front: Front,
+    cache: WorkerCache,
     /// What each reply of the batch says, by the place of its query.
     tallies: [Tally; Batch::MAX],
 }
@@ -53,9 +53,9 @@ impl Worker {
         forwards: TaskTracker,
         runtime: Handle,
     ) -> Self {
-        let (shard, front) = (core.metrics.shard(), core.resolver.front());
+        let (shard, cache) = (core.metrics.shard(), core.resolver.worker_cache());
         let tallies = [Tally { rcode: Rcode::NOERROR, from: ServedFrom::Cluster }; Batch::MAX];
-        Self { core, sockets, guards, forwards, runtime, shard, rotation: Rotation::default(), front, tallies }
+        Self { core, sockets, guards, forwards, runtime, shard, rotation: Rotation::default(), cache, tallies }
     }
 
     /// Serves until it is told to close. One batch of each socket in turn, so that none is starved by another.
@@ -140,7 +140,7 @@ impl Worker {
                 }
                 let client = asks_for_client.then(|| batch.source(index).ip());
                 let (query, out) = batch.exchange(index);
-                match self.core.handle(&self.shard, &view, query, (Transport::Udp, client), &mut self.front, out) {
+                match self.core.handle(&self.shard, &view, query, (Transport::Udp, client), &mut self.cache, out) {
                     Handled::Reply(length, tally) => {
                         self.tallies[index] = tally;
                         batch.reply(index, length);

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use holdfast::{
-    dns::{AnswerConfig, Context},
-    store::{
-        self, Origin, Update,
+    dns::{
+        AnswerConfig, Context,
         pins::{Pin, Pins},
     },
+    store::{self, Origin, Update},
     sys::{Clock, ManualClock, UnixMillis},
     wire::{Name, Rtype},
     zone,

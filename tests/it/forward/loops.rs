@@ -6,7 +6,7 @@ use hickory_proto::rr::RecordType;
 use holdfast::{
     dns::{
         cache,
-        forward::{Config, Forwarder, Metrics, Policy, Remembered, Surroundings, UpstreamSource, ZoneConfig},
+        forward::{Config, Environment, Forwarder, Metrics, Policy, ResolvConfCache, UpstreamSource, ZoneConfig},
     },
     sys::{Clock, ManualClock, UnixMillis},
 };
@@ -17,12 +17,12 @@ use crate::support::upstream::{Upstream, a};
 
 fn listening(config: &Config, listen: &str) -> Result<Forwarder, Vec<String>> {
     let registry = prometheus::Registry::new();
-    let surroundings = Surroundings {
+    let surroundings = Environment {
         clock: Clock::Manual(ManualClock::new(UnixMillis(1))),
         metrics: Metrics::register(&registry).unwrap(),
         cache_metrics: cache::Metrics::register(&registry).unwrap(),
         cache_file: None,
-        remembered: Remembered::default(),
+        resolv_conf_cache: ResolvConfCache::default(),
         listen: vec![listen.parse::<SocketAddr>().unwrap()],
         own: Arc::new(|_| None),
     };

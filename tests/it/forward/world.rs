@@ -15,7 +15,8 @@ use holdfast::{
     dns::{
         ForwardRequest, Resolve, Resolved, ServedFrom, Transport, cache,
         forward::{
-            Config, Forwarder, Metrics, OwnAnswer, Remembered, Surroundings, UpstreamSource, UpstreamStatus, ZoneConfig,
+            Config, Environment, Forwarder, Metrics, OwnAnswer, ResolvConfCache, UpstreamSource, UpstreamStatus,
+            ZoneConfig,
         },
     },
     sys::{Clock, ManualClock, UnixMillis},
@@ -32,7 +33,7 @@ pub struct World {
     pub cache_metrics: cache::Metrics,
     pub clock: ManualClock,
     /// What the client's own thread keeps.
-    front: Mutex<cache::Front>,
+    worker_cache: Mutex<cache::WorkerCache>,
     task: JoinHandle<()>,
 }
 
@@ -77,20 +78,20 @@ impl World {
         let registry = prometheus::Registry::new();
         let metrics = Metrics::register(&registry).expect("a fresh registry");
         let cache_metrics = cache::Metrics::register(&registry).expect("a fresh registry");
-        let surroundings = Surroundings {
+        let surroundings = Environment {
             clock: Clock::Manual(clock.clone()),
             metrics: metrics.clone(),
             cache_metrics: cache_metrics.clone(),
             cache_file,
-            remembered: Remembered::default(),
+            resolv_conf_cache: ResolvConfCache::default(),
             listen: Vec::new(),
             own,
         };
         let forwarder = Forwarder::new(config, cache_config, surroundings).expect("a good config");
         let behind = forwarder.clone();
         let task = tokio::spawn(async move { behind.run().await });
-        let front = Mutex::new(forwarder.front());
-        Self { forwarder, metrics, cache_metrics, clock, front, task }
+        let worker_cache = Mutex::new(forwarder.worker_cache());
+        Self { forwarder, metrics, cache_metrics, clock, worker_cache, task }
     }
 
     /// Lets time pass for everybody, in steps short enough for what happens meanwhile.
@@ -134,8 +135,8 @@ impl World {
         let holdfast::wire::Parsed::Query(parsed) = holdfast::wire::parse(&query) else { panic!("a query") };
         let mut out = vec![0; 65_535];
         let (length, from) = {
-            let mut front = self.front.lock().unwrap();
-            self.forwarder.cached(&parsed, Transport::Tcp, self.clock.now(), &mut front, &mut out)?
+            let mut worker_cache = self.worker_cache.lock().unwrap();
+            self.forwarder.cached(&parsed, Transport::Tcp, self.clock.now(), &mut worker_cache, &mut out)?
         };
         Some((Message::from_vec(&out[..length]).expect("a well-formed answer"), from))
     }

@@ -8,7 +8,9 @@ use hickory_proto::{
     rr::rdata::opt::{EdnsCode, EdnsOption},
 };
 use holdfast::{
-    dns::{Config, Cookies, ForwardRequest, Metrics, Resolve, Resolved, Running, ServedFrom, Transport, cache::Front},
+    dns::{
+        Config, Cookies, ForwardRequest, Metrics, Resolve, Resolved, Running, ServedFrom, Transport, cache::WorkerCache,
+    },
     sys::{Clock, ManualClock, UnixMillis},
     wire::{Cookie, Query},
 };
@@ -47,7 +49,7 @@ impl Resolve for Upstream {
         query: &Query<'_>,
         _: Transport,
         _: UnixMillis,
-        _: &mut Front,
+        _: &mut WorkerCache,
         out: &mut [u8],
     ) -> Option<(usize, ServedFrom)> {
         query.name.to_string().starts_with("cached").then(|| (reject(query, out), ServedFrom::Cache))

@@ -11,7 +11,7 @@ use std::{
 use futures::future::{BoxFuture, FutureExt};
 use hickory_proto::rr::RecordType;
 use holdfast::{
-    dns::{Config, ForwardRequest, Resolve, Resolved, ServedFrom, Transport, cache::Front},
+    dns::{Config, ForwardRequest, Resolve, Resolved, ServedFrom, Transport, cache::WorkerCache},
     sys::UnixMillis,
     wire,
 };
@@ -126,7 +126,7 @@ impl Resolve for Panics {
         _: &wire::Query<'_>,
         _: Transport,
         _: UnixMillis,
-        _: &mut Front,
+        _: &mut WorkerCache,
         _: &mut [u8],
     ) -> Option<(usize, ServedFrom)> {
         panic!("a broken cache")

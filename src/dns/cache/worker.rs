@@ -22,18 +22,18 @@ use super::{
 };
 use crate::{sys::UnixMillis, wire::HEADER_BYTES};
 
-/// The part of `max_bytes` that all fronts may take together: one in so many.
+/// The part of `max_bytes` that all worker caches may take together: one in so many.
 const SHARE: u64 = 16;
-/// The most one front takes: 50,000 answers, a copy of which is found sooner than the original even so.
+/// The most one worker cache takes: 50,000 answers, a copy of which is found sooner than the original even so.
 const BYTES_MAX: u64 = 16 << 20;
 /// Longer answers are not worth the room of several others: most fit twelve addresses into this.
 const MESSAGE_BYTES_MAX: usize = 256;
 /// Records of such an answer.
 const TTLS_MAX: usize = 13;
 /// Places where a copy may be found.
-const WAYS: usize = 4;
+const SLOTS: usize = 4;
 /// Ways for each copy there is room for: nearly all of the room is used before some questions share too few.
-const WAYS_PER_COPY: usize = 2;
+const SLOTS_PER_COPY: usize = 2;
 /// Of answers that would displace others, one in so many does: what is asked in turn, and is more than fits, does not
 /// displace itself.
 const DISPLACE_EVERY: u32 = 8;
@@ -42,31 +42,31 @@ const RENEW_AFTER: u64 = 2_000;
 /// Questions are told apart this far where it matters that something was stored for one.
 const COUNTS: usize = 1 << 14;
 /// Where a copy is, and the copy.
-const COPY_BYTES: usize = size_of::<Kept>() + WAYS_PER_COPY * size_of::<Way>();
+const COPY_BYTES: usize = size_of::<CachedCopy>() + SLOTS_PER_COPY * size_of::<Slot>();
 
-/// What the fronts of one cache have in common.
+/// What the worker caches of one cache have in common.
 #[derive(Debug)]
-pub(super) struct Fronts {
+pub(super) struct WorkerCaches {
     /// Nobody can choose names that collide.
     seed: u64,
     /// How often something was stored for a question; many share a count.
     stored: Box<[AtomicU32]>,
     /// How many can still be lent.
     left: AtomicUsize,
-    lendable: usize,
+    allocatable: usize,
     copies_each: usize,
     bytes: AtomicU64,
 }
 
-impl Fronts {
+impl WorkerCaches {
     pub(super) fn new(config: &Config) -> Self {
-        let lendable = config.fronts;
-        let each = (config.max_bytes / SHARE).checked_div(lendable as u64).unwrap_or(0).min(BYTES_MAX);
+        let allocatable = config.worker_caches;
+        let each = (config.max_bytes / SHARE).checked_div(allocatable as u64).unwrap_or(0).min(BYTES_MAX);
         Self {
             seed: RandomState::new().hash_one(0),
             stored: (0..COUNTS).map(|_| AtomicU32::new(0)).collect(),
-            left: AtomicUsize::new(lendable),
-            lendable,
+            left: AtomicUsize::new(allocatable),
+            allocatable,
             copies_each: usize::try_from(each).unwrap_or(0) / COPY_BYTES,
             bytes: AtomicU64::new(0),
         }
@@ -74,24 +74,24 @@ impl Fronts {
 
     /// What they may take together.
     pub(super) fn bytes_max(&self) -> u64 {
-        (self.lendable * self.copies_each * COPY_BYTES) as u64
+        (self.allocatable * self.copies_each * COPY_BYTES) as u64
     }
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// A front, if there is one left.
-    pub(super) fn lend(this: &Arc<Self>) -> Front {
+    /// A worker cache, if there is one left.
+    pub(super) fn allocate(this: &Arc<Self>) -> WorkerCache {
         let taken = this.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if taken.is_err() {
-            return Front::none();
+            return WorkerCache::none();
         }
         let copies = this.copies_each;
-        let sets = copies.saturating_mul(WAYS_PER_COPY) / WAYS;
-        Front {
-            fronts: Some(Arc::clone(this)),
-            sets: vec![[Way::default(); WAYS]; sets].into_boxed_slice(),
+        let sets = copies.saturating_mul(SLOTS_PER_COPY) / SLOTS;
+        WorkerCache {
+            worker_caches: Some(Arc::clone(this)),
+            sets: vec![[Slot::default(); SLOTS]; sets].into_boxed_slice(),
             // Not touched before it is used.
             copies: Vec::with_capacity(copies),
             copies_max: if sets == 0 { 0 } else { copies },
@@ -99,12 +99,12 @@ impl Fronts {
         }
     }
 
-    /// Lets every front know that something was stored for `asked`. To be called when it can be found.
+    /// Lets every worker cache know that something was stored for `asked`. To be called when it can be found.
     pub(super) fn forget(&self, asked: &Asked<'_>) {
         self.stored(self.hash(asked)).fetch_add(1, Ordering::Release);
     }
 
-    /// Lets every front know that nothing is what it was.
+    /// Lets every worker cache know that nothing is what it was.
     pub(super) fn forget_all(&self) {
         for count in &self.stored {
             count.fetch_add(1, Ordering::Release);
@@ -124,7 +124,7 @@ impl Fronts {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Way {
+struct Slot {
     /// Half of the hash; 0 for none.
     tag: u32,
     copy: u32,
@@ -133,11 +133,11 @@ struct Way {
 /// An answer and how long it may be used: a cache line, and those of the message.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Kept {
+struct CachedCopy {
     stored: UnixMillis,
     ends: UnixMillis,
     copied: UnixMillis,
-    /// What [`Look`] says it depends on.
+    /// What [`Probe`] says it depends on.
     generation: u32,
     count: u32,
     len: u16,
@@ -151,10 +151,10 @@ struct Kept {
 
 /// What a worker is asked for most.
 #[derive(Debug)]
-pub struct Front {
-    fronts: Option<Arc<Fronts>>,
-    sets: Box<[[Way; WAYS]]>,
-    copies: Vec<Kept>,
+pub struct WorkerCache {
+    worker_caches: Option<Arc<WorkerCaches>>,
+    sets: Box<[[Slot; SLOTS]]>,
+    copies: Vec<CachedCopy>,
     copies_max: usize,
     /// Answers that would have displaced others.
     displaced: u32,
@@ -162,7 +162,7 @@ pub struct Front {
 
 /// A question, and all that a copy of its answer depends on: as it was before anybody was asked for the answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Look<'a> {
+pub struct Probe<'a> {
     pub asked: Asked<'a>,
     hash: u64,
     generation: u32,
@@ -170,56 +170,56 @@ pub struct Look<'a> {
     count: u32,
 }
 
-impl Front {
+impl WorkerCache {
     /// One that holds nothing, and never will.
     pub fn none() -> Self {
-        Self { fronts: None, sets: Box::default(), copies: Vec::new(), copies_max: 0, displaced: 0 }
+        Self { worker_caches: None, sets: Box::default(), copies: Vec::new(), copies_max: 0, displaced: 0 }
     }
 
-    /// Begins to look for the answer to `asked`, under a configuration that `generation` tells from those before.
+    /// Begins to probe for the answer to `asked`, under a configuration that `generation` tells from those before.
     #[inline]
-    pub fn look<'a>(&self, asked: Asked<'a>, generation: u32) -> Look<'a> {
-        let (hash, count) = self.fronts.as_ref().map_or((0, 0), |fronts| {
-            let hash = fronts.hash(&asked);
-            (hash, fronts.stored(hash).load(Ordering::Acquire))
+    pub fn probe<'a>(&self, asked: Asked<'a>, generation: u32) -> Probe<'a> {
+        let (hash, count) = self.worker_caches.as_ref().map_or((0, 0), |worker_caches| {
+            let hash = worker_caches.hash(&asked);
+            (hash, worker_caches.stored(hash).load(Ordering::Acquire))
         });
-        Look { asked, hash, generation, count }
+        Probe { asked, hash, generation, count }
     }
 
     /// The answer, fresh, if it is here.
     #[inline]
-    pub fn find(&self, look: &Look<'_>, now: UnixMillis) -> Option<Ready<'_>> {
-        let set = self.sets.get(self.set(look.hash))?;
-        let tag = tag(look.hash);
-        let copy = set.iter().filter(|way| way.tag == tag).map(|way| &self.copies[way.copy as usize]);
-        let copy = copy.into_iter().find(|copy| copy.is_of(&look.asked))?;
-        copy.holds(look, now).then(|| copy.ready())
+    pub fn find(&self, probe: &Probe<'_>, now: UnixMillis) -> Option<Ready<'_>> {
+        let set = self.sets.get(self.set(probe.hash))?;
+        let tag = tag(probe.hash);
+        let copy = set.iter().filter(|slot| slot.tag == tag).map(|slot| &self.copies[slot.copy as usize]);
+        let copy = copy.into_iter().find(|copy| copy.is_of(&probe.asked))?;
+        copy.holds(probe, now).then(|| copy.ready())
     }
 
-    /// Takes a copy of `entry`, which was looked up after `look` had begun.
-    pub fn keep(&mut self, look: &Look<'_>, entry: &Entry, now: UnixMillis) {
-        let Some(copy) = Kept::of(look, entry, now) else { return };
-        let (at, tag) = (self.set(look.hash), tag(look.hash));
+    /// Takes a copy of `entry`, which was looked up after `probe` had begun.
+    pub fn keep(&mut self, probe: &Probe<'_>, entry: &Entry, now: UnixMillis) {
+        let Some(copy) = CachedCopy::of(probe, entry, now) else { return };
+        let (at, tag) = (self.set(probe.hash), tag(probe.hash));
         let Some(set) = self.sets.get_mut(at) else { return };
-        let same = |way: &&Way| way.tag == tag && self.copies[way.copy as usize].is_of(&look.asked);
-        if let Some(way) = set.iter().find(same) {
-            self.copies[way.copy as usize] = copy;
+        let same = |slot: &&Slot| slot.tag == tag && self.copies[slot.copy as usize].is_of(&probe.asked);
+        if let Some(slot) = set.iter().find(same) {
+            self.copies[slot.copy as usize] = copy;
             return;
         }
         if self.copies.len() < self.copies_max
-            && let Some(free) = set.iter_mut().find(|way| way.tag == 0)
+            && let Some(free) = set.iter_mut().find(|slot| slot.tag == 0)
         {
-            *free = Way { tag, copy: u32::try_from(self.copies.len()).expect("far below four billion") };
+            *free = Slot { tag, copy: u32::try_from(self.copies.len()).expect("far below four billion") };
             self.copies.push(copy);
-            if let Some(fronts) = &self.fronts {
-                fronts.bytes.fetch_add(COPY_BYTES as u64, Ordering::Relaxed);
+            if let Some(worker_caches) = &self.worker_caches {
+                worker_caches.bytes.fetch_add(COPY_BYTES as u64, Ordering::Relaxed);
             }
             return;
         }
         self.displaced = self.displaced.wrapping_add(1);
         if self.displaced.is_multiple_of(DISPLACE_EVERY) {
-            let taken = set.iter_mut().filter(|way| way.tag != 0);
-            if let Some(oldest) = taken.min_by_key(|way| self.copies[way.copy as usize].copied) {
+            let taken = set.iter_mut().filter(|slot| slot.tag != 0);
+            if let Some(oldest) = taken.min_by_key(|slot| self.copies[slot.copy as usize].copied) {
                 oldest.tag = tag;
                 self.copies[oldest.copy as usize] = copy;
             }
@@ -232,18 +232,18 @@ impl Front {
     }
 }
 
-impl Drop for Front {
+impl Drop for WorkerCache {
     fn drop(&mut self) {
-        if let Some(fronts) = &self.fronts {
-            fronts.bytes.fetch_sub((self.copies.len() * COPY_BYTES) as u64, Ordering::Relaxed);
-            fronts.left.fetch_add(1, Ordering::Relaxed);
+        if let Some(worker_caches) = &self.worker_caches {
+            worker_caches.bytes.fetch_sub((self.copies.len() * COPY_BYTES) as u64, Ordering::Relaxed);
+            worker_caches.left.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Kept {
+impl CachedCopy {
     /// A copy of `entry`, unless it is too long, about to end, or an answer to something else.
-    fn of(look: &Look<'_>, entry: &Entry, now: UnixMillis) -> Option<Self> {
+    fn of(probe: &Probe<'_>, entry: &Entry, now: UnixMillis) -> Option<Self> {
         let Ready { message: from, ttl_offsets: offsets, stored, is_gone, authentic } = entry.ready();
         if entry.ends() <= now || entry.continues() {
             return None;
@@ -255,17 +255,17 @@ impl Kept {
             stored,
             ends: entry.ends(),
             copied: now,
-            generation: look.generation,
-            count: look.count,
+            generation: probe.generation,
+            count: probe.count,
             len: u16::try_from(from.len()).ok()?,
-            flags: flags(&look.asked),
+            flags: flags(&probe.asked),
             ttls: u8::try_from(offsets.len()).ok()?,
             is_gone,
             authentic,
             ttl_offsets,
             message,
         };
-        copy.is_of(&look.asked).then_some(copy)
+        copy.is_of(&probe.asked).then_some(copy)
     }
 
     #[inline]
@@ -280,11 +280,11 @@ impl Kept {
 
     /// Whether it may still be used.
     #[inline]
-    fn holds(&self, look: &Look<'_>, now: UnixMillis) -> bool {
+    fn holds(&self, probe: &Probe<'_>, now: UnixMillis) -> bool {
         // A clock that was set back makes the difference huge.
         now < self.ends
             && now.0.wrapping_sub(self.copied.0) < RENEW_AFTER
-            && (self.generation, self.count) == (look.generation, look.count)
+            && (self.generation, self.count) == (probe.generation, probe.count)
     }
 
     #[inline]

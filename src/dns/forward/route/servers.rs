@@ -10,10 +10,11 @@ use std::{
 };
 
 use super::{
-    config::{Config, ConfigError, Server, UpstreamSource, ZoneConfig},
-    remembered::Remembered,
+    config::{Config, ConfigError, UpstreamSource, ZoneConfig},
     resolv_conf::{self, ReadError},
+    resolv_conf_cache::ResolvConfCache,
 };
+use crate::dns::forward::upstream::Server;
 
 /// The file of the system. That it is not there is the state of a node, whoever configured it, and no slip of the pen.
 const SYSTEM_FILE: &str = "/etc/resolv.conf";
@@ -41,15 +42,15 @@ pub struct Servers {
     pub missing: Option<Missing>,
 }
 
-/// The servers `config` names. With `may_wait`, a file that names nobody, or ourselves, is no error: whom it named last is
-/// asked, if that is remembered, and else it is waited for.
+/// The servers `config` names. With `may_wait`, a file that names no server, or only this process, is no error: the servers
+/// it named last are used if they are known, else the file is read again until it names one.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn servers(
     config: &ZoneConfig,
     listen: &[SocketAddr],
-    may_wait: Option<&Remembered>,
+    may_wait: Option<&ResolvConfCache>,
 ) -> Result<Servers, ConfigError> {
     let (mut servers, mut missing) = (Vec::new(), None);
     for source in &config.upstreams {
@@ -69,7 +70,7 @@ pub fn servers(
                     let reason = format!("names {own}, an address holdfast itself listens on");
                     missing = Some(match may_wait {
                         _ if !others.is_empty() => Missing { path: path.clone(), reason },
-                        Some(remembered) => fall_back(path, reason, remembered, listen, &mut servers),
+                        Some(resolv_conf_cache) => fall_back(path, reason, resolv_conf_cache, listen, &mut servers),
                         None => {
                             let (zone, upstream) = (config.zone.to_string(), own.address);
                             return Err(ConfigError::SelfUpstream { zone, upstream });
@@ -79,12 +80,12 @@ pub fn servers(
                 servers.extend(others);
             }
             Err(error) => {
-                let waited_for = may_wait.filter(|remembered| is_waited_for(path, &error, remembered));
-                let Some(remembered) = waited_for else {
+                let waited_for = may_wait.filter(|resolv_conf_cache| is_waited_for(path, &error, resolv_conf_cache));
+                let Some(resolv_conf_cache) = waited_for else {
                     let (zone, path, reason) = (config.zone.to_string(), path.clone(), error.to_string());
                     return Err(ConfigError::ResolvConf { zone, path, reason });
                 };
-                missing = Some(fall_back(path, error.to_string(), remembered, listen, &mut servers));
+                missing = Some(fall_back(path, error.to_string(), resolv_conf_cache, listen, &mut servers));
             }
         }
     }
@@ -103,20 +104,20 @@ pub fn servers(
 fn fall_back(
     path: &Path,
     reason: String,
-    remembered: &Remembered,
+    resolv_conf_cache: &ResolvConfCache,
     listen: &[SocketAddr],
     servers: &mut Vec<Server>,
 ) -> Missing {
     let before = servers.len();
-    servers.extend(remembered.last(path).into_iter().filter(|server| !is_own(server.address, listen)));
+    servers.extend(resolv_conf_cache.last(path).into_iter().filter(|server| !is_own(server.address, listen)));
     let so = if servers.len() > before { "; those it named last are asked" } else { "" };
     Missing { path: path.to_owned(), reason: reason + so }
 }
 
 /// What of `config` would keep a forwarder on this machine from starting, and what it would wait for, in words.
 #[must_use]
-pub fn complaints(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
-    let told = |zone: &ZoneConfig| match servers(zone, listen, Some(&Remembered::default())) {
+pub fn problems(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
+    let told = |zone: &ZoneConfig| match servers(zone, listen, Some(&ResolvConfCache::default())) {
         Ok(Servers { missing: None, .. }) => None,
         Ok(Servers { missing: Some(missing), servers }) => {
             let so = if servers.is_empty() { "no upstreams until it names one" } else { "only the others are asked" };
@@ -129,8 +130,8 @@ pub fn complaints(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
 
 /// Whether a file that cannot be used so is waited for: the system's, one that is there and has no servers yet, as where the
 /// network comes up later, and one that once had some. Anything else is wrong in the configuration.
-fn is_waited_for(path: &Path, error: &ReadError, remembered: &Remembered) -> bool {
-    path == Path::new(SYSTEM_FILE) || matches!(error, ReadError::NoServer) || !remembered.last(path).is_empty()
+fn is_waited_for(path: &Path, error: &ReadError, resolv_conf_cache: &ResolvConfCache) -> bool {
+    path == Path::new(SYSTEM_FILE) || matches!(error, ReadError::NoServer) || !resolv_conf_cache.last(path).is_empty()
 }
 
 /// Whether asking `address` would ask ourselves.
@@ -164,7 +165,11 @@ mod tests {
             (false, other, folder()),
             (false, other, ReadError::TooLarge),
         ] {
-            assert_eq!(is_waited_for(Path::new(path), &error, &Remembered::default()), waited_for, "{path}: {error}");
+            assert_eq!(
+                is_waited_for(Path::new(path), &error, &ResolvConfCache::default()),
+                waited_for,
+                "{path}: {error}"
+            );
         }
     }
 
@@ -172,35 +177,35 @@ mod tests {
     fn whom_a_file_named_last_is_asked_until_it_names_somebody() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("resolv.conf");
-        let remembered = Remembered::in_file(Some(folder.path().join("upstreams.json")));
+        let resolv_conf_cache = ResolvConfCache::in_file(Some(folder.path().join("upstreams.json")));
         let upstreams = vec![UpstreamSource::ResolvConf(file.clone())];
         let config = ZoneConfig { upstreams, ..ZoneConfig::default() };
         let listen = ["192.0.2.9:53".parse().unwrap()];
-        let asked = |may_wait: Option<&Remembered>| {
+        let asked = |may_wait: Option<&ResolvConfCache>| {
             let Servers { servers, missing } =
                 servers(&config, &listen, may_wait).map_err(|error| error.to_string())?;
             let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
             Ok::<_, String>((servers.join(" "), missing.map(|missing| missing.reason)))
         };
-        assert!(asked(Some(&remembered)).unwrap_err().contains("No such file"), "never heard of");
+        assert!(asked(Some(&resolv_conf_cache)).unwrap_err().contains("No such file"), "never heard of");
         std::fs::write(&file, "nameserver 192.0.2.9\nnameserver 192.0.2.1\n").unwrap();
-        remembered.note(std::slice::from_ref(&file));
+        resolv_conf_cache.note(std::slice::from_ref(&file));
         let told = |reason: &str| Some(format!("{reason}; those it named last are asked"));
         for (text, reason) in [
             ("", "no nameserver line with an address"),
             ("nameserver 192.0.2.9\n", "names 192.0.2.9:53, an address holdfast itself listens on"),
         ] {
             std::fs::write(&file, text).unwrap();
-            assert_eq!(asked(Some(&remembered)).unwrap(), ("192.0.2.1:53".into(), told(reason)));
+            assert_eq!(asked(Some(&resolv_conf_cache)).unwrap(), ("192.0.2.1:53".into(), told(reason)));
             assert!(asked(None).is_err(), "those in use are as good");
         }
         std::fs::remove_file(&file).unwrap();
         assert_eq!(
-            asked(Some(&remembered)).unwrap(),
+            asked(Some(&resolv_conf_cache)).unwrap(),
             ("192.0.2.1:53".into(), told("No such file or directory (os error 2)"))
         );
         std::fs::write(&file, "nameserver 192.0.2.2\n").unwrap();
-        assert_eq!(asked(Some(&remembered)).unwrap(), ("192.0.2.2:53".into(), None));
+        assert_eq!(asked(Some(&resolv_conf_cache)).unwrap(), ("192.0.2.2:53".into(), None));
     }
 
     #[test]
@@ -222,7 +227,7 @@ mod tests {
             zone("own.", "192.0.2.9"),
             zone("both.", both),
         ];
-        let told = complaints(&Config { zones, ..Config::default() }, &["192.0.2.9:53".parse().unwrap()]);
+        let told = problems(&Config { zones, ..Config::default() }, &["192.0.2.9:53".parse().unwrap()]);
         let expect = [
             format!(
                 "forward zone waits.: {empty}: no nameserver line with an address: no upstreams until it names one"

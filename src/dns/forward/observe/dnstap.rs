@@ -17,7 +17,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{metrics::Metrics, query_log::Sampler};
+use super::{Metrics, Sampler};
 use crate::{
     dns::request::{ForwardRequest, Transport},
     sys::UnixMillis,

@@ -1,6 +1,6 @@
-//! What upstreams get wrong, in the log: one line a second at most, whatever comes.
+//! Limits log lines about upstreams' errors to one a second.
 //!
-//! Counts nothing but what it left out; the counters are in `metrics`.
+//! Counts the lines it left out; the errors themselves are counted in `metrics`.
 
 use std::{
     fmt,
@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Decides which complaints are told. Clones share the second.
+/// Lets one line a second pass. Clones share the limit.
 #[derive(Clone, Debug, Default)]
-pub struct Complaints(Arc<Mutex<State>>);
+pub struct LogLimit(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -22,7 +22,7 @@ struct State {
     left_out: u64,
 }
 
-impl Complaints {
+impl LogLimit {
     /// Logs that `upstream` did `kind`, unless there was a line less than a second ago.
     pub fn log(&self, what: &'static str, upstream: &dyn fmt::Display, kind: &'static str) {
         if let Some(left_out) = self.claim() {
@@ -30,7 +30,7 @@ impl Complaints {
         }
     }
 
-    /// The right to a line now, with how many went without one since the last.
+    /// Takes the turn for a line now; returns how many lines were left out since the last.
     fn claim(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -49,11 +49,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_line_a_second_says_how_many_went_without() {
-        let complaints = Complaints::default();
-        let shared = complaints.clone();
-        let told: Vec<u64> = (0..1_000).filter_map(|_| complaints.claim()).collect();
+        let log_limit = LogLimit::default();
+        let shared = log_limit.clone();
+        let told: Vec<u64> = (0..1_000).filter_map(|_| log_limit.claim()).collect();
         assert_eq!(told, [0]);
         tokio::time::advance(INTERVAL).await;
-        assert_eq!((shared.claim(), complaints.claim()), (Some(999), None));
+        assert_eq!((shared.claim(), log_limit.claim()), (Some(999), None));
     }
 }

@@ -24,10 +24,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{
-    message::{Mismatch, Query, Reply},
-    metrics::Metrics,
-};
+use super::message::{Query, Reply};
+use crate::dns::forward::observe::{Metrics, Mismatch};
 
 const CONNECTIONS_MAX: usize = 8;
 /// Queries awaiting an answer on one connection.

@@ -5,32 +5,16 @@
 //! with the reason.
 
 mod background;
-mod complaints;
+mod cache_load;
 mod compose;
-mod config;
-mod cut;
-mod dns64;
-mod dnstap;
-mod exchange;
 mod failures;
-mod flight;
-mod loading;
-mod local;
+mod in_flight;
+mod inspect;
 mod lookup;
-mod message;
-mod metrics;
-mod peek;
-mod query_log;
-mod race;
-mod remembered;
-mod resolv_conf;
+mod nxdomain_cut;
+mod observe;
 mod route;
-mod sanitize;
-mod servers;
 mod status;
-mod tcp;
-mod tls;
-mod udp;
 mod upstream;
 
 use std::{
@@ -52,28 +36,26 @@ use hickory_proto::{
 };
 use tokio::sync::mpsc;
 
-pub use self::{
-    config::{Config, ConfigError, FixedAnswer, Policy, Server, TlsName, UpstreamSource, ZoneConfig},
-    dns64::Prefix,
-    local::{Host, Rewrite, parse_line as parse_host},
-    message::Mismatch,
-    metrics::{FailureKind, Metrics},
-    peek::Cached,
-    remembered::Remembered,
-    servers::complaints,
-    status::{CacheStatus, ForwardStatus, ViewStatus, ZoneStatus},
-    upstream::{UpstreamState, UpstreamStatus},
-};
 use self::{
+    cache_load::CacheLoad,
     failures::Failures,
-    flight::Flights,
-    loading::Loading,
-    lookup::{Landed, may_be_stale, serves_stale_now, stale_age},
-    query_log::Sampler,
+    in_flight::InFlight,
+    lookup::{Outcome, may_be_stale, serves_stale_now, stale_age},
+    observe::{Sampler, Tap},
     route::Routes,
 };
+pub use self::{
+    inspect::Cached,
+    observe::{FailureKind, Metrics, Mismatch},
+    route::{
+        Config, ConfigError, FixedAnswer, Host, Policy, Prefix, ResolvConfCache, Rewrite, UpstreamSource, ZoneConfig,
+        parse_host, problems,
+    },
+    status::{CacheStatus, ForwardStatus, ViewStatus, ZoneStatus},
+    upstream::{Server, TlsName, UpstreamState, UpstreamStatus},
+};
 use super::{
-    cache::{self, Age, Asked, Cache, Front, Key},
+    cache::{self, Age, Asked, Cache, Key, WorkerCache},
     request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport},
 };
 use crate::{
@@ -91,23 +73,23 @@ pub type OwnAnswer = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
 
 /// What a forwarder needs from outside.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct Environment {
     pub clock: Clock,
     pub metrics: Metrics,
     pub cache_metrics: cache::Metrics,
     /// Where the cache is saved; `None` keeps it in memory only.
     pub cache_file: Option<PathBuf>,
     /// What resolv.conf files named last.
-    pub remembered: Remembered,
+    pub resolv_conf_cache: ResolvConfCache,
     /// The addresses this process answers on, refused as upstreams.
     pub listen: Vec<SocketAddr>,
     /// Our own zones: a CNAME that leads there is answered from our records, never by an upstream.
     pub own: OwnAnswer,
 }
 
-impl fmt::Debug for Surroundings {
+impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Surroundings").field("listen", &self.listen).finish_non_exhaustive()
+        f.debug_struct("Environment").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
@@ -121,28 +103,28 @@ struct Inner {
     /// Counts what of `routes` can change which questions the cache answers, and what with. Not to be counted before the
     /// change can be seen.
     generation: AtomicU32,
-    surroundings: Surroundings,
+    environment: Environment,
     cache: Cache,
     cache_config: cache::Config,
     cache_file: Option<PathBuf>,
     /// Saves begun that do not wait for anything.
     urgent_saves: Mutex<u64>,
-    loading: Arc<Loading>,
+    loading: Arc<CacheLoad>,
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
     failures: Failures,
-    flights: Flights<Landed>,
+    in_flight: InFlight<Outcome>,
     refreshes: mpsc::Sender<Wanted>,
     queue: Mutex<Option<mpsc::Receiver<Wanted>>>,
     query_log: Sampler,
-    tap: dnstap::Tap,
+    tap: Tap,
 }
 
 /// What a forwarder has of its own.
 struct Parts {
     cache: Cache,
     cache_file: Option<PathBuf>,
-    loading: Arc<Loading>,
+    loading: Arc<CacheLoad>,
     routes: Routes,
     view: Box<[u8]>,
 }
@@ -182,14 +164,14 @@ impl Forwarder {
     pub fn new(
         config: &Config,
         cache_config: cache::Config,
-        surroundings: Surroundings,
+        environment: Environment,
     ) -> Result<Self, Vec<ConfigError>> {
-        let cache = Cache::new(&cache_config, surroundings.cache_metrics.clone());
-        let routes = Routes::new(config, &surroundings, &cache, b"", None)?;
-        let cache_file = surroundings.cache_file.clone();
-        let loading = Arc::new(Loading::new(cache_file.is_none()));
+        let cache = Cache::new(&cache_config, environment.cache_metrics.clone());
+        let routes = Routes::new(config, &environment, &cache, b"", None)?;
+        let cache_file = environment.cache_file.clone();
+        let loading = Arc::new(CacheLoad::new(cache_file.is_none()));
         let parts = Parts { cache, cache_file, loading, routes, view: Box::default() };
-        let this = Self::with(config, cache_config, surroundings, parts);
+        let this = Self::with(config, cache_config, environment, parts);
         if let Some(path) = this.0.cache_file.clone() {
             let inner = Arc::clone(&this.0);
             tokio::task::spawn_blocking(move || inner.load(&path));
@@ -204,14 +186,14 @@ impl Forwarder {
     /// # Errors
     /// Everything that is wrong with `config`.
     pub fn view(&self, config: &Config, view: &str) -> Result<Self, Vec<ConfigError>> {
-        let Inner { cache, cache_config, surroundings, loading, .. } = &*self.0;
-        let routes = Routes::new(config, surroundings, cache, view.as_bytes(), None)?;
+        let Inner { cache, cache_config, environment, loading, .. } = &*self.0;
+        let routes = Routes::new(config, environment, cache, view.as_bytes(), None)?;
         let (cache, loading) = (cache.clone(), Arc::clone(loading));
         let parts = Parts { cache, cache_file: None, loading, routes, view: view.as_bytes().into() };
-        Ok(Self::with(config, cache_config.clone(), surroundings.clone(), parts))
+        Ok(Self::with(config, cache_config.clone(), environment.clone(), parts))
     }
 
-    fn with(config: &Config, cache_config: cache::Config, surroundings: Surroundings, parts: Parts) -> Self {
+    fn with(config: &Config, cache_config: cache::Config, environment: Environment, parts: Parts) -> Self {
         let (refreshes, queue) = mpsc::channel(REFRESHES_MAX);
         let Parts { cache, cache_file, loading, routes, view } = parts;
         Self(Arc::new(Inner {
@@ -222,14 +204,14 @@ impl Forwarder {
             cache_file,
             loading,
             view,
-            surroundings,
+            environment,
             urgent_saves: Mutex::default(),
             failures: Failures::default(),
-            flights: Flights::default(),
+            in_flight: InFlight::default(),
             refreshes,
             queue: Mutex::new(Some(queue)),
             query_log: Sampler::new(config.query_log_every),
-            tap: dnstap::Tap::new(config.dnstap.clone(), config.dnstap_every),
+            tap: Tap::new(config.dnstap.clone(), config.dnstap_every),
         }))
     }
 
@@ -243,9 +225,9 @@ impl Forwarder {
     /// # Errors
     /// Everything that is wrong with it; the old one stays then.
     pub fn reload(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
-        let Inner { routes, surroundings, cache, query_log, view, .. } = &*self.0;
+        let Inner { routes, environment, cache, query_log, view, .. } = &*self.0;
         let before = routes.load_full();
-        routes.store(Arc::new(Routes::new(config, surroundings, cache, view, Some(&before))?));
+        routes.store(Arc::new(Routes::new(config, environment, cache, view, Some(&before))?));
         self.0.generation.fetch_add(1, Ordering::Release);
         query_log.set(config.query_log_every);
         Ok(())
@@ -279,8 +261,8 @@ impl Forwarder {
 }
 
 impl Resolve for Forwarder {
-    fn front(&self) -> Front {
-        self.0.cache.front()
+    fn worker_cache(&self) -> WorkerCache {
+        self.0.cache.worker_cache()
     }
 
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
@@ -293,17 +275,17 @@ impl Resolve for Forwarder {
         query: &Query<'_>,
         transport: Transport,
         now: UnixMillis,
-        front: &mut Front,
+        worker_cache: &mut WorkerCache,
         out: &mut [u8],
     ) -> Option<(usize, ServedFrom)> {
         let inner = &self.0;
         let (name, qtype, qclass) = (query.name.wire(), query.qtype.0, query.qclass.0);
         let (dnssec_ok, checking_disabled) = (query.edns.is_some_and(|edns| edns.dnssec_ok), query.cd);
-        let look = front.look(
+        let probe = worker_cache.probe(
             Asked { name, qtype, qclass, dnssec_ok, checking_disabled },
             inner.generation.load(Ordering::Acquire),
         );
-        if let Some(ready) = front.find(&look, now) {
+        if let Some(ready) = worker_cache.find(&probe, now) {
             if inner.is_told() || out.len() < UDP_BYTES_MIN {
                 return None;
             }
@@ -327,7 +309,7 @@ impl Resolve for Forwarder {
                     // Rare enough to allocate: at most once in five seconds for a name.
                     inner.prefetch(route, &entry, &Wanted::by(query, false)?, now);
                 }
-                front.keep(&look, &entry, now);
+                worker_cache.keep(&probe, &entry, now);
             }
             inner.cache.metrics.hits.inc();
             (Age::Fresh, ServedFrom::Cache)
@@ -343,7 +325,7 @@ impl Resolve for Forwarder {
 
 impl Inner {
     fn now(&self) -> UnixMillis {
-        self.surroundings.clock.now()
+        self.environment.clock.now()
     }
 
     /// Counts a question; true if it is to be told of, and therefore to be answered by [`compose`].
@@ -353,7 +335,7 @@ impl Inner {
     }
 
     fn metrics(&self) -> &Metrics {
-        &self.surroundings.metrics
+        &self.environment.metrics
     }
 
     /// How long whoever asks for `wanted` may wait.
@@ -369,7 +351,7 @@ impl Inner {
 
     /// What our own zones say, if `name` is in one; SERVFAIL if there are no records yet.
     fn own(&self, name: &Name, qtype: u16, qclass: u16) -> Option<Message> {
-        let reply = (self.surroundings.own)(&compose::query(name, qtype, qclass))?;
+        let reply = (self.environment.own)(&compose::query(name, qtype, qclass))?;
         Some(Message::from_vec(&reply).unwrap_or_else(|_| {
             let mut broken = Message::new(0, MessageType::Response, OpCode::Query);
             broken.metadata.response_code = ResponseCode::ServFail;
@@ -379,6 +361,6 @@ impl Inner {
 
     /// Whether `name` belongs to our own zones.
     fn is_own(&self, name: &Name) -> bool {
-        (self.surroundings.own)(&compose::query(name, 1, 1)).is_some()
+        (self.environment.own)(&compose::query(name, 1, 1)).is_some()
     }
 }

@@ -6,7 +6,10 @@
 use hickory_proto::op::Message;
 use rand::RngExt;
 
-use crate::wire::{HEADER_BYTES, UDP_BYTES_MAX};
+use crate::{
+    dns::forward::observe::Mismatch,
+    wire::{HEADER_BYTES, UDP_BYTES_MAX},
+};
 
 /// What is asked, apart from id and case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,56 +27,6 @@ pub struct Ask<'a> {
 pub struct Query {
     wire: Vec<u8>,
     question_end: usize,
-}
-
-/// Why a message is not the answer to a query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mismatch {
-    /// Fewer bytes than a header.
-    Short,
-    Id,
-    /// QR is 0.
-    NotResponse,
-    Opcode,
-    /// Not exactly one question.
-    QuestionCount,
-    /// Another name, type or class, or one that is cut short.
-    Question,
-    /// The right name in other case than sent.
-    Case,
-    /// The rest does not parse.
-    Garbage,
-    /// Longer than we can receive.
-    Oversized,
-}
-
-impl Mismatch {
-    /// Every kind, for the metric's label.
-    pub const ALL: [Self; 9] = [
-        Self::Short,
-        Self::Id,
-        Self::NotResponse,
-        Self::Opcode,
-        Self::QuestionCount,
-        Self::Question,
-        Self::Case,
-        Self::Garbage,
-        Self::Oversized,
-    ];
-
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Short => "short",
-            Self::Id => "id",
-            Self::NotResponse => "not_response",
-            Self::Opcode => "opcode",
-            Self::QuestionCount => "question_count",
-            Self::Question => "question",
-            Self::Case => "case",
-            Self::Garbage => "garbage",
-            Self::Oversized => "oversized",
-        }
-    }
 }
 
 /// A message that answers the query.

@@ -10,10 +10,7 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{
-    config::{Server, TlsName},
-    tcp::TlsDial,
-};
+use super::{Server, TlsName, tcp::TlsDial};
 
 /// Where distributions keep their certificate authorities, in one file.
 const SYSTEM: [&str; 4] = [

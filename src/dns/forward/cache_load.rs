@@ -8,12 +8,12 @@ use tokio::sync::watch;
 
 /// Whether what was saved has been read.
 #[derive(Debug)]
-pub struct Loading {
+pub struct CacheLoad {
     done: AtomicBool,
     told: watch::Sender<bool>,
 }
 
-impl Loading {
+impl CacheLoad {
     /// Under way, or over at once.
     pub fn new(done: bool) -> Self {
         Self { done: AtomicBool::new(done), told: watch::channel(done).0 }
@@ -32,7 +32,7 @@ impl Loading {
 
     /// Ends it when dropped, however that comes about.
     pub fn finish(&self) -> impl Drop + '_ {
-        struct Finish<'a>(&'a Loading);
+        struct Finish<'a>(&'a CacheLoad);
         impl Drop for Finish<'_> {
             fn drop(&mut self) {
                 self.0.done.store(true, Ordering::Release);
@@ -51,7 +51,7 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_waits_until_it_is_over_even_if_it_breaks() {
-        let loading = Arc::new(Loading::new(false));
+        let loading = Arc::new(CacheLoad::new(false));
         let waiting = tokio::spawn({
             let loading = Arc::clone(&loading);
             async move { loading.over().await }

@@ -10,6 +10,7 @@ mod cookies;
 pub mod forward;
 mod listen;
 mod metrics;
+pub mod pins;
 mod request;
 mod server;
 mod tcp;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Ways to ask that have answers of their own, the most usual first: DO and CD.
-const MANNERS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+const FLAGS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 /// An answer in the cache.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +46,7 @@ impl Forwarder {
         let find = |(dnssec_ok, checking_disabled)| {
             inner.cache.get(&Key::new(route.id, name.wire(), rtype.0, 1, dnssec_ok, checking_disabled)?)
         };
-        let entry = MANNERS.into_iter().find_map(find)?;
+        let entry = FLAGS.into_iter().find_map(find)?;
         let now = inner.now();
         let left = Duration::from_secs(entry.ttl().into()).saturating_sub(entry.age(now));
         let fresh = entry.is_fresh(now);

@@ -13,10 +13,8 @@ use std::{
 use rand::RngExt;
 use tokio::net::UdpSocket;
 
-use super::{
-    message::{Mismatch, Query, Reply},
-    metrics::Metrics,
-};
+use super::message::{Query, Reply};
+use crate::dns::forward::observe::{Metrics, Mismatch};
 
 /// An upstream that sends more in one datagram than this ignores our EDNS size of 1,232 bytes several times over.
 const RECEIVE_BYTES: usize = 4_096;

@@ -2,7 +2,8 @@
 
 use std::{io, path::Path};
 
-use super::config::{Server, parse_address};
+use super::config::parse_address;
+use crate::dns::forward::upstream::Server;
 
 /// Longer files are no resolv.conf.
 const BYTES_MAX: u64 = 1 << 20;

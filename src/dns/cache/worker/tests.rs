@@ -17,9 +17,9 @@ use crate::{
 const NOW: UnixMillis = UnixMillis(1_733_941_800_000);
 const ROUTE: RouteId = RouteId(0);
 
-fn cache(max_bytes: u64, fronts: usize) -> Cache {
+fn cache(max_bytes: u64, worker_caches: usize) -> Cache {
     let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-    Cache::new(&Config { max_bytes, fronts, ..Config::default() }, metrics)
+    Cache::new(&Config { max_bytes, worker_caches, ..Config::default() }, metrics)
 }
 
 fn wire_name(name: &str) -> Vec<u8> {
@@ -65,7 +65,7 @@ fn after(millis: u64) -> UnixMillis {
 
 #[test]
 fn a_copy_is_written_as_its_original_is() {
-    let mut front = cache(64 << 20, 1).front();
+    let mut worker_cache = cache(64 << 20, 1).worker_cache();
     let names: Vec<String> = (1..=12).map(|nth| format!("host-{nth}.example.org.")).collect();
     let mut entries: Vec<Arc<Entry>> = (1..=12).zip(&names).map(|(nth, name)| entry(name, nth, 7)).collect();
     let soa = Record::from_rdata(Name::root(), 20, RData::CNAME(CNAME(Name::root())));
@@ -86,8 +86,8 @@ fn a_copy_is_written_as_its_original_is() {
     for entry in &entries {
         let question = &entry.wire()[HEADER_BYTES..];
         let name = wire::Name::from_wire(question).unwrap();
-        let look = front.look(asked(name.wire()), 0);
-        front.keep(&look, entry, NOW);
+        let probe = worker_cache.probe(asked(name.wire()), 0);
+        worker_cache.keep(&probe, entry, NOW);
         for additional in [&b""[..], &edns[..]] {
             let counts = [1, 0, 0, u8::try_from(additional.len().min(1)).unwrap()];
             let header: Vec<u8> =
@@ -98,7 +98,7 @@ fn a_copy_is_written_as_its_original_is() {
                 let now = after(later);
                 let (mut ours, mut theirs) = (vec![0; TCP_BYTES_MAX], vec![0; TCP_BYTES_MAX]);
                 for transport in Transport::ALL {
-                    let found = front.find(&look, now).expect("kept");
+                    let found = worker_cache.find(&probe, now).expect("kept");
                     let length = found.write(&query, transport, now, Age::Fresh, &mut ours);
                     assert_eq!(length, entry.write(&query, transport, now, Age::Fresh, &mut theirs));
                     assert_eq!(ours[..length], theirs[..length], "{name} {later} ms later");
@@ -110,12 +110,12 @@ fn a_copy_is_written_as_its_original_is() {
 
 #[test]
 fn every_part_of_the_question_tells_copies_apart() {
-    let mut front = cache(64 << 20, 1).front();
+    let mut worker_cache = cache(64 << 20, 1).worker_cache();
     let name = wire_name("www.example.org.");
     let known = asked(&name);
-    let look = front.look(known, 0);
-    front.keep(&look, &entry("www.example.org.", 1, 7), NOW);
-    assert!(front.find(&look, NOW).is_some());
+    let probe = worker_cache.probe(known, 0);
+    worker_cache.keep(&probe, &entry("www.example.org.", 1, 7), NOW);
+    assert!(worker_cache.find(&probe, NOW).is_some());
     let (other, longer) = (wire_name("wwv.example.org."), wire_name("a.www.example.org."));
     for asked in [
         Asked { name: &other, ..known },
@@ -128,127 +128,129 @@ fn every_part_of_the_question_tells_copies_apart() {
         Asked { checking_disabled: true, ..known },
     ] {
         // Even if all of them had one hash.
-        let same = Look { asked, ..look };
-        assert!(front.find(&same, NOW).is_none(), "{asked:?}");
-        assert!(front.find(&front.look(asked, 0), NOW).is_none(), "{asked:?}");
+        let same = Probe { asked, ..probe };
+        assert!(worker_cache.find(&same, NOW).is_none(), "{asked:?}");
+        assert!(worker_cache.find(&worker_cache.probe(asked, 0), NOW).is_none(), "{asked:?}");
     }
 }
 
 #[test]
 fn a_copy_ends_with_what_it_depends_on() {
     let cache = cache(64 << 20, 1);
-    let mut front = cache.front();
+    let mut worker_cache = cache.worker_cache();
     let (name, other) = (wire_name("www.example.org."), wire_name("mail.example.org."));
     let first = entry("www.example.org.", 1, 1);
     insert(&cache, &first, &asked(&name));
-    let keep = |front: &mut Front| {
-        let look = front.look(asked(&name), 0);
-        front.keep(&look, &first, NOW);
-        assert!(front.find(&look, NOW).is_some());
+    let keep = |worker_cache: &mut WorkerCache| {
+        let probe = worker_cache.probe(asked(&name), 0);
+        worker_cache.keep(&probe, &first, NOW);
+        assert!(worker_cache.find(&probe, NOW).is_some());
     };
-    let is_there = |front: &Front, generation| front.find(&front.look(asked(&name), generation), NOW).is_some();
+    let is_there = |worker_cache: &WorkerCache, generation| {
+        worker_cache.find(&worker_cache.probe(asked(&name), generation), NOW).is_some()
+    };
 
-    keep(&mut front);
-    assert!(!is_there(&front, 1), "another configuration");
+    keep(&mut worker_cache);
+    assert!(!is_there(&worker_cache, 1), "another configuration");
     insert(&cache, &entry("mail.example.org.", 1, 1), &asked(&other));
-    assert!(is_there(&front, 0), "something else was stored");
+    assert!(is_there(&worker_cache, 0), "something else was stored");
     insert(&cache, &entry("www.example.org.", 1, 2), &asked(&name));
-    assert!(!is_there(&front, 0), "another answer was stored");
-    keep(&mut front);
+    assert!(!is_there(&worker_cache, 0), "another answer was stored");
+    keep(&mut worker_cache);
     cache.clear();
-    assert!(!is_there(&front, 0), "everything was forgotten");
+    assert!(!is_there(&worker_cache, 0), "everything was forgotten");
 
     // Looked up before, and copied after it was replaced.
-    let look = front.look(asked(&name), 0);
+    let probe = worker_cache.probe(asked(&name), 0);
     insert(&cache, &entry("www.example.org.", 1, 3), &asked(&name));
-    front.keep(&look, &first, NOW);
-    assert!(!is_there(&front, 0), "it had been replaced before it was copied");
+    worker_cache.keep(&probe, &first, NOW);
+    assert!(!is_there(&worker_cache, 0), "it had been replaced before it was copied");
 }
 
 #[test]
 fn the_shared_cache_is_asked_again_after_two_seconds_and_towards_the_end() {
-    let mut front = cache(64 << 20, 1).front();
+    let mut worker_cache = cache(64 << 20, 1).worker_cache();
     let name = wire_name("www.example.org.");
     let entry = entry("www.example.org.", 1, 7);
-    let look = front.look(asked(&name), 0);
-    front.keep(&look, &entry, after(10_000));
-    let is_there = |front: &Front, millis| front.find(&look, after(millis)).is_some();
-    assert!(is_there(&front, 10_000) && is_there(&front, 11_999));
-    assert!(!is_there(&front, 12_000));
-    assert!(!is_there(&front, 9_999), "the clock was set back");
-    front.keep(&look, &entry, after(89_500));
-    assert!(is_there(&front, 89_999));
-    assert!(!is_there(&front, 90_000), "it is to be renewed from now on");
-    front.keep(&look, &entry, after(90_000));
-    assert!(!is_there(&front, 90_000), "nothing is kept that is about to end");
+    let probe = worker_cache.probe(asked(&name), 0);
+    worker_cache.keep(&probe, &entry, after(10_000));
+    let is_there = |worker_cache: &WorkerCache, millis| worker_cache.find(&probe, after(millis)).is_some();
+    assert!(is_there(&worker_cache, 10_000) && is_there(&worker_cache, 11_999));
+    assert!(!is_there(&worker_cache, 12_000));
+    assert!(!is_there(&worker_cache, 9_999), "the clock was set back");
+    worker_cache.keep(&probe, &entry, after(89_500));
+    assert!(is_there(&worker_cache, 89_999));
+    assert!(!is_there(&worker_cache, 90_000), "it is to be renewed from now on");
+    worker_cache.keep(&probe, &entry, after(90_000));
+    assert!(!is_there(&worker_cache, 90_000), "nothing is kept that is about to end");
 }
 
 #[test]
 fn what_is_long_or_answers_something_else_is_not_kept() {
-    let mut front = cache(64 << 20, 1).front();
+    let mut worker_cache = cache(64 << 20, 1).worker_cache();
     let name = wire_name("www.example.org.");
-    let look = front.look(asked(&name), 0);
-    front.keep(&look, &entry("www.example.org.", 15, 7), NOW);
-    assert!(front.find(&look, NOW).is_none(), "288 bytes");
-    front.keep(&look, &entry("mail.example.org.", 1, 7), NOW);
-    assert!(front.find(&look, NOW).is_none(), "another name");
-    front.keep(&look, &entry("www.example.org.", 12, 7), NOW);
-    assert!(front.find(&look, NOW).is_some());
+    let probe = worker_cache.probe(asked(&name), 0);
+    worker_cache.keep(&probe, &entry("www.example.org.", 15, 7), NOW);
+    assert!(worker_cache.find(&probe, NOW).is_none(), "288 bytes");
+    worker_cache.keep(&probe, &entry("mail.example.org.", 1, 7), NOW);
+    assert!(worker_cache.find(&probe, NOW).is_none(), "another name");
+    worker_cache.keep(&probe, &entry("www.example.org.", 12, 7), NOW);
+    assert!(worker_cache.find(&probe, NOW).is_some());
 }
 
 #[test]
 fn a_small_front_stays_small_and_is_not_swept_by_names_in_turn() {
     let cache = cache(1 << 20, 1);
-    let mut front = cache.front();
-    let room = front.copies_max;
+    let mut worker_cache = cache.worker_cache();
+    let room = worker_cache.copies_max;
     assert!((100..=200).contains(&room), "{room}");
     let names: Vec<String> = (0..2_000).map(|nth| format!("host-{nth}.example.org.")).collect();
-    let round = |front: &mut Front, at: u64| {
+    let round = |worker_cache: &mut WorkerCache, at: u64| {
         let mut found = 0;
         for name in &names {
             let wire = wire_name(name);
-            let look = front.look(asked(&wire), 0);
+            let probe = worker_cache.probe(asked(&wire), 0);
             let entry = entry(name, 1, 7);
-            if let Some(ready) = front.find(&look, after(at)) {
+            if let Some(ready) = worker_cache.find(&probe, after(at)) {
                 assert_eq!(ready.message, entry.wire(), "{name}");
                 found += 1;
             } else {
-                front.keep(&look, &entry, after(at));
+                worker_cache.keep(&probe, &entry, after(at));
             }
         }
         found
     };
-    assert_eq!(round(&mut front, 0), 0);
-    let found: usize = (1..5).map(|nth| round(&mut front, nth)).sum();
-    assert_eq!(front.copies.len(), room, "all of the room is used");
+    assert_eq!(round(&mut worker_cache, 0), 0);
+    let found: usize = (1..5).map(|nth| round(&mut worker_cache, nth)).sum();
+    assert_eq!(worker_cache.copies.len(), room, "all of the room is used");
     assert!(found >= room, "{found} of {room} that were there were found in four rounds");
     assert_eq!(cache.bytes(), (room * COPY_BYTES) as u64);
     assert!(cache.bytes() <= cache.max_bytes() / SHARE);
-    drop(front);
+    drop(worker_cache);
     assert_eq!(cache.bytes(), 0);
 }
 
 #[test]
 fn as_many_are_lent_as_were_agreed_on_and_their_room_is_that_of_the_cache() {
     let cache = cache(64 << 20, 2);
-    let [first, second] = [cache.front(), cache.front()];
+    let [first, second] = [cache.worker_cache(), cache.worker_cache()];
     assert!(first.copies_max > 5_000 && first.copies_max == second.copies_max, "{}", first.copies_max);
-    assert!(cache.fronts_bytes_max() <= cache.max_bytes() / SHARE);
-    let mut third = cache.front();
+    assert!(cache.worker_caches_bytes_max() <= cache.max_bytes() / SHARE);
+    let mut third = cache.worker_cache();
     let name = wire_name("www.example.org.");
-    let look = third.look(asked(&name), 0);
-    third.keep(&look, &entry("www.example.org.", 1, 7), NOW);
-    assert!(third.find(&look, NOW).is_none(), "there is no room for a third");
+    let probe = third.probe(asked(&name), 0);
+    third.keep(&probe, &entry("www.example.org.", 1, 7), NOW);
+    assert!(third.find(&probe, NOW).is_none(), "there is no room for a third");
     drop(third);
     drop(first);
-    assert!(cache.front().copies_max > 0, "what was given back is lent again");
+    assert!(cache.worker_cache().copies_max > 0, "what was given back is lent again");
     for max_bytes in [0, 1, 1_000, 100_000] {
         let cache = self::cache(max_bytes, 4);
-        let mut front = cache.front();
-        front.keep(&front.look(asked(&name), 0), &entry("www.example.org.", 1, 7), NOW);
+        let mut worker_cache = cache.worker_cache();
+        worker_cache.keep(&worker_cache.probe(asked(&name), 0), &entry("www.example.org.", 1, 7), NOW);
         assert!(cache.bytes() <= max_bytes);
     }
-    assert_eq!(self::cache(64 << 20, 0).fronts_bytes_max(), 0);
+    assert_eq!(self::cache(64 << 20, 0).worker_caches_bytes_max(), 0);
 }
 
 /// Whoever was told that an answer is stored never sees the one before.
@@ -268,17 +270,17 @@ fn nothing_older_is_found_than_what_is_known_to_be_stored() {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let mut front = cache.front();
+                let mut worker_cache = cache.worker_cache();
                 let mut found = 0_u32;
                 while found == 0 || !over.load(Ordering::Relaxed) {
                     let least = known.load(Ordering::Acquire);
-                    let look = front.look(asked(&name), 0);
-                    let seen = if let Some(ready) = front.find(&look, NOW) {
+                    let probe = worker_cache.probe(asked(&name), 0);
+                    let seen = if let Some(ready) = worker_cache.find(&probe, NOW) {
                         found += 1;
                         number(ready.message)
                     } else {
                         let entry = cache.get(&key).expect("never taken away");
-                        front.keep(&look, &entry, NOW);
+                        worker_cache.keep(&probe, &entry, NOW);
                         number(entry.wire())
                     };
                     assert!(seen >= Some(least), "{seen:?} was found when {least} was known, after {found} were found");

@@ -8,14 +8,14 @@ use hickory_proto::op::{Message, ResponseCode};
 use tokio::time::Instant;
 
 use super::{
+    Upstream,
     message::{Ask, Query, Reply},
-    metrics::Metrics,
     udp::{Exchange, Received},
-    upstream::Upstream,
 };
+use crate::dns::forward::observe::Metrics;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct ExchangeOptions {
     pub force_tcp: bool,
     pub mix_case: bool,
 }
@@ -27,11 +27,11 @@ pub struct Manner {
 pub async fn exchange(
     upstream: &Upstream,
     ask: &Ask<'_>,
-    manner: Manner,
+    options: ExchangeOptions,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
     let started = Instant::now();
-    let answer = with_edns_or_without(upstream, ask, manner, metrics).await?;
+    let answer = with_edns_or_without(upstream, ask, options, metrics).await?;
     metrics.answered(upstream.label(), answer.response_code, started.elapsed());
     Ok(answer)
 }
@@ -39,16 +39,16 @@ pub async fn exchange(
 async fn with_edns_or_without(
     upstream: &Upstream,
     ask: &Ask<'_>,
-    manner: Manner,
+    options: ExchangeOptions,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
     let edns = upstream.takes_edns();
-    let message = transfer(upstream, ask, edns, manner, metrics).await?;
+    let message = transfer(upstream, ask, edns, options, metrics).await?;
     // RFC 6891, 7: FORMERR (and nothing else, least of all silence) means that it does not know EDNS.
     if !edns || message.response_code != ResponseCode::FormErr {
         return Ok(message);
     }
-    let plain = transfer(upstream, ask, false, manner, metrics).await?;
+    let plain = transfer(upstream, ask, false, options, metrics).await?;
     if plain.response_code != ResponseCode::FormErr {
         upstream.refuses_edns();
     }
@@ -59,13 +59,13 @@ async fn transfer(
     upstream: &Upstream,
     ask: &Ask<'_>,
     edns: bool,
-    manner: Manner,
+    options: ExchangeOptions,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
-    if manner.force_tcp || upstream.server().tls.is_some() {
+    if options.force_tcp || upstream.server().tls.is_some() {
         return stream(upstream, &Query::new(ask, edns, false)).await.map(|(message, _)| message);
     }
-    let mix_case = manner.mix_case && upstream.keeps_case();
+    let mix_case = options.mix_case && upstream.keeps_case();
     let started = Instant::now();
     let mut exchange = datagram(upstream, ask, edns, mix_case, metrics).await?;
     let received = match exchange.receive(metrics).await? {

@@ -9,8 +9,10 @@ use hickory_proto::{
     rr::{Name, RData, Record, RecordType},
 };
 
-use super::metrics::FailureKind;
-use crate::dns::cache::{Kind, Parts};
+use crate::dns::{
+    cache::{Kind, Parts},
+    forward::observe::FailureKind,
+};
 
 /// Longest chain of CNAMEs followed in one answer.
 const CHAIN_MAX: usize = 16;
@@ -31,7 +33,7 @@ pub struct Asked<'a> {
 
 /// An answer that may be believed.
 #[derive(Debug)]
-pub struct Sane {
+pub struct Sanitized {
     pub parts: Parts,
     /// Seconds the answer is good for as the upstream says, before any cap: the lowest TTL of all, RFC 2308 for negatives.
     pub ttl: u32,
@@ -44,7 +46,7 @@ pub struct Sane {
 ///
 /// # Errors
 /// The kind of failure, if the message is no answer at all.
-pub fn sanitize(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bool) -> Result<Sane, FailureKind> {
+pub fn sanitize(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bool) -> Result<Sanitized, FailureKind> {
     match message.response_code {
         ResponseCode::NoError | ResponseCode::NXDomain => {}
         ResponseCode::ServFail => return Err(FailureKind::ServFail),
@@ -94,7 +96,7 @@ pub fn sanitize(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bo
         }
     }
     let kept = answers.len() + authorities.len();
-    Ok(Sane {
+    Ok(Sanitized {
         parts: Parts {
             name: asked.name.clone(),
             qtype: asked.qtype,

@@ -10,7 +10,7 @@ use std::{
 use hickory_proto::op::ResponseCode;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::{complaints::Complaints, message::Mismatch};
+use super::log_limit::LogLimit;
 
 /// The codes of answers that are told apart.
 const RCODES: [&str; 7] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "other"];
@@ -41,7 +41,57 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Answers a dnstap collector was not told of.
     pub dnstap_dropped: IntCounter,
-    complaints: Complaints,
+    log_limit: LogLimit,
+}
+
+/// Why a message is not the answer to a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Fewer bytes than a header.
+    Short,
+    Id,
+    /// QR is 0.
+    NotResponse,
+    Opcode,
+    /// Not exactly one question.
+    QuestionCount,
+    /// Another name, type or class, or one that is cut short.
+    Question,
+    /// The right name in other case than sent.
+    Case,
+    /// The rest does not parse.
+    Garbage,
+    /// Longer than we can receive.
+    Oversized,
+}
+
+impl Mismatch {
+    /// Every kind, for the metric's label.
+    pub const ALL: [Self; 9] = [
+        Self::Short,
+        Self::Id,
+        Self::NotResponse,
+        Self::Opcode,
+        Self::QuestionCount,
+        Self::Question,
+        Self::Case,
+        Self::Garbage,
+        Self::Oversized,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Id => "id",
+            Self::NotResponse => "not_response",
+            Self::Opcode => "opcode",
+            Self::QuestionCount => "question_count",
+            Self::Question => "question",
+            Self::Case => "case",
+            Self::Garbage => "garbage",
+            Self::Oversized => "oversized",
+        }
+    }
 }
 
 /// Why one try at one upstream gave nothing.
@@ -179,7 +229,7 @@ impl Metrics {
                 "holdfast_forward_dnstap_dropped_total",
                 "Answers not told to the dnstap collector because it was slow or gone.",
             )?,
-            complaints: Complaints::default(),
+            log_limit: LogLimit::default(),
         })
     }
 
@@ -216,7 +266,7 @@ impl Metrics {
     /// Counts a message of `upstream` that was not the answer.
     pub fn mismatch(&self, kind: Mismatch, upstream: &dyn Display) {
         self.mismatches[kind as usize].inc();
-        self.complaints.log("a message that is not the answer was dropped", upstream, kind.label());
+        self.log_limit.log("a message that is not the answer was dropped", upstream, kind.label());
     }
 
     /// How many of `kind` were counted.
@@ -229,7 +279,7 @@ impl Metrics {
         self.failures[kind as usize].inc();
         // What an upstream says of a name is the name's matter; the network and the upstream itself are an operator's.
         if matches!(kind, FailureKind::Timeout | FailureKind::Io | FailureKind::Tls) {
-            self.complaints.log("an upstream gave no answer", upstream, kind.label());
+            self.log_limit.log("an upstream gave no answer", upstream, kind.label());
         }
     }
 

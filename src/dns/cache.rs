@@ -5,18 +5,18 @@
 mod config;
 pub mod encode;
 pub mod entry;
-mod front;
 mod key;
 mod memory;
 mod metrics;
 mod persist;
+mod worker;
 
 pub use self::{
     config::{Config, Lifetimes},
     entry::{Age, Entry, Kind, Parts, Ready, limit},
-    front::{Front, Look},
     key::{Asked, Key, RouteId},
     memory::{Cache, OVERHEAD_BYTES},
     metrics::Metrics,
     persist::{PersistError, load, save, save_unless},
+    worker::{Probe, WorkerCache},
 };

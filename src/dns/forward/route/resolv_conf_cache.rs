@@ -11,17 +11,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{config::Server, resolv_conf};
-use crate::sys::put_file;
+use super::resolv_conf;
+use crate::{dns::forward::upstream::Server, sys::put_file};
 
-/// Most files remembered; a configuration has one or two.
+/// Most files in the cache; a configuration names one or two.
 const FILES_MAX: usize = 64;
 /// Largest list read, in bytes.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// The servers of files, by path. Clones share the place.
 #[derive(Clone, Debug, Default)]
-pub struct Remembered(Option<Arc<Place>>);
+pub struct ResolvConfCache(Option<Arc<Place>>);
 
 #[derive(Debug)]
 struct Place {
@@ -32,7 +32,7 @@ struct Place {
 
 type Servers = BTreeMap<String, Vec<SocketAddr>>;
 
-impl Remembered {
+impl ResolvConfCache {
     /// In `file`, or not at all.
     #[must_use]
     pub fn in_file(file: Option<PathBuf>) -> Self {
@@ -103,21 +103,21 @@ mod tests {
         let kept = folder.path().join("upstreams.json");
         let note = |text: &str| {
             fs::write(&one, text).unwrap();
-            Remembered::in_file(Some(kept.clone())).note(&[one.clone(), two.clone()]);
-            texts(&Remembered::in_file(Some(kept.clone())).last(&one))
+            ResolvConfCache::in_file(Some(kept.clone())).note(&[one.clone(), two.clone()]);
+            texts(&ResolvConfCache::in_file(Some(kept.clone())).last(&one))
         };
         assert_eq!(note(""), [""; 0]);
         assert!(!kept.exists(), "there is nothing to keep");
         assert_eq!(note("nameserver 10.0.0.1\nnameserver 2001:db8::1\n"), ["10.0.0.1:53", "[2001:db8::1]:53"]);
         fs::write(&two, "nameserver 10.0.0.2\n").unwrap();
         assert_eq!(note("search example\n"), ["10.0.0.1:53", "[2001:db8::1]:53"]);
-        assert_eq!(texts(&Remembered::in_file(Some(kept.clone())).last(&two)), ["10.0.0.2:53"]);
+        assert_eq!(texts(&ResolvConfCache::in_file(Some(kept.clone())).last(&two)), ["10.0.0.2:53"]);
         let before = fs::metadata(&kept).unwrap().modified().unwrap();
         assert_eq!(note("nameserver 10.0.0.1\nnameserver 2001:db8::1\n").len(), 2);
         assert_eq!(fs::metadata(&kept).unwrap().modified().unwrap(), before, "written only when it changes");
         // What cannot be read is nothing, and made anew.
         fs::write(&kept, "[").unwrap();
-        assert_eq!(texts(&Remembered::in_file(Some(kept.clone())).last(&one)), [""; 0]);
+        assert_eq!(texts(&ResolvConfCache::in_file(Some(kept.clone())).last(&one)), [""; 0]);
         assert_eq!(note("nameserver 10.0.0.3\n"), ["10.0.0.3:53"]);
     }
 
@@ -125,9 +125,11 @@ mod tests {
     fn without_a_store_and_in_one_that_does_not_work_nothing_is_remembered() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "nameserver 10.0.0.1\n").unwrap();
-        for remembered in [Remembered::default(), Remembered::in_file(Some("/nonexistent/upstreams.json".into()))] {
-            remembered.note(&[file.path().to_owned()]);
-            assert_eq!(texts(&remembered.last(file.path())), [""; 0]);
+        for resolv_conf_cache in
+            [ResolvConfCache::default(), ResolvConfCache::in_file(Some("/nonexistent/upstreams.json".into()))]
+        {
+            resolv_conf_cache.note(&[file.path().to_owned()]);
+            assert_eq!(texts(&resolv_conf_cache.last(file.path())), [""; 0]);
         }
     }
 }

@@ -13,9 +13,15 @@ use hickory_proto::rr::Name;
 
 use super::{
     dns64::Prefix,
-    local::{Host, Rewrite},
+    hosts::{Host, Rewrite},
 };
-use crate::{dns::cache::Lifetimes, wire::Rcode};
+use crate::{
+    dns::{
+        cache::Lifetimes,
+        forward::upstream::{Server, TlsName},
+    },
+    wire::Rcode,
+};
 
 /// Port of plain DNS, RFC 1035, 4.2.
 const PORT: u16 = 53;
@@ -154,27 +160,13 @@ pub enum UpstreamSource {
     ResolvConf(PathBuf),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Server {
-    pub address: SocketAddr,
-    /// Over TLS, with the name its certificate must carry.
-    pub tls: Option<TlsName>,
-}
-
-/// What a TLS upstream's certificate must be for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum TlsName {
-    Dns(String),
-    Address,
-}
-
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// Not an address, not a path.
     #[error("upstream {0:?}: expected IP, IP:port, tls://IP#name or the absolute path of a resolv.conf")]
     Upstream(String),
-    #[error("upstream {0:?}: a name after # needs tls:// in front")]
+    #[error("upstream {0:?}: a name after # needs tls:// in worker_cache")]
     NameWithoutTls(String),
     /// The name after `#` cannot be in a certificate.
     #[error("upstream {0:?}: {1:?} is not a DNS name")]
@@ -246,16 +238,6 @@ pub(super) fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
         Err(_) => text.parse::<SocketAddr>().ok()?,
     };
     (address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
-}
-
-impl std::fmt::Display for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.tls {
-            None => write!(f, "{}", self.address),
-            Some(TlsName::Address) => write!(f, "tls://{}", self.address),
-            Some(TlsName::Dns(name)) => write!(f, "tls://{}#{name}", self.address),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ type ByKey<T> = Mutex<HashMap<Box<[u8]>, watch::Receiver<Option<T>>>>;
 
 /// The questions being asked now, by cache key.
 #[derive(Debug)]
-pub struct Flights<T> {
+pub struct InFlight<T> {
     by_key: Arc<ByKey<T>>,
     waiters: Arc<AtomicUsize>,
 }
@@ -39,13 +39,13 @@ pub enum Refused {
     TooManyWaiters,
 }
 
-impl<T> Default for Flights<T> {
+impl<T> Default for InFlight<T> {
     fn default() -> Self {
         Self { by_key: Arc::default(), waiters: Arc::default() }
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Flights<T> {
+impl<T: Clone + Send + Sync + 'static> InFlight<T> {
     /// Waits for the exchange under `key`, which `start` begins if there is none.
     ///
     /// # Errors
@@ -74,12 +74,12 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         let (done, result) = watch::channel(None);
         by_key.insert(key.into(), result.clone());
         drop(by_key);
-        let landing = Landing { by_key: Arc::clone(&self.by_key), key: key.into() };
+        let remove_on_drop = RemoveOnDrop { by_key: Arc::clone(&self.by_key), key: key.into() };
         let exchange = start();
         tokio::spawn(async move {
             let outcome = exchange.await;
             // First out of the map, so that whoever comes now finds what was learnt in the cache.
-            drop(landing);
+            drop(remove_on_drop);
             done.send_replace(Some(outcome));
         });
         result
@@ -91,12 +91,12 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 }
 
 /// Takes an exchange out of the map when it is over, also by panic or shutdown.
-struct Landing<T> {
+struct RemoveOnDrop<T> {
     by_key: Arc<ByKey<T>>,
     key: Box<[u8]>,
 }
 
-impl<T> Drop for Landing<T> {
+impl<T> Drop for RemoveOnDrop<T> {
     fn drop(&mut self) {
         lock(&self.by_key).remove(&self.key);
     }
@@ -128,12 +128,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn equal_questions_share_one_exchange_and_the_next_starts_another() {
-        let flights = Flights::<usize>::default();
+        let in_flight = InFlight::<usize>::default();
         let started = AtomicUsize::new(0);
         for round in 1..=2 {
             let waiters: Vec<_> = (0..1_000)
                 .map(|_| {
-                    flights.join(b"key", || {
+                    in_flight.join(b"key", || {
                         let nth = started.fetch_add(1, Ordering::Relaxed) + 1;
                         async move {
                             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -142,29 +142,29 @@ mod tests {
                     })
                 })
                 .collect();
-            assert_eq!(flights.len(), 1);
+            assert_eq!(in_flight.len(), 1);
             for waiter in waiters {
                 assert_eq!(waiter.unwrap().outcome().await, Some(round));
             }
-            assert_eq!(flights.len(), 0);
+            assert_eq!(in_flight.len(), 0);
         }
-        assert_eq!(flights.waiters.load(Ordering::Relaxed), 0);
+        assert_eq!(in_flight.waiters.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiters_are_bounded() {
-        let flights = Flights::<()>::default();
-        let waiters: Vec<_> = (0..WAITERS_MAX).map(|_| flights.join(b"key", std::future::pending).unwrap()).collect();
-        assert_eq!(flights.join(b"key", std::future::pending).unwrap_err(), Refused::TooManyWaiters);
+        let in_flight = InFlight::<()>::default();
+        let waiters: Vec<_> = (0..WAITERS_MAX).map(|_| in_flight.join(b"key", std::future::pending).unwrap()).collect();
+        assert_eq!(in_flight.join(b"key", std::future::pending).unwrap_err(), Refused::TooManyWaiters);
         drop(waiters);
-        assert!(flights.join(b"key", std::future::pending).is_ok());
+        assert!(in_flight.join(b"key", std::future::pending).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_exchange_that_breaks_off_leaves_nobody_waiting() {
-        let flights = Flights::<()>::default();
-        let waiter = flights.join(b"key", || async { panic!("broken") }).unwrap();
+        let in_flight = InFlight::<()>::default();
+        let waiter = in_flight.join(b"key", || async { panic!("broken") }).unwrap();
         assert_eq!(waiter.outcome().await, None);
-        assert_eq!(flights.len(), 0);
+        assert_eq!(in_flight.len(), 0);
     }
 }
