@@ -19,7 +19,7 @@ use allocation_counter::measure;
 use apiserver::Apiserver;
 use holdfast::{
     record::Change,
-    store::{self, Origin, Update},
+    store::{self, Origin, What},
     sys::UnixMillis,
 };
 use process::Agent;
@@ -57,9 +57,9 @@ fn records(size: &Size) -> Vec<Change> {
     synthetic::records_of(size.services, size.headless, size.endpoints)
 }
 
-fn reset(records: Vec<Change>) -> Update {
+fn reset(records: Vec<Change>) -> What {
     let origin = Origin::Watched { cluster: "memory".into(), new_epoch: false };
-    Update::Reset { origin, records: records.into_iter().collect(), as_of: UnixMillis(1) }
+    What::Reset { origin, records: records.into_iter().collect(), as_of: UnixMillis(1) }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -96,7 +96,7 @@ fn by_the_allocator(size: &Size) {
     );
     let origin = Origin::Watched { cluster: "memory".into(), new_epoch: false };
     let changes = vec![Change::Put(std::sync::Arc::new(without_ports))];
-    let update = Update::Changes { origin, changes, as_of: UnixMillis(2) };
+    let update = What::Changes { origin, changes, as_of: UnixMillis(2) };
     let touched = measure(|| {
         writer.apply(update).expect("a change");
     });

@@ -6,7 +6,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use holdfast::{
     record::{Change, Endpoint, Kind, Port, Protocol, Service, ServiceKey, Snapshot, Version},
     store::{
-        self, Origin, Update,
+        self, Origin, What,
         disk::{self, Config},
     },
     sys::{Clock, UnixMillis},
@@ -76,8 +76,8 @@ fn metrics() -> disk::Metrics {
     disk::Metrics::register(&prometheus::Registry::new(), &Clock::System).expect("a new registry")
 }
 
-fn reset(services: usize) -> Update {
-    Update::Reset {
+fn reset(services: usize) -> What {
+    What::Reset {
         origin: Origin::Watched { cluster: "bench".into(), new_epoch: false },
         records: cluster(services).collect(),
         as_of: UnixMillis(1),
@@ -106,7 +106,7 @@ fn from_disk(c: &mut Criterion) {
                     turn = 80 + (turn + 1) % 2;
                     let changes = vec![Change::Put(service(501, 0, turn))];
                     let origin = Origin::Watched { cluster: "bench".into(), new_epoch: false };
-                    writer.apply(Update::Changes { origin, changes, as_of: UnixMillis(2) }).expect("a change");
+                    writer.apply(What::Changes { origin, changes, as_of: UnixMillis(2) }).expect("a change");
                 },
                 |()| runtime.block_on(follower.flush(within)).expect("a disk that works"),
                 BatchSize::PerIteration,

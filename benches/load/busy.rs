@@ -14,7 +14,7 @@ use std::{
 use holdfast::{
     dns::{self, AnswerConfig, Context, cache, forward},
     record::{Change, Endpoint, Kind, Service, ServiceKey},
-    store::{self, Origin, Update, disk},
+    store::{self, Origin, What, disk},
     sys::Clock,
     zone::{self, Zone},
 };
@@ -42,7 +42,7 @@ pub fn run(address: SocketAddr, home: &Path) {
     let _follower = disk.follow(&reader).unwrap();
     let cluster = Cluster::new();
     let records = records(&cluster).into_iter().collect();
-    writer.apply(Update::Reset { origin: origin(), records, as_of: clock.now() }).unwrap();
+    writer.apply(What::Reset { origin: origin(), records, as_of: clock.now() }).unwrap();
 
     let bound = dns::bind(dns::Config { listen: vec![address], ..dns::Config::default() }).unwrap();
     let context = Context::new(Zone::new(&zone::Config::default()), reader, AnswerConfig::default());
@@ -90,7 +90,7 @@ pub fn run(address: SocketAddr, home: &Path) {
         // A hundred milliseconds' worth, then another look.
         for nth in 0..CHANGES / 10 {
             let changes = changes.next().into_iter().collect();
-            writer.apply(Update::Changes { origin: origin(), changes, as_of: clock.now() }).unwrap();
+            writer.apply(What::Changes { origin: origin(), changes, as_of: clock.now() }).unwrap();
             thread::sleep(
                 (begun + Duration::from_secs(1) / CHANGES * (nth + 1)).saturating_duration_since(Instant::now()),
             );

@@ -91,18 +91,18 @@ mod tests {
     use super::*;
     use crate::{
         record::{Change, Kind, Service, ServiceKey},
-        store::{self, Origin, Update, guard},
+        store::{self, Origin, What, guard},
         sys::UnixMillis,
     };
 
-    fn list(count: u8) -> Update {
+    fn list(count: u8) -> What {
         let service = |n: u8| {
             let kind = Kind::ClusterIp([std::net::IpAddr::from([10, 96, 0, n])].into());
             let key = ServiceKey::new(if n.is_multiple_of(2) { "even" } else { "odd" }, &format!("s{n}"));
             Change::Put(Arc::new(Service::new(key, kind, vec![], vec![])))
         };
         let origin = Origin::Watched { cluster: "uid".into(), new_epoch: false };
-        Update::Reset { origin, records: (0..count).map(service).collect(), as_of: UnixMillis(1) }
+        What::Reset { origin, records: (0..count).map(service).collect(), as_of: UnixMillis(1) }
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(routes: &Router, method: &str, target: &str) -> T {

@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     source::{self, EndpointsMode, apiserver},
-    store::{self, Origin, Records, Update},
+    store::{self, Origin, Records, What},
     sys::Clock,
 };
 
@@ -38,11 +38,11 @@ async fn first_list(kubeconfig: &Path, endpoints: EndpointsMode) -> anyhow::Resu
     let follow = apiserver::run(config, Clock::System, metrics, sender);
     let first = async {
         while let Some(update) = updates.recv().await {
-            match update {
-                Update::Reset { origin: Origin::Watched { cluster, .. }, records, .. } => {
+            match update.what {
+                What::Reset { origin: Origin::Watched { cluster, .. }, records, .. } => {
                     return Ok((cluster, records));
                 }
-                Update::Lost { reason } => anyhow::bail!(reason),
+                What::Lost { reason } => anyhow::bail!(reason),
                 _ => {}
             }
         }

@@ -15,7 +15,7 @@ use crate::{
         Metrics,
         apiserver::lease::{Fence, Verdict},
     },
-    store::{Applied, SourceState, Update, Writer, guard::Release},
+    store::{Applied, SourceState, Update, What, Writer, guard::Release},
     sys::Clock,
 };
 
@@ -136,7 +136,7 @@ impl Stamping {
 /// Applies one update; true if there is a complete set of records since.
 fn apply(writer: &mut Writer, update: Update) -> bool {
     let before = writer.reader().freshness().source;
-    let complete = matches!(update.itself(), Update::Reset { .. });
+    let complete = matches!(update.what, What::Reset { .. });
     let applied = writer.apply(update);
     let done = match &applied {
         Ok(applied) if complete => {

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Source},
     source::{Metrics, apiserver, hub, manifests},
-    store::{Reader, SourceState, Update},
+    store::{Reader, SourceState, Update, What},
     sys::{Clock, UnixMillis},
     tls::{self, Tls},
 };
@@ -134,8 +134,8 @@ async fn follow(hubs: Hubs, feed: Feed) {
             match feed.certificates(directory.clone()) {
                 Ok(tls) => break Some(tls),
                 Err(error) => {
-                    let lost = Update::Lost { reason: error.to_string() };
-                    if feed.updates.send(lost).await.is_err() {
+                    let lost = What::Lost { reason: error.to_string() };
+                    if feed.updates.send(lost.into()).await.is_err() {
                         return;
                     }
                 }

@@ -45,7 +45,10 @@ use self::{
     session::{Ended, Known, Session},
 };
 use super::{EndpointsMode, Metrics};
-use crate::{store::Update, sys::Clock};
+use crate::{
+    store::{Update, What},
+    sys::Clock,
+};
 
 /// A session that lasted this long makes the next restart an unhurried one again.
 const SETTLED: Duration = Duration::from_secs(300);
@@ -117,7 +120,7 @@ pub async fn check(config: &Config) -> Result<(), Error> {
 
 /// Follows the cluster until nobody takes the updates any more.
 ///
-/// Never gives up: whatever is wrong, even with the kubeconfig, is told as [`Update::Lost`] and tried again. Whoever wants
+/// Never gives up: whatever is wrong, even with the kubeconfig, is told as [`What::Lost`] and tried again. Whoever wants
 /// an unreadable kubeconfig to be an error at start asks [`check`] first.
 pub async fn run(config: Config, clock: Clock, metrics: Metrics, updates: mpsc::Sender<Update>) {
     let mut known = Known::default();
@@ -130,7 +133,7 @@ pub async fn run(config: Config, clock: Clock, metrics: Metrics, updates: mpsc::
                 let reason = error.to_string();
                 if said.as_ref() != Some(&reason) {
                     warn!(%reason, "no access to the apiserver");
-                    if updates.send(Update::Lost { reason: reason.clone() }).await.is_err() {
+                    if updates.send(What::Lost { reason: reason.clone() }.into()).await.is_err() {
                         return;
                     }
                     said = Some(reason);

@@ -44,7 +44,7 @@ use self::{
 };
 use crate::{
     proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
-    store::{Origin, Reader, Records, Update},
+    store::{Origin, Reader, Records, Update, What},
     sys::{Clock, UnixMillis},
 };
 
@@ -168,8 +168,8 @@ pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
         }
         tracing::info!(hub = %address, reason = %end, "hub left");
         follower.set_state(State::Stale);
-        let lost = Update::Lost { reason: format!("hub {address}: {end}") };
-        if !matches!(end, End::Elsewhere(_)) && follower.updates.send(lost).await.is_err() {
+        let lost = What::Lost { reason: format!("hub {address}: {end}") };
+        if !matches!(end, End::Elsewhere(_)) && follower.updates.send(lost.into()).await.is_err() {
             return;
         }
         let pause = match &end {
@@ -354,9 +354,9 @@ impl Follower {
             }
             Event::Changed(whole) => {
                 let Whole { changes, version, vouched, changed_ms, .. } = whole;
-                let update = Update::Changes { origin: Origin::Stamped(version), changes, as_of: vouched.as_of };
-                let at = changed_ms.into_iter().map(UnixMillis).collect();
-                let update = self.let_go(&vouched, Update::Changed { at, update: Box::new(update) });
+                let what = What::Changes { origin: Origin::Stamped(version), changes, as_of: vouched.as_of };
+                let changed_at = changed_ms.into_iter().map(UnixMillis).collect();
+                let update = Update { what, changed_at, let_go_at: self.let_go(&vouched) };
                 if self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
@@ -370,18 +370,19 @@ impl Follower {
                     namespaces: held.listed_namespaces().cloned().collect(),
                 };
                 let as_of = whole.vouched.as_of;
-                let update = Update::Reset { origin: Origin::Stamped(whole.version), records, as_of };
-                let update = self.let_go(&whole.vouched, update);
+                let what = What::Reset { origin: Origin::Stamped(whole.version), records, as_of };
+                let update = Update { let_go_at: self.let_go(&whole.vouched), ..what.into() };
                 if self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
                 self.vouched(whole.vouched, leave).await
             }
             Event::Fresh(vouched) => {
-                let update = self.let_go(&vouched, Update::Fresh { as_of: vouched.as_of });
+                let what = What::Fresh { as_of: vouched.as_of };
+                let update = Update { let_go_at: self.let_go(&vouched), ..what.into() };
                 // A hub that lost its source vouches for nothing anew; the source must not seem to be back at every heartbeat.
                 let news = vouched.lost.is_none()
-                    || matches!(update, Update::LetGo { .. })
+                    || update.let_go_at.is_some()
                     || self.parts.reader.as_of() != Some(vouched.as_of);
                 if news && self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
@@ -399,13 +400,13 @@ impl Follower {
         }
     }
 
-    /// The update, with the word that it shows what was let go upstream, if that is news.
-    fn let_go(&mut self, vouched: &Vouched, update: Update) -> Update {
+    /// When a guard upstream last released deletions, if that is news.
+    fn let_go(&mut self, vouched: &Vouched) -> Option<UnixMillis> {
         if vouched.let_go <= self.let_go {
-            return update;
+            return None;
         }
         self.let_go = vouched.let_go;
-        Update::LetGo { at: vouched.let_go, update: Box::new(update) }
+        Some(vouched.let_go)
     }
 
     /// Takes note of what came with records that add up: we are live.
@@ -423,7 +424,7 @@ impl Follower {
         }
         if let Some(reason) = vouched.lost {
             let reason = format!("hub has lost its source: {reason}");
-            if self.updates.send(Update::Lost { reason }).await.is_err() {
+            if self.updates.send(What::Lost { reason }.into()).await.is_err() {
                 return Step::End(End::Closed);
             }
         }

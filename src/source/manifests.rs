@@ -36,7 +36,7 @@ use self::files::{Files, Look};
 use super::{EndpointsMode, Metrics};
 use crate::{
     record::Change,
-    store::{Origin, Reader, Records, Rejections, Update},
+    store::{Origin, Reader, Records, Rejections, Update, What},
     sys::{Clock, UnixMillis},
 };
 
@@ -157,7 +157,7 @@ pub async fn run(config: Config, clock: Clock, metrics: Metrics, reader: Reader,
         files = back;
         let wait = if matches!(look, Ok(Look::Settling)) { settle } else { poll };
         for update in follower.updates(&mut files, look, vouch) {
-            if updates.send(update).await.is_err() {
+            if updates.send(update.into()).await.is_err() {
                 return;
             }
         }
@@ -178,14 +178,14 @@ struct Follower {
 }
 
 impl Follower {
-    fn updates(&mut self, files: &mut Files, look: Result<Look, Error>, vouch: Duration) -> Vec<Update> {
+    fn updates(&mut self, files: &mut Files, look: Result<Look, Error>, vouch: Duration) -> Vec<What> {
         match look {
             Err(error) => self.lost(error.to_string()).into_iter().collect(),
             Ok(Look::Settling) => Vec::new(),
             Ok(Look::Same) => match files.problem() {
                 Some(problem) => self.lost(problem).into_iter().collect(),
                 None if self.said.is_none() && self.vouched.is_some_and(|(at, _)| at.elapsed() < vouch) => Vec::new(),
-                None => vec![Update::Fresh { as_of: self.vouch() }],
+                None => vec![What::Fresh { as_of: self.vouch() }],
             },
             Ok(Look::Changed) => self.changed(files),
         }
@@ -198,22 +198,22 @@ impl Follower {
         now
     }
 
-    fn lost(&mut self, reason: String) -> Option<Update> {
+    fn lost(&mut self, reason: String) -> Option<What> {
         if self.said.as_ref() == Some(&reason) {
             return None;
         }
         warn!(%reason, "manifests cannot be read; what was read before stands");
         self.said = Some(reason.clone());
-        Some(Update::Lost { reason })
+        Some(What::Lost { reason })
     }
 
-    fn changed(&mut self, files: &mut Files) -> Vec<Update> {
+    fn changed(&mut self, files: &mut Files) -> Vec<What> {
         for of in files.take_newly_rejected() {
             self.metrics.rejected(of);
         }
         let Reading { records, cluster, rejections, incomplete } = files.reading();
         let (services, rejected) = (records.services.len(), rejections.total);
-        let mut updates = vec![Update::Rejected(rejections)];
+        let mut updates = vec![What::Rejected(rejections)];
         // What is kept of a file that does not read is as old as the last time it did.
         let as_of = match (&incomplete, self.vouched) {
             (None, _) => self.vouch(),
@@ -227,7 +227,7 @@ impl Follower {
                 updates.extend(self.additions(records, as_of));
             } else {
                 let origin = Origin::Watched { cluster, new_epoch: false };
-                updates.push(Update::Reset { origin, records, as_of });
+                updates.push(What::Reset { origin, records, as_of });
             }
         }
         if let Some(reason) = incomplete {
@@ -239,7 +239,7 @@ impl Follower {
     }
 
     /// The records that are new or differ from those held, as changes to them: nothing is deleted.
-    fn additions(&self, records: Records, as_of: UnixMillis) -> Option<Update> {
+    fn additions(&self, records: Records, as_of: UnixMillis) -> Option<What> {
         let held = self.reader.snapshot();
         let differs = |service: &Arc<crate::record::Service>| {
             held.service_by_key(service.key()).is_none_or(|held| held.digest() != service.digest())
@@ -249,7 +249,7 @@ impl Follower {
         let namespaces = records.namespaces.into_iter().filter(|name| !listed.contains(name)).map(Change::PutNamespace);
         let changes: Vec<Change> = services.chain(namespaces).collect();
         let origin = Origin::Watched { cluster: Arc::clone(&held.version().cluster), new_epoch: false };
-        (!changes.is_empty()).then_some(Update::Changes { origin, changes, as_of })
+        (!changes.is_empty()).then_some(What::Changes { origin, changes, as_of })
     }
 }
 

@@ -139,7 +139,7 @@ impl Metrics {
 mod tests {
     use super::*;
     use crate::{
-        store::{self, Update},
+        store::{self, What},
         sys::ManualClock,
     };
 
@@ -155,7 +155,7 @@ mod tests {
         };
         assert!(scrape("holdfast_source_age_seconds").is_infinite());
         assert!(scrape("holdfast_source_up").abs() < f64::EPSILON);
-        writer.apply(Update::Fresh { as_of: UnixMillis(10_000) }).unwrap();
+        writer.apply(What::Fresh { as_of: UnixMillis(10_000) }).unwrap();
         time.advance(std::time::Duration::from_secs(90));
         assert!((scrape("holdfast_source_age_seconds") - 90.0).abs() < f64::EPSILON);
         assert!((scrape("holdfast_source_up") - 1.0).abs() < f64::EPSILON);

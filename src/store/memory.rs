@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::{
-    Applied, ApplyError, Freshness, Origin, Rejections, SourceState, Update,
+    Applied, ApplyError, Freshness, Origin, Records, Rejections, SourceState, Update, What,
     changed::ChangeTimes,
     guard::{self, Guard, Held, HeldCounts, Release},
 };
@@ -68,15 +68,7 @@ pub fn open() -> (Writer, Reader) {
         published: watch::Sender::new(0),
     });
     let guard = Guard::new(guard::Config::off());
-    let writer = Writer {
-        shared: Arc::clone(&shared),
-        guard,
-        clock: Clock::System,
-        stamps: true,
-        epoch_from: None,
-        told_to_let_go: None,
-        told_changed: Vec::new(),
-    };
+    let writer = Writer { shared: Arc::clone(&shared), guard, clock: Clock::System, stamps: true, epoch_from: None };
     (writer, Reader { shared })
 }
 
@@ -181,10 +173,6 @@ pub struct Writer {
     stamps: bool,
     /// The next list begins an epoch, of this number or a higher one.
     epoch_from: Option<u64>,
-    /// Upstream let go of something then, which the update being applied shows.
-    told_to_let_go: Option<UnixMillis>,
-    /// When objects behind the update being applied changed.
-    told_changed: Vec<UnixMillis>,
 }
 
 impl Writer {
@@ -220,87 +208,87 @@ impl Writer {
     /// Applies one update whole and publishes the outcome.
     ///
     /// # Errors
-    /// If the update's version does not follow what is held; nothing is applied then.
-    pub fn apply(&mut self, update: Update) -> Result<Applied, ApplyError> {
-        let held = self.shared.snapshot.load_full();
-        match update {
-            Update::Reset { origin, records, as_of } => {
-                next_version(held.version(), &origin, false, true)?;
-                let before = self.guard.held().counts();
-                let let_go = self.told_to_let_go.take();
-                self.told_changed.clear();
-                let now = self.clock.now();
-                let changes = if let_go.is_some() {
-                    self.guard.release(&held, &Release::All);
-                    Guard::new(guard::Config::off()).list(&held, records, now)
-                } else {
-                    self.guard.list(&held, records, now)
-                };
-                let mut version = next_version(held.version(), &origin, !changes.is_empty(), true)?;
-                self.stamps = matches!(origin, Origin::Watched { .. });
-                if let Some(from) = self.epoch_from.take_if(|_| self.stamps) {
-                    version = Version { epoch: from.max(held.version().epoch + 1), rev: 1, ..version };
-                }
-                let confirmed = self.guard.take_confirmed().then(|| self.next_let_go(now));
-                self.note_let_go(let_go.or(confirmed), &version);
-                Ok(self.commit(&held, changes, version, Some(as_of), before))
-            }
-            Update::Changes { origin, changes, as_of } => {
-                if self.epoch_from.is_some() && matches!(origin, Origin::Watched { .. }) {
-                    return Err(ApplyError::ListFirst);
-                }
-                next_version(held.version(), &origin, false, false)?;
-                let before = self.guard.held().counts();
-                let let_go = self.told_to_let_go.take();
-                let now = self.clock.now();
-                let changes = if let_go.is_some() {
-                    let mut made = self.guard.release(&held, &Release::All);
-                    made.extend(Guard::new(guard::Config::off()).changes(&held, changes, now));
-                    made
-                } else {
-                    self.guard.changes(&held, changes, now)
-                };
-                let version = next_version(held.version(), &origin, !changes.is_empty(), false)?;
-                self.stamps = matches!(origin, Origin::Watched { .. });
-                self.note_let_go(let_go, &version);
-                let told = std::mem::take(&mut self.told_changed);
-                if !changes.is_empty() {
-                    self.shared.changed.note(&version, if told.is_empty() { vec![now] } else { told });
-                }
-                Ok(self.commit(&held, changes, version, Some(as_of), before))
-            }
-            Update::Changed { at, update } => {
-                self.told_changed = at;
-                let applied = self.apply(*update);
-                self.told_changed.clear();
-                applied
-            }
-            Update::LetGo { at, update } => {
-                let older = self.shared.as_of().is_some_and(|as_of| as_of < at);
-                self.told_to_let_go = (older && at > self.shared.let_go.load().at).then_some(at);
-                let applied = self.apply(*update);
-                // Whatever came of it: the next update is none that was decided on upstream.
-                self.told_to_let_go = None;
-                applied
-            }
-            Update::Fresh { as_of } => {
-                let applied = match self.told_to_let_go.take() {
-                    Some(at) => self.let_go(&Release::All, at),
-                    None => Applied::default(),
-                };
+    /// If the update's version does not follow the store's; nothing is applied then.
+    pub fn apply(&mut self, update: impl Into<Update>) -> Result<Applied, ApplyError> {
+        let Update { what, changed_at, let_go_at } = update.into();
+        let older = |at| self.shared.as_of().is_some_and(|as_of| as_of < at);
+        let let_go = let_go_at.filter(|at| older(*at) && *at > self.shared.let_go.load().at);
+        match what {
+            What::Reset { origin, records, as_of } => self.reset(&origin, records, as_of, let_go),
+            What::Changes { origin, changes, as_of } => self.change(&origin, changes, as_of, changed_at, let_go),
+            What::Fresh { as_of } => {
+                let applied = let_go.map_or_else(Applied::default, |at| self.let_go(&Release::All, at));
                 self.publish(None, Some(as_of), Some(SourceState::Up));
                 Ok(applied)
             }
-            Update::Lost { reason } => {
+            What::Lost { reason } => {
                 self.publish(None, None, Some(SourceState::Lost(reason)));
                 Ok(Applied::default())
             }
-            Update::Rejected(rejections) => {
+            What::Rejected(rejections) => {
                 self.shared.rejections.store(Arc::new(rejections));
                 self.publish(None, None, None);
                 Ok(Applied::default())
             }
         }
+    }
+
+    fn reset(
+        &mut self,
+        origin: &Origin,
+        records: Records,
+        as_of: UnixMillis,
+        let_go: Option<UnixMillis>,
+    ) -> Result<Applied, ApplyError> {
+        let held = self.shared.snapshot.load_full();
+        next_version(held.version(), origin, false, true)?;
+        let before = self.guard.held().counts();
+        let now = self.clock.now();
+        let changes = if let_go.is_some() {
+            self.guard.release(&held, &Release::All);
+            Guard::new(guard::Config::off()).list(&held, records, now)
+        } else {
+            self.guard.list(&held, records, now)
+        };
+        let mut version = next_version(held.version(), origin, !changes.is_empty(), true)?;
+        self.stamps = matches!(origin, Origin::Watched { .. });
+        if let Some(from) = self.epoch_from.take_if(|_| self.stamps) {
+            version = Version { epoch: from.max(held.version().epoch + 1), rev: 1, ..version };
+        }
+        let confirmed = self.guard.take_confirmed().then(|| self.next_let_go(now));
+        self.note_let_go(let_go.or(confirmed), &version);
+        Ok(self.commit(&held, changes, version, Some(as_of), before))
+    }
+
+    fn change(
+        &mut self,
+        origin: &Origin,
+        changes: Vec<Change>,
+        as_of: UnixMillis,
+        changed_at: Vec<UnixMillis>,
+        let_go: Option<UnixMillis>,
+    ) -> Result<Applied, ApplyError> {
+        let held = self.shared.snapshot.load_full();
+        if self.epoch_from.is_some() && matches!(origin, Origin::Watched { .. }) {
+            return Err(ApplyError::ListFirst);
+        }
+        next_version(held.version(), origin, false, false)?;
+        let before = self.guard.held().counts();
+        let now = self.clock.now();
+        let changes = if let_go.is_some() {
+            let mut made = self.guard.release(&held, &Release::All);
+            made.extend(Guard::new(guard::Config::off()).changes(&held, changes, now));
+            made
+        } else {
+            self.guard.changes(&held, changes, now)
+        };
+        let version = next_version(held.version(), origin, !changes.is_empty(), false)?;
+        self.stamps = matches!(origin, Origin::Watched { .. });
+        self.note_let_go(let_go, &version);
+        if !changes.is_empty() {
+            self.shared.changed.note(&version, if changed_at.is_empty() { vec![now] } else { changed_at });
+        }
+        Ok(self.commit(&held, changes, version, Some(as_of), before))
     }
 
     /// Lets go of what was held long enough. To be called every second or so while
@@ -439,8 +427,8 @@ mod tests {
         Origin::Watched { cluster: "uid".into(), new_epoch: false }
     }
 
-    fn reset(records: impl IntoIterator<Item = Change>, at: u64) -> Update {
-        Update::Reset { origin: watched(), records: records.into_iter().collect(), as_of: UnixMillis(at) }
+    fn reset(records: impl IntoIterator<Item = Change>, at: u64) -> What {
+        What::Reset { origin: watched(), records: records.into_iter().collect(), as_of: UnixMillis(at) }
     }
 
     #[test]
@@ -465,10 +453,10 @@ mod tests {
     fn age_moves_only_when_the_source_vouches() {
         let (mut writer, reader) = open();
         writer.apply(reset([], 5)).unwrap();
-        writer.apply(Update::Lost { reason: "timeout".into() }).unwrap();
+        writer.apply(What::Lost { reason: "timeout".into() }).unwrap();
         assert_eq!(reader.as_of(), Some(UnixMillis(5)));
         assert_eq!(reader.freshness().source, SourceState::Lost("timeout".into()));
-        writer.apply(Update::Fresh { as_of: UnixMillis(7) }).unwrap();
+        writer.apply(What::Fresh { as_of: UnixMillis(7) }).unwrap();
         assert_eq!(reader.freshness(), Freshness { as_of: Some(UnixMillis(7)), source: SourceState::Up });
     }
 
@@ -480,7 +468,7 @@ mod tests {
         let rejection =
             Rejection { kind: "Service".into(), name: "prod/bad".into(), reason: "no clusterIP assigned".into() };
         let rejections = Rejections { total: 1, objects: vec![rejection] };
-        writer.apply(Update::Rejected(rejections.clone())).unwrap();
+        writer.apply(What::Rejected(rejections.clone())).unwrap();
         assert_eq!(*reader.rejections(), rejections);
         assert!(Arc::ptr_eq(&before, &reader.snapshot()));
         assert_eq!(reader.freshness(), Freshness { as_of: Some(UnixMillis(5)), source: SourceState::Up });
@@ -490,7 +478,7 @@ mod tests {
     fn a_restored_etcd_begins_a_new_epoch() {
         let (mut writer, reader) = open();
         writer.apply(reset([service("a", "10.0.0.1")], 5)).unwrap();
-        let update = Update::Reset {
+        let update = What::Reset {
             origin: Origin::Watched { cluster: "uid".into(), new_epoch: true },
             records: [service("a", "10.0.0.1")].into_iter().collect(),
             as_of: UnixMillis(6),
@@ -503,14 +491,14 @@ mod tests {
     fn a_stamped_version_never_goes_back() {
         let (mut writer, reader) = open();
         let stamped = |epoch, rev| Version { cluster: "uid".into(), epoch, rev };
-        let changes = |version| Update::Changes {
+        let changes = |version| What::Changes {
             origin: Origin::Stamped(version),
             changes: vec![service("a", "10.0.0.1")],
             as_of: UnixMillis(1),
         };
         assert!(writer.apply(changes(stamped(1, 4))).is_err(), "changes to nothing");
         let first =
-            Update::Reset { origin: Origin::Stamped(stamped(1, 4)), records: Records::default(), as_of: UnixMillis(1) };
+            What::Reset { origin: Origin::Stamped(stamped(1, 4)), records: Records::default(), as_of: UnixMillis(1) };
         writer.apply(first).unwrap();
         writer.apply(changes(stamped(1, 5))).unwrap();
         let error = writer.apply(changes(stamped(1, 3))).unwrap_err();

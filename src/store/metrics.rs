@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::{
         record::Change,
-        store::{self, Origin, Update},
+        store::{self, Origin, What},
         sys::UnixMillis,
     };
 
@@ -91,7 +91,7 @@ mod tests {
         assert!(value("holdfast_store_records", "namespaces").abs() < 0.5);
         let records = ["a", "b"].map(|name| Change::PutNamespace(name.into())).into_iter().collect();
         let origin = Origin::Watched { cluster: "uid".into(), new_epoch: false };
-        writer.apply(Update::Reset { origin, records, as_of: UnixMillis(1) }).unwrap();
+        writer.apply(What::Reset { origin, records, as_of: UnixMillis(1) }).unwrap();
         let expected = [
             ("holdfast_store_records", "namespaces", 2.0),
             ("holdfast_store_records", "services", 0.0),

@@ -17,4 +17,4 @@ mod update;
 pub use freshness::{Freshness, SourceState};
 pub use memory::{Reader, Writer, open};
 pub use metrics::register_metrics;
-pub use update::{Applied, ApplyError, Origin, Records, Rejection, Rejections, Update};
+pub use update::{Applied, ApplyError, Origin, Records, Rejection, Rejections, Update, What};

@@ -74,60 +74,58 @@ pub enum Origin {
     Stamped(Version),
 }
 
-/// One step, applied whole or not at all.
+/// One step of the source, applied whole or not at all.
 #[derive(Clone, Debug)]
-pub enum Update {
-    /// Everything there is. Applied as a difference: what is missing here is deleted.
+pub struct Update {
+    pub what: What,
+    /// When the objects behind it changed, as the cluster or a hub noted it; empty if that is unknown.
+    pub changed_at: Vec<UnixMillis>,
+    /// When the guard of a hub upstream released deletions that this update carries.
+    ///
+    /// A store with older records applies the update without a second opinion.
+    pub let_go_at: Option<UnixMillis>,
+}
+
+impl From<What> for Update {
+    fn from(what: What) -> Self {
+        Self { what, changed_at: Vec::new(), let_go_at: None }
+    }
+}
+
+/// The content of an [`Update`].
+#[derive(Clone, Debug)]
+pub enum What {
+    /// The complete set of records. Applied as a difference: a record missing here is deleted.
     Reset {
         origin: Origin,
         records: Records,
-        /// When the source last vouched for them.
+        /// When the source last confirmed them.
         as_of: UnixMillis,
     },
-    /// Changes to what is held.
+    /// Changes to the records of the store.
     Changes {
         origin: Origin,
         /// In order.
         changes: Vec<Change>,
-        /// When the source last vouched for them.
+        /// When the source last confirmed the records.
         as_of: UnixMillis,
     },
     /// Nothing changed, and the source says so (a bookmark, a heartbeat, a probe).
     Fresh {
-        /// When the source vouched for what is held.
+        /// When the source confirmed the records of the store.
         as_of: UnixMillis,
     },
-    /// An update, and when objects behind it changed, as the cluster or a hub noted it.
-    Changed {
-        /// When each of them did.
-        at: Vec<UnixMillis>,
-        update: Box<Update>,
-    },
-    /// An update that shows what another holdfast upstream let go of, of what its guard held.
-    ///
-    /// Whoever holds older records takes this one update as it is, and lets go of what it holds itself: the decision was
-    /// made already.
-    LetGo { at: UnixMillis, update: Box<Update> },
-    /// The source is out of reach; what is held stands.
+    /// The source is out of reach; the records stand.
     Lost { reason: String },
-    /// The objects the source cannot use, in place of those told of before. Says nothing of records or their age.
+    /// The objects the source cannot use, in place of those reported before. Changes neither records nor their age.
     Rejected(Rejections),
 }
 
 impl Update {
-    /// The update itself, without what is told of it.
-    #[must_use]
-    pub fn itself(&self) -> &Self {
-        match self {
-            Self::Changed { update, .. } | Self::LetGo { update, .. } => update.itself(),
-            update => update,
-        }
-    }
-
-    /// Whether this process stamps it.
+    /// Whether this process stamps its version.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        let (Self::Reset { origin, .. } | Self::Changes { origin, .. }) = self.itself() else { return false };
+        let (What::Reset { origin, .. } | What::Changes { origin, .. }) = &self.what else { return false };
         matches!(origin, Origin::Watched { .. })
     }
 }

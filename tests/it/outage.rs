@@ -8,7 +8,7 @@ use std::{
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use holdfast::{
     source::{EndpointsMode, manifests},
-    store::{self, Origin, Update, disk},
+    store::{self, Origin, What, disk},
     sys::{Clock, UnixMillis},
 };
 use prometheus::Registry;
@@ -116,7 +116,7 @@ async fn store_as_of(home: &Path, age: Duration) {
     let reading = manifests::read(&example(), EndpointsMode::Headless).unwrap();
     let as_of = UnixMillis(clock.now().0 - u64::try_from(age.as_millis()).unwrap());
     let origin = Origin::Watched { cluster: reading.cluster, new_epoch: false };
-    writer.apply(Update::Reset { origin, records: reading.records, as_of }).unwrap();
+    writer.apply(What::Reset { origin, records: reading.records, as_of }).unwrap();
     follower.release(Duration::from_secs(20)).await.unwrap();
 }
 

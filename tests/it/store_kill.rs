@@ -15,7 +15,7 @@ use std::{
 use holdfast::{
     record::{Change, Endpoint, Kind, Port, Protocol, Service, ServiceKey, Snapshot},
     store::{
-        self, Origin, Update,
+        self, Origin, What,
         disk::{self, Config, Loaded},
     },
     sys::{Clock, UnixMillis},
@@ -51,8 +51,8 @@ fn state(rev: u64) -> impl Iterator<Item = Change> {
 }
 
 /// State `rev` as the child's source would list it. The writer numbers states 1, 2, 3… itself.
-fn list(rev: u64) -> Update {
-    Update::Reset {
+fn list(rev: u64) -> What {
+    What::Reset {
         origin: Origin::Watched { cluster: "uid".into(), new_epoch: false },
         records: state(rev).collect(),
         as_of: UnixMillis(rev),

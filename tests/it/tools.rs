@@ -19,7 +19,7 @@ use holdfast::{
     },
     dns::pins::Pins,
     source::{EndpointsMode, manifests},
-    store::{self, Origin, Reader, Update, Writer, disk},
+    store::{self, Origin, Reader, What, Writer, disk},
     sys::{Clock, UnixMillis},
     wire::{self, Rtype},
     zone,
@@ -45,7 +45,7 @@ fn records(age: Duration) -> (Writer, Reader) {
     let (mut writer, reader) = store::open();
     let as_of = UnixMillis(now().0 - u64::try_from(age.as_millis()).unwrap());
     let origin = Origin::Watched { cluster: reading.cluster, new_epoch: false };
-    writer.apply(Update::Reset { origin, records: reading.records, as_of }).unwrap();
+    writer.apply(What::Reset { origin, records: reading.records, as_of }).unwrap();
     (writer, reader)
 }
 
@@ -219,8 +219,8 @@ fn a_live_process_says_how_it_stands() {
     assert!(status.contains("listening   dns 127.0.0.1:5353"), "{status}");
 
     let object = store::Rejection { kind: "Service".into(), name: "prod/bad".into(), reason: "no clusterIP".into() };
-    writer.apply(Update::Rejected(store::Rejections { total: 1, objects: vec![object] })).unwrap();
-    writer.apply(Update::Lost { reason: "cluster.yaml is gone".into() }).unwrap();
+    writer.apply(What::Rejected(store::Rejections { total: 1, objects: vec![object] })).unwrap();
+    writer.apply(What::Lost { reason: "cluster.yaml is gone".into() }).unwrap();
     let status = ok(holdfast(["status", "--admin", socket]));
     assert!(status.contains(": LOST (cluster.yaml is gone); records are "), "{status}");
     assert!(status.contains("rejected    1 object, not answered until mended"), "{status}");
@@ -243,7 +243,7 @@ fn what_the_guard_holds_is_marked_everywhere() {
     let mut without = manifests::read(Path::new(EXAMPLE), EndpointsMode::Headless).unwrap();
     without.records.services.retain(|key, _| key.name() != "frontend");
     let origin = Origin::Watched { cluster: without.cluster, new_epoch: false };
-    writer.apply(Update::Reset { origin, records: without.records, as_of: now() }).unwrap();
+    writer.apply(What::Reset { origin, records: without.records, as_of: now() }).unwrap();
 
     let socket = text(&live.socket);
     let status = ok(holdfast(["status", "--admin", socket]));
@@ -275,7 +275,7 @@ fn a_dump_reads_back_through_manifests_as_the_same() {
         assert_eq!(reading.rejections.total, 0);
         let (mut writer, again) = store::open();
         let origin = Origin::Watched { cluster: reading.cluster, new_epoch: false };
-        writer.apply(Update::Reset { origin, records: reading.records, as_of: UnixMillis(0) }).unwrap();
+        writer.apply(What::Reset { origin, records: reading.records, as_of: UnixMillis(0) }).unwrap();
         assert_eq!(again.load().root(), reader.load().root(), "{form}");
         assert_eq!(again.load().version().cluster, reader.load().version().cluster, "{form}");
         let equal = holdfast(["diff", text(&live.socket), text(&file)]);

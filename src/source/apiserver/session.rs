@@ -22,7 +22,7 @@ use crate::{
         assemble::{Assembler, Part},
         metrics::Verb,
     },
-    store::{Origin, Update},
+    store::{Origin, Update, What},
     sys::{Clock, UnixMillis},
 };
 
@@ -240,12 +240,12 @@ impl<'a> Session<'a> {
         let as_of = self.as_of();
         if !changes.is_empty() {
             let origin = Origin::Watched { cluster: self.cluster_name(), new_epoch: false };
-            let update = Box::new(Update::Changes { origin, changes, as_of });
-            self.send(Update::Changed { at: moments, update }).await?;
+            let what = What::Changes { origin, changes, as_of };
+            self.send(Update { changed_at: moments, ..what.into() }).await?;
             self.vouched = as_of;
             // Records make the source count as up again, which it is not.
             if let Some(reason) = self.lost.clone() {
-                self.send(Update::Lost { reason }).await?;
+                self.send(What::Lost { reason }).await?;
             }
         }
         self.vouch().await
@@ -270,13 +270,13 @@ impl<'a> Session<'a> {
         let origin = Origin::Watched { cluster: self.cluster_name(), new_epoch: self.known.new_epoch };
         let as_of = self.as_of();
         info!(services, namespaces, new_epoch = self.known.new_epoch, "everything is listed");
-        self.send(Update::Reset { origin, records, as_of }).await?;
+        self.send(What::Reset { origin, records, as_of }).await?;
         self.vouched = as_of;
         self.known.new_epoch = false;
         self.published = true;
         self.tell_rejections().await?;
         match self.lost.clone() {
-            Some(reason) if !self.all_open() => self.send(Update::Lost { reason }).await,
+            Some(reason) if !self.all_open() => self.send(What::Lost { reason }).await,
             _ => {
                 self.lost = None;
                 Ok(())
@@ -439,7 +439,7 @@ impl<'a> Session<'a> {
         }
         warn!(%reason, "the source is lost; what is held stands");
         self.lost = Some(reason.clone());
-        self.send(Update::Lost { reason }).await
+        self.send(What::Lost { reason }).await
     }
 
     fn all_open(&self) -> bool {
@@ -463,7 +463,7 @@ impl<'a> Session<'a> {
             info!(server = self.server.borrow().name(), "the source is up");
         }
         self.vouched = as_of;
-        self.send(Update::Fresh { as_of }).await
+        self.send(What::Fresh { as_of }).await
     }
 
     async fn tell_rejections(&mut self) -> Result<(), Unwanted> {
@@ -472,15 +472,15 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         self.rejected = rejections.clone();
-        self.send(Update::Rejected(rejections)).await
+        self.send(What::Rejected(rejections)).await
     }
 
     fn cluster_name(&self) -> Arc<str> {
         self.cluster.clone().unwrap_or_else(|| CLUSTER.into())
     }
 
-    async fn send(&self, update: Update) -> Result<(), Unwanted> {
-        self.updates.send(update).await.map_err(|_| Unwanted)
+    async fn send(&self, update: impl Into<Update>) -> Result<(), Unwanted> {
+        self.updates.send(update.into()).await.map_err(|_| Unwanted)
     }
 }
 

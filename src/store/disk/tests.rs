@@ -15,7 +15,7 @@ pub(super) use self::faults::{Faults, FaultyFile};
 use super::{Config, Disk, Follower, Loaded, Metrics, OpenError, open};
 use crate::{
     record::{Change, Endpoint, Kind, Port, Protocol, Service, ServiceKey, Snapshot},
-    store::{self, Origin, Reader, Update, Writer},
+    store::{self, Origin, Reader, What, Writer},
     sys::{Clock, ManualClock, UnixMillis},
 };
 
@@ -60,9 +60,9 @@ fn service(n: u64, rev: u64) -> Change {
 }
 
 /// The complete list of state `rev`: `count` services in 7 namespaces.
-fn list(count: u64, rev: u64) -> Update {
+fn list(count: u64, rev: u64) -> What {
     let namespaces = (0..8).map(|n| Change::PutNamespace(format!("ns-{n}").into()));
-    Update::Reset {
+    What::Reset {
         origin: Origin::Watched { cluster: "uid".into(), new_epoch: false },
         records: namespaces.chain((0..count).map(|n| service(n, rev))).collect(),
         as_of: UnixMillis(rev * 1_000),

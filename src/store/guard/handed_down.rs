@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Config, Release};
 use crate::{
     record::{Change, Kind, Service, ServiceKey, Version},
-    store::{self, Origin, Reader, Update, Writer},
+    store::{self, Origin, Reader, Update, What, Writer},
     sys::{Clock, ManualClock, UnixMillis},
 };
 
@@ -25,17 +25,17 @@ fn service(n: u8) -> Change {
     Change::Put(Arc::new(Service::new(ServiceKey::new("prod", &format!("s{n}")), kind, vec![], vec![])))
 }
 
-fn list(origin: Origin, count: u8, as_of: u64) -> Update {
-    Update::Reset { origin, records: (0..count).map(service).collect(), as_of: UnixMillis(as_of) }
+fn list(origin: Origin, count: u8, as_of: u64) -> What {
+    What::Reset { origin, records: (0..count).map(service).collect(), as_of: UnixMillis(as_of) }
 }
 
-fn let_go(at: u64, update: Update) -> Update {
-    Update::LetGo { at: UnixMillis(at), update: Box::new(update) }
+fn let_go(at: u64, what: What) -> Update {
+    Update { let_go_at: Some(UnixMillis(at)), ..what.into() }
 }
 
-fn deletes(rev: u64, range: std::ops::Range<u8>, as_of: u64) -> Update {
+fn deletes(rev: u64, range: std::ops::Range<u8>, as_of: u64) -> What {
     let changes = range.map(|n| Change::Remove(ServiceKey::new("prod", &format!("s{n}")))).collect();
-    Update::Changes { origin: stamped(rev), changes, as_of: UnixMillis(as_of) }
+    What::Changes { origin: stamped(rev), changes, as_of: UnixMillis(as_of) }
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn what_a_follower_holds_itself_goes_with_the_next_sign_of_life() {
     writer.apply(list(stamped(1), 200, T0)).unwrap();
     writer.apply(list(stamped(2), 0, T0)).unwrap();
     assert_eq!(reader.held().counts().services, 200);
-    writer.apply(let_go(T0 + 5, Update::Fresh { as_of: UnixMillis(T0 + 10) })).unwrap();
+    writer.apply(let_go(T0 + 5, What::Fresh { as_of: UnixMillis(T0 + 10) })).unwrap();
     assert_eq!((reader.load().counts().services, reader.held().is_empty()), (0, true));
 }
 
@@ -82,7 +82,7 @@ fn what_was_let_go_upstream_is_for_the_update_that_shows_it_and_for_no_other() {
     writer.apply(let_go(T0 + 5, list(stamped(4), 0, T0 + 9))).unwrap_err();
     writer.apply(list(stamped(6), 0, T0)).unwrap();
     assert_eq!(reader.held().counts().services, 200, "the one before was refused, this one is judged");
-    writer.apply(let_go(T0 + 5, Update::Lost { reason: "gone".into() })).unwrap();
+    writer.apply(let_go(T0 + 5, What::Lost { reason: "gone".into() })).unwrap();
     writer.apply(list(stamped(7), 0, T0)).unwrap();
     assert_eq!(reader.held().counts().services, 200);
 }
@@ -122,7 +122,7 @@ fn the_first_list_of_one_who_begins_to_stamp_is_an_epoch() {
     writer.apply(deletes(8, 0..1, T0)).unwrap();
     assert_eq!((reader.load().version().epoch, reader.load().version().rev), (1, 8), "another's version stays");
     let watched = || Origin::Watched { cluster: "uid".into(), new_epoch: false };
-    let early = Update::Changes { origin: watched(), changes: vec![service(99)], as_of: UnixMillis(T0) };
+    let early = What::Changes { origin: watched(), changes: vec![service(99)], as_of: UnixMillis(T0) };
     assert_eq!(writer.apply(early), Err(store::ApplyError::ListFirst), "seen in an earlier life");
     writer.apply(list(watched(), 20, T0)).unwrap();
     assert_eq!((reader.load().version().epoch, reader.load().version().rev), (500, 1));

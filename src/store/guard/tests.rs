@@ -6,7 +6,7 @@ mod losses;
 use super::*;
 use crate::{
     record::{Kind, Port, Protocol, Version},
-    store::{self, Origin, Reader, Update, Writer},
+    store::{self, Origin, Reader, What, Writer},
     sys::{Clock, ManualClock},
 };
 
@@ -66,13 +66,13 @@ impl Store {
         let namespaces = (0..namespaces).map(|n| Change::PutNamespace(format!("ns-{n}").into()));
         let records = services.into_iter().map(Change::Put).chain(namespaces).collect();
         let as_of = self.clock.now();
-        self.writer.apply(Update::Reset { origin: Self::origin(), records, as_of }).unwrap();
+        self.writer.apply(What::Reset { origin: Self::origin(), records, as_of }).unwrap();
     }
 
     fn watch(&mut self, changes: impl IntoIterator<Item = Change>) {
         let changes = changes.into_iter().collect();
         let as_of = self.clock.now();
-        self.writer.apply(Update::Changes { origin: Self::origin(), changes, as_of }).unwrap();
+        self.writer.apply(What::Changes { origin: Self::origin(), changes, as_of }).unwrap();
     }
 
     fn delete(&mut self, services: impl IntoIterator<Item = usize>) {
@@ -293,7 +293,7 @@ fn another_cluster_adds_its_records_and_deletes_none() {
     let mut store = Store::with((0..100).map(cluster_ip));
     let origin = Origin::Watched { cluster: "another".into(), new_epoch: false };
     let records = (200..210).map(|n| Change::Put(cluster_ip(n))).collect();
-    store.writer.apply(Update::Reset { origin, records, as_of: UnixMillis(1) }).unwrap();
+    store.writer.apply(What::Reset { origin, records, as_of: UnixMillis(1) }).unwrap();
     assert_eq!(store.now(), (110, 100, 0));
     assert_eq!(&*store.reader.load().version().cluster, "another");
 }
@@ -302,7 +302,7 @@ fn another_cluster_adds_its_records_and_deletes_none() {
 fn a_lying_hub_takes_nothing_away_and_keeps_its_version() {
     let mut store = Store::new();
     let stamped = |rev| Origin::Stamped(Version { cluster: "uid".into(), epoch: 4, rev });
-    let reset = |rev, count| Update::Reset {
+    let reset = |rev, count| What::Reset {
         origin: stamped(rev),
         records: (0..count).map(|n| Change::Put(cluster_ip(n))).collect(),
         as_of: UnixMillis(rev),
@@ -340,6 +340,6 @@ fn nothing_is_held_without_a_guard() {
 fn a_refused_update_holds_nothing() {
     let mut store = Store::with((0..100).map(cluster_ip));
     let back = Origin::Stamped(Version { cluster: "uid".into(), epoch: 0, rev: 1 });
-    store.writer.apply(Update::Reset { origin: back, records: Records::default(), as_of: UnixMillis(1) }).unwrap_err();
+    store.writer.apply(What::Reset { origin: back, records: Records::default(), as_of: UnixMillis(1) }).unwrap_err();
     assert_eq!(store.now(), (100, 0, 0));
 }

@@ -21,7 +21,7 @@ use holdfast::{
         EndpointsMode, Metrics,
         apiserver::{self, Config, Timing},
     },
-    store::{self, Origin, Reader, SourceState, Update},
+    store::{self, Origin, Reader, SourceState, Update, What},
     sys::{Clock, ManualClock, UnixMillis},
 };
 use prometheus::Registry;
@@ -152,15 +152,14 @@ impl Feed {
         let log = Arc::clone(&sent);
         let apply = tokio::spawn(async move {
             while let Some(update) = updates.recv().await {
-                log.lock().unwrap().push(match update.itself() {
-                    Update::Reset { origin: Origin::Watched { new_epoch, .. }, .. } => {
+                log.lock().unwrap().push(match &update.what {
+                    What::Reset { origin: Origin::Watched { new_epoch, .. }, .. } => {
                         Sent::Reset { new_epoch: *new_epoch }
                     }
-                    Update::Reset { .. } | Update::Changes { .. } => Sent::Changes,
-                    Update::Fresh { .. } => Sent::Fresh,
-                    Update::Lost { reason } => Sent::Lost(reason.clone()),
-                    Update::Rejected(_) => Sent::Rejected,
-                    Update::Changed { .. } | Update::LetGo { .. } => unreachable!("the update itself"),
+                    What::Reset { .. } | What::Changes { .. } => Sent::Changes,
+                    What::Fresh { .. } => Sent::Fresh,
+                    What::Lost { reason } => Sent::Lost(reason.clone()),
+                    What::Rejected(_) => Sent::Rejected,
                 });
                 writer.apply(update).unwrap();
             }

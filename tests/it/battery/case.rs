@@ -7,7 +7,7 @@ use holdfast::{
         AnswerConfig, Context,
         pins::{Pin, Pins},
     },
-    store::{self, Origin, Update},
+    store::{self, Origin, What},
     sys::{Clock, ManualClock, UnixMillis},
     wire::{Name, Rtype},
     zone,
@@ -96,7 +96,7 @@ impl Section {
         if let Some(as_of) = self.as_of {
             let origin = Origin::Watched { cluster: "battery".into(), new_epoch: false };
             let records = cluster::changes(&self.cluster).into_iter().collect();
-            writer.apply(Update::Reset { origin, records, as_of }).expect("a first list is applied");
+            writer.apply(What::Reset { origin, records, as_of }).expect("a first list is applied");
         }
         let pins = Pins::default();
         for pin in &self.pins {

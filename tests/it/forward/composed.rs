@@ -7,7 +7,7 @@ use holdfast::{
     dns::{
         AnswerConfig, Context, Forward, ForwardRequest, Outcome, Resolve, Rotation, Transport, answer, forward::Config,
     },
-    store::{self, Origin, Update},
+    store::{self, Origin, What},
     sys::UnixMillis,
     zone::{self, Zone},
 };
@@ -33,7 +33,7 @@ fn context(age: u64) -> Arc<Context> {
     let (mut writer, reader) = store::open();
     let origin = Origin::Watched { cluster: "test".into(), new_epoch: false };
     let records = cluster::changes(CLUSTER).into_iter().collect();
-    writer.apply(Update::Reset { origin, records, as_of: UnixMillis(NOW.0 - age * 1_000) }).unwrap();
+    writer.apply(What::Reset { origin, records, as_of: UnixMillis(NOW.0 - age * 1_000) }).unwrap();
     let rules = zone::Config { reverse: vec!["10.96.0.0/16".parse().unwrap()], ..zone::Config::default() };
     Arc::new(Context::new(Zone::new(&rules), reader, AnswerConfig::default()))
 }

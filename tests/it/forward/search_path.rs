@@ -9,7 +9,7 @@ use holdfast::{
         AnswerConfig, Completion, Context, Forward, ForwardRequest, Outcome, Resolve, Rotation, ServedFrom, Transport,
         answer, forward::Config,
     },
-    store::{self, Origin, Update},
+    store::{self, Origin, What},
     sys::UnixMillis,
     zone::{self, Zone},
 };
@@ -36,7 +36,7 @@ fn context(search_path_completion: bool) -> Context {
     let (mut writer, reader) = store::open();
     let origin = Origin::Watched { cluster: "test".into(), new_epoch: false };
     let records = cluster::changes(CLUSTER).into_iter().collect();
-    writer.apply(Update::Reset { origin, records, as_of: NOW }).unwrap();
+    writer.apply(What::Reset { origin, records, as_of: NOW }).unwrap();
     let config = AnswerConfig { search_path_completion, ..AnswerConfig::default() };
     Context::new(Zone::new(&zone::Config::default()), reader, config)
 }

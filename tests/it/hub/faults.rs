@@ -6,7 +6,7 @@ use hickory_proto::rr::RecordType;
 use holdfast::{
     record::{Change, Kind, Service, ServiceKey, Version},
     source::{EndpointsMode, hub::Status, manifests},
-    store::{self, Origin, Update},
+    store::{self, Origin, What},
     stream::{self, Surroundings},
     sys::Clock,
     tls::Tls,
@@ -163,7 +163,7 @@ impl Told {
         let (mut writer, reader) = store::open();
         let origin = Origin::Stamped(Version { cluster: "uid".into(), epoch, rev: 1 });
         let records = says.into_iter().collect();
-        writer.apply(Update::Reset { origin, records, as_of: Clock::System.now() }).unwrap();
+        writer.apply(What::Reset { origin, records, as_of: Clock::System.now() }).unwrap();
         let config = stream::Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..config };
         let bound = stream::bind(config, tls.is_some()).unwrap();
         let address = bound.addresses()[0];
@@ -240,7 +240,7 @@ async fn a_hub_that_lies_empties_no_agent_and_the_truth_is_followed_again() {
     // The truth, in a later epoch than the lie.
     let origin = Origin::Stamped(Version { cluster: "uid".into(), epoch: 7, rev: 1 });
     let records = services(201).into_iter().collect();
-    truth.writer.apply(Update::Reset { origin, records, as_of: Clock::System.now() }).unwrap();
+    truth.writer.apply(What::Reset { origin, records, as_of: Clock::System.now() }).unwrap();
     let agent = home.agent(&[&truth.address.to_string()]).await;
     unharmed(&said(&services(201)), &truth.writer.reader(), &[agent.reader()], []).await;
     assert!(agent.reader().held().is_empty());
@@ -258,7 +258,7 @@ async fn thousands_of_connects_a_second_keep_nobody_out_and_break_no_stream() {
     let storm = tokio::spawn(storm(target));
     let origin = Origin::Stamped(Version { cluster: "uid".into(), epoch: 1, rev: 2 });
     let changes = services(101);
-    hub.writer.apply(Update::Changes { origin, changes, as_of: Clock::System.now() }).unwrap();
+    hub.writer.apply(What::Changes { origin, changes, as_of: Clock::System.now() }).unwrap();
     in_time("the agent sees the change in the storm", until_equal(agent.reader(), &hub.writer.reader())).await;
     let late = homes[1].agent(&[&target.to_string()]).await;
     in_time("a new agent gets in", until_equal(late.reader(), &hub.writer.reader())).await;

@@ -11,7 +11,7 @@ use holdfast::{
     },
     record::{Change, Snapshot, Version},
     source::hub,
-    store::{Origin, Update},
+    store::{Origin, What},
     stream,
     sys::Clock,
     tls,
@@ -300,7 +300,7 @@ async fn told(cases: &'static [Case]) {
         count += 1;
         let version = Version { cluster: "uid".into(), epoch: 20 + 10 * u64::try_from(number).unwrap(), rev: 1 };
         let records = services(u8::try_from(count).unwrap());
-        let update = Update::Reset {
+        let update = What::Reset {
             origin: Origin::Stamped(version),
             records: records.clone().into_iter().collect(),
             as_of: Clock::System.now(),

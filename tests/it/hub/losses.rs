@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast::{
     role::agent::Agent,
-    store::{Origin, Update},
+    store::{Origin, What},
     stream,
     sys::Clock,
 };
@@ -36,7 +36,7 @@ fn hub(node: &str) -> Told {
 fn change(hub: &mut Told) {
     let origin = Origin::Stamped(holdfast::record::Version { cluster: "uid".into(), epoch: 1, rev: 2 });
     let changes = services(51);
-    hub.writer.apply(Update::Changes { origin, changes, as_of: Clock::System.now() }).unwrap();
+    hub.writer.apply(What::Changes { origin, changes, as_of: Clock::System.now() }).unwrap();
 }
 
 fn asking(agent: &Agent) -> Asking {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast::{
     record::{Change, ServiceKey},
     source::hub::State,
-    store::{SourceState, Update},
+    store::{SourceState, What},
     stream,
 };
 
@@ -39,7 +39,7 @@ async fn age_travels_with_heartbeats_and_a_lost_source_is_told_at_once_with_the_
     let as_of = agent.reader.as_of().unwrap().0;
     assert!((EPOCH_MS + 29_000..=EPOCH_MS + 31_000).contains(&as_of), "{as_of}");
 
-    hub.writer.apply(Update::Lost { reason: "apiserver: timed out".into() }).unwrap();
+    hub.writer.apply(What::Lost { reason: "apiserver: timed out".into() }).unwrap();
     let told = agent.sources.lock().unwrap().len();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(agent.sources.lock().unwrap().len(), told + 1, "lost once, not at every heartbeat");
@@ -133,7 +133,7 @@ async fn a_hub_that_failed_once_is_looked_at_again_when_the_one_followed_has_los
     world.open(&hubs[restarted]);
 
     // The one it follows by now is cut off from the source, the other is not.
-    hubs[1 - restarted].writer.apply(Update::Lost { reason: "apiserver: timed out".into() }).unwrap();
+    hubs[1 - restarted].writer.apply(What::Lost { reason: "apiserver: timed out".into() }).unwrap();
     hubs[restarted].change(vec![service("late", 1)]);
     // A little over five minutes in all.
     tokio::time::sleep(Duration::from_secs(120)).await;
@@ -146,7 +146,7 @@ async fn a_dead_hub_is_seldom_tried_while_nobody_has_a_source() {
     let mut hub = world.hub("a", 50);
     let agent = world.agent("agent", &["a", "b"]);
     agent.equals(&hub).await;
-    hub.writer.apply(Update::Lost { reason: "apiserver: timed out".into() }).unwrap();
+    hub.writer.apply(What::Lost { reason: "apiserver: timed out".into() }).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     world.net.dialled.lock().unwrap().clear();
     tokio::time::sleep(Duration::from_secs(3_600)).await;

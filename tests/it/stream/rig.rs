@@ -10,7 +10,7 @@ use std::{
 use holdfast::{
     record::{Change, Kind, Service, ServiceKey, Snapshot, Version},
     source::hub,
-    store::{self, Origin, Reader, SourceState, Update, Writer},
+    store::{self, Origin, Reader, SourceState, What, Writer},
     stream::{self, Server, Surroundings},
     sys::{Clock, ManualClock, UnixMillis},
 };
@@ -143,17 +143,17 @@ impl Hub {
     /// Lists everything anew, as a hub does that begins to watch.
     pub fn list(&mut self, records: Vec<Change>, new_epoch: bool) {
         let origin = Origin::Watched { cluster: "uid".into(), new_epoch };
-        let update = Update::Reset { origin, records: records.into_iter().collect(), as_of: self.clock.now() };
+        let update = What::Reset { origin, records: records.into_iter().collect(), as_of: self.clock.now() };
         self.writer.apply(update).unwrap();
     }
 
     pub fn change(&mut self, changes: Vec<Change>) {
         let origin = Origin::Watched { cluster: "uid".into(), new_epoch: false };
-        self.writer.apply(Update::Changes { origin, changes, as_of: self.clock.now() }).unwrap();
+        self.writer.apply(What::Changes { origin, changes, as_of: self.clock.now() }).unwrap();
     }
 
     pub fn vouch(&mut self) {
-        self.writer.apply(Update::Fresh { as_of: self.clock.now() }).unwrap();
+        self.writer.apply(What::Fresh { as_of: self.clock.now() }).unwrap();
     }
 
     pub fn version(&self) -> Version {

@@ -6,7 +6,7 @@ use holdfast::{
     proto,
     record::Snapshot,
     simulate::{self, Options},
-    store::{self, Origin, Update, Writer},
+    store::{self, Origin, What, Writer},
     stream::{self, Surroundings},
     sys::Clock,
     tls::{self, Tls},
@@ -46,7 +46,7 @@ impl Hub {
     fn list(&mut self, records: Vec<holdfast::record::Change>, epoch: u64) {
         let version = holdfast::record::Version { cluster: "uid".into(), epoch, rev: 1 };
         let records = records.into_iter().collect();
-        let update = Update::Reset { origin: Origin::Stamped(version), records, as_of: Clock::System.now() };
+        let update = What::Reset { origin: Origin::Stamped(version), records, as_of: Clock::System.now() };
         self.writer.apply(update).unwrap();
     }
 }
@@ -75,7 +75,7 @@ async fn simulated_agents_follow_a_hub_through_changes_and_a_restart() {
     let agents = simulate::start(&options).unwrap();
     agents.all_live(PATIENCE).await.expect("all live");
     let origin = Origin::Watched { cluster: "uid".into(), new_epoch: false };
-    let update = Update::Changes { origin, changes: vec![service("s1", 9)], as_of: Clock::System.now() };
+    let update = What::Changes { origin, changes: vec![service("s1", 9)], as_of: Clock::System.now() };
     first.writer.apply(update).unwrap();
     let root = first.writer.reader().load().root();
     agents.all_at(root, PATIENCE).await.expect("all see the change");

@@ -20,7 +20,7 @@ use holdfast::{
         self, AnswerConfig, Bound, Config, Context, ForwardRequest, Metrics, Resolve, Resolved, Running, ServedFrom,
     },
     record::{Change, Endpoint, Kind, Service, ServiceKey},
-    store::{self, Origin, Update},
+    store::{self, Origin, What},
     sys::{Clock, UnixMillis},
     zone::{self, Zone},
 };
@@ -127,7 +127,7 @@ pub fn bind(listen: &[&str], config: Config) -> Bound {
 pub fn context(records: Vec<Change>) -> Arc<Context> {
     let (mut writer, reader) = store::open();
     let origin = Origin::Watched { cluster: "test".into(), new_epoch: false };
-    writer.apply(Update::Reset { origin, records: records.into_iter().collect(), as_of: UnixMillis(0) }).unwrap();
+    writer.apply(What::Reset { origin, records: records.into_iter().collect(), as_of: UnixMillis(0) }).unwrap();
     let stale_after = Duration::from_secs(u64::MAX);
     Arc::new(Context::new(
         Zone::new(&zone::Config::default()),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use holdfast::{
     dns::{AnswerConfig, Context, Transport},
-    store::{self, Origin, Update},
+    store::{self, Origin, What},
     sys::UnixMillis,
     wire::{Name, Rtype},
     zone::{self, Zone},
@@ -46,7 +46,7 @@ pub fn context() -> Context {
     let (mut writer, reader) = store::open();
     let origin = Origin::Watched { cluster: "hot".into(), new_epoch: false };
     let records = cluster::changes(&text).into_iter().collect();
-    writer.apply(Update::Reset { origin, records, as_of: NOW }).expect("a first list is applied");
+    writer.apply(What::Reset { origin, records, as_of: NOW }).expect("a first list is applied");
     let zone = zone::Config { reverse: vec!["10.96.0.0/12".parse().expect("a network")], ..zone::Config::default() };
     Context::new(Zone::new(&zone), reader, AnswerConfig::default())
 }

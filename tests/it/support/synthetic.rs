@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use holdfast::{
     record::{Change, Endpoint, Kind, Port, Protocol, Service, ServiceKey},
-    store::{self, Origin, Update, disk},
+    store::{self, Origin, What, disk},
     sys::Clock,
 };
 use prometheus::Registry;
@@ -74,6 +74,6 @@ pub async fn store_with(directory: &Path, records: Vec<Change>) {
     let follower = disk.follow(&reader).expect("a thread");
     let origin = Origin::Watched { cluster: "synthetic".into(), new_epoch: false };
     let records = records.into_iter().collect();
-    writer.apply(Update::Reset { origin, records, as_of: clock.now() }).expect("a first list");
+    writer.apply(What::Reset { origin, records, as_of: clock.now() }).expect("a first list");
     follower.release(Duration::from_secs(60)).await.expect("a store that was written");
 }

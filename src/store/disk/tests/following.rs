@@ -219,7 +219,7 @@ async fn age_alone_is_written_by_a_flush_and_never_younger_than_it_was() {
     let (mut writer, reader) = memory(20, 1);
     let follower = follow(&config(directory.path()), &reader);
     follower.flush(LONG).await.unwrap();
-    writer.apply(Update::Fresh { as_of: UnixMillis(9_000) }).unwrap();
+    writer.apply(What::Fresh { as_of: UnixMillis(9_000) }).unwrap();
     assert!(read(directory.path()).unwrap().as_of <= UnixMillis(9_000));
     follower.flush(LONG).await.unwrap();
     let loaded = read(directory.path()).unwrap();
