@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use client::exchange;
-pub use documents::{Facts, Rules};
+pub use documents::{Documents, Rules, StatusInputs};
 pub use guard::{GuardDoc, Let, ReleasedDoc, guard_routes};
 pub use metrics::Metrics;
 pub use pins::{PinRequest, PinsDoc, UnpinRequest};
@@ -108,7 +108,7 @@ pub struct Handles {
     pub registry: Registry,
     pub metrics: Metrics,
     /// What the documents of the admin socket are made from.
-    pub facts: Facts,
+    pub documents: Documents,
     /// What else the admin socket answers.
     pub more: Router,
     /// True while a successor is ready, which has the ports for probes and scrapers then.
@@ -175,7 +175,7 @@ impl Bound {
         };
         let probes = probes(handles.readiness.clone(), handles.metrics.health.clone());
         let mut tasks = JoinSet::new();
-        let documents = documents::router(handles.facts.clone(), handles.readiness.clone());
+        let documents = documents::router(handles.documents.clone(), handles.readiness.clone());
         let scraped = scrape(handles.registry.clone(), self.coredns_server.clone());
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
         tasks.spawn(keep_unix(self.path, self.admin.ok(), admin, limits("admin", ADMIN_TIME), stop.clone()));
@@ -269,6 +269,19 @@ mod tests {
 
     use super::*;
 
+    /// A process with records and nothing else.
+    struct RecordsOnly;
+
+    impl StatusInputs for RecordsOnly {
+        fn rules(&self) -> Rules {
+            Rules { zone: crate::zone::Config::default(), stale_after: PROBE_TIME }
+        }
+
+        fn disk(&self) -> Option<crate::store::disk::DiskStatus> {
+            None
+        }
+    }
+
     struct Running {
         dir: tempfile::TempDir,
         http: SocketAddr,
@@ -288,21 +301,15 @@ mod tests {
         let (http, metrics) = (bound.http_address().unwrap(), bound.metrics_address().unwrap());
         let registry = Registry::new();
         let (readiness, stop) = (Readiness::default(), CancellationToken::new());
-        let facts = Facts {
+        let documents = Documents {
             role: "agent",
             started: crate::sys::UnixMillis(0),
             listeners: vec![],
             source: "a test".into(),
             reader: crate::store::open().1,
             clock: crate::sys::Clock::System,
-            rules: std::sync::Arc::new(|| Rules { zone: crate::zone::Config::default(), stale_after: PROBE_TIME }),
-            disk: std::sync::Arc::new(|| None),
-            forward: std::sync::Arc::new(|| None),
-            cached: std::sync::Arc::new(|_, _| None),
+            inputs: std::sync::Arc::new(RecordsOnly),
             pins: None,
-            follows: std::sync::Arc::new(|| None),
-            lease: std::sync::Arc::new(|| None),
-            serves: std::sync::Arc::new(|| None),
         };
         let (counted, more) = (Metrics::register(&registry).unwrap(), Router::new());
         let metrics_handles = counted.clone();
@@ -310,7 +317,7 @@ mod tests {
             readiness: readiness.clone(),
             registry,
             metrics: metrics_handles,
-            facts,
+            documents,
             more,
             given_away: watch::Sender::new(false).subscribe(),
         };

@@ -13,6 +13,7 @@ pub mod dns;
 pub mod node;
 pub mod proto;
 pub mod record;
+pub mod report;
 pub mod role;
 pub mod simulate;
 pub mod source;

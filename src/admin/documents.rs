@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     dns::pins::{PinSet, Pins},
+    report::{ElectionStatus, FollowStatus, ForwardStatus, StreamStatus},
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
-    wire::Rtype,
+    wire::{Name, Rtype},
     zone::{self, Zone},
 };
 
@@ -35,49 +36,71 @@ pub struct Rules {
     pub stale_after: Duration,
 }
 
+/// The state of the parts of this process, read anew for each document.
+pub trait StatusInputs: Send + Sync {
+    /// The rules that answers follow at present.
+    fn rules(&self) -> Rules;
+
+    /// The disk behind the records; `None` without one.
+    fn disk(&self) -> Option<DiskStatus>;
+
+    /// Upstreams and cache; `None` for a process that does not forward.
+    fn forward(&self) -> Option<ForwardStatus> {
+        None
+    }
+
+    /// The cached answer of an upstream.
+    fn cached(&self, _name: &Name, _rtype: Rtype) -> Option<view::Cached> {
+        None
+    }
+
+    /// The hub that is followed; `None` for a process with another source.
+    fn follows(&self) -> Option<FollowStatus> {
+        None
+    }
+
+    /// The election among hubs; `None` for a process that takes no part.
+    fn lease(&self) -> Option<ElectionStatus> {
+        None
+    }
+
+    /// The stream to agents and hubs; `None` for a process that serves none.
+    fn serves(&self) -> Option<StreamStatus> {
+        None
+    }
+}
+
 /// What the documents are made from.
 #[derive(Clone)]
-pub struct Facts {
+pub struct Documents {
     pub role: &'static str,
     pub started: UnixMillis,
     pub listeners: Vec<ListenerDoc>,
-    /// What the source is, as in `manifests cluster.yaml`.
+    /// The source in words, as in `manifests cluster.yaml`.
     pub source: String,
     pub reader: Reader,
     /// The pins; none for a process that answers no DNS.
     pub pins: Option<Pins>,
     pub clock: Clock,
-    pub rules: Arc<dyn Fn() -> Rules + Send + Sync>,
-    /// The disk at present, if there is one.
-    pub disk: Arc<dyn Fn() -> Option<DiskStatus> + Send + Sync>,
-    /// Upstreams and cache at present, as a document of their own; none for a process that does not forward.
-    pub forward: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
-    /// What is cached of upstreams' answers, by name and type; nothing for a process that does not forward.
-    pub cached: Arc<view::FindCached>,
-    /// Where a follower of hubs stands, as a document of its own; none for a process with another source.
-    pub follows: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
-    /// How the election among hubs stands, as a document of its own; none for a process that stands in none.
-    pub lease: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
-    /// How the stream to others stands, as a document of its own; none for a process that serves none.
-    pub serves: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
+    pub inputs: Arc<dyn StatusInputs>,
 }
 
-impl fmt::Debug for Facts {
+impl fmt::Debug for Documents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Facts").field("role", &self.role).field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Documents").field("role", &self.role).field("source", &self.source).finish_non_exhaustive()
     }
 }
 
 pub(super) struct Shared {
-    pub(super) facts: Facts,
+    pub(super) documents: Documents,
     readiness: Readiness,
     dumps: Semaphore,
 }
 
 /// The routes of the documents.
-pub(super) fn router(facts: Facts, readiness: Readiness) -> Router {
-    let pinned = facts.pins.clone();
-    let shared = Arc::new(Shared { facts, readiness, dumps: Semaphore::new(DUMPS) });
+pub(super) fn router(documents: Documents, readiness: Readiness) -> Router {
+    let pinned = documents.pins.clone();
+    let shared = Arc::new(Shared { documents, readiness, dumps: Semaphore::new(DUMPS) });
     let pins = pinned.map(|pins| pins::router(pins, Arc::clone(&shared))).unwrap_or_default();
     Router::new()
         .route("/status", get(status))
@@ -90,13 +113,13 @@ pub(super) fn router(facts: Facts, readiness: Readiness) -> Router {
 impl Shared {
     /// Hands the records of this moment to `build`.
     pub(super) fn moment<T>(&self, build: impl FnOnce(&Moment<'_>, &Rules) -> T) -> T {
-        let Facts { reader, clock, source, .. } = &self.facts;
-        let rules = (self.facts.rules)();
+        let Documents { reader, clock, source, inputs, .. } = &self.documents;
+        let rules = inputs.rules();
         // The age first: read after the records it could vouch for newer ones than these.
         let freshness = reader.freshness();
         let snapshot = reader.snapshot();
         let held = reader.held();
-        let pins = self.facts.pins.as_ref().map_or_else(|| Arc::new(PinSet::default()), |pins| pins.load().clone());
+        let pins = self.documents.pins.as_ref().map_or_else(|| Arc::new(PinSet::default()), |pins| pins.load().clone());
         let moment = Moment {
             snapshot: &snapshot,
             held: &held,
@@ -111,19 +134,24 @@ impl Shared {
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
-    let facts = &shared.facts;
+    let Documents { role, started, listeners, reader, inputs, .. } = &shared.documents;
     let process = Process {
-        role: facts.role.into(),
+        role: (*role).into(),
         pid: std::process::id(),
-        started: Time(facts.started),
-        listeners: facts.listeners.clone(),
+        started: Time(*started),
+        listeners: listeners.clone(),
         waiting_for: shared.readiness.held().into_iter().map(str::to_owned).collect(),
     };
-    let rejected = (*facts.reader.rejections()).clone();
+    let rejected = (*reader.rejections()).clone();
     let status =
-        shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), (facts.disk)(), rejected));
-    let (forward, follows) = ((facts.forward)(), (facts.follows)());
-    Json(view::Status { forward, follows, lease: (facts.lease)(), serves: (facts.serves)(), ..status })
+        shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), inputs.disk(), rejected));
+    Json(view::Status {
+        forward: inputs.forward().map(Into::into),
+        follows: inputs.follows().map(Into::into),
+        lease: inputs.lease().map(Into::into),
+        serves: inputs.serves().map(Into::into),
+        ..status
+    })
 }
 
 #[derive(Deserialize)]
@@ -168,7 +196,7 @@ async fn lookup(State(shared): State<Arc<Shared>>, Query(query): Query<LookupQue
         Err(error) => return refuse(error.to_string()),
     };
     let question = Question { name: query.name, rtype, namespace: query.namespace };
-    let found = shared
-        .moment(|moment, rules| view::lookup_cached(&Zone::new(&rules.zone), moment, &question, &*shared.facts.cached));
+    let cached = |name: &Name, rtype| shared.documents.inputs.cached(name, rtype);
+    let found = shared.moment(|moment, rules| view::lookup_cached(&Zone::new(&rules.zone), moment, &question, &cached));
     found.map_or_else(refuse, |lookup| Json(lookup).into_response())
 }

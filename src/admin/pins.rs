@@ -65,7 +65,7 @@ pub(super) fn router(pins: Pins, shared: Arc<Shared>) -> Router {
 type Known = State<(Pins, Arc<Shared>)>;
 
 async fn list(State((pins, shared)): Known) -> Json<PinsDoc> {
-    Json(document(&pins, &shared.facts.clock, 0, Ok(())))
+    Json(document(&pins, &shared.documents.clock, 0, Ok(())))
 }
 
 async fn pin(State((pins, shared)): Known, Json(request): Json<PinRequest>) -> Response {
@@ -74,7 +74,7 @@ async fn pin(State((pins, shared)): Known, Json(request): Json<PinRequest>) -> R
         Ok(name) => name.to_string(),
         Err(error) => return refused(&error),
     };
-    let clock = &shared.facts.clock;
+    let clock = &shared.documents.clock;
     let now = clock.now();
     let until = seconds.map(|seconds| now.plus(Duration::from_secs(seconds)));
     info!(name, ?addresses, ttl, ?seconds, reason, "pinned by an operator");
@@ -85,7 +85,7 @@ async fn pin(State((pins, shared)): Known, Json(request): Json<PinRequest>) -> R
 }
 
 async fn unpin(State((pins, shared)): Known, Json(request): Json<UnpinRequest>) -> Response {
-    let clock = &shared.facts.clock;
+    let clock = &shared.documents.clock;
     let name = request.name.map(|given| {
         let meant = shared.moment(|moment, rules| meant(&Zone::new(&rules.zone), moment, &given));
         // A pin of the very name goes before one that it would be completed to.

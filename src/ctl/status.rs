@@ -4,8 +4,6 @@ mod streams;
 
 use std::{fmt::Write as _, time::Duration};
 
-use serde::Deserialize as _;
-
 use super::{
     Exit, Output, json, print,
     reach::{Reached, Where},
@@ -13,13 +11,11 @@ use super::{
 };
 use crate::{
     admin::view::{self, DiskDoc, HeldDoc, HeldWhat, SourceDoc, SourceWord, Status, words},
-    dns::forward::{CacheStatus, ForwardStatus, UpstreamState, ViewStatus, ZoneStatus},
-    source::{apiserver::lease, hub},
+    report::{CacheStatus, ForwardStatus, Row, UpstreamState, ViewStatus, ZoneStatus},
     store::{
         Rejections,
         disk::{DiskState, Start},
     },
-    stream,
 };
 
 /// What `holdfast status` takes.
@@ -66,22 +62,23 @@ fn text(status: &Status, place: &str) -> String {
         let names: Vec<String> = status.pinned.iter().map(|pin| pin.name.clone()).collect();
         line("pinned", format!("{} PINNED by an operator: {}", count(names.len(), "name"), some(&names, 4)));
     }
-    if let Some(lease) = status.lease.as_ref().and_then(|lease| lease::Status::deserialize(lease).ok()) {
-        line("lease", streams::lease(&lease, status.at));
+    if let Some(lease) = &status.lease {
+        line("lease", row(lease, |lease| streams::lease(lease, status.at)));
     }
-    if let Some(follows) = status.follows.as_ref().and_then(|follows| hub::Status::deserialize(follows).ok()) {
-        line("follows", streams::follows(&follows, status.at));
+    if let Some(follows) = &status.follows {
+        line("follows", row(follows, |follows| streams::follows(follows, status.at)));
     }
-    if let Some(serves) = status.serves.as_ref().and_then(|serves| stream::Status::deserialize(serves).ok()) {
-        line("stream", streams::serves(&serves));
+    if let Some(serves) = &status.serves {
+        line("stream", row(serves, streams::serves));
     }
     if let Some(disk) = &status.disk {
         line("disk", disk_text(disk, status));
     }
-    let forward = status.forward.as_ref().and_then(|forward| ForwardStatus::deserialize(forward).ok());
-    if let Some(forward) = &forward {
-        line("upstreams", upstreams(forward));
-        line("cache", cache(forward));
+    if let Some(forward) = &status.forward {
+        line("upstreams", row(forward, upstreams));
+        if let Some(forward) = forward.read() {
+            line("cache", cache(forward));
+        }
     }
     if status.rejected.total > 0 {
         line("rejected", format!("{}, not answered until mended", count_u64(status.rejected.total, "object")));
@@ -103,13 +100,23 @@ fn text(status: &Status, place: &str) -> String {
     if !status.held.is_empty() {
         shown.push_str(&held_table(&status.held, status.at));
     }
-    if let Some(forward) = &forward {
+    if let Some(forward) = status.forward.as_ref().and_then(Row::read) {
         shown.push_str(&upstream_rows(forward));
     }
     if status.rejected.total > 0 {
         shown.push_str(&rejected(status));
     }
     shown
+}
+
+/// A row of another version that this one cannot read is shown as such.
+fn row<T>(row: &Row<T>, show: impl FnOnce(&T) -> String) -> String {
+    match row {
+        Row::Read(row) => show(row),
+        Row::Unreadable { reason, .. } => {
+            format!("NOT READABLE by this version of the tool ({reason}); -o json prints it as it came")
+        }
+    }
 }
 
 fn cluster(status: &Status) -> &str {
@@ -446,5 +453,13 @@ corp.example.   10.0.0.53:53   FAILING, 7 in a row   -       never         0    
     fn first_boot_says_that_nothing_is_served() {
         let text = shown(&Freshness::default(), None, None, Rejections::default());
         assert!(text.starts_with("serving     NOTHING YET: no records on disk and none from the source\n"), "{text}");
+    }
+
+    #[test]
+    fn a_row_of_another_version_is_shown_as_such_and_not_dropped() {
+        let raw = serde_json::json!({ "state": "elected", "by": 3 });
+        let row: Row<crate::report::ElectionStatus> = serde_json::from_value(raw).unwrap();
+        let told = super::row(&row, |_| String::new());
+        assert!(told.starts_with("NOT READABLE by this version of the tool (unknown variant `elected`"), "{told}");
     }
 }

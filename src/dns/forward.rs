@@ -48,16 +48,16 @@ pub use self::{
     inspect::Cached,
     observe::{FailureKind, Metrics, Mismatch},
     route::{
-        Config, ConfigError, FixedAnswer, Host, Policy, Prefix, ResolvConfCache, Rewrite, UpstreamSource, ZoneConfig,
+        Config, ConfigError, FixedAnswer, Host, Prefix, ResolvConfCache, Rewrite, UpstreamSource, ZoneConfig,
         parse_host, problems,
     },
-    status::{CacheStatus, ForwardStatus, ViewStatus, ZoneStatus},
-    upstream::{Server, TlsName, UpstreamState, UpstreamStatus},
+    upstream::{Server, TlsName},
 };
 use super::{
     cache::{self, Age, Asked, Cache, Key, WorkerCache},
     request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport},
 };
+pub use crate::report::{CacheStatus, ForwardStatus, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus};
 use crate::{
     sys::{Clock, UnixMillis},
     wire::{EdeCode, Query, UDP_BYTES_MIN},

@@ -3,10 +3,10 @@
 //! The order of start is the promise: what the disk has is loaded and checked, then the sockets open and answer, and only
 //! then is the source looked for.
 
-mod cached;
+pub(super) mod cached;
 mod handover;
 mod node;
-mod views;
+pub(super) mod views;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -23,16 +23,14 @@ pub use self::node::{Prepared, prepare};
 use super::{
     base::{self, Base, Daemon, Loaded, Why},
     signals::Signals,
-    source, supervisor,
+    source,
+    status::AgentInputs,
+    supervisor,
 };
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
     config::Config,
-    dns::{
-        self, Context, Forward, Outcome, Reply, Rotation, Transport,
-        forward::{self, ForwardStatus},
-        pins::Pins,
-    },
+    dns::{self, Context, Forward, Outcome, Reply, Rotation, Transport, forward, pins::Pins},
     node::ErrorType,
     store,
     sys::{self, Clock},
@@ -131,13 +129,10 @@ impl Agent {
         let row = |address: &SocketAddr| ListenerDoc { name: "dns".into(), address: address.to_string() };
         let rules =
             admin::Rules { zone: base.config.zone(&addresses.dns), stale_after: base.config.settings.stale_after };
-        let mut handles = base.handles(&admin, addresses.dns.iter().map(row).collect(), rules)?;
-        let told = forwarder.clone();
-        handles.facts.pins = Some(pins);
-        handles.facts.cached = Arc::new(cached::cached(told.clone(), clock));
-        let of_views = views.status();
-        handles.facts.forward =
-            Arc::new(move || serde_json::to_value(ForwardStatus { views: of_views(), ..told.status() }).ok());
+        let inputs =
+            AgentInputs { common: base.inputs(rules), forwarder: forwarder.clone(), views: views.status(), clock };
+        let mut handles = base.handles(&admin, addresses.dns.iter().map(row).collect(), Arc::new(inputs))?;
+        handles.documents.pins = Some(pins);
         let stop = CancellationToken::new();
         let handover = Handover::new(&base.config, &base.disk, &forwarder, &stop);
         handles.given_away = handover.given_away();

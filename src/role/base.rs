@@ -12,6 +12,7 @@ use super::{
     feed::{self, Order},
     signals::{Asked, Signals},
     source::{self, Feed, Following, Prepared},
+    status::CommonInputs,
     supervisor,
 };
 use crate::{
@@ -128,6 +129,13 @@ pub(super) struct Base {
 }
 
 impl Base {
+    /// The state of these parts, for the documents of the tools.
+    pub(super) fn inputs(&self, rules: admin::Rules) -> CommonInputs {
+        let follows = self.elected.is_some() || matches!(self.config.source, Source::Hub(_));
+        let follows = follows.then(|| self.feed.status.subscribe());
+        CommonInputs { rules, disk: Arc::clone(&self.disk), follows }
+    }
+
     /// What the listeners of the tools need, for a process that answers DNS or the stream at `listeners`.
     ///
     /// # Errors
@@ -136,17 +144,14 @@ impl Base {
         &self,
         bound: &admin::Bound,
         listeners: Vec<ListenerDoc>,
-        rules: admin::Rules,
+        inputs: Arc<dyn admin::StatusInputs>,
     ) -> anyhow::Result<admin::Handles> {
         let row = |name: &str, address: String| ListenerDoc { name: name.to_owned(), address };
         let listeners = (listeners.into_iter())
             .chain(bound.http_address().map(|address| row("http", address.to_string())))
             .chain(bound.metrics_address().map(|address| row("metrics", address.to_string())))
             .chain([row("admin", bound.admin_path().display().to_string())]);
-        let disk = Arc::clone(&self.disk);
-        let status = self.feed.status.subscribe();
-        let follows = self.elected.is_some() || matches!(self.config.source, Source::Hub(_));
-        let facts = admin::Facts {
+        let documents = admin::Documents {
             role: self.config.role.name(),
             started: self.clock.now(),
             listeners: listeners.collect(),
@@ -154,13 +159,7 @@ impl Base {
             reader: self.reader.clone(),
             pins: None,
             clock: self.clock.clone(),
-            rules: Arc::new(move || rules.clone()),
-            disk: Arc::new(move || Some(disk.status())),
-            forward: Arc::new(|| None),
-            cached: Arc::new(|_, _| None),
-            follows: Arc::new(move || follows.then(|| serde_json::to_value(&*status.borrow()).ok()).flatten()),
-            lease: Arc::new(|| None),
-            serves: Arc::new(|| None),
+            inputs,
         };
         let orders = self.orders.clone();
         let release = move |which| {
@@ -177,7 +176,7 @@ impl Base {
             metrics: admin::Metrics::register(&self.registry)?,
             registry: self.registry.clone(),
             more: admin::guard_routes(self.reader.clone(), self.clock.clone(), Arc::new(release)),
-            facts,
+            documents,
             given_away: watch::Sender::new(false).subscribe(),
         })
     }

@@ -15,12 +15,13 @@ use super::{
     election::Election,
     signals::Signals,
     source::{self, Prepared},
+    status::HubInputs,
     supervisor,
 };
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
     config::Config,
-    source::{apiserver::lease::Standing, hub},
+    source::hub,
     store,
     stream::{self, Surroundings},
     sys::{self, Clock},
@@ -116,17 +117,14 @@ impl Hub {
         let row = |address: &SocketAddr| ListenerDoc { name: "stream".into(), address: address.to_string() };
         let settings = &base.config.settings;
         let rules = admin::Rules { zone: base.config.zone(&[]), stale_after: settings.stale_after };
-        let mut handles = base.handles(&admin, addresses.stream.iter().map(row).collect(), rules)?;
-        handles.facts.serves = Arc::new(move || serde_json::to_value(metrics.status(&name, &advertise)).ok());
-        if let Some(lease) = election.as_ref().map(|election| election.status.clone()) {
-            let follows = Arc::clone(&handles.facts.follows);
-            let shown = lease.clone();
-            handles.facts.follows = Arc::new(move || {
-                let following = matches!(shown.borrow().standing, Standing::Follower { .. });
-                following.then(|| follows()).flatten()
-            });
-            handles.facts.lease = Arc::new(move || serde_json::to_value(&*lease.borrow()).ok());
-        }
+        let inputs = HubInputs {
+            common: base.inputs(rules),
+            lease: election.as_ref().map(|election| election.status.clone()),
+            stream: metrics,
+            name,
+            advertise,
+        };
+        let handles = base.handles(&admin, addresses.stream.iter().map(row).collect(), Arc::new(inputs))?;
         let stop = CancellationToken::new();
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         info!(listen = ?addresses.stream, admin = %addresses.admin.display(), "serving");

@@ -11,6 +11,7 @@ pub mod hub;
 pub mod node_cache;
 mod signals;
 mod source;
+mod status;
 mod supervisor;
 
 pub use base::Why;

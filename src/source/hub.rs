@@ -42,6 +42,7 @@ use self::{
     heard::{Heard, Listening},
     metrics::Attempt,
 };
+pub use crate::report::{FollowState as State, FollowStatus as Status};
 use crate::{
     proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
     store::{Origin, Reader, Records, Update, What},
@@ -86,48 +87,6 @@ impl Default for Config {
             stale_after: Duration::from_secs(60),
         }
     }
-}
-
-/// Where a follower stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// Serving what the disk had; no hub was tried yet.
-    #[default]
-    Disk,
-    /// Looking for a hub that can serve us.
-    Connecting,
-    /// A hub is sending what we missed.
-    Delta,
-    /// A hub is sending buckets that differ.
-    Repair,
-    /// A hub is sending everything.
-    Snapshot,
-    /// Proven equal to the hub, and following it.
-    Live,
-    /// No hub in reach; serving what is held.
-    Stale,
-}
-
-/// Where a follower stands, and with whom; for `status` and for the relay's own followers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Status {
-    pub state: State,
-    /// The hub followed or tried last.
-    pub address: String,
-    /// The hubs between here and the source, the nearest first.
-    pub path: Vec<String>,
-    /// Hubs it may turn to.
-    pub hubs: Vec<String>,
-    /// How it was last brought up to date: `delta`, `repair` or `snapshot`.
-    #[serde(default)]
-    pub resumed: Option<String>,
-    /// When records were last repaired, or sent anew.
-    #[serde(default)]
-    pub repaired_at: Option<UnixMillis>,
-    /// Times the records did not add up to a hub's digest since the process started.
-    #[serde(default)]
-    pub mismatches: u64,
 }
 
 /// What a follower works with.

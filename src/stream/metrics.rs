@@ -1,8 +1,8 @@
 //! What is counted of the stream, on the hub's side.
 
-use std::collections::BTreeMap;
-
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
+
+use crate::report::StreamStatus;
 
 /// How a subscriber was brought up to date.
 #[derive(Clone, Copy, Debug)]
@@ -49,25 +49,6 @@ impl ServedMode {
             Self::Wait => "wait",
         }
     }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Status {
-    pub name: String,
-    /// HOST:PORT it tells clients to reach it at.
-    pub advertise: Vec<String>,
-    pub subscribers: u64,
-    pub connections: u64,
-    /// Bytes of history held.
-    pub history_bytes: u64,
-    /// Bytes sent since the start.
-    pub sent_bytes: u64,
-    /// Times a subscriber fell out of the history.
-    pub fallen: u64,
-    /// How subscribers were brought up to date since the start, by mode.
-    pub resumed: BTreeMap<String, u64>,
-    /// Connections and calls that came to nothing since the start, by reason.
-    pub refused: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -132,9 +113,9 @@ impl Metrics {
 
     /// How the stream stands, for `status`, of a hub with this name that says it is reached there.
     #[must_use]
-    pub fn status(&self, name: &str, advertise: &[String]) -> Status {
+    pub fn status(&self, name: &str, advertise: &[String]) -> StreamStatus {
         let count = |gauge: &IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
-        Status {
+        StreamStatus {
             name: name.to_owned(),
             advertise: advertise.to_vec(),
             subscribers: count(&self.subscribers),

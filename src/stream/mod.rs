@@ -52,7 +52,8 @@ mod round;
 mod server;
 mod subscriber;
 
-pub use metrics::{Metrics, Status};
+pub use crate::report::StreamStatus as Status;
+pub use metrics::Metrics;
 pub use server::{Bound, Parts, Server, bind};
 
 use std::{io, net::SocketAddr, time::Duration};

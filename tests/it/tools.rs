@@ -14,7 +14,7 @@ use hickory_proto::{
 };
 use holdfast::{
     admin::{
-        self, Facts, Handles, Readiness, Rules,
+        self, Documents, Handles, Readiness, Rules, StatusInputs,
         view::{Cached, CachedDoc, ListenerDoc, Outcome, Record, Time},
     },
     dns::pins::Pins,
@@ -119,6 +119,23 @@ fn a_name_outside_is_looked_up_in_the_cache() {
     assert_eq!(json["answers"][0]["cached"]["ttl_left_seconds"], 48);
 }
 
+struct Inputs;
+
+impl StatusInputs for Inputs {
+    fn rules(&self) -> Rules {
+        let zone = zone::Config { name_servers: vec!["127.0.0.1".parse().unwrap()], ..zone::Config::default() };
+        Rules { zone, stale_after: Duration::from_secs(60) }
+    }
+
+    fn disk(&self) -> Option<disk::DiskStatus> {
+        Some(disk::DiskStatus::off("a test"))
+    }
+
+    fn cached(&self, name: &wire::Name, rtype: Rtype) -> Option<Cached> {
+        cached(name, rtype)
+    }
+}
+
 /// An admin socket of a process that serves these records.
 struct Live {
     _runtime: tokio::runtime::Runtime,
@@ -133,28 +150,19 @@ impl Live {
         let config = admin::Config { admin: socket.clone(), http: None, metrics: None, ..admin::Config::default() };
         let bound = runtime.block_on(async { admin::bind(&config) }).unwrap();
         let registry = prometheus::Registry::new();
-        let facts = Facts {
+        let documents = Documents {
             role: "agent",
             started: now(),
             listeners: vec![ListenerDoc { name: "dns".into(), address: "127.0.0.1:5353".into() }],
             source: format!("manifests {EXAMPLE}"),
             reader,
             clock: Clock::System,
-            rules: Arc::new(|| Rules {
-                zone: zone::Config { name_servers: vec!["127.0.0.1".parse().unwrap()], ..zone::Config::default() },
-                stale_after: Duration::from_secs(60),
-            }),
             pins: Some(Pins::open(Some(dir), now())),
-            disk: Arc::new(|| Some(disk::DiskStatus::off("a test"))),
-            forward: Arc::new(|| None),
-            cached: Arc::new(cached),
-            follows: Arc::new(|| None),
-            lease: Arc::new(|| None),
-            serves: Arc::new(|| None),
+            inputs: Arc::new(Inputs),
         };
         let metrics = admin::Metrics::register(&registry).unwrap();
         let (more, given_away) = (axum::Router::new(), tokio::sync::watch::Sender::new(false).subscribe());
-        let handles = Handles { readiness: Readiness::default(), registry, metrics, facts, more, given_away };
+        let handles = Handles { readiness: Readiness::default(), registry, metrics, documents, more, given_away };
         let stop = CancellationToken::new();
         runtime.spawn(bound.serve(handles, stop.clone()));
         Self { _runtime: runtime, _stop: stop.drop_guard(), socket }

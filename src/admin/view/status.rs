@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{HeldDoc, Moment, PinDoc, SourceDoc, Time, VersionDoc};
 use crate::{
     record::Counts,
+    report::{ElectionStatus, FollowStatus, ForwardStatus, Row, StreamStatus},
     store::{
         Rejections,
         disk::{DiskState, DiskStatus, Start},
@@ -43,18 +43,18 @@ pub struct Status {
     #[serde(default)]
     pub pinned: Vec<PinDoc>,
     pub disk: Option<DiskDoc>,
-    /// Upstreams and cache, as the part that forwards tells it.
+    /// Upstreams and cache.
     #[serde(default)]
-    pub forward: Option<Value>,
-    /// The hubs followed, as the part that follows tells it.
+    pub forward: Option<Row<ForwardStatus>>,
+    /// The hubs followed.
     #[serde(default)]
-    pub follows: Option<Value>,
-    /// The election among hubs, as the part that stands in it tells it.
+    pub follows: Option<Row<FollowStatus>>,
+    /// The election among hubs.
     #[serde(default)]
-    pub lease: Option<Value>,
-    /// Those who follow, as the part that serves them tells it.
+    pub lease: Option<Row<ElectionStatus>>,
+    /// Those who follow.
     #[serde(default)]
-    pub serves: Option<Value>,
+    pub serves: Option<Row<StreamStatus>>,
     /// Objects the source gave that cannot be used.
     pub rejected: Rejections,
 }

@@ -5,22 +5,18 @@ use std::fmt::Write as _;
 use super::{count, count_u64};
 use crate::{
     admin::view::{Time, words},
-    source::{
-        apiserver::lease::{self, Standing},
-        hub::{self, State},
-    },
-    stream,
+    report::{ElectionStatus, FollowState, FollowStatus, Standing, StreamStatus},
     sys::UnixMillis,
 };
 
 /// Whom a process follows, and how that goes.
-pub(super) fn follows(status: &hub::Status, now: Time) -> String {
+pub(super) fn follows(status: &FollowStatus, now: Time) -> String {
     let mut text = match status.state {
-        State::Live => format!("{}: live", status.address),
-        State::Disk => "no hub was tried yet".into(),
-        State::Stale => format!("NO HUB, the last one tried was {}", status.address),
-        State::Connecting => format!("{}: connecting", status.address),
-        State::Delta | State::Repair | State::Snapshot => format!("{}: catching up", status.address),
+        FollowState::Live => format!("{}: live", status.address),
+        FollowState::Disk => "no hub was tried yet".into(),
+        FollowState::Stale => format!("NO HUB, the last one tried was {}", status.address),
+        FollowState::Connecting => format!("{}: connecting", status.address),
+        FollowState::Delta | FollowState::Repair | FollowState::Snapshot => format!("{}: catching up", status.address),
     };
     if let Some(mode) = &status.resumed {
         let _ = write!(text, ", by {mode}");
@@ -40,8 +36,8 @@ pub(super) fn follows(status: &hub::Status, now: Time) -> String {
 }
 
 /// How the election among hubs stands, and how well that is known.
-pub(super) fn lease(status: &lease::Status, now: Time) -> String {
-    let lease::Status { standing, renewed, failing, .. } = status;
+pub(super) fn lease(status: &ElectionStatus, now: Time) -> String {
+    let ElectionStatus { standing, renewed, failing, .. } = status;
     let ago = |at: UnixMillis| words(at.age(now.0));
     let mut text = match standing {
         Standing::Unknown => "NOT KNOWN: the apiserver was not reached since the start".into(),
@@ -74,7 +70,7 @@ fn namesake(name: &str, address: &str, renews: bool) -> String {
     }
 }
 
-pub(super) fn serves(status: &stream::Status) -> String {
+pub(super) fn serves(status: &StreamStatus) -> String {
     let mut text = format!("{}, {}", status.name, count_u64(status.subscribers, "follower"));
     if !status.advertise.is_empty() {
         let _ = write!(text, "; reached at {}", status.advertise.join(", "));
@@ -97,13 +93,13 @@ mod tests {
 
     #[test]
     fn a_hub_that_cannot_renew_says_since_when_and_why() {
-        let status = |json: serde_json::Value| serde_json::from_value::<lease::Status>(json).unwrap();
+        let status = |json: serde_json::Value| serde_json::from_value::<ElectionStatus>(json).unwrap();
         let now = Time(UnixMillis(200_000));
         let mut holder = status(serde_json::json!({ "state": "holder", "epoch": 7, "renewed": 197_000 }));
         let held = "held: this hub watches the apiserver, in epoch 7 or later";
         assert_eq!(lease(&holder, now), format!("{held}; renewed 3s ago"));
         holder.renewed = Some(UnixMillis(20_000));
-        holder.failing = Some(lease::Failing { since: UnixMillis(24_000), reason: "connect: refused".into() });
+        holder.failing = Some(crate::report::Failing { since: UnixMillis(24_000), reason: "connect: refused".into() });
         assert_eq!(lease(&holder, now), format!("{held}; NOT RENEWED for 3m (connect: refused)"));
         holder.renewed = None;
         assert_eq!(lease(&holder, now), format!("{held}; NOT LOOKED AT for 2m56s (connect: refused)"));
@@ -126,8 +122,8 @@ mod tests {
 
     #[test]
     fn a_live_follower_and_one_without_a_hub() {
-        let mut status = hub::Status {
-            state: State::Live,
+        let mut status = FollowStatus {
+            state: FollowState::Live,
             address: "10.0.0.1:7443".into(),
             path: vec!["hub-0:7443".into(), "hub-1:7443".into()],
             hubs: vec!["10.0.0.1:7443".into(), "10.0.0.2:7443".into()],
@@ -141,19 +137,19 @@ mod tests {
             "10.0.0.1:7443: live, by repair; path hub-0:7443 < hub-1:7443; repaired 1m ago; 1 digest mismatch; \
              knows 1 hub more"
         );
-        status.state = State::Stale;
+        status.state = FollowState::Stale;
         assert!(follows(&status, now).starts_with("NO HUB, the last one tried was 10.0.0.1:7443"));
     }
 
     #[test]
     fn a_hub_says_who_follows_and_how_many_it_refused() {
-        let status = stream::Status {
+        let status = StreamStatus {
             name: "hub-0:7443".into(),
             advertise: vec!["10.0.0.1:7443".into()],
             subscribers: 75,
             resumed: [("delta".to_owned(), 3), ("repair".to_owned(), 0)].into(),
             refused: [("handshake".to_owned(), 2)].into(),
-            ..stream::Status::default()
+            ..StreamStatus::default()
         };
         assert_eq!(
             serves(&status),

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 pub use self::{
-    config::{Config, ConfigError, FixedAnswer, Policy, UpstreamSource, ZoneConfig},
+    config::{Config, ConfigError, FixedAnswer, UpstreamSource, ZoneConfig},
     dns64::Prefix,
     hosts::{Host, Rewrite, parse_line as parse_host},
     resolv_conf_cache::ResolvConfCache,
@@ -41,7 +41,10 @@ use super::{
     observe::Metrics,
     upstream::{self, ExchangeOptions, Limits, Server, Upstream},
 };
-use crate::dns::cache::{Cache, RouteId, encode::put_name};
+use crate::{
+    dns::cache::{Cache, RouteId, encode::put_name},
+    report::Policy,
+};
 
 const TYPE_AAAA: u16 = 28;
 /// Clients that may wait for one zone, for each question it may have in flight. By default that is half of all that may

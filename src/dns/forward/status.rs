@@ -1,55 +1,7 @@
 //! What `holdfast status` says of forwarding.
 
-use std::net::SocketAddr;
-
-use super::{Inner, Policy, upstream::UpstreamStatus};
-
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct ForwardStatus {
-    /// Every zone, the shortest name first.
-    pub zones: Vec<ZoneStatus>,
-    /// Answers given past their TTL since the start.
-    pub stale_answers_total: u64,
-    /// Questions answered SERVFAIL since the start.
-    pub servfail_total: u64,
-    /// Questions being asked of upstreams now.
-    pub in_flight: usize,
-    pub cache: CacheStatus,
-    /// Listeners with forwarding of their own.
-    #[serde(default)]
-    pub views: Vec<ViewStatus>,
-}
-
-/// A view's forwarding. All else is counted with that of the others.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct ViewStatus {
-    pub listen: Vec<SocketAddr>,
-    /// Every zone, the shortest name first.
-    pub zones: Vec<ZoneStatus>,
-}
-
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct ZoneStatus {
-    pub zone: String,
-    /// How its upstreams are chosen.
-    pub policy: Policy,
-    /// Whether none of them answers.
-    pub down: bool,
-    /// Whether one of them asks us back.
-    pub looped: bool,
-    /// The file that is to name them and does not, and why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub missing: Option<String>,
-    pub upstreams: Vec<UpstreamStatus>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct CacheStatus {
-    /// Bytes held.
-    pub bytes: u64,
-    pub max_bytes: u64,
-    pub entries: u64,
-}
+use super::Inner;
+use crate::report::{CacheStatus, ForwardStatus, ZoneStatus};
 
 /// How the zones of one forwarder are now.
 pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {

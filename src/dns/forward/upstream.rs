@@ -32,6 +32,7 @@ pub use self::{
     tls::{connector, dial},
 };
 use super::observe::{Metrics, Named};
+use crate::report::{UpstreamState, UpstreamStatus};
 
 /// Before anything was measured (RFC 6298 says 1 s for TCP; resolvers sit closer).
 const WAIT_UNKNOWN: Duration = Duration::from_millis(400);
@@ -103,39 +104,6 @@ struct State {
     probe_interval: Duration,
     no_edns_until: Option<Instant>,
     folds_case_until: Option<Instant>,
-}
-
-/// What `status` says of an upstream.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct UpstreamStatus {
-    pub upstream: String,
-    pub state: UpstreamState,
-    /// Smoothed round trip in milliseconds; absent until measured.
-    pub rtt_ms: Option<f64>,
-    /// Questions it left without an answer since it last gave one.
-    pub failures_in_a_row: u32,
-    /// Same, since the start.
-    pub failures_total: u64,
-    /// Questions it answered since the start.
-    pub answers_total: u64,
-    /// Seconds since it last answered; absent if it never did.
-    pub answered_seconds_ago: Option<u64>,
-    /// Whether it is asked without EDNS because it answers FORMERR otherwise.
-    pub without_edns: bool,
-    /// Whether it is asked without random case because it does not copy the question.
-    pub folds_case: bool,
-    /// Whether what it is asked comes back to us; it is asked no more then.
-    #[serde(default)]
-    pub looped: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UpstreamState {
-    Unknown,
-    Up,
-    /// It does not; it is asked last, and probed.
-    Failing,
 }
 
 impl Upstream {

@@ -1,4 +1,4 @@
-//! What the tools are told of the cache.
+//! The cached answers of upstreams, for the tools.
 
 use hickory_proto::rr::Record;
 
@@ -13,29 +13,24 @@ use crate::{
 };
 
 /// Looks into the cache of `forwarder`.
-pub(super) fn cached(
-    forwarder: Forwarder,
-    clock: Clock,
-) -> impl Fn(&Name, Rtype) -> Option<view::Cached> + Send + Sync {
-    move |name, rtype| {
-        let Cached { zone, upstreams, kind, stored, left, served_stale, continues, answers, authorities } =
-            forwarder.cached_answer(name, rtype)?;
-        let doc = CachedDoc {
-            zone,
-            upstreams,
-            stored: Time(stored),
-            age_seconds: stored.age(clock.now()).as_secs(),
-            ttl_left_seconds: left.map(|left| left.as_secs()),
-            served_stale,
-            continues,
-        };
-        let outcome = match kind {
-            Kind::Data => Outcome::Records,
-            Kind::NoData => Outcome::NoData,
-            Kind::NxDomain => Outcome::NoSuchName,
-        };
-        Some(view::Cached { outcome, answer: text(&answers), authority: text(&authorities), doc })
-    }
+pub(in crate::role) fn cached(forwarder: &Forwarder, clock: &Clock, name: &Name, rtype: Rtype) -> Option<view::Cached> {
+    let Cached { zone, upstreams, kind, stored, left, served_stale, continues, answers, authorities } =
+        forwarder.cached_answer(name, rtype)?;
+    let doc = CachedDoc {
+        zone,
+        upstreams,
+        stored: Time(stored),
+        age_seconds: stored.age(clock.now()).as_secs(),
+        ttl_left_seconds: left.map(|left| left.as_secs()),
+        served_stale,
+        continues,
+    };
+    let outcome = match kind {
+        Kind::Data => Outcome::Records,
+        Kind::NoData => Outcome::NoData,
+        Kind::NxDomain => Outcome::NoSuchName,
+    };
+    Some(view::Cached { outcome, answer: text(&answers), authority: text(&authorities), doc })
 }
 
 fn text(records: &[Record]) -> Vec<view::Record> {

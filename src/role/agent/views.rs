@@ -10,6 +10,7 @@ use super::several;
 use crate::{
     config::Config,
     dns::{self, Context, forward},
+    report::ViewStatus,
     sys::Clock,
 };
 
@@ -28,6 +29,19 @@ struct View {
     dns: dns::Running,
     forwarder: forward::Forwarder,
     _upkeep: Upkeep,
+}
+
+/// Reads the upstreams of every view.
+pub(in crate::role) struct ViewsStatus(Vec<(Vec<SocketAddr>, forward::Forwarder)>);
+
+impl ViewsStatus {
+    pub(in crate::role) fn now(&self) -> Vec<ViewStatus> {
+        let status = |(listen, forwarder): &(Vec<SocketAddr>, forward::Forwarder)| ViewStatus {
+            listen: listen.clone(),
+            zones: forwarder.zones(),
+        };
+        self.0.iter().map(status).collect()
+    }
 }
 
 /// What goes on behind a forwarder. Ends when dropped.
@@ -82,14 +96,9 @@ impl Bound {
 }
 
 impl Views {
-    /// How their upstreams do, whenever that is asked.
-    pub(super) fn status(&self) -> impl Fn() -> Vec<forward::ViewStatus> + Send + Sync + 'static {
-        let views: Vec<_> = self.0.iter().map(|view| (view.addresses.clone(), view.forwarder.clone())).collect();
-        let status = |(listen, forwarder): &(Vec<SocketAddr>, forward::Forwarder)| forward::ViewStatus {
-            listen: listen.clone(),
-            zones: forwarder.zones(),
-        };
-        move || views.iter().map(status).collect()
+    /// Their upstreams, for `status`.
+    pub(super) fn status(&self) -> ViewsStatus {
+        ViewsStatus(self.0.iter().map(|view| (view.addresses.clone(), view.forwarder.clone())).collect())
     }
 
     /// Takes over their forwarding. Addresses stay as they are: a view without a counterpart at the same ones goes on as it

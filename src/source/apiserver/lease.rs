@@ -22,8 +22,9 @@ mod object;
 mod observed;
 mod status;
 
+pub use crate::report::{Failing, Standing};
 pub use identity::identity;
-pub use status::{Failing, Fence, Standing, Status, Verdict};
+pub use status::{Fence, Status, Verdict};
 
 use std::{sync::Arc, time::Duration};
 

@@ -20,6 +20,7 @@ use crate::{
         cache::Lifetimes,
         forward::upstream::{Server, TlsName},
     },
+    report::Policy,
     wire::Rcode,
 };
 
@@ -116,19 +117,6 @@ impl Default for ZoneConfig {
             tls_ca: None,
         }
     }
-}
-
-/// The order in which a zone's upstreams are asked; those that fail always come last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// A new order for each question.
-    #[default]
-    Random,
-    /// Each question starts with the next one.
-    RoundRobin,
-    /// As written: the first that works.
-    Sequential,
 }
 
 /// What a zone answers that asks nobody.

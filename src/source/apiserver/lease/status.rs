@@ -2,67 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
-use crate::sys::UnixMillis;
-
-/// How the election stands, as far as this candidate knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum Standing {
-    /// Not known: the server was not reached since the start.
-    #[default]
-    Unknown,
-    /// We watch the cluster, and stamp this epoch or a later one.
-    Holder { epoch: u64 },
-    Follower {
-        leader: String,
-        /// HOST:PORT where it serves its stream; empty if it did not say.
-        address: String,
-    },
-    /// One that has our own name has the lease. It cannot be followed, for the name is what loops are found by.
-    Namesake {
-        name: String,
-        /// HOST:PORT where it serves its stream; empty if it did not say.
-        address: String,
-        /// It is another hub. Else it may be what is left of our own life at another address, which ends by itself.
-        renews: bool,
-    },
-}
-
-impl Standing {
-    /// Whether another one watches, as far as is known.
-    pub(super) fn gives_way(&self) -> bool {
-        matches!(self, Self::Follower { .. } | Self::Namesake { .. })
-    }
-}
-
-/// Since when the server has not answered about the lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failing {
-    /// When it first did not.
-    pub since: UnixMillis,
-    /// What came of the latest look.
-    pub reason: String,
-}
+use crate::{
+    report::{ElectionStatus, Failing, Standing},
+    sys::UnixMillis,
+};
 
 /// How the election stands, and how well that is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    #[serde(flatten)]
     pub standing: Standing,
     /// When a holder last renewed the lease.
-    #[serde(default)]
     pub renewed: Option<UnixMillis>,
     /// Since when the lease can neither be looked at nor renewed; `None` while it can.
-    #[serde(default)]
     pub failing: Option<Failing>,
     /// The latest look, whatever came of it.
-    #[serde(skip)]
     looked: Option<Looked>,
 }
 
@@ -78,6 +36,12 @@ struct Looked {
 }
 
 impl Status {
+    /// The row for `status`.
+    #[must_use]
+    pub fn report(&self) -> ElectionStatus {
+        ElectionStatus { standing: self.standing.clone(), renewed: self.renewed, failing: self.failing.clone() }
+    }
+
     /// A look that began then was answered.
     pub(super) fn answered(&mut self, begun: Instant) {
         self.failing = None;

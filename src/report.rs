@@ -1,0 +1,16 @@
+//! The typed rows of `status`: how the hub connection, the election, the stream and the upstreams of a process are.
+//!
+//! Owns the shape of these rows, which scripts rely on: keys are only added. Each part of a process fills in its own row,
+//! `admin` puts them into one document, and `ctl` prints it. Knows no part of the process.
+
+mod election;
+mod follow;
+mod forward;
+mod row;
+mod stream;
+
+pub use election::{ElectionStatus, Failing, Standing};
+pub use follow::{FollowState, FollowStatus};
+pub use forward::{CacheStatus, ForwardStatus, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus};
+pub use row::Row;
+pub use stream::StreamStatus;

@@ -1,0 +1,47 @@
+//! The row of the hub that a process follows.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::UnixMillis;
+
+/// Where a follower stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FollowState {
+    /// Serving what the disk had; no hub was tried yet.
+    #[default]
+    Disk,
+    /// Looking for a hub that can serve us.
+    Connecting,
+    /// A hub is sending what we missed.
+    Delta,
+    /// A hub is sending buckets that differ.
+    Repair,
+    /// A hub is sending everything.
+    Snapshot,
+    /// Proven equal to the hub, and following it.
+    Live,
+    /// No hub in reach; serving what is held.
+    Stale,
+}
+
+/// Where a follower stands, and with whom; for `status` and for the relay's own followers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowStatus {
+    pub state: FollowState,
+    /// The hub followed or tried last.
+    pub address: String,
+    /// The hubs between here and the source, the nearest first.
+    pub path: Vec<String>,
+    /// Hubs it may turn to.
+    pub hubs: Vec<String>,
+    /// How it was last brought up to date: `delta`, `repair` or `snapshot`.
+    #[serde(default)]
+    pub resumed: Option<String>,
+    /// When records were last repaired, or sent anew.
+    #[serde(default)]
+    pub repaired_at: Option<UnixMillis>,
+    /// Times the records did not add up to a hub's digest since the process started.
+    #[serde(default)]
+    pub mismatches: u64,
+}

@@ -1,0 +1,98 @@
+//! The rows of the upstreams and the cache.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForwardStatus {
+    /// Every zone, the shortest name first.
+    pub zones: Vec<ZoneStatus>,
+    /// Answers given past their TTL since the start.
+    pub stale_answers_total: u64,
+    /// Questions answered SERVFAIL since the start.
+    pub servfail_total: u64,
+    /// Questions being asked of upstreams now.
+    pub in_flight: usize,
+    pub cache: CacheStatus,
+    /// Listeners with forwarding of their own.
+    #[serde(default)]
+    pub views: Vec<ViewStatus>,
+}
+
+/// A view's forwarding. All else is counted with that of the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViewStatus {
+    pub listen: Vec<SocketAddr>,
+    /// Every zone, the shortest name first.
+    pub zones: Vec<ZoneStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ZoneStatus {
+    pub zone: String,
+    /// How its upstreams are chosen.
+    pub policy: Policy,
+    /// Whether none of them answers.
+    pub down: bool,
+    /// Whether one of them asks us back.
+    pub looped: bool,
+    /// The file that is to name them and does not, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Bytes held.
+    pub bytes: u64,
+    pub max_bytes: u64,
+    pub entries: u64,
+}
+
+/// What `status` says of an upstream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    pub upstream: String,
+    pub state: UpstreamState,
+    /// Smoothed round trip in milliseconds; absent until measured.
+    pub rtt_ms: Option<f64>,
+    /// Questions it left without an answer since it last gave one.
+    pub failures_in_a_row: u32,
+    /// Same, since the start.
+    pub failures_total: u64,
+    /// Questions it answered since the start.
+    pub answers_total: u64,
+    /// Seconds since it last answered; absent if it never did.
+    pub answered_seconds_ago: Option<u64>,
+    /// Whether it is asked without EDNS because it answers FORMERR otherwise.
+    pub without_edns: bool,
+    /// Whether it is asked without random case because it does not copy the question.
+    pub folds_case: bool,
+    /// Whether what it is asked comes back to us; it is asked no more then.
+    #[serde(default)]
+    pub looped: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamState {
+    Unknown,
+    Up,
+    /// It does not; it is asked last, and probed.
+    Failing,
+}
+
+/// The order in which a zone's upstreams are asked; those that fail always come last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// A new order for each question.
+    #[default]
+    Random,
+    /// Each question starts with the next one.
+    RoundRobin,
+    /// As written: the first that works.
+    Sequential,
+}

@@ -1,0 +1,97 @@
+//! The state of the parts of an agent and of a hub, for the documents of the tools.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{
+    agent::{cached, views::ViewsStatus},
+    disk::Store,
+};
+use crate::{
+    admin::{Rules, StatusInputs, view},
+    dns::forward::Forwarder,
+    report::{ElectionStatus, FollowStatus, ForwardStatus, Standing, StreamStatus},
+    source::apiserver::lease,
+    store::disk::DiskStatus,
+    stream,
+    sys::Clock,
+    wire::{Name, Rtype},
+};
+
+/// The parts that agents and hubs have in common.
+pub(super) struct CommonInputs {
+    pub rules: Rules,
+    pub disk: Arc<Store>,
+    /// `None` with another source than hubs.
+    pub follows: Option<watch::Receiver<FollowStatus>>,
+}
+
+impl CommonInputs {
+    fn follows(&self) -> Option<FollowStatus> {
+        self.follows.as_ref().map(|status| status.borrow().clone())
+    }
+}
+
+pub(super) struct AgentInputs {
+    pub common: CommonInputs,
+    pub forwarder: Forwarder,
+    pub views: ViewsStatus,
+    pub clock: Clock,
+}
+
+impl StatusInputs for AgentInputs {
+    fn rules(&self) -> Rules {
+        self.common.rules.clone()
+    }
+
+    fn disk(&self) -> Option<DiskStatus> {
+        Some(self.common.disk.status())
+    }
+
+    fn forward(&self) -> Option<ForwardStatus> {
+        Some(ForwardStatus { views: self.views.now(), ..self.forwarder.status() })
+    }
+
+    fn cached(&self, name: &Name, rtype: Rtype) -> Option<view::Cached> {
+        cached::cached(&self.forwarder, &self.clock, name, rtype)
+    }
+
+    fn follows(&self) -> Option<FollowStatus> {
+        self.common.follows()
+    }
+}
+
+pub(super) struct HubInputs {
+    pub common: CommonInputs,
+    /// `None` for a hub that takes part in no election.
+    pub lease: Option<watch::Receiver<lease::Status>>,
+    pub stream: stream::Metrics,
+    pub name: String,
+    pub advertise: Vec<String>,
+}
+
+impl StatusInputs for HubInputs {
+    fn rules(&self) -> Rules {
+        self.common.rules.clone()
+    }
+
+    fn disk(&self) -> Option<DiskStatus> {
+        Some(self.common.disk.status())
+    }
+
+    /// A candidate follows a hub only while another one is the leader.
+    fn follows(&self) -> Option<FollowStatus> {
+        let leads =
+            |lease: &watch::Receiver<lease::Status>| !matches!(lease.borrow().standing, Standing::Follower { .. });
+        if self.lease.as_ref().is_some_and(leads) { None } else { self.common.follows() }
+    }
+
+    fn lease(&self) -> Option<ElectionStatus> {
+        self.lease.as_ref().map(|lease| lease.borrow().report())
+    }
+
+    fn serves(&self) -> Option<StreamStatus> {
+        Some(self.stream.status(&self.name, &self.advertise))
+    }
+}
