@@ -7,13 +7,15 @@ use std::{
     collections::HashSet,
     fmt, io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tracing::error;
+
+use crate::sys::Lock;
 
 /// The least time between two looks at what is local to the node. A pod is plugged in longer than that before it asks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -112,7 +114,7 @@ impl Networks {
 struct Neighbours {
     told: NodeLocal,
     seen: ArcSwap<Networks>,
-    looked: Mutex<Option<Instant>>,
+    looked: Lock<Option<Instant>>,
 }
 
 impl fmt::Debug for Neighbours {
@@ -123,7 +125,7 @@ impl fmt::Debug for Neighbours {
 
 impl Neighbours {
     fn new(look: NodeLocal) -> Self {
-        Self { told: look, seen: ArcSwap::default(), looked: Mutex::default() }
+        Self { told: look, seen: ArcSwap::default(), looked: Lock::default() }
     }
 
     fn contain(&self, client: IpAddr) -> bool {
@@ -135,7 +137,7 @@ impl Neighbours {
 
     /// Looks, unless that was done just now, by us or by another thread that we waited for.
     fn look(&self) {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looked = self.looked.lock();
         if looked.is_some_and(|last| last.elapsed() < LOOK_EVERY) {
             return;
         }

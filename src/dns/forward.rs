@@ -22,7 +22,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -59,7 +59,7 @@ use super::{
 };
 pub use crate::report::{CacheStatus, ForwardStatus, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus};
 use crate::{
-    sys::{Clock, UnixMillis},
+    sys::{Clock, Lock, UnixMillis},
     wire::{EdeCode, Query, UDP_BYTES_MIN},
 };
 
@@ -108,14 +108,14 @@ struct Inner {
     cache_config: cache::Config,
     cache_file: Option<PathBuf>,
     /// Saves begun that do not wait for anything.
-    urgent_saves: Mutex<u64>,
+    urgent_saves: Lock<u64>,
     loading: Arc<CacheLoad>,
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
     failures: Failures,
     in_flight: InFlight<Outcome>,
     refreshes: mpsc::Sender<Wanted>,
-    queue: Mutex<Option<mpsc::Receiver<Wanted>>>,
+    queue: Lock<Option<mpsc::Receiver<Wanted>>>,
     query_log: Sampler,
     tap: Tap,
 }
@@ -205,11 +205,11 @@ impl Forwarder {
             loading,
             view,
             environment,
-            urgent_saves: Mutex::default(),
+            urgent_saves: Lock::default(),
             failures: Failures::default(),
             in_flight: InFlight::default(),
             refreshes,
-            queue: Mutex::new(Some(queue)),
+            queue: Lock::new(Some(queue)),
             query_log: Sampler::new(config.query_log_every),
             tap: Tap::new(config.dnstap.clone(), config.dnstap_every),
         }))
@@ -346,7 +346,7 @@ impl Inner {
     }
 
     fn take_queue(&self) -> Option<mpsc::Receiver<Wanted>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.queue.lock().take()
     }
 
     /// What our own zones say, if `name` is in one; SERVFAIL if there are no records yet.

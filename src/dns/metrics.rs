@@ -7,7 +7,7 @@ mod collect;
 mod shard;
 mod striped;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
@@ -15,6 +15,7 @@ pub use self::shard::DropCause;
 pub(super) use self::shard::{QuestionType, Shard, Tally};
 pub use self::striped::{StripedCounter, StripedCounterVec};
 use super::Transport;
+use crate::sys::Lock;
 
 /// Why a TCP connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl Fault {
 /// What the listeners count. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    shards: Arc<Mutex<Vec<Arc<Shard>>>>,
+    shards: Arc<Lock<Vec<Arc<Shard>>>>,
     /// For whatever runs on tokio.
     pub(super) shared: Arc<Shard>,
     forwards_in_flight: [IntGauge; Transport::ALL.len()],
@@ -148,7 +149,7 @@ impl Metrics {
         )?;
         let connections = IntGauge::new("holdfast_dns_tcp_connections", "TCP connections open.")?;
         let shared = Arc::new(Shard::shared());
-        let shards = Arc::new(Mutex::new(vec![Arc::clone(&shared)]));
+        let shards = Arc::new(Lock::new(vec![Arc::clone(&shared)]));
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(collect::Shards::new(Arc::clone(&shards))?))?;
@@ -167,7 +168,7 @@ impl Metrics {
     /// Counters for one thread alone.
     pub(super) fn shard(&self) -> Arc<Shard> {
         let shard = Arc::new(Shard::exclusive());
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&shard));
+        self.shards.lock().push(Arc::clone(&shard));
         shard
     }
 

@@ -8,7 +8,7 @@ use std::{
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use crate::{
-    sys::{ASIDE_MAX, Clock, UnixMillis, put_file, set_aside},
+    sys::{ASIDE_MAX, Clock, Lock, UnixMillis, put_file, set_aside},
     wire::Name,
 };
 
@@ -124,7 +124,7 @@ struct Inner {
     set: ArcSwap<PinSet>,
     file: Option<PathBuf>,
     /// Held while pins change, so that file and memory agree.
-    changing: Mutex<()>,
+    changing: Lock<()>,
 }
 
 /// How a change went: it is in effect, and this is why it may not survive a restart.
@@ -147,7 +147,7 @@ impl Pins {
                 PinSet::default()
             })
         });
-        Self(Arc::new(Inner { set: ArcSwap::from_pointee(set), file, changing: Mutex::default() }))
+        Self(Arc::new(Inner { set: ArcSwap::from_pointee(set), file, changing: Lock::default() }))
     }
 
     /// Registers `holdfast_pins` over what is in effect at the moment it is asked for.
@@ -216,7 +216,7 @@ impl Pins {
         now: UnixMillis,
         change: impl FnOnce(&mut HashMap<Box<[u8]>, Pin>) -> Result<T, PinError>,
     ) -> Result<(T, Kept), PinError> {
-        let _alone = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.0.changing.lock();
         let mut set = PinSet::clone(&self.0.set.load());
         set.0.retain(|_, pin| pin.holds(now));
         let changed = change(&mut set.0)?;

@@ -1,10 +1,6 @@
 //! The store on disk behind a process's memory: had, given to a successor, and taken back if that one dies.
 
-use std::{
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use tracing::{error, info, warn};
@@ -14,7 +10,7 @@ use crate::{
         self,
         disk::{self, DiskStatus, Follower},
     },
-    sys::Clock,
+    sys::{Clock, Lock},
 };
 
 /// The time the last flush of the store may take. Together with the drain within the 5 s a supervisor is promised.
@@ -35,7 +31,7 @@ pub(in crate::role) struct Store {
     clock: Clock,
     metrics: disk::Metrics,
     reader: store::Reader,
-    follower: Mutex<Result<Follower, String>>,
+    follower: Lock<Result<Follower, String>>,
 }
 
 impl Opened {
@@ -79,17 +75,13 @@ impl Opened {
             Err(reason) => Err(reason),
         };
         let Self { config, clock, metrics, .. } = self;
-        Ok(Store { config, clock, metrics, reader: reader.clone(), follower: Mutex::new(follower) })
+        Ok(Store { config, clock, metrics, reader: reader.clone(), follower: Lock::new(follower) })
     }
 }
 
 impl Store {
-    fn follower(&self) -> MutexGuard<'_, Result<Follower, String>> {
-        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(in crate::role) fn status(&self) -> DiskStatus {
-        match &*self.follower() {
+        match &*self.follower.lock() {
             Ok(follower) => follower.status(),
             Err(reason) => DiskStatus::off(reason),
         }
@@ -102,7 +94,7 @@ impl Store {
 
     /// Sees to it that the disk has what memory has, as far as time allows, and lets go of it.
     pub(in crate::role) async fn release(&self) {
-        let follower = self.follower().clone();
+        let follower = self.follower.lock().clone();
         let Ok(follower) = follower else { return };
         match follower.release(FLUSH).await {
             // A successor has it.
@@ -119,7 +111,7 @@ impl Store {
         match disk.follow(&self.reader) {
             Ok(follower) => {
                 info!(path = %config.path.display(), "the successor is gone, the store is taken back");
-                *self.follower() = Ok(follower);
+                *self.follower.lock() = Ok(follower);
                 true
             }
             Err(error) => {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::{
     proto::{Event, Fault, Frame, Mirror},
     record::{RootDigest, Snapshot},
-    sys::UnixMillis,
+    sys::{Lock, UnixMillis},
 };
 
 /// Steps remembered; a few batches' worth is enough, for the agents are at nearly the same place.
@@ -60,12 +60,12 @@ type Step = Result<(Arc<State>, Meaning, Option<u32>), Broken>;
 
 #[derive(Debug, Default)]
 pub(super) struct Memo {
-    steps: Mutex<HashMap<(u64, u128), Step>>,
+    steps: Lock<HashMap<(u64, u128), Step>>,
     next: AtomicU64,
     empty: OnceLock<Arc<State>>,
     /// States between frames that belong together, by epoch, revision and root: two that agree in these go on alike,
     /// whatever the marks said that led there.
-    settled: Mutex<HashMap<(u64, u64, RootDigest), Arc<State>>>,
+    settled: Lock<HashMap<(u64, u64, RootDigest), Arc<State>>>,
 }
 
 impl State {
@@ -126,7 +126,7 @@ impl Memo {
     fn settled(&self, mirror: Mirror) -> Arc<State> {
         let (version, root) = (mirror.held().version(), mirror.held().root());
         let key = (version.epoch, version.rev, root);
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settled = self.settled.lock();
         if settled.len() >= STEPS_MAX {
             settled.clear();
         }
@@ -135,7 +135,7 @@ impl Memo {
 
     /// Others wait while one computes: they would compute the same.
     fn remember(&self, state: u64, frame: u128, compute: impl FnOnce() -> Step) -> Step {
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = self.steps.lock();
         if let Some(step) = steps.get(&(state, frame)) {
             return step.clone();
         }

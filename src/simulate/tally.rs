@@ -2,14 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use super::{Progress, memo::Meaning};
-use crate::record::RootDigest;
+use crate::{record::RootDigest, sys::Lock};
 
 /// Delays beyond this are counted as this, in ms.
 const DELAY_MS_MAX: usize = 60_000;
@@ -22,10 +19,10 @@ pub(super) struct Tally {
     pub bytes_out: AtomicU64,
     batches: AtomicU64,
     mismatches: AtomicU64,
-    modes: Mutex<BTreeMap<&'static str, u64>>,
-    failures: Mutex<BTreeMap<String, u64>>,
-    delays: Mutex<Vec<u32>>,
-    roots: Mutex<HashMap<RootDigest, usize>>,
+    modes: Lock<BTreeMap<&'static str, u64>>,
+    failures: Lock<BTreeMap<String, u64>>,
+    delays: Lock<Vec<u32>>,
+    roots: Lock<HashMap<RootDigest, usize>>,
 }
 
 impl Default for Tally {
@@ -37,10 +34,10 @@ impl Default for Tally {
             bytes_out: AtomicU64::default(),
             batches: AtomicU64::default(),
             mismatches: AtomicU64::default(),
-            modes: Mutex::default(),
-            failures: Mutex::default(),
-            delays: Mutex::new(vec![0; DELAY_MS_MAX + 1]),
-            roots: Mutex::default(),
+            modes: Lock::default(),
+            failures: Lock::default(),
+            delays: Lock::new(vec![0; DELAY_MS_MAX + 1]),
+            roots: Lock::default(),
         }
     }
 }
@@ -82,10 +79,6 @@ pub struct Report {
     pub divergent: usize,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Tally {
     pub(super) fn progress(&self) -> Progress {
         Progress {
@@ -93,7 +86,7 @@ impl Tally {
             bytes: self.bytes_in.load(Ordering::Relaxed),
             batches: self.batches.load(Ordering::Relaxed),
             failed: {
-                let failures = lock(&self.failures);
+                let failures = self.failures.lock();
                 let most = failures.iter().max_by_key(|(_, count)| **count);
                 most.map(|(reason, _)| (failures.values().sum(), reason.clone()))
             },
@@ -108,12 +101,12 @@ impl Tally {
             Meaning::Snapshot => "snapshot",
             Meaning::Changed(_) => {
                 self.batches.fetch_add(1, Ordering::Relaxed);
-                lock(&self.delays)[usize::try_from(delay_ms).unwrap_or(usize::MAX).min(DELAY_MS_MAX)] += 1;
+                self.delays.lock()[usize::try_from(delay_ms).unwrap_or(usize::MAX).min(DELAY_MS_MAX)] += 1;
                 return;
             }
             Meaning::Partial | Meaning::Replaced | Meaning::Fresh | Meaning::Leaving => return,
         };
-        *lock(&self.modes).entry(mode).or_default() += 1;
+        *self.modes.lock().entry(mode).or_default() += 1;
     }
 
     pub(super) fn mismatch(&self) {
@@ -121,7 +114,7 @@ impl Tally {
     }
 
     pub(super) fn failed(&self, reason: &str) {
-        let mut failures = lock(&self.failures);
+        let mut failures = self.failures.lock();
         // Reasons come from systems and peers: bounded.
         let reason = if failures.len() < 64 || failures.contains_key(reason) { reason } else { "other" };
         *failures.entry(reason.to_owned()).or_default() += 1;
@@ -132,7 +125,7 @@ impl Tally {
         if from == to {
             return;
         }
-        let mut roots = lock(&self.roots);
+        let mut roots = self.roots.lock();
         if let Some(from) = from {
             if let Some(count) = roots.get_mut(&from) {
                 *count -= 1;
@@ -153,21 +146,21 @@ impl Tally {
     }
 
     pub(super) fn at(&self, root: RootDigest) -> usize {
-        lock(&self.roots).get(&root).copied().unwrap_or(0)
+        self.roots.lock().get(&root).copied().unwrap_or(0)
     }
 
     pub(super) fn report(&self, agents: usize) -> Report {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        let delays = std::mem::replace(&mut *lock(&self.delays), vec![0; DELAY_MS_MAX + 1]);
-        let roots = lock(&self.roots);
+        let delays = std::mem::replace(&mut *self.delays.lock(), vec![0; DELAY_MS_MAX + 1]);
+        let roots = self.roots.lock();
         Report {
             agents,
             live: self.live.load(Ordering::Relaxed),
             all_live_ms: None,
             seconds: 0.0,
             connects: take(&self.connects),
-            failures: std::mem::take(&mut *lock(&self.failures)),
-            modes: std::mem::take(&mut *lock(&self.modes)),
+            failures: std::mem::take(&mut *self.failures.lock()),
+            modes: std::mem::take(&mut *self.modes.lock()),
             bytes_received: take(&self.bytes_in),
             bytes_sent: take(&self.bytes_out),
             batches: take(&self.batches),

@@ -1,11 +1,11 @@
 //! When the objects behind recent versions changed. Never says what changed, and forgets the oldest when it is full.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::VecDeque;
 
-use crate::{record::Version, sys::UnixMillis};
+use crate::{
+    record::Version,
+    sys::{Lock, UnixMillis},
+};
 
 /// Most moments remembered: those of a large burst, in 64 KiB or so.
 const MOMENTS_MAX: usize = 4096;
@@ -14,12 +14,12 @@ const OF_ONE_MAX: usize = 256;
 
 /// Moments by the version that shows what happened then.
 #[derive(Debug, Default)]
-pub(super) struct ChangeTimes(Mutex<VecDeque<(Version, UnixMillis)>>);
+pub(super) struct ChangeTimes(Lock<VecDeque<(Version, UnixMillis)>>);
 
 impl ChangeTimes {
     /// Notes the moments behind `version`.
     pub(super) fn note(&self, version: &Version, moments: Vec<UnixMillis>) {
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times = self.0.lock();
         for at in moments.into_iter().take(OF_ONE_MAX) {
             if times.len() == MOMENTS_MAX {
                 times.pop_front();
@@ -30,7 +30,7 @@ impl ChangeTimes {
 
     /// The moments behind the versions after `before`, up to `version`.
     pub(super) fn between(&self, before: &Version, version: &Version) -> Vec<UnixMillis> {
-        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = self.0.lock();
         let within = |of: &Version| of.follows(before) && !of.follows(version);
         times.iter().filter(|(of, _)| within(of)).map(|(_, at)| *at).collect()
     }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     record::{Change, Snapshot, Version},
-    sys::{Clock, UnixMillis},
+    sys::{Clock, Lock, UnixMillis},
 };
 
 /// `as_of` that stands for "never".
@@ -28,7 +28,7 @@ const NEVER: u64 = u64::MAX;
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     as_of: AtomicU64,
-    source: Mutex<SourceState>,
+    source: Lock<SourceState>,
     rejections: ArcSwap<Rejections>,
     held: ArcSwap<Held>,
     let_go: ArcSwap<LetGo>,
@@ -60,7 +60,7 @@ pub fn open() -> (Writer, Reader) {
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
         as_of: AtomicU64::new(NEVER),
-        source: Mutex::default(),
+        source: Lock::default(),
         rejections: ArcSwap::default(),
         held: ArcSwap::default(),
         let_go: ArcSwap::default(),
@@ -102,7 +102,7 @@ impl Reader {
     /// Age and source together, for people.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
-        let source = self.shared.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let source = self.shared.source.lock().clone();
         Freshness { as_of: self.as_of(), source }
     }
 
@@ -366,7 +366,7 @@ impl Writer {
             self.shared.as_of.store(as_of.0.min(NEVER - 1), Ordering::Release);
         }
         if let Some(source) = source {
-            *self.shared.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
+            *self.shared.source.lock() = source;
         }
         self.shared.published.send_modify(|count| *count += 1);
     }

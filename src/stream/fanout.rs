@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use crate::{
     proto::{self, Vouched},
     record::{BUCKETS, Digest, Snapshot},
     store::{Reader, SourceState},
-    sys::{Clock, UnixMillis},
+    sys::{Clock, Lock, UnixMillis},
 };
 
 /// Reconnects a second the announced window aims at.
@@ -45,10 +45,10 @@ pub(super) struct Fanout {
     reader: Reader,
     clock: Clock,
     surroundings: watch::Receiver<Surroundings>,
-    state: Mutex<State>,
+    state: Lock<State>,
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
     /// What those hold who wait for records: the same, mostly.
-    waiting: Mutex<Vec<Weak<[Digest]>>>,
+    waiting: Lock<Vec<Weak<[Digest]>>>,
     head: watch::Sender<u64>,
     round: Round,
 }
@@ -139,16 +139,12 @@ impl Fanout {
             reader,
             clock,
             surroundings,
-            state: Mutex::new(state),
+            state: Lock::new(state),
             prepared: tokio::sync::Mutex::new(None),
-            waiting: Mutex::default(),
+            waiting: Lock::default(),
             head: watch::Sender::new(0),
             round: Round::default(),
         })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Turns what the store publishes into slots until `stop`.
@@ -184,12 +180,12 @@ impl Fanout {
         let snapshot = self.reader.snapshot();
         let vouched = self.vouched(&snapshot, as_of);
         let (held, synced) = {
-            let state = self.state();
+            let state = self.state.lock();
             (Arc::clone(&state.snapshot), state.synced)
         };
         let now = Instant::now();
         if !synced || snapshot.version().cluster != held.version().cluster {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.ring.restart(Place::of(&snapshot));
             state.snapshot = snapshot;
             state.as_of = as_of;
@@ -206,13 +202,13 @@ impl Fanout {
             self.metrics.batch_changes.observe(to_f64(changes.len()));
             (proto::batch(held.version(), &changes, &snapshot, &vouched, changed_ms, made), Place::of(&snapshot))
         } else if beat_due {
-            (proto::mark(&held, &vouched), Arc::clone(self.state().ring.place()))
+            (proto::mark(&held, &vouched), Arc::clone(self.state.lock().ring.place()))
         } else {
-            self.state().as_of = as_of;
+            self.state.lock().as_of = as_of;
             return false;
         };
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.ring.push(frame, place, now);
             state.snapshot = snapshot;
             state.as_of = as_of;
@@ -223,7 +219,7 @@ impl Fanout {
 
     fn announce(&self) {
         let (next, bytes) = {
-            let state = self.state();
+            let state = self.state.lock();
             (state.ring.next(), state.ring.bytes())
         };
         self.metrics.ring_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -236,7 +232,7 @@ impl Fanout {
         let hubs: Vec<String> = self.hubs().into_iter().filter(|hub| !self.config.advertise.contains(hub)).collect();
         let frame = proto::drain(u32::try_from(window.as_millis()).unwrap_or(u32::MAX), &hubs);
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let place = Arc::clone(state.ring.place());
             state.ring.push(frame, place, Instant::now());
         }
@@ -272,7 +268,7 @@ impl Fanout {
     fn hubs(&self) -> Vec<String> {
         let mut hubs = self.config.advertise.clone();
         hubs.extend(self.surroundings.borrow().hubs.iter().cloned());
-        hubs.extend(self.state().relays.keys().cloned());
+        hubs.extend(self.state.lock().relays.keys().cloned());
         let mut seen = std::collections::HashSet::new();
         hubs.retain(|hub| seen.insert(hub.clone()));
         hubs.truncate(32);
@@ -283,7 +279,7 @@ impl Fanout {
     /// are what we hold still are as young as ours.
     pub(super) fn mark(&self, snapshot: &Snapshot, as_of: UnixMillis) -> Bytes {
         let as_of = {
-            let state = self.state();
+            let state = self.state.lock();
             if state.snapshot.version() == snapshot.version() { state.as_of } else { as_of }
         };
         proto::mark(snapshot, &self.vouched(snapshot, as_of))
@@ -295,7 +291,7 @@ impl Fanout {
     }
 
     pub(super) fn at(&self, cursor: u64) -> At {
-        self.state().ring.at(cursor)
+        self.state.lock().ring.at(cursor)
     }
 
     /// Counts a relay in until the guard is dropped; its address is passed on to clients meanwhile.
@@ -303,12 +299,12 @@ impl Fanout {
         if serves.is_empty() {
             return None;
         }
-        *self.state().relays.entry(serves.to_owned()).or_default() += 1;
+        *self.state.lock().relays.entry(serves.to_owned()).or_default() += 1;
         Some(RelayGuard { fanout: Arc::clone(self), serves: serves.to_owned() })
     }
 
     pub(super) fn plan(&self, have: Option<&Have>) -> Plan {
-        let state = self.state();
+        let state = self.state.lock();
         if !state.synced {
             return Plan::Wait("this hub has no records yet");
         }
@@ -325,7 +321,7 @@ impl Fanout {
 
     /// What a client holds that is to wait, with digests that another may wait with, too: thousands do, and each has 4 KiB.
     pub(super) fn waits(&self, have: Have) -> Have {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         if let Some(digests) = waiting.iter().filter_map(Weak::upgrade).find(|digests| **digests == *have.digests) {
             return Have { digests, ..have };
         }
@@ -338,7 +334,7 @@ impl Fanout {
 
     /// What brings a subscriber up to date that stood at `place`, which is gone.
     pub(super) fn plan_from(&self, place: &Place) -> Plan {
-        let state = self.state();
+        let state = self.state.lock();
         match catch_up(&place.digests, state.ring.place()) {
             Choice::Repair(buckets) => Plan::Repair(transfer(&state, buckets)),
             _ => Plan::Snapshot,
@@ -352,7 +348,7 @@ impl Fanout {
         let owed = transfer.buckets.get(sent..)?;
         let first = *owed.first()?;
         let snapshot = &*transfer.snapshot;
-        if let Some(run) = self.state().runs[first].as_ref().filter(|run| run.begins(snapshot, owed)) {
+        if let Some(run) = self.state.lock().runs[first].as_ref().filter(|run| run.begins(snapshot, owed)) {
             return Some((run.frames.clone(), sent + run.buckets.len()));
         }
         let (mut buckets, mut frames) = (Vec::new(), Vec::new());
@@ -364,20 +360,20 @@ impl Fanout {
             }
         }
         let (frames, next) = (Bytes::from(frames), sent + buckets.len());
-        self.state().runs[first] = Some(Run { buckets, frames: frames.clone() });
+        self.state.lock().runs[first] = Some(Run { buckets, frames: frames.clone() });
         Some((frames, next))
     }
 
     /// One bucket as a frame.
     fn part(&self, snapshot: &Snapshot, bucket: usize) -> Bytes {
         let digest = snapshot.buckets()[bucket].digest();
-        if let Some((of, frame)) = &self.state().parts[bucket]
+        if let Some((of, frame)) = &self.state.lock().parts[bucket]
             && *of == digest
         {
             return frame.clone();
         }
         let frame = proto::bucket_part(snapshot, bucket);
-        self.state().parts[bucket] = Some((digest, frame.clone()));
+        self.state.lock().parts[bucket] = Some((digest, frame.clone()));
         frame
     }
 
@@ -385,7 +381,7 @@ impl Fanout {
     pub(super) async fn prepared(&self) -> Arc<Prepared> {
         let mut prepared = self.prepared.lock().await;
         let (snapshot, as_of, cursor, place, useful) = {
-            let state = self.state();
+            let state = self.state.lock();
             let useful = prepared.as_ref().is_some_and(|made| {
                 let bytes: usize = made.frames.iter().map(Bytes::len).sum();
                 state.ring.holds(made.cursor) && state.ring.bytes_from(made.cursor) <= bytes / 2 + 4096
@@ -433,7 +429,7 @@ pub(super) struct RelayGuard {
 
 impl Drop for RelayGuard {
     fn drop(&mut self) {
-        let mut state = self.fanout.state();
+        let mut state = self.fanout.state.lock();
         if let Some(count) = state.relays.get_mut(&self.serves) {
             *count -= 1;
             if *count == 0 {
@@ -506,6 +502,6 @@ mod tests {
             let name = format!("n{rev}");
             waits(&Snapshot::default().apply([Change::PutNamespace(name.into())], snapshot(rev).version().clone()));
         }
-        assert!(fanout.waiting.lock().unwrap().len() <= DIGESTS_SHARED_MAX);
+        assert!(fanout.waiting.lock().len() <= DIGESTS_SHARED_MAX);
     }
 }

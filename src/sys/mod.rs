@@ -10,6 +10,7 @@ mod cpu;
 mod datagram;
 mod file;
 mod heap;
+mod lock;
 mod panics;
 mod poll;
 
@@ -21,6 +22,7 @@ pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
 pub use file::{ASIDE_MAX, files_set_aside, put_file, set_aside, sync_directory};
 pub use heap::{Heap, keep_little_resident};
+pub use lock::Lock;
 pub use panics::{abort_on_panic, contained};
 pub use poll::{Interest, Poll};
 

@@ -7,7 +7,7 @@
 use std::{
     collections::hash_map::RandomState,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -21,6 +21,7 @@ use super::{
     metrics::Metrics,
     worker::{WorkerCache, WorkerCaches},
 };
+use crate::sys::Lock;
 
 /// What one entry costs apart from its key and its message: moka's node, counters and table slot, allocator rounding.
 /// Measured, see `benches/README.md`.
@@ -67,7 +68,7 @@ pub struct Cache {
     /// What workers keep of it.
     worker_caches: Arc<WorkerCaches>,
     /// Zones by number: a number, once given, stays with its zone for as long as the process lives.
-    zones: Arc<Mutex<Vec<Box<[u8]>>>>,
+    zones: Arc<Lock<Vec<Box<[u8]>>>>,
     max_bytes: u64,
     /// What of that is for entries.
     entries_bytes_max: u64,
@@ -100,7 +101,7 @@ impl Cache {
 
     /// The number of a zone, lower-cased and in wire form. Past 65,535 zones the last one is shared, and stores nothing.
     pub fn route(&self, zone: &[u8]) -> RouteId {
-        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut zones = self.zones.lock();
         let at = zones.iter().position(|known| **known == *zone).unwrap_or_else(|| {
             if zones.len() < ROUTES_MAX {
                 zones.push(zone.into());
@@ -111,7 +112,7 @@ impl Cache {
     }
 
     pub(super) fn zones(&self) -> Vec<Box<[u8]>> {
-        self.zones.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.zones.lock().clone()
     }
 
     /// Room for one worker to keep what it is asked for most; none if as many have been given away as were agreed on.

@@ -7,7 +7,7 @@ use std::{
     io::{self, BufReader, BufWriter, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use super::{
     key::{Key, split},
     memory::Cache,
 };
-use crate::sys::{ASIDE_MAX, UnixMillis, set_aside};
+use crate::sys::{ASIDE_MAX, Lock, UnixMillis, set_aside};
 
 /// Name and version of the format.
 const MAGIC: &[u8; 8] = b"hfcache1";
@@ -65,7 +65,7 @@ fn told(aside: Option<&Path>) -> String {
 /// # Errors
 /// What the system says; the previous file is then still there.
 pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
-    save_unless(cache, path, &Mutex::new(0), 0)
+    save_unless(cache, path, &Lock::new(0), 0)
 }
 
 /// [`save`], unless the number of saves that do not wait is not, or does not stay, what it was `before`: then somebody else
@@ -73,8 +73,8 @@ pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
 ///
 /// # Errors
 /// As there, and that it was given up.
-pub fn save_unless(cache: &Cache, path: &Path, urgent: &Mutex<u64>, before: u64) -> Result<u64, PersistError> {
-    let urgent = || urgent.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn save_unless(cache: &Cache, path: &Path, urgent: &Lock<u64>, before: u64) -> Result<u64, PersistError> {
+    let urgent = || urgent.lock();
     // Two processes may save at once while one hands over to the other.
     let beside = path.with_extension(format!("{BESIDE}-{:08x}", rand::random::<u32>()));
     let write = || -> io::Result<Option<u64>> {
@@ -320,7 +320,7 @@ mod tests {
         let path = folder.path().join("cache.zst");
         let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
         fs::write(&path, "what the other wrote").unwrap();
-        let urgent = Mutex::new(8);
+        let urgent = Lock::new(8);
         assert!(matches!(save_unless(&cache, &path, &urgent, 7), Err(PersistError::GivenUp)));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(fs::read(&path).unwrap(), b"what the other wrote");

@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, SystemTime},
 };
@@ -179,7 +179,7 @@ impl Inner {
         self.loading.over().await;
         let inner = Arc::clone(self);
         let save = move || {
-            *inner.urgent_saves.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            *inner.urgent_saves.lock() += 1;
             cache::save(&inner.cache, &path)
         };
         self.note_saved(tokio::task::spawn_blocking(save).await.ok());
@@ -190,7 +190,7 @@ impl Inner {
         let Some(path) = self.cache_file.clone() else { return };
         self.loading.over().await;
         let (inner, (done, saved)) = (Arc::clone(self), oneshot::channel());
-        let before = *self.urgent_saves.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *self.urgent_saves.lock();
         let save = move || {
             // A kernel that refuses, or a sandbox, lets the workers wait for their turn.
             if let Err(error) = give_way() {

@@ -6,18 +6,20 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use tokio::sync::watch;
 
+use crate::sys::Lock;
+
 /// Clients waiting for answers of upstreams at once; more get SERVFAIL. Each costs about a kilobyte.
 const WAITERS_MAX: usize = 20_000;
 
 /// What is under way, by cache key, and where its outcome will be.
-type ByKey<T> = Mutex<HashMap<Box<[u8]>, watch::Receiver<Option<T>>>>;
+type ByKey<T> = Lock<HashMap<Box<[u8]>, watch::Receiver<Option<T>>>>;
 
 /// The questions being asked now, by cache key.
 #[derive(Debug)]
@@ -119,7 +121,7 @@ impl<T: Clone> Waiter<T> {
 type Guarded<'a, T> = MutexGuard<'a, HashMap<Box<[u8]>, watch::Receiver<Option<T>>>>;
 
 fn lock<T>(by_key: &ByKey<T>) -> Guarded<'_, T> {
-    by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    by_key.lock()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -44,6 +44,7 @@ use super::{
 use crate::{
     dns::cache::{Cache, RouteId, encode::put_name},
     report::Policy,
+    sys::Lock,
 };
 
 const TYPE_AAAA: u16 = 28;
@@ -67,7 +68,7 @@ pub struct Route {
     /// A file that named none of them when it was last looked at.
     missing: ArcSwapOption<Missing>,
     turn: AtomicUsize,
-    loop_probes: Mutex<Vec<LoopProbe>>,
+    loop_probes: Lock<Vec<LoopProbe>>,
     /// Questions its upstreams had left without an answer when loops were last searched for.
     lost_before: AtomicU64,
     build: Build,
@@ -207,7 +208,7 @@ impl Route {
             upstreams: ArcSwap::from_pointee(upstreams),
             missing: ArcSwapOption::from(missing.map(Arc::new)),
             turn: AtomicUsize::new(0),
-            loop_probes: Mutex::default(),
+            loop_probes: Lock::default(),
             lost_before: AtomicU64::new(0),
             build,
         })
@@ -331,7 +332,7 @@ impl Route {
     }
 
     fn lock_probes(&self) -> MutexGuard<'_, Vec<LoopProbe>> {
-        self.loop_probes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.loop_probes.lock()
     }
 
     pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {

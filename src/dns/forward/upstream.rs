@@ -14,7 +14,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -32,7 +32,10 @@ pub use self::{
     tls::{connector, dial},
 };
 use super::observe::{Metrics, Named};
-use crate::report::{UpstreamState, UpstreamStatus};
+use crate::{
+    report::{UpstreamState, UpstreamStatus},
+    sys::Lock,
+};
 
 /// Before anything was measured (RFC 6298 says 1 s for TCP; resolvers sit closer).
 const WAIT_UNKNOWN: Duration = Duration::from_millis(400);
@@ -84,7 +87,7 @@ pub struct Upstream {
     pub pool: Pool,
     /// Questions without an answer, one after another, that make it failing; 0 for never.
     max_fails: u32,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// A question sent to it came back to us.
     looped: AtomicBool,
 }
@@ -111,7 +114,7 @@ impl Upstream {
     pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, max_fails: u32, metrics: Metrics) -> Self {
         let label = metrics.named(server.to_string());
         let pool = Pool::new(server.address, tls, limits, metrics);
-        Self { server, label, pool, max_fails, state: Mutex::default(), looped: AtomicBool::new(false) }
+        Self { server, label, pool, max_fails, state: Lock::default(), looped: AtomicBool::new(false) }
     }
 
     pub fn server(&self) -> &Server {
@@ -258,7 +261,7 @@ impl Upstream {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

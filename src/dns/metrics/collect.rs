@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
 };
 
 use prometheus::{
@@ -14,11 +14,14 @@ use super::{
     DropCause,
     shard::{BUCKETS_US, QuestionType, RCODES, Shard},
 };
-use crate::dns::{ServedFrom, Transport};
+use crate::{
+    dns::{ServedFrom, Transport},
+    sys::Lock,
+};
 
 /// The shards as one collector.
 pub(super) struct Shards {
-    all: Arc<Mutex<Vec<Arc<Shard>>>>,
+    all: Arc<Lock<Vec<Arc<Shard>>>>,
     requests: Desc,
     responses: Desc,
     drops: Desc,
@@ -26,7 +29,7 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    pub(super) fn new(shards: Arc<Mutex<Vec<Arc<Shard>>>>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(shards: Arc<Lock<Vec<Arc<Shard>>>>) -> Result<Self, prometheus::Error> {
         let desc = |name: &str, help: &str, labels: &[&str]| {
             let labels = labels.iter().map(|&label| label.to_owned()).collect();
             Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
@@ -78,7 +81,7 @@ impl Collector for Shards {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let shards = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards = self.all.lock();
         let mut requests = Vec::new();
         for proto in Transport::ALL {
             for (kind, word) in QuestionType::WORDS.into_iter().enumerate() {

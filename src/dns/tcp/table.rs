@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -14,7 +14,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::dns::{TcpConfig, metrics::RefuseCause};
+use crate::{
+    dns::{TcpConfig, metrics::RefuseCause},
+    sys::Lock,
+};
 
 /// What a connection is about; the less, the sooner it has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +47,7 @@ pub(super) struct Table {
     connections_max: usize,
     per_source_max: usize,
     made: Instant,
-    seats: Mutex<Seats>,
+    seats: Lock<Seats>,
 }
 
 #[derive(Debug, Default)]
@@ -87,12 +90,8 @@ impl Table {
             connections_max: config.connections_max.max(1),
             per_source_max: config.connections_per_source_max.max(1),
             made: Instant::now(),
-            seats: Mutex::default(),
+            seats: Lock::default(),
         }
-    }
-
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a new connection a seat, if need be that of one that does nothing or is slow to begin.
@@ -100,7 +99,7 @@ impl Table {
     /// # Errors
     /// If all that are in the way wait for answers.
     pub(super) fn admit(self: &Arc<Self>, source: IpAddr) -> Result<Seat, RefuseCause> {
-        let mut seats = self.seats();
+        let mut seats = self.seats.lock();
         let of_source = seats.per_source.get(&source).copied().unwrap_or(0);
         if of_source >= self.per_source_max && !seats.evict(|entry| entry.source == source) {
             return Err(RefuseCause::Source);
@@ -123,7 +122,7 @@ impl Table {
 
     /// Tells this many of the connections that can be spared best to go.
     pub(super) fn evict(&self, count: usize) {
-        let mut seats = self.seats();
+        let mut seats = self.seats.lock();
         for _ in 0..count {
             if !seats.evict(|_| true) {
                 break;
@@ -160,7 +159,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.table.seats().remove(self.place);
+        self.table.seats.lock().remove(self.place);
     }
 }
 
@@ -215,14 +214,14 @@ mod tests {
         let _third = table.admit(ip(1)).unwrap();
         assert_eq!((gone(&seats[0]), gone(&seats[1]), gone(&other)), (false, true, false));
         drop(seats);
-        assert_eq!(table.seats().per_source[&ip(1)], 1, "an evicted seat is given back once");
+        assert_eq!(table.seats.lock().per_source[&ip(1)], 1, "an evicted seat is given back once");
     }
 
     #[test]
     fn nothing_is_kept_of_those_who_left() {
         let table = table(10, 2);
         drop(table.admit(ip(1)).unwrap());
-        let seats = table.seats();
+        let seats = table.seats.lock();
         assert!(seats.entries.is_empty() && seats.per_source.is_empty());
     }
 }

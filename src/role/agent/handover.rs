@@ -20,7 +20,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -45,6 +45,7 @@ use crate::{
     dns::forward::Forwarder,
     role::disk::Store,
     store::disk::{self, Owner},
+    sys::Lock,
 };
 
 /// The time the old process may take to let go.
@@ -172,7 +173,7 @@ pub(super) struct Handover {
     store: Arc<Store>,
     forwarder: Forwarder,
     /// Who was handed over to.
-    to: Arc<Mutex<Option<u32>>>,
+    to: Arc<Lock<Option<u32>>>,
     /// Whether there is a successor that is ready.
     given_away: watch::Sender<bool>,
     stop: CancellationToken,
@@ -194,7 +195,7 @@ impl Handover {
 
     /// Whether there is a successor, as far as is known.
     pub(super) fn is_done(&self) -> bool {
-        self.to.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.to.lock().is_some()
     }
 
     /// What a newcomer asks for.
@@ -214,7 +215,7 @@ impl Handover {
             return (StatusCode::CONFLICT, reason);
         }
         {
-            let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut to = self.to.lock();
             if let Some(pid) = *to {
                 return (StatusCode::CONFLICT, format!("it has handed over to pid {pid} already"));
             }
@@ -254,7 +255,7 @@ impl Handover {
         }
         warn!("the successor is gone, and everything it had is taken back");
         self.given_away.send_replace(false);
-        *self.to.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.to.lock() = None;
         true
     }
 

@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,17 +12,19 @@ use tokio::{
     time::Instant,
 };
 
+use crate::sys::Lock;
+
 /// When bytes last came in.
 #[derive(Clone, Debug)]
-pub(super) struct Heard(Arc<Mutex<Instant>>);
+pub(super) struct Heard(Arc<Lock<Instant>>);
 
 impl Heard {
     pub(super) fn now() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+        Self(Arc::new(Lock::new(Instant::now())))
     }
 
     pub(super) fn at(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 
@@ -42,7 +44,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, buffer));
         if buffer.filled().len() > before {
-            *self.heard.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *self.heard.0.lock() = Instant::now();
         }
         Poll::Ready(read)
     }

@@ -1,13 +1,8 @@
 //! Hub addresses heard from the stream, kept over restarts. Never looks a name up.
 
-use std::{
-    fmt, fs, io,
-    io::Read as _,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, fs, io, io::Read as _, path::Path, sync::Arc};
 
-use crate::sys::put_file;
+use crate::sys::{Lock, put_file};
 
 /// Name of the file in the directory of the store.
 const FILE: &str = "hubs.json";
@@ -48,16 +43,16 @@ impl Learnt {
             }
             Vec::new()
         });
-        let latest: Arc<Mutex<Vec<String>>> = Arc::default();
-        let writing: Arc<Mutex<()>> = Arc::default();
+        let latest: Arc<Lock<Vec<String>>> = Arc::default();
+        let writing: Arc<Lock<()>> = Arc::default();
         let keep = move |addresses: &[String]| {
-            addresses.clone_into(&mut latest.lock().unwrap_or_else(PoisonError::into_inner));
+            addresses.clone_into(&mut latest.lock());
             let (path, latest, writing) = (path.clone(), Arc::clone(&latest), Arc::clone(&writing));
             // A slow disk must not hold up the stream.
             tokio::task::spawn_blocking(move || {
                 // One at a time, and each the latest: an older list must not come out on top.
-                let _one = writing.lock().unwrap_or_else(PoisonError::into_inner);
-                let addresses = latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let _one = writing.lock();
+                let addresses = latest.lock().clone();
                 if let Err(error) = write(&path, &addresses) {
                     tracing::warn!(file = %path.display(), %error, "hub addresses cannot be kept");
                 }

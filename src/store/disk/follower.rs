@@ -5,7 +5,7 @@ use std::{
     io,
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{self, TryRecvError},
     },
     task::{Context, Wake, Waker},
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     record::Snapshot,
     store::Reader,
-    sys::{Clock, UnixMillis, contained},
+    sys::{Clock, Lock, UnixMillis, contained},
 };
 
 /// Shortest time between two log lines about a disk that keeps failing.
@@ -57,7 +57,7 @@ enum Command {
 #[derive(Clone, Debug)]
 pub struct Follower {
     line: Arc<Line>,
-    status: Arc<Mutex<DiskStatus>>,
+    status: Arc<Lock<DiskStatus>>,
 }
 
 /// The line to the thread: what is sent must also wake it.
@@ -83,7 +83,7 @@ impl Disk {
     /// If the system gives no thread.
     pub fn follow(self, reader: &Reader) -> io::Result<Follower> {
         let keep_existing = matches!(self.status.start, Start::Unreadable { .. });
-        let status = Arc::new(Mutex::new(self.status));
+        let status = Arc::new(Lock::new(self.status));
         let (commands, inbox) = mpsc::channel();
         let (written, as_of) = match self.loaded {
             Some(loaded) => (Some(Arc::new(loaded.snapshot)), Some(loaded.as_of)),
@@ -113,7 +113,7 @@ impl Disk {
 impl Follower {
     #[must_use]
     pub fn status(&self) -> DiskStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status.lock().clone()
     }
 
     /// Writes what memory holds now, and comes back when it is durable.
@@ -152,7 +152,7 @@ struct Work {
     clock: Clock,
     metrics: Metrics,
     reader: Reader,
-    status: Arc<Mutex<DiskStatus>>,
+    status: Arc<Lock<DiskStatus>>,
     pace: Pace,
     ownership: Option<Ownership>,
     file: Option<RecordsFile>,
@@ -236,7 +236,7 @@ impl Work {
             Err(format!("redb panicked ({panic}); the whole file will be written anew"))
         });
         let bytes = self.file.as_ref().map(RecordsFile::bytes);
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.status.lock();
         status.writing_since = None;
         match done {
             Ok(wrote) => {
@@ -276,7 +276,7 @@ impl Work {
     }
 
     fn note(&self, what: impl FnOnce(&mut DiskStatus, UnixMillis)) {
-        what(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner), self.clock.now());
+        what(&mut self.status.lock(), self.clock.now());
     }
 
     /// One write; false if the disk turned out to hold everything already.

@@ -10,7 +10,7 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use prost::Message;
@@ -19,7 +19,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
 use super::layout;
 use crate::{
     record::{Change, Digest, Snapshot, decode_service},
-    sys::{UnixMillis, contained},
+    sys::{Lock, UnixMillis, contained},
 };
 
 /// Largest file read: a cluster of a million services stays below it.
@@ -159,7 +159,7 @@ fn copy(file: &File) -> io::Result<Vec<u8>> {
 /// A file's content in memory, as a storage of redb.
 #[derive(Debug)]
 struct Image {
-    bytes: RwLock<Vec<u8>>,
+    bytes: Lock<Vec<u8>>,
     /// What a damaged header may make it grow to.
     bytes_max: usize,
 }
@@ -167,11 +167,11 @@ struct Image {
 impl Image {
     fn new(bytes: Vec<u8>) -> Self {
         let bytes_max = bytes.len() * 2 + CHUNK_BYTES * 16;
-        Self { bytes: RwLock::new(bytes), bytes_max }
+        Self { bytes: Lock::new(bytes), bytes_max }
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes.read().unwrap_or_else(PoisonError::into_inner).len() as u64
+        self.bytes.lock().len() as u64
     }
 }
 
@@ -191,7 +191,7 @@ impl StorageBackend for Image {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let bytes = self.bytes.read().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.bytes.lock();
         let range = range(offset, out.len(), bytes.len())?;
         out.copy_from_slice(&bytes[range]);
         Ok(())
@@ -199,7 +199,7 @@ impl StorageBackend for Image {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).ok().filter(|len| *len <= self.bytes_max).ok_or_else(out_of_range)?;
-        self.bytes.write().unwrap_or_else(PoisonError::into_inner).resize(len, 0);
+        self.bytes.lock().resize(len, 0);
         Ok(())
     }
 
@@ -208,7 +208,7 @@ impl StorageBackend for Image {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = self.bytes.lock();
         let range = range(offset, data.len(), bytes.len())?;
         bytes[range].copy_from_slice(data);
         Ok(())

@@ -6,7 +6,6 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +19,7 @@ use tokio::{
 use super::{Metrics, Sampler};
 use crate::{
     dns::request::{ForwardRequest, Transport},
-    sys::UnixMillis,
+    sys::{Lock, UnixMillis},
 };
 
 /// What both ends must agree on.
@@ -45,7 +44,7 @@ pub struct Tap {
     sampler: Sampler,
     identity: Vec<u8>,
     frames: mpsc::Sender<Vec<u8>>,
-    queue: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
+    queue: Lock<Option<mpsc::Receiver<Vec<u8>>>>,
 }
 
 impl Tap {
@@ -55,7 +54,7 @@ impl Tap {
         let every = if socket.is_some() { every } else { 0 };
         let host = std::fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
         let identity = host.trim_ascii().to_vec();
-        Self { socket, sampler: Sampler::new(every), identity, frames, queue: Mutex::new(Some(queue)) }
+        Self { socket, sampler: Sampler::new(every), identity, frames, queue: Lock::new(Some(queue)) }
     }
 
     /// Counts a question; true if its answer is to be told.
@@ -72,7 +71,7 @@ impl Tap {
 
     /// Sends what there is to the collector, until dropped.
     pub async fn run(&self) {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let queue = self.queue.lock().take();
         let (Some(path), Some(mut queue)) = (&self.socket, queue) else { return };
         let mut told = false;
         loop {

@@ -2,19 +2,17 @@
 //!
 //! Counts the lines it left out; the errors themselves are counted in `metrics`.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+
+use crate::sys::Lock;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Lets one line a second pass. Clones share the limit.
 #[derive(Clone, Debug, Default)]
-pub struct LogLimit(Arc<Mutex<State>>);
+pub struct LogLimit(Arc<Lock<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -32,7 +30,7 @@ impl LogLimit {
 
     /// Takes the turn for a line now; returns how many lines were left out since the last.
     fn claim(&self) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let now = Instant::now();
         if state.next.is_some_and(|next| now < next) {
             state.left_out += 1;

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Display,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use hickory_proto::op::ResponseCode;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::log_limit::LogLimit;
+use crate::sys::Lock;
 
 /// The codes of answers that are told apart.
 const RCODES: [&str; 7] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "other"];
@@ -34,7 +35,7 @@ pub struct Metrics {
     durations: HistogramVec,
     probe_failures: IntCounterVec,
     /// How many upstreams each name is of, in all zones and views.
-    named: Arc<Mutex<HashMap<String, usize>>>,
+    named: Arc<Lock<HashMap<String, usize>>>,
     pub loops: IntCounter,
     /// Questions of a zone whose upstreams all fail, or that has none.
     pub down: IntCounter,
@@ -241,7 +242,7 @@ impl Metrics {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+        self.named.lock()
     }
 
     /// Notes an answer of `upstream`, and how long it took.

@@ -8,11 +8,14 @@ use std::{
     io::{self, Read as _},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use super::resolv_conf;
-use crate::{dns::forward::upstream::Server, sys::put_file};
+use crate::{
+    dns::forward::upstream::Server,
+    sys::{Lock, put_file},
+};
 
 /// Most files in the cache; a configuration names one or two.
 const FILES_MAX: usize = 64;
@@ -27,7 +30,7 @@ pub struct ResolvConfCache(Option<Arc<Place>>);
 struct Place {
     file: PathBuf,
     /// Held while the file changes, for views have files of their own.
-    changing: Mutex<()>,
+    changing: Lock<()>,
 }
 
 type Servers = BTreeMap<String, Vec<SocketAddr>>;
@@ -36,7 +39,7 @@ impl ResolvConfCache {
     /// In `file`, or not at all.
     #[must_use]
     pub fn in_file(file: Option<PathBuf>) -> Self {
-        Self(file.map(|file| Arc::new(Place { file, changing: Mutex::default() })))
+        Self(file.map(|file| Arc::new(Place { file, changing: Lock::default() })))
     }
 
     /// The servers that `path` named last.
@@ -53,7 +56,7 @@ impl ResolvConfCache {
     /// Reads each of `paths` and remembers whom it names now, if anybody. Blocks.
     pub fn note(&self, paths: &[PathBuf]) {
         let Some(place) = &self.0 else { return };
-        let _changing = place.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = place.changing.lock();
         let before = place.read().unwrap_or_default();
         let mut all = if before.len() < FILES_MAX { before.clone() } else { Servers::default() };
         for path in paths {

@@ -7,7 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -25,7 +25,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::message::{Query, Reply};
-use crate::dns::forward::observe::{Metrics, Mismatch};
+use crate::{
+    dns::forward::observe::{Metrics, Mismatch},
+    sys::Lock,
+};
 
 const CONNECTIONS_MAX: usize = 8;
 /// Queries awaiting an answer on one connection.
@@ -59,7 +62,7 @@ pub struct Pool {
     tls: Option<TlsDial>,
     limits: Limits,
     metrics: Metrics,
-    connections: Mutex<Vec<Arc<Connection>>>,
+    connections: Lock<Vec<Arc<Connection>>>,
     /// Held while dialling, so that a burst of questions makes one connection.
     dialling: tokio::sync::Mutex<()>,
 }
@@ -116,7 +119,7 @@ impl Pool {
             tls,
             limits,
             metrics,
-            connections: Mutex::default(),
+            connections: Lock::default(),
             dialling: tokio::sync::Mutex::const_new(()),
         }
     }
@@ -202,7 +205,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock()
     }
 }
 

@@ -27,11 +27,11 @@ mod tls;
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
-use holdfast::record::ServiceKey;
+use holdfast::{record::ServiceKey, sys::Lock};
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -77,7 +77,7 @@ struct State {
 }
 
 struct Shared {
-    state: Mutex<State>,
+    state: Lock<State>,
     /// The version, for watchers to wait on.
     version: watch::Sender<u64>,
     stalled: watch::Sender<bool>,
@@ -88,7 +88,7 @@ struct Shared {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn act(&self) {
@@ -105,7 +105,7 @@ impl Shared {
 pub struct Apiserver {
     shared: Arc<Shared>,
     address: SocketAddr,
-    accepting: Mutex<Option<JoinHandle<()>>>,
+    accepting: Lock<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Apiserver {
@@ -131,7 +131,7 @@ impl Apiserver {
         store.put(namespace("kube-system"));
         let shared = Arc::new(Shared {
             version: watch::Sender::new(store.version()),
-            state: Mutex::new(State {
+            state: Lock::new(State {
                 store,
                 faults: Vec::new(),
                 seen: Vec::new(),
@@ -148,7 +148,7 @@ impl Apiserver {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let accepting = Mutex::new(Some(tokio::spawn(serve::accept(listener, Arc::clone(&shared)))));
+        let accepting = Lock::new(Some(tokio::spawn(serve::accept(listener, Arc::clone(&shared)))));
         Self { shared, address, accepting }
     }
 
@@ -263,7 +263,7 @@ impl Apiserver {
 
     /// Refuses connections and drops those there are.
     pub fn stop(&self) {
-        if let Some(accepting) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(accepting) = self.accepting.lock().take() {
             accepting.abort();
         }
     }
@@ -280,7 +280,7 @@ impl Apiserver {
             tokio::task::yield_now().await;
         };
         let accepting = tokio::spawn(serve::accept(listener, Arc::clone(&self.shared)));
-        *self.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepting);
+        *self.accepting.lock() = Some(accepting);
     }
 
     /// As SIGSTOP: connections are taken and nothing is ever answered, no TLS handshake ends, watches fall silent.
