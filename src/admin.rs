@@ -11,6 +11,7 @@ mod metrics;
 mod pins;
 mod port;
 mod readiness;
+mod scrape;
 mod serve;
 mod socket;
 pub mod view;
@@ -21,14 +22,9 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::IntoResponse,
-    routing::get,
-};
-use prometheus::{Histogram, Registry, TextEncoder};
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use ipnet::IpNet;
+use prometheus::{Histogram, Registry};
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -39,20 +35,39 @@ pub use guard::{GuardDoc, Let, ReleasedDoc, guard_routes};
 pub use metrics::Metrics;
 pub use pins::{PinRequest, PinsDoc, UnpinRequest};
 pub use readiness::{Latch, Readiness};
+pub use serve::{NodeAddresses, ReadAddresses};
 pub use socket::SocketError;
 
+use crate::limits::Capacity;
 use port::{Manner, Port, Signals};
 use serve::{Limits, Listener};
 use socket::AdminSocket;
 
 /// Between two looks at whether the file of the socket is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Connections at once, for each listener. A node has a handful of probes and scrapers.
+/// Connections at once, for each listener, from addresses beyond the node. A node has a handful of probes and scrapers.
 const CONNECTIONS: usize = 128;
+/// Those of one address.
+const CONNECTIONS_PER_SOURCE: usize = 16;
+/// Further ones from the node itself: the kubelet's probes.
+const CONNECTIONS_NODE: usize = 64;
+/// A probe or scrape takes milliseconds. After this long its place may go to a new connection.
+const ANSWERING_MAX: Duration = Duration::from_secs(2);
 /// The time a whole exchange may take on the admin socket: the dump of a large cluster goes through a pipe to a person.
 const ADMIN_TIME: Duration = Duration::from_secs(120);
 /// The time a whole exchange may take with a probe or a scraper.
 const PROBE_TIME: Duration = Duration::from_secs(15);
+
+/// The places of a listener for probes or scrapers.
+const CAPACITY: Capacity = Capacity {
+    total: CONNECTIONS,
+    per_source: CONNECTIONS_PER_SOURCE,
+    node: CONNECTIONS_NODE,
+    answering_max: Some(ANSWERING_MAX),
+};
+/// Those of the admin socket, which only its user can open: a dump may go slowly through a pipe to a person.
+const ADMIN_CAPACITY: Capacity =
+    Capacity { total: CONNECTIONS, per_source: CONNECTIONS, node: CONNECTIONS, answering_max: None };
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -67,6 +82,10 @@ pub struct Config {
     pub more_metrics: Vec<SocketAddr>,
     /// Metrics under CoreDNS's names too, as those of this server: `dns://169.254.20.10:53`.
     pub coredns_server: Option<String>,
+    /// Networks that may ask `/health` and `/ready` besides this node; empty for any.
+    pub http_allow: Vec<IpNet>,
+    /// The same for `/metrics`.
+    pub metrics_allow: Vec<IpNet>,
     /// Share the ports with the process we take over from, and take its socket's place.
     pub join: bool,
     /// Listen on addresses that no interface has yet.
@@ -82,6 +101,8 @@ impl Default for Config {
             more_http: Vec::new(),
             more_metrics: Vec::new(),
             coredns_server: None,
+            http_allow: Vec::new(),
+            metrics_allow: Vec::new(),
             join: false,
             early: false,
         }
@@ -97,6 +118,8 @@ pub struct Bound {
     more_http: Vec<Port>,
     more_metrics: Vec<Port>,
     coredns_server: Option<String>,
+    http_allow: Vec<IpNet>,
+    metrics_allow: Vec<IpNet>,
 }
 
 /// What the listeners tell of.
@@ -113,6 +136,8 @@ pub struct Handles {
     pub more: Router,
     /// True while a successor is ready, which has the ports for probes and scrapers then.
     pub given_away: watch::Receiver<bool>,
+    /// The addresses that the node's own probes come from.
+    pub node: NodeAddresses,
 }
 
 /// Binds every listener.
@@ -141,8 +166,17 @@ pub fn bind(config: &Config) -> Result<Bound, SocketError> {
     let metrics = config.metrics.and_then(|address| open("--metrics", &address));
     let more_http = config.more_http.iter().filter_map(|address| open("http_more", address)).collect();
     let more_metrics = config.more_metrics.iter().filter_map(|address| open("metrics_more", address)).collect();
-    let coredns_server = config.coredns_server.clone();
-    Ok(Bound { path: config.admin.clone(), admin, http, metrics, more_http, more_metrics, coredns_server })
+    Ok(Bound {
+        path: config.admin.clone(),
+        admin,
+        http,
+        metrics,
+        more_http,
+        more_metrics,
+        coredns_server: config.coredns_server.clone(),
+        http_allow: config.http_allow.clone(),
+        metrics_allow: config.metrics_allow.clone(),
+    })
 }
 
 impl Bound {
@@ -168,25 +202,32 @@ impl Bound {
 
     /// Serves until `stop`; removes the socket then.
     pub async fn serve(self, handles: Handles, stop: CancellationToken) {
-        let limits = |listener, time| Limits {
-            connections: CONNECTIONS,
+        let limits = |listener, capacity, time, allow: &[IpNet]| Limits {
+            capacity,
             time,
             refused: handles.metrics.refused.with_label_values(&[listener]),
+            not_allowed: handles.metrics.not_allowed.with_label_values(&[listener]),
+            allow: allow.to_vec(),
+            node: handles.node.clone(),
         };
         let probes = probes(handles.readiness.clone(), handles.metrics.health.clone());
         let mut tasks = JoinSet::new();
         let documents = documents::router(handles.documents.clone(), handles.readiness.clone());
-        let scraped = scrape(handles.registry.clone(), self.coredns_server.clone());
-        let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(scraped);
-        tasks.spawn(keep_unix(self.path, self.admin.ok(), admin, limits("admin", ADMIN_TIME), stop.clone()));
+        let metrics = scrape::Metrics::new(handles.registry.clone(), self.coredns_server);
+        // Only root and this user reach the socket, so a scrape there is always made anew.
+        let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(metrics.clone().fresh_route());
+        let admin_limits = limits("admin", ADMIN_CAPACITY, ADMIN_TIME, &[]);
+        tasks.spawn(keep_unix(self.path, self.admin.ok(), admin, admin_limits, stop.clone()));
         let Handles { readiness, given_away, .. } = handles.clone();
         let signals = Signals { readiness, given_away, stop };
         for http in self.http.into_iter().chain(self.more_http) {
-            tasks.spawn(http.serve(probes.clone(), limits("http", PROBE_TIME), signals.clone()));
+            let limits = limits("http", CAPACITY, PROBE_TIME, &self.http_allow);
+            tasks.spawn(http.serve(probes.clone(), limits, signals.clone()));
         }
-        for metrics in self.metrics.into_iter().chain(self.more_metrics) {
-            let router = scrape(handles.registry.clone(), self.coredns_server.clone());
-            tasks.spawn(metrics.serve(router, limits("metrics", PROBE_TIME), signals.clone()));
+        let router = metrics.route();
+        for port in self.metrics.into_iter().chain(self.more_metrics) {
+            let limits = limits("metrics", CAPACITY, PROBE_TIME, &self.metrics_allow);
+            tasks.spawn(port.serve(router.clone(), limits, signals.clone()));
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -243,20 +284,16 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     }
 }
 
-fn scrape(registry: Registry, coredns_server: Option<String>) -> Router {
-    Router::new().route("/metrics", get(metrics_text)).with_state((registry, coredns_server))
-}
-
-async fn metrics_text(State((registry, coredns_server)): State<(Registry, Option<String>)>) -> impl IntoResponse {
-    let mut families = registry.gather();
-    if let Some(server) = coredns_server {
-        families.extend(coredns::named(&families, &server));
-    }
-    match TextEncoder::new().encode_to_string(&families) {
-        Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
-        Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{error}\n"))
-        }
+#[cfg(test)]
+fn limits_for_tests(connections: usize, time: Duration) -> Limits {
+    let counter = || prometheus::IntCounter::new("refused", "refused").unwrap();
+    Limits {
+        capacity: Capacity { total: connections, per_source: connections, node: connections, answering_max: None },
+        time,
+        refused: counter(),
+        not_allowed: counter(),
+        allow: Vec::new(),
+        node: NodeAddresses::new(|| Ok(Vec::new())),
     }
 }
 
@@ -320,6 +357,7 @@ mod tests {
             documents,
             more,
             given_away: watch::Sender::new(false).subscribe(),
+            node: NodeAddresses::new(|| Ok(Vec::new())),
         };
         let task = tokio::spawn(bound.serve(handles, stop.clone()));
         Running { dir, http, metrics, readiness, counted, stop, task }
@@ -361,15 +399,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_are_bounded_and_the_ones_too_many_counted() {
+    async fn the_longest_idle_connection_goes_for_a_new_one_and_is_counted() {
         let running = start();
         let mut idle = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..CONNECTIONS_NODE {
             idle.push(tcp(running.http).await);
         }
+        assert!(get(tcp(running.http).await, "/health").await.starts_with("HTTP/1.1 200 "));
         let mut answer = Vec::new();
-        // Closed unread: the end of the stream, or a reset where the request was on its way already.
-        let _ = tcp(running.http).await.read_to_end(&mut answer).await;
+        let _ = idle[0].read_to_end(&mut answer).await;
         assert!(answer.is_empty());
         assert_eq!(running.counted.refused.with_label_values(&["http"]).get(), 1);
         assert!(get(tcp(running.metrics).await, "/metrics").await.starts_with("HTTP/1.1 200 "), "each has its own");
@@ -424,11 +462,7 @@ mod tests {
         assert!(error.starts_with(&format!("admin socket {}: make its directory: ", admin.display())), "{error}");
         let router = Router::new().route("/ready", axum::routing::get(async || "made"));
         let stop = CancellationToken::new();
-        let limits = Limits {
-            connections: 1,
-            time: PROBE_TIME,
-            refused: prometheus::IntCounter::new("refused", "refused").unwrap(),
-        };
+        let limits = limits_for_tests(1, PROBE_TIME);
         let keeping = tokio::spawn(keep_unix(admin.clone(), None, router, limits, stop.clone()));
         std::fs::remove_file(dir.path().join("run")).unwrap();
         let stream = loop {

@@ -2,7 +2,7 @@
 //!
 //! One pipeline, three jobs: a *source* (apiserver, hub or manifests) feeds the *store* (memory, followed by disk),
 //! and the store feeds the *ends* (DNS answers, the stream to other nodes, the admin socket).
-//! `docs/architecture.md` is the map; `tests/architecture.rs` holds the module arrows to it.
+//! `docs/architecture.md` is the map; `tests/it/architecture.rs` holds the module arrows to it.
 
 pub mod admin;
 pub mod cli;
@@ -10,6 +10,7 @@ pub mod config;
 pub mod corefile;
 pub mod ctl;
 pub mod dns;
+pub mod limits;
 pub mod node;
 pub mod proto;
 pub mod record;

@@ -20,7 +20,7 @@ use std::{
 
 pub use error::{ErrorType, SetupError};
 pub use metrics::Metrics;
-pub use routes::node_local;
+pub use routes::{node_local, own_addresses};
 pub use setup::{Goal, Outcome, Step, check, is_released, reach};
 
 /// What is to be set up on the node.

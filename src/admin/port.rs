@@ -26,8 +26,8 @@ use super::{
     serve::{self, Limits, Listener},
 };
 
-/// Connections the kernel keeps for us.
-const BACKLOG: i32 = 128;
+/// Connections that may queue until they are accepted; `net.core.somaxconn` caps it.
+const BACKLOG: i32 = 1_024;
 /// Between two looks at whether somebody else listens, while we do not.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The time the kernel may take to say that nobody does.
@@ -208,11 +208,7 @@ mod tests {
     fn serve(address: SocketAddr, manner: Manner, word: &'static str) -> Served {
         let port = Port::open("--http", address, manner).unwrap();
         let (readiness, given_away, stop) = (Readiness::default(), watch::Sender::new(false), CancellationToken::new());
-        let limits = Limits {
-            connections: 8,
-            time: Duration::from_secs(5),
-            refused: prometheus::IntCounter::new("refused", "refused").unwrap(),
-        };
+        let limits = crate::admin::limits_for_tests(8, Duration::from_secs(5));
         let address = port.address();
         let signals = Signals { readiness: readiness.clone(), given_away: given_away.subscribe(), stop: stop.clone() };
         let router = Router::new().route("/", axum::routing::get(async move || word));

@@ -1,46 +1,99 @@
 //! HTTP/1.1 over a listener, one request a connection, with every connection bounded in number and time.
 //!
-//! Nobody who connects and then does nothing, reads nothing or sends for ever keeps more than one of the connections, for
-//! longer than its time limit.
+//! A client that connects and sends nothing, reads nothing or never ends takes a place from itself only: each address has few
+//! places, the longest idle connection is evicted for a new one, and the node itself (the kubelet's probes) has places of its
+//! own.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
 use futures::FutureExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use prometheus::IntCounter;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixListener,
-    sync::Semaphore,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::port::Listening;
+use crate::limits::{Activity, Capacity, ConnectionSlot, ConnectionTable, Origin};
 
-/// The time a request's head may take to arrive.
-const HEAD: Duration = Duration::from_secs(5);
+/// Longest time a request's head may take to arrive. A probe sends it with its first packet.
+const HEAD: Duration = Duration::from_secs(1);
 /// How long requests in progress are waited for at the end.
 const GRACE: Duration = Duration::from_secs(1);
 /// A pause after an accept that failed for want of resources, which would fail again at once.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The most a request's head may have, in bytes.
-const HEAD_BYTES: usize = 16 * 1024;
+/// Connections told to go then.
+const EXHAUSTED_EVICTED: usize = 8;
+/// Longest head of a request, in bytes. Also the least that hyper takes for its buffer.
+const HEAD_BYTES: usize = 8 * 1024;
+/// Bytes of an answer that the kernel holds for a client; it doubles the number. A scrape has some 100 KiB.
+const SEND_ROOM_BYTES: usize = 128 * 1024;
+/// How long the addresses of this node are believed.
+const NODE_ADDRESSES_AGE: Duration = Duration::from_secs(10);
 
 /// The limits of a listener.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; more are closed unread.
-    pub connections: usize,
+    pub capacity: Capacity,
     /// The time from accept to the last byte of the answer.
     pub time: Duration,
-    /// Counts the connections closed for being too many.
+    /// Connections closed unread because there were too many.
     pub refused: IntCounter,
+    /// Connections closed unread because their address may not ask.
+    pub not_allowed: IntCounter,
+    /// Networks that may connect besides this node; empty for any.
+    pub allow: Vec<IpNet>,
+    pub node: NodeAddresses,
+}
+
+/// Reads the addresses of this node and of its gateways.
+pub type ReadAddresses = fn() -> io::Result<Vec<IpAddr>>;
+
+/// The addresses that the node's own probes come from, read again when they are old. Clones share them.
+#[derive(Clone)]
+pub struct NodeAddresses {
+    read: ReadAddresses,
+    known: Arc<Mutex<Option<(Instant, HashSet<IpAddr>)>>>,
+}
+
+impl fmt::Debug for NodeAddresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeAddresses").finish_non_exhaustive()
+    }
+}
+
+impl NodeAddresses {
+    pub fn new(read: ReadAddresses) -> Self {
+        Self { read, known: Arc::default() }
+    }
+
+    fn contain(&self, client: IpAddr) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_none_or(|(at, _)| at.elapsed() >= NODE_ADDRESSES_AGE) {
+            let addresses = (self.read)().unwrap_or_else(|error| {
+                debug!(%error, "cannot read the addresses of this node; only loopback counts as the node");
+                Vec::new()
+            });
+            *known = Some((Instant::now(), addresses.into_iter().collect()));
+        }
+        known.as_ref().is_some_and(|(_, addresses)| addresses.contains(&client))
+    }
 }
 
 pub enum Listener {
@@ -51,63 +104,108 @@ pub enum Listener {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// A connection that was accepted and has no place yet.
+struct Accepted {
+    stream: Box<dyn Stream>,
+    /// Its address here and there; none for a unix socket, which only its user can open.
+    ends: Option<(SocketAddr, SocketAddr)>,
+}
+
 impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
-            Self::Tcp(port) => Ok(Box::new(port.listener.accept().await?.0)),
+            Self::Unix(listener) => Ok(Accepted { stream: Box::new(listener.accept().await?.0), ends: None }),
+            Self::Tcp(port) => {
+                let (stream, peer) = port.listener.accept().await?;
+                // Less room only means that the answer is sent in more steps.
+                let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_ROOM_BYTES);
+                let ends = Some((stream.local_addr().unwrap_or(peer), peer));
+                Ok(Accepted { stream: Box::new(stream), ends })
+            }
         }
+    }
+}
+
+/// A listener's connections.
+struct Server {
+    router: Router,
+    limits: Limits,
+    table: Arc<ConnectionTable>,
+}
+
+impl Server {
+    /// Serves one connection, if its address may connect and there is a place.
+    fn admit(&self, Accepted { stream, ends }: Accepted) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (source, origin) = match ends {
+            None => (Ipv4Addr::LOCALHOST.into(), Origin::Node),
+            Some((local, peer)) => {
+                let source = peer.ip().to_canonical();
+                let node =
+                    source.is_loopback() || source == local.ip().to_canonical() || self.limits.node.contain(source);
+                (source, if node { Origin::Node } else { Origin::Elsewhere })
+            }
+        };
+        let allow = &self.limits.allow;
+        if origin == Origin::Elsewhere && !allow.is_empty() && !allow.iter().any(|net| net.contains(&source)) {
+            self.limits.not_allowed.inc();
+            return None;
+        }
+        let Ok(slot) = self.table.admit(source, origin) else {
+            self.limits.refused.inc();
+            return None;
+        };
+        slot.set(Activity::Receiving);
+        let (slot, time) = (Arc::new(slot), self.limits.time);
+        let evicted = slot.evicted().clone();
+        let refused = self.limits.refused.clone();
+        let serving = connection(stream, self.router.clone(), slot);
+        Some(async move {
+            tokio::select! {
+                _ = timeout(time, serving) => {}
+                () = evicted.cancelled() => refused.inc(),
+            }
+        })
     }
 }
 
 /// Serves until `stop`, then lets requests in progress end for a moment.
 pub async fn serve(listener: Listener, router: Router, limits: Limits, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let table = Arc::new(ConnectionTable::new(limits.capacity));
+    let server = Server { router, limits, table };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok(stream) => match Arc::clone(&slots).try_acquire_owned() {
-                    Ok(slot) => {
-                        let answer = connection(stream, router.clone());
-                        let time = limits.time;
-                        connections.spawn(async move {
-                            let _ = timeout(time, answer).await;
-                            drop(slot);
-                        });
-                    }
-                    Err(_) => limits.refused.inc(),
-                },
+                Ok(accepted) => {
+                    server.admit(accepted).map(|serving| connections.spawn(serving));
+                }
                 Err(error) => {
-                    warn!(%error, "admin connection not accepted");
+                    warn!(%error, "a connection to a probe, metrics or admin listener is not accepted; DNS is not affected");
+                    server.table.evict(EXHAUSTED_EVICTED);
                     sleep(PAUSE).await;
                 }
             },
         }
     }
-    // Who has connected already is answered: the kernel would reset them.
-    while let (Some(Ok(stream)), Ok(slot)) = (listener.accept().now_or_never(), Arc::clone(&slots).try_acquire_owned())
-    {
-        let answer = connection(stream, router.clone());
-        connections.spawn(async move {
-            answer.await;
-            drop(slot);
-        });
+    // Connections in the kernel's queue are answered: it would reset them.
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        server.admit(accepted).map(|serving| connections.spawn(serving));
     }
     drop(listener);
     let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn connection(stream: Box<dyn Stream>, router: Router) {
+async fn connection(stream: Box<dyn Stream>, router: Router, slot: Arc<ConnectionSlot>) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        slot.set(Activity::Answering);
         let router = router.clone();
         async move {
             Ok::<_, Infallible>(router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}))
         }
     });
-    // A client that went away or spoke nonsense is no event.
+    // A client that went away or sent no HTTP is no event.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

@@ -258,6 +258,8 @@ impl Config {
             more_http: settings.http_more.iter().map(|address| address.0).collect(),
             more_metrics: settings.metrics_more.iter().map(|address| address.0).collect(),
             coredns_server: self.coredns_server(),
+            http_allow: settings.http_allow.clone(),
+            metrics_allow: settings.metrics_allow.clone(),
             join: false,
             early: settings.node_setup_interface,
         }

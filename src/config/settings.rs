@@ -175,6 +175,10 @@ settings! {
         http_more: Vec<Addr<8080>> = Setting::new("http_more", "[]");
         /// Further addresses of `/metrics`.
         metrics_more: Vec<Addr<9253>> = Setting::new("metrics_more", "[]");
+        /// Networks that may ask `/health` and `/ready`, besides this node itself. Empty means anybody.
+        http_allow: Vec<IpNet> = Setting::new("http_allow", "[]");
+        /// Networks that may ask `/metrics`, besides this node itself. Empty means anybody.
+        metrics_allow: Vec<IpNet> = Setting::new("metrics_allow", "[]");
         /// Metrics under the names others give them too, for dashboards and alerts made for CoreDNS and NodeLocal DNSCache.
         metrics_compat: Compat =
             Setting::new("metrics_compat", "none").flag("--metrics-compat", "none|coredns").agent();

@@ -3,7 +3,6 @@
 //! Owns accepting them and the bounds on how many there are. Never lets one client hold up another.
 
 mod connection;
-mod table;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,13 +13,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{connection::Connection, table::Table};
+use self::connection::Connection;
 use super::{
     TcpConfig,
     access::Guard,
     metrics::{Fault, RefuseCause},
     server::Core,
 };
+use crate::limits::{Capacity, ConnectionTable, Origin, Refused};
 
 /// How long accepting rests when the system has no file descriptor or memory left for a connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ const HANDSHAKES: Duration = Duration::from_millis(200);
 struct Shared {
     core: Arc<Core>,
     config: TcpConfig,
-    table: Arc<Table>,
+    table: Arc<ConnectionTable>,
     /// Cancelled when we leave: connections finish what they have received.
     leaving: CancellationToken,
     tasks: TaskTracker,
@@ -57,7 +57,7 @@ pub(super) fn start(
 ) -> Listeners {
     let shared = Arc::new(Shared {
         core: Arc::clone(core),
-        table: Arc::new(Table::new(&config)),
+        table: Arc::new(ConnectionTable::new(capacity(&config))),
         config,
         leaving: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -155,12 +155,24 @@ fn admit(shared: &Arc<Shared>, guard: Option<&Guard>, stream: TcpStream, client:
         shared.core.metrics.connection_refused(RefuseCause::NotAllowed);
         return;
     }
-    match shared.table.admit(client.ip()) {
-        Ok(seat) => {
-            let connection = Connection::new(Arc::clone(shared), stream, client, seat);
+    match shared.table.admit(client.ip(), Origin::Elsewhere) {
+        Ok(slot) => {
+            let connection = Connection::new(Arc::clone(shared), stream, client, slot);
             shared.tasks.spawn(connection.run());
         }
-        Err(cause) => shared.core.metrics.connection_refused(cause),
+        Err(refused) => shared.core.metrics.connection_refused(match refused {
+            Refused::Total => RefuseCause::Total,
+            Refused::Source => RefuseCause::Source,
+        }),
+    }
+}
+
+fn capacity(config: &TcpConfig) -> Capacity {
+    Capacity {
+        total: config.connections_max,
+        per_source: config.connections_per_source_max,
+        node: 0,
+        answering_max: None,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns framing, acknowledgements and dumps. Knows nothing of what the messages say.
 
-use std::io;
+use std::{io, time::Duration};
 
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
@@ -12,6 +12,8 @@ use netlink_sys::{Socket, SocketAddr};
 
 /// Attempts at a dump that changes while it is made.
 const DUMPS: usize = 8;
+/// Longest wait for one answer of the kernel, which gives it within the system call that asks.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Bytes a message is padded to a multiple of.
 const ALIGN: usize = 4;
 
@@ -48,6 +50,7 @@ impl Netlink {
     /// Those of the system; `EPROTONOSUPPORT` if the kernel was built without that part.
     pub(super) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
+        socket2::SockRef::from(&socket).set_read_timeout(Some(ANSWER))?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })

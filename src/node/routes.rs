@@ -37,6 +37,10 @@ struct Route {
 /// # Errors
 /// If the kernel does not tell.
 pub fn node_local() -> io::Result<Vec<IpNet>> {
+    Ok(networks(&read_routes()?))
+}
+
+fn read_routes() -> io::Result<Vec<Route>> {
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -45,7 +49,26 @@ pub fn node_local() -> io::Result<Vec<IpNet>> {
         let answers = netlink.dump(&Message::new(RTM_GETROUTE, 0, &asked))?;
         routes.extend(answers.iter().filter_map(|body| route(&RouteMessage::parse(body).ok()?)));
     }
-    Ok(networks(&routes))
+    Ok(routes)
+}
+
+/// The addresses of this node or pod, and of the gateways it sends to. The probes of a kubelet come from one of them: from the
+/// node's own in its network, and from the gateway, which is the node, in a pod's.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let routes = read_routes()?;
+    let own = routes.iter().filter(|route| route.local && is_host(route.to)).map(|route| route.to.addr());
+    let gateways =
+        routes.iter().filter(|route| route.to.prefix_len() == 0).flat_map(|route| route.gateways.iter().copied());
+    Ok(own.chain(gateways).chain(host_ips()).collect())
+}
+
+/// The addresses of the node, where the pod is told (`status.hostIPs` in the variable `HOST_IPS`).
+fn host_ips() -> Vec<IpAddr> {
+    let told = std::env::var("HOST_IPS").unwrap_or_default();
+    told.split(',').filter_map(|ip| ip.trim().parse().ok()).collect()
 }
 
 fn networks(routes: &[Route]) -> Vec<IpNet> {
@@ -177,5 +200,6 @@ mod tests {
     fn the_kernel_is_understood() {
         let loopback: IpAddr = [127, 0, 0, 1].into();
         assert!(node_local().unwrap().iter().any(|net| net.contains(&loopback)));
+        assert!(own_addresses().unwrap().contains(&loopback));
     }
 }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
     config::{Config, Role, Source, kept},
+    node,
     source::hub,
     store::{self, disk},
     sys::Clock,
@@ -178,6 +179,7 @@ impl Base {
             more: admin::guard_routes(self.reader.clone(), self.clock.clone(), Arc::new(release)),
             documents,
             given_away: watch::Sender::new(false).subscribe(),
+            node: admin::NodeAddresses::new(node::own_addresses),
         })
     }
 

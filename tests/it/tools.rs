@@ -162,7 +162,8 @@ impl Live {
         };
         let metrics = admin::Metrics::register(&registry).unwrap();
         let (more, given_away) = (axum::Router::new(), tokio::sync::watch::Sender::new(false).subscribe());
-        let handles = Handles { readiness: Readiness::default(), registry, metrics, documents, more, given_away };
+        let node = admin::NodeAddresses::new(|| Ok(Vec::new()));
+        let handles = Handles { readiness: Readiness::default(), registry, metrics, documents, more, given_away, node };
         let stop = CancellationToken::new();
         runtime.spawn(bound.serve(handles, stop.clone()));
         Self { _runtime: runtime, _stop: stop.drop_guard(), socket }

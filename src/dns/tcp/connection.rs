@@ -17,10 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    Shared,
-    table::{Doing, Seat},
-};
+use super::Shared;
 use crate::{
     dns::{
         CloseCause, Resolved, Rotation, Transport, View,
@@ -28,6 +25,7 @@ use crate::{
         metrics::{DropCause, Tally},
         server::{self, Handled, InFlight},
     },
+    limits::{Activity, ConnectionSlot},
     wire,
 };
 
@@ -72,7 +70,7 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     stream: TcpStream,
     client: SocketAddr,
-    seat: Seat,
+    slot: ConnectionSlot,
     reading: Reading,
     /// Since when we leave, and close the connection once it is quiet.
     leaving: Option<Instant>,
@@ -91,7 +89,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, seat: Seat) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, slot: ConnectionSlot) -> Self {
         // Answers leave whole; waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         shared.core.metrics.connections().inc();
@@ -100,7 +98,7 @@ impl Connection {
             shared,
             stream,
             client,
-            seat,
+            slot,
             reading: Reading::Open,
             leaving: None,
             input: Vec::new(),
@@ -127,7 +125,7 @@ impl Connection {
     async fn serve(&mut self) -> CloseCause {
         let leaving = self.shared.leaving.clone();
         let expired = self.shared.core.expired.clone();
-        let must_go = self.seat.must_go().clone();
+        let evicted = self.slot.evicted().clone();
         loop {
             // A client that always has more must not keep the thread from the others.
             coop::consume_budget().await;
@@ -152,11 +150,11 @@ impl Connection {
             {
                 return cause;
             }
-            self.seat.set(self.doing(blocked || waiting));
+            self.slot.set(self.activity(blocked || waiting));
             let (deadline, overdue) = self.deadline(blocked);
             tokio::select! {
                 biased;
-                () = must_go.cancelled() => return CloseCause::Evicted,
+                () = evicted.cancelled() => return CloseCause::Evicted,
                 () = expired.cancelled(), if blocked => return CloseCause::Drain,
                 () = expired.cancelled(), if self.leaving.is_some() && self.reading == Reading::Open => {
                     self.reading = Reading::Rest;
@@ -189,13 +187,13 @@ impl Connection {
         self.has_room() && self.in_flight.len() < self.shared.config.in_flight_max
     }
 
-    fn doing(&self, answering: bool) -> Doing {
+    fn activity(&self, answering: bool) -> Activity {
         if answering || !self.in_flight.is_empty() {
-            Doing::Answering
+            Activity::Answering
         } else if self.input.is_empty() {
-            Doing::Idle
+            Activity::Idle
         } else {
-            Doing::Receiving
+            Activity::Receiving
         }
     }
 

@@ -1,0 +1,10 @@
+//! Bounds on what one client may take from the others: places for connections, and rates of answers.
+//!
+//! Owns who is admitted and who has to go. Pure: no socket, no clock but the one handed in or tokio's; never closes a
+//! connection itself, it tells the connection to go.
+
+mod connections;
+mod shares;
+
+pub use connections::{Activity, Capacity, ConnectionSlot, ConnectionTable, Origin, Refused};
+pub use shares::{FairShares, Share};
