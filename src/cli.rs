@@ -23,6 +23,7 @@ use crate::{
     role::{
         Signals,
         agent::{self, Agent, Prepared},
+        descriptors,
         hub::Hub,
     },
     sys::{self, Clock},
@@ -145,9 +146,10 @@ pub fn main() -> ExitCode {
     }
     let exit = run(Cli::parse_from(line)).unwrap_or_else(|error| {
         // One line, causes and all.
-        eprintln!("holdfast: {error:#}");
+        sys::write_stderr(&format!("holdfast: {error:#}\n"));
         ctl::exit_of(&error)
     });
+    log::flush();
     ExitCode::from(exit as u8)
 }
 
@@ -200,6 +202,8 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
         }
     };
     let prepared = if role == Role::Agent { agent::prepare(&config, &[]) } else { Prepared::default() };
+    log::start_thread(prepared.on_thread_start());
+    descriptors::raise();
     run_to_end(prepared.on_thread_start(), serve(role, config, prepared, reload))
 }
 

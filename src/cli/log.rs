@@ -1,13 +1,51 @@
 //! Where log lines go and how they look: standard error, as `log.filter` and `log.format` say.
 
-use std::io::IsTerminal as _;
+use std::{
+    io::{self, IsTerminal as _},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry, filter::ParseError, fmt, layer::SubscriberExt as _, reload,
     util::SubscriberInitExt as _,
 };
 
-use crate::config::{Settings, types::LogFormat};
+use crate::{
+    config::{Settings, types::LogFormat},
+    sys::LogQueue,
+};
+
+/// Longest wait for the last lines at the end of the process.
+const FLUSH: Duration = Duration::from_millis(300);
+
+static QUEUE: LazyLock<LogQueue> = LazyLock::new(LogQueue::default);
+
+/// Writes each event to the queue: a reader of standard error that stands still must not stop DNS.
+struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        QUEUE.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes log lines on a thread of its own from now on, which begins with `on_start`.
+pub fn start_thread(on_start: impl FnOnce() + Send + 'static) {
+    if let Err(error) = QUEUE.start(on_start) {
+        tracing::warn!(%error, "no thread for the log: each line is written by the thread it is about");
+    }
+}
+
+/// Writes what is left, for a moment at most. Called once, at the end.
+pub fn flush() {
+    QUEUE.flush(FLUSH);
+}
 
 /// Changes what is logged while the process runs.
 #[derive(Clone, Debug)]
@@ -33,8 +71,8 @@ impl Filter {
 pub fn init(settings: &Settings) -> anyhow::Result<Filter> {
     let (filter, handle) = reload::Layer::new(EnvFilter::builder().parse(&settings.log_filter)?);
     let layer = match settings.log_format {
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => fmt::layer().with_writer(std::io::stderr).json().flatten_event(true).boxed(),
+        LogFormat::Text => fmt::layer().with_writer(|| Lines).with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => fmt::layer().with_writer(|| Lines).json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
     Ok(Filter(handle))

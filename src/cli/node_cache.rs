@@ -23,6 +23,7 @@ use crate::{
     role::{
         Signals,
         agent::{self, Agent},
+        descriptors,
         node_cache::{ComposeError, Composer, NodeCache, NodeSettings},
     },
     sys::Clock,
@@ -136,6 +137,8 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
         }
     });
     let prepared = agent::prepare(&config, &writable);
+    super::log::start_thread(prepared.on_thread_start());
+    descriptors::raise();
     super::run_to_end(prepared.on_thread_start(), async {
         let signals = Signals::take().context("take over the signals")?;
         let agent = Agent::start_prepared(config, Clock::System, prepared).await?;

@@ -22,6 +22,7 @@ use self::handover::Handover;
 pub use self::node::{Prepared, prepare};
 use super::{
     base::{self, Base, Daemon, Loaded, Why},
+    descriptors,
     signals::Signals,
     source,
     status::AgentInputs,
@@ -88,7 +89,9 @@ impl Agent {
         let name = config.settings.name.clone().unwrap_or_else(sys::hostname);
         let source = source::prepare(&config, &name, loaded.restored()).await?;
 
-        let bound = dns::bind(dns::Config { join, ..config.dns() })?;
+        let mut listeners = dns::Config { join, ..config.dns() };
+        descriptors::fit_dns(&mut listeners);
+        let bound = dns::bind(listeners)?;
         let views = views::bind(&config, join)?;
         let listen: Vec<SocketAddr> = bound.addresses().iter().copied().chain(views.addresses()).collect();
         let admin = admin::bind(&admin::Config { join, ..config.admin() })?;

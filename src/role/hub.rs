@@ -12,6 +12,7 @@ use tracing::{error, info};
 
 use super::{
     base::{self, Base, Daemon, Loaded, Why},
+    descriptors,
     election::Election,
     signals::Signals,
     source::{self, Prepared},
@@ -69,7 +70,9 @@ impl Hub {
     pub async fn start(mut config: Config, clock: Clock) -> anyhow::Result<Self> {
         let mut loaded = Loaded::open(&config, &clock)?;
         let certificates = config.certificates();
-        let mut bound = stream::bind(config.stream(""), certificates.is_some())?;
+        let mut stream = config.stream("");
+        descriptors::fit_stream(&mut stream);
+        let mut bound = stream::bind(stream, certificates.is_some())?;
         let listen = bound.addresses();
         let port = listen.first().map_or(0, SocketAddr::port);
         let name = config.settings.name.clone().unwrap_or_else(|| format!("{}:{port}", sys::hostname()));

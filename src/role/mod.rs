@@ -4,6 +4,7 @@
 
 pub mod agent;
 mod base;
+pub mod descriptors;
 mod disk;
 mod election;
 mod feed;

@@ -81,6 +81,8 @@ pub struct Config {
     /// always something to acknowledge, so one that is open at our end only is found without a timer of ours.
     pub unacknowledged_max: Duration,
     pub connections_max: usize,
+    /// Most connections that are not through with their handshake, those that say nothing included; some 10 KB each.
+    pub unfinished_max: usize,
     /// Over how long clients are sent elsewhere when the hub stops.
     pub drain: Duration,
 }
@@ -100,6 +102,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             unacknowledged_max: Duration::from_secs(20),
             connections_max: 20_000,
+            unfinished_max: 4_096,
             drain: Duration::from_secs(4),
         }
     }

@@ -8,11 +8,13 @@ mod batch;
 mod clock;
 mod cpu;
 mod datagram;
+mod descriptors;
 mod file;
 mod heap;
 mod lock;
 mod panics;
 mod poll;
+mod stderr;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
@@ -20,11 +22,13 @@ pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
+pub use descriptors::{DescriptorLimit, descriptor_limit, raise_descriptor_limit};
 pub use file::{ASIDE_MAX, files_set_aside, put_file, set_aside, sync_directory};
 pub use heap::{Heap, keep_little_resident};
 pub use lock::Lock;
 pub use panics::{abort_on_panic, contained};
 pub use poll::{Interest, Poll};
+pub use stderr::{LogQueue, log_lines_lost, write_stderr};
 
 /// The address that packets to far away leave from, IPv4 or IPv6; `None` without a route there. Sends nothing.
 #[must_use]

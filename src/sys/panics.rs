@@ -6,10 +6,13 @@
 
 use std::{
     any::Any,
+    backtrace::Backtrace,
     cell::Cell,
     panic::{self, AssertUnwindSafe},
-    process,
+    process, thread,
 };
+
+use super::write_stderr;
 
 thread_local! {
     /// How many calls of [`contained`] this thread is in.
@@ -19,13 +22,15 @@ thread_local! {
 /// Makes every panic outside [`contained`] say where it was and abort the process, on whatever thread or task. To be called
 /// once, when the process starts.
 pub fn abort_on_panic() {
-    let tell = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if CONTAINED.get() > 0 {
             tracing::warn!(%panic, "caught");
             return;
         }
-        tell(panic);
+        // Not through the usual hook, which waits for whatever reads standard error.
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("unnamed").to_owned();
+        write_stderr(&format!("thread '{name}' {panic}\n{}\n", Backtrace::capture()));
         process::abort();
     }));
 }

@@ -1,0 +1,44 @@
+//! How many files and sockets this process may have open.
+#![allow(unsafe_code)]
+
+use std::io;
+
+/// The limits of open file descriptors (`RLIMIT_NOFILE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorLimit {
+    /// What holds now.
+    pub soft: u64,
+    /// What this process may raise it to.
+    pub hard: u64,
+}
+
+/// The limits as they are.
+///
+/// # Errors
+/// Those of `getrlimit(2)`.
+pub fn descriptor_limit() -> io::Result<DescriptorLimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is initialised and outlives the call.
+    let done = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(DescriptorLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
+}
+
+/// Raises the soft limit to the hard one, and gives the limits as they were before.
+///
+/// # Errors
+/// Those of `getrlimit(2)` and `setrlimit(2)`.
+pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
+    let before = descriptor_limit()?;
+    if before.soft < before.hard {
+        let limit = libc::rlimit { rlim_cur: before.hard, rlim_max: before.hard };
+        // SAFETY: the structure is initialised and outlives the call.
+        let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(before)
+}
