@@ -80,9 +80,9 @@ pub(super) fn refusal(hello: &Hello, node: &str, path: &[String]) -> Option<Stri
         return None;
     }
     if hello.node == node {
-        return Some(format!("loop: hub {node} follows itself"));
+        return Some(format!("loop: hub {} follows itself", node.escape_default()));
     }
-    path.contains(&hello.node).then(|| format!("loop: {node} follows {} already", hello.node))
+    path.contains(&hello.node).then(|| format!("loop: {node} follows {} already", hello.node.escape_default()))
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Accepts connections and serves the one call on them.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Poll, ready},
@@ -33,6 +34,7 @@ use super::{
     Config, Error, Metrics, Surroundings, choose::refusal, fanout::Fanout, metrics::Refused, subscriber::Subscriber,
 };
 use crate::{
+    limits::{Capacity, ConnectionSlot, ConnectionTable, FairShares, Origin},
     proto::{FOLLOW_PATH, Hello, split},
     store::Reader,
     sys::Clock,
@@ -43,12 +45,19 @@ use crate::{
 const HELLO_BYTES_MAX: usize = 16 << 10;
 /// How long a client may take to send it, and to make its first call.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
-/// Most connections that are not through with their handshake, those that say nothing included; some 10 KB each.
-const UNFINISHED_MAX: usize = 4_096;
 /// How long a client may take to begin its handshake: until then it costs a socket.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// A handshake counts against the cap for at most this long: one that stalls must not keep others out.
 const PLACE_HELD: Duration = Duration::from_millis(250);
+/// The same while others wait for a place. With 64 places, clients that begin and then stall keep honest ones waiting only from
+/// 1,600 such handshakes a second on, and from one address never: it has half of the places.
+const PLACE_HELD_SCARCE: Duration = Duration::from_millis(40);
+/// Unfinished connections told to go when the system has no descriptor left.
+const EXHAUSTED_EVICTED: usize = 16;
+/// Bytes that the kernel holds for a client beyond what is on its way.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+/// Bytes of a peer's name that are logged.
+const NAME_LOGGED_MAX: usize = 253;
 /// Most bytes that TLS has encrypted for a client that does not take them: one record and what follows it. What waits
 /// before it is shared by all.
 const ENCRYPTED_BYTES_MAX: usize = 20 << 10;
@@ -60,6 +69,14 @@ mod code {
 }
 
 type ReplyBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The other end of a connection.
+#[derive(Clone, Copy)]
+struct Peer {
+    /// What its certificate lets it be.
+    part: Option<Part>,
+    source: IpAddr,
+}
 
 /// Listeners that are bound and not served yet.
 #[derive(Debug)]
@@ -106,6 +123,8 @@ fn listen(address: SocketAddr, config: &Config) -> io::Result<TcpListener> {
     // Accepted connections inherit both.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(config.unacknowledged_max))?;
+    // A client that takes nothing must not fill the send buffer, which grows to megabytes.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.bind(&address.into())?;
     socket.listen(4_096)?;
     TcpListener::from_std(socket.into())
@@ -144,7 +163,7 @@ pub struct Server {
     fanout: Arc<Fanout>,
     tls: Option<Tls>,
     admission: Arc<Admission>,
-    connections: Arc<Semaphore>,
+    connections: Arc<FairShares>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -159,8 +178,8 @@ impl Server {
     /// A server that listens nowhere: connections are handed to [`Self::connection`].
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Self {
-        let admission = Arc::new(Admission::new(config.handshakes_max, config.handshakes_per_s));
-        let connections = Arc::new(Semaphore::new(config.connections_max));
+        let admission = Arc::new(Admission::new(&config));
+        let connections = Arc::new(FairShares::new(config.connections_max));
         Self {
             fanout: Fanout::new(config, parts.metrics, parts.reader, parts.clock, parts.surroundings),
             tls: parts.tls,
@@ -178,39 +197,44 @@ impl Server {
 
     async fn accept(&self, listener: TcpListener, stop: CancellationToken) {
         loop {
-            let (socket, unfinished) = tokio::select! {
+            let (socket, peer) = tokio::select! {
                 () = stop.cancelled() => return,
-                // What is not admitted yet waits in the system's backlog, where it costs next to nothing.
-                (accepted, unfinished) = async {
-                    let unfinished = self.admission.turn().await;
-                    (listener.accept().await, unfinished)
+                // A connection that is not admitted yet waits in the system's backlog, where it costs next to nothing.
+                accepted = async {
+                    self.admission.turn().await;
+                    listener.accept().await
                 } => match accepted {
-                    Ok((socket, _)) => (socket, unfinished),
+                    Ok(accepted) => accepted,
                     Err(error) => {
-                        // Out of descriptors, mostly: those open go on.
-                        tracing::warn!(%error, "cannot accept");
+                        // Out of descriptors, mostly.
+                        tracing::warn!(%error, "cannot accept an agent or hub; those connected are served");
+                        self.admission.unfinished.evict(EXHAUSTED_EVICTED);
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
                     }
                 },
             };
+            let Ok(unfinished) = self.admission.unfinished.admit(peer.ip(), Origin::Elsewhere) else {
+                self.fanout.metrics.refused(Refused::Full);
+                continue;
+            };
             let server = self.clone();
-            self.tasks.spawn(async move { server.handshake(socket, unfinished).await });
+            self.tasks.spawn(async move { server.handshake(socket, peer.ip(), unfinished).await });
         }
     }
 
-    async fn handshake(&self, socket: TcpStream, unfinished: OwnedSemaphorePermit) {
+    async fn handshake(&self, socket: TcpStream, source: IpAddr, unfinished: ConnectionSlot) {
         let serving = match &self.tls {
             None => {
                 drop(unfinished);
-                self.connection_of(None, socket)
+                self.connection_of(Peer { part: None, source }, socket)
             }
             // In a box that is gone before the stream begins: a handshake takes as much memory as a stream, and one lives for
             // a moment, the other for days.
-            Some(tls) => match Box::pin(self.shake_hands(tls, socket, unfinished)).await {
+            Some(tls) => match Box::pin(self.shake_hands(tls, socket, source, unfinished)).await {
                 Some(stream) => {
                     let part = tls::peer(stream.get_ref().1);
-                    self.connection_of(part, stream)
+                    self.connection_of(Peer { part, source }, stream)
                 }
                 None => return self.fanout.metrics.refused(Refused::Handshake),
             },
@@ -218,42 +242,50 @@ impl Server {
         serving.await;
     }
 
+    /// `None` if it fails, takes too long, or is the oldest when another connection needs its slot.
     async fn shake_hands(
         &self,
         tls: &Tls,
         socket: TcpStream,
-        unfinished: OwnedSemaphorePermit,
+        source: IpAddr,
+        unfinished: ConnectionSlot,
     ) -> Option<TlsStream<TcpStream>> {
-        // Who says nothing takes no place from those who do.
-        timeout(FIRST_WORD, socket.readable()).await.ok()?.ok()?;
-        let mut place = Some(self.admission.place().await);
-        let accept = TlsAcceptor::from(tls.current().server)
-            .accept_with(socket, |session| session.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX)));
-        let mut accept = std::pin::pin!(timeout(self.fanout.config.handshake_timeout, accept));
-        let accepted = tokio::select! {
-            accepted = &mut accept => accepted,
-            () = tokio::time::sleep(PLACE_HELD) => {
-                // It waits for its client, not for us.
-                place = None;
-                accept.await
-            }
+        let evicted = unfinished.evicted().clone();
+        let shaking = async {
+            // A client that says nothing takes no place from those that do.
+            timeout(FIRST_WORD, socket.readable()).await.ok()?.ok()?;
+            let mut place = Some(self.admission.place(source).await);
+            let accept = TlsAcceptor::from(tls.current().server)
+                .accept_with(socket, |session| session.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX)));
+            let mut accept = std::pin::pin!(timeout(self.fanout.config.handshake_timeout, accept));
+            let accepted = tokio::select! {
+                accepted = &mut accept => accepted,
+                () = self.admission.place_ends() => {
+                    // It waits for its client, not for us.
+                    place = None;
+                    accept.await
+                }
+            };
+            drop(place);
+            accepted.ok()?.inspect_err(|error| tracing::debug!(%error, %source, "TLS handshake failed")).ok()
         };
-        drop((place, unfinished));
-        accepted.ok()?.inspect_err(|error| tracing::debug!(%error, "handshake failed")).ok()
+        tokio::select! {
+            stream = shaking => stream,
+            () = evicted.cancelled() => None,
+        }
     }
 
     /// Serves one connection until it ends. Whoever is behind it is known to be allowed.
     pub async fn connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        self.connection_of(None, io).await;
+        self.connection_of(Peer { part: None, source: Ipv4Addr::LOCALHOST.into() }, io).await;
     }
 
-    /// The same, of a peer that may play this part.
-    fn connection_of<I>(&self, part: Option<Part>, io: I) -> Pin<Box<dyn Future<Output = ()> + Send>>
+    fn connection_of<I>(&self, Peer { part, source }: Peer, io: I) -> Pin<Box<dyn Future<Output = ()> + Send>>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let metrics = self.fanout.metrics.clone();
-        let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
+        let Some(place) = self.connections.take(source) else {
             metrics.refused(Refused::Full);
             return Box::pin(std::future::ready(()));
         };
@@ -312,14 +344,15 @@ impl Server {
         if !hello.serves.is_empty() && part == Some(Part::Agent) {
             // Its address would be passed on to everybody.
             metrics.refused(Refused::Request);
-            tracing::warn!(peer = ?hello.node, serves = ?hello.serves, "an agent's certificate, and yet it would serve");
+            let (peer, serves) = (loggable(&hello.node), loggable(&hello.serves));
+            tracing::warn!(peer, serves, "refused a hub that has an agent's certificate: give it one of a hub");
             return ended(code::FAILED_PRECONDITION, "who serves others needs the certificate of a hub");
         }
         let path = self.fanout.path();
         let (node, upstream) = path.split_first().expect("our own name comes first");
         if let Some(reason) = refusal(&hello, node, upstream) {
             metrics.refused(Refused::Loop);
-            tracing::warn!(peer = ?hello.node, %reason, "client refused");
+            tracing::warn!(peer = loggable(&hello.node), %reason, "refused an agent or hub");
             return ended(code::FAILED_PRECONDITION, &reason);
         }
         let subscriber = Subscriber::new(Arc::clone(&self.fanout), &hello, self.stop.clone());
@@ -341,6 +374,15 @@ impl Server {
         }
         self.stop.cancel();
     }
+}
+
+/// A name from a peer, escaped and no longer than a name can be.
+fn loggable(name: &str) -> String {
+    let mut text: String = name.chars().take(NAME_LOGGED_MAX).flat_map(char::escape_default).collect();
+    if name.chars().nth(NAME_LOGGED_MAX).is_some() {
+        text.push('…');
+    }
+    text
 }
 
 /// Resolves if a connection lets its first call wait too long.
@@ -388,39 +430,75 @@ fn reply(body: ReplyBody, headers: HeaderMap) -> Response<ReplyBody> {
 /// How many may shake hands at once, and how many may begin in a second.
 struct Admission {
     at_once: Arc<Semaphore>,
-    unfinished: Arc<Semaphore>,
+    /// Of these, how many one address may have.
+    at_once_of_source: usize,
+    of_sources: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
+    /// Connections that are not through with their handshake. The oldest has to go when there are too many.
+    unfinished: Arc<ConnectionTable>,
     gap: Duration,
     next: tokio::sync::Mutex<Instant>,
+}
+
+/// A place among those that shake hands, given back when dropped.
+struct Place {
+    _of_source: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
 }
 
 impl Admission {
     /// A pause may be made up for by this many at once.
     const BURST: u32 = 64;
+    /// Addresses remembered that have no place now.
+    const SOURCES_IDLE_MAX: usize = 1_024;
 
-    fn new(at_once: usize, per_s: u32) -> Self {
+    fn new(config: &Config) -> Self {
+        let capacity = Capacity {
+            total: config.unfinished_max,
+            per_source: config.unfinished_max / 4,
+            node: 0,
+            answering_max: None,
+        };
         Self {
-            at_once: Arc::new(Semaphore::new(at_once)),
-            unfinished: Arc::new(Semaphore::new(UNFINISHED_MAX)),
-            gap: Duration::from_secs(1) / per_s.max(1),
+            at_once: Arc::new(Semaphore::new(config.handshakes_max)),
+            at_once_of_source: (config.handshakes_max / 2).max(1),
+            of_sources: Mutex::default(),
+            unfinished: Arc::new(ConnectionTable::new(capacity)),
+            gap: Duration::from_secs(1) / config.handshakes_per_s.max(1),
             next: tokio::sync::Mutex::new(Instant::now()),
         }
     }
 
-    /// Waits for a place among those who shake hands; it is given back when dropped.
-    async fn place(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.at_once).acquire_owned().await.expect("never closed")
+    /// Waits for a place among those that shake hands. Others of the same source that wait do not delay those of another.
+    async fn place(&self, source: IpAddr) -> Place {
+        let of_source = self.of_source(source);
+        let _of_source = of_source.acquire_owned().await.expect("never closed");
+        Place { _of_source, _of_all: Arc::clone(&self.at_once).acquire_owned().await.expect("never closed") }
     }
 
-    /// Waits until one more may begin; the permit is given back when its handshake is over.
-    async fn turn(&self) -> OwnedSemaphorePermit {
-        let permit = Arc::clone(&self.unfinished).acquire_owned().await.expect("never closed");
+    fn of_source(&self, source: IpAddr) -> Arc<Semaphore> {
+        let mut of_sources = self.of_sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if of_sources.len() > Self::SOURCES_IDLE_MAX {
+            of_sources.retain(|_, places| Arc::strong_count(places) > 1);
+        }
+        Arc::clone(of_sources.entry(source).or_insert_with(|| Arc::new(Semaphore::new(self.at_once_of_source))))
+    }
+
+    /// Waits for as long as a handshake may keep its place: less while others wait for one.
+    async fn place_ends(&self) {
+        tokio::time::sleep(PLACE_HELD_SCARCE).await;
+        if self.at_once.available_permits() > 0 {
+            tokio::time::sleep(PLACE_HELD.saturating_sub(PLACE_HELD_SCARCE)).await;
+        }
+    }
+
+    /// Waits until one more may begin.
+    async fn turn(&self) {
         let mut next = self.next.lock().await;
         let now = Instant::now();
         *next = (*next).max(now.checked_sub(self.gap * Self::BURST).unwrap_or(now)) + self.gap;
         let turn = *next;
         drop(next);
         tokio::time::sleep_until(turn).await;
-        permit
     }
 }
 
@@ -428,6 +506,10 @@ impl Admission {
 mod tests {
     use super::*;
     use crate::store;
+
+    fn admission(handshakes_max: usize, handshakes_per_s: u32) -> Admission {
+        Admission::new(&Config { handshakes_max, handshakes_per_s, ..Config::default() })
+    }
 
     #[tokio::test]
     async fn a_connection_takes_little_beyond_what_its_libraries_do() {
@@ -437,33 +519,57 @@ mod tests {
         let (_above, surroundings) = watch::channel(Surroundings::default());
         let parts = Parts { reader, clock: Clock::System, metrics, tls: None, surroundings };
         let server = Server::new(Config::default(), parts);
-        let (listener, unfinished) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), server.admission.turn().await);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let source = Ipv4Addr::LOCALHOST.into();
+        let unfinished = server.admission.unfinished.admit(source, Origin::Elsewhere).unwrap();
         // Both live as long as the stream: the task, and in it the connection with its buffers' handles, but for TLS' share.
-        let task = size_of_val(&server.handshake(socket, unfinished));
+        let task = size_of_val(&server.handshake(socket, source, unfinished));
         let (_client, io) = tokio::io::duplex(1_024);
-        let connection = size_of_val(&*server.connection_of(None, io));
+        let connection = size_of_val(&*server.connection_of(Peer { part: None, source }, io));
         assert!(task <= 256 && connection <= 2_048, "{task} and {connection} bytes");
     }
 
     #[tokio::test(start_paused = true)]
     async fn handshakes_are_spread_after_a_burst() {
-        let admission = Admission::new(1_000, 100);
+        let admission = admission(1_000, 100);
         tokio::time::advance(Duration::from_secs(60)).await;
         let start = Instant::now();
         for _ in 0..264 {
-            drop(admission.turn().await);
+            admission.turn().await;
         }
         let took = start.elapsed();
         assert!((Duration::from_millis(1_900)..Duration::from_millis(2_100)).contains(&took), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_handshakes_at_once_and_no_more() {
-        let admission = Admission::new(2, 1_000_000);
-        let (first, _second) = (admission.place().await, admission.place().await);
-        assert!(timeout(Duration::from_secs(1), admission.place()).await.is_err());
+    async fn one_address_has_half_of_the_places_and_others_the_rest() {
+        let admission = admission(4, 1_000_000);
+        let (attacker, agent) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let moment = Duration::from_secs(1);
+        let (first, _second) = (admission.place(attacker).await, admission.place(attacker).await);
+        assert!(timeout(moment, admission.place(attacker)).await.is_err());
+        let (_third, _fourth) = (admission.place(agent).await, admission.place(agent).await);
+        assert!(timeout(moment, admission.place([10, 0, 0, 3].into())).await.is_err(), "no more than there are");
         drop(first);
-        assert!(timeout(Duration::from_secs(1), admission.place()).await.is_ok());
+        assert!(timeout(moment, admission.place(attacker)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_ends_sooner_while_others_wait() {
+        let admission = admission(2, 1_000_000);
+        let start = Instant::now();
+        admission.place_ends().await;
+        assert_eq!(start.elapsed(), PLACE_HELD);
+        let _all = (admission.place([10, 0, 0, 1].into()).await, admission.place([10, 0, 0, 2].into()).await);
+        let start = Instant::now();
+        admission.place_ends().await;
+        assert_eq!(start.elapsed(), PLACE_HELD_SCARCE);
+    }
+
+    #[test]
+    fn a_name_of_a_peer_is_escaped_and_cut_where_it_is_logged() {
+        assert_eq!(loggable("a\nb\u{1b}"), "a\\nb\\u{1b}");
+        assert_eq!(loggable(&"x".repeat(16 << 10)).chars().count(), NAME_LOGGED_MAX + 1);
     }
 }
