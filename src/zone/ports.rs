@@ -41,12 +41,16 @@ impl<'f> PortFilter<'f> {
     }
 }
 
-/// The port lists that decide which `_port._proto` names a service has.
+/// The port lists that decide which `_port._proto` names a service has. Neighbours mostly share one list, which comes once.
 fn lists(service: &Service) -> impl Iterator<Item = &[Port]> {
     let headless = matches!(service.kind(), Kind::Headless);
     let own = (!headless).then(|| service.ports());
-    let endpoints = service.ready_endpoints().filter(move |_| headless).map(|endpoint| &*endpoint.ports);
-    own.into_iter().chain(endpoints)
+    let endpoints: &[Endpoint] = if headless { service.endpoints() } else { &[] };
+    let mut last = std::ptr::null();
+    let endpoints = endpoints.iter().filter(move |endpoint| {
+        endpoint.ready && std::mem::replace(&mut last, endpoint.ports.as_ptr()) != endpoint.ports.as_ptr()
+    });
+    own.into_iter().chain(endpoints.map(|endpoint| &*endpoint.ports))
 }
 
 /// The port that `_name._protocol` names.

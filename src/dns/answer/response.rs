@@ -131,9 +131,13 @@ impl<'o, 'c> Response<'o, 'c> {
         written.or_else(|error| if error == WriteError::Full { Ok(()) } else { Err(error) })
     }
 
-    /// Writes what goes with a set, as far as there is room.
+    /// Writes what goes with a set, as far as there is room. What it costs is bound by what fits, however large the set is.
     #[inline]
     fn additional(&mut self, set: &RrSet<'_>) -> Result<(), WriteError> {
+        // The client asks again over TCP, or takes what it got: nothing more is taken in.
+        if self.writer.truncated() {
+            return Ok(());
+        }
         let zone = self.zone;
         set.try_each_additional(|owner, set| zone.with_ref(owner, |owner| self.set(Section::Additional, owner, &set)))
     }
