@@ -69,8 +69,11 @@ pub type ReadAddresses = fn() -> io::Result<Vec<IpAddr>>;
 #[derive(Clone)]
 pub struct NodeAddresses {
     read: ReadAddresses,
-    known: Arc<Mutex<Option<(Instant, HashSet<IpAddr>)>>>,
+    known: Arc<Mutex<Option<Known>>>,
 }
+
+/// What was read, and when.
+type Known = (Instant, HashSet<IpAddr>);
 
 impl fmt::Debug for NodeAddresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -279,7 +279,9 @@ mod tests {
         let table = Arc::new(ConnectionTable::new(capacity));
         let node = |table: &Arc<ConnectionTable>| table.admit(ip(9), Origin::Node);
         let strangers: Vec<_> = (1..=2).map(|last| admit(&table, last).unwrap()).collect();
-        strangers.iter().for_each(|slot| slot.set(Activity::Answering));
+        for slot in &strangers {
+            slot.set(Activity::Answering);
+        }
         assert_eq!(admit(&table, 3).unwrap_err(), Refused::Total);
         let first = node(&table).unwrap();
         tick().await;

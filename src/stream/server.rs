@@ -471,8 +471,8 @@ impl Admission {
     /// Waits for a place among those that shake hands. Others of the same source that wait do not delay those of another.
     async fn place(&self, source: IpAddr) -> Place {
         let of_source = self.of_source(source);
-        let _of_source = of_source.acquire_owned().await.expect("never closed");
-        Place { _of_source, _of_all: Arc::clone(&self.at_once).acquire_owned().await.expect("never closed") }
+        let of_source = of_source.acquire_owned().await.expect("never closed");
+        Place { _of_source: of_source, _of_all: Arc::clone(&self.at_once).acquire_owned().await.expect("never closed") }
     }
 
     fn of_source(&self, source: IpAddr) -> Arc<Semaphore> {
