@@ -1,9 +1,6 @@
 //! `/metrics`: the text of a scrape, made anew a bounded number of times a second.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,6 +14,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::time::Instant;
 
 use super::coredns;
+use crate::sys::Lock;
 
 /// Scrapes that may follow one another with a text of their own.
 const RENDERED_BURST: u32 = 10;
@@ -29,7 +27,7 @@ pub struct Metrics(Arc<Shared>);
 struct Shared {
     registry: Registry,
     coredns_server: Option<String>,
-    last: Mutex<Last>,
+    last: Lock<Last>,
 }
 
 struct Last {
@@ -40,7 +38,7 @@ struct Last {
 
 impl Metrics {
     pub fn new(registry: Registry, coredns_server: Option<String>) -> Self {
-        let last = Mutex::new(Last { text: None, full: Instant::now() });
+        let last = Lock::new(Last { text: None, full: Instant::now() });
         Self(Arc::new(Shared { registry, coredns_server, last }))
     }
 
@@ -63,7 +61,7 @@ impl Metrics {
     }
 
     fn recent(&self) -> Result<Bytes, prometheus::Error> {
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.last.lock();
         let now = Instant::now();
         let full = last.full.max(now) + RENDERED_EVERY;
         match &last.text {

@@ -9,7 +9,7 @@ use std::{
     convert::Infallible,
     fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,7 +30,10 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::port::Listening;
-use crate::limits::{Activity, Capacity, ConnectionSlot, ConnectionTable, Origin};
+use crate::{
+    limits::{Activity, Capacity, ConnectionSlot, ConnectionTable, Origin},
+    sys::Lock,
+};
 
 /// Longest time a request's head may take to arrive. A probe sends it with its first packet.
 const HEAD: Duration = Duration::from_secs(1);
@@ -69,7 +72,7 @@ pub type ReadAddresses = fn() -> io::Result<Vec<IpAddr>>;
 #[derive(Clone)]
 pub struct NodeAddresses {
     read: ReadAddresses,
-    known: Arc<Mutex<Option<Known>>>,
+    known: Arc<Lock<Option<Known>>>,
 }
 
 /// What was read, and when.
@@ -87,7 +90,7 @@ impl NodeAddresses {
     }
 
     fn contain(&self, client: IpAddr) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.as_ref().is_none_or(|(at, _)| at.elapsed() >= NODE_ADDRESSES_AGE) {
             let addresses = (self.read)().unwrap_or_else(|error| {
                 debug!(%error, "cannot read the addresses of this node; only loopback counts as the node");

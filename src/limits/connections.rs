@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, MutexGuard,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -12,6 +12,8 @@ use std::{
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::sys::Lock;
 
 /// What a connection does; the lowest is evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +69,7 @@ struct Entry {
 pub struct ConnectionTable {
     capacity: Capacity,
     made: Instant,
-    entries: Mutex<Entries>,
+    entries: Lock<Entries>,
 }
 
 #[derive(Debug, Default)]
@@ -96,11 +98,11 @@ impl Entries {
 impl ConnectionTable {
     pub fn new(capacity: Capacity) -> Self {
         let capacity = Capacity { total: capacity.total.max(1), per_source: capacity.per_source.max(1), ..capacity };
-        Self { capacity, made: Instant::now(), entries: Mutex::default() }
+        Self { capacity, made: Instant::now(), entries: Lock::default() }
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     /// Gives a new connection a slot, if need be that of the longest idle one of the same address or origin.

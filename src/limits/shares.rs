@@ -3,8 +3,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
 };
+
+use crate::sys::Lock;
 
 /// Places that sources share. A source gets another one as long as it has fewer than are free: alone it can take half of them,
 /// and of `n` that all want as many as they can get, each has one part in `n + 1`. A source that has none gets one while any is
@@ -12,7 +14,7 @@ use std::{
 #[derive(Debug)]
 pub struct FairShares {
     max: usize,
-    held: Mutex<Held>,
+    held: Lock<Held>,
 }
 
 #[derive(Debug, Default)]
@@ -23,11 +25,11 @@ struct Held {
 
 impl FairShares {
     pub fn new(max: usize) -> Self {
-        Self { max: max.max(1), held: Mutex::default() }
+        Self { max: max.max(1), held: Lock::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     /// A place for `source`, given back when dropped; `None` if its share or everything is taken.

@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Poll, ready},
@@ -37,7 +37,7 @@ use crate::{
     limits::{Capacity, ConnectionSlot, ConnectionTable, FairShares, Origin},
     proto::{FOLLOW_PATH, Hello, split},
     store::Reader,
-    sys::Clock,
+    sys::{Clock, Lock},
     tls::{self, Part, Tls},
 };
 
@@ -432,7 +432,7 @@ struct Admission {
     at_once: Arc<Semaphore>,
     /// Of these, how many one address may have.
     at_once_of_source: usize,
-    of_sources: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
+    of_sources: Lock<HashMap<IpAddr, Arc<Semaphore>>>,
     /// Connections that are not through with their handshake. The oldest has to go when there are too many.
     unfinished: Arc<ConnectionTable>,
     gap: Duration,
@@ -461,7 +461,7 @@ impl Admission {
         Self {
             at_once: Arc::new(Semaphore::new(config.handshakes_max)),
             at_once_of_source: (config.handshakes_max / 2).max(1),
-            of_sources: Mutex::default(),
+            of_sources: Lock::default(),
             unfinished: Arc::new(ConnectionTable::new(capacity)),
             gap: Duration::from_secs(1) / config.handshakes_per_s.max(1),
             next: tokio::sync::Mutex::new(Instant::now()),
@@ -476,7 +476,7 @@ impl Admission {
     }
 
     fn of_source(&self, source: IpAddr) -> Arc<Semaphore> {
-        let mut of_sources = self.of_sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_sources = self.of_sources.lock();
         if of_sources.len() > Self::SOURCES_IDLE_MAX {
             of_sources.retain(|_, places| Arc::strong_count(places) > 1);
         }
