@@ -15,7 +15,7 @@ use prometheus::Registry;
 use tempfile::TempDir;
 
 use crate::support::{
-    process::{Agent, answers, extended_errors, run},
+    process::{Agent, answers, extended_errors, run, run_delay},
     synthetic,
 };
 
@@ -124,13 +124,16 @@ async fn store_as_of(home: &Path, age: Duration) {
 async fn a_month_without_a_source_and_a_reboot_later_every_name_answers_at_once_and_says_how_old_it_is() {
     let home = TempDir::new().unwrap();
     store_as_of(home.path(), 30 * DAY).await;
-    // The claim is about the program: one start as fast as this shows that it is, and keeps what else this machine does at
-    // that moment out of it.
+    // The bound is on the program. Time in which its threads, or this one that asks, wait for a processor that others have is not
+    // counted; what remains of the noise (caches, the disk) is absent from at least one of some starts.
+    let here = Path::new("/proc/thread-self");
     let mut best = Duration::MAX;
     for _ in 0..20 {
+        let before = run_delay(here);
         let agent = Agent::start(home.path(), &["--manifests", "/nonexistent/cluster.yaml"]);
         every_name(&agent, true);
-        best = best.min(agent.age());
+        let waited = agent.waited_for_processor() + run_delay(here).saturating_sub(before);
+        best = best.min(agent.age().saturating_sub(waited));
 
         let socket = home.path().join("agent.sock");
         let status = run(&["status", "--admin", socket.to_str().unwrap(), "-o", "json"]);

@@ -249,8 +249,9 @@ async fn endpoints_that_are_all_said_to_be_unready() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_fifty_thousand_changes_arrives_as_the_last_of_each() {
-    const ROUNDS: usize = 500;
+async fn a_flood_of_ten_thousand_changes_arrives_as_the_last_of_each() {
+    // Fifty thousand, and a history they do not fit into: stream/slow.rs.
+    const ROUNDS: usize = 100;
     let world = World::begin().await;
     // 100 services, each changed so often; its address says how often.
     let address = |round: usize, n: usize| format!("10.{}.{}.{n}", 97 + round / 250, round % 250);

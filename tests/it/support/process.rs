@@ -99,6 +99,12 @@ impl Agent {
         self.started.elapsed()
     }
 
+    /// How long its threads were ready to run and had no processor, together (`run_delay`, proc(5): /proc/PID/schedstat).
+    pub fn waited_for_processor(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        threads.flatten().map(|thread| run_delay(&thread.path())).sum()
+    }
+
     /// Its resident memory (`VmRSS`), in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.status_bytes("VmRSS:")
@@ -251,6 +257,12 @@ fn lines(log: ChildStderr) -> Receiver<String> {
         }
     });
     receiver
+}
+
+/// How long the thread with this directory in /proc was ready to run and had no processor. Nothing where the kernel does not count it.
+pub fn run_delay(thread: &Path) -> Duration {
+    let text = std::fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
 }
 
 /// One question over UDP, asked with EDNS.
