@@ -21,7 +21,7 @@ use crate::{
     config::{self, AgentFlags, Config, Flags, HubFlags, Role, RoleFlags},
     ctl::{self, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
     role::{
-        Signals,
+        Reread, Signals,
         agent::{self, Agent, Prepared},
         descriptors,
         hub::Hub,
@@ -144,13 +144,28 @@ pub fn main() -> ExitCode {
     if node_cache::is_meant(line.iter().map(|word| word.to_string_lossy().into_owned())) {
         line.insert(1.min(line.len()), "node-cache".into());
     }
+    let json = wants_json(&line);
     let exit = run(Cli::parse_from(line)).unwrap_or_else(|error| {
         // One line, causes and all.
         sys::write_stderr(&format!("holdfast: {error:#}\n"));
-        ctl::exit_of(&error)
+        let exit = ctl::exit_of(&error);
+        if json {
+            let document = serde_json::json!({ "error": format!("{error:#}"), "exit_code": exit as u8 });
+            // Standard error has the line already.
+            let _ = print(format!("{document}\n").as_bytes());
+        }
+        exit
     });
     log::flush();
     ExitCode::from(exit as u8)
+}
+
+/// Whether `-o json` was given: then errors are JSON too.
+fn wants_json(line: &[OsString]) -> bool {
+    let words: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
+    let joined = |word: &str| matches!(word, "-ojson" | "-o=json" | "--output=json");
+    words.iter().any(|word| joined(word))
+        || words.windows(2).any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json")
 }
 
 /// Threads for TCP, forwards and the source; UDP has its own.
@@ -190,15 +205,16 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
     let reload = || match load() {
         Ok(config) => {
             if let Err(error) = filter.set(&config.settings.log_filter) {
-                error!(%error, "log.filter stays as it was");
+                error!(%error, "log.filter refused: the one before stays in effect");
             }
-            Some(config)
+            Ok(Some(config))
         }
         Err(errors) => {
+            let reason = errors.to_string();
             for error in errors.0 {
-                error!(%error, "configuration not taken over, the one before stays");
+                error!(%error, "configuration refused: the one before stays in effect");
             }
-            None
+            Err(reason)
         }
     };
     let prepared = if role == Role::Agent { agent::prepare(&config, &[]) } else { Prepared::default() };
@@ -211,7 +227,7 @@ async fn serve(
     role: Role,
     config: Config,
     prepared: Prepared,
-    mut reload: impl FnMut() -> Option<Config>,
+    mut reload: impl FnMut() -> Reread,
 ) -> anyhow::Result<()> {
     let read = |_| reload();
     let signals = Signals::take().context("take over the signals")?;

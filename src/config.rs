@@ -19,7 +19,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, ConfigErrors};
 pub use flags::{AgentFlags, Flags, Given, HubFlags, RoleFlags};
@@ -57,12 +57,19 @@ pub struct Config {
     pub settings: Settings,
     /// Where the records come from.
     pub source: Source,
+    /// The file that was read, if one was.
+    pub file: Option<PathBuf>,
 }
 
 impl Config {
     /// The effective settings as YAML, which reads back as the same.
     pub fn to_yaml(&self) -> String {
         yaml(&self.settings.shown(self.role))
+    }
+
+    /// Digest of the settings in effect: equal digests are equal settings.
+    pub fn digest(&self) -> String {
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(self.to_yaml().as_bytes()))
     }
 
     /// The keys in which `next` differs from this, and of them those that take a restart.
@@ -150,7 +157,7 @@ fn load_text(
     source::check_tls(&settings, &given, role, &mut errors);
     default_forward(&mut settings, &given);
     match source {
-        Some(source) if errors.len() == 0 => Ok(Config { role, settings, source }),
+        Some(source) if errors.len() == 0 => Ok(Config { role, settings, source, file: flags.file.clone() }),
         _ => Err(errors.finish()),
     }
 }

@@ -36,6 +36,12 @@ pub enum Exit {
     Usage = 2,
     /// Something could not be read, reached or started.
     Unreadable = 3,
+    /// `status`: records are older than `stale_after`.
+    Stale = 4,
+    /// `status`: the source is lost, answers come from memory.
+    Lost = 5,
+    /// `status`: there are no records to answer from.
+    Nothing = 6,
 }
 
 /// What was asked makes no sense; nothing was done.

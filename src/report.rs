@@ -3,14 +3,18 @@
 //! Owns the shape of these rows, which scripts rely on: keys are only added. Each part of a process fills in its own row,
 //! `admin` puts them into one document, and `ctl` prints it. Knows no part of the process.
 
+mod config;
 mod election;
 mod follow;
 mod forward;
 mod row;
 mod stream;
+mod time;
 
+pub use config::{ConfigStatus, RefusedReload};
 pub use election::{ElectionStatus, Failing, Standing};
 pub use follow::{FollowState, FollowStatus};
 pub use forward::{CacheStatus, ForwardStatus, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus};
 pub use row::Row;
 pub use stream::StreamStatus;
+pub use time::{Time, words};

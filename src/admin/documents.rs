@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     dns::pins::{PinSet, Pins},
-    report::{ElectionStatus, FollowStatus, ForwardStatus, StreamStatus},
+    report::{ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, StreamStatus},
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
     wire::{Name, Rtype},
@@ -43,6 +43,16 @@ pub trait StatusInputs: Send + Sync {
 
     /// The disk behind the records; `None` without one.
     fn disk(&self) -> Option<DiskStatus>;
+
+    /// Since when the source is lost, if it is.
+    fn lost_since(&self) -> Option<UnixMillis> {
+        None
+    }
+
+    /// The configuration in effect.
+    fn config(&self) -> Option<ConfigStatus> {
+        None
+    }
 
     /// Upstreams and cache; `None` for a process that does not forward.
     fn forward(&self) -> Option<ForwardStatus> {
@@ -126,6 +136,7 @@ impl Shared {
             pins: &pins,
             freshness: &freshness,
             source: Some(source),
+            lost_since: inputs.lost_since(),
             stale_after: rules.stale_after,
             now: clock.now(),
         };
@@ -146,6 +157,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
     let status =
         shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), inputs.disk(), rejected));
     Json(view::Status {
+        config: inputs.config().map(Into::into),
         forward: inputs.forward().map(Into::into),
         follows: inputs.follows().map(Into::into),
         lease: inputs.lease().map(Into::into),

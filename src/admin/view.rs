@@ -10,7 +10,6 @@ mod lookup;
 mod pins;
 mod records;
 mod status;
-mod time;
 mod why;
 
 use std::time::Duration;
@@ -23,9 +22,9 @@ pub use held::{HeldDoc, HeldRow, HeldWhat, Until};
 pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup, lookup_cached, meant};
 pub use pins::PinDoc;
 pub use records::{Record, pointers, records};
-pub use status::{DiskDoc, ListenerDoc, Process, Status, status};
-pub use time::{Time, words};
+pub use status::{DiskDoc, ListenerDoc, Process, StateWord, Status, status};
 
+pub use crate::report::{Time, words};
 use crate::{
     dns::pins::PinSet,
     record::{Snapshot, Version},
@@ -44,8 +43,10 @@ pub struct Moment<'a> {
     pub held: &'a Held,
     /// What an operator pinned, whatever the records say.
     pub pins: &'a PinSet,
-    /// What the source is, in a word or two; `None` without a process that has one.
+    /// The source in a word or two; `None` without a process that has one.
     pub source: Option<&'a str>,
+    /// Since when the source is lost, if it is.
+    pub lost_since: Option<UnixMillis>,
     /// The age from which records count as stale.
     pub stale_after: Duration,
     pub now: UnixMillis,
@@ -58,6 +59,9 @@ pub struct SourceDoc {
     pub name: Option<String>,
     pub state: SourceWord,
     pub reason: Option<String>,
+    /// Since when it is lost; null while it is not.
+    #[serde(default)]
+    pub lost_since: Option<Time>,
     /// When it last said that the records are true; null if it never did.
     pub as_of: Option<Time>,
     /// The time since then.
@@ -82,7 +86,7 @@ pub enum SourceWord {
 impl SourceDoc {
     /// How the source is at this moment.
     pub fn of(moment: &Moment<'_>) -> Self {
-        let Moment { freshness, source, stale_after, now, .. } = *moment;
+        let Moment { freshness, source, lost_since, stale_after, now, .. } = *moment;
         let (state, reason) = match &freshness.source {
             _ if source.is_none() => (SourceWord::Offline, None),
             SourceState::Starting => (SourceWord::Starting, None),
@@ -94,6 +98,7 @@ impl SourceDoc {
             name: source.map(str::to_owned),
             state,
             reason,
+            lost_since: lost_since.filter(|_| state == SourceWord::Lost).map(Time),
             as_of: freshness.as_of.map(Time),
             age_seconds: age.map(|age| age.as_secs()),
             stale: age.is_some_and(|age| age > stale_after),

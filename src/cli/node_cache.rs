@@ -145,11 +145,11 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
         composer.register(agent.registry())?;
         let poll = composer.poll();
         let reload = |why| {
-            let config = composer.reload(why, config::environment)?;
+            let Some(config) = composer.reload(why, config::environment)? else { return Ok(None) };
             if let Err(error) = filter.set(&config.settings.log_filter) {
-                warn!(%error, "log.filter stays as it was");
+                warn!(%error, "log.filter refused: the one before stays in effect");
             }
-            Some(config)
+            Ok(Some(config))
         };
         agent.run(signals, poll, reload).await;
         Ok(())

@@ -24,6 +24,18 @@ pub enum Source {
     None,
 }
 
+impl Source {
+    /// The kind in one word, for the log and the tools.
+    pub fn noun(&self) -> &'static str {
+        match self {
+            Self::Hub(_) => "hub",
+            Self::Kubernetes(_) => "apiserver",
+            Self::Manifests(_) => "manifests",
+            Self::None => "source",
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -20,13 +20,12 @@ const ANSWER_BYTES_MAX: usize = 2 << 30;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("admin socket {}: {error}", path.display())]
+    #[error("no process is running at {}: {error}", path.display())]
     Connect { path: PathBuf, error: std::io::Error },
-    /// Somebody listens and does not answer as holdfast does.
-    #[error("admin socket {}: {reason}", path.display())]
+    #[error("the process at {}: {reason}", path.display())]
     Exchange { path: PathBuf, reason: String },
     /// The process does not know what it was asked for.
-    #[error("admin socket {}: this process has no {target}: it is a hub where an agent is meant, or older than this tool", path.display())]
+    #[error("{} at {}", unknown(target), path.display())]
     Unknown {
         path: PathBuf,
         /// What it was asked for, a path.
@@ -35,6 +34,14 @@ pub enum ClientError {
     /// The process says that the question is wrong.
     #[error("{0}")]
     Refused(String),
+}
+
+/// The usual reason why a process does not know a path.
+fn unknown(target: &str) -> String {
+    match target {
+        "/pin" | "/pins" | "/unpin" => "pins work on agents; this is a hub's socket, or an older agent's,".into(),
+        _ => format!("the process is older than this tool and has no {target},"),
+    }
 }
 
 /// Asks the process behind a socket. `target` is a path with its query.
@@ -58,13 +65,14 @@ fn exchange(socket: &Path, request: Builder, body: Bytes, patience: Duration) ->
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| exchange(error.to_string()))?;
     let answer = runtime.block_on(async { timeout(patience, ask(socket, request, body)).await });
-    answer.unwrap_or_else(|_| Err(exchange(format!("somebody listens and does not answer within {patience:?}"))))
+    answer
+        .unwrap_or_else(|_| Err(exchange(format!("accepts connections but does not answer ({patience:?}): it hangs"))))
 }
 
 async fn ask(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, ClientError> {
     let exchange = |error: &dyn std::fmt::Display| ClientError::Exchange {
         path: socket.to_owned(),
-        reason: format!("not understood: {error}"),
+        reason: format!("its answer cannot be read: {error}"),
     };
     let stream = UnixStream::connect(socket);
     let stream = stream.await.map_err(|error| ClientError::Connect { path: socket.to_owned(), error })?;

@@ -6,13 +6,10 @@ use clap::Subcommand;
 
 use super::{
     Exit, Output, client, json, print,
-    reach::ask_process,
+    reach::{ask_process, default_socket},
     status::{held, held_table},
 };
-use crate::{
-    admin::{GuardDoc, ReleasedDoc},
-    config::Settings,
-};
+use crate::admin::{GuardDoc, ReleasedDoc};
 
 /// What `holdfast guard` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -56,7 +53,7 @@ struct Asked {
 
 impl Asked {
     fn socket(&self) -> PathBuf {
-        self.admin.clone().unwrap_or_else(|| Settings::default().admin)
+        self.admin.clone().unwrap_or_else(default_socket)
     }
 }
 

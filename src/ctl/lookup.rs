@@ -102,7 +102,7 @@ fn text(lookup: &Lookup) -> String {
         let until = held.until(lookup.at.0);
         line("HELD", format!("{what}, which the source took away at {}, {until}: {}", held.since, held.reason));
     }
-    line("source", status::source(&lookup.source));
+    line("source", status::source(&lookup.source, lookup.at));
     if let Some(service) = &lookup.service {
         line("service", service_line(service));
     }

@@ -6,12 +6,12 @@ use anyhow::Context as _;
 
 use super::{
     Exit, Output, json, print,
-    reach::ask_process,
+    reach::{ask_process, default_socket},
     table::{Table, count, some},
 };
 use crate::{
     admin::{PinRequest, PinsDoc, UnpinRequest, view::words},
-    config::{self, Settings},
+    config,
     sys::{Clock, UnixMillis},
 };
 
@@ -97,7 +97,7 @@ pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
 
 impl PinPlace {
     fn ask(&self, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<PinsDoc> {
-        let socket = self.admin.clone().unwrap_or_else(|| Settings::default().admin);
+        let socket = self.admin.clone().unwrap_or_else(default_socket);
         let text = ask_process(&socket, target, body)?;
         serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
     }

@@ -57,6 +57,16 @@ pub struct Stored {
     pub pins: PinSet,
     /// The rules its records are looked at by: those of the process that last had it, else the defaults.
     pub settings: Settings,
+    pub asked: Asked,
+}
+
+/// Why a store is read.
+#[derive(Debug)]
+pub enum Asked {
+    /// With `--store`.
+    Store,
+    /// A process was asked for, and this is why it does not answer.
+    Process { error: String },
 }
 
 impl Where {
@@ -72,11 +82,16 @@ impl Where {
             }
             (None, Some(store)) => read_store(store),
             (None, None) => {
-                let Settings { admin, store_path, .. } = Settings::default();
-                reach_default(&admin, store_path.as_deref(), HEALTH_PATIENCE)
+                let store = Settings::default().store_path;
+                reach_default(&default_socket(), store.as_deref(), HEALTH_PATIENCE)
             }
         }
     }
+}
+
+/// The socket to ask when none is given: `HOLDFAST_ADMIN`, else the default of the configuration.
+pub fn default_socket() -> PathBuf {
+    std::env::var_os("HOLDFAST_ADMIN").map_or_else(|| Settings::default().admin, PathBuf::from)
 }
 
 /// The socket if a process answers there, else the store: a process that hangs must not keep its records from anybody.
@@ -85,11 +100,11 @@ fn reach_default(socket: &Path, store: Option<&Path>, patience: Duration) -> any
         return Ok(Reached::Process(socket.to_owned()));
     };
     let Some(store) = store else { return Err(no_process.into()) };
-    let hangs = matches!(no_process, ClientError::Exchange { .. });
     let told = no_process.to_string();
-    let reached = read_store(store).with_context(|| format!("{told}; give --admin SOCKET or --store DIR"))?;
-    if hangs {
-        eprintln!("holdfast: {told}; this is what store {} holds", store.display());
+    let mut reached = read_store(store).with_context(|| format!("{told}. Give --admin SOCKET or --store DIR"))?;
+    if let Reached::Store(stored) = &mut reached {
+        eprintln!("holdfast: {told}. This is what its store {} has", store.display());
+        stored.asked = Asked::Process { error: told };
     }
     Ok(reached)
 }
@@ -109,7 +124,14 @@ fn read_store(path: &Path) -> anyhow::Result<Reached> {
                 eprintln!("holdfast: pins in {}: {error}", path.display());
                 PinSet::default()
             });
-            Ok(Reached::Store(Box::new(Stored { loaded, freshness, held: Held::default(), pins, settings })))
+            Ok(Reached::Store(Box::new(Stored {
+                loaded,
+                freshness,
+                held: Held::default(),
+                pins,
+                settings,
+                asked: Asked::Store,
+            })))
         }
         Err(disk::ReadError::Busy { owner: disk::Owner { admin: Some(socket), .. }, .. }) => {
             Ok(Reached::Process(socket))
@@ -132,6 +154,7 @@ impl Stored {
             pins: &self.pins,
             freshness: &self.freshness,
             source: None,
+            lost_since: None,
             stale_after: self.settings.stale_after,
             now: Clock::System.now(),
         }
@@ -165,8 +188,8 @@ impl Reached {
 
 /// Says what to do about it.
 pub(super) fn with_remedy(error: ClientError) -> anyhow::Error {
-    let instead = "try --store DIR, which needs none";
-    remedied(error, &format!("no process answers; {instead}"), &format!("the process does not answer; {instead}"))
+    let instead = "To read its disk: --store DIR";
+    remedied(error, instead, instead)
 }
 
 /// Asks a process for what only a process can do, with a body of JSON or without one.
@@ -186,20 +209,20 @@ fn ask_living(socket: &Path, target: &str, body: Option<Vec<u8>>, patience: Dura
 }
 
 fn of_process(error: ClientError) -> anyhow::Error {
-    remedied(error, "only a running process can do that; give its --admin SOCKET", "the process does not answer")
+    remedied(error, "Only a running process can do that: give its --admin SOCKET", "Only a running process can do that")
 }
 
-fn remedied(error: ClientError, nobody: &str, silent: &str) -> anyhow::Error {
+fn remedied(error: ClientError, not_running: &str, hangs: &str) -> anyhow::Error {
     let remedy = match &error {
         ClientError::Connect { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
-            "only the user of the process may ask it; run this as that user or root"
+            "Only the user of the process may ask it: run this as that user or root"
         }
-        ClientError::Connect { .. } => nobody,
-        ClientError::Exchange { .. } => silent,
+        ClientError::Connect { .. } => not_running,
+        ClientError::Exchange { .. } => hangs,
         ClientError::Refused(reason) => return Misused(reason.clone()).into(),
         ClientError::Unknown { .. } => return error.into(),
     };
-    anyhow::Error::from(error).context(remedy.to_owned())
+    anyhow::anyhow!("{error}. {remedy}")
 }
 
 /// The records of a dump.
@@ -231,15 +254,15 @@ mod tests {
         let (socket, store) = (dir.path().join("agent.sock"), dir.path().join("store"));
         let patience = Duration::from_millis(20);
         let nobody = format!("{:#}", reach_default(&socket, Some(&store), patience).unwrap_err());
-        let gone = format!("admin socket {}: No such file or directory (os error 2)", socket.display());
+        let gone = format!("no process is running at {}: No such file or directory (os error 2)", socket.display());
         let missing = format!("no store in {}", store.display());
-        assert_eq!(nobody, format!("{gone}; give --admin SOCKET or --store DIR: {missing}"));
+        assert_eq!(nobody, format!("{gone}. Give --admin SOCKET or --store DIR: {missing}"));
         // It takes connections into its backlog and never answers, as a stopped process does.
         let _hanging = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let hangs = format!("{:#}", reach_default(&socket, Some(&store), patience).unwrap_err());
-        assert!(hangs.contains("somebody listens and does not answer within 20ms"), "{hangs}");
-        assert!(hangs.ends_with(&missing), "{hangs}");
+        let told = "accepts connections but does not answer (20ms): it hangs";
+        assert!(hangs.contains(told) && hangs.ends_with(&missing), "{hangs}");
         let hangs = format!("{:#}", ask_living(&socket, "/pin", None, patience).unwrap_err());
-        assert!(hangs.starts_with("the process does not answer: ") && hangs.ends_with(" within 20ms"), "{hangs}");
+        assert!(hangs.contains(told) && hangs.ends_with("Only a running process can do that"), "{hangs}");
     }
 }

@@ -44,6 +44,55 @@ impl Table {
     }
 }
 
+/// The columns a terminal line may take: `COLUMNS` if it is set, else those of the terminal, if output goes to one.
+pub fn width() -> Option<usize> {
+    let given = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    given.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
+}
+
+/// The column at which the texts of [`Rows`] begin.
+const INDENT: usize = 12;
+/// Narrower than this, lines are not broken: they would be all indent.
+const WIDTH_MIN: usize = 40;
+
+/// Named rows, each broken between words to fit the width.
+#[derive(Debug)]
+pub struct Rows {
+    text: String,
+    width: Option<usize>,
+}
+
+impl Rows {
+    /// No row yet. Without a width no line is broken.
+    pub fn new(width: Option<usize>) -> Self {
+        Self { text: String::new(), width: width.filter(|width| *width >= WIDTH_MIN) }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, name: &str, text: &str) {
+        let mut line = format!("{name:<INDENT$}");
+        let mut column = INDENT;
+        for (nth, word) in text.split(' ').enumerate() {
+            let long = word.chars().count();
+            if nth > 0 && self.width.is_some_and(|width| column + 1 + long > width) {
+                let _ = write!(line, "\n{:INDENT$}", "");
+                column = INDENT;
+            } else if nth > 0 {
+                line.push(' ');
+                column += 1;
+            }
+            line.push_str(word);
+            column += long;
+        }
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    pub fn text(self) -> String {
+        self.text
+    }
+}
+
 /// `1 service`, `2 services`.
 pub fn count(count: usize, noun: &str) -> String {
     let s = if count == 1 { "" } else { "s" };
@@ -69,6 +118,19 @@ mod tests {
         table.row(["a".into(), "long cell".into(), "end".into()]);
         table.row(["ä".into(), String::new(), String::new()]);
         assert_eq!(table.text(), "NAME   X\na      long cell   end\nä\n");
+    }
+
+    #[test]
+    fn rows_are_broken_between_words_and_go_on_under_their_text() {
+        let text = "hub2, hub1 and a very-long-word-that-fits-no-line-of-this-width end";
+        let shown = |width| {
+            let mut rows = Rows::new(width);
+            rows.row("source", text);
+            rows.text()
+        };
+        assert_eq!(shown(None), format!("source      {text}\n"));
+        let broken = "source      hub2, hub1 and a\n            very-long-word-that-fits-no-line-of-this-width\n            end\n";
+        assert_eq!(shown(Some(40)), broken);
     }
 
     #[test]

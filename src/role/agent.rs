@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use self::handover::Handover;
 pub use self::node::{Prepared, prepare};
 use super::{
-    base::{self, Base, Daemon, Loaded, Why},
+    base::{self, Base, Daemon, Loaded, Reread, Why},
     descriptors,
     signals::Signals,
     source,
@@ -172,7 +172,7 @@ impl Agent {
 
     /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
     /// `interval`.
-    pub async fn run(self, signals: Signals, interval: Option<Duration>, read: impl FnMut(Why) -> Option<Config>) {
+    pub async fn run(self, signals: Signals, interval: Option<Duration>, read: impl FnMut(Why) -> Reread) {
         base::run(self, signals, interval, read).await;
     }
 
@@ -211,6 +211,10 @@ impl Daemon for Agent {
         }
         self.views.reload(&next);
         self.base.reload(next).await;
+    }
+
+    fn refused(&self, reason: String) {
+        self.base.refused(reason);
     }
 
     async fn leave(self) {

@@ -12,6 +12,7 @@ use super::{
     feed::{self, Order},
     signals::{Asked, Signals},
     source::{self, Feed, Following, Prepared},
+    source_log::{LostSince, SourceLog},
     status::CommonInputs,
     supervisor,
 };
@@ -19,6 +20,7 @@ use crate::{
     admin::{self, Readiness, view::ListenerDoc},
     config::{Config, Role, Source, kept},
     node,
+    report::{ConfigStatus, RefusedReload, Time},
     source::hub,
     store::{self, disk},
     sys::Clock,
@@ -82,7 +84,9 @@ impl Loaded {
         // Without a source there is none to be lost, and no age to tell.
         let told = if follows { registry.clone() } else { Registry::new() };
         let metrics = crate::source::Metrics::register(&told, &reader, &clock)?;
-        tokio::spawn(feed::run(writer, waiting, ordered, first_records, metrics.clone(), clock.clone()));
+        let lost_since = LostSince::default();
+        let log = SourceLog::new(config.source.noun(), clock.clone(), lost_since.clone());
+        tokio::spawn(feed::run(writer, waiting, ordered, first_records, metrics.clone(), clock.clone(), log));
         let feed = Feed {
             clock: clock.clone(),
             metrics,
@@ -96,7 +100,29 @@ impl Loaded {
         let following = Following::begin(source, feed.clone());
         let (elected, following) = (None, Some(following));
         let started = Box::new(config.clone());
-        Ok(Base { config, started, name, clock, registry, reader, readiness, feed, disk, orders, following, elected })
+        let in_effect = watch::Sender::new(ConfigStatus {
+            file: config.file.clone(),
+            digest: config.digest(),
+            read_at: Time(clock.now()),
+            waits_for_restart: Vec::new(),
+            refused: None,
+        });
+        Ok(Base {
+            config,
+            started,
+            in_effect,
+            lost_since,
+            name,
+            clock,
+            registry,
+            reader,
+            readiness,
+            feed,
+            disk,
+            orders,
+            following,
+            elected,
+        })
     }
 }
 
@@ -114,6 +140,8 @@ pub(super) struct Base {
     pub config: Config,
     /// What the process was started with, of which some keys hold to the end.
     started: Box<Config>,
+    in_effect: watch::Sender<ConfigStatus>,
+    lost_since: LostSince,
     /// The name of this process among those it follows and serves.
     pub name: String,
     pub clock: Clock,
@@ -134,7 +162,13 @@ impl Base {
     pub(super) fn inputs(&self, rules: admin::Rules) -> CommonInputs {
         let follows = self.elected.is_some() || matches!(self.config.source, Source::Hub(_));
         let follows = follows.then(|| self.feed.status.subscribe());
-        CommonInputs { rules, disk: Arc::clone(&self.disk), follows }
+        CommonInputs {
+            rules,
+            disk: Arc::clone(&self.disk),
+            lost_since: self.lost_since.clone(),
+            config: self.in_effect.subscribe(),
+            follows,
+        }
     }
 
     /// What the listeners of the tools need, for a process that answers DNS or the stream at `listeners`.
@@ -188,8 +222,15 @@ impl Base {
     pub(super) async fn reload(&mut self, mut next: Config) {
         let waiting = self.started.changes(&next).restart;
         if !waiting.is_empty() {
-            warn!(keys = %waiting.join(", "), "changed in the configuration, but takes effect with the next start");
+            warn!(keys = %waiting.join(", "), "these settings changed and take effect with the next start: restart the process");
         }
+        self.in_effect.send_replace(ConfigStatus {
+            file: next.file.clone(),
+            digest: next.digest(),
+            read_at: Time(self.clock.now()),
+            waits_for_restart: waiting.into_iter().map(str::to_owned).collect(),
+            refused: None,
+        });
         if next.role == Role::Hub && discriminant(&self.config.source) != discriminant(&next.source) {
             // Whether it stamps versions or passes them on, and by whose leave, was settled when it began.
             warn!(from = %self.config.source, to = %next.source, "a hub takes another kind of source with the next start");
@@ -207,6 +248,12 @@ impl Base {
         }
         info!(changed = %self.config.changes(&next).reloaded.join(", "), "configuration and credentials read again");
         self.config = next;
+    }
+
+    /// Notes that a reload was refused: the configuration before it stays in effect.
+    pub(super) fn refused(&self, reason: String) {
+        let at = Time(self.clock.now());
+        self.in_effect.send_modify(|status| status.refused = Some(RefusedReload { at, reason }));
     }
 
     /// Lets an election decide: `source` is followed by whoever is elected, and the elected one by the others.
@@ -245,16 +292,22 @@ pub(super) trait Daemon {
     /// Goes on with another configuration.
     async fn take_over(&mut self, next: Config);
 
+    /// Notes that the configuration could not be read again.
+    fn refused(&self, reason: String);
+
     async fn leave(self);
 }
 
-/// Runs a role until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
+/// A configuration that was read again: `None` if it did not change, an error if it cannot be used.
+pub type Reread = Result<Option<Config>, String>;
+
+/// Runs a role until a signal asks for the end. `read` reads the configuration again when one asks for that, and every
 /// `interval`.
 pub(super) async fn run(
     mut daemon: impl Daemon,
     mut signals: Signals,
     interval: Option<Duration>,
-    mut read: impl FnMut(Why) -> Option<Config>,
+    mut read: impl FnMut(Why) -> Reread,
 ) {
     let _telling = supervisor::when_ready(daemon.readiness());
     loop {
@@ -267,8 +320,10 @@ pub(super) async fn run(
             Some(Asked::Reload) => Why::Signal,
             None => Why::Time,
         };
-        if let Some(config) = read(why) {
-            daemon.take_over(config).await;
+        match read(why) {
+            Ok(Some(config)) => daemon.take_over(config).await,
+            Ok(None) => {}
+            Err(reason) => daemon.refused(reason),
         }
     }
     daemon.leave().await;

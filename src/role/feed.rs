@@ -9,13 +9,14 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use super::source_log::SourceLog;
 use crate::{
     admin::Latch,
     source::{
         Metrics,
         apiserver::lease::{Fence, Verdict},
     },
-    store::{Applied, SourceState, Update, What, Writer, guard::Release},
+    store::{Applied, Update, What, Writer, guard::Release},
     sys::Clock,
 };
 
@@ -45,6 +46,7 @@ pub(super) async fn run(
     first_records: Option<Latch>,
     metrics: Metrics,
     clock: Clock,
+    mut log: SourceLog,
 ) {
     let mut waiting = first_records;
     let mut stamping = Stamping::default();
@@ -67,7 +69,7 @@ pub(super) async fn run(
             verdict = stamping.decided(held_up.as_ref()), if held_up.is_some() => match held_up.take() {
                 Some((update, _)) if verdict == Verdict::Stamp => update,
                 _ => {
-                    info!("another hub watches by now: what was seen here meanwhile is for it to tell");
+                    info!("dropped own updates: another hub is the leader now");
                     continue;
                 }
             },
@@ -90,13 +92,17 @@ pub(super) async fn run(
                 }
                 continue;
             }
+            () = sleep_until_some(log.next_summary()), if log.next_summary().is_some() => {
+                log.summarize();
+                continue;
+            }
             () = tokio::time::sleep(TICK), if ends => {
                 writer.tick();
                 continue;
             }
         };
         let before = writer.reader().load().version().clone();
-        if apply(&mut writer, update) {
+        if apply(&mut writer, update, &mut log) {
             waiting = None;
         }
         let reader = writer.reader();
@@ -106,6 +112,13 @@ pub(super) async fn run(
         }
     }
     drop(waiting);
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether this process may stamp what it sees.
@@ -134,7 +147,7 @@ impl Stamping {
 }
 
 /// Applies one update; true if there is a complete set of records since.
-fn apply(writer: &mut Writer, update: Update) -> bool {
+fn apply(writer: &mut Writer, update: Update, log: &mut SourceLog) -> bool {
     let before = writer.reader().freshness().source;
     let complete = matches!(update.what, What::Reset { .. });
     let applied = writer.apply(update);
@@ -159,16 +172,7 @@ fn apply(writer: &mut Writer, update: Update) -> bool {
             false
         }
     };
-    tell(&before, &writer.reader().freshness().source);
+    let changes = applied.as_ref().map_or(0, |applied| applied.changes);
+    log.note(&before, &writer.reader().freshness().source, changes);
     done
-}
-
-/// Logs when the source comes and goes, not every time it says so.
-fn tell(before: &SourceState, now: &SourceState) {
-    match (before, now) {
-        (SourceState::Lost(_), SourceState::Lost(_)) => {}
-        (_, SourceState::Lost(reason)) => warn!(%reason, "source lost, serving what is held"),
-        (SourceState::Lost(_), SourceState::Up) => info!("source is back"),
-        (_, SourceState::Starting | SourceState::Up) => {}
-    }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{
-    base::{self, Base, Daemon, Loaded, Why},
+    base::{self, Base, Daemon, Loaded, Reread, Why},
     descriptors,
     election::Election,
     signals::Signals,
@@ -152,7 +152,7 @@ impl Hub {
 
     /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
     /// `interval`.
-    pub async fn run(self, signals: Signals, interval: Option<Duration>, read: impl FnMut(Why) -> Option<Config>) {
+    pub async fn run(self, signals: Signals, interval: Option<Duration>, read: impl FnMut(Why) -> Reread) {
         base::run(self, signals, interval, read).await;
     }
 
@@ -184,6 +184,10 @@ impl Daemon for Hub {
 
     async fn take_over(&mut self, next: Config) {
         self.base.reload(next).await;
+    }
+
+    fn refused(&self, reason: String) {
+        self.base.refused(reason);
     }
 
     async fn leave(self) {

@@ -12,8 +12,9 @@ pub mod hub;
 pub mod node_cache;
 mod signals;
 mod source;
+mod source_log;
 mod status;
 mod supervisor;
 
-pub use base::Why;
+pub use base::{Reread, Why};
 pub use signals::Signals;

@@ -13,7 +13,7 @@ use std::{
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tracing::{error, info, warn};
 
-use super::Why;
+use super::{Reread, Why};
 use crate::{
     config::{
         self, Config, ConfigErrors, Flags, Role,
@@ -216,22 +216,22 @@ impl Composer {
     }
 
     /// The configuration, if it may have changed and can be used. What is wrong is logged and counted.
-    pub fn reload(&mut self, why: Why, environment: impl Fn(&'static str) -> Option<String>) -> Option<Config> {
+    pub fn reload(&mut self, why: Why, environment: impl Fn(&'static str) -> Option<String>) -> Reread {
         let changed = match self.read() {
             Ok((_, inputs, _)) => Some(&inputs) != self.seen.as_ref(),
             Err(_) => true,
         };
         if why == Why::Time && !changed {
-            return None;
+            return Ok(None);
         }
         match self.compose(environment) {
-            Ok(config) => Some(config),
+            Ok(config) => Ok(Some(config)),
             Err(error) => {
                 for line in error.to_string().lines() {
-                    error!(error = line, "Corefile not taken over, the one before stays");
+                    error!(error = line, "Corefile refused: the one before stays in effect");
                 }
                 self.count("corefile");
-                None
+                Err(error.to_string())
             }
         }
     }

@@ -7,15 +7,16 @@ use tokio::sync::watch;
 use super::{
     agent::{cached, views::ViewsStatus},
     disk::Store,
+    source_log::LostSince,
 };
 use crate::{
     admin::{Rules, StatusInputs, view},
     dns::forward::Forwarder,
-    report::{ElectionStatus, FollowStatus, ForwardStatus, Standing, StreamStatus},
+    report::{ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Standing, StreamStatus},
     source::apiserver::lease,
     store::disk::DiskStatus,
     stream,
-    sys::Clock,
+    sys::{Clock, UnixMillis},
     wire::{Name, Rtype},
 };
 
@@ -23,6 +24,8 @@ use crate::{
 pub(super) struct CommonInputs {
     pub rules: Rules,
     pub disk: Arc<Store>,
+    pub lost_since: LostSince,
+    pub config: watch::Receiver<ConfigStatus>,
     /// `None` with another source than hubs.
     pub follows: Option<watch::Receiver<FollowStatus>>,
 }
@@ -47,6 +50,14 @@ impl StatusInputs for AgentInputs {
 
     fn disk(&self) -> Option<DiskStatus> {
         Some(self.common.disk.status())
+    }
+
+    fn lost_since(&self) -> Option<UnixMillis> {
+        self.common.lost_since.get()
+    }
+
+    fn config(&self) -> Option<ConfigStatus> {
+        Some(self.common.config.borrow().clone())
     }
 
     fn forward(&self) -> Option<ForwardStatus> {
@@ -78,6 +89,14 @@ impl StatusInputs for HubInputs {
 
     fn disk(&self) -> Option<DiskStatus> {
         Some(self.common.disk.status())
+    }
+
+    fn lost_since(&self) -> Option<UnixMillis> {
+        self.common.lost_since.get()
+    }
+
+    fn config(&self) -> Option<ConfigStatus> {
+        Some(self.common.config.borrow().clone())
     }
 
     /// A candidate follows a hub only while another one is the leader.

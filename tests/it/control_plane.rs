@@ -128,7 +128,7 @@ async fn killed_while_the_apiserver_is_gone_it_answers_names_nobody_had_asked_fo
         // Nobody has asked this process, or the one before, for any of these.
         let mut agent = process::Agent::start(&path, &["--kubeconfig", &flag]);
         every_name(agent.dns, false);
-        agent.wait_for("source lost");
+        agent.wait_for("lost apiserver");
         let status = status(&path);
         assert_eq!(status["source"]["state"], "lost", "{status:#}");
         assert!(agent.terminate().success());

@@ -95,7 +95,7 @@ fn killed_and_started_without_its_manifests_it_answers_every_name() {
     std::fs::rename(&manifests, home.path().join("moved.yaml")).unwrap();
     let mut third = Agent::start(home.path(), &["--manifests", path]);
     every_name(&third, false);
-    third.wait_for("source lost");
+    third.wait_for("lost manifests");
     third.kill();
 
     let store = home.path().join("store");

@@ -185,9 +185,9 @@ fn a_store_with_no_process_answers_every_question() {
     stored(dir.path(), Duration::from_secs(3 * 3600 + 60));
     let store = text(dir.path());
     let status = ok(holdfast(["status", "--store", store]));
-    let first = status.lines().next().unwrap();
-    assert_eq!(first, "serving     18 services, 3 endpoints, 5 namespaces of cluster.local");
-    assert!(status.contains("none, read from disk; records are STALE, 3h1m old (as of "), "{status}");
+    assert!(status.starts_with("state       a store on disk; no process was asked\n"), "{status}");
+    assert!(status.contains("serving     18 services, 3 endpoints, 5 namespaces of zone cluster.local\n"), "{status}");
+    assert!(status.contains("records     last confirmed 3h1m ago ("), "{status}");
 
     let lookup = ok(holdfast(["lookup", "postgres.data", "--store", store]));
     assert!(lookup.starts_with("postgres.data.svc.cluster.local. 5 IN A "), "{lookup}");
@@ -224,15 +224,19 @@ fn a_live_process_says_how_it_stands() {
     assert_eq!(std::fs::metadata(&live.socket).unwrap().permissions().mode() & 0o777, 0o600);
     let socket = text(&live.socket);
     let status = ok(holdfast(["status", "--admin", socket]));
-    assert!(status.contains(": up; records are "), "{status}");
+    assert!(status.starts_with("state       ok: answering, records are fresh\n"), "{status}");
+    assert!(status.contains(": up\nrecords     confirmed "), "{status}");
     assert!(status.contains("listening   dns 127.0.0.1:5353"), "{status}");
 
     let object = store::Rejection { kind: "Service".into(), name: "prod/bad".into(), reason: "no clusterIP".into() };
     writer.apply(What::Rejected(store::Rejections { total: 1, objects: vec![object] })).unwrap();
     writer.apply(What::Lost { reason: "cluster.yaml is gone".into() }).unwrap();
-    let status = ok(holdfast(["status", "--admin", socket]));
-    assert!(status.contains(": LOST (cluster.yaml is gone); records are "), "{status}");
-    assert!(status.contains("rejected    1 object, not answered until mended"), "{status}");
+    let status = holdfast(["status", "--admin", socket]);
+    assert_eq!((status.code, status.err.as_str()), (5, ""), "a loss has a code of its own: {}", status.out);
+    let status = status.out;
+    assert!(status.starts_with("state       manifests LOST: answering from memory, DNS is not affected; "), "{status}");
+    assert!(status.contains(": NOT REACHABLE: cluster.yaml is gone\n"), "{status}");
+    assert!(status.contains("ignored     1 object IGNORED until fixed\n"), "{status}");
     assert!(status.ends_with("Service    prod/bad   no clusterIP\n"), "{status}");
 
     let lookup = ok(holdfast(["lookup", "10.96.130.4", "--admin", socket]));
@@ -240,6 +244,38 @@ fn a_live_process_says_how_it_stands() {
     let bad = holdfast(["lookup", "a..b", "--admin", socket]);
     assert_eq!(bad.code, 2);
     assert!(bad.err.starts_with("holdfast: \"a..b\" is no name: ") && bad.err.lines().count() == 1, "{}", bad.err);
+}
+
+#[test]
+fn scripts_tell_by_the_exit_code_whether_a_process_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let code = |socket: &Path| {
+        let ran = holdfast(["status", "-o", "json", "--admin", text(socket)]);
+        let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        (ran.code, document["state"].as_str().unwrap_or_default().to_owned())
+    };
+    let start = |name: &str, reader: Reader| {
+        let home = dir.path().join(name);
+        std::fs::create_dir(&home).unwrap();
+        Live::start(&home, reader)
+    };
+    let (_fresh, reader) = records(Duration::ZERO);
+    assert_eq!(code(&start("fresh", reader).socket), (0, "serving".into()));
+    let (_old, reader) = records(Duration::from_secs(61));
+    assert_eq!(code(&start("old", reader).socket), (4, "stale".into()));
+    let (mut lost, reader) = records(Duration::ZERO);
+    lost.apply(What::Lost { reason: "gone".into() }).unwrap();
+    assert_eq!(code(&start("lost", reader).socket), (5, "lost".into()));
+    let (_empty, reader) = store::open();
+    assert_eq!(code(&start("empty", reader).socket), (6, "nothing".into()));
+
+    let socket = dir.path().join("nobody.sock");
+    let missing = holdfast(["status", "--admin", text(&socket), "-o", "json"]);
+    assert_eq!(missing.code, 3, "{}", missing.err);
+    let document: serde_json::Value = serde_json::from_str(&missing.out).unwrap();
+    assert_eq!(document["exit_code"], 3, "errors are JSON too: {document}");
+    let told = missing.err.strip_prefix("holdfast: ").unwrap().trim_end();
+    assert_eq!(document["error"], told, "{document}");
 }
 
 #[test]
@@ -256,9 +292,10 @@ fn what_the_guard_holds_is_marked_everywhere() {
 
     let socket = text(&live.socket);
     let status = ok(holdfast(["status", "--admin", socket]));
-    assert!(status.starts_with("serving     18 services, "), "{status}");
-    assert!(status.contains("held        1 service HELD: the source took them away, they are served on\n"), "{status}");
-    assert!(status.contains("default/frontend   service   0s ago   until "), "{status}");
+    assert!(status.contains("records are fresh. LOOK AT: held\n"), "{status}");
+    let held = "held        1 service DELETED at the source, still served (safety hold); see `holdfast guard`\n";
+    assert!(status.contains(held), "{status}");
+    assert!(status.contains("default     1 service   0s ago   until "), "{status}");
     let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
     assert!(lookup.starts_with("frontend.default.svc.cluster.local. 5 IN A 10.96.130.4\n"), "{lookup}");
     assert!(lookup.contains("HELD      the service, which the source took away at "), "{lookup}");
@@ -424,7 +461,7 @@ fn a_name_is_pinned_by_hand_listed_explained_and_let_go() {
     let row = "\nfrontend.default.svc.cluster.local.   10.9.9.9    5s    ";
     assert!(shown.contains(row) && shown.ends_with("   the slice is wrong\n1 name\n"), "{shown}");
     let status = ok(holdfast(["status", "--admin", socket]));
-    assert!(status.contains(&format!("pinned      1 name PINNED by an operator: {name}.\n")), "{status}");
+    assert!(status.contains(&format!("pinned      1 name PINNED by hand: {name}.\n")), "{status}");
     let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
     assert!(lookup.starts_with(&format!("{name}. 5 IN A 10.9.9.9\n\n")), "{lookup}");
     assert!(lookup.contains(": the slice is wrong\n") && lookup.contains("PINNED    by an operator at "), "{lookup}");
@@ -473,7 +510,11 @@ fn a_pin_that_cannot_be_is_refused_with_the_reason() {
             3,
             "only a running process can do that; give its --admin SOCKET: ",
         ),
-        (vec!["guard", "--admin", "/nowhere/agent.sock"], 3, "admin socket /nowhere/agent.sock: No such file"),
+        (
+            vec!["guard", "--admin", "/nowhere/agent.sock"],
+            3,
+            "no process is running at /nowhere/agent.sock: No such file",
+        ),
         (vec!["lookup", "a..b", "--admin", socket], 2, "is no name"),
         (vec!["lookup", "", "--admin", socket], 2, "is no name"),
     ] {

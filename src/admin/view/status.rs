@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{HeldDoc, Moment, PinDoc, SourceDoc, Time, VersionDoc};
 use crate::{
     record::Counts,
-    report::{ElectionStatus, FollowStatus, ForwardStatus, Row, StreamStatus},
+    report::{ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Row, StreamStatus},
     store::{
         Rejections,
         disk::{DiskState, DiskStatus, Start},
@@ -22,6 +22,9 @@ const HELD_MAX: usize = 100;
 /// How a process, or a store without one, stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// How DNS is, in one word; set by the tool that prints the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateWord>,
     /// The version of holdfast that says this.
     pub holdfast: String,
     pub at: Time,
@@ -43,6 +46,9 @@ pub struct Status {
     #[serde(default)]
     pub pinned: Vec<PinDoc>,
     pub disk: Option<DiskDoc>,
+    /// The configuration in effect.
+    #[serde(default)]
+    pub config: Option<Row<ConfigStatus>>,
     /// Upstreams and cache.
     #[serde(default)]
     pub forward: Option<Row<ForwardStatus>>,
@@ -57,6 +63,23 @@ pub struct Status {
     pub serves: Option<Row<StreamStatus>>,
     /// Objects the source gave that cannot be used.
     pub rejected: Rejections,
+}
+
+/// How DNS is at a process, the worst first that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateWord {
+    /// No process answers; the document was made from its store on disk.
+    NoProcess,
+    /// There are no records to answer from.
+    Nothing,
+    /// The source is lost; answers come from memory.
+    Lost,
+    /// The source is not known to be lost, and the records are older than `stale_after`.
+    Stale,
+    Serving,
+    /// A store was asked for, and read.
+    Store,
 }
 
 /// What a process says of itself.
@@ -127,6 +150,7 @@ pub fn status(
     rejected: Rejections,
 ) -> Status {
     Status {
+        state: None,
         holdfast: env!("CARGO_PKG_VERSION").into(),
         at: Time(moment.now),
         process,
@@ -138,6 +162,7 @@ pub fn status(
         held: HeldDoc::of(moment.held, HELD_MAX),
         pinned: moment.pins.list(moment.now).into_iter().map(PinDoc::from).collect(),
         disk: disk.map(Into::into),
+        config: None,
         forward: None,
         follows: None,
         lease: None,

@@ -66,6 +66,7 @@ fn moment<'a>(snapshot: &'a Snapshot, freshness: &'a Freshness) -> Moment<'a> {
         pins: &NOTHING_PINNED,
         freshness,
         source: Some("a test"),
+        lost_since: None,
         stale_after: Duration::from_secs(60),
         now: NOW,
     }

@@ -1,159 +1,139 @@
-//! The rows of `status` about streams: the hub followed, and those who follow.
+//! The rows of `status` about hubs: the one followed, the leader among them, and those connected.
 
 use std::fmt::Write as _;
 
-use super::{count, count_u64};
+use super::count;
 use crate::{
-    admin::view::{Time, words},
-    report::{ElectionStatus, FollowState, FollowStatus, Standing, StreamStatus},
+    admin::view::{Status, Time, words},
+    report::{ElectionStatus, FollowState, FollowStatus, Row, Standing, StreamStatus},
     sys::UnixMillis,
 };
 
-/// Whom a process follows, and how that goes.
-pub(super) fn follows(status: &FollowStatus, now: Time) -> String {
+/// The reason of a follower whose hub lost its own source begins with this, once for each hub on the way.
+const HUB_LOST: &str = "hub has lost its source: ";
+
+/// How many hubs away the loss is, and what is lost there.
+fn distance(reason: &str) -> (usize, &str) {
+    let mut rest = reason;
+    let mut hubs = 0;
+    while let Some(at) = rest.find(HUB_LOST) {
+        rest = &rest[at + HUB_LOST.len()..];
+        hubs += 1;
+    }
+    (hubs, rest)
+}
+
+/// Where the way to the apiserver is broken: `hub2 → hub1 → apiserver: TLS handshake timed out`.
+pub(super) fn chain(reason: &str, status: &Status) -> String {
+    let (hubs, rest) = distance(reason);
+    if hubs == 0 {
+        return reason.to_owned();
+    }
+    let path = status.follows.as_ref().and_then(Row::read).map(|follows| follows.path.as_slice()).unwrap_or_default();
+    let mut way: Vec<&str> = path.iter().map(String::as_str).take(hubs).collect();
+    if way.is_empty() {
+        way.push("hub");
+    }
+    format!("{} → apiserver: {rest}", way.join(" → "))
+}
+
+/// The part that is lost, by which a person decides where to look.
+pub(super) fn lost_part(status: &Status) -> &'static str {
+    let name = status.source.name.as_deref().unwrap_or_default();
+    let far = status.source.reason.as_deref().is_some_and(|reason| distance(reason).0 > 0);
+    match name.split(' ').next().unwrap_or_default() {
+        "hub" if far => "apiserver (behind the hub)",
+        "hub" => "every hub",
+        "apiserver" => "apiserver",
+        "manifests" => "manifests",
+        _ => "source",
+    }
+}
+
+/// The hub that is followed.
+pub(super) fn hub(status: &FollowStatus, now: Time) -> String {
     let mut text = match status.state {
-        FollowState::Live => format!("{}: live", status.address),
-        FollowState::Disk => "no hub was tried yet".into(),
-        FollowState::Stale => format!("NO HUB, the last one tried was {}", status.address),
+        FollowState::Live => format!("{}: in sync (verified)", status.address),
+        FollowState::Disk => "no hub tried yet".into(),
+        FollowState::Stale => format!("NO HUB REACHED, last tried {}", status.address),
         FollowState::Connecting => format!("{}: connecting", status.address),
         FollowState::Delta | FollowState::Repair | FollowState::Snapshot => format!("{}: catching up", status.address),
     };
-    if let Some(mode) = &status.resumed {
-        let _ = write!(text, ", by {mode}");
-    }
-    if !status.path.is_empty() {
-        let _ = write!(text, "; path {}", status.path.join(" < "));
+    if status.path.len() > 1 {
+        let _ = write!(text, "; path {}", status.path.join(" → "));
     }
     if let Some(at) = status.repaired_at {
-        let _ = write!(text, "; repaired {} ago", words(at.age(now.0)));
+        let _ = write!(text, "; last resync {} ago", words(at.age(now.0)));
     }
     if status.mismatches > 0 {
-        let _ = write!(text, "; {}", count_u64(status.mismatches, "digest mismatch"));
+        let _ = write!(text, "; digest mismatches: {}", status.mismatches);
     }
     let others = status.hubs.iter().filter(|hub| **hub != status.address).count();
-    let _ = write!(text, "; knows {} more", count(others, "hub"));
+    let _ = write!(text, "; {} known", count(others, "other hub"));
     text
 }
 
-/// How the election among hubs stands, and how well that is known.
-pub(super) fn lease(status: &ElectionStatus, now: Time) -> String {
-    let ElectionStatus { standing, renewed, failing, .. } = status;
+/// The leader among hubs, and how well that is known.
+pub(super) fn leader(status: &ElectionStatus, now: Time) -> String {
+    let ElectionStatus { standing, renewed, failing } = status;
     let ago = |at: UnixMillis| words(at.age(now.0));
     let mut text = match standing {
-        Standing::Unknown => "NOT KNOWN: the apiserver was not reached since the start".into(),
-        Standing::Holder { epoch } => format!("held: this hub watches the apiserver, in epoch {epoch} or later"),
-        Standing::Follower { leader, address } if address.is_empty() => {
-            format!("held by {leader}, which does not say where it is reached")
-        }
-        Standing::Follower { leader, address } => format!("held by {leader}, reached at {address}"),
+        Standing::Unknown => "NOT KNOWN: the apiserver was not reached since start".into(),
+        Standing::Holder { .. } => "this hub".into(),
+        Standing::Follower { leader, address } if address.is_empty() => format!("{leader}, at an unknown address"),
+        Standing::Follower { leader, address } => format!("{leader} at {address}"),
         Standing::Namesake { name, address, renews } => namesake(name, address, *renews),
     };
     let _ = match (standing, failing, renewed) {
-        (Standing::Holder { .. }, None, Some(at)) => write!(text, "; renewed {} ago", ago(*at)),
+        (Standing::Holder { .. }, None, Some(at)) => write!(text, " (lease renewed {} ago)", ago(*at)),
         (Standing::Holder { .. }, Some(failing), Some(at)) => {
-            write!(text, "; NOT RENEWED for {} ({})", ago(*at), failing.reason)
+            write!(text, "; lease NOT RENEWED for {}: {}", Time(*at).lasting(now), failing.reason)
         }
-        (_, Some(failing), _) => write!(text, "; NOT LOOKED AT for {} ({})", ago(failing.since), failing.reason),
+        (_, Some(failing), _) => {
+            write!(text, "; leader NOT VERIFIED for {}: {}", Time(failing.since).lasting(now), failing.reason)
+        }
         (_, None, _) => Ok(()),
     };
     text
 }
 
 fn namesake(name: &str, address: &str, renews: bool) -> String {
-    let at = if address.is_empty() { "it does not say where".to_owned() } else { format!("at {address}") };
+    let at = if address.is_empty() { "an unknown address" } else { address };
     if renews {
-        format!("NOT WATCHING: another hub is called {name} too, {at}: give each its own --name")
+        format!("NONE HERE: another hub has the same name {name}, at {at}. Give each hub its own --name")
     } else {
-        format!(
-            "held by this hub's own name, {name}, {at}: in an earlier life, or by another hub; taken if nobody renews it"
-        )
+        format!("this hub's own name {name}, at {at}: left from an earlier start or another hub; taken if not renewed")
     }
 }
 
-pub(super) fn serves(status: &StreamStatus) -> String {
-    let mut text = format!("{}, {}", status.name, count_u64(status.subscribers, "follower"));
+/// The agents and hubs that are connected.
+pub(super) fn clients(status: &StreamStatus) -> String {
+    let mut text = format!("{} agents/hubs connected to {}", status.subscribers, status.name);
     if !status.advertise.is_empty() {
-        let _ = write!(text, "; reached at {}", status.advertise.join(", "));
+        let _ = write!(text, "; advertised as {}", status.advertise.join(", "));
     }
-    let modes: Vec<String> =
-        status.resumed.iter().filter(|(_, count)| **count > 0).map(|(mode, count)| format!("{count} {mode}")).collect();
+    let word = |mode: &str| match mode {
+        "snapshot" => "full".to_owned(),
+        mode => mode.to_owned(),
+    };
+    let modes: Vec<String> = status
+        .resumed
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(mode, count)| format!("{count} {}", word(mode)))
+        .collect();
     if !modes.is_empty() {
-        let _ = write!(text, "; brought up to date: {}", modes.join(", "));
+        let _ = write!(text, "; first sync: {}", modes.join(", "));
     }
     let refused: u64 = status.refused.values().sum();
     if refused > 0 {
-        let _ = write!(text, "; {refused} REFUSED");
+        let reasons: Vec<String> = status
+            .refused
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
+        let _ = write!(text, "; {refused} REFUSED ({})", reasons.join(", "));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hub_that_cannot_renew_says_since_when_and_why() {
-        let status = |json: serde_json::Value| serde_json::from_value::<ElectionStatus>(json).unwrap();
-        let now = Time(UnixMillis(200_000));
-        let mut holder = status(serde_json::json!({ "state": "holder", "epoch": 7, "renewed": 197_000 }));
-        let held = "held: this hub watches the apiserver, in epoch 7 or later";
-        assert_eq!(lease(&holder, now), format!("{held}; renewed 3s ago"));
-        holder.renewed = Some(UnixMillis(20_000));
-        holder.failing = Some(crate::report::Failing { since: UnixMillis(24_000), reason: "connect: refused".into() });
-        assert_eq!(lease(&holder, now), format!("{held}; NOT RENEWED for 3m (connect: refused)"));
-        holder.renewed = None;
-        assert_eq!(lease(&holder, now), format!("{held}; NOT LOOKED AT for 2m56s (connect: refused)"));
-        let follower =
-            status(serde_json::json!({ "state": "follower", "leader": "hub-1", "address": "10.0.0.1:7443" }));
-        assert_eq!(lease(&follower, now), "held by hub-1, reached at 10.0.0.1:7443");
-    }
-
-    #[test]
-    fn a_hub_that_shares_its_name_says_with_whom_and_what_to_do() {
-        let shown = |address: &str, renews: bool| {
-            let json = serde_json::json!({ "state": "namesake", "name": "hub", "address": address, "renews": renews });
-            lease(&serde_json::from_value(json).unwrap(), Time(UnixMillis(200_000)))
-        };
-        let told = "NOT WATCHING: another hub is called hub too, at 10.0.0.1:7443: give each its own --name";
-        assert_eq!(shown("10.0.0.1:7443", true), told);
-        assert!(shown("", true).contains("too, it does not say where: give each"), "{}", shown("", true));
-        assert!(shown("10.0.0.1:7443", false).starts_with("held by this hub's own name, hub, at 10.0.0.1:7443"));
-    }
-
-    #[test]
-    fn a_live_follower_and_one_without_a_hub() {
-        let mut status = FollowStatus {
-            state: FollowState::Live,
-            address: "10.0.0.1:7443".into(),
-            path: vec!["hub-0:7443".into(), "hub-1:7443".into()],
-            hubs: vec!["10.0.0.1:7443".into(), "10.0.0.2:7443".into()],
-            resumed: Some("repair".into()),
-            repaired_at: Some(UnixMillis(1_000)),
-            mismatches: 1,
-        };
-        let now = Time(UnixMillis(61_000));
-        assert_eq!(
-            follows(&status, now),
-            "10.0.0.1:7443: live, by repair; path hub-0:7443 < hub-1:7443; repaired 1m ago; 1 digest mismatch; \
-             knows 1 hub more"
-        );
-        status.state = FollowState::Stale;
-        assert!(follows(&status, now).starts_with("NO HUB, the last one tried was 10.0.0.1:7443"));
-    }
-
-    #[test]
-    fn a_hub_says_who_follows_and_how_many_it_refused() {
-        let status = StreamStatus {
-            name: "hub-0:7443".into(),
-            advertise: vec!["10.0.0.1:7443".into()],
-            subscribers: 75,
-            resumed: [("delta".to_owned(), 3), ("repair".to_owned(), 0)].into(),
-            refused: [("handshake".to_owned(), 2)].into(),
-            ..StreamStatus::default()
-        };
-        assert_eq!(
-            serves(&status),
-            "hub-0:7443, 75 followers; reached at 10.0.0.1:7443; brought up to date: 3 delta; 2 REFUSED"
-        );
-    }
 }

@@ -73,7 +73,7 @@ async fn of_two_hubs_with_one_name_one_watches_and_the_other_says_what_to_do() {
     let socket = pair.homes[1].socket();
     let told = beside(move || run(&["status", "--admin", socket.to_str().unwrap()])).await;
     let told = String::from_utf8(told.stdout).unwrap();
-    let line = format!("NOT WATCHING: another hub is called hub too, at {listen}: give each its own --name");
+    let line = format!("NONE HERE: another hub has the same name hub, at {listen}. Give each hub its own --name");
     assert!(told.contains(&line), "{told}");
     pair.longer_than_a_lease().await;
     pair.server.put(service("prod", "late", "10.96.2.1"));

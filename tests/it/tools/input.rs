@@ -57,14 +57,14 @@ fn bad_input_is_named_in_one_line() {
             &["status", "--admin", &missing],
             3,
             format!(
-                "holdfast: no process answers; try --store DIR, which needs none: admin socket {missing}: No such file or directory (os error 2)\n"
+                "holdfast: no process is running at {missing}: No such file or directory (os error 2). To read its disk: --store DIR\n"
             ),
         ),
         (
             &["dump", "--admin", &file],
             3,
             format!(
-                "holdfast: no process answers; try --store DIR, which needs none: admin socket {file}: Connection refused (os error 111)\n"
+                "holdfast: no process is running at {file}: Connection refused (os error 111). To read its disk: --store DIR\n"
             ),
         ),
         (&["diff", &missing, &missing], 3, format!("holdfast: {missing}: No such file or directory (os error 2)\n")),

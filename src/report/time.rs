@@ -10,6 +10,25 @@ use crate::sys::UnixMillis;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub UnixMillis);
 
+impl Time {
+    /// For people who look at it at `now`: the time of day, and the date too if it is another day's.
+    pub fn short(self, now: Time) -> String {
+        let [text, today] = [self, now].map(|time| UnixMillis(time.0.0 / 1000 * 1000).to_string());
+        match (text.split_once('T'), today.split_once('T')) {
+            (Some((day, time)), Some((today, _))) => {
+                let time = time.get(..8).unwrap_or(time);
+                if day == today { format!("{time} UTC") } else { format!("{day} {time} UTC") }
+            }
+            _ => text,
+        }
+    }
+
+    /// A state that lasts since then: `2m3s (since 18:23:15 UTC)`.
+    pub fn lasting(self, now: Time) -> String {
+        format!("{} (since {})", words(self.0.age(now.0)), self.short(now))
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -62,6 +81,14 @@ mod tests {
         ] {
             assert_eq!(words(Duration::from_secs(seconds)), expect, "{seconds}");
         }
+    }
+
+    #[test]
+    fn a_time_of_another_day_has_its_date() {
+        let now = Time(UnixMillis(1_733_941_800_250));
+        let before = |seconds: u64| Time(UnixMillis(now.0.0 - seconds * 1_000));
+        assert_eq!(before(123).lasting(now), "2m3s (since 18:27:57 UTC)");
+        assert_eq!(before(86_400).lasting(now), "1d (since 2024-12-10 18:30:00 UTC)");
     }
 
     #[test]

@@ -1,0 +1,91 @@
+//! The rows of `status` about upstreams and the cache.
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::count_u64;
+use crate::{
+    admin::view::words,
+    ctl::table::Table,
+    report::{CacheStatus, ForwardStatus, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus},
+};
+
+/// Every zone, those of views with where these are asked.
+fn zones(forward: &ForwardStatus) -> impl Iterator<Item = (String, &ZoneStatus)> {
+    let of_view = |view: &'_ ViewStatus| {
+        let listen: Vec<String> = view.listen.iter().map(ToString::to_string).collect();
+        format!(" at {}", listen.join(", "))
+    };
+    let first = forward.zones.iter().map(|zone| (zone.zone.clone(), zone));
+    let others = forward.views.iter().flat_map(move |view| {
+        let at = of_view(view);
+        view.zones.iter().map(move |zone| (format!("{}{at}", zone.zone), zone))
+    });
+    first.chain(others)
+}
+
+pub(super) fn is_degraded(forward: &ForwardStatus) -> bool {
+    let failing = |upstream: &UpstreamStatus| upstream.state == UpstreamState::Failing;
+    zones(forward)
+        .any(|(_, zone)| zone.down || zone.looped || zone.missing.is_some() || zone.upstreams.iter().any(failing))
+}
+
+pub(super) fn upstreams(forward: &ForwardStatus) -> String {
+    let all: Vec<_> = zones(forward).flat_map(|(_, zone)| &zone.upstreams).collect();
+    let failing = all.iter().filter(|upstream| upstream.state == UpstreamState::Failing).count();
+    let mut text = match (all.len(), failing) {
+        (0, _) => "none".to_owned(),
+        (all, 0) => format!("{all} up or not asked yet"),
+        (all, failing) => format!("{failing} of {all} FAILING"),
+    };
+    for (name, zone) in zones(forward) {
+        let _ = match &zone.missing {
+            Some(file) if zone.upstreams.is_empty() => write!(text, "; zone {name} has NO UPSTREAMS ({file})"),
+            Some(file) => {
+                write!(text, "; zone {name}: file to be FIXED ({file})")
+            }
+            None if zone.down => write!(text, "; zone {name} is DOWN"),
+            None => Ok(()),
+        };
+    }
+    for (name, _) in zones(forward).filter(|(_, zone)| zone.looped) {
+        let _ = write!(text, "; forwarding LOOP: queries for zone {name} come back to this agent");
+    }
+    let _ = write!(text, "; queries pending: {}, answered SERVFAIL: {}", forward.in_flight, forward.servfail_total);
+    text
+}
+
+pub(super) fn cache(forward: &ForwardStatus) -> String {
+    let CacheStatus { bytes, max_bytes, entries } = forward.cache;
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let entries = count_u64(entries, "answer");
+    let stale = count_u64(forward.stale_answers_total, "stale answer");
+    format!("{entries}, {} of {} MiB; {stale} given", mebibytes(bytes), mebibytes(max_bytes))
+}
+
+pub(super) fn rows(forward: &ForwardStatus, rows_max: usize) -> String {
+    let mut table = Table::new(&["ZONE", "UPSTREAM", "STATE", "RTT", "LAST ANSWER", "ANSWERS", "FAILURES"]);
+    for (name, upstream) in zones(forward)
+        .flat_map(|(name, zone)| zone.upstreams.iter().map(move |upstream| (name.clone(), upstream)))
+        .take(rows_max)
+    {
+        let state = match upstream.state {
+            UpstreamState::Failing => format!("FAILING, {} in a row", upstream.failures_in_a_row),
+            UpstreamState::Up => "up".into(),
+            UpstreamState::Unknown => "not asked yet".into(),
+        };
+        let last = upstream.answered_seconds_ago;
+        table.row([
+            name,
+            upstream.upstream.clone(),
+            state,
+            upstream.rtt_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.0} ms")),
+            last.map_or_else(|| "never".into(), |seconds| format!("{} ago", words(Duration::from_secs(seconds)))),
+            upstream.answers_total.to_string(),
+            upstream.failures_total.to_string(),
+        ]);
+    }
+    let all = zones(forward).map(|(_, zone)| zone.upstreams.len()).sum::<usize>();
+    let more = all.saturating_sub(rows_max);
+    let more = if more == 0 { String::new() } else { format!("and {more} more; -v shows all\n") };
+    format!("\n{}{more}", table.text())
+}
