@@ -237,7 +237,7 @@ fn a_live_process_says_how_it_stands() {
     assert!(status.starts_with("state       manifests LOST: answering from memory, DNS is not affected; "), "{status}");
     assert!(status.contains(": NOT REACHABLE: cluster.yaml is gone\n"), "{status}");
     assert!(status.contains("ignored     1 object IGNORED until fixed\n"), "{status}");
-    assert!(status.ends_with("Service    prod/bad   no clusterIP\n"), "{status}");
+    assert!(status.ends_with("Service   prod/bad   no clusterIP\n"), "{status}");
 
     let lookup = ok(holdfast(["lookup", "10.96.130.4", "--admin", socket]));
     assert!(lookup.starts_with("4.130.96.10.in-addr.arpa. 5 IN PTR frontend.default.svc.cluster.local.\n"), "{lookup}");
@@ -508,7 +508,7 @@ fn a_pin_that_cannot_be_is_refused_with_the_reason() {
         (
             vec!["pin", "--admin", "/nowhere/agent.sock"],
             3,
-            "only a running process can do that; give its --admin SOCKET: ",
+            "Only a running process can do that; give its --admin SOCKET: ",
         ),
         (
             vec!["guard", "--admin", "/nowhere/agent.sock"],
