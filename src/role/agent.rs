@@ -87,7 +87,7 @@ impl Agent {
         let loaded = Loaded::open(&config, &clock)?;
         let (registry, reader) = (loaded.registry.clone(), loaded.reader.clone());
         let name = config.settings.name.clone().unwrap_or_else(sys::hostname);
-        let source = source::prepare(&config, &name, loaded.restored()).await?;
+        let source = source::prepare(&config, &name, &loaded.reader).await?;
 
         let mut listeners = dns::Config { join, ..config.dns() };
         descriptors::fit_dns(&mut listeners);

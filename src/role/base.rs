@@ -55,11 +55,6 @@ impl Loaded {
         self.writer.begin_epoch(self.clock.now().0);
     }
 
-    /// Whether there is anything to serve.
-    pub(super) fn restored(&self) -> bool {
-        self.reader.as_of().is_some()
-    }
-
     /// Begins to follow the source of the process called `name`.
     ///
     /// # Errors
@@ -236,7 +231,7 @@ impl Base {
             warn!(from = %self.config.source, to = %next.source, "a hub takes another kind of source with the next start");
             next.source = self.config.source.clone();
         }
-        match source::prepare(&next, &self.name, self.reader.as_of().is_some()).await {
+        match source::prepare(&next, &self.name, &self.reader).await {
             Ok(source) => match (&self.elected, &self.following) {
                 (Some(elected), _) => {
                     elected.send_replace(source);

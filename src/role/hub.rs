@@ -80,7 +80,7 @@ impl Hub {
         let stream = config.stream(&name);
         let advertise = stream.advertise;
         bound.identify(name.clone(), advertise.clone());
-        let source = source::prepare(&config, &name, loaded.restored()).await?;
+        let source = source::prepare(&config, &name, &loaded.reader).await?;
         let admin = admin::bind(&config.admin())?;
 
         let (base, election) = match (source, config.settings.lease_name.clone()) {

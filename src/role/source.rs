@@ -43,7 +43,7 @@ pub(super) struct Hubs {
 /// # Errors
 /// If it cannot be opened and there is nothing to serve without it. With records from disk that is a warning: the process
 /// serves those and goes on looking.
-pub(super) async fn prepare(config: &Config, name: &str, restored: bool) -> anyhow::Result<Prepared> {
+pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> anyhow::Result<Prepared> {
     let endpoints = config.endpoints();
     let (prepared, problem): (_, Option<anyhow::Error>) = match &config.source {
         Source::Manifests(path) => {
@@ -53,7 +53,8 @@ pub(super) async fn prepare(config: &Config, name: &str, restored: bool) -> anyh
         }
         Source::Kubernetes(kubeconfig) => {
             let kubeconfig = kubeconfig.clone();
-            let config = apiserver::Config { kubeconfig, endpoints, ..apiserver::Config::default() };
+            let records = Some(reader.clone());
+            let config = apiserver::Config { kubeconfig, endpoints, records, ..apiserver::Config::default() };
             let checked = apiserver::check(&config).await;
             (Prepared::Apiserver(config), checked.err().map(Into::into))
         }
@@ -66,9 +67,9 @@ pub(super) async fn prepare(config: &Config, name: &str, restored: bool) -> anyh
         }
     };
     match problem {
-        Some(error) if !restored => Err(error),
+        Some(error) if reader.as_of().is_none() => Err(error),
         Some(error) => {
-            warn!(%error, "serving what the store has, and trying the source again and again");
+            warn!(%error, "serving the records on disk; trying the source again until it works");
             Ok(prepared)
         }
         None => Ok(prepared),
@@ -225,7 +226,7 @@ async fn keep(mut source: Prepared, feed: Feed, mut coming: mpsc::Receiver<Prepa
             },
             due = feed.reader.confirmation_due(&feed.clock, asked) => {
                 asked = Some(due);
-                info!("the source is asked once more, for what it took away and was not believed");
+                info!("restarting the source to confirm held deletions");
             }
         }
         running.end().await;

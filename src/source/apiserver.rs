@@ -26,27 +26,33 @@
 
 mod backoff;
 mod decode;
+mod health;
 pub mod lease;
 mod probe;
 mod request;
 mod server;
 mod session;
+mod transport;
 mod watch;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
-pub use self::server::Error;
 use self::{
     backoff::Backoff,
     server::Server,
     session::{Ended, Known, Session},
 };
+pub use self::{
+    health::{Health, Listing, Measures, Reach, Status},
+    server::Error,
+};
 use super::{EndpointsMode, Metrics};
 use crate::{
-    store::{Update, What},
+    record::Snapshot,
+    store::{Reader, Update, What},
     sys::Clock,
 };
 
@@ -60,33 +66,81 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     pub endpoints: EndpointsMode,
     pub timing: Timing,
+    /// Records whose endpoints of `default/kubernetes` are dialled beside the address configured.
+    pub records: Option<Reader>,
+    /// Connections shared by those with clones of this configuration: an election and the source it decides about.
+    pub shared: Shared,
+}
+
+/// Access to the server, opened once for all who share it.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<tokio::sync::Mutex<Option<(Server, Instant)>>>);
+
+impl Shared {
+    /// The server, with its credentials read again if that was longer than `timing.reconnect` ago and `renew` is asked for.
+    async fn server(&self, config: &Config, metrics: &Metrics, renew: bool) -> Result<Server, Error> {
+        let mut held = self.0.lock().await;
+        if let Some((server, read)) = &*held
+            && (!renew || read.elapsed() < config.timing.reconnect)
+        {
+            return Ok(server.clone());
+        }
+        let server = Server::connect(config, metrics).await?;
+        *held = Some((server.clone(), Instant::now()));
+        Ok(server)
+    }
+}
+
+/// Addresses of the apiserver itself, as `default/kubernetes` has them: its https port, or its only one.
+#[must_use]
+pub fn endpoints(records: &Snapshot) -> Vec<SocketAddr> {
+    let Some(service) = records.service(b"default", b"kubernetes") else { return Vec::new() };
+    let endpoints = service.endpoints().iter().filter_map(|endpoint| {
+        let ports = &endpoint.ports;
+        let port = ports.iter().find(|port| &*port.name == "https").or(ports.first())?;
+        Some(SocketAddr::new(endpoint.ip, port.port))
+    });
+    endpoints.collect()
 }
 
 /// Timeouts and intervals. The defaults are meant to stay; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// For a TCP connection, in a probe of a server that was out of reach.
-    pub connect: Duration,
-    /// For a connection as a whole, TLS included.
+    /// For a TCP connection. Unset, the limit grows with what is seen.
+    pub connect: Option<Duration>,
+    /// Head start of the address configured over the next endpoint of the apiserver.
+    pub head_start: Duration,
+    /// For a TLS handshake. Long: one that is given up is work done for nothing by a server that is slow.
     pub handshake: Duration,
-    /// For the whole answer to a probe, on an open connection.
-    pub probe_answer: Duration,
-    /// For the first byte of the answer to a list or watch.
+    /// For the first byte of an answer, connecting included. An apiserver ends a request itself after a minute.
     pub answer: Duration,
+    /// Without a single byte from the server while a request waits: it counts as not reachable. The request goes on.
+    pub silence: Duration,
+    /// An answer that takes longer than this makes the server count as slow.
+    pub slow: Duration,
+    /// Without an event of a streaming list, while the server answers other requests: it has no streaming lists.
+    pub idle_initial: Duration,
     /// Between two pieces of a list that is being sent.
     pub idle_list: Duration,
     /// Between two events or bookmarks of a watch; the server sends a bookmark about every minute.
     pub idle_watch: Duration,
     /// For reading credentials, which may run a plugin.
     pub credentials: Duration,
+    /// Shortest time between two readings of the credentials.
+    pub reconnect: Duration,
     pub probe: Duration,
     /// Between two probes of a server out of reach, less a jitter of up to half. Short however long the outage: what
     /// changed meanwhile is to show within a second of the end, and a probe is one small GET.
     pub retry: Duration,
+    /// How long a server that was just out of reach may refuse by 403 before that is told: it answers before it has
+    /// read its RBAC rules.
+    pub restarting: Duration,
     /// Upper end of the first wait before an expensive request is made again.
     pub backoff_min: Duration,
     /// Upper end of any such wait.
     pub backoff_max: Duration,
+    /// Upper end of the wait after a missing right or credentials: cheap for the server, and somebody is mending it.
+    pub backoff_denied: Duration,
     /// How long a watch is asked to last, plus a jitter of up to as much again.
     pub watch: Duration,
 }
@@ -94,17 +148,23 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            connect: Duration::from_millis(1500),
-            handshake: Duration::from_secs(2),
-            probe_answer: Duration::from_secs(2),
-            answer: Duration::from_secs(15),
-            idle_list: Duration::from_secs(30),
+            connect: None,
+            head_start: Duration::from_secs(1),
+            handshake: Duration::from_secs(30),
+            answer: Duration::from_secs(60),
+            silence: Duration::from_secs(15),
+            slow: Duration::from_secs(1),
+            idle_initial: Duration::from_secs(5),
+            idle_list: Duration::from_secs(120),
             idle_watch: Duration::from_secs(90),
             credentials: Duration::from_secs(30),
+            reconnect: Duration::from_secs(60),
             probe: Duration::from_secs(30),
             retry: Duration::from_millis(800),
+            restarting: Duration::from_secs(10),
             backoff_min: Duration::from_millis(800),
             backoff_max: Duration::from_secs(30),
+            backoff_denied: Duration::from_secs(4),
             watch: Duration::from_secs(300),
         }
     }
@@ -115,7 +175,7 @@ impl Default for Timing {
 /// # Errors
 /// If they cannot be read or used.
 pub async fn check(config: &Config) -> Result<(), Error> {
-    Server::connect(config).await.map(|_| ())
+    Server::connect(config, &Metrics::unregistered()).await.map(|_| ())
 }
 
 /// Follows the cluster until nobody takes the updates any more.
@@ -127,7 +187,7 @@ pub async fn run(config: Config, clock: Clock, metrics: Metrics, updates: mpsc::
     let mut said = None;
     let mut restarts = Backoff::new(config.timing.backoff_min, config.timing.backoff_max);
     loop {
-        let server = match Server::connect(&config).await {
+        let server = match config.shared.server(&config, &metrics, true).await {
             Ok(server) => server,
             Err(error) => {
                 let reason = error.to_string();

@@ -236,7 +236,8 @@ impl Assembler {
     fn assemble(&self, service: &ServiceInput) -> Service {
         let kept = match service.kind {
             Kind::Headless => true,
-            Kind::ClusterIp(_) => self.mode == EndpointsMode::All,
+            // The apiserver's own addresses are kept always: when its service address fails, they are the way to it.
+            Kind::ClusterIp(_) => self.mode == EndpointsMode::All || service.key.as_str() == "default/kubernetes",
             Kind::ExternalName(_) => false,
         };
         let ids = if kept { self.slices_of.get(&service.key) } else { None };

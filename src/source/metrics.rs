@@ -1,8 +1,13 @@
 //! The metrics of whatever source feeds the store.
 
+use std::sync::Arc;
+
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, PullingGauge, Registry};
 
-use super::{Objects, Resource};
+use super::{
+    Objects, Resource,
+    apiserver::{Health, Measures},
+};
 use crate::{
     store::{Reader, SourceState},
     sys::{Clock, UnixMillis},
@@ -40,6 +45,7 @@ pub struct Metrics {
     rejected: IntCounterVec,
     broken_streams: IntCounterVec,
     programming: Histogram,
+    health: Arc<Health>,
 }
 
 impl Metrics {
@@ -95,8 +101,10 @@ impl Metrics {
                 )
                 .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
             )?,
+            health: Arc::default(),
         };
         registry.register(Box::new(metrics.programming.clone()))?;
+        metrics.register_health(registry)?;
         for of in [Objects::Services, Objects::Slices, Objects::Namespaces] {
             for verb in [Verb::List, Verb::Watch] {
                 metrics.requests.with_label_values(&[verb.name(), of.resource()]);
@@ -106,6 +114,54 @@ impl Metrics {
         }
         metrics.rejected.with_label_values(&["file"]);
         Ok(metrics)
+    }
+
+    /// Metrics that nobody scrapes, for requests outside of a running source.
+    ///
+    /// # Panics
+    /// Never: the names are valid and the registry is new.
+    #[must_use]
+    pub fn unregistered() -> Self {
+        let (_writer, reader) = crate::store::open();
+        Self::register(&Registry::new(), &reader, &Clock::System).expect("a new registry has no such names")
+    }
+
+    /// What requests to the apiserver meet.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    fn register_health(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        type Read = fn(&Measures) -> f64;
+        let gauges: [(&str, &str, Read); 4] = [
+            (
+                "holdfast_source_latency_seconds",
+                "Slowest answer of the apiserver in the last minute; a request under way counts with its age.",
+                |measures| measures.latency_seconds,
+            ),
+            (
+                "holdfast_source_requests_per_minute",
+                "Requests sent to the apiserver in the last minute. They fall while it is slow or refuses.",
+                |measures| to_f64(measures.requests_per_minute),
+            ),
+            (
+                "holdfast_source_busy_per_minute",
+                "Answers of the apiserver with status 429 (too many requests) in the last minute.",
+                |measures| to_f64(measures.busy_per_minute),
+            ),
+            (
+                "holdfast_source_refused_per_minute",
+                "Other refusals of the apiserver in the last minute (401, 403, 5xx).",
+                |measures| to_f64(measures.refused_per_minute),
+            ),
+        ];
+        for (name, help, read) in gauges {
+            let health = Arc::clone(&self.health);
+            let read = Box::new(move || read(&health.measures()));
+            registry.register(Box::new(PullingGauge::new(name, help, read)?))?;
+        }
+        registry.register(Box::new(self.health.abandoned().clone()))
     }
 
     /// Counts a request about to be sent.
@@ -133,6 +189,11 @@ impl Metrics {
     pub fn requests(&self, verb: Verb, of: Objects) -> u64 {
         self.requests.with_label_values(&[verb.name(), of.resource()]).get()
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a gauge")]
+fn to_f64(count: u64) -> f64 {
+    count as f64
 }
 
 #[cfg(test)]

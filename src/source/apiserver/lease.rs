@@ -104,10 +104,12 @@ pub struct Election {
     ask: Arc<Notify>,
     server: Option<Server>,
     observed: Observed,
-    /// When we last renewed it, or took it.
-    renewed: Option<Instant>,
+    /// The lease as we last wrote it: it is renewed without being read first.
+    held: Option<Lease>,
     /// Another was faster: look again at once, to see who.
     overtaken: bool,
+    /// How long the latest request took, and for how long the server asked to be left alone.
+    strained: Duration,
 }
 
 impl Election {
@@ -122,8 +124,9 @@ impl Election {
             ask: Arc::default(),
             server: None,
             observed: Observed::default(),
-            renewed: None,
+            held: None,
             overtaken: false,
+            strained: Duration::ZERO,
         }
     }
 
@@ -146,11 +149,7 @@ impl Election {
                 () = leave.cancelled() => break,
                 () = self.look() => {}
             }
-            let pause = if std::mem::take(&mut self.overtaken) {
-                Duration::ZERO
-            } else {
-                self.candidate.look.mul_f64(rand::random_range(0.67..=1.0))
-            };
+            let pause = if std::mem::take(&mut self.overtaken) { Duration::ZERO } else { self.pause() };
             tokio::select! {
                 () = leave.cancelled() => break,
                 () = ask.notified() => {}
@@ -162,6 +161,17 @@ impl Election {
         }
     }
 
+    /// How long to leave the server alone: less often when it is slow or asks for it, in time for the lease all the same.
+    fn pause(&self) -> Duration {
+        let look = if self.holds() { self.candidate.look * 2 } else { self.candidate.look };
+        look.max(self.strained.min(self.candidate.duration / 3)).mul_f64(rand::random_range(0.67..=1.0))
+    }
+
+    /// The longest wait for an answer. A renewal is worth nothing once the lease is over; a look waits as long as it takes.
+    fn patience(&self, server: &Server) -> Duration {
+        if self.holds() { self.candidate.duration } else { server.patience() }
+    }
+
     /// Looks at the lease once, and does what is to be done about it.
     async fn look(&mut self) {
         let begun = Instant::now();
@@ -170,24 +180,38 @@ impl Election {
             self.server = None;
             // What was seen of a lease was seen elsewhere.
             self.observed.unanswered();
+            self.held = None;
         }
         if self.server.is_none() {
             let config = self.config.borrow().clone();
-            match Server::connect(&config).await {
+            match config.shared.server(&config, &self.parts.metrics, true).await {
                 Ok(server) => self.server = Some(server),
                 Err(error) => return self.unanswered(begun, error.to_string(), false),
             }
         }
         let Some(server) = self.server.clone() else { return };
-        let outcome = match self.read(&server).await {
-            Ok(Some(lease)) => self.act(&server, &lease).await,
-            Ok(None) => self.take(&server, None).await.map(Some),
-            Err(failure) => Err(failure),
+        let held = self.held.take().filter(|_| self.holds());
+        let mut missing = false;
+        let outcome = match held {
+            Some(lease) => self.renew(&server, &lease).await.map(|()| None),
+            None => match self.read(&server).await {
+                Ok(Some(lease)) => self.act(&server, &lease).await,
+                Ok(None) => {
+                    missing = true;
+                    self.take(&server, None).await.map(Some)
+                }
+                Err(failure) => Err(failure),
+            },
         };
+        self.strained = begun.elapsed();
         match outcome {
             Ok(standing) => self.answered(begun, standing),
+            // Another one wrote it, or it was deleted.
             Err(Failure::Refused { code: 409, .. }) => self.overtaken = true,
-            Err(failure) => self.failed(begun, &server, &failure),
+            Err(Failure::Refused { code: 404, reason, .. }) if reason.contains(&self.candidate.lease) => {
+                self.overtaken = true
+            }
+            Err(failure) => self.failed(begun, &server, &failure, missing),
         }
     }
 
@@ -198,10 +222,7 @@ impl Election {
         match self.observed.judge(lease, &self.candidate, &standing, duration, Instant::now()) {
             Step::Take => self.take(server, Some(lease)).await.map(Some),
             Step::Renew => {
-                // Not at every look, but at the first one after an outage.
-                if self.renewed.is_none_or(|at| at.elapsed() > self.candidate.look) {
-                    self.renew(server, lease).await?;
-                }
+                self.renew(server, lease).await?;
                 Ok(None)
             }
             Step::Follow => {
@@ -221,15 +242,24 @@ impl Election {
 
     fn answered(&self, begun: Instant, standing: Option<Standing>) {
         if let Some(failing) = &self.status.borrow().failing {
-            info!(lease = %self.candidate.lease, since = %failing.since, "the lease can be looked at again");
+            info!(lease = %self.candidate.lease, since = %failing.since, "the leader lease can be read again");
         }
         self.stand(standing, |status| status.answered(begun));
     }
 
-    fn failed(&mut self, begun: Instant, server: &Server, failure: &Failure) {
+    fn failed(&mut self, begun: Instant, server: &Server, failure: &Failure, missing: bool) {
         // Credentials may have been renewed.
         self.server = None;
-        let mut reason = server.describe(Verb::Get, Resource::Leases, failure);
+        if let Failure::Refused { retry_after: Some(asked), .. } = failure {
+            self.strained = self.strained.max(*asked);
+        }
+        let mut reason = if missing {
+            let (name, namespace) = (&self.candidate.lease, server.namespace());
+            let why = server.describe(Verb::Create, Resource::Leases, failure);
+            format!("the Lease {namespace}/{name} does not exist and cannot be created: {why}")
+        } else {
+            server.describe(Verb::Get, Resource::Leases, failure)
+        };
         let refused = matches!(failure, Failure::Refused { code: 403..=405, .. });
         let unelected = refused && !self.status.borrow().standing.gives_way();
         if unelected {
@@ -243,7 +273,7 @@ impl Election {
     fn unanswered(&mut self, begun: Instant, reason: String, unelected: bool) {
         self.observed.unanswered();
         if self.status.borrow().failing.as_ref().is_none_or(|failing| failing.reason != reason) {
-            warn!(lease = %self.candidate.lease, %reason, "the lease cannot be looked at; things stay as they are");
+            warn!(lease = %self.candidate.lease, %reason, "cannot read the leader lease; roles unchanged");
         }
         let now = self.parts.clock.now();
         let begins = unelected && !self.holds();
@@ -293,20 +323,19 @@ impl Election {
 
     async fn take(&mut self, server: &Server, lease: Option<&Lease>) -> Result<Standing, Failure> {
         let epoch = self.next_epoch(lease);
-        self.write(server, lease, &self.candidate.name, epoch, true).await?;
+        self.held = self.write(server, lease, &self.candidate.name, epoch, true).await?;
         self.note_renewal();
         Ok(Standing::Holder { epoch })
     }
 
     async fn renew(&mut self, server: &Server, lease: &Lease) -> Result<(), Failure> {
         let epoch = lease.epoch().max(self.parts.reader.load().version().epoch);
-        self.write(server, Some(lease), &self.candidate.name, epoch, false).await?;
+        self.held = self.write(server, Some(lease), &self.candidate.name, epoch, false).await?;
         self.note_renewal();
         Ok(())
     }
 
-    fn note_renewal(&mut self) {
-        self.renewed = Some(Instant::now());
+    fn note_renewal(&self) {
         let now = self.parts.clock.now();
         self.status.send_if_modified(|status| {
             status.renewed = Some(now);
@@ -324,7 +353,7 @@ impl Election {
         }
         let epoch = lease.epoch().max(self.parts.reader.load().version().epoch);
         match self.write(&server, Some(&lease), "", epoch, false).await {
-            Ok(()) => info!("the lease is let go"),
+            Ok(_) => info!("leader lease released"),
             Err(failure) => {
                 let reason = server.describe(Verb::Update, Resource::Leases, &failure);
                 warn!(%reason, "the lease could not be let go; it ends by itself");
@@ -339,12 +368,13 @@ impl Election {
         holder: &str,
         epoch: u64,
         taken: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Lease>, Failure> {
         let Candidate { lease: name, hub, serves, duration, .. } = &self.candidate;
         let now = self.parts.clock.now();
         let body = Written { name, holder, serves, hub, epoch, duration: *duration, now, taken }.body(before);
         let verb = if before.is_some() { Verb::Update } else { Verb::Create };
-        self.send(server, self.ask(server, verb, Some(&body))).await.map(|_| ())
+        let body = self.send(server, self.ask(server, verb, Some(&body))).await?;
+        Ok(serde_json::from_slice(&body).ok())
     }
 
     fn ask(&self, server: &Server, verb: Verb, body: Option<&serde_json::Value>) -> Ask {
@@ -352,7 +382,7 @@ impl Election {
     }
 
     async fn send(&self, server: &Server, ask: Ask) -> Result<Vec<u8>, Failure> {
-        let within = self.config.borrow().timing.probe_answer;
-        server.send(ask, within, &self.parts.metrics).await?.whole(ANSWER_BYTES_MAX, within).await
+        let within = self.patience(server);
+        server.send(ask, within).await?.whole(ANSWER_BYTES_MAX, within).await
     }
 }

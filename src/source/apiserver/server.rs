@@ -6,13 +6,21 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use kube::{
     Client,
-    client::Body,
+    client::{Body, ConfigExt as _},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tokio::{net::TcpStream, runtime::Handle, sync::oneshot, time::timeout};
+use rustls::pki_types::ServerName;
+use tokio::{runtime::Handle, sync::oneshot, time::timeout};
+use tokio_rustls::TlsConnector;
+use tower::ServiceBuilder;
 use tracing::{Dispatch, instrument::WithSubscriber as _};
 
-use super::{Config, Timing, decode::Status, request::Ask};
+use super::{
+    Config, Timing,
+    decode::Status,
+    request::Ask,
+    transport::{OnWire, SendError, Sender, Transport},
+};
 use crate::source::{Metrics, Objects, Resource, metrics::Verb, one_line};
 
 /// Largest body of a refusal that is read, in bytes.
@@ -49,7 +57,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Tls => "TLS handshake",
@@ -72,14 +80,13 @@ pub(super) enum Failure {
     Garbage(String),
 }
 
-/// Access to one apiserver. Cheap to clone.
+/// Access to one apiserver. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub(super) struct Server {
     client: Client,
     timing: Timing,
+    metrics: Metrics,
     name: String,
-    /// Where to connect to see whether it is there at all; not known behind a proxy.
-    address: Option<(String, u16)>,
 }
 
 impl std::fmt::Debug for Server {
@@ -89,18 +96,19 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Reads the configuration and the credentials; asks the server nothing.
-    pub(super) async fn connect(config: &Config) -> Result<Self, Error> {
+    /// Reads the configuration and the credentials; sends the server nothing.
+    pub(super) async fn connect(config: &Config, metrics: &Metrics) -> Result<Self, Error> {
         let fail = |reason: String| match &config.kubeconfig {
             Some(path) => Error::Kubeconfig { path: path.clone(), reason: one_line(&reason) },
             None => Error::InCluster { reason: one_line(&reason) },
         };
-        let (path, timing) = (config.kubeconfig.clone(), config.timing);
+        let timing = config.timing;
+        let (read, metrics) = (config.clone(), metrics.clone());
         let (sender, connected) = oneshot::channel();
         let runtime = Handle::current();
         // Files are read and a credential plugin may be run: neither may hold up the runtime, nor its end.
         let spawned = std::thread::Builder::new().name("credentials".to_owned()).spawn(move || {
-            let _ = sender.send(Self::read(path, timing, &runtime));
+            let _ = sender.send(Self::read(read, metrics, &runtime));
         });
         if let Err(error) = spawned {
             return Err(fail(error.to_string()));
@@ -108,12 +116,13 @@ impl Server {
         match timeout(timing.credentials, connected).await {
             Ok(Ok(connected)) => connected.map_err(fail),
             Ok(Err(_)) => Err(fail("reading the credentials ended without a result".to_owned())),
-            Err(_) => Err(fail(format!("the credentials were not had within {:?}", timing.credentials))),
+            Err(_) => Err(fail(format!("reading the credentials took longer than {:?}", timing.credentials))),
         }
     }
 
-    fn read(path: Option<PathBuf>, timing: Timing, runtime: &Handle) -> Result<Self, String> {
-        let mut config = match path {
+    fn read(read: Config, metrics: Metrics, runtime: &Handle) -> Result<Self, String> {
+        let Config { kubeconfig, timing, records, .. } = read;
+        let mut config = match kubeconfig {
             Some(path) => {
                 let kubeconfig = Kubeconfig::read_from(path).map_err(|error| error.to_string())?;
                 runtime
@@ -125,10 +134,14 @@ impl Server {
         config.connect_timeout = Some(timing.handshake);
         config.default_retry = false;
         let name = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let address = if config.proxy_url.is_some() { None } else { address(&config.cluster_url) };
         let _within = runtime.enter();
-        let client = Client::try_from(config).map_err(|error| deepest(&error))?;
-        Ok(Self { client, timing, name, address })
+        let client = if config.proxy_url.is_some() {
+            // A proxy has its own way to connect, which kube knows.
+            Client::try_from(config).map_err(|error| deepest(&error))?
+        } else {
+            direct(&config, timing, records, metrics.clone())?
+        };
+        Ok(Self { client, timing, metrics, name })
     }
 
     /// The server as people know it.
@@ -141,66 +154,108 @@ impl Server {
         self.client.default_namespace()
     }
 
-    /// Whether a TCP connection comes about.
-    pub(super) async fn knock(&self) -> Result<(), Failure> {
-        let Some((host, port)) = &self.address else { return Ok(()) };
-        let reason = match timeout(self.timing.connect, TcpStream::connect((host.as_str(), *port))).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("nothing within {:?}", self.timing.connect),
-        };
-        Err(Failure::Unreachable { step: Step::Connect, reason })
-    }
-
     /// Sends a request, counts it, and waits for the head of its answer.
-    ///
-    /// The client would log each failure as an error; what comes of a failure is told by the session.
-    pub(super) async fn send(&self, ask: Ask, within: Duration, metrics: &Metrics) -> Result<Answer, Failure> {
-        metrics.request(ask.verb, ask.of);
-        let response = match timeout(within, self.client.send(ask.request).with_subscriber(Dispatch::none())).await {
+    pub(super) async fn send(&self, ask: Ask, within: Duration) -> Result<Answer, Failure> {
+        let Ask { verb, of, mut request } = ask;
+        self.metrics.request(verb, of);
+        let health = self.metrics.health();
+        let sent = health.begin(verb, of);
+        request.extensions_mut().insert(OnWire(sent.on_wire()));
+        let response = match timeout(within, self.client.send(request).with_subscriber(Dispatch::none())).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(failed(&error)),
+            Ok(Err(error)) => {
+                sent.failed();
+                return Err(failed(&error));
+            }
             Err(_) => {
-                return Err(Failure::Unreachable { step: Step::Answer, reason: format!("none within {within:?}") });
+                let step = health.unanswered().map_or(Step::Answer, |unanswered| unanswered.step);
+                return Err(Failure::Unreachable { step, reason: format!("timed out ({within:?})") });
             }
         };
+        sent.answered(response.status());
         let (parts, body) = response.into_parts();
-        let answer = Answer { body };
+        let answer = Answer { body, metrics: self.metrics.clone() };
         if parts.status.is_success() {
             return Ok(answer);
         }
         let body = answer.whole(REFUSAL_BYTES_MAX, within).await.unwrap_or_default();
-        let status: Status = serde_json::from_slice(&body).unwrap_or_default();
+        let mut status: Status = serde_json::from_slice(&body).unwrap_or_default();
+        if status.message.is_none() && status.reason.is_none() {
+            // A load balancer, or a server too busy for more than a status line.
+            status.message = parts.status.canonical_reason().map(|reason| format!("{reason} (no body)"));
+        }
         let header = parts.headers.get(http::header::RETRY_AFTER);
         let header = header.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
         Err(refused(parts.status.as_u16(), status, header.map(Duration::from_secs)))
+    }
+
+    /// The longest wait for the head of an answer.
+    pub(super) fn patience(&self) -> Duration {
+        self.timing.answer
     }
 
     /// One line for people: which server, what was asked, what came of it.
     pub(super) fn describe(&self, verb: Verb, of: impl Into<Resource>, failure: &Failure) -> String {
         let of = of.into();
         let asked = format!("{} {}", verb.name(), of.name());
+        let name = format!("apiserver {}", self.name);
         match failure {
             Failure::Unreachable { step: step @ (Step::Connect | Step::Tls), reason } => {
-                format!("{}: {}: {reason}", self.name, step.name())
+                format!("{name}: {}{}", step.name(), after(reason))
             }
-            Failure::Unreachable { step, reason } => format!("{}: {asked}: {}: {reason}", self.name, step.name()),
+            Failure::Unreachable { step: step @ (Step::Answer | Step::Body | Step::Silence), reason } => {
+                format!("{name}: {asked}: {}{}", step.name(), after(reason))
+            }
             Failure::Refused { code: 403, .. } => format!(
-                "{}: 403: may not {} {} ({}): grant verbs {}",
-                self.name,
+                "{name}: 403: may not {} {} ({}): grant verbs {}",
                 verb.name(),
                 of.name(),
                 group(of),
                 if of == Resource::Leases { "get, create, update" } else { "list, watch" }
             ),
             Failure::Refused { code: 401, .. } => {
-                format!("{}: 401: {asked}: the credentials are not accepted: renew them", self.name)
+                format!("{name}: 401: {asked}: the credentials are not accepted: renew them")
             }
-            Failure::Refused { code, reason, .. } => format!("{}: {asked}: {code}: {reason}", self.name),
-            Failure::Expired => format!("{}: {asked}: the version held is too old", self.name),
-            Failure::Garbage(what) => format!("{}: {asked}: not an answer of an apiserver: {what}", self.name),
+            Failure::Refused { code, reason, .. } => format!("{name}: {asked}: {code}: {reason}"),
+            Failure::Expired => format!("{name}: {asked}: the version held is too old"),
+            Failure::Garbage(what) => format!("{name}: {asked}: not an answer of an apiserver: {what}"),
         }
     }
+}
+
+/// A reason after the name of its step: "TLS handshake timed out (15s)", but "connect: Connection refused".
+fn after(reason: &str) -> String {
+    if reason.starts_with("timed out") { format!(" {reason}") } else { format!(": {reason}") }
+}
+
+/// A client on connections of ours.
+fn direct(
+    config: &kube::Config,
+    timing: Timing,
+    records: Option<crate::store::Reader>,
+    metrics: Metrics,
+) -> Result<Client, String> {
+    let failed = |error: kube::Error| deepest(&error);
+    let url = &config.cluster_url;
+    let address = address(url).ok_or_else(|| format!("{url} names no host"))?;
+    let tls = if url.scheme() == Some(&http::uri::Scheme::HTTPS) {
+        let mut tls = config.rustls_client_config().map_err(failed)?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let name = config.tls_server_name.clone().unwrap_or_else(|| address.0.clone());
+        let name = ServerName::try_from(name.clone()).map_err(|error| format!("{name}: {error}"))?;
+        Some((TlsConnector::from(std::sync::Arc::new(tls)), name))
+    } else {
+        None
+    };
+    let transport = Transport::new(address, tls, records, timing, metrics);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(tower_http::decompression::DecompressionLayer::new().gzip(!config.disable_compression))
+        .option_layer(config.auth_layer().map_err(failed)?)
+        .layer(config.extra_headers_layer().map_err(failed)?)
+        .map_err(tower::BoxError::from)
+        .service(Sender(std::sync::Arc::new(transport)));
+    Ok(Client::new(service, config.default_namespace.clone()))
 }
 
 fn group(of: Resource) -> &'static str {
@@ -214,6 +269,7 @@ fn group(of: Resource) -> &'static str {
 /// The body of an answer, as it comes in.
 pub(super) struct Answer {
     body: Body,
+    metrics: Metrics,
 }
 
 impl Answer {
@@ -222,7 +278,7 @@ impl Answer {
         loop {
             match timeout(idle, self.body.frame().with_subscriber(Dispatch::none())).await {
                 Err(_) => {
-                    let reason = format!("silent for {idle:?}");
+                    let reason = format!("timed out ({idle:?} without a byte)");
                     return Err(Failure::Unreachable { step: Step::Silence, reason });
                 }
                 Ok(None) => return Ok(None),
@@ -231,6 +287,7 @@ impl Answer {
                 }
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
+                        self.metrics.health().heard();
                         return Ok(Some(data));
                     }
                 }
@@ -262,24 +319,19 @@ pub(super) fn refused(code: u16, status: Status, retry_after: Option<Duration>) 
     Failure::Refused { code, reason, retry_after: retry_after.or(asked).map(|wait| wait.min(RETRY_AFTER_MAX)) }
 }
 
-/// The failure behind an error of the client: its innermost cause says what it was, its kind where.
+/// The failure behind an error of the client: of our own connections it says the step itself, of a proxy's its causes do.
 fn failed(error: &kube::Error) -> Failure {
     let mut connecting = false;
     for error in causes(error) {
+        if let Some(SendError { step, reason }) = error.downcast_ref::<SendError>() {
+            return Failure::Unreachable { step: *step, reason: one_line(reason).chars().take(QUOTED_MAX).collect() };
+        }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            let hint = match error {
-                rustls::Error::InvalidCertificate(_) => " (is the certificate authority configured this cluster's?)",
-                _ => "",
-            };
-            return Failure::Unreachable { step: Step::Tls, reason: format!("{error}{hint}") };
+            return Failure::Unreachable { step: Step::Tls, reason: error.to_string() };
         }
         connecting |= error
             .downcast_ref::<hyper_util::client::legacy::Error>()
             .is_some_and(hyper_util::client::legacy::Error::is_connect);
-        let io = error.downcast_ref::<std::io::Error>();
-        if connecting && io.is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
-            return Failure::Unreachable { step: Step::Tls, reason: "no end within its time".to_owned() };
-        }
     }
     let step = if connecting { Step::Connect } else { Step::Answer };
     Failure::Unreachable { step, reason: deepest(error) }

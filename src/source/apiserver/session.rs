@@ -7,10 +7,11 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Config,
+    health::Unanswered,
     probe::{self, Probed},
     request,
     server::{Failure, Server},
@@ -32,8 +33,6 @@ const SAID_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 /// A session that has not listed everything by then looks whether the server answers at all.
 const FIRST_PROBE: Duration = Duration::from_secs(2);
-/// Shortest time between two readings of the credentials.
-const RECONNECT: Duration = Duration::from_secs(60);
 /// The cluster's name where it has no `kube-system`.
 const CLUSTER: &str = "apiserver";
 
@@ -73,6 +72,26 @@ struct Followed {
     downs: u32,
 }
 
+/// Probes that fail, since the last one that succeeded.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    times: u32,
+    kind: Refusal,
+    /// A watch delivered meanwhile: the server is slow, not away.
+    alive: bool,
+}
+
+/// What failing probes have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// No answer at all.
+    Unreachable,
+    /// The server answers that it is too busy, or cannot.
+    Busy,
+    /// The server does not let us.
+    Denied,
+}
+
 type Probing = Pin<Box<dyn Future<Output = Result<Probed, Failure>> + Send>>;
 
 pub(super) struct Session<'a> {
@@ -91,11 +110,13 @@ pub(super) struct Session<'a> {
     /// Everything was listed and published.
     published: bool,
     rejected: crate::store::Rejections,
-    /// What was last said to be wrong.
+    /// Why the source was last said to be lost.
     lost: Option<String>,
     /// The last `as_of` sent.
     vouched: UnixMillis,
-    probe_failures: u32,
+    failing: Option<Failing>,
+    /// When a request last found no server; one that comes back answers before it has read its RBAC rules.
+    away: Option<Instant>,
     probe_at: Instant,
     /// When the probe under way began, and the version the answer must not be below.
     probe_begun: (UnixMillis, Option<u64>),
@@ -129,7 +150,8 @@ impl<'a> Session<'a> {
             rejected: crate::store::Rejections::default(),
             lost: None,
             vouched: UnixMillis(0),
-            probe_failures: 0,
+            failing: None,
+            away: None,
             probe_at: now + config.timing.probe.min(FIRST_PROBE),
             probe_begun: (UnixMillis(0), None),
         }
@@ -137,6 +159,7 @@ impl<'a> Session<'a> {
 
     /// Follows until the session must end. The followers end with it.
     pub(super) async fn run(mut self) -> Ended {
+        self.metrics.health().asks(self.server.borrow().name());
         let (sender, mut said) = mpsc::channel(SAID_MAX);
         let mut followers = JoinSet::new();
         for part in request::parts(self.config.endpoints) {
@@ -180,7 +203,40 @@ impl<'a> Session<'a> {
                     }
                 }
                 () = tokio::time::sleep_until(self.probe_at), if probing.is_none() => {}
+                () = tokio::time::sleep_until(self.silence_check()), if self.lost.is_none() => self.note_silence().await?,
             }
+        }
+    }
+
+    /// When to look whether the server has been silent for too long.
+    fn silence_check(&self) -> Instant {
+        let silence = self.config.timing.silence;
+        let unanswered = self.metrics.health().unanswered();
+        unanswered.map_or(Instant::now() + silence / 4, |unanswered| unanswered.since + silence)
+    }
+
+    /// Says that the server is not reachable if requests wait and not a byte comes in. The requests go on.
+    async fn note_silence(&mut self) -> Result<(), Unwanted> {
+        let silence = self.config.timing.silence;
+        let Some(unanswered) = self.metrics.health().unanswered().filter(|it| it.since.elapsed() >= silence) else {
+            return Ok(());
+        };
+        let Unanswered { step, verb, of, since } = unanswered;
+        let waited = Duration::from_secs(since.elapsed().as_secs().max(silence.as_secs()));
+        let failure = Failure::Unreachable { step, reason: format!("timed out ({waited:?})") };
+        let reason = self.server.borrow().describe(verb, of, &failure);
+        self.failing.get_or_insert(Failing { times: 2, kind: Refusal::Unreachable, alive: false }).alive = false;
+        self.gate.send_modify(|gate| gate.open = false);
+        self.lose(reason).await
+    }
+
+    /// Whether the server delivers, however slowly.
+    fn reachable(&self) -> bool {
+        match self.failing {
+            None => true,
+            Some(Failing { kind: Refusal::Denied, .. }) => false,
+            Some(Failing { kind: Refusal::Busy, .. }) => true,
+            Some(Failing { kind: Refusal::Unreachable, alive, .. }) => alive,
         }
     }
 
@@ -189,6 +245,11 @@ impl<'a> Session<'a> {
         let (mut changes, mut moments) = (Vec::new(), Vec::new());
         for (part, said) in batch.drain(..) {
             let now = self.clock.now();
+            if !matches!(said, Said::Down(..))
+                && let Some(failing) = &mut self.failing
+            {
+                failing.alive = true;
+            }
             let followed = self.parts.get_mut(&part).expect("every follower has an entry");
             match said {
                 Said::Listed { objects, broken, version } => {
@@ -197,7 +258,7 @@ impl<'a> Session<'a> {
                     for _ in &broken {
                         self.metrics.rejected(Some(part.objects()));
                     }
-                    info!(list = ?part, objects = objects.len(), %version, "listed");
+                    debug!(list = ?part, objects = objects.len(), %version, "listed");
                     *followed =
                         Followed { listed: true, open: true, heard: now, version: version.parse().ok(), downs: 0 };
                     self.assembler.replace(part, objects, broken);
@@ -269,7 +330,7 @@ impl<'a> Session<'a> {
         let (services, namespaces) = (records.services.len(), records.namespaces.len());
         let origin = Origin::Watched { cluster: self.cluster_name(), new_epoch: self.known.new_epoch };
         let as_of = self.as_of();
-        info!(services, namespaces, new_epoch = self.known.new_epoch, "everything is listed");
+        info!(services, namespaces, new_epoch = self.known.new_epoch, "full list loaded");
         self.send(What::Reset { origin, records, as_of }).await?;
         self.vouched = as_of;
         self.known.new_epoch = false;
@@ -278,7 +339,7 @@ impl<'a> Session<'a> {
         match self.lost.clone() {
             Some(reason) if !self.all_open() => self.send(What::Lost { reason }).await,
             _ => {
-                self.lost = None;
+                self.found();
                 Ok(())
             }
         }
@@ -289,8 +350,12 @@ impl<'a> Session<'a> {
         followed.open = false;
         followed.downs = followed.downs.saturating_add(1);
         let again = followed.downs > 1;
+        if matches!(failure, Failure::Unreachable { .. }) {
+            self.away = Some(Instant::now());
+        }
         let tell = match failure {
             Failure::Expired => false,
+            Failure::Refused { code: 401 | 403, .. } if self.is_restarting() => false,
             Failure::Refused { code: 401, .. } => {
                 self.reconnect();
                 true
@@ -303,35 +368,39 @@ impl<'a> Session<'a> {
             }
             Failure::Refused { .. } => again,
         };
-        if tell && self.probe_failures == 0 {
+        if tell && self.reachable() {
             let reason = self.server.borrow().describe(verb, part.objects(), failure);
             self.lose(reason).await?;
         }
         Ok(())
     }
 
+    /// Whether the server was away a moment ago.
+    fn is_restarting(&self) -> bool {
+        self.away.is_some_and(|away| away.elapsed() < self.config.timing.restarting)
+    }
+
     /// Reads the configuration and credentials again, which may have been renewed. Beside everything else: a plugin may
     /// take its time.
     fn reconnect(&mut self) {
-        if self.connected.elapsed() < RECONNECT {
+        if self.connected.elapsed() < self.config.timing.reconnect {
             return;
         }
         self.connected = Instant::now();
-        let (config, server) = (self.config.clone(), self.server.clone());
+        let (config, metrics, server) = (self.config.clone(), self.metrics.clone(), self.server.clone());
         tokio::spawn(async move {
-            match Server::connect(&config).await {
+            match config.shared.server(&config, &metrics, true).await {
                 Ok(connected) => {
                     server.send_replace(connected);
                 }
-                Err(error) => warn!(%error, "the credentials cannot be read again; the old ones stay"),
+                Err(error) => warn!(%error, "cannot read the credentials again; keeping the old ones"),
             }
         });
     }
 
     fn begin_probe(&mut self) -> Probing {
         self.probe_begun = (self.clock.now(), self.floor());
-        let server = self.server.borrow().clone();
-        Box::pin(probe::probe(server, self.metrics.clone(), self.probe_failures > 0, self.config.timing.probe_answer))
+        Box::pin(probe::probe(self.server.borrow().clone()))
     }
 
     /// The version the server must not be below.
@@ -387,13 +456,10 @@ impl<'a> Session<'a> {
     }
 
     async fn reached(&mut self) -> Result<(), Unwanted> {
-        // One failure alone may have been an old connection; the watches did not notice.
-        let returned = self.probe_failures > 1;
-        self.probe_failures = 0;
+        // One failure alone may have been an old connection, and a watch that delivered meanwhile is not deaf.
+        let away = |failing: Failing| failing.kind == Refusal::Unreachable && failing.times > 1 && !failing.alive;
+        let returned = self.failing.take().is_some_and(away);
         self.probe_at = Instant::now() + self.config.timing.probe;
-        if returned {
-            info!(server = self.server.borrow().name(), "the apiserver is back");
-        }
         self.gate.send_modify(|gate| {
             gate.successes += 1;
             gate.returns += u64::from(returned);
@@ -413,21 +479,43 @@ impl<'a> Session<'a> {
     }
 
     async fn not_reached(&mut self, failure: &Failure) -> Result<(), Unwanted> {
-        self.probe_failures = self.probe_failures.saturating_add(1);
-        let wait = self.config.timing.retry;
-        let asked = match failure {
-            Failure::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
-            _ => Duration::ZERO,
+        let kind = match failure {
+            Failure::Refused { code: 401 | 403 | 404, .. } => Refusal::Denied,
+            Failure::Refused { .. } => Refusal::Busy,
+            Failure::Unreachable { .. } | Failure::Expired | Failure::Garbage(_) => Refusal::Unreachable,
         };
-        self.probe_at = Instant::now() + asked + wait.mul_f64(rand::random_range(0.5..=1.0));
-        // The first failure in a row is looked at again at once, step by step; it may have been an old connection.
-        if self.probe_failures == 1 && matches!(failure, Failure::Unreachable { .. }) {
-            self.probe_at = Instant::now();
+        let timing = &self.config.timing;
+        if kind == Refusal::Denied && self.is_restarting() {
+            self.probe_at = Instant::now() + timing.retry;
             return Ok(());
         }
+        let before = self.failing.map_or((0, false), |failing| (failing.times, failing.alive));
+        let times = before.0.saturating_add(1);
+        self.failing = Some(Failing { times, kind, alive: before.1 });
+        let jitter = rand::random_range(0.5..=1.0);
+        let wait = match (kind, failure) {
+            // A server that refuses is asked less and less, and not before the time it names.
+            (Refusal::Busy, Failure::Refused { retry_after, .. }) => {
+                let wait = timing.retry.saturating_mul(1 << times.min(5)).min(timing.backoff_denied);
+                retry_after.unwrap_or_default() + wait.mul_f64(jitter)
+            }
+            _ => timing.retry.mul_f64(jitter),
+        };
+        self.probe_at = Instant::now() + wait;
+        if kind == Refusal::Unreachable {
+            self.away = Some(Instant::now());
+            // The first failure in a row is looked at again at once; it may have been an old connection.
+            if times == 1 {
+                self.probe_at = Instant::now();
+                return Ok(());
+            }
+        }
         self.gate.send_modify(|gate| gate.open = false);
-        if matches!(failure, Failure::Refused { code: 401, .. }) || self.connected.elapsed() > RECONNECT {
+        if matches!(failure, Failure::Refused { code: 401, .. }) || self.connected.elapsed() > timing.reconnect {
             self.reconnect();
+        }
+        if self.reachable() {
+            return Ok(());
         }
         let reason = self.server.borrow().describe(Verb::List, Objects::Namespaces, failure);
         self.lose(reason).await
@@ -437,9 +525,15 @@ impl<'a> Session<'a> {
         if self.lost.as_ref() == Some(&reason) {
             return Ok(());
         }
-        warn!(%reason, "the source is lost; what is held stands");
+        debug!(%reason, "lost");
+        self.metrics.health().lost(Some(&reason), self.clock.now());
         self.lost = Some(reason.clone());
         self.send(What::Lost { reason }).await
+    }
+
+    fn found(&mut self) {
+        self.lost = None;
+        self.metrics.health().lost(None, self.clock.now());
     }
 
     fn all_open(&self) -> bool {
@@ -456,12 +550,10 @@ impl<'a> Session<'a> {
     async fn vouch(&mut self) -> Result<(), Unwanted> {
         let as_of = self.as_of();
         let news = as_of > self.vouched || self.lost.is_some();
-        if !self.published || !self.all_open() || self.probe_failures > 0 || !news {
+        if !self.published || !self.all_open() || !self.reachable() || !news {
             return Ok(());
         }
-        if self.lost.take().is_some() {
-            info!(server = self.server.borrow().name(), "the source is up");
-        }
+        self.found();
         self.vouched = as_of;
         self.send(What::Fresh { as_of }).await
     }

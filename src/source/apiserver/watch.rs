@@ -113,9 +113,6 @@ impl Follower {
         let mut memory =
             Memory { version: None, streaming: true, failures: backoff, relists: backoff, broken: 0, heard: false };
         loop {
-            if self.gate.wait_for(|gate| gate.open).await.is_err() {
-                return;
-            }
             let before = self.gate.borrow().successes;
             let begun = Instant::now();
             memory.heard = false;
@@ -163,16 +160,15 @@ impl Follower {
                 memory.streaming = false;
                 return Ok(());
             }
-            Failure::Refused { retry_after, .. } => {
+            Failure::Refused { code, retry_after, .. } => {
                 memory.failures.failed();
-                memory.failures.delay() + retry_after.unwrap_or_default()
+                let denied = matches!(code, 401 | 403 | 404);
+                let limit = if denied { self.timing.backoff_denied } else { self.timing.backoff_max };
+                memory.failures.delay().min(limit) + retry_after.unwrap_or_default()
             }
             Failure::Unreachable { .. } => {
-                // The probe decides when to come back. The first time after that costs the server little; from then on
-                // it is the request that fails, not the server that is away.
-                let wait = memory.failures.delay();
                 memory.failures.failed();
-                wait
+                memory.failures.delay()
             }
             Failure::Garbage(_) => {
                 self.metrics.broken_stream(self.part.objects());
@@ -186,11 +182,25 @@ impl Follower {
             }
         };
         self.say(Said::Down(verb, failure)).await?;
-        if unreachable {
-            self.gate.wait_for(|gate| gate.open && gate.successes > before).await.map_err(|_| Unheard)?;
+        if !unreachable {
+            tokio::time::sleep(wait).await;
+            return Ok(());
         }
-        tokio::time::sleep(wait).await;
-        Ok(())
+        // The probe finds the end of an outage first, at the least cost. It does not have the last word: a probe may fail for
+        // as long as the server is slow, and a watch is worth resuming even then.
+        let alone = self.timing.backoff_max.mul_f64(rand::random_range(0.5..=1.0));
+        let returned = async {
+            let opened = self.gate.wait_for(|gate| gate.open && gate.successes > before).await;
+            opened.map(|_| ()).map_err(|_| Unheard)
+        };
+        match tokio::time::timeout(alone, returned).await {
+            Ok(Err(unheard)) => Err(unheard),
+            Ok(Ok(())) => {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        }
     }
 
     async fn say(&self, said: Said) -> Result<(), Unheard> {
@@ -199,7 +209,7 @@ impl Follower {
 
     async fn send(&self, ask: Ask) -> Result<Answer, Failure> {
         let server = self.server.borrow().clone();
-        server.send(ask, self.timing.answer, &self.metrics).await
+        server.send(ask, server.patience()).await
     }
 
     /// Seconds a watch is asked to last. The jitter keeps those opened together from ending together.
@@ -214,8 +224,19 @@ impl Follower {
         };
         let mut lines = Lines::default();
         let (mut objects, mut broken) = (Vec::new(), Vec::new());
+        let part = self.part;
+        let progress = self.metrics.health().listing(part);
         let version = loop {
-            match self.event(&mut answer, &mut lines, self.timing.idle_list).await {
+            let heard = Instant::now();
+            let event = tokio::select! {
+                event = self.event(&mut answer, &mut lines, self.timing.idle_list) => event,
+                () = self.stalled(heard) => {
+                    // Servers up to 1.26 ignore sendInitialEvents: all objects come, and then no end.
+                    memory.streaming = false;
+                    return End::Over;
+                }
+            };
+            match event {
                 Ok(Some(Event::Put(Ok(object), _))) => objects.push(*object),
                 Ok(Some(Event::Put(Err(bad), _))) => broken.push(bad),
                 Ok(Some(Event::Delete(..))) => {
@@ -223,7 +244,11 @@ impl Follower {
                     return End::Failed(Verb::Watch, Failure::Garbage(reason));
                 }
                 Ok(Some(Event::Bookmark { version, ends_list: true })) => break version,
-                Ok(Some(Event::Bookmark { .. })) => {}
+                // As above: a bookmark of the minute, in place of the one that ends the list.
+                Ok(Some(Event::Bookmark { .. })) => {
+                    memory.streaming = false;
+                    return End::Over;
+                }
                 Ok(Some(Event::Error(status))) => return End::Failed(Verb::Watch, refused(0, status, None)),
                 Ok(None) => {
                     // A server that does not know streaming lists never ends one.
@@ -236,7 +261,9 @@ impl Follower {
                     return End::Failed(Verb::Watch, failure);
                 }
             }
+            progress.objects(objects.len() + broken.len());
         };
+        drop(progress);
         memory.heard = true;
         memory.version = Some(version.clone());
         if self.say(Said::Listed { objects, broken, version }).await.is_err() {
@@ -245,9 +272,22 @@ impl Follower {
         self.follow(answer, lines, memory).await
     }
 
+    /// Resolves when a streaming list has brought nothing since `heard` for a while and the server answered others meanwhile.
+    /// A server that answers nobody is slow, and is waited for.
+    async fn stalled(&self, heard: Instant) {
+        loop {
+            tokio::time::sleep(self.timing.idle_initial).await;
+            if self.metrics.health().life().is_some_and(|life| life > heard + self.timing.idle_initial / 2) {
+                return;
+            }
+        }
+    }
+
     async fn paged_list(&mut self, memory: &mut Memory) -> End {
         let (mut objects, mut broken) = (Vec::new(), Vec::new());
         let mut next: Option<String> = None;
+        let part = self.part;
+        let progress = self.metrics.health().listing(part);
         let version = loop {
             let ask = request::page(self.part, self.mode, next.as_deref());
             let body = match self.send(ask).await {
@@ -261,6 +301,7 @@ impl Follower {
             };
             objects.extend(page.objects);
             broken.extend(page.broken);
+            progress.objects(objects.len() + broken.len());
             match (page.next, page.version) {
                 (Some(token), _) if next.as_ref() != Some(&token) => next = Some(token),
                 (Some(_), _) => {
@@ -272,6 +313,7 @@ impl Follower {
                 }
             }
         };
+        drop(progress);
         memory.heard = true;
         memory.version = Some(version.clone());
         match self.say(Said::Listed { objects, broken, version }).await {
@@ -334,10 +376,10 @@ impl Follower {
     }
 }
 
-/// Whether a refusal of a streaming list may mean that the server does not have them: any that is not about who asks, how
-/// often, or how old.
+/// Whether a refusal of a streaming list may mean that the server does not have them: any that is not about rights, or
+/// about how much there is to do. An old etcd makes it a 500, a switched-off gate a 422.
 fn no_streaming(code: u16) -> bool {
-    (400..500).contains(&code) && !matches!(code, 401 | 403 | 404 | 408 | 410 | 429)
+    code >= 400 && !matches!(code, 401 | 403 | 408 | 410 | 429 | 503)
 }
 
 /// Cuts pieces into lines, each bounded.

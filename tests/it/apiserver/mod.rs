@@ -7,6 +7,7 @@ mod access;
 mod outage;
 mod real;
 mod refusals;
+mod slow;
 mod watching;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 
 use holdfast::{
     source::{
-        EndpointsMode, Metrics,
+        Metrics,
         apiserver::{self, Config, Timing},
     },
     store::{self, Origin, Reader, SourceState, Update, What},
@@ -38,14 +39,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn timing() -> Timing {
     Timing {
-        connect: Duration::from_millis(500),
+        connect: Some(Duration::from_millis(500)),
         handshake: Duration::from_secs(1),
-        probe_answer: Duration::from_secs(1),
         answer: Duration::from_secs(3),
+        silence: Duration::from_secs(1),
+        slow: Duration::from_millis(200),
+        idle_initial: Duration::from_millis(500),
         idle_list: Duration::from_secs(2),
         idle_watch: Duration::from_secs(3600),
         probe: Duration::from_millis(200),
         retry: Duration::from_millis(50),
+        restarting: Duration::from_millis(500),
         backoff_min: Duration::from_millis(20),
         backoff_max: Duration::from_millis(200),
         ..Timing::default()
@@ -88,6 +92,7 @@ struct Feed {
     reader: Reader,
     clock: ManualClock,
     registry: Registry,
+    metrics: Metrics,
     published: watch::Receiver<u64>,
     sent: Arc<Mutex<Vec<Sent>>>,
     tasks: Vec<JoinHandle<()>>,
@@ -110,7 +115,7 @@ impl Following {
     fn start_with(server: Apiserver, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let kubeconfig = server.kubeconfig(dir.path());
-        let mut config = Config { kubeconfig: Some(kubeconfig), endpoints: EndpointsMode::Headless, timing: timing() };
+        let mut config = Config { kubeconfig: Some(kubeconfig), timing: timing(), ..Config::default() };
         change(&mut config);
         Self { server, feed: Feed::start(config), dir }
     }
@@ -142,6 +147,11 @@ impl Following {
 }
 
 impl Feed {
+    fn lost(&self) -> Vec<String> {
+        let sent = self.sent.lock().unwrap();
+        sent.iter().filter_map(|sent| if let Sent::Lost(reason) = sent { Some(reason.clone()) } else { None }).collect()
+    }
+
     fn start(config: Config) -> Self {
         let (mut writer, reader) = store::open();
         let clock = ManualClock::new(UnixMillis(1_000_000));
@@ -164,9 +174,9 @@ impl Feed {
                 writer.apply(update).unwrap();
             }
         });
-        let run = tokio::spawn(apiserver::run(config, Clock::Manual(clock.clone()), metrics, sender));
+        let run = tokio::spawn(apiserver::run(config, Clock::Manual(clock.clone()), metrics.clone(), sender));
         let published = reader.subscribe();
-        Self { reader, clock, registry, published, sent, tasks: vec![run, apply] }
+        Self { reader, clock, registry, metrics, published, sent, tasks: vec![run, apply] }
     }
 
     /// Waits for the store to be as wanted.

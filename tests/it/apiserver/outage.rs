@@ -14,7 +14,7 @@ async fn a_server_that_is_down_is_named_and_everything_stands() {
     let mut following = Following::synced(server).await;
     following.server.stop();
     let reason = following.until_lost("connect: ").await;
-    assert_eq!(reason, format!("{}: connect: Connection refused (os error 111)", following.server.url()));
+    assert_eq!(reason, format!("apiserver {}: connect: Connection refused (os error 111)", following.server.url()));
     let at = following.reader.as_of();
     following.clock.advance(Duration::from_secs(3600));
     following.server.put(service("prod", "b", "10.0.0.2"));
@@ -36,7 +36,7 @@ async fn a_server_that_stops_answering_is_noticed_and_its_return_too() {
     let mut following = Following::synced(server).await;
     following.server.stall();
     let reason = following.until_lost("answer").await;
-    assert!(reason.starts_with(&following.server.url()), "{reason}");
+    assert!(reason.starts_with(&format!("apiserver {}: ", following.server.url())), "{reason}");
     following.server.put(service("prod", "b", "10.0.0.2"));
     following.server.resume();
     following.until_names(&["a", "b"]).await;
@@ -51,14 +51,14 @@ async fn a_stalled_tls_handshake_is_told_from_a_stalled_answer() {
     server.stall();
     let mut following = Following::start(server);
     let reason = following.until_lost("TLS handshake").await;
-    assert_eq!(reason, format!("{}: TLS handshake: no end within its time", following.server.url()));
+    assert_eq!(reason, format!("apiserver {}: TLS handshake timed out (1s)", following.server.url()));
     following.server.resume();
     following.until_names(&["a"]).await;
     following.until_up().await;
 }
 
 #[tokio::test]
-async fn only_the_probe_asks_while_the_server_is_away() {
+async fn little_but_the_probe_is_sent_while_the_server_is_away() {
     let server = Apiserver::start().await;
     let mut following = Following::synced(server).await;
     let before = following.server.seen().len() - following.server.probes();

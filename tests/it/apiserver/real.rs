@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast::source::{EndpointsMode, apiserver::Config};
+use holdfast::source::apiserver::Config;
 
 use super::{Feed, timing};
 
@@ -126,7 +126,7 @@ async fn a_real_apiserver_is_followed_through_its_restart() {
     let mut timing = timing();
     timing.answer = Duration::from_secs(15);
     let kubeconfig = Some(dir.path().join("kubeconfig"));
-    let mut feed = Feed::start(Config { kubeconfig, endpoints: EndpointsMode::Headless, timing });
+    let mut feed = Feed::start(Config { kubeconfig, timing, ..Config::default() });
     feed.until("the first list, with the service of the apiserver itself", |reader| {
         reader.load().service(b"default", b"kubernetes").is_some()
     })

@@ -15,7 +15,7 @@ async fn a_missing_permission_is_named_with_verb_and_resource() {
     assert_eq!(
         reason,
         format!(
-            "{}: 403: may not watch endpointslices (discovery.k8s.io): grant verbs list, watch",
+            "apiserver {}: 403: may not watch endpointslices (discovery.k8s.io): grant verbs list, watch",
             following.server.url()
         )
     );
@@ -74,11 +74,12 @@ async fn failing_requests_are_made_ever_more_rarely() {
     });
     following.until_lost("500: scripted: InternalError").await;
     let server = &following.server;
-    server.until("five tries", |server| server.count("watch", "services") >= 5).await;
+    server.until("five tries", |server| server.count("list", "services") >= 5).await;
     let probes = server.probes();
     server.until("probes go on", |server| server.probes() > probes + 5).await;
     // A second and more went by; without backoff there would be hundreds.
-    assert!(server.count("watch", "services") < 15, "{}", server.count("watch", "services"));
+    assert!(server.count("list", "services") < 15, "{}", server.count("list", "services"));
+    assert_eq!(server.count("watch", "services"), 1, "not a second streaming list");
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ pub struct Status {
 struct Looked {
     /// When it began: what it found was true no earlier.
     begun: Instant,
+    ended: Instant,
     /// When those that went unanswered began to.
     unanswered_since: Option<Instant>,
     /// We have no right to leases, and watch without one.
@@ -45,7 +46,7 @@ impl Status {
     /// A look that began then was answered.
     pub(super) fn answered(&mut self, begun: Instant) {
         self.failing = None;
-        self.looked = Some(Looked { begun, unanswered_since: None, unelected: false });
+        self.looked = Some(Looked { begun, ended: Instant::now(), unanswered_since: None, unelected: false });
     }
 
     /// A look that began then was not, for this reason; for good if we watch `unelected`.
@@ -53,7 +54,7 @@ impl Status {
         let since = self.failing.take().map_or(now, |failing| failing.since);
         self.failing = Some(Failing { since, reason });
         let unanswered_since = self.looked.and_then(|looked| looked.unanswered_since).or(Some(begun));
-        self.looked = Some(Looked { begun, unanswered_since, unelected });
+        self.looked = Some(Looked { begun, ended: Instant::now(), unanswered_since, unelected });
     }
 }
 
@@ -108,7 +109,7 @@ impl Fence {
                 verdict => return verdict,
             }
             let looked = self.status.borrow().looked;
-            match looked.filter(|looked| looked.begun >= seen && !self.is_old(*looked)) {
+            match looked.filter(|looked| looked.begun >= seen && looked.ended.elapsed() <= self.duration / 2) {
                 Some(Looked { unanswered_since: Some(since), .. }) if since.elapsed() > self.duration => {
                     return Verdict::Stamp;
                 }

@@ -10,6 +10,8 @@ pub enum Reply {
         /// `Retry-After`, in seconds.
         retry_after: Option<u64>,
     },
+    /// A refusal with no body.
+    Bare(u16),
     /// 200 and an ERROR event, after which the watch ends.
     ErrorEvent {
         /// Code of the status in it.

@@ -63,6 +63,21 @@ impl Seen {
     }
 }
 
+/// How slow each step of the server is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slow {
+    /// Before a connection is looked at.
+    pub accept: Duration,
+    /// Before a TLS handshake.
+    pub tls: Duration,
+    /// Before an answer begins.
+    pub headers: Duration,
+    /// Before each piece of a watch.
+    pub chunk: Duration,
+    /// CPU time of one request, on the one CPU there is; spent even if its client has left.
+    pub starved: Duration,
+}
+
 /// Everything that is behind a lock, held for moments only.
 struct State {
     store: Store,
@@ -71,6 +86,9 @@ struct State {
     watchers: Vec<Arc<Watcher>>,
     most_watchers: usize,
     streaming_lists: bool,
+    ignores_initial_events: bool,
+    slow: Slow,
+    connections: usize,
     muted: bool,
     gzip_from: usize,
     bookmark_every: Duration,
@@ -81,6 +99,8 @@ struct Shared {
     /// The version, for watchers to wait on.
     version: watch::Sender<u64>,
     stalled: watch::Sender<bool>,
+    /// Held by the request that is worked on while the server is starved.
+    cpu: Arc<tokio::sync::Mutex<()>>,
     /// Counts requests and watches that came or went.
     activity: watch::Sender<u64>,
     certificates: Option<Certificates>,
@@ -138,11 +158,15 @@ impl Apiserver {
                 watchers: Vec::new(),
                 most_watchers: 0,
                 streaming_lists: true,
+                ignores_initial_events: false,
+                slow: Slow::default(),
+                connections: 0,
                 muted: false,
                 gzip_from: 128 << 10,
                 bookmark_every: Duration::from_secs(60),
             }),
             stalled: watch::Sender::new(false),
+            cpu: Arc::default(),
             activity: watch::Sender::new(0),
             certificates,
         });
@@ -295,6 +319,21 @@ impl Apiserver {
     /// Answers `sendInitialEvents` with 422, as servers before 1.32 and 1.33 do.
     pub fn without_streaming_lists(&self) {
         self.shared.state().streaming_lists = false;
+    }
+
+    /// Takes its time at each step, from now on.
+    pub fn slow(&self, slow: Slow) {
+        self.shared.state().slow = slow;
+    }
+
+    /// Sends no bookmark after the initial events of a streaming list, as servers up to 1.26, which ignore the parameter.
+    pub fn ignore_initial_events(&self) {
+        self.shared.state().ignores_initial_events = true;
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.shared.state().connections
     }
 
     /// Adds a fault; the first that fits a request is used.

@@ -11,7 +11,7 @@ use hyper::{
     body::{Frame, Incoming},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -65,26 +65,54 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     stream.set_nodelay(true).unwrap();
     shared.running().await;
+    shared.state().connections += 1;
+    let slow = shared.state().slow;
+    tokio::time::sleep(slow.accept).await;
     match &shared.certificates {
-        None => serve(stream, &shared).await,
+        None => serve(stream, false, &shared).await,
         Some(certificates) => {
+            tokio::time::sleep(slow.tls).await;
             if let Ok(stream) = certificates.acceptor.accept(stream).await {
-                serve(stream, &shared).await;
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                serve(stream, http2, &shared).await;
             }
         }
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: &Arc<Shared>) {
+/// A server with one slow CPU: requests are worked off one after the other, those of clients that left too.
+async fn work(shared: &Arc<Shared>) {
+    let starved = shared.state().slow.starved;
+    if starved.is_zero() {
+        return;
+    }
+    let (cpu, (done, worked)) = (Arc::clone(&shared.cpu), tokio::sync::oneshot::channel());
+    tokio::spawn(async move {
+        let _turn = cpu.lock().await;
+        tokio::time::sleep(starved).await;
+        let _ = done.send(());
+    });
+    let _ = worked.await;
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, http2: bool, shared: &Arc<Shared>) {
     let service = service_fn(|request| {
         let shared = Arc::clone(shared);
         async move { Ok::<_, Infallible>(answer(request, shared).await) }
     });
+    if http2 {
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        return;
+    }
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Body> {
     shared.running().await;
+    let slow = shared.state().slow;
+    tokio::time::sleep(slow.headers).await;
+    work(&shared).await;
     if let Some(path) = request.uri().path().strip_prefix("/apis/coordination.k8s.io/v1/namespaces/") {
         let path = path.to_owned();
         return lease(request, &path, &shared).await;
@@ -201,6 +229,11 @@ fn fits(fault: &Fault, seen: &Seen) -> bool {
 async fn faulty(reply: Reply) -> Response<Body> {
     match reply {
         Reply::Status { code, reason, retry_after } => status(code, &reason, retry_after),
+        Reply::Bare(code) => {
+            let mut response = whole(Bytes::new(), false);
+            *response.status_mut() = code.try_into().unwrap();
+            response
+        }
         Reply::ErrorEvent { code, reason } => whole(error_event(code, &reason), false),
         Reply::Body(text) => whole(text.into(), false),
         Reply::Cut(text) => {
@@ -403,6 +436,9 @@ impl Watching {
         for object in objects {
             self.send_event("ADDED", &object).await?;
         }
+        if self.shared.state().ignores_initial_events {
+            return Ok(());
+        }
         self.send_bookmark(&mut version, true).await
     }
 
@@ -426,6 +462,8 @@ impl Watching {
 
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
         self.shared.running().await;
+        let slow = self.shared.state().slow;
+        tokio::time::sleep(slow.chunk).await;
         if self.muted {
             return Ok(());
         }
