@@ -3,6 +3,7 @@
 //! Owns the shape of these rows, which scripts rely on: keys are only added. Each part of a process fills in its own row,
 //! `admin` puts them into one document, and `ctl` prints it. Knows no part of the process.
 
+mod apiserver;
 mod config;
 mod election;
 mod follow;
@@ -11,6 +12,7 @@ mod row;
 mod stream;
 mod time;
 
+pub use apiserver::{ApiserverStatus, Listing, Measures, Reach};
 pub use config::{ConfigStatus, RefusedReload};
 pub use election::{ElectionStatus, Failing, Standing};
 pub use follow::{FollowState, FollowStatus};

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     dns::pins::{PinSet, Pins},
-    report::{ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, StreamStatus},
+    report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, StreamStatus},
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
     wire::{Name, Rtype},
@@ -66,6 +66,11 @@ pub trait StatusInputs: Send + Sync {
 
     /// The hub that is followed; `None` for a process with another source.
     fn follows(&self) -> Option<FollowStatus> {
+        None
+    }
+
+    /// The apiserver; `None` for a process that does not watch one.
+    fn apiserver(&self) -> Option<ApiserverStatus> {
         None
     }
 
@@ -160,6 +165,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
         config: inputs.config().map(Into::into),
         forward: inputs.forward().map(Into::into),
         follows: inputs.follows().map(Into::into),
+        apiserver: inputs.apiserver().map(Into::into),
         lease: inputs.lease().map(Into::into),
         serves: inputs.serves().map(Into::into),
         ..status

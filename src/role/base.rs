@@ -163,6 +163,8 @@ impl Base {
             lost_since: self.lost_since.clone(),
             config: self.in_effect.subscribe(),
             follows,
+            reader: self.reader.clone(),
+            source: self.feed.metrics.clone(),
         }
     }
 

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     admin::{Rules, StatusInputs, view},
     dns::forward::Forwarder,
-    report::{ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Standing, StreamStatus},
-    source::apiserver::lease,
-    store::disk::DiskStatus,
+    report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Standing, StreamStatus},
+    source::{Metrics, apiserver::lease},
+    store::{Reader, disk::DiskStatus},
     stream,
     sys::{Clock, UnixMillis},
     wire::{Name, Rtype},
@@ -28,11 +28,17 @@ pub(super) struct CommonInputs {
     pub config: watch::Receiver<ConfigStatus>,
     /// `None` with another source than hubs.
     pub follows: Option<watch::Receiver<FollowStatus>>,
+    pub reader: Reader,
+    pub source: Metrics,
 }
 
 impl CommonInputs {
     fn follows(&self) -> Option<FollowStatus> {
         self.follows.as_ref().map(|status| status.borrow().clone())
+    }
+
+    fn apiserver(&self) -> Option<ApiserverStatus> {
+        self.source.apiserver(&self.reader)
     }
 }
 
@@ -71,6 +77,10 @@ impl StatusInputs for AgentInputs {
     fn follows(&self) -> Option<FollowStatus> {
         self.common.follows()
     }
+
+    fn apiserver(&self) -> Option<ApiserverStatus> {
+        self.common.apiserver()
+    }
 }
 
 pub(super) struct HubInputs {
@@ -104,6 +114,10 @@ impl StatusInputs for HubInputs {
         let leads =
             |lease: &watch::Receiver<lease::Status>| !matches!(lease.borrow().standing, Standing::Follower { .. });
         if self.lease.as_ref().is_some_and(leads) { None } else { self.common.follows() }
+    }
+
+    fn apiserver(&self) -> Option<ApiserverStatus> {
+        self.common.apiserver()
     }
 
     fn lease(&self) -> Option<ElectionStatus> {

@@ -7,8 +7,8 @@
 //! ```text
 //!   four followers (watch.rs)            session (session.rs)                     writer
 //!   list ─▶ watch ─▶ resume ─▶ …  ──▶  assembler ── all listed? ── Reset ───────▶
-//!      ▲                               probe every 30 s: ours a past? ── new epoch
-//!      └── gate: closed while the probe fails ◀──┘
+//!      ▲                               probe every 30 s: version below ours? ── new epoch
+//!      └── woken when the probe succeeds ◀──┘
 //! ```
 //!
 //! - A list is a streaming list where the server has it, else a paged one. A broken or ended watch resumes at its last
@@ -19,8 +19,10 @@
 //!   watch without a bookmark for a minute and a half is dropped and resumed.
 //! - The probe is one small consistent LIST of the namespace `kube-system`: its version must not be below what we saw
 //!   (etcd was restored, and a watch at our version would be deaf without an error), its UID must be ours.
-//! - While the server is out of reach, nothing but the probe asks: TCP first, each step with its own timeout, about once a
-//!   second, later every few. Watches resume when it succeeds. Lists wait by exponential backoff with full jitter.
+//! - A server that is slow is waited for: requests are not given up before the server itself would end them, and one is under
+//!   way where another would only add to its work. It counts as lost when nothing comes in for a while, not when an answer
+//!   takes long. While it is out of reach the probe asks about once a second; watches resume when it succeeds, and a few
+//!   times a minute whatever it says. Lists wait by exponential backoff with full jitter.
 //!
 //! Never reads the store, and never decides what is held.
 
@@ -45,10 +47,7 @@ use self::{
     server::Server,
     session::{Ended, Known, Session},
 };
-pub use self::{
-    health::{Health, Listing, Measures, Reach, Status},
-    server::Error,
-};
+pub use self::{health::Health, server::Error};
 use super::{EndpointsMode, Metrics};
 use crate::{
     record::Snapshot,

@@ -6,9 +6,10 @@ use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, PullingGauge, Re
 
 use super::{
     Objects, Resource,
-    apiserver::{Health, Measures},
+    apiserver::{self, Health},
 };
 use crate::{
+    report::{ApiserverStatus, Measures},
     store::{Reader, SourceState},
     sys::{Clock, UnixMillis},
 };
@@ -124,6 +125,14 @@ impl Metrics {
     pub fn unregistered() -> Self {
         let (_writer, reader) = crate::store::open();
         Self::register(&Registry::new(), &reader, &Clock::System).expect("a new registry has no such names")
+    }
+
+    /// The row of the apiserver, if this process watches one that has the records of `reader`.
+    #[must_use]
+    pub fn apiserver(&self, reader: &Reader) -> Option<ApiserverStatus> {
+        let mut status = self.health.status(apiserver::Timing::default().slow);
+        status.endpoints = apiserver::endpoints(&reader.snapshot()).iter().map(ToString::to_string).collect();
+        Some(status).filter(|status| !status.server.is_empty())
     }
 
     /// What requests to the apiserver meet.

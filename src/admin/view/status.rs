@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{HeldDoc, Moment, PinDoc, SourceDoc, Time, VersionDoc};
 use crate::{
     record::Counts,
-    report::{ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Row, StreamStatus},
+    report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Row, StreamStatus},
     store::{
         Rejections,
         disk::{DiskState, DiskStatus, Start},
@@ -55,6 +55,9 @@ pub struct Status {
     /// The hubs followed.
     #[serde(default)]
     pub follows: Option<Row<FollowStatus>>,
+    /// The apiserver, for a process that watches it.
+    #[serde(default)]
+    pub apiserver: Option<Row<ApiserverStatus>>,
     /// The election among hubs.
     #[serde(default)]
     pub lease: Option<Row<ElectionStatus>>,
@@ -165,6 +168,7 @@ pub fn status(
         config: None,
         forward: None,
         follows: None,
+        apiserver: None,
         lease: None,
         serves: None,
         rejected,

@@ -12,11 +12,11 @@ use std::{
 };
 
 use prometheus::IntCounter;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::server::Step;
 use crate::{
+    report::{ApiserverStatus, Listing, Measures, Reach},
     source::{Resource, assemble::Part, metrics::Verb},
     sys::UnixMillis,
 };
@@ -78,62 +78,6 @@ enum What {
     Answered(Duration),
     /// A refusal with this status code.
     Refused(u16),
-}
-
-/// How the apiserver is doing, for `status` and the metrics.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Measures {
-    /// The slowest answer of the last minute, in seconds; a request under way counts with its age.
-    pub latency_seconds: f64,
-    /// Requests sent in the last minute.
-    pub requests_per_minute: u64,
-    /// Answers with status 429 in the last minute.
-    pub busy_per_minute: u64,
-    /// Other refusals in the last minute.
-    pub refused_per_minute: u64,
-    /// Requests given up before their answer began, since the start of the process.
-    pub abandoned_total: u64,
-}
-
-/// Whether the apiserver delivers, and how fast.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reach {
-    #[default]
-    Fresh,
-    /// Answers take long or are refused; changes still arrive.
-    Slow,
-    Unreachable,
-}
-
-/// A list under way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
-    pub resource: String,
-    /// Objects received so far.
-    pub objects: usize,
-}
-
-/// The apiserver as this process sees it, for `status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// Its URL, as configured; empty if nothing was sent to one yet.
-    pub server: String,
-    pub state: Reach,
-    /// Since when it is not reachable.
-    #[serde(default)]
-    pub since: Option<UnixMillis>,
-    /// Why it is not reachable.
-    #[serde(default)]
-    pub reason: Option<String>,
-    #[serde(flatten)]
-    pub measures: Measures,
-    /// Lists under way.
-    #[serde(default)]
-    pub lists: Vec<Listing>,
-    /// The apiserver's own addresses, which are dialled beside the one configured.
-    #[serde(default)]
-    pub endpoints: Vec<String>,
 }
 
 /// A request that was not answered for a while.
@@ -200,7 +144,7 @@ impl Health {
 
     /// How the server is doing. A latency above `slow`, or a refusal, makes it slow.
     #[must_use]
-    pub fn status(&self, slow: Duration) -> Status {
+    pub fn status(&self, slow: Duration) -> ApiserverStatus {
         let measures = self.measures();
         let inner = self.inner();
         let is_slow = measures.latency_seconds > slow.as_secs_f64()
@@ -212,7 +156,7 @@ impl Health {
             (None, false) => Reach::Fresh,
         };
         let lists = inner.lists.iter();
-        Status {
+        ApiserverStatus {
             server: inner.server.clone(),
             state,
             since: inner.lost.as_ref().map(|lost| lost.since),
@@ -448,7 +392,7 @@ mod tests {
         );
         health.lost(None, UnixMillis(10));
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert_eq!(health.status(slow), Status::default());
+        assert_eq!(health.status(slow), ApiserverStatus::default());
     }
 
     #[tokio::test(start_paused = true)]

@@ -209,7 +209,7 @@ impl Election {
             // Another one wrote it, or it was deleted.
             Err(Failure::Refused { code: 409, .. }) => self.overtaken = true,
             Err(Failure::Refused { code: 404, reason, .. }) if reason.contains(&self.candidate.lease) => {
-                self.overtaken = true
+                self.overtaken = true;
             }
             Err(failure) => self.failed(begun, &server, &failure, missing),
         }

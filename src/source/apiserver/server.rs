@@ -139,7 +139,7 @@ impl Server {
             // A proxy has its own way to connect, which kube knows.
             Client::try_from(config).map_err(|error| deepest(&error))?
         } else {
-            direct(&config, timing, records, metrics.clone())?
+            direct(&config, &timing, records, metrics.clone())?
         };
         Ok(Self { client, timing, metrics, name })
     }
@@ -231,7 +231,7 @@ fn after(reason: &str) -> String {
 /// A client on connections of ours.
 fn direct(
     config: &kube::Config,
-    timing: Timing,
+    timing: &Timing,
     records: Option<crate::store::Reader>,
     metrics: Metrics,
 ) -> Result<Client, String> {

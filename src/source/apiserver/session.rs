@@ -233,9 +233,8 @@ impl<'a> Session<'a> {
     /// Whether the server delivers, however slowly.
     fn reachable(&self) -> bool {
         match self.failing {
-            None => true,
+            None | Some(Failing { kind: Refusal::Busy, .. }) => true,
             Some(Failing { kind: Refusal::Denied, .. }) => false,
-            Some(Failing { kind: Refusal::Busy, .. }) => true,
             Some(Failing { kind: Refusal::Unreachable, alive, .. }) => alive,
         }
     }

@@ -70,7 +70,7 @@ pub(super) struct SendError {
 }
 
 impl SendError {
-    fn new(step: Step, reason: impl ToString) -> Self {
+    fn new(step: Step, reason: &impl ToString) -> Self {
         Self { step, reason: reason.to_string() }
     }
 }
@@ -113,7 +113,7 @@ impl Transport {
         (host, port): (String, u16),
         tls: Option<(TlsConnector, ServerName<'static>)>,
         records: Option<Reader>,
-        timing: Timing,
+        timing: &Timing,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -121,7 +121,7 @@ impl Transport {
             port,
             tls,
             records,
-            timing,
+            timing: *timing,
             metrics,
             connect_limit: Limit::default(),
             open: Mutex::default(),
@@ -139,7 +139,7 @@ impl Transport {
 
     /// Sends one request and waits for the head of its answer.
     async fn send(self: Arc<Self>, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        let failed = |error: hyper::Error| SendError::new(Step::Answer, deepest(&error));
+        let failed = |error: hyper::Error| SendError::new(Step::Answer, &deepest(&error));
         let on_wire = request.extensions().get::<OnWire>().cloned();
         let connection = self.connection().await?;
         if let Some(OnWire(on_wire)) = on_wire {
@@ -229,7 +229,7 @@ impl Transport {
     async fn dial(&self, address: Address) -> Result<Connection, SendError> {
         let opening = self.health().opening(Step::Connect);
         let begun = Instant::now();
-        let limit = self.timing.connect.map_or_else(|| self.connect_limit.now(), |fixed| fixed);
+        let limit = self.timing.connect.unwrap_or_else(|| self.connect_limit.now());
         let connect = async {
             match address {
                 Address::Configured => TcpStream::connect((self.host.as_str(), self.port)).await,
@@ -238,10 +238,10 @@ impl Transport {
         };
         let socket = match timeout(limit, connect).await {
             Ok(Ok(socket)) => socket,
-            Ok(Err(error)) => return Err(SendError::new(Step::Connect, error)),
+            Ok(Err(error)) => return Err(SendError::new(Step::Connect, &error)),
             Err(_) => {
                 self.connect_limit.ran_out();
-                return Err(SendError::new(Step::Connect, format!("timed out ({limit:?})")));
+                return Err(SendError::new(Step::Connect, &format!("timed out ({limit:?})")));
             }
         };
         self.connect_limit.took(begun.elapsed());
@@ -252,14 +252,14 @@ impl Transport {
             socket.set_tcp_keepalive(&keepalive)?;
             socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
         };
-        prepare(&socket).map_err(|error| SendError::new(Step::Connect, error))?;
+        prepare(&socket).map_err(|error| SendError::new(Step::Connect, &error))?;
         let Some((connector, name)) = &self.tls else { return single(socket).await };
         opening.step(Step::Tls);
         let limit = self.timing.handshake;
         let stream = match timeout(limit, connector.connect(name.clone(), socket)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(SendError::new(Step::Tls, handshake_failed(&error))),
-            Err(_) => return Err(SendError::new(Step::Tls, format!("timed out ({limit:?})"))),
+            Ok(Err(error)) => return Err(SendError::new(Step::Tls, &handshake_failed(&error))),
+            Err(_) => return Err(SendError::new(Step::Tls, &format!("timed out ({limit:?})"))),
         };
         opening.step(Step::Answer);
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") { shared(stream).await } else { single(stream).await }
@@ -284,7 +284,7 @@ where
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
         .handshake(TokioIo::new(io));
-    let (sender, connection) = shaken.await.map_err(|error| SendError::new(Step::Answer, deepest(&error)))?;
+    let (sender, connection) = shaken.await.map_err(|error| SendError::new(Step::Answer, &deepest(&error)))?;
     tokio::spawn(connection);
     Ok(Connection::Shared(sender))
 }
@@ -294,7 +294,7 @@ where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let shaken = http1::Builder::new().handshake(TokioIo::new(io)).await;
-    let (sender, connection) = shaken.map_err(|error| SendError::new(Step::Answer, deepest(&error)))?;
+    let (sender, connection) = shaken.map_err(|error| SendError::new(Step::Answer, &deepest(&error)))?;
     tokio::spawn(connection);
     Ok(Connection::Single(sender))
 }

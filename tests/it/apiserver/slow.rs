@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast::{
-    source::apiserver::{Reach, endpoints as apiserver_endpoints},
-    store::SourceState,
-};
+use holdfast::{report::Reach, source::apiserver::endpoints as apiserver_endpoints, store::SourceState};
 
 use super::{Feed, Following, timing};
 use crate::support::apiserver::{Apiserver, Fault, Reply, Slow, endpoints, headless, service, slice};

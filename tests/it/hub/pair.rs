@@ -81,7 +81,7 @@ impl Pair {
     pub async fn longer_than_a_lease(&self) {
         let renewed = || self.server.seen().iter().filter(|seen| seen.verb == "update").count();
         let (renewals, looks) = (renewed(), self.server.count("get", "leases"));
-        let long = |server: &Apiserver| renewed() > renewals + 3 && server.count("get", "leases") > looks + 20;
+        let long = |server: &Apiserver| renewed() > renewals + 3 && server.count("get", "leases") > looks + 10;
         self.server.until("renewals go on", long).await;
     }
 }

@@ -1,0 +1,59 @@
+//! The row of the apiserver, as the process that watches it sees it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::UnixMillis;
+
+/// Whether the apiserver delivers, and how fast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    #[default]
+    Fresh,
+    /// Answers take long or are refused; changes still arrive.
+    Slow,
+    Unreachable,
+}
+
+/// A list under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    pub resource: String,
+    /// Objects received so far.
+    pub objects: usize,
+}
+
+/// What requests to the apiserver met in the last minute.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measures {
+    /// The slowest answer, in seconds; a request under way counts with its age.
+    pub latency_seconds: f64,
+    pub requests_per_minute: u64,
+    /// Answers with status 429.
+    pub busy_per_minute: u64,
+    /// Other refusals: 401, 403, 5xx.
+    pub refused_per_minute: u64,
+    /// Requests given up before their answer began, since the start of the process.
+    pub abandoned_total: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ApiserverStatus {
+    /// Its URL, as configured.
+    pub server: String,
+    pub state: Reach,
+    /// Since when it is not reachable.
+    #[serde(default)]
+    pub since: Option<UnixMillis>,
+    /// Why it is not reachable.
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(flatten)]
+    pub measures: Measures,
+    /// Lists under way.
+    #[serde(default)]
+    pub lists: Vec<Listing>,
+    /// The addresses of the apiserver itself, as the records have them; dialled beside the one configured.
+    #[serde(default)]
+    pub endpoints: Vec<String>,
+}
