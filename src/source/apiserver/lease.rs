@@ -195,7 +195,13 @@ impl Election {
         let outcome = match held {
             Some(lease) => self.renew(&server, &lease).await.map(|()| None),
             None => match self.read(&server).await {
-                Ok(Some(lease)) => self.act(&server, &lease).await,
+                Ok(Some(lease)) => {
+                    // An answer this late says that the holder may not have got through either.
+                    if begun.elapsed() > self.candidate.duration / 2 {
+                        self.observed.unanswered();
+                    }
+                    self.act(&server, &lease).await
+                }
                 Ok(None) => {
                     missing = true;
                     self.take(&server, None).await.map(Some)
