@@ -11,8 +11,8 @@ use cached::{LEARNT, entry, key, outside_name};
 use criterion::{Criterion, criterion_group, criterion_main};
 use holdfast::{
     dns::{
-        Transport,
-        cache::{self, Age, Asked, Cache, Key, RouteId, WorkerCache},
+        Question, Transport,
+        cache::{self, Age, Cache, Key, RouteId, WorkerCache},
     },
     wire::{self, Parsed},
 };
@@ -42,22 +42,18 @@ fn queries(entries: u32) -> Vec<Vec<u8>> {
 /// What a worker does for a hit: parse, look up, write.
 fn hit(cache: &Cache, route: RouteId, query: &[u8], out: &mut [u8]) -> usize {
     let Parsed::Query(query) = wire::parse(query) else { return 0 };
-    let Some(key) = Key::new(route, query.name.wire(), query.qtype.0, query.qclass.0, false, query.cd) else {
-        return 0;
-    };
+    let key = Key::new(route, Question::of(&query));
     cache.get(&key).map_or(0, |entry| entry.write(&query, Transport::Udp, LEARNT, Age::Fresh, out))
 }
 
 /// The same, for a worker that keeps what it is asked for most.
 fn popular_hit(cache: &Cache, worker_cache: &mut WorkerCache, route: RouteId, query: &[u8], out: &mut [u8]) -> usize {
     let Parsed::Query(query) = wire::parse(query) else { return 0 };
-    let (name, qtype, qclass) = (query.name.wire(), query.qtype.0, query.qclass.0);
-    let probe = worker_cache.probe(Asked { name, qtype, qclass, dnssec_ok: false, checking_disabled: query.cd }, 0);
+    let probe = worker_cache.probe(Question::of(&query), 0);
     if let Some(ready) = worker_cache.find(&probe, LEARNT) {
         return ready.write(&query, Transport::Udp, LEARNT, Age::Fresh, out);
     }
-    let Some(key) = Key::new(route, name, qtype, qclass, false, query.cd) else { return 0 };
-    let Some(entry) = cache.get(&key) else { return 0 };
+    let Some(entry) = cache.get(&Key::new(route, Question::of(&query))) else { return 0 };
     worker_cache.keep(&probe, &entry, LEARNT);
     entry.write(&query, Transport::Udp, LEARNT, Age::Fresh, out)
 }

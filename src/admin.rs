@@ -311,7 +311,7 @@ mod tests {
 
     impl StatusInputs for RecordsOnly {
         fn rules(&self) -> Rules {
-            Rules { zone: crate::zone::Config::default(), stale_after: PROBE_TIME }
+            Rules { zone: crate::zone::Config::default(), answers: crate::dns::AnswerConfig::default() }
         }
 
         fn disk(&self) -> Option<crate::store::disk::DiskStatus> {

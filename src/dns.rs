@@ -11,6 +11,7 @@ pub mod forward;
 mod listen;
 mod metrics;
 pub mod pins;
+pub mod question;
 mod request;
 mod server;
 mod tcp;
@@ -18,7 +19,8 @@ mod udp;
 
 pub use access::{Access, Allow, NodeLocal};
 pub use answer::{
-    Batch, Config as AnswerConfig, Context, Forward, Outcome, Reply, Rotation, View, answer, answer_client,
+    Batch, Config as AnswerConfig, Context, Forward, Local, Outcome, Records, Reply, Rotation, Rules, Sections, View,
+    answer, answer_client,
 };
 pub use config::{
     Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, FORWARDS, IDLE, IN_FLIGHT, PARTIAL, TcpConfig, WORKERS, WRITE,
@@ -26,5 +28,6 @@ pub use config::{
 pub use cookies::Cookies;
 pub use listen::{BindError, Bound, Holder, bind};
 pub use metrics::{CloseCause, DropCause, Fault, Metrics, RefuseCause};
-pub use request::{Completion, ForwardRequest, Resolve, Resolved, ServedFrom, Transport};
+pub use question::Question;
+pub use request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport};
 pub use server::Running;

@@ -13,8 +13,8 @@ mod hot;
 use cached::{LEARNT, entry, key, outside_name};
 use holdfast::{
     dns::{
-        Cookies, Forward, Outcome, Rotation, Transport, answer, answer_client,
-        cache::{self, Age, Asked, Cache, Key},
+        Cookies, Forward, Outcome, Question, Rotation, Transport, answer, answer_client,
+        cache::{self, Age, Cache, Key},
     },
     sys::UnixMillis,
     wire::{self, Parsed, TCP_BYTES_MAX},
@@ -89,7 +89,7 @@ fn a_cached_answer_allocates_nothing_but_the_librarys_list_of_garbage() {
         let mut found = 0;
         for query in &queries {
             let Parsed::Query(query) = wire::parse(query) else { panic!("a query") };
-            let key = Key::new(route, query.name.wire(), query.qtype.0, query.qclass.0, false, query.cd).unwrap();
+            let key = Key::new(route, Question::of(&query));
             let length = cache.get(&key).map(|entry| entry.write(&query, Transport::Udp, LEARNT, Age::Fresh, &mut out));
             found += usize::from(length.is_some_and(|length| length > query.name.wire().len()));
         }
@@ -123,11 +123,11 @@ fn a_popular_answer_allocates_nothing_not_even_when_it_is_copied() {
         let (mut found, mut copied) = (0, 0);
         for (query, entry) in queries.iter().zip(&entries) {
             let Parsed::Query(query) = wire::parse(query) else { panic!("a query") };
-            let (name, qtype, qclass) = (query.name.wire(), query.qtype.0, query.qclass.0);
-            let asked = Asked { name, qtype, qclass, dnssec_ok: false, checking_disabled: query.cd };
-            let probe = worker_cache.probe(asked, 0);
+            let probe = worker_cache.probe(Question::of(&query), 0);
             if let Some(ready) = worker_cache.find(&probe, now) {
-                found += usize::from(ready.write(&query, Transport::Udp, now, Age::Fresh, &mut out) > name.len());
+                found += usize::from(
+                    ready.write(&query, Transport::Udp, now, Age::Fresh, &mut out) > query.name.wire().len(),
+                );
             } else {
                 worker_cache.keep(&probe, entry, now);
                 copied += 1;

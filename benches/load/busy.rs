@@ -45,7 +45,7 @@ pub fn run(address: SocketAddr, home: &Path) {
     writer.apply(What::Reset { origin: origin(), records, as_of: clock.now() }).unwrap();
 
     let bound = dns::bind(dns::Config { listen: vec![address], ..dns::Config::default() }).unwrap();
-    let context = Context::new(Zone::new(&zone::Config::default()), reader, AnswerConfig::default());
+    let context = Arc::new(Context::new(Zone::new(&zone::Config::default()), reader, AnswerConfig::default()));
     let cache_metrics = cache::Metrics::register(&registry).unwrap();
     let surroundings = forward::Environment {
         clock: clock.clone(),
@@ -54,12 +54,12 @@ pub fn run(address: SocketAddr, home: &Path) {
         cache_file: Some(home.join("cache.zst")),
         resolv_conf_cache: forward::ResolvConfCache::default(),
         listen: vec![address],
-        own: Arc::new(|_| None),
+        records: Arc::clone(&context),
     };
     let forwarder =
         forward::Forwarder::new(&forward::Config::default(), cache::Config::default(), surroundings).unwrap();
     let metrics = dns::Metrics::register(&registry).unwrap();
-    let _running = bound.serve(Arc::new(context), Arc::new(forwarder.clone()), clock.clone(), metrics);
+    let _running = bound.serve(context, Arc::new(forwarder.clone()), clock.clone(), metrics);
 
     let upkeep = forwarder.clone();
     runtime.spawn(async move { upkeep.run().await });

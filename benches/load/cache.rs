@@ -4,8 +4,13 @@ use std::{path::Path, sync::Arc};
 
 use hickory_proto::rr::{Name, RData, Record, rdata::A};
 use holdfast::{
-    dns::cache::{self, Cache, Entry, Key, Kind, Parts},
+    dns::{
+        Question,
+        cache::{self, Cache, Entry, Key, Kind, Parts},
+        question::question_name,
+    },
     sys::Clock,
+    wire::{Class, Rtype},
 };
 use prometheus::Registry;
 
@@ -21,9 +26,8 @@ pub fn write(file: &Path, names: usize, max_bytes: u64) -> usize {
     let route = cache.route(b"\0");
     for number in 0..names {
         let name = Name::from_ascii(external_name(number)).unwrap();
-        let mut wire = Vec::new();
-        cache::encode::put_name(&mut wire, &name);
-        let key = Key::new(route, &wire, 1, 1, false, false).unwrap();
+        let question = Question::new(question_name(&name), Rtype::A);
+        let key = Key::new(route, question.by_ref());
         if !cache.insert(&key, Arc::new(entry(&name))) {
             break;
         }
@@ -37,8 +41,8 @@ fn entry(name: &Name) -> Entry {
         |last| Record::from_rdata(name.clone(), TTL, RData::A(A([192, 0, 2, u8::try_from(last).unwrap()].into())));
     let parts = Parts {
         name: name.clone(),
-        qtype: 1,
-        qclass: 1,
+        rtype: Rtype::A,
+        class: Class::IN,
         kind: Kind::Data,
         answers: (0..EXTERNAL_ADDRESSES).map(record).collect(),
         authorities: Vec::new(),

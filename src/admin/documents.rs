@@ -1,6 +1,6 @@
 //! The documents over HTTP: `/status`, `/dump` and `/lookup`, built from the records of this process.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -17,11 +17,15 @@ use super::{
     view::{self, ListenerDoc, Moment, Process, Question, Time},
 };
 use crate::{
-    dns::pins::{PinSet, Pins},
+    dns::{
+        self,
+        forward::{Inspected, Names},
+        pins::{PinSet, Pins},
+    },
     report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, StreamStatus},
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
-    wire::{Name, Rtype},
+    wire::Rtype,
     zone::{self, Zone},
 };
 
@@ -32,8 +36,13 @@ const DUMPS: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Rules {
     pub zone: zone::Config,
-    /// The age from which records count as stale.
-    pub stale_after: Duration,
+    pub answers: dns::AnswerConfig,
+}
+
+impl Rules {
+    pub(super) fn of_dns(&self) -> dns::Rules {
+        dns::Rules::new(Zone::new(&self.zone), self.answers)
+    }
 }
 
 /// The state of the parts of this process, read anew for each document.
@@ -59,9 +68,9 @@ pub trait StatusInputs: Send + Sync {
         None
     }
 
-    /// The cached answer of an upstream.
-    fn cached(&self, _name: &Name, _rtype: Rtype) -> Option<view::Cached> {
-        None
+    /// What a question comes to outside the records.
+    fn inspect(&self, rules: &dns::Rules, records: dns::Records<'_>, question: &dns::Question) -> Inspected {
+        Names::default().inspect(rules, records, question)
     }
 
     /// The hub that is followed; `None` for a process with another source.
@@ -142,7 +151,7 @@ impl Shared {
             freshness: &freshness,
             source: Some(source),
             lost_since: inputs.lost_since(),
-            stale_after: rules.stale_after,
+            stale_after: rules.answers.stale_after,
             now: clock.now(),
         };
         build(&moment, &rules)
@@ -214,7 +223,9 @@ async fn lookup(State(shared): State<Arc<Shared>>, Query(query): Query<LookupQue
         Err(error) => return refuse(error.to_string()),
     };
     let question = Question { name: query.name, rtype, namespace: query.namespace };
-    let cached = |name: &Name, rtype| shared.documents.inputs.cached(name, rtype);
-    let found = shared.moment(|moment, rules| view::lookup_cached(&Zone::new(&rules.zone), moment, &question, &cached));
+    let inspect = |rules: &dns::Rules, records: dns::Records<'_>, question: &dns::Question| {
+        shared.documents.inputs.inspect(rules, records, question)
+    };
+    let found = shared.moment(|moment, rules| view::lookup(&rules.of_dns(), moment, &question, &inspect));
     found.map_or_else(refuse, |lookup| Json(lookup).into_response())
 }

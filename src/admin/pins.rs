@@ -19,7 +19,6 @@ use super::{
 use crate::{
     dns::pins::{Kept, Pin, Pins},
     sys::Clock,
-    zone::Zone,
 };
 
 /// What is to be pinned.
@@ -70,7 +69,7 @@ async fn list(State((pins, shared)): Known) -> Json<PinsDoc> {
 
 async fn pin(State((pins, shared)): Known, Json(request): Json<PinRequest>) -> Response {
     let PinRequest { name, addresses, ttl, seconds, reason } = request;
-    let name = match shared.moment(|moment, rules| meant(&Zone::new(&rules.zone), moment, &name)) {
+    let name = match shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &name)) {
         Ok(name) => name.to_string(),
         Err(error) => return refused(&error),
     };
@@ -87,7 +86,7 @@ async fn pin(State((pins, shared)): Known, Json(request): Json<PinRequest>) -> R
 async fn unpin(State((pins, shared)): Known, Json(request): Json<UnpinRequest>) -> Response {
     let clock = &shared.documents.clock;
     let name = request.name.map(|given| {
-        let meant = shared.moment(|moment, rules| meant(&Zone::new(&rules.zone), moment, &given));
+        let meant = shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &given));
         // A pin of the very name goes before one that it would be completed to.
         let pinned = |name: &str| pins.is_pinned(name, clock.now());
         meant.ok().map(|name| name.to_string()).filter(|name| !pinned(&given) && pinned(name)).unwrap_or(given)

@@ -16,17 +16,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use cached::{Cached, CachedDoc, FindCached};
+pub use cached::CachedDoc;
 pub use dump::{Dump, DumpHead};
 pub use held::{HeldDoc, HeldRow, HeldWhat, Until};
-pub use lookup::{Answer, Lookup, Outcome, Question, ServiceDoc, lookup, lookup_cached, meant};
+pub use lookup::{Answer, Inspect, Lookup, Outcome, Question, SentDoc, ServiceDoc, lookup, meant};
 pub use pins::PinDoc;
 pub use records::{Record, pointers, records};
 pub use status::{DiskDoc, ListenerDoc, Process, StateWord, Status, status};
 
 pub use crate::report::{Time, words};
 use crate::{
-    dns::pins::PinSet,
+    dns::{Records, pins::PinSet},
     record::{Snapshot, Version},
     store::{Freshness, SourceState, guard::Held},
     sys::UnixMillis,
@@ -50,6 +50,21 @@ pub struct Moment<'a> {
     /// The age from which records count as stale.
     pub stale_after: Duration,
     pub now: UnixMillis,
+}
+
+impl<'a> Moment<'a> {
+    /// The records as DNS answers from them.
+    #[must_use]
+    pub fn records(&self) -> Records<'a> {
+        let as_of = self.freshness.as_of;
+        Records {
+            snapshot: self.snapshot,
+            synced: as_of.is_some(),
+            stale: as_of.is_some_and(|as_of| as_of.age(self.now) > self.stale_after),
+            pins: (!self.pins.is_empty()).then_some(self.pins),
+            now: self.now,
+        }
+    }
 }
 
 /// How the source is, and how old what it said.

@@ -13,6 +13,64 @@ use super::{
 use crate::{admin, dns, node, source, store, stream, sys, wire, zone};
 
 impl Settings {
+    /// `forward_only` is for an agent without records (`source: none`).
+    #[must_use]
+    pub fn answers(&self, forward_only: bool) -> dns::AnswerConfig {
+        dns::AnswerConfig {
+            stale_after: self.stale_after,
+            cluster_fallback: !self.cluster_fallback.is_empty(),
+            search_path_completion: self.search_path_completion,
+            forward_only,
+        }
+    }
+
+    #[must_use]
+    pub fn forwarding(&self) -> dns::forward::Config {
+        dns::forward::Config {
+            zones: self.forward.iter().map(|zone| self.forward_zone(zone)).collect(),
+            cluster_fallback: self.cluster_fallback.clone(),
+            query_log_every: self.log_query_every,
+            dnstap: self.log_dnstap.clone(),
+            dnstap_every: self.log_dnstap_every,
+            ..dns::forward::Config::default()
+        }
+    }
+
+    fn forward_zone(&self, zone: &ForwardZone) -> dns::forward::ZoneConfig {
+        dns::forward::ZoneConfig {
+            zone: hickory_name(&zone.zone),
+            upstreams: zone.upstreams.clone(),
+            policy: zone.policy,
+            force_tcp: zone.force_tcp,
+            case_randomization: zone.case_randomization,
+            max_concurrent: zone.max_concurrent,
+            hosts: zone.hosts.clone(),
+            hosts_file: zone.hosts_file.clone(),
+            hosts_ttl: zone.hosts_ttl,
+            answer: zone.answer,
+            max_fails: zone.max_fails,
+            connection_idle_max: zone.connection_idle,
+            rewrites: zone.rewrite.clone(),
+            dns64: zone.dns64,
+            tls_ca: zone.tls_ca.clone(),
+            budget: self.upstream_timeout,
+            lifetimes: dns::cache::Lifetimes {
+                max_ttl: zone.max_ttl.unwrap_or(self.cache_max_ttl),
+                min_ttl: zone.min_ttl.unwrap_or(self.cache_min_ttl),
+                negative_ttl: zone.negative_ttl.unwrap_or(self.cache_negative_ttl),
+                min_negative_ttl: zone.min_negative_ttl,
+                keep: zone.cache,
+                serve_stale: zone.serve_stale.unwrap_or(self.cache_serve_stale),
+                stale_max: zone.stale_max.unwrap_or(self.cache_stale_max),
+                client_timeout: zone.client_timeout.unwrap_or(self.cache_client_timeout),
+                confirm_negative: self.cache_confirm_negative,
+                nxdomain_cut: self.cache_nxdomain_cut,
+                prefetch: zone.prefetch.unwrap_or(self.cache_prefetch),
+                ..dns::cache::Lifetimes::default()
+            },
+        }
+    }
+
     /// The rules of the cluster zone, served at `listen`.
     #[must_use]
     pub fn zone_rules(&self, listen: &[SocketAddr]) -> zone::Config {
@@ -86,15 +144,9 @@ impl Config {
         self.settings.zone_rules(listen)
     }
 
-    /// How the age of the records shows in answers.
     #[must_use]
     pub fn answers(&self) -> dns::AnswerConfig {
-        dns::AnswerConfig {
-            stale_after: self.settings.stale_after,
-            cluster_fallback: !self.settings.cluster_fallback.is_empty(),
-            search_path_completion: self.settings.search_path_completion,
-            forward_only: self.source == Source::None,
-        }
+        self.settings.answers(self.source == Source::None)
     }
 
     /// How cookies are answered, if they are; makes their secret.
@@ -135,17 +187,9 @@ impl Config {
         }
     }
 
-    /// The forwarder.
     #[must_use]
     pub fn forward(&self) -> dns::forward::Config {
-        dns::forward::Config {
-            zones: self.settings.forward.iter().map(|zone| self.forward_zone(zone)).collect(),
-            cluster_fallback: self.settings.cluster_fallback.clone(),
-            query_log_every: self.settings.log_query_every,
-            dnstap: self.settings.log_dnstap.clone(),
-            dnstap_every: self.settings.log_dnstap_every,
-            ..dns::forward::Config::default()
-        }
+        self.settings.forwarding()
     }
 
     /// The listeners and the forwarder of each view.
@@ -153,7 +197,7 @@ impl Config {
     pub fn views(&self) -> Vec<(dns::Config, dns::forward::Config)> {
         let view = |view: &View| {
             let listen = view.listen.iter().map(|address| address.0).collect();
-            let zones = view.forward.iter().map(|zone| self.forward_zone(zone)).collect();
+            let zones = view.forward.iter().map(|zone| self.settings.forward_zone(zone)).collect();
             (dns::Config { listen, ..self.dns() }, dns::forward::Config { zones, ..self.forward() })
         };
         self.settings.views.iter().map(view).collect()
@@ -179,42 +223,6 @@ impl Config {
     #[must_use]
     pub fn upstreams_file(&self) -> Option<PathBuf> {
         Some(self.settings.store_path.as_ref()?.join("upstreams.json"))
-    }
-
-    fn forward_zone(&self, zone: &ForwardZone) -> dns::forward::ZoneConfig {
-        let settings = &self.settings;
-        dns::forward::ZoneConfig {
-            zone: hickory_name(&zone.zone),
-            upstreams: zone.upstreams.clone(),
-            policy: zone.policy,
-            force_tcp: zone.force_tcp,
-            case_randomization: zone.case_randomization,
-            max_concurrent: zone.max_concurrent,
-            hosts: zone.hosts.clone(),
-            hosts_file: zone.hosts_file.clone(),
-            hosts_ttl: zone.hosts_ttl,
-            answer: zone.answer,
-            max_fails: zone.max_fails,
-            connection_idle_max: zone.connection_idle,
-            rewrites: zone.rewrite.clone(),
-            dns64: zone.dns64,
-            tls_ca: zone.tls_ca.clone(),
-            budget: settings.upstream_timeout,
-            lifetimes: dns::cache::Lifetimes {
-                max_ttl: zone.max_ttl.unwrap_or(settings.cache_max_ttl),
-                min_ttl: zone.min_ttl.unwrap_or(settings.cache_min_ttl),
-                negative_ttl: zone.negative_ttl.unwrap_or(settings.cache_negative_ttl),
-                min_negative_ttl: zone.min_negative_ttl,
-                keep: zone.cache,
-                serve_stale: zone.serve_stale.unwrap_or(settings.cache_serve_stale),
-                stale_max: zone.stale_max.unwrap_or(settings.cache_stale_max),
-                client_timeout: zone.client_timeout.unwrap_or(settings.cache_client_timeout),
-                confirm_negative: settings.cache_confirm_negative,
-                nxdomain_cut: settings.cache_nxdomain_cut,
-                prefetch: zone.prefetch.unwrap_or(settings.cache_prefetch),
-                ..dns::cache::Lifetimes::default()
-            },
-        }
     }
 
     /// The store on disk; `None` if nothing is to be kept.

@@ -9,9 +9,9 @@ use super::{
     table::{Table, some},
 };
 use crate::{
-    admin::view::{self, Answer, CachedDoc, HeldWhat, Lookup, Outcome, Question, ServiceDoc},
+    admin::view::{self, Answer, CachedDoc, HeldWhat, Lookup, Outcome, Question, SentDoc, ServiceDoc},
+    dns::{self, Records, Rules},
     wire::Rtype,
-    zone::Zone,
 };
 
 /// What `holdfast lookup` takes.
@@ -55,8 +55,10 @@ pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
         }
         Reached::Store(stored) => {
             let question = Question { name: args.name.clone(), rtype: args.rtype, namespace: args.namespace.clone() };
-            let zone = Zone::new(&stored.zone());
-            view::lookup(&zone, &stored.moment(), &question).map_err(Misused)?
+            let (rules, names) = (stored.rules(), stored.names());
+            let inspect =
+                |rules: &Rules, records: Records<'_>, question: &dns::Question| names.inspect(rules, records, question);
+            view::lookup(&rules, &stored.moment(), &question, &inspect).map_err(Misused)?
         }
     };
     match args.output {
@@ -88,8 +90,11 @@ fn text(lookup: &Lookup) -> String {
             line("cached", format!("{}: {}", answer.rtype, cached_line(answer, cached)));
         }
     }
+    if let Some(sent) = lookup.answers.iter().find_map(|answer| answer.sent.as_ref()) {
+        line("would ask", sent_line(sent));
+    }
     if let Some(error) = lookup.answers.iter().find_map(|answer| answer.extended_error.as_ref()) {
-        line("says", format!("extended error {error} to clients with EDNS"));
+        line("EDE", format!("clients see {error}"));
     }
     if let Some(pin) = &lookup.pinned {
         let until = pin.until.map_or_else(|| "until it is unpinned".into(), |until| format!("until {until}"));
@@ -110,13 +115,26 @@ fn text(lookup: &Lookup) -> String {
     format!("{}\n\n{}{endpoints}", lines.join("\n"), table.text())
 }
 
+/// The question that would leave the node.
+fn sent_line(sent: &SentDoc) -> String {
+    let of = if sent.zone.is_empty() { String::new() } else { format!(" of zone {}", sent.zone) };
+    let upstreams = if sent.upstreams.is_empty() { String::new() } else { format!(" ({})", some(&sent.upstreams, 4)) };
+    format!("upstream servers{of}{upstreams} for {}", sent.name)
+}
+
 /// What a client is told where there is no record.
 fn verdict(lookup: &Lookup) -> String {
     let outcome = lookup.answers.first().map(|answer| answer.outcome);
     let types: Vec<&str> = lookup.answers.iter().map(|answer| answer.rtype.as_str()).collect();
     match outcome {
         Some(Outcome::NoData) => format!("exists, without {} (NOERROR, no data)", types.join(" or ")),
-        Some(Outcome::Forwarded) => "is asked of upstreams; nothing of it is cached".into(),
+        Some(Outcome::Forwarded) => {
+            "is outside the cluster and not in the cache; it would be sent to upstream servers".into()
+        }
+        Some(Outcome::Refused) => {
+            let rcode = lookup.answers.first().and_then(|answer| answer.rcode.as_deref()).unwrap_or("REFUSED");
+            format!("is answered {rcode}")
+        }
         Some(Outcome::NotReady) => "cannot be answered yet (SERVFAIL)".into(),
         _ => "does not exist (NXDOMAIN)".into(),
     }
@@ -131,8 +149,8 @@ fn cached_line(answer: &Answer, cached: &CachedDoc) -> String {
     };
     let worth = match cached.ttl_left_seconds {
         Some(left) => format!("good for {}", seconds(left)),
-        None if cached.served_stale => "past its time, answered as it is: no upstream answers".into(),
-        None => "past its time, upstreams are asked first".into(),
+        None if cached.served_stale => "expired, still served because no upstream answers".into(),
+        None => "expired, upstream servers are asked first".into(),
     };
     let upstreams = some(&cached.upstreams, 4);
     let age = seconds(cached.age_seconds);

@@ -15,12 +15,16 @@ use super::{
 use crate::{
     admin::view::{Dump, Moment},
     config::{Settings, kept},
-    dns::pins::{self, PinSet},
+    dns::{
+        self,
+        forward::Names,
+        pins::{self, PinSet},
+    },
     record::{Change, Snapshot, Version},
     source::{EndpointsMode, manifests},
     store::{Freshness, SourceState, disk, guard::Held},
     sys::Clock,
-    zone,
+    zone::{self, Zone},
 };
 
 /// Where the records are looked for. Without either flag: the default socket, then the default store.
@@ -141,6 +145,16 @@ fn read_store(path: &Path) -> anyhow::Result<Reached> {
 }
 
 impl Stored {
+    /// The rules that its agent answers by.
+    pub fn rules(&self) -> dns::Rules {
+        dns::Rules::new(Zone::new(&self.zone()), self.settings.answers(self.settings.source_none))
+    }
+
+    /// Hosts, fixed answers and rewrites.
+    pub fn names(&self) -> Names {
+        Names::new(&self.settings.forwarding())
+    }
+
     /// The rules its records are looked at by.
     pub fn zone(&self) -> zone::Config {
         self.settings.zone_rules(&self.settings.listen_addresses())

@@ -1,22 +1,24 @@
 //! The one function that answers every query, whichever way it came.
 //!
-//! Owns how a [`Lookup`] becomes a message. No allocation, no lock, no clock, no formatting: what
+//! Owns how a [`Local`] becomes a message. No allocation, no lock, no clock, no formatting: what
 //! it needs to know is handed in, once for each batch of queries.
 
+mod local;
 mod outcome;
 mod response;
+mod sections;
 mod view;
 
+pub use local::Local;
 pub use outcome::{Forward, Outcome, Reply};
-pub use view::{Batch, Config, Context, Rotation, View};
+pub use sections::Sections;
+pub use view::{Batch, Config, Context, Records, Rotation, Rules, View};
 
 use std::net::IpAddr;
 
-use super::{ServedFrom, Transport};
-use crate::{
-    wire::{self, Class, EdeCode, NoQuery, Query, Rcode, Reject, Rtype},
-    zone::Lookup,
-};
+use self::response::Response;
+use super::{Question, ServedFrom, Transport};
+use crate::wire::{self, EdeCode, NoQuery, Query, Rcode, Reject};
 
 /// Answers one message.
 ///
@@ -61,7 +63,7 @@ pub(super) fn read<'m>(
     query: &mut Query<'m>,
 ) -> Result<(), NoQuery<'m>> {
     match (context.cookies(), client) {
-        (Some(cookies), Some(client)) => cookies.read(message, query, client, view.now),
+        (Some(cookies), Some(client)) => cookies.read(message, query, client, view.records.now),
         _ => query.read(message),
     }
 }
@@ -75,46 +77,23 @@ pub(super) fn answer_query(
     transport: Transport,
     out: &mut [u8],
 ) -> Outcome {
-    if query.qclass != Class::IN || query.qtype.is_transfer() {
-        return Outcome::Reply(refuse(&query.reject(Rcode::REFUSED, None), out));
-    }
-    if let Some(pin) = view.pins.and_then(|pins| pins.get(&query.name, view.now))
-        && let Ok(Some(pinned)) = response::pinned(context, view, query, transport, out, pin)
-    {
-        return pinned;
-    }
-    if context.is_forward_only() {
-        return Outcome::Forward(Forward::Whole);
-    }
-    let lookup = context.zone().lookup(view.snapshot, view.synced, &query.name, query.qtype);
-    let written = match &lookup {
-        Lookup::Hit(set) => response::hit(context, view, query, transport, out, set),
-        Lookup::Cname(chain) => response::alias(context, view, query, transport, out, chain),
-        Lookup::NoData(apex) => response::negative(context, view, query, transport, out, (Rcode::NOERROR, *apex)),
-        Lookup::NxDomain(apex) => {
-            let written = response::negative(context, view, query, transport, out, (Rcode::NXDOMAIN, *apex));
-            if context.completes() { written.map(|outcome| complete(context, view, query, outcome)) } else { written }
-        }
-        Lookup::NotOurs => return Outcome::Forward(Forward::Whole),
-        Lookup::NotReady if context.has_fallback() => return Outcome::Forward(Forward::Fallback),
-        Lookup::NotReady => {
+    let local = context.rules().local(&view.records, Question::of(query));
+    let written = match &local {
+        Local::Hit(set) => Response::new(context, view, query, transport, out).hit(set),
+        Local::Alias(chain) => Response::new(context, view, query, transport, out).alias(chain),
+        Local::NoData(apex) => Response::new(context, view, query, transport, out).negative(Rcode::NOERROR, *apex),
+        Local::NxDomain(apex) => Response::new(context, view, query, transport, out).negative(Rcode::NXDOMAIN, *apex),
+        Local::Completion { labels } => Response::new(context, view, query, transport, out).completion(*labels),
+        Local::Pinned(pin) => Response::new(context, view, query, transport, out).pinned(pin),
+        Local::Outside => return Outcome::Forward(Forward::Whole),
+        Local::Fallback => return Outcome::Forward(Forward::Fallback),
+        Local::Refused => return Outcome::Reply(refuse(&query.reject(Rcode::REFUSED, None), out)),
+        Local::NotReady => {
             return Outcome::Reply(refuse(&query.reject(Rcode::SERVFAIL, Some(EdeCode::NOT_READY)), out));
         }
     };
     // A record that cannot be written is no fault of the question.
     written.unwrap_or_else(|_| Outcome::Reply(refuse(&query.reject(Rcode::SERVFAIL, Some(EdeCode::OTHER)), out)))
-}
-
-/// Sends the outside name in a name that a search path made upstream, after all.
-#[cold]
-fn complete(context: &Context, view: &View<'_>, query: &Query<'_>, outcome: Outcome) -> Outcome {
-    let asks_address = matches!(query.qtype, Rtype::A | Rtype::AAAA);
-    match (outcome, context.zone().search_path_target(view.snapshot, &query.name)) {
-        (Outcome::Reply(Reply { len, .. }), Some(labels)) if asks_address => {
-            Outcome::Forward(Forward::Complete { len, labels })
-        }
-        _ => outcome,
-    }
 }
 
 /// Writes an answer without data.

@@ -14,7 +14,7 @@ mod worker;
 pub use self::{
     config::{Config, Lifetimes},
     entry::{Age, Entry, Kind, Parts, Ready, limit},
-    key::{Asked, Key, RouteId},
+    key::{Key, RouteId},
     memory::{Cache, OVERHEAD_BYTES},
     metrics::Metrics,
     persist::{PersistError, load, save, save_unless},

@@ -6,13 +6,14 @@
 
 mod background;
 mod cache_load;
-mod compose;
+mod failure;
 mod failures;
 mod in_flight;
 mod inspect;
 mod lookup;
 mod nxdomain_cut;
 mod observe;
+mod resolve;
 mod route;
 mod status;
 mod upstream;
@@ -25,27 +26,23 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, FutureExt};
-use hickory_proto::{
-    op::{Message, MessageType, OpCode, ResponseCode},
-    rr::Name,
-};
 use tokio::sync::mpsc;
 
 use self::{
     cache_load::CacheLoad,
+    failure::Failure,
     failures::Failures,
     in_flight::InFlight,
-    lookup::{Outcome, may_be_stale, serves_stale_now, stale_age},
+    lookup::{Outcome, Refresh, State, Via, stale_age},
     observe::{Sampler, Tap},
     route::Routes,
 };
 pub use self::{
-    inspect::Cached,
+    inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
     observe::{FailureKind, Metrics, Mismatch},
     route::{
         Config, ConfigError, FixedAnswer, Host, Prefix, ResolvConfCache, Rewrite, UpstreamSource, ZoneConfig,
@@ -54,22 +51,18 @@ pub use self::{
     upstream::{Server, TlsName},
 };
 use super::{
-    cache::{self, Age, Asked, Cache, Key, WorkerCache},
+    Context, Question,
+    cache::{self, Age, Cache, Key, WorkerCache},
     request::{ForwardRequest, Resolve, Resolved, ServedFrom, Transport},
 };
 pub use crate::report::{CacheStatus, ForwardStatus, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus};
 use crate::{
     sys::{Clock, Lock, UnixMillis},
-    wire::{EdeCode, Query, UDP_BYTES_MIN},
+    wire::{Query, UDP_BYTES_MIN},
 };
 
 /// Refreshes waiting to be begun; more are not worth remembering.
 const REFRESHES_MAX: usize = 1_024;
-
-/// Answers a query for a name of our own zones, both whole messages; `None` if the name is not ours. SERVFAIL says that
-/// there are no records yet, an answer that ends in a CNAME that the rest is to be had outside, EDE 3 that the records are
-/// stale.
-pub type OwnAnswer = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
 
 /// What a forwarder needs from outside.
 #[derive(Clone)]
@@ -83,8 +76,8 @@ pub struct Environment {
     pub resolv_conf_cache: ResolvConfCache,
     /// The addresses this process answers on, refused as upstreams.
     pub listen: Vec<SocketAddr>,
-    /// Our own zones: a CNAME that leads there is answered from our records, never by an upstream.
-    pub own: OwnAnswer,
+    /// The cluster's zones: a CNAME that leads there is answered from the records, never by an upstream.
+    pub records: Arc<Context>,
 }
 
 impl fmt::Debug for Environment {
@@ -109,13 +102,13 @@ struct Inner {
     cache_file: Option<PathBuf>,
     /// Saves begun that do not wait for anything.
     urgent_saves: Lock<u64>,
-    loading: Arc<CacheLoad>,
+    cache_load: Arc<CacheLoad>,
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
     failures: Failures,
     in_flight: InFlight<Outcome>,
-    refreshes: mpsc::Sender<Wanted>,
-    queue: Lock<Option<mpsc::Receiver<Wanted>>>,
+    refreshes: mpsc::Sender<Refresh>,
+    queue: Lock<Option<mpsc::Receiver<Refresh>>>,
     query_log: Sampler,
     tap: Tap,
 }
@@ -124,29 +117,9 @@ struct Inner {
 struct Parts {
     cache: Cache,
     cache_file: Option<PathBuf>,
-    loading: Arc<CacheLoad>,
+    cache_load: Arc<CacheLoad>,
     routes: Routes,
     view: Box<[u8]>,
-}
-
-/// One name to be looked up on its own route.
-#[derive(Clone, Debug)]
-struct Wanted {
-    name: Name,
-    wire: Box<[u8]>,
-    qtype: u16,
-    qclass: u16,
-    dnssec_ok: bool,
-    checking_disabled: bool,
-    /// Asks the resolver that stands in for the cluster.
-    cluster_fallback: bool,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug)]
-struct Failure {
-    ede: EdeCode,
-    text: String,
 }
 
 impl Forwarder {
@@ -169,8 +142,8 @@ impl Forwarder {
         let cache = Cache::new(&cache_config, environment.cache_metrics.clone());
         let routes = Routes::new(config, &environment, &cache, b"", None)?;
         let cache_file = environment.cache_file.clone();
-        let loading = Arc::new(CacheLoad::new(cache_file.is_none()));
-        let parts = Parts { cache, cache_file, loading, routes, view: Box::default() };
+        let cache_load = Arc::new(CacheLoad::new(cache_file.is_none()));
+        let parts = Parts { cache, cache_file, cache_load, routes, view: Box::default() };
         let this = Self::with(config, cache_config, environment, parts);
         if let Some(path) = this.0.cache_file.clone() {
             let inner = Arc::clone(&this.0);
@@ -186,23 +159,23 @@ impl Forwarder {
     /// # Errors
     /// Everything that is wrong with `config`.
     pub fn view(&self, config: &Config, view: &str) -> Result<Self, Vec<ConfigError>> {
-        let Inner { cache, cache_config, environment, loading, .. } = &*self.0;
+        let Inner { cache, cache_config, environment, cache_load, .. } = &*self.0;
         let routes = Routes::new(config, environment, cache, view.as_bytes(), None)?;
-        let (cache, loading) = (cache.clone(), Arc::clone(loading));
-        let parts = Parts { cache, cache_file: None, loading, routes, view: view.as_bytes().into() };
+        let (cache, cache_load) = (cache.clone(), Arc::clone(cache_load));
+        let parts = Parts { cache, cache_file: None, cache_load, routes, view: view.as_bytes().into() };
         Ok(Self::with(config, cache_config.clone(), environment.clone(), parts))
     }
 
     fn with(config: &Config, cache_config: cache::Config, environment: Environment, parts: Parts) -> Self {
         let (refreshes, queue) = mpsc::channel(REFRESHES_MAX);
-        let Parts { cache, cache_file, loading, routes, view } = parts;
+        let Parts { cache, cache_file, cache_load, routes, view } = parts;
         Self(Arc::new(Inner {
             routes: ArcSwap::from_pointee(routes),
             generation: AtomicU32::new(0),
             cache,
             cache_config,
             cache_file,
-            loading,
+            cache_load,
             view,
             environment,
             urgent_saves: Lock::default(),
@@ -217,7 +190,7 @@ impl Forwarder {
 
     /// Waits until the cache file is loaded.
     pub async fn loaded(&self) {
-        self.0.loading.over().await;
+        self.0.cache_load.over().await;
     }
 
     /// Takes over `config` with what is cached.
@@ -267,7 +240,7 @@ impl Resolve for Forwarder {
 
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
         let inner = Arc::clone(&self.0);
-        async move { compose::respond(&inner, &request).await }.boxed()
+        async move { resolve::respond(&inner, &request).await }.boxed()
     }
 
     fn cached(
@@ -279,45 +252,40 @@ impl Resolve for Forwarder {
         out: &mut [u8],
     ) -> Option<(usize, ServedFrom)> {
         let inner = &self.0;
-        let (name, qtype, qclass) = (query.name.wire(), query.qtype.0, query.qclass.0);
-        let (dnssec_ok, checking_disabled) = (query.edns.is_some_and(|edns| edns.dnssec_ok), query.cd);
-        let probe = worker_cache.probe(
-            Asked { name, qtype, qclass, dnssec_ok, checking_disabled },
-            inner.generation.load(Ordering::Acquire),
-        );
+        let question = Question::of(query);
+        let probe = worker_cache.probe(question, inner.generation.load(Ordering::Acquire));
         if let Some(ready) = worker_cache.find(&probe, now) {
-            if inner.is_told() || out.len() < UDP_BYTES_MIN {
+            if inner.count_question() || out.len() < UDP_BYTES_MIN {
                 return None;
             }
             inner.cache.metrics.hits.inc();
             return Some((ready.write(query, transport, now, Age::Fresh, out), ServedFrom::Cache));
         }
         let routes = inner.routes.load();
-        let route = routes.find(name)?;
-        let elsewhere = inner.is_told() || !inner.loading.is_over() || route.is_local(name, qtype);
+        let route = routes.find(question.name)?;
+        let elsewhere = inner.count_question() || !inner.cache_load.is_over() || !route.names.is_plain(question);
         if out.len() < UDP_BYTES_MIN || elsewhere {
             return None;
         }
-        let key = Key::new(route.id, name, qtype, qclass, dnssec_ok, checking_disabled)?;
-        let entry = inner.cache.get(&key)?;
+        let entry = inner.cache.get(&Key::new(route.id, question))?;
         if entry.continues() {
             return None;
         }
-        let (age, from) = if entry.is_fresh(now) {
-            if entry.is_popular() {
-                if route.config.lifetimes.prefetch && entry.is_ending(now) {
+        let (age, from) = match State::of(route, Some(&entry), now) {
+            State::Fresh => {
+                if entry.record_use() {
                     // Rare enough to allocate: at most once in five seconds for a name.
-                    inner.prefetch(route, &entry, &Wanted::by(query, false)?, now);
+                    inner.prefetch(route, &entry, || Refresh { question: question.to_owned(), via: Via::Zone }, now);
+                    worker_cache.keep(&probe, &entry, now);
                 }
-                worker_cache.keep(&probe, &entry, now);
+                inner.cache.metrics.hits.inc();
+                (Age::Fresh, ServedFrom::Cache)
             }
-            inner.cache.metrics.hits.inc();
-            (Age::Fresh, ServedFrom::Cache)
-        } else if may_be_stale(route, &entry, now) && serves_stale_now(route, &entry, now) {
-            inner.cache.metrics.stale.inc();
-            (stale_age(route), ServedFrom::Stale)
-        } else {
-            return None;
+            State::StaleAtOnce => {
+                inner.cache.metrics.stale.inc();
+                (stale_age(route), ServedFrom::Stale)
+            }
+            State::StaleFirst | State::StaleIfNeeded | State::TooOld | State::Missing => return None,
         };
         Some((entry.write(query, transport, now, age, out), from))
     }
@@ -328,39 +296,17 @@ impl Inner {
         self.environment.clock.now()
     }
 
-    /// Counts a question; true if it is to be told of, and therefore to be answered by [`compose`].
-    fn is_told(&self) -> bool {
+    /// Counts a question; returns whether the query log or dnstap is to have it, so that `resolve` has to answer it.
+    fn count_question(&self) -> bool {
         // Each counts every question.
-        self.query_log.is_due() | self.tap.is_due()
+        self.query_log.count() | self.tap.count()
     }
 
     fn metrics(&self) -> &Metrics {
         &self.environment.metrics
     }
 
-    /// How long whoever asks for `wanted` may wait.
-    fn budget(&self, wanted: &Wanted) -> Duration {
-        let routes = self.routes.load();
-        let route = if wanted.cluster_fallback { routes.cluster_fallback.as_ref() } else { routes.find(&wanted.wire) };
-        route.map_or(Duration::ZERO, |route| route.config.budget)
-    }
-
-    fn take_queue(&self) -> Option<mpsc::Receiver<Wanted>> {
+    fn take_queue(&self) -> Option<mpsc::Receiver<Refresh>> {
         self.queue.lock().take()
-    }
-
-    /// What our own zones say, if `name` is in one; SERVFAIL if there are no records yet.
-    fn own(&self, name: &Name, qtype: u16, qclass: u16) -> Option<Message> {
-        let reply = (self.environment.own)(&compose::query(name, qtype, qclass))?;
-        Some(Message::from_vec(&reply).unwrap_or_else(|_| {
-            let mut broken = Message::new(0, MessageType::Response, OpCode::Query);
-            broken.metadata.response_code = ResponseCode::ServFail;
-            broken
-        }))
-    }
-
-    /// Whether `name` belongs to our own zones.
-    fn is_own(&self, name: &Name) -> bool {
-        (self.environment.own)(&compose::query(name, 1, 1)).is_some()
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::cache::WorkerCache;
+use super::{Forward, cache::WorkerCache};
 use crate::{
     sys::UnixMillis,
     wire::{Cookie, Query},
@@ -79,25 +79,10 @@ pub struct ForwardRequest {
     pub received: Instant,
     /// The cookie to go into the answer.
     pub cookie: Option<Cookie>,
-    /// Whom to ask: the resolver that stands in for the cluster until there are records, rather than the upstream of the
-    /// name's zone.
-    pub cluster_fallback: bool,
-    /// Set if what upstream is asked for is not the client's question: an `ExternalName` whose target lies outside.
-    ///
-    /// It is the complete answer if upstream fails: the CNAMEs alone, NOERROR. The last CNAME's target is the name to
-    /// ask for, and the records found are put behind the CNAMEs.
-    pub chase: Option<Vec<u8>>,
-    /// Set if the question's name was made by a search path and an outside name is to be looked up in its place.
-    pub complete: Option<Completion>,
-}
-
-/// An outside name with a search path behind it.
-#[derive(Clone, Debug)]
-pub struct Completion {
-    /// Labels of the question's name, from its start, that are the outside name.
-    pub labels: usize,
-    /// The complete answer if that name does not exist or cannot be looked up: that the question's does not.
-    pub otherwise: Vec<u8>,
+    /// Why `answer()` could not answer alone.
+    pub forward: Forward,
+    /// The complete answer if upstreams fail, for [`Forward::Chase`] and [`Forward::Complete`]; else empty.
+    pub written: Vec<u8>,
 }
 
 /// The answer to a [`ForwardRequest`].

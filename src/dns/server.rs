@@ -18,8 +18,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Bound, Completion, Context, Forward, ForwardRequest, Metrics, Outcome, Reply, Resolve, Resolved, ServedFrom,
-    Transport, View, answer,
+    Bound, Context, Forward, ForwardRequest, Metrics, Outcome, Reply, Resolve, Resolved, ServedFrom, Transport, View,
+    answer,
     cache::WorkerCache,
     metrics::{QuestionType, Shard, Tally},
     tcp, udp,
@@ -97,7 +97,7 @@ impl Core {
         match answer::answer_query(&self.context, view, &query, transport, out) {
             Outcome::Reply(reply) => Handled::replied(reply),
             Outcome::Drop(reason) => Handled::Drop(reason),
-            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.now, worker_cache, out),
+            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.records.now, worker_cache, out),
         }
     }
 
@@ -184,11 +184,10 @@ pub(super) fn request(
         client,
         received,
         cookie,
-        cluster_fallback: forward == Forward::Fallback,
-        chase: if let Forward::Chase { len } = forward { Some(out[..len].to_vec()) } else { None },
-        complete: match forward {
-            Forward::Complete { len, labels } => Some(Completion { labels, otherwise: out[..len].to_vec() }),
-            _ => None,
+        forward,
+        written: match forward {
+            Forward::Whole | Forward::Fallback => Vec::new(),
+            Forward::Chase { len } | Forward::Complete { len, .. } => out[..len].to_vec(),
         },
     }
 }

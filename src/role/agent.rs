@@ -3,7 +3,6 @@
 //! The order of start is the promise: what the disk has is loaded and checked, then the sockets open and answer, and only
 //! then is the source looked for.
 
-pub(super) mod cached;
 mod handover;
 mod node;
 pub(super) mod views;
@@ -31,11 +30,10 @@ use super::{
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
     config::Config,
-    dns::{self, Context, Forward, Outcome, Reply, Rotation, Transport, forward, pins::Pins},
+    dns::{self, Context, forward, pins::Pins},
     node::ErrorType,
     store,
     sys::{self, Clock},
-    wire::{self, EdeCode, Parsed, Rcode},
     zone::Zone,
 };
 
@@ -112,7 +110,7 @@ impl Agent {
             cache_file: config.cache_file(),
             resolv_conf_cache: forward::ResolvConfCache::in_file(config.upstreams_file()),
             listen: listen.clone(),
-            own: own_answer(Arc::clone(&context), clock.clone()),
+            records: Arc::clone(&context),
         };
         let forwarder = forward::Forwarder::new(&config.forward(), config.cache(), surroundings);
         let forwarder = forwarder.map_err(|errors| several(&errors))?;
@@ -130,10 +128,8 @@ impl Agent {
             admin: admin.admin_path().to_owned(),
         };
         let row = |address: &SocketAddr| ListenerDoc { name: "dns".into(), address: address.to_string() };
-        let rules =
-            admin::Rules { zone: base.config.zone(&addresses.dns), stale_after: base.config.settings.stale_after };
-        let inputs =
-            AgentInputs { common: base.inputs(rules), forwarder: forwarder.clone(), views: views.status(), clock };
+        let rules = admin::Rules { zone: base.config.zone(&addresses.dns), answers: base.config.answers() };
+        let inputs = AgentInputs { common: base.inputs(rules), forwarder: forwarder.clone(), views: views.status() };
         let mut handles = base.handles(&admin, addresses.dns.iter().map(row).collect(), Arc::new(inputs))?;
         handles.documents.pins = Some(pins);
         let stop = CancellationToken::new();
@@ -220,31 +216,6 @@ impl Daemon for Agent {
     async fn leave(self) {
         self.stop().await;
     }
-}
-
-/// Answers whole messages from our own zones, for a CNAME of an upstream that leads into the cluster.
-fn own_answer(context: Arc<Context>, clock: Clock) -> forward::OwnAnswer {
-    Arc::new(move |query| {
-        let mut out = vec![0; usize::from(u16::MAX)];
-        let batch = context.load();
-        let rotation = Rotation::default();
-        let view = context.view(&batch, clock.now(), &rotation);
-        match dns::answer(&context, &view, query, Transport::Tcp, &mut out) {
-            Outcome::Reply(Reply { len, .. })
-            | Outcome::Forward(Forward::Chase { len } | Forward::Complete { len, .. }) => {
-                out.truncate(len);
-                Some(out)
-            }
-            // Ours, but there are no records yet: no upstream may speak for it.
-            Outcome::Forward(Forward::Fallback) => {
-                let Parsed::Query(query) = wire::parse(query) else { return None };
-                let len = wire::write_reject(&query.reject(Rcode::SERVFAIL, Some(EdeCode::NOT_READY)), &mut out);
-                out.truncate(len);
-                Some(out)
-            }
-            Outcome::Forward(Forward::Whole) | Outcome::Drop(_) => None,
-        }
-    })
 }
 
 /// Several errors in one line.

@@ -118,8 +118,7 @@ impl Hub {
             admin: admin.admin_path().to_owned(),
         };
         let row = |address: &SocketAddr| ListenerDoc { name: "stream".into(), address: address.to_string() };
-        let settings = &base.config.settings;
-        let rules = admin::Rules { zone: base.config.zone(&[]), stale_after: settings.stale_after };
+        let rules = admin::Rules { zone: base.config.zone(&[]), answers: base.config.answers() };
         let inputs = HubInputs {
             common: base.inputs(rules),
             lease: election.as_ref().map(|election| election.status.clone()),

@@ -4,25 +4,23 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{
-    agent::{cached, views::ViewsStatus},
-    disk::Store,
-    source_log::LostSince,
-};
+use super::{agent::views::ViewsStatus, disk::Store, source_log::LostSince};
 use crate::{
-    admin::{Rules, StatusInputs, view},
-    dns::forward::Forwarder,
+    admin::{self, StatusInputs},
+    dns::{
+        Question, Records, Rules,
+        forward::{Forwarder, Inspected},
+    },
     report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Standing, StreamStatus},
     source::{Metrics, apiserver::lease},
     store::{Reader, disk::DiskStatus},
     stream,
-    sys::{Clock, UnixMillis},
-    wire::{Name, Rtype},
+    sys::UnixMillis,
 };
 
 /// The parts that agents and hubs have in common.
 pub(super) struct CommonInputs {
-    pub rules: Rules,
+    pub rules: admin::Rules,
     pub disk: Arc<Store>,
     pub lost_since: LostSince,
     pub config: watch::Receiver<ConfigStatus>,
@@ -46,11 +44,10 @@ pub(super) struct AgentInputs {
     pub common: CommonInputs,
     pub forwarder: Forwarder,
     pub views: ViewsStatus,
-    pub clock: Clock,
 }
 
 impl StatusInputs for AgentInputs {
-    fn rules(&self) -> Rules {
+    fn rules(&self) -> admin::Rules {
         self.common.rules.clone()
     }
 
@@ -70,8 +67,8 @@ impl StatusInputs for AgentInputs {
         Some(ForwardStatus { views: self.views.now(), ..self.forwarder.status() })
     }
 
-    fn cached(&self, name: &Name, rtype: Rtype) -> Option<view::Cached> {
-        cached::cached(&self.forwarder, &self.clock, name, rtype)
+    fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
+        self.forwarder.inspect(rules, records, question)
     }
 
     fn follows(&self) -> Option<FollowStatus> {
@@ -93,7 +90,7 @@ pub(super) struct HubInputs {
 }
 
 impl StatusInputs for HubInputs {
-    fn rules(&self) -> Rules {
+    fn rules(&self) -> admin::Rules {
         self.common.rules.clone()
     }
 

@@ -8,20 +8,23 @@ use std::{
     time::Duration,
 };
 
+use hickory_proto::rr::{self, RData, rdata::A};
 use hickory_proto::{
     rr::{Name, RecordType},
     serialize::txt::Parser,
 };
 use holdfast::{
-    admin::{
-        self, Documents, Handles, Readiness, Rules, StatusInputs,
-        view::{Cached, CachedDoc, ListenerDoc, Outcome, Record, Time},
+    admin::{self, Documents, Handles, Readiness, Rules, StatusInputs, view::ListenerDoc},
+    dns::{
+        self, Question,
+        cache::{Age, Kind},
+        forward::{Cached, Inspected, InspectedAnswer, Leg},
+        pins::Pins,
     },
-    dns::pins::Pins,
     source::{EndpointsMode, manifests},
     store::{self, Origin, Reader, What, Writer, disk},
     sys::{Clock, UnixMillis},
-    wire::{self, Rtype},
+    wire::{Rcode, Rtype},
     zone,
 };
 use tokio_util::sync::CancellationToken;
@@ -71,25 +74,29 @@ fn stored(path: &Path, age: Duration) {
     runtime.block_on(follower.release(Duration::from_secs(20))).unwrap();
 }
 
-/// A cache with two answers, of which one is past its time while nobody answers.
-fn cached(name: &wire::Name, rtype: Rtype) -> Option<Cached> {
-    let (left, outcome) = match name.to_string().as_str() {
-        "www.example.com." => (Some(48), Outcome::Records),
-        "gone.example.com." => (None, Outcome::NoSuchName),
-        _ => return None,
+/// A cache with two answers, one of them expired while no upstream answers.
+fn inspected(question: &Question) -> Inspected {
+    let (left, kind, rcode) = match question.name.to_string().as_str() {
+        "www.example.com." => (Some(Duration::from_secs(48)), Kind::Data, Rcode::NOERROR),
+        "gone.example.com." => (None, Kind::NxDomain, Rcode::NXDOMAIN),
+        _ => (None, Kind::NoData, Rcode::NOERROR),
     };
-    let record = Record { owner: name.to_string(), ttl: 48, rtype: "A".into(), data: "192.0.2.1".into() };
-    let doc = CachedDoc {
+    let mut leg = Leg {
+        name: question.name.clone(),
         zone: "example.com.".into(),
         upstreams: vec!["192.0.2.53:53".into()],
-        stored: Time(now()),
-        age_seconds: 12,
-        ttl_left_seconds: left,
-        served_stale: left.is_none(),
-        continues: false,
+        cached: None,
     };
-    let answer = if outcome == Outcome::Records { vec![record] } else { Vec::new() };
-    (rtype == Rtype::A).then_some(Cached { outcome, answer, authority: Vec::new(), doc })
+    if kind == Kind::NoData || question.rtype != Rtype::A {
+        return Inspected { answer: None, legs: vec![leg] };
+    }
+    let stored = UnixMillis(now().0 - 12_000);
+    leg.cached = Some(Cached { stored, left, served_stale: left.is_none(), continues: false });
+    let address = RData::A(A([192, 0, 2, 1].into()));
+    let answers = vec![rr::Record::from_rdata(question.record_name(), 48, address)];
+    let answers = if kind == Kind::Data { answers } else { Vec::new() };
+    let age = if left.is_some() { Age::Fresh } else { Age::Stale { ttl: 30 } };
+    Inspected { answer: Some(InspectedAnswer { rcode, kind, answers, authorities: Vec::new(), age }), legs: vec![leg] }
 }
 
 #[test]
@@ -104,13 +111,15 @@ fn a_name_outside_is_looked_up_in_the_cache() {
     assert!(found.out.contains("A: from zone example.com. (192.0.2.53:53) 12s ago, good for 48s\n"), "{}", found.out);
     let gone = lookup("gone.example.com.");
     assert_eq!(gone.code, 0, "{}", gone.out);
-    let told = "A: no such name, from zone example.com. (192.0.2.53:53) 12s ago, past its time, answered as it is: \
-                no upstream answers\n";
+    let told = "A: no such name, from zone example.com. (192.0.2.53:53) 12s ago, expired, still served because no upstream \
+                answers\n";
     assert!(gone.out.contains(told) && gone.out.contains("19 (Stale NXDOMAIN Answer)"), "{}", gone.out);
     let unknown = lookup("other.example.com.");
     assert_eq!(unknown.code, 1, "{}", unknown.out);
     assert!(
-        unknown.out.starts_with("other.example.com. is asked of upstreams; nothing of it is cached\n"),
+        unknown.out.starts_with(
+            "other.example.com. is outside the cluster and not in the cache; it would be sent to upstream servers\n"
+        ),
         "{}",
         unknown.out
     );
@@ -124,15 +133,15 @@ struct Inputs;
 impl StatusInputs for Inputs {
     fn rules(&self) -> Rules {
         let zone = zone::Config { name_servers: vec!["127.0.0.1".parse().unwrap()], ..zone::Config::default() };
-        Rules { zone, stale_after: Duration::from_secs(60) }
+        Rules { zone, answers: dns::AnswerConfig::default() }
     }
 
     fn disk(&self) -> Option<disk::DiskStatus> {
         Some(disk::DiskStatus::off("a test"))
     }
 
-    fn cached(&self, name: &wire::Name, rtype: Rtype) -> Option<Cached> {
-        cached(name, rtype)
+    fn inspect(&self, _: &dns::Rules, _: dns::Records<'_>, question: &Question) -> Inspected {
+        inspected(question)
     }
 }
 
@@ -192,7 +201,7 @@ fn a_store_with_no_process_answers_every_question() {
     let lookup = ok(holdfast(["lookup", "postgres.data", "--store", store]));
     assert!(lookup.starts_with("postgres.data.svc.cluster.local. 5 IN A "), "{lookup}");
     assert!(lookup.contains("headless service data/postgres: 2 of 3 endpoints are ready"), "{lookup}");
-    assert!(lookup.contains("extended error 3 (Stale Answer)"), "{lookup}");
+    assert!(lookup.contains("clients see 3 (Stale Answer)"), "{lookup}");
 
     let missed = holdfast(["lookup", "postgre.data", "A", "--store", store]);
     assert_eq!(missed.code, 1);

@@ -5,15 +5,20 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cached, CachedDoc, HeldRow, Moment, PinDoc, Record, SourceDoc, Time, VersionDoc,
-    records::{set_of, text_of},
+    CachedDoc, HeldRow, Moment, PinDoc, Record, SourceDoc, Time, VersionDoc,
+    records::{set_of, text_of, text_of_record},
     why,
 };
 use crate::{
-    dns::pins::{Pin, name_of},
+    dns::{
+        self, Local, Records, Rules,
+        cache::{self, Age},
+        forward::{Inspected, Leg},
+        pins::name_of,
+    },
     record::{Kind, Service},
-    wire::{Name, Rcode, Rtype},
-    zone::{self, Apex, ChainEnd, ReverseName, STALE_TTL_MAX, Zone, ZoneName},
+    wire::{EdeCode, Name, Rcode, Rtype},
+    zone::{self, ChainEnd, ReverseName, STALE_TTL_MAX, Zone},
 };
 
 #[derive(Clone, Debug, Default)]
@@ -80,6 +85,19 @@ pub struct Answer {
     /// Where the answer came from if it is one of upstreams, from the cache.
     #[serde(default)]
     pub cached: Option<CachedDoc>,
+    /// The question that would be sent to upstreams, if the answer needs one that is not in the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<SentDoc>,
+}
+
+/// A question that would be sent to upstreams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentDoc {
+    /// The name, with its final dot: a rewrite, an alias or a search path may have changed it.
+    pub name: String,
+    /// The forward zone, or `cluster_fallback`; empty if it is not known.
+    pub zone: String,
+    pub upstreams: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +111,8 @@ pub enum Outcome {
     Forwarded,
     /// There are no records at all yet.
     NotReady,
+    /// Another response code, REFUSED or SERVFAIL, by a rule of the configuration.
+    Refused,
 }
 
 /// A service as it is held.
@@ -154,51 +174,40 @@ fn ports(ports: &[crate::record::Port]) -> Vec<String> {
     ports.iter().map(text).collect()
 }
 
-/// Looks a name up among the records, completing it like the resolver of a pod does.
-///
-/// # Errors
-/// If it is no name.
-pub fn lookup(zone: &Zone, moment: &Moment<'_>, question: &Question) -> Result<Lookup, String> {
-    lookup_cached(zone, moment, question, &|_, _| None)
-}
+/// What a question comes to outside the records: [`Forwarder::inspect`](dns::forward::Forwarder::inspect), or that of
+/// [`Names`](dns::forward::Names) for a store without a process.
+pub type Inspect<'a> = &'a dyn Fn(&Rules, Records<'_>, &dns::Question) -> Inspected;
 
-/// As [`lookup`], and for names that upstreams are asked for also in what is `cached` of their answers.
+/// Looks a name up as DNS does, completing it as the resolver of a pod does.
 ///
 /// # Errors
 /// If it is no name.
-pub fn lookup_cached(
-    zone: &Zone,
-    moment: &Moment<'_>,
-    question: &Question,
-    cached: &dyn Fn(&Name, Rtype) -> Option<Cached>,
-) -> Result<Lookup, String> {
+pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: Inspect<'_>) -> Result<Lookup, String> {
+    let zone = rules.zone();
+    let asker = Asker { rules, records: moment.records(), inspect };
     let candidates = candidates(zone, question)?;
     let ask = |name: &Name| -> Vec<Answer> {
-        let one = |rtype| {
-            let answer = answer(zone, moment, name, rtype);
-            let cached = if answer.outcome == Outcome::Forwarded { cached(name, rtype) } else { None };
-            cached.map_or(answer, |cached| cached.into_answer(rtype))
-        };
-        types(zone, name, question.rtype).into_iter().map(one).collect()
+        types(zone, name, question.rtype).into_iter().map(|rtype| asker.answer(name, rtype)).collect()
     };
     let answers = |answer: &Answer| answer.outcome == Outcome::Records || answer.cached.is_some();
     let found = candidates.iter().position(|name| ask(name).iter().any(answers));
     // Where nothing is found, the name that was most probably meant stands first.
     let chosen = found.unwrap_or(0);
     let name = &candidates[chosen];
-    let explained = why::why(zone, moment, name);
+    let answers = ask(name);
+    let explained = why::why(rules, moment, name, &answers);
     let others = candidates.iter().enumerate().filter(|(at, _)| found.map_or(*at != chosen, |found| *at < found));
     let held = explained
         .service
         .and_then(|service| moment.held.service(service.key()).map(|held| HeldRow::of_service(service.key(), held)));
     let pin = moment.pins.get(name, moment.now).cloned().map(PinDoc::from);
-    let tried = others.map(|(_, name)| Tried { name: name.to_string(), why: why::why(zone, moment, name).text });
+    let tried =
+        others.map(|(_, name)| Tried { name: name.to_string(), why: why::why(rules, moment, name, &ask(name)).text });
     Ok(Lookup {
         asked: question.name.clone(),
         at: Time(moment.now),
         found: found.is_some(),
         name: name.to_string(),
-        answers: ask(name),
         why: explained.text,
         service: explained.service.map(ServiceDoc::of),
         held,
@@ -206,6 +215,7 @@ pub fn lookup_cached(
         tried: tried.collect(),
         source: SourceDoc::of(moment),
         version: VersionDoc::of(moment.snapshot),
+        answers,
     })
 }
 
@@ -214,8 +224,9 @@ pub fn lookup_cached(
 ///
 /// # Errors
 /// If it is no name, or a single word that could be anything.
-pub fn meant(zone: &Zone, moment: &Moment<'_>, given: &str) -> Result<Name, String> {
+pub fn meant(rules: &Rules, moment: &Moment<'_>, given: &str) -> Result<Name, String> {
     let whole = name_of(given).map_err(|error| error.to_string())?;
+    let zone = rules.zone();
     let mut candidates = candidates(zone, &Question { name: given.to_owned(), ..Question::default() })?;
     // The last one is the name as it was given, and a name that nothing is put behind is the only one.
     candidates.pop();
@@ -223,7 +234,12 @@ pub fn meant(zone: &Zone, moment: &Moment<'_>, given: &str) -> Result<Name, Stri
         return Ok(whole);
     }
     let answers = |name: &&Name| {
-        let has = |rtype| answer(zone, moment, name, rtype).outcome == Outcome::Records;
+        let records = moment.records();
+        let has = |rtype| {
+            let question = dns::Question::new((*name).clone(), rtype);
+            let local = rules.local(&records, question.by_ref());
+            rules.sections(&records, &question, &local).is_some_and(|sections| !sections.answers.is_empty())
+        };
         types(zone, name, None).into_iter().any(has)
     };
     if let Some(name) = candidates.iter().find(answers) {
@@ -280,111 +296,123 @@ fn types(zone: &Zone, name: &Name, asked: Option<Rtype>) -> Vec<Rtype> {
     }
 }
 
-fn answer(zone: &Zone, moment: &Moment<'_>, name: &Name, rtype: Rtype) -> Answer {
-    let mut written = Written { zone, stale: SourceDoc::of(moment).stale, records: Vec::new() };
-    if let Some(pin) = moment.pins.get(name, moment.now)
-        && (rtype == Rtype::A || rtype == Rtype::AAAA)
-    {
-        return pinned(pin, rtype);
-    }
-    let synced = moment.freshness.as_of.is_some();
-    let owner = name.to_string();
-    let mut sections = (Vec::new(), Vec::new(), Vec::new());
-    let soa = |written: &mut Written<'_>, apex| {
-        let labels = name.labels().skip(zone.labels_above(name, apex));
-        let owner = Name::from_labels(labels).map_or_else(|_| ".".into(), |apex| apex.to_string());
-        written.set(&owner, &zone.soa(moment.snapshot.version()))
-    };
-    let (outcome, rcode) = match zone.lookup(moment.snapshot, synced, name, rtype) {
-        zone::Lookup::Hit(set) => {
-            sections.0 = written.set(&owner, &set);
-            sections.2 = written.additional(&set);
-            (Outcome::Records, Some(Rcode::NOERROR))
-        }
-        zone::Lookup::Cname(chain) => {
-            let mut alias = owner;
-            for (set, target) in chain.sets().zip(chain.targets()) {
-                sections.0.extend(written.set(&alias, &set));
-                alias = text_of(zone, ZoneName::Target(target));
-            }
-            match chain.end() {
-                ChainEnd::Hit(set) => {
-                    sections.0.extend(written.set(&alias, &set));
-                    (Outcome::Records, Some(Rcode::NOERROR))
-                }
-                ChainEnd::NxDomain => {
-                    sections.1 = soa(&mut written, Apex::Cluster);
-                    (Outcome::NoSuchName, Some(Rcode::NXDOMAIN))
-                }
-                ChainEnd::NoData => {
-                    sections.1 = soa(&mut written, Apex::Cluster);
-                    (Outcome::NoData, Some(Rcode::NOERROR))
-                }
-                ChainEnd::Outside | ChainEnd::Asked | ChainEnd::Looped => (Outcome::Records, Some(Rcode::NOERROR)),
-            }
-        }
-        zone::Lookup::NoData(apex) => {
-            sections.1 = soa(&mut written, apex);
-            (Outcome::NoData, Some(Rcode::NOERROR))
-        }
-        zone::Lookup::NxDomain(apex) => {
-            sections.1 = soa(&mut written, apex);
-            (Outcome::NoSuchName, Some(Rcode::NXDOMAIN))
-        }
-        zone::Lookup::NotOurs => (Outcome::Forwarded, None),
-        zone::Lookup::NotReady => (Outcome::NotReady, Some(Rcode::SERVFAIL)),
-    };
-    let extended_error = match outcome {
-        Outcome::Forwarded => None,
-        Outcome::NotReady => Some("14 (Not Ready)".to_owned()),
-        _ => written.stale.then(|| "3 (Stale Answer)".to_owned()),
-    };
-    let (answer, authority, additional) = sections;
-    let rcode = rcode.map(|rcode| rcode.to_string());
-    Answer { rtype: rtype.to_string(), outcome, rcode, answer, authority, additional, extended_error, cached: None }
+/// Asks for one type after another.
+struct Asker<'a> {
+    rules: &'a Rules,
+    records: Records<'a>,
+    inspect: Inspect<'a>,
 }
 
-/// What a pinned name answers.
-fn pinned(pin: &Pin, rtype: Rtype) -> Answer {
-    let addresses = pin.addresses.iter().filter(|ip| ip.is_ipv4() == (rtype == Rtype::A));
-    let (owner, rtype) = (&pin.name, rtype.to_string());
-    let record =
-        |ip: &IpAddr| Record { owner: owner.clone(), ttl: pin.ttl, rtype: rtype.clone(), data: ip.to_string() };
-    let answer: Vec<Record> = addresses.map(record).collect();
+impl Asker<'_> {
+    fn answer(&self, name: &Name, rtype: Rtype) -> Answer {
+        let question = dns::Question::new(name.clone(), rtype);
+        let local = self.rules.local(&self.records, question.by_ref());
+        match local {
+            Local::Refused => coded(rtype, Outcome::Refused, Rcode::REFUSED, None),
+            Local::NotReady => coded(rtype, Outcome::NotReady, Rcode::SERVFAIL, Some(EdeCode::NOT_READY)),
+            Local::Outside | Local::Fallback | Local::Completion { .. } => self.inspected(&question),
+            Local::Alias(chain) if matches!(chain.end(), ChainEnd::Outside) => self.inspected(&question),
+            Local::Pinned(_) | Local::Hit(_) | Local::Alias(_) | Local::NoData(_) | Local::NxDomain(_) => {
+                self.settled(&question, &local)
+            }
+        }
+    }
+
+    /// The answer that the records and pins give alone.
+    fn settled(&self, question: &dns::Question, local: &Local<'_>) -> Answer {
+        let sections = self.rules.sections(&self.records, question, local);
+        let (kind, answers, authorities) = sections.map_or((cache::Kind::NoData, vec![], vec![]), |sections| {
+            (sections.kind, sections.answers, sections.authorities)
+        });
+        let ede = match local {
+            Local::Pinned(_) => Some(EdeCode::FORGED_ANSWER),
+            _ => self.records.stale.then_some(EdeCode::STALE_ANSWER),
+        };
+        let rcode = if kind == cache::Kind::NxDomain { Rcode::NXDOMAIN } else { Rcode::NOERROR };
+        let additional = match local {
+            Local::Hit(set) => additional(self.rules.zone(), set, self.records.stale),
+            _ => vec![],
+        };
+        let coded = coded(question.rtype, outcome_of(rcode, kind), rcode, ede);
+        Answer { answer: text(&answers), authority: text(&authorities), additional, ..coded }
+    }
+
+    /// The answer for which upstreams may have to be asked.
+    fn inspected(&self, question: &dns::Question) -> Answer {
+        let Inspected { answer, legs } = (self.inspect)(self.rules, self.records, question);
+        let cached = legs.iter().find_map(|leg| CachedDoc::of(leg, self.records.now));
+        let sent = legs.iter().rev().find(|leg| leg.cached.is_none()).map(SentDoc::of);
+        let Some(answer) = answer else {
+            let ours = self.rules.local(&self.records, question.by_ref());
+            // The CNAMEs of the cluster alone are the answer while upstreams fail.
+            let known = self.rules.sections(&self.records, question, &ours).map(|sections| text(&sections.answers));
+            let forwarded = coded(question.rtype, Outcome::Forwarded, Rcode::NOERROR, None);
+            return match known.filter(|known| !known.is_empty()) {
+                None => Answer { rcode: None, sent, ..forwarded },
+                Some(answer) => Answer { outcome: Outcome::Records, answer, sent, ..forwarded },
+            };
+        };
+        let ede = match (answer.age, answer.rcode) {
+            (Age::Fresh, _) => None,
+            (Age::Stale { .. }, _) if !cached.as_ref().is_some_and(|cached| cached.served_stale) => None,
+            (Age::Stale { .. }, Rcode::NXDOMAIN) => Some(EdeCode::STALE_NXDOMAIN_ANSWER),
+            (Age::Stale { .. } | Age::OfStaleRecords, _) => Some(EdeCode::STALE_ANSWER),
+        };
+        let coded = coded(question.rtype, outcome_of(answer.rcode, answer.kind), answer.rcode, ede);
+        Answer { answer: text(&answer.answers), authority: text(&answer.authorities), cached, sent, ..coded }
+    }
+}
+
+fn coded(rtype: Rtype, outcome: Outcome, rcode: Rcode, ede: Option<EdeCode>) -> Answer {
     Answer {
-        rtype,
-        outcome: if answer.is_empty() { Outcome::NoData } else { Outcome::Records },
-        rcode: Some(Rcode::NOERROR.to_string()),
-        answer,
+        rtype: rtype.to_string(),
+        outcome,
+        rcode: Some(rcode.to_string()),
+        answer: vec![],
         authority: vec![],
         additional: vec![],
-        extended_error: Some("4 (Forged Answer)".into()),
+        extended_error: ede.map(text_of_ede),
         cached: None,
+        sent: None,
     }
 }
 
-/// Renders sets with the TTL they would have.
-struct Written<'a> {
-    zone: &'a Zone,
-    stale: bool,
-    records: Vec<Record>,
+fn outcome_of(rcode: Rcode, kind: cache::Kind) -> Outcome {
+    match (rcode, kind) {
+        (Rcode::NXDOMAIN, _) => Outcome::NoSuchName,
+        (Rcode::NOERROR, cache::Kind::Data) => Outcome::Records,
+        (Rcode::NOERROR, _) => Outcome::NoData,
+        _ => Outcome::Refused,
+    }
 }
 
-impl Written<'_> {
-    fn set(&mut self, owner: &str, set: &zone::RrSet<'_>) -> Vec<Record> {
-        set_of(self.zone, owner, set, &mut |record| self.records.push(record));
-        if self.stale {
-            self.records.iter_mut().for_each(|record| record.ttl = record.ttl.min(STALE_TTL_MAX));
-        }
-        std::mem::take(&mut self.records)
-    }
+fn text(records: &[hickory_proto::rr::Record]) -> Vec<Record> {
+    records.iter().map(text_of_record).collect()
+}
 
-    fn additional(&mut self, set: &zone::RrSet<'_>) -> Vec<Record> {
-        let mut records = Vec::new();
-        let Ok(()) = set.try_each_additional(|owner, set| {
-            records.extend(self.set(&text_of(self.zone, owner), &set));
-            Ok::<(), std::convert::Infallible>(())
-        });
-        records
+/// An extended error as in `3 (Stale Answer)`.
+fn text_of_ede(code: EdeCode) -> String {
+    match code.name() {
+        Some(name) => format!("{} ({name})", code.0),
+        None => code.0.to_string(),
+    }
+}
+
+fn additional(zone: &Zone, set: &zone::RrSet<'_>, stale: bool) -> Vec<Record> {
+    let mut records = Vec::new();
+    let Ok(()) = set.try_each_additional(|owner, set| {
+        let mut put = |mut record: Record| {
+            record.ttl = if stale { record.ttl.min(STALE_TTL_MAX) } else { record.ttl };
+            records.push(record);
+        };
+        set_of(zone, &text_of(zone, owner), &set, &mut put);
+        Ok::<(), std::convert::Infallible>(())
+    });
+    records
+}
+
+impl SentDoc {
+    fn of(leg: &Leg) -> Self {
+        Self { name: leg.name.to_string(), zone: leg.zone.clone(), upstreams: leg.upstreams.clone() }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, fmt};
 
+use hickory_proto::rr::{self, RData};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -64,6 +65,24 @@ fn data_of(zone: &Zone, data: Data<'_>) -> String {
         Data::Txt(text) => quoted(text),
         Data::Hinfo { cpu, os } => format!("{} {}", quoted(cpu), quoted(os)),
     }
+}
+
+/// A record that the resolver put together, in the same form.
+pub(super) fn text_of_record(record: &rr::Record) -> Record {
+    // hickory escapes a dash at the start of a label, which is no more special than elsewhere.
+    let name = |name: &rr::Name| name.to_string().replace("\\-", "-").to_ascii_lowercase();
+    let data = match &record.data {
+        RData::CNAME(target) => name(&target.0),
+        RData::PTR(target) => name(&target.0),
+        RData::NS(host) => name(&host.0),
+        RData::SRV(srv) => format!("{} {} {} {}", srv.priority, srv.weight, srv.port, name(&srv.target)),
+        RData::TXT(text) => {
+            text.txt_data.iter().map(|text| quoted(&String::from_utf8_lossy(text))).collect::<Vec<_>>().join(" ")
+        }
+        RData::HINFO(info) => [&info.cpu, &info.os].map(|text| quoted(&String::from_utf8_lossy(text))).join(" "),
+        other => other.to_string(),
+    };
+    Record { owner: name(&record.name), ttl: record.ttl, rtype: record.record_type().to_string(), data }
 }
 
 fn quoted(text: &str) -> String {

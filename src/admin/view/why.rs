@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{Moment, SourceDoc, SourceWord};
+use super::{Answer, Moment, Outcome, SourceDoc, SourceWord};
 use crate::{
+    dns::{Local, Question, Rules},
     record::{Kind, Service, Snapshot},
     wire::{Name, Rtype},
     zone::{Lookup, Zone},
@@ -17,17 +18,27 @@ pub struct Why<'a> {
 }
 
 /// Why a name answers what it answers at this moment.
-pub fn why<'a>(zone: &Zone, moment: &Moment<'a>, name: &Name) -> Why<'a> {
-    let snapshot = moment.snapshot;
+pub fn why<'a>(rules: &Rules, moment: &Moment<'a>, name: &Name, answers: &[Answer]) -> Why<'a> {
+    let (zone, snapshot) = (rules.zone(), moment.snapshot);
     let only = |text: String| Why { text, service: None };
+    if rules.config().forward_only && name.labels_above(zone.name()).is_some() {
+        return only("source: none, so that names of the cluster are forwarded like all others".into());
+    }
+    let question = Question::new(name.clone(), Rtype::A);
+    if let Local::Completion { labels } = rules.local(&moment.records(), question.by_ref())
+        && let Ok(outside) = Name::from_labels(name.labels().take(labels))
+    {
+        return only(format!("no service has this name; search_path_completion looks {outside} up in its place"));
+    }
     if moment.freshness.as_of.is_none() {
         let waits = match SourceDoc::of(moment).state {
             SourceWord::Lost => "and the source is out of reach",
             _ => "and the source has not delivered yet",
         };
-        return only(format!("there are no records: nothing was on disk, {waits}"));
+        let fallback = if rules.config().cluster_fallback { "; cluster_fallback is asked until then" } else { "" };
+        return only(format!("there are no records: nothing was on disk, {waits}{fallback}"));
     }
-    let Some(depth) = name.labels_above(zone.name()) else { return reverse(zone, snapshot, name) };
+    let Some(depth) = name.labels_above(zone.name()) else { return reverse(zone, snapshot, name, answers) };
     let label = |index: usize| text(name.label(index).unwrap_or_default());
     if depth == 0 {
         return only("this is the cluster's zone itself".into());
@@ -122,15 +133,35 @@ fn pod(zone: &Zone, moment: &Moment<'_>, name: &Name) -> String {
     }
 }
 
-fn reverse<'a>(zone: &Zone, snapshot: &'a Snapshot, name: &Name) -> Why<'a> {
+fn reverse<'a>(zone: &Zone, snapshot: &'a Snapshot, name: &Name, answers: &[Answer]) -> Why<'a> {
     let only = |text: String| Why { text, service: None };
     if name.label_from_end(0) != Some(b"arpa") {
-        return only(format!("this is no name of {}: upstreams are asked", zone.name()));
+        return only(outside(zone, name, answers));
     }
     match zone.lookup(snapshot, true, name, Rtype::PTR) {
         Lookup::Hit(_) => only("the address of a service or of a ready endpoint that is held".into()),
         Lookup::NotOurs => only("no service and no endpoint held has this address: upstreams are asked".into()),
         _ => only("the address is in a network of ours (reverse), and no service or ready endpoint held has it".into()),
+    }
+}
+
+/// A name outside the cluster, by what the configuration makes of it.
+fn outside(zone: &Zone, name: &Name, answers: &[Answer]) -> String {
+    let here = |answer: &&Answer| answer.rcode.is_some() && answer.cached.is_none() && answer.sent.is_none();
+    if let Some(answer) = answers.iter().find(here) {
+        let rcode = answer.rcode.as_deref().unwrap_or_default();
+        return match answer.outcome {
+            Outcome::Records => "hosts of the configuration have this name".into(),
+            Outcome::NoData => {
+                "hosts or a fixed answer of the configuration have this name, without such records".into()
+            }
+            _ => format!("a fixed answer of the configuration: every name of its forward zone is {rcode}"),
+        };
+    }
+    let renamed = answers.iter().filter_map(|answer| answer.sent.as_ref()).find(|sent| sent.name != name.to_string());
+    match renamed {
+        Some(sent) => format!("not a name of {}: upstreams are asked for {}", zone.name(), sent.name),
+        None => format!("not a name of {}: upstreams are asked", zone.name()),
     }
 }
 

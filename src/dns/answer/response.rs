@@ -9,93 +9,7 @@ use crate::{
     zone::{Apex, Chain, ChainEnd, Data, RrSet, STALE_TTL_MAX, Zone, ZoneName},
 };
 
-#[inline]
-pub(super) fn hit(
-    context: &Context,
-    view: &View<'_>,
-    query: &Query<'_>,
-    transport: Transport,
-    out: &mut [u8],
-    set: &RrSet<'_>,
-) -> Result<Outcome, WriteError> {
-    let mut response = Response::new(context, view, query, transport, out);
-    response.set(Section::Answer, NameRef::QUESTION, set)?;
-    response.additional(set)?;
-    Ok(response.reply(Rcode::NOERROR))
-}
-
-/// An answer that there is nothing: the SOA says for how long (RFC 2308).
-#[inline]
-pub(super) fn negative(
-    context: &Context,
-    view: &View<'_>,
-    query: &Query<'_>,
-    transport: Transport,
-    out: &mut [u8],
-    (rcode, apex): (Rcode, Apex),
-) -> Result<Outcome, WriteError> {
-    let mut response = Response::new(context, view, query, transport, out);
-    response.soa(apex)?;
-    Ok(response.reply(rcode))
-}
-
-/// An answer that begins with aliases.
-pub(super) fn alias(
-    context: &Context,
-    view: &View<'_>,
-    query: &Query<'_>,
-    transport: Transport,
-    out: &mut [u8],
-    chain: &Chain<'_>,
-) -> Result<Outcome, WriteError> {
-    let mut response = Response::new(context, view, query, transport, out);
-    let mut owner = NameRef::QUESTION;
-    for (target, set) in chain.targets().zip(chain.sets()) {
-        response.set(Section::Answer, owner, &set)?;
-        owner = NameRef::dotted(target);
-    }
-    match chain.end() {
-        ChainEnd::Hit(set) => response.set(Section::Answer, owner, &set)?,
-        ChainEnd::NoData => response.soa(Apex::Cluster)?,
-        ChainEnd::NxDomain => {
-            response.soa(Apex::Cluster)?;
-            return Ok(response.reply(Rcode::NXDOMAIN));
-        }
-        // Over TCP the client asks again, and upstream is asked then.
-        ChainEnd::Outside if response.writer.truncated() => {}
-        ChainEnd::Outside => return Ok(Outcome::Forward(Forward::Chase { len: response.finish(Rcode::NOERROR) })),
-        ChainEnd::Asked | ChainEnd::Looped => {}
-    }
-    Ok(response.reply(Rcode::NOERROR))
-}
-
-/// An answer an operator pinned; none for types that are not.
-#[cold]
-pub(super) fn pinned(
-    context: &Context,
-    view: &View<'_>,
-    query: &Query<'_>,
-    transport: Transport,
-    out: &mut [u8],
-    pin: &Pin,
-) -> Result<Option<Outcome>, WriteError> {
-    if query.qtype != Rtype::A && query.qtype != Rtype::AAAA {
-        return Ok(None);
-    }
-    let Response { mut writer, .. } = Response::new(context, view, query, transport, out);
-    let wanted = pin.addresses.iter().filter(|ip| ip.is_ipv4() == (query.qtype == Rtype::A));
-    let written = writer.rrset(Section::Answer, |rrset| {
-        wanted.clone().try_for_each(|ip| match *ip {
-            IpAddr::V4(ip) => rrset.put(NameRef::QUESTION, pin.ttl, Rdata::A(ip)),
-            IpAddr::V6(ip) => rrset.put(NameRef::QUESTION, pin.ttl, Rdata::Aaaa(ip)),
-        })
-    });
-    written.or_else(|error| if error == WriteError::Full { Ok(()) } else { Err(error) })?;
-    let len = writer.finish(Rcode::NOERROR, true, Some(EdeCode::FORGED_ANSWER.into()));
-    Ok(Some(Outcome::Reply(Reply { len, rcode: Rcode::NOERROR, from: ServedFrom::Pinned })))
-}
-
-struct Response<'o, 'c> {
+pub(super) struct Response<'o, 'c> {
     zone: &'c Zone,
     view: &'c View<'c>,
     query: &'c Query<'c>,
@@ -106,7 +20,7 @@ struct Response<'o, 'c> {
 
 impl<'o, 'c> Response<'o, 'c> {
     #[inline]
-    fn new(
+    pub fn new(
         context: &'c Context,
         view: &'c View<'c>,
         query: &'c Query<'c>,
@@ -121,10 +35,69 @@ impl<'o, 'c> Response<'o, 'c> {
         Self { zone: context.zone(), view, query, writer, rotation: view.rotation.next() }
     }
 
+    #[inline]
+    pub fn hit(mut self, set: &RrSet<'_>) -> Result<Outcome, WriteError> {
+        self.set(Section::Answer, NameRef::QUESTION, set)?;
+        self.additional(set)?;
+        Ok(self.reply(Rcode::NOERROR))
+    }
+
+    /// An answer without records: the SOA says for how long (RFC 2308).
+    #[inline]
+    pub fn negative(mut self, rcode: Rcode, apex: Apex) -> Result<Outcome, WriteError> {
+        self.soa(apex)?;
+        Ok(self.reply(rcode))
+    }
+
+    /// The denial that stands if the outside name, the first `labels` labels of the question's, does not exist.
+    #[cold]
+    pub fn completion(mut self, labels: usize) -> Result<Outcome, WriteError> {
+        self.soa(Apex::Cluster)?;
+        Ok(Outcome::Forward(Forward::Complete { len: self.finish(Rcode::NXDOMAIN), labels }))
+    }
+
+    /// An answer that begins with CNAMEs.
+    pub fn alias(mut self, chain: &Chain<'_>) -> Result<Outcome, WriteError> {
+        let mut owner = NameRef::QUESTION;
+        for (target, set) in chain.targets().zip(chain.sets()) {
+            self.set(Section::Answer, owner, &set)?;
+            owner = NameRef::dotted(target);
+        }
+        match chain.end() {
+            ChainEnd::Hit(set) => self.set(Section::Answer, owner, &set)?,
+            ChainEnd::NoData => self.soa(Apex::Cluster)?,
+            ChainEnd::NxDomain => {
+                self.soa(Apex::Cluster)?;
+                return Ok(self.reply(Rcode::NXDOMAIN));
+            }
+            // Over TCP the client asks again, and upstream is asked then.
+            ChainEnd::Outside if self.writer.truncated() => {}
+            ChainEnd::Outside => return Ok(Outcome::Forward(Forward::Chase { len: self.finish(Rcode::NOERROR) })),
+            ChainEnd::Asked | ChainEnd::Looped => {}
+        }
+        Ok(self.reply(Rcode::NOERROR))
+    }
+
+    /// The addresses of a pin that are of the asked family.
+    #[cold]
+    pub fn pinned(self, pin: &Pin) -> Result<Outcome, WriteError> {
+        let Self { mut writer, query, .. } = self;
+        let wanted = pin.addresses.iter().filter(|ip| ip.is_ipv4() == (query.qtype == Rtype::A));
+        let written = writer.rrset(Section::Answer, |rrset| {
+            wanted.clone().try_for_each(|ip| match *ip {
+                IpAddr::V4(ip) => rrset.put(NameRef::QUESTION, pin.ttl, Rdata::A(ip)),
+                IpAddr::V6(ip) => rrset.put(NameRef::QUESTION, pin.ttl, Rdata::Aaaa(ip)),
+            })
+        });
+        written.or_else(|error| if error == WriteError::Full { Ok(()) } else { Err(error) })?;
+        let len = writer.finish(Rcode::NOERROR, true, Some(EdeCode::FORGED_ANSWER.into()));
+        Ok(Outcome::Reply(Reply { len, rcode: Rcode::NOERROR, from: ServedFrom::Pinned }))
+    }
+
     /// Writes a set. One that does not fit is no error: the client is told by TC, or can do without.
     #[inline]
     fn set(&mut self, section: Section, owner: NameRef<'_>, set: &RrSet<'_>) -> Result<(), WriteError> {
-        let ttl = if self.view.stale { set.ttl().min(STALE_TTL_MAX) } else { set.ttl() };
+        let ttl = if self.view.records.stale { set.ttl().min(STALE_TTL_MAX) } else { set.ttl() };
         let (zone, rotation) = (self.zone, self.rotation);
         let written =
             self.writer.rrset(section, |rrset| set.try_each(rotation, |data| put(zone, rrset, owner, ttl, &data)));
@@ -146,7 +119,7 @@ impl<'o, 'c> Response<'o, 'c> {
     #[inline]
     fn soa(&mut self, apex: Apex) -> Result<(), WriteError> {
         let owner = NameRef::question_suffix(self.zone.labels_above(&self.query.name, apex));
-        let set = self.zone.soa(self.view.snapshot.version());
+        let set = self.zone.soa(self.view.records.snapshot.version());
         self.set(Section::Authority, owner, &set)
     }
 
@@ -157,7 +130,7 @@ impl<'o, 'c> Response<'o, 'c> {
 
     #[inline]
     fn finish(self, rcode: Rcode) -> usize {
-        self.writer.finish(rcode, true, self.view.stale.then(|| EdeCode::STALE_ANSWER.into()))
+        self.writer.finish(rcode, true, self.view.records.stale.then(|| EdeCode::STALE_ANSWER.into()))
     }
 }
 

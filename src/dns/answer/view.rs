@@ -39,39 +39,17 @@ impl Default for Config {
     }
 }
 
-/// The zone and the records, as every worker uses them.
+/// The rules that questions are answered by, without any records.
 #[derive(Clone, Debug)]
-pub struct Context {
-    zone: Zone,
-    reader: Reader,
-    pins: Pins,
-    cookies: Option<Cookies>,
-    config: Config,
+pub struct Rules {
+    pub(super) zone: Zone,
+    pub(super) config: Config,
 }
 
-impl Context {
-    /// Puts the rules and the records together.
+impl Rules {
     #[must_use]
-    pub fn new(zone: Zone, reader: Reader, config: Config) -> Self {
-        Self { zone, reader, pins: Pins::default(), cookies: None, config }
-    }
-
-    /// Names in `pins` answer what they are pinned to.
-    #[must_use]
-    pub fn with_pins(self, pins: Pins) -> Self {
-        Self { pins, ..self }
-    }
-
-    /// Cookies are answered with these; without, they are ignored.
-    #[must_use]
-    pub fn with_cookies(self, cookies: Option<Cookies>) -> Self {
-        Self { cookies, ..self }
-    }
-
-    /// How cookies are answered, if they are.
-    #[inline]
-    pub(in crate::dns) fn cookies(&self) -> Option<&Cookies> {
-        self.cookies.as_ref()
+    pub fn new(zone: Zone, config: Config) -> Self {
+        Self { zone, config }
     }
 
     #[must_use]
@@ -80,20 +58,56 @@ impl Context {
     }
 
     #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+/// The rules and the records, as every worker uses them.
+#[derive(Clone, Debug)]
+pub struct Context {
+    rules: Rules,
+    reader: Reader,
+    pins: Pins,
+    cookies: Option<Cookies>,
+}
+
+impl Context {
+    #[must_use]
+    pub fn new(zone: Zone, reader: Reader, config: Config) -> Self {
+        Self { rules: Rules::new(zone, config), reader, pins: Pins::default(), cookies: None }
+    }
+
+    #[must_use]
+    pub fn with_pins(self, pins: Pins) -> Self {
+        Self { pins, ..self }
+    }
+
+    /// Without cookies, those of clients are ignored.
+    #[must_use]
+    pub fn with_cookies(self, cookies: Option<Cookies>) -> Self {
+        Self { cookies, ..self }
+    }
+
+    #[inline]
+    pub(in crate::dns) fn cookies(&self) -> Option<&Cookies> {
+        self.cookies.as_ref()
+    }
+
+    #[must_use]
+    #[inline]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    #[must_use]
+    pub fn zone(&self) -> &Zone {
+        &self.rules.zone
+    }
+
+    #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
-    }
-
-    pub(super) fn is_forward_only(&self) -> bool {
-        self.config.forward_only
-    }
-
-    pub(super) fn has_fallback(&self) -> bool {
-        self.config.cluster_fallback
-    }
-
-    pub(super) fn completes(&self) -> bool {
-        self.config.search_path_completion
     }
 
     /// Takes hold of the records as they stand, for one batch of queries. Not to be kept across a wait.
@@ -104,17 +118,21 @@ impl Context {
         Batch { as_of, snapshot: self.reader.load(), pins: self.pins.load() }
     }
 
-    /// What one batch is answered from, `now` being the time its queries came.
+    /// The records that a batch of queries which came at `now` is answered from.
     #[must_use]
-    pub fn view<'a>(&self, batch: &'a Batch, now: UnixMillis, rotation: &'a Rotation) -> View<'a> {
-        View {
+    pub fn records<'a>(&self, batch: &'a Batch, now: UnixMillis) -> Records<'a> {
+        Records {
             snapshot: &batch.snapshot,
             synced: batch.as_of.is_some(),
-            stale: batch.as_of.is_some_and(|as_of| as_of.age(now) > self.config.stale_after),
+            stale: batch.as_of.is_some_and(|as_of| as_of.age(now) > self.rules.config.stale_after),
             pins: (!batch.pins.is_empty()).then_some(&**batch.pins),
             now,
-            rotation,
         }
+    }
+
+    #[must_use]
+    pub fn view<'a>(&self, batch: &'a Batch, now: UnixMillis, rotation: &'a Rotation) -> View<'a> {
+        View { records: self.records(batch, now), rotation }
     }
 }
 
@@ -126,17 +144,23 @@ pub struct Batch {
     pins: Guard<Arc<PinSet>>,
 }
 
-/// What the queries of one batch are answered from.
+/// The records, the pins and the time that questions are answered by.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'a> {
+    pub snapshot: &'a Snapshot,
+    /// There was a first list, or records were loaded.
+    pub synced: bool,
+    /// The source has not confirmed the records for longer than `stale_after`.
+    pub stale: bool,
+    /// `None` if nothing is pinned.
+    pub pins: Option<&'a PinSet>,
+    pub now: UnixMillis,
+}
+
+/// Everything that the queries of one batch are answered from.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    pub(super) snapshot: &'a Snapshot,
-    /// There was a first list, or records were loaded.
-    pub(super) synced: bool,
-    /// The records were last vouched for too long ago not to say so.
-    pub(super) stale: bool,
-    /// What an operator pinned, if anything.
-    pub(super) pins: Option<&'a PinSet>,
-    pub(in crate::dns) now: UnixMillis,
+    pub(in crate::dns) records: Records<'a>,
     pub(super) rotation: &'a Rotation,
 }
 

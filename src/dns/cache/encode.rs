@@ -7,7 +7,7 @@ use hickory_proto::{
     serialize::binary::{BinEncodable, BinEncoder, NameEncoding},
 };
 
-use crate::wire::HEADER_BYTES;
+use crate::wire::{Class, HEADER_BYTES, Rtype};
 
 /// How many names before this one an owner may point back at; more would only help long CNAME chains.
 const POINTERS_MAX: usize = 20;
@@ -23,15 +23,15 @@ pub struct Encoded {
 /// Lays out `answers` and `authorities` behind the question for `name`; `None` if that passes 65,535 bytes.
 ///
 /// Owners equal to the question's name point at it, so that they take the case of whoever asks.
-pub fn encode(name: &Name, qtype: u16, qclass: u16, answers: &[Record], authorities: &[Record]) -> Option<Encoded> {
+pub fn encode(name: &Name, rtype: Rtype, class: Class, answers: &[Record], authorities: &[Record]) -> Option<Encoded> {
     let mut wire = vec![0; HEADER_BYTES];
     wire[5] = 1;
     wire[6..8].copy_from_slice(&u16::try_from(answers.len()).ok()?.to_be_bytes());
     wire[8..10].copy_from_slice(&u16::try_from(authorities.len()).ok()?.to_be_bytes());
     put_name(&mut wire, name);
     wire[HEADER_BYTES..].make_ascii_lowercase();
-    wire.extend_from_slice(&qtype.to_be_bytes());
-    wire.extend_from_slice(&qclass.to_be_bytes());
+    wire.extend_from_slice(&rtype.0.to_be_bytes());
+    wire.extend_from_slice(&class.0.to_be_bytes());
 
     let mut pointers: Vec<(&Name, u16)> = vec![(name, u16::try_from(HEADER_BYTES).ok()?)];
     let mut ttl_offsets = Vec::with_capacity(answers.len() + authorities.len());

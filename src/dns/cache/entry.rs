@@ -22,7 +22,7 @@ use super::{
 use crate::{
     dns::request::Transport,
     sys::UnixMillis,
-    wire::{EdeCode, Prepared, Query, Rcode, TCP_BYTES_MAX, write_prepared},
+    wire::{Class, EdeCode, Prepared, Query, Rcode, Rtype, TCP_BYTES_MAX, write_prepared},
 };
 
 /// What an answer says of its name.
@@ -55,8 +55,8 @@ pub enum Age {
 #[derive(Debug)]
 pub struct Parts {
     pub name: Name,
-    pub qtype: u16,
-    pub qclass: u16,
+    pub rtype: Rtype,
+    pub class: Class,
     pub kind: Kind,
     /// Answer section, in order.
     pub answers: Vec<Record>,
@@ -98,7 +98,7 @@ impl Entry {
     /// Lays out `parts` as of `stored`, good for `ttl` seconds; `None` if it passes 65,535 bytes.
     pub fn new(parts: &Parts, stored: UnixMillis, ttl: u32) -> Option<Self> {
         let Encoded { mut wire, ttl_offsets } =
-            encode(&parts.name, parts.qtype, parts.qclass, &parts.answers, &parts.authorities)?;
+            encode(&parts.name, parts.rtype, parts.class, &parts.answers, &parts.authorities)?;
         wire[3] = if parts.kind == Kind::NxDomain { 3 } else { 0 };
         let flags = (u8::from(parts.authentic) * AUTHENTIC) | (u8::from(parts.continues) * CONTINUES);
         Some(Self::put_together(
@@ -234,8 +234,8 @@ impl Entry {
         self.ready().write(query, transport, now, age, out)
     }
 
-    /// Counts one use, and says whether it is one of many.
-    pub fn is_popular(&self) -> bool {
+    /// Counts one use; returns whether the answer is popular by now.
+    pub fn record_use(&self) -> bool {
         self.hits.fetch_add(1, Ordering::Relaxed) >= POPULAR_HITS
     }
 

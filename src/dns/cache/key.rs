@@ -1,5 +1,7 @@
 //! What an answer is stored under: the question and who may answer it, as plain bytes that are compared whole.
 
+use crate::{dns::Question, wire::Name};
+
 /// Longest name on the wire, RFC 1035, 2.3.4.
 const NAME_BYTES_MAX: usize = 255;
 const FIXED_BYTES: usize = 7;
@@ -7,16 +9,6 @@ const FIXED_BYTES: usize = 7;
 /// The zone whose upstreams gave an answer, as numbered by [`Cache::route`](super::Cache::route).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RouteId(pub(super) u16);
-
-/// A question whose `name` is lower-cased and in wire form: a key but for the route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked<'a> {
-    pub name: &'a [u8],
-    pub qtype: u16,
-    pub qclass: u16,
-    pub dnssec_ok: bool,
-    pub checking_disabled: bool,
-}
 
 /// A key on the stack: looking up allocates nothing.
 #[derive(Clone, Copy)]
@@ -26,23 +18,17 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a question whose `name` is lower-cased and in wire form. `None` if that is over 255 bytes.
-    pub fn new(
-        route: RouteId,
-        name: &[u8],
-        qtype: u16,
-        qclass: u16,
-        dnssec_ok: bool,
-        checking_disabled: bool,
-    ) -> Option<Self> {
+    #[inline]
+    pub fn new(route: RouteId, question: Question<&Name>) -> Self {
+        let name = question.name.wire();
         let mut key = Self { bytes: [0; FIXED_BYTES + NAME_BYTES_MAX], len: 0 };
         key.bytes[..2].copy_from_slice(&route.0.to_be_bytes());
-        key.bytes[2..4].copy_from_slice(&qtype.to_be_bytes());
-        key.bytes[4..6].copy_from_slice(&qclass.to_be_bytes());
-        key.bytes[6] = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
-        key.bytes.get_mut(FIXED_BYTES..FIXED_BYTES + name.len())?.copy_from_slice(name);
-        key.len = u16::try_from(FIXED_BYTES + name.len()).ok()?;
-        Some(key)
+        key.bytes[2..4].copy_from_slice(&question.rtype.0.to_be_bytes());
+        key.bytes[4..6].copy_from_slice(&question.class.0.to_be_bytes());
+        key.bytes[6] = flags(question);
+        key.bytes[FIXED_BYTES..FIXED_BYTES + name.len()].copy_from_slice(name);
+        key.len = u16::try_from(FIXED_BYTES + name.len()).expect("a name has at most 255 bytes");
+        key
     }
 
     /// Reads a stored key again, for another `route`.
@@ -56,15 +42,11 @@ impl Key {
         Some(key)
     }
 
-    pub(super) fn asked(&self) -> Asked<'_> {
+    /// The name, and the rest of the question as [`rest`] has it.
+    pub(super) fn parts(&self) -> (&[u8], u64) {
         let [_, _, type_high, type_low, class_high, class_low, flags, ..] = self.bytes;
-        Asked {
-            name: &self.as_bytes()[FIXED_BYTES..],
-            qtype: u16::from_be_bytes([type_high, type_low]),
-            qclass: u16::from_be_bytes([class_high, class_low]),
-            dnssec_ok: flags & 1 != 0,
-            checking_disabled: flags & 2 != 0,
-        }
+        let (rtype, class) = (u16::from_be_bytes([type_high, type_low]), u16::from_be_bytes([class_high, class_low]));
+        (&self.as_bytes()[FIXED_BYTES..], joined(rtype, class, flags))
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -84,37 +66,55 @@ impl std::fmt::Debug for Key {
     }
 }
 
+/// DO and CD as one byte.
+#[inline]
+pub(super) fn flags(question: Question<&Name>) -> u8 {
+    u8::from(question.dnssec_ok) | u8::from(question.checking_disabled) << 1
+}
+
+/// Everything of a question but its name, as one number.
+#[inline]
+pub(super) fn rest(question: Question<&Name>) -> u64 {
+    joined(question.rtype.0, question.class.0, flags(question))
+}
+
+#[inline]
+fn joined(rtype: u16, class: u16, flags: u8) -> u64 {
+    (u64::from(rtype) << 32) | (u64::from(class) << 16) | u64::from(flags)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{Class, Rtype};
+
+    fn question(name: &str) -> Question {
+        Question::new(name.parse().unwrap(), Rtype::A)
+    }
 
     #[test]
     fn every_part_of_the_question_and_the_route_tell_keys_apart() {
-        let key = |route, name: &[u8], qtype, qclass, dnssec, checking| {
-            Key::new(RouteId(route), name, qtype, qclass, dnssec, checking).unwrap().as_bytes().to_vec()
-        };
+        let key = |route, question: Question| Key::new(RouteId(route), question.by_ref()).as_bytes().to_vec();
         let keys = [
-            key(0, b"\x01a\0", 1, 1, false, false),
-            key(1, b"\x01a\0", 1, 1, false, false),
-            key(0, b"\x01b\0", 1, 1, false, false),
-            key(0, b"\x01a\0", 28, 1, false, false),
-            key(0, b"\x01a\0", 1, 3, false, false),
-            key(0, b"\x01a\0", 1, 1, true, false),
-            key(0, b"\x01a\0", 1, 1, false, true),
+            key(0, question("a.")),
+            key(1, question("a.")),
+            key(0, question("b.")),
+            key(0, Question { rtype: Rtype::AAAA, ..question("a.") }),
+            key(0, Question { class: Class(3), ..question("a.") }),
+            key(0, Question { dnssec_ok: true, ..question("a.") }),
+            key(0, Question { checking_disabled: true, ..question("a.") }),
         ];
         let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
-        assert!(Key::new(RouteId(0), &[b'a'; 256], 1, 1, false, false).is_none());
     }
 
     #[test]
     fn a_stored_key_comes_back_under_another_route() {
-        let key = Key::new(RouteId(3), b"\x01a\0", 1, 1, true, false).unwrap();
+        let question = Question { dnssec_ok: true, ..question("a.") };
+        let key = Key::new(RouteId(3), question.by_ref());
         let (route, rest) = split(key.as_bytes()).unwrap();
         assert_eq!(route, RouteId(3));
         let again = Key::restore(RouteId(9), rest).unwrap();
-        let asked = Asked { name: b"\x01a\0", qtype: 1, qclass: 1, dnssec_ok: true, checking_disabled: false };
-        assert_eq!(again.asked(), asked);
-        assert_eq!(again.as_bytes(), Key::new(RouteId(9), b"\x01a\0", 1, 1, true, false).unwrap().as_bytes());
+        assert_eq!(again.as_bytes(), Key::new(RouteId(9), question.by_ref()).as_bytes());
     }
 }

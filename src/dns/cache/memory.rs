@@ -158,7 +158,7 @@ impl Cache {
             succeed(&before);
         }
         self.entries.insert(key.as_bytes().into(), entry);
-        self.worker_caches.forget(&key.asked());
+        self.worker_caches.forget(key);
         true
     }
 

@@ -18,9 +18,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{
     config::Config,
     entry::{Entry, Ready},
-    key::Asked,
+    key::{Key, flags, rest},
 };
-use crate::{sys::UnixMillis, wire::HEADER_BYTES};
+use crate::{
+    dns::Question,
+    sys::UnixMillis,
+    wire::{HEADER_BYTES, Name},
+};
 
 /// The part of `max_bytes` that all worker caches may take together: one in so many.
 const SHARE: u64 = 16;
@@ -99,9 +103,10 @@ impl WorkerCaches {
         }
     }
 
-    /// Lets every worker cache know that something was stored for `asked`. To be called when it can be found.
-    pub(super) fn forget(&self, asked: &Asked<'_>) {
-        self.stored(self.hash(asked)).fetch_add(1, Ordering::Release);
+    /// Invalidates every copy of the answer under `key`. Call it after the new answer can be found.
+    pub(super) fn forget(&self, key: &Key) {
+        let (name, rest) = key.parts();
+        self.stored(self.hash(name, rest)).fetch_add(1, Ordering::Release);
     }
 
     /// Lets every worker cache know that nothing is what it was.
@@ -111,9 +116,7 @@ impl WorkerCaches {
         }
     }
 
-    fn hash(&self, asked: &Asked<'_>) -> u64 {
-        let Asked { name, qtype, qclass, .. } = asked;
-        let rest = (u64::from(*qtype) << 32) | (u64::from(*qclass) << 16) | u64::from(flags(asked));
+    fn hash(&self, name: &[u8], rest: u64) -> u64 {
         xxh3_64_with_seed(name, self.seed ^ rest.wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
@@ -163,7 +166,7 @@ pub struct WorkerCache {
 /// A question, and all that a copy of its answer depends on: as it was before anybody was asked for the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a> {
-    pub asked: Asked<'a>,
+    pub question: Question<&'a Name>,
     hash: u64,
     generation: u32,
     /// How often something was stored.
@@ -176,14 +179,14 @@ impl WorkerCache {
         Self { worker_caches: None, sets: Box::default(), copies: Vec::new(), copies_max: 0, displaced: 0 }
     }
 
-    /// Begins to probe for the answer to `asked`, under a configuration that `generation` tells from those before.
+    /// Begins to probe for the answer to `question`, under a configuration that `generation` tells from those before.
     #[inline]
-    pub fn probe<'a>(&self, asked: Asked<'a>, generation: u32) -> Probe<'a> {
+    pub fn probe<'a>(&self, question: Question<&'a Name>, generation: u32) -> Probe<'a> {
         let (hash, count) = self.worker_caches.as_ref().map_or((0, 0), |worker_caches| {
-            let hash = worker_caches.hash(&asked);
+            let hash = worker_caches.hash(question.name.wire(), rest(question));
             (hash, worker_caches.stored(hash).load(Ordering::Acquire))
         });
-        Probe { asked, hash, generation, count }
+        Probe { question, hash, generation, count }
     }
 
     /// The answer, fresh, if it is here.
@@ -192,7 +195,7 @@ impl WorkerCache {
         let set = self.sets.get(self.set(probe.hash))?;
         let tag = tag(probe.hash);
         let copy = set.iter().filter(|slot| slot.tag == tag).map(|slot| &self.copies[slot.copy as usize]);
-        let copy = copy.into_iter().find(|copy| copy.is_of(&probe.asked))?;
+        let copy = copy.into_iter().find(|copy| copy.is_of(probe.question))?;
         copy.holds(probe, now).then(|| copy.ready())
     }
 
@@ -201,7 +204,7 @@ impl WorkerCache {
         let Some(copy) = CachedCopy::of(probe, entry, now) else { return };
         let (at, tag) = (self.set(probe.hash), tag(probe.hash));
         let Some(set) = self.sets.get_mut(at) else { return };
-        let same = |slot: &&Slot| slot.tag == tag && self.copies[slot.copy as usize].is_of(&probe.asked);
+        let same = |slot: &&Slot| slot.tag == tag && self.copies[slot.copy as usize].is_of(probe.question);
         if let Some(slot) = set.iter().find(same) {
             self.copies[slot.copy as usize] = copy;
             return;
@@ -258,24 +261,25 @@ impl CachedCopy {
             generation: probe.generation,
             count: probe.count,
             len: u16::try_from(from.len()).ok()?,
-            flags: flags(&probe.asked),
+            flags: flags(probe.question),
             ttls: u8::try_from(offsets.len()).ok()?,
             is_gone,
             authentic,
             ttl_offsets,
             message,
         };
-        copy.is_of(&probe.asked).then_some(copy)
+        copy.is_of(probe.question).then_some(copy)
     }
 
     #[inline]
-    fn is_of(&self, asked: &Asked<'_>) -> bool {
-        let Some((name, rest)) = self.message[HEADER_BYTES..].split_at_checked(asked.name.len()) else { return false };
-        let [type_high, type_low] = asked.qtype.to_be_bytes();
-        let [class_high, class_low] = asked.qclass.to_be_bytes();
-        name == asked.name
+    fn is_of(&self, question: Question<&Name>) -> bool {
+        let name = question.name.wire();
+        let Some((owner, rest)) = self.message[HEADER_BYTES..].split_at_checked(name.len()) else { return false };
+        let [type_high, type_low] = question.rtype.0.to_be_bytes();
+        let [class_high, class_low] = question.class.0.to_be_bytes();
+        owner == name
             && rest.starts_with(&[type_high, type_low, class_high, class_low])
-            && self.flags == flags(asked)
+            && self.flags == flags(question)
     }
 
     /// Whether it may still be used.
@@ -301,10 +305,6 @@ impl CachedCopy {
 
 fn tag(hash: u64) -> u32 {
     u32::try_from(hash >> 32).unwrap_or(0).max(1)
-}
-
-fn flags(asked: &Asked<'_>) -> u8 {
-    u8::from(asked.dnssec_ok) | (u8::from(asked.checking_disabled) << 1)
 }
 
 #[cfg(test)]

@@ -17,13 +17,17 @@ use tokio::{
 };
 
 use super::{
-    Inner, Wanted,
-    route::Route,
-    upstream::{Ask, Upstream, exchange},
+    Inner,
+    route::{Route, Routes},
+    upstream::{Upstream, exchange},
 };
 use crate::{
-    dns::cache::{self, PersistError},
+    dns::{
+        Question,
+        cache::{self, PersistError},
+    },
     sys::give_way,
+    wire::{Name, Rtype},
 };
 
 /// How often there is something to look at.
@@ -36,9 +40,8 @@ const FILES_EVERY: Duration = Duration::from_secs(2);
 const LOOP_EVERY: Duration = Duration::from_secs(30);
 /// Refreshes for nobody in particular at once: the end of an outage is no stampede.
 const REFRESHES_MAX: usize = 64;
-const TYPE_NS: u16 = 2;
 /// Nobody else asks for this type, as CoreDNS's loop plugin found out before us.
-const TYPE_HINFO: u16 = 13;
+const LOOP_TYPE: Rtype = Rtype::HINFO;
 
 pub async fn run(inner: &Arc<Inner>) {
     tokio::join!(refreshes(inner), ticks(inner), inner.tap.run());
@@ -47,11 +50,11 @@ pub async fn run(inner: &Arc<Inner>) {
 async fn refreshes(inner: &Arc<Inner>) {
     let Some(mut queue) = inner.take_queue() else { return };
     let slots = Arc::new(Semaphore::new(REFRESHES_MAX));
-    while let Some(wanted) = queue.recv().await {
+    while let Some(refresh) = queue.recv().await {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let inner = Arc::clone(inner);
         tokio::spawn(async move {
-            inner.refresh(wanted).await;
+            inner.refresh(refresh).await;
             drop(slot);
         });
     }
@@ -92,12 +95,12 @@ async fn ticks(inner: &Arc<Inner>) {
 /// Asks each failing upstream whether it is back, less often the longer it is gone.
 fn probe_failing(inner: &Arc<Inner>) {
     for route in inner.routes.load().iter() {
-        let due = |upstream: &&Arc<Upstream>| upstream.is_probe_due();
+        let due = |upstream: &&Arc<Upstream>| upstream.take_due_probe();
         for upstream in route.upstreams().iter().filter(due) {
             let (inner, upstream, route) = (Arc::clone(inner), Arc::clone(upstream), Arc::clone(route));
             tokio::spawn(async move {
-                let ask = Ask { name: &[0], qtype: TYPE_NS, qclass: 1, dnssec_ok: false, checking_disabled: false };
-                if asked(&inner, &route, &upstream, &ask).await {
+                let question = Question::new(Name::ROOT, Rtype::NS);
+                if answers(&inner, &route, &upstream, &question).await {
                     // Names that failed while it was away may be asked for again at once.
                     inner.failures.clear();
                 } else {
@@ -109,59 +112,48 @@ fn probe_failing(inner: &Arc<Inner>) {
 }
 
 /// Whether `upstream` answers anything at all.
-async fn asked(inner: &Inner, route: &Route, upstream: &Upstream, ask: &Ask<'_>) -> bool {
+async fn answers(inner: &Inner, route: &Route, upstream: &Upstream, question: &Question) -> bool {
     matches!(
-        tokio::time::timeout(PROBE_WAIT, exchange(upstream, ask, route.exchange_options(), inner.metrics())).await,
+        tokio::time::timeout(PROBE_WAIT, exchange(upstream, question, route.exchange_options(), inner.metrics())).await,
         Ok(Ok(_))
     )
 }
 
 /// Sends each upstream of each route a name nobody else would ask for; if it comes back to us, there is a loop.
 fn probe_loops(inner: &Arc<Inner>, all: bool) {
-    for route in inner.routes.load().iter().filter(|route| route.may_be_looped() || all) {
+    for route in inner.routes.load().iter().filter(|route| route.take_loop_search() || all) {
         for upstream in route.upstreams().iter() {
             let (inner, route, upstream) = (Arc::clone(inner), Arc::clone(route), Arc::clone(upstream));
             tokio::spawn(async move {
-                let name = route.begin_loop_probe(&upstream, &random_labels());
-                let ask = Ask { name: &name, qtype: TYPE_HINFO, qclass: 1, dnssec_ok: false, checking_disabled: false };
-                asked(&inner, &route, &upstream, &ask).await;
-                route.end_loop_probe(&name);
+                let labels = [(); 2].map(|()| format!("{:016x}", rand::rng().random::<u64>()));
+                let name = route.begin_loop_probe(&upstream, [labels[0].as_bytes(), labels[1].as_bytes()]);
+                let question = Question::new(name, LOOP_TYPE);
+                answers(&inner, &route, &upstream, &question).await;
+                route.end_loop_probe(&question.name);
             });
         }
     }
 }
 
-/// Two labels of 16 hex digits, in wire form.
-fn random_labels() -> Vec<u8> {
-    let mut wire = Vec::with_capacity(34);
-    for _ in 0..2 {
-        let number: u64 = rand::rng().random();
-        wire.push(16);
-        wire.extend_from_slice(format!("{number:016x}").as_bytes());
-    }
-    wire
-}
-
 impl Inner {
-    /// Notes that a loop probe came back, if `wanted` is one.
-    pub(super) fn is_loop_probe(&self, wanted: &Wanted) -> bool {
-        if wanted.qtype != TYPE_HINFO {
+    /// If `question` is a loop probe that came back, notes the loop; returns whether it is one.
+    pub(super) fn note_loop_probe(&self, routes: &Routes, question: &Question) -> bool {
+        if question.rtype != LOOP_TYPE {
             return false;
         }
-        let routes = self.routes.load();
-        let Some(route) = routes.find(&wanted.wire) else { return false };
-        let Some((upstream, news)) = route.loop_probe_returned(&wanted.wire) else { return false };
+        let Some(route) = routes.find(&question.name) else { return false };
+        let Some((upstream, news)) = route.loop_probe_returned(&question.name) else { return false };
         if news {
             self.metrics().loops.inc();
             let (zone, upstream) = (&route.config.zone, upstream.server());
-            tracing::error!(%zone, %upstream, "forwarding loop: what this upstream is asked comes back to holdfast");
+            tracing::error!(%zone, %upstream, "forwarding loop: questions sent to this upstream come back to holdfast");
         }
         true
     }
 
     /// Reads what was saved from `path`.
     pub(super) fn load(&self, path: &Path) {
-        let _over = self.loading.finish();
+        let _over = self.cache_load.finish();
         let began = std::time::Instant::now();
         match cache::load(&self.cache, path, self.now()) {
             Ok(entries) => tracing::info!(entries, took = ?began.elapsed(), "cache loaded"),
@@ -176,7 +168,7 @@ impl Inner {
     pub(super) async fn save(self: &Arc<Self>) {
         let Some(path) = self.cache_file.clone() else { return };
         // What is still being read would be lost.
-        self.loading.over().await;
+        self.cache_load.over().await;
         let inner = Arc::clone(self);
         let save = move || {
             *inner.urgent_saves.lock() += 1;
@@ -188,7 +180,7 @@ impl Inner {
     /// Writes the cache to disk when nothing else wants the processor.
     pub(super) async fn save_at_leisure(self: &Arc<Self>) {
         let Some(path) = self.cache_file.clone() else { return };
-        self.loading.over().await;
+        self.cache_load.over().await;
         let (inner, (done, saved)) = (Arc::clone(self), oneshot::channel());
         let before = *self.urgent_saves.lock();
         let save = move || {
@@ -263,7 +255,7 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
         if let Some(path) = &route.config.hosts_file
             && seen.changed(path)
         {
-            match route.reread_hosts() {
+            match route.names.reread_hosts() {
                 Ok(()) => {
                     inner.generation.fetch_add(1, Ordering::Release);
                 }

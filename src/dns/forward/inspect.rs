@@ -1,66 +1,167 @@
-//! What the cache holds for a name, for the tools. Asks nobody and changes nothing.
+//! What a question comes to without asking an upstream, for the tools. Changes nothing.
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use hickory_proto::rr::Record;
 
 use super::{
-    Forwarder,
-    lookup::{may_be_stale, serves_stale_now, stale_age},
+    Failure, Forwarder, Inner,
+    lookup::{Found, State, Via, place, stale_age},
+    resolve::{Reach, Resolver, Source},
+    route::{ByZone, Config, FixedAnswer, Route, Routes, ZoneNames, zone_names},
 };
 use crate::{
-    dns::cache::{Age, Key, Kind},
-    sys::UnixMillis,
-    wire::{Name, Rtype},
+    dns::{
+        Question, Records, Rules,
+        cache::{Age, Key, Kind},
+        request::ServedFrom,
+    },
+    sys::{Lock, UnixMillis},
+    wire::{Name, Rcode},
 };
 
 /// Ways to ask that have answers of their own, the most usual first: DO and CD.
 const FLAGS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
+/// One name that upstreams speak for, on the way to an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leg {
+    pub name: Name,
+    /// The forward zone, or `cluster_fallback`.
+    pub zone: String,
+    pub upstreams: Vec<String>,
+    pub cached: Option<Cached>,
+}
+
 /// An answer in the cache.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cached {
-    /// The zone whose upstreams gave it.
-    pub zone: String,
-    pub upstreams: Vec<String>,
-    pub kind: Kind,
     pub stored: UnixMillis,
-    /// What is left of its TTL; `None` past it.
+    /// What is left of its TTL; `None` if it has expired.
     pub left: Option<Duration>,
-    /// Past its TTL, whether clients get it without waiting, because nobody answers for the zone.
+    /// It has expired, and clients get it without waiting.
     pub served_stale: bool,
-    /// Whether its last alias is followed over another zone's upstreams.
+    /// Its last CNAME is followed over another zone's upstreams.
     pub continues: bool,
-    /// Its answer section, with the TTLs a client would get.
+}
+
+/// What a question comes to.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// `None` if an upstream would have to be asked.
+    pub answer: Option<InspectedAnswer>,
+    /// The names that upstreams speak for, in the order they are looked up.
+    pub legs: Vec<Leg>,
+}
+
+#[derive(Clone, Debug)]
+pub struct InspectedAnswer {
+    pub rcode: Rcode,
+    pub kind: Kind,
     pub answers: Vec<Record>,
     pub authorities: Vec<Record>,
+    pub age: Age,
+}
+
+/// The hosts, fixed answers and rewrites of a configuration, for a store without a process.
+#[derive(Debug, Default)]
+pub struct Names(ByZone<ZoneNames>);
+
+impl Names {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self(zone_names(config))
+    }
+
+    /// What `question` comes to by `records` and these names.
+    #[must_use]
+    pub fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
+        let legs = Lock::default();
+        inspect(
+            Resolver { records: Source::At(rules, records), reach: Reach::Names { zones: &self.0, legs: &legs } },
+            question,
+            &legs,
+        )
+    }
 }
 
 impl Forwarder {
-    /// What is cached for a name, if anything is.
+    /// What `question` comes to by `records`, the configuration and the cache.
     #[must_use]
-    pub fn cached_answer(&self, name: &Name, rtype: Rtype) -> Option<Cached> {
-        let inner = &self.0;
-        let routes = inner.routes.load();
-        let route = routes.find(name.wire())?;
-        let find = |(dnssec_ok, checking_disabled)| {
-            inner.cache.get(&Key::new(route.id, name.wire(), rtype.0, 1, dnssec_ok, checking_disabled)?)
+    pub fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
+        let routes = self.0.routes.load_full();
+        let legs = Lock::default();
+        let reach = Reach::Cache { inner: &self.0, routes: &routes, legs: &legs };
+        inspect(Resolver { records: Source::At(rules, records), reach }, question, &legs)
+    }
+}
+
+fn inspect(resolver: Resolver<'_>, question: &Question, legs: &Lock<Vec<Leg>>) -> Inspected {
+    // Nothing on the way waits: no upstream is asked.
+    let outcome = resolver.resolve(question).now_or_never().unwrap_or(Err(Failure::NotAsked));
+    let answer = match outcome {
+        Ok(found) => {
+            let (answers, authorities) = found.entry.records(resolver.now(), found.age);
+            let rcode = if found.entry.kind() == Kind::NxDomain { Rcode::NXDOMAIN } else { Rcode::NOERROR };
+            Some(InspectedAnswer { rcode, kind: found.entry.kind(), answers, authorities, age: found.age })
+        }
+        Err(Failure::Fixed(answer)) => Some(InspectedAnswer {
+            rcode: answer.rcode(),
+            kind: if answer == FixedAnswer::NxDomain { Kind::NxDomain } else { Kind::NoData },
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            age: Age::Fresh,
+        }),
+        Err(Failure::NotAsked | Failure::Servfail { .. }) => None,
+    };
+    Inspected { answer, legs: legs.lock().clone() }
+}
+
+impl Leg {
+    /// A name whose upstreams are not known.
+    pub(super) fn unknown(question: &Question) -> Self {
+        Self { name: question.name.clone(), zone: String::new(), upstreams: Vec::new(), cached: None }
+    }
+
+    fn of(route: &Route, question: &Question, via: Via) -> Self {
+        let zone = match via {
+            Via::Zone => route.config.zone.to_string(),
+            Via::Fallback => "cluster_fallback".into(),
         };
-        let entry = FLAGS.into_iter().find_map(find)?;
-        let now = inner.now();
+        let upstreams = route.upstreams().iter().map(|upstream| upstream.server().to_string()).collect();
+        Self { name: question.name.clone(), zone, upstreams, cached: None }
+    }
+}
+
+impl Inner {
+    /// What the cache holds for `question` on its own route.
+    pub(super) fn inspect(
+        &self,
+        routes: &Routes,
+        question: &Question,
+        via: Via,
+    ) -> Result<(Leg, Option<Found>), Failure> {
+        let (route, _) = place(routes, question, via)?;
+        let mut leg = Leg::of(route, question, via);
+        let find = |(dnssec_ok, checking_disabled)| {
+            let question = Question { dnssec_ok, checking_disabled, ..question.by_ref() };
+            self.cache.get(&Key::new(route.id, question))
+        };
+        let now = self.now();
+        let Some(entry) = FLAGS.into_iter().find_map(find) else {
+            return Ok((leg, self.cut(route, question, now)));
+        };
+        let state = State::of(route, Some(&entry), now);
         let left = Duration::from_secs(entry.ttl().into()).saturating_sub(entry.age(now));
-        let fresh = entry.is_fresh(now);
-        let (answers, authorities) = entry.records(now, if fresh { Age::Fresh } else { stale_age(route) });
-        Some(Cached {
-            zone: route.config.zone.to_string(),
-            upstreams: route.upstreams().iter().map(|upstream| upstream.status().upstream).collect(),
-            kind: entry.kind(),
+        let fresh = state == State::Fresh;
+        leg.cached = Some(Cached {
             stored: entry.stored(),
             left: fresh.then_some(left),
-            served_stale: !fresh && may_be_stale(route, &entry, now) && serves_stale_now(route, &entry, now),
+            served_stale: matches!(state, State::StaleAtOnce | State::StaleFirst),
             continues: entry.continues(),
-            answers,
-            authorities,
-        })
+        });
+        let (age, from) = if fresh { (Age::Fresh, ServedFrom::Cache) } else { (stale_age(route), ServedFrom::Stale) };
+        Ok((leg, Some(Found { entry, age, from, ours: false })))
     }
 }

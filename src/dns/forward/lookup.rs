@@ -1,25 +1,39 @@
-//! One name on its own route: from the cache, from upstream, or from the cache past its time.
+//! One name on its own route: from the cache, from upstreams, or from the cache past its TTL (RFC 8767).
 //!
-//! Here and nowhere else is decided what may be served and what may be kept.
+//! [`State`] says what is stored; here and nowhere else is decided what may be served and what may be kept:
+//!
+//! | stored answer | its route | the client gets | upstreams are asked |
+//! |---|---|---|---|
+//! | `Fresh` | any | the answer | no; in the last tenth of the TTL of a popular name, in the background |
+//! | `StaleAtOnce` | no upstream answers, or a refresh failed in the last 5 s | the stale answer | no |
+//! | `StaleFirst` | `client_timeout` is 0 | the stale answer | in the background, once in 5 s |
+//! | `StaleIfNeeded` | works | the new answer; after `client_timeout` or on failure the stale one | yes |
+//! | `TooOld`, `Missing` | works | the new answer or the failure | yes |
+//! | `TooOld` | none of its upstreams can be reached | the stale answer | yes |
+//! | `StaleIfNeeded` | leads back to us, or names no upstream yet | the stale answer | no |
+//! | `TooOld` | names no upstream yet | the stale answer | no |
+//! | `TooOld`, `Missing` | leads back to us | SERVFAIL | no |
+//! | `Missing` | names no upstream yet | SERVFAIL | no |
 
 use std::{sync::Arc, time::Duration};
 
-use hickory_proto::rr::{Name, Record};
+use hickory_proto::rr::{Name as RecordName, Record};
 use tokio::time::Instant;
 
 use super::{
-    Failure, Inner, Wanted,
-    observe::FailureKind,
-    route::Route,
-    upstream::{Answered, Ask, Attempts, Failed, Sanitized, race},
+    Failure, Inner,
+    route::{Route, Routes},
+    upstream::{Answered, Attempts, Failed, Sanitized, race},
 };
 use crate::{
     dns::{
+        Local, Question,
         cache::{Age, Entry, Key, Kind, Lifetimes},
+        question::question_name,
         request::ServedFrom,
     },
     sys::UnixMillis,
-    wire::EdeCode,
+    wire::{Name, Rtype},
 };
 
 /// One attempt to renew a stale name in this time (RFC 8767, 5 asks for at most one every 30 s; sooner is kinder here).
@@ -37,259 +51,365 @@ pub struct Found {
     pub entry: Arc<Entry>,
     pub age: Age,
     pub from: ServedFrom,
+    /// The first owner is a name of the cluster.
+    pub ours: bool,
 }
 
-/// How an exchange ended, for all who wait for it.
+impl Found {
+    pub fn new(entry: Entry, age: Age, from: ServedFrom) -> Self {
+        Self { entry: Arc::new(entry), age, from, ours: false }
+    }
+}
+
+/// How an exchange ended, for everything that waits for it.
 pub type Outcome = Result<Arc<Entry>, Failure>;
 
-impl Inner {
-    /// Looks `wanted` up until `deadline`.
-    pub(super) async fn lookup(self: &Arc<Self>, wanted: &Wanted, deadline: Instant) -> Result<Found, Failure> {
-        let (route, key) = self.place(wanted)?;
-        let now = self.now();
+/// Whose upstreams are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Those of the longest zone that holds the name.
+    Zone,
+    /// Those of `cluster_fallback`, which stand in for the records of the cluster.
+    Fallback,
+}
+
+/// A question to be asked again without a client.
+#[derive(Clone, Debug)]
+pub struct Refresh {
+    pub question: Question,
+    pub via: Via,
+}
+
+/// What is stored for a question, as far as serving it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Missing,
+    /// Within its TTL.
+    Fresh,
+    /// Expired, and to be served without waiting.
+    StaleAtOnce,
+    /// Expired, to be served without waiting, and to be refreshed.
+    StaleFirst,
+    /// Expired, to be served if upstreams do not answer in time.
+    StaleIfNeeded,
+    /// Expired for so long that it is served only when no upstream can be reached.
+    TooOld,
+}
+
+impl State {
+    pub fn of(route: &Route, stored: Option<&Entry>, now: UnixMillis) -> Self {
+        let Some(entry) = stored else { return Self::Missing };
+        if entry.is_fresh(now) {
+            return Self::Fresh;
+        }
         let lifetimes = &route.config.lifetimes;
+        let past = entry.age(now).saturating_sub(Duration::from_secs(entry.ttl().into()));
+        if !lifetimes.serve_stale || (past > lifetimes.stale_max && !route.is_useless()) {
+            Self::TooOld
+        } else if route.is_down() || entry.refresh_failed_within(now, REFRESH_INTERVAL) {
+            Self::StaleAtOnce
+        } else if lifetimes.client_timeout.is_zero() {
+            Self::StaleFirst
+        } else {
+            Self::StaleIfNeeded
+        }
+    }
+}
+
+impl Inner {
+    /// Looks `question` up until `deadline`.
+    pub(super) async fn lookup(
+        self: &Arc<Self>,
+        routes: &Arc<Routes>,
+        question: &Question,
+        via: Via,
+        deadline: Instant,
+    ) -> Result<Found, Failure> {
+        let (route, key) = place(routes, question, via)?;
+        let now = self.now();
         let stored = self.cache.get(&key);
-        if let Some(entry) = &stored {
-            if entry.is_fresh(now) {
-                self.cache.metrics.hits.inc();
-                self.prefetch(&route, entry, wanted, now);
-                return Ok(Found { entry: Arc::clone(entry), age: Age::Fresh, from: ServedFrom::Cache });
+        let state = State::of(route, stored.as_deref(), now);
+        let refresh = || Refresh { question: question.clone(), via };
+        match &stored {
+            Some(entry) => {
+                if let Some(found) = self.serve(state, route, entry, refresh, now) {
+                    return Ok(found);
+                }
             }
-            if let Some(found) = self.stale_at_once(&route, entry, wanted, now) {
-                return Ok(found);
+            None => {
+                if let Some(found) = self.cut(route, question, now) {
+                    return Ok(found);
+                }
             }
         }
-        if stored.is_none()
-            && let Some(found) = self.cut(&route, wanted, now)
-        {
-            return Ok(found);
-        }
+        let kept = stored.clone().filter(|_| state == State::StaleIfNeeded);
+        let patience = match &kept {
+            Some(_) => deadline.min(Instant::now() + route.config.lifetimes.client_timeout),
+            None => deadline,
+        };
         self.cache.metrics.misses.inc();
-        let kept = stored.as_ref().filter(|entry| may_be_stale(&route, entry, now)).cloned();
         if route.is_looped() {
-            return kept.map(|entry| self.stale(&route, entry)).ok_or_else(Failure::looped);
+            return kept.map(|entry| self.stale(route, entry)).ok_or_else(Failure::looped);
         }
         if route.has_nobody() {
             self.metrics().down.inc();
-            return self.last_resort(&route, stored, Failure::nobody(&route));
+            return self.last_resort(route, stored, Failure::no_upstreams(route));
         }
         if kept.is_none()
             && let Some(failure) = self.failures.get(key.as_bytes(), now)
         {
-            return self.last_resort(&route, stored, failure.again());
+            return self.last_resort(route, stored, failure.again());
         }
-        let patience = match &kept {
-            Some(_) => deadline.min(Instant::now() + lifetimes.client_timeout),
-            None => deadline,
-        };
-        let waiter = route.places.try_acquire().ok().and_then(|place| {
-            let start = || Arc::clone(self).ask_upstreams(Arc::clone(&route), Box::new(key), wanted.clone());
-            self.in_flight.join(key.as_bytes(), start).ok().map(|waiter| (place, waiter))
-        });
-        let outcome = match waiter {
-            None => {
-                self.metrics().over_limit.inc();
-                Err(Failure::busy())
-            }
-            Some((_place, waiter)) => match tokio::time::timeout_at(patience, waiter.outcome()).await {
-                Ok(Some(outcome)) => outcome,
-                Ok(None) => Err(Failure::broken_off()),
-                Err(_) => Err(Failure::timed_out()),
-            },
-        };
+        let outcome = self.wait(routes, route, &key, question, via, patience).await;
         match (outcome, kept) {
-            (Ok(entry), _) => Ok(Found { entry, age: Age::Fresh, from: ServedFrom::Upstream }),
+            (Ok(entry), _) => Ok(Found { entry, age: Age::Fresh, from: ServedFrom::Upstream, ours: false }),
             (Err(_), Some(entry)) => {
                 entry.refresh_failed(self.now());
-                Ok(self.stale(&route, entry))
+                Ok(self.stale(route, entry))
             }
-            (Err(failure), None) => self.last_resort(&route, stored, failure),
+            (Err(failure), None) => self.last_resort(route, stored, failure),
         }
     }
 
-    /// The route of `wanted` and what its answer is stored under.
-    pub(super) fn place(&self, wanted: &Wanted) -> Result<(Arc<Route>, Key), Failure> {
-        let routes = self.routes.load();
-        let route = if wanted.cluster_fallback {
-            routes.cluster_fallback.as_ref().ok_or_else(Failure::not_ready)?
-        } else {
-            routes.find(&wanted.wire).ok_or_else(Failure::no_route)?
+    /// The stored answer, if the client is not to wait for another.
+    fn serve(
+        &self,
+        state: State,
+        route: &Route,
+        entry: &Arc<Entry>,
+        refresh: impl FnOnce() -> Refresh,
+        now: UnixMillis,
+    ) -> Option<Found> {
+        match state {
+            State::Fresh => {
+                self.cache.metrics.hits.inc();
+                if entry.record_use() {
+                    self.prefetch(route, entry, refresh, now);
+                }
+                Some(Found { entry: Arc::clone(entry), age: Age::Fresh, from: ServedFrom::Cache, ours: false })
+            }
+            State::StaleAtOnce => Some(self.stale(route, Arc::clone(entry))),
+            State::StaleFirst => {
+                if entry.claim_refresh(now, REFRESH_INTERVAL) {
+                    self.refresh_later(refresh());
+                }
+                Some(self.stale(route, Arc::clone(entry)))
+            }
+            State::StaleIfNeeded | State::TooOld | State::Missing => None,
+        }
+    }
+
+    /// Waits for the exchange about `question`, which is begun unless it is under way.
+    async fn wait(
+        self: &Arc<Self>,
+        routes: &Arc<Routes>,
+        route: &Arc<Route>,
+        key: &Key,
+        question: &Question,
+        via: Via,
+        patience: Instant,
+    ) -> Outcome {
+        let waiter = route.places.try_acquire().ok().and_then(|place| {
+            let start = || self.exchange(routes, route, key, question.clone(), via);
+            self.in_flight.join(key.as_bytes(), start).ok().map(|waiter| (place, waiter))
+        });
+        let Some((_place, waiter)) = waiter else {
+            self.metrics().over_limit.inc();
+            return Err(Failure::busy());
         };
-        let Wanted { wire, qtype, qclass, dnssec_ok, checking_disabled, .. } = wanted;
-        let key = Key::new(route.id, wire, *qtype, *qclass, *dnssec_ok, *checking_disabled);
-        Ok((Arc::clone(route), key.ok_or_else(Failure::no_route)?))
+        match tokio::time::timeout_at(patience, waiter.outcome()).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(Failure::broken_off()),
+            Err(_) => Err(Failure::timed_out()),
+        }
     }
 
-    /// Starts a refresh if `entry` is popular and about to expire.
-    pub(super) fn prefetch(&self, route: &Route, entry: &Entry, wanted: &Wanted, now: UnixMillis) {
-        if route.config.lifetimes.prefetch
-            && entry.is_popular()
-            && entry.is_ending(now)
-            && entry.claim_refresh(now, REFRESH_INTERVAL)
-        {
+    /// Begins a refresh of `entry`, a popular answer, if it is about to expire.
+    pub(super) fn prefetch(&self, route: &Route, entry: &Entry, refresh: impl FnOnce() -> Refresh, now: UnixMillis) {
+        if route.config.lifetimes.prefetch && entry.is_ending(now) && entry.claim_refresh(now, REFRESH_INTERVAL) {
             self.cache.metrics.prefetches.inc();
-            self.refresh_later(wanted.clone());
+            self.refresh_later(refresh());
         }
-    }
-
-    /// The stale answer, if the client is not to wait for a refresh.
-    fn stale_at_once(&self, route: &Route, entry: &Arc<Entry>, wanted: &Wanted, now: UnixMillis) -> Option<Found> {
-        if !may_be_stale(route, entry, now) {
-            return None;
-        }
-        let first = route.config.lifetimes.client_timeout.is_zero();
-        if first && !route.is_down() && entry.claim_refresh(now, REFRESH_INTERVAL) {
-            self.refresh_later(wanted.clone());
-        }
-        (first || serves_stale_now(route, entry, now)).then(|| self.stale(route, Arc::clone(entry)))
     }
 
     fn stale(&self, route: &Route, entry: Arc<Entry>) -> Found {
         self.cache.metrics.stale.inc();
-        Found { entry, age: stale_age(route), from: ServedFrom::Stale }
+        Found { entry, age: stale_age(route), from: ServedFrom::Stale, ours: false }
     }
 
-    /// What is too old to be served while upstreams work is still better than nothing when none could be reached.
+    /// An answer that is too old while upstreams work is still better than none when no upstream can be reached.
     fn last_resort(&self, route: &Route, stored: Option<Arc<Entry>>, failure: Failure) -> Result<Found, Failure> {
         match stored {
-            Some(entry) if route.config.lifetimes.serve_stale && failure.ede == EdeCode::NO_REACHABLE_AUTHORITY => {
+            Some(entry) if route.config.lifetimes.serve_stale && failure.is_unreachable() => {
                 Ok(self.stale(route, entry))
             }
             _ => Err(failure),
         }
     }
 
-    /// Hands `wanted` to the background; a full queue means that it is asked for again soon enough.
-    pub(super) fn refresh_later(&self, wanted: Wanted) {
-        let _ = self.refreshes.try_send(wanted);
+    /// Hands `refresh` to the background. If the queue is full, a client's question will do it.
+    pub(super) fn refresh_later(&self, refresh: Refresh) {
+        let _ = self.refreshes.try_send(refresh);
     }
 
-    /// Renews `wanted` for nobody in particular.
-    pub(super) async fn refresh(self: &Arc<Self>, wanted: Wanted) {
-        let Ok((route, key)) = self.place(&wanted) else { return };
-        let mut result =
-            self.in_flight.start(key.as_bytes(), || Arc::clone(self).ask_upstreams(route, Box::new(key), wanted));
+    /// Asks upstreams again, without a client.
+    pub(super) async fn refresh(self: &Arc<Self>, Refresh { question, via }: Refresh) {
+        let routes = self.routes.load_full();
+        let Ok((route, key)) = place(&routes, &question, via) else { return };
+        let start = || self.exchange(&routes, route, &key, question, via);
+        let mut result = self.in_flight.start(key.as_bytes(), start);
         let _ = result.wait_for(Option::is_some).await;
     }
 
     /// One exchange with the upstreams of `route`, from slot to cache.
-    async fn ask_upstreams(self: Arc<Self>, route: Arc<Route>, key: Box<Key>, wanted: Wanted) -> Outcome {
-        let Ok(_slot) = route.slots.try_acquire() else {
-            self.metrics().over_limit.inc();
+    fn exchange(
+        self: &Arc<Self>,
+        routes: &Arc<Routes>,
+        route: &Arc<Route>,
+        key: &Key,
+        question: Question,
+        via: Via,
+    ) -> impl Future<Output = Outcome> + Send + 'static {
+        let exchange = Exchange {
+            inner: Arc::clone(self),
+            routes: Arc::clone(routes),
+            route: Arc::clone(route),
+            // Futures that hold it by value would be larger by its 270 bytes at each level.
+            key: Box::new(*key),
+            question,
+            via,
+        };
+        async move { exchange.run().await }
+    }
+}
+
+/// A question on its way to the upstreams of its route.
+struct Exchange {
+    inner: Arc<Inner>,
+    routes: Arc<Routes>,
+    route: Arc<Route>,
+    key: Box<Key>,
+    question: Question,
+    via: Via,
+}
+
+impl Exchange {
+    async fn run(self) -> Outcome {
+        let inner = &self.inner;
+        let Ok(_slot) = self.route.slots.try_acquire() else {
+            inner.metrics().over_limit.inc();
             return Err(Failure::busy());
         };
-        self.metrics().in_flight.inc();
-        let outcome = self.ask_and_keep(&route, &key, &wanted).await;
-        self.metrics().in_flight.dec();
+        inner.metrics().in_flight.inc();
+        let outcome = self.ask_and_keep().await;
+        inner.metrics().in_flight.dec();
         if let Err(failure) = &outcome {
-            let now = self.now();
-            if let Some(entry) = self.cache.get(&key) {
+            let now = inner.now();
+            if let Some(entry) = inner.cache.get(&self.key) {
                 entry.refresh_failed(now);
             }
-            self.failures.insert(key.as_bytes(), failure.clone(), now);
+            inner.failures.insert(self.key.as_bytes(), failure.clone(), now);
         }
         outcome
     }
 
-    async fn ask_and_keep(self: &Arc<Self>, route: &Arc<Route>, key: &Key, wanted: &Wanted) -> Outcome {
+    async fn ask_and_keep(&self) -> Outcome {
+        let (inner, route) = (&self.inner, &self.route);
         // A little less than clients wait, so that they learn the reason.
         let budget = route.config.budget * 49 / 50;
         let down = route.is_down();
         if down {
-            self.metrics().down.inc();
+            inner.metrics().down.inc();
         }
         let budget = if down { BUDGET_DOWN.min(budget) } else { budget };
-        let attempts = Attempts::new(route.order());
-        let answered = self
-            .ask(route, attempts, wanted, Instant::now() + budget)
-            .await
-            .map_err(|failed| Failure::failed(&failed))?;
-        let known = self.cache.holds_data(key).filter(|_| route.config.lifetimes.serve_stale);
+        let answered = self.ask(Attempts::new(route.order()), Instant::now() + budget).await;
+        let answered = answered.map_err(|failed| Failure::failed(&failed))?;
+        let known = inner.cache.holds_data(&self.key).filter(|_| route.config.lifetimes.serve_stale);
         let sanitized = match known {
             // Without proof it is no reason to give up what is known.
             Some(_) if answered.sanitized.unproven => return Err(Failure::unconfirmed()),
             Some(known) if route.config.lifetimes.confirm_negative && answered.sanitized.parts.kind != Kind::Data => {
-                self.confirm(route, wanted, &known, answered).await?
+                self.confirm(&known, answered).await?
             }
             _ => answered.sanitized,
         };
-        self.keep(route, key, wanted, sanitized)
+        self.keep(sanitized)
     }
 
-    async fn ask(
-        &self,
-        route: &Arc<Route>,
-        attempts: Attempts,
-        wanted: &Wanted,
-        deadline: Instant,
-    ) -> Result<Answered, Failed> {
-        let Wanted { qtype, qclass, dnssec_ok, checking_disabled, .. } = *wanted;
-        let ask = Ask { name: &wanted.wire, qtype, qclass, dnssec_ok, checking_disabled };
-        let routes = self.routes.load_full();
-        let ours = |name: &Name| {
-            // Who stands in for the cluster speaks for all its names, and there is nobody else to ask for them.
-            wanted.cluster_fallback
-                || routes.find_name(name).is_some_and(|other| Arc::ptr_eq(other, route)) && !self.is_own(name)
-        };
-        race(route.exchange_options(), attempts, &wanted.name, &ask, ours, deadline, self.metrics()).await
+    async fn ask(&self, attempts: Attempts, deadline: Instant) -> Result<Answered, Failed> {
+        let speaks_for = |name: &RecordName| self.speaks_for(name);
+        let (options, metrics) = (self.route.exchange_options(), self.inner.metrics());
+        race(options, attempts, &self.question, speaks_for, deadline, metrics).await
+    }
+
+    /// Whether the route's upstreams may speak for `name`.
+    fn speaks_for(&self, name: &RecordName) -> bool {
+        // The resolver that stands in for the cluster speaks for all its names, and nothing else does.
+        if self.via == Via::Fallback {
+            return true;
+        }
+        let name = question_name(name);
+        let same = self.routes.find(&name).is_some_and(|other| Arc::ptr_eq(other, &self.route));
+        same && self.inner.is_outside(&name)
     }
 
     /// A name that was good is said to be gone: believes it if a second upstream, or the same one later, says so too.
-    async fn confirm(
-        self: &Arc<Self>,
-        route: &Arc<Route>,
-        wanted: &Wanted,
-        known: &Entry,
-        answered: Answered,
-    ) -> Result<Sanitized, Failure> {
+    async fn confirm(&self, known: &Entry, answered: Answered) -> Result<Sanitized, Failure> {
+        let (inner, route) = (&self.inner, &self.route);
         let others: Vec<_> =
             route.order().into_iter().filter(|other| !Arc::ptr_eq(other, &answered.upstream)).collect();
         if !others.is_empty() && !others.iter().all(|other| other.is_failing()) {
-            let second = self.ask(route, Attempts::new(others), wanted, Instant::now() + CONFIRM_WAIT).await;
-            match second {
+            match self.ask(Attempts::new(others), Instant::now() + CONFIRM_WAIT).await {
                 Ok(second) if !second.sanitized.unproven => return Ok(second.sanitized),
                 // Silence and what comes without proof confirm nothing.
                 Ok(_) | Err(_) => {}
             }
         }
-        if known.doubt(self.now(), CONFIRM_AFTER) {
+        if known.doubt(inner.now(), CONFIRM_AFTER) {
             return Ok(answered.sanitized);
         }
-        let (inner, wanted) = (Arc::clone(self), wanted.clone());
+        let (inner, refresh) = (Arc::clone(inner), Refresh { question: self.question.clone(), via: self.via });
         tokio::spawn(async move {
             tokio::time::sleep(CONFIRM_AFTER).await;
-            inner.refresh_later(wanted);
+            inner.refresh_later(refresh);
         });
         Err(Failure::unconfirmed())
     }
 
     /// Makes an entry of `sanitized`, and stores it if it may be kept.
-    fn keep(&self, route: &Route, key: &Key, wanted: &Wanted, mut sanitized: Sanitized) -> Outcome {
-        self.failures.remove(key.as_bytes());
+    fn keep(&self, mut sanitized: Sanitized) -> Outcome {
+        let Self { inner, route, key, question, .. } = self;
+        inner.failures.remove(key.as_bytes());
         let keep = route.config.lifetimes.keep;
         let ttl = if keep { cap(&mut sanitized, &route.config.lifetimes) } else { sanitized.ttl };
-        let now = self.now();
+        let now = inner.now();
         let entry = Entry::new(&sanitized.parts, now, ttl).map(Arc::new).ok_or_else(Failure::too_large)?;
         if keep && ttl > 0 && !sanitized.unproven {
-            self.cache.insert(key, Arc::clone(&entry));
-            self.keep_cut(route, wanted, &entry, now);
+            inner.cache.insert(key, Arc::clone(&entry));
+            inner.keep_cut(route, question, &entry, now);
         }
         Ok(entry)
     }
 }
 
-/// Whether `entry` may be served past its TTL: without end while nobody answers for its zone, or nobody to any use.
-pub fn may_be_stale(route: &Route, entry: &Entry, now: UnixMillis) -> bool {
-    if !route.config.lifetimes.serve_stale {
-        return false;
+impl Inner {
+    /// Whether `name` is none of the cluster's, and not pinned.
+    fn is_outside(&self, name: &Name) -> bool {
+        let context = &self.environment.records;
+        let batch = context.load();
+        let question = Question::new(name.clone(), Rtype::A);
+        let records = context.records(&batch, self.now());
+        matches!(context.rules().local(&records, question.by_ref()), Local::Outside)
     }
-    let past = entry.age(now).saturating_sub(Duration::from_secs(entry.ttl().into()));
-    past <= route.config.lifetimes.stale_max || route.is_useless()
 }
 
-/// Whether a client gets the stale `entry` without waiting: nobody answers, or somebody waited in vain just now.
-pub fn serves_stale_now(route: &Route, entry: &Entry, now: UnixMillis) -> bool {
-    route.is_down() || entry.refresh_failed_within(now, REFRESH_INTERVAL)
+/// The route of `question` and the key its answer is stored under.
+pub fn place<'r>(routes: &'r Routes, question: &Question, via: Via) -> Result<(&'r Arc<Route>, Key), Failure> {
+    let route = match via {
+        Via::Fallback => routes.cluster_fallback.as_ref().ok_or_else(Failure::not_ready)?,
+        Via::Zone => routes.find(&question.name).ok_or_else(Failure::no_route)?,
+    };
+    Ok((route, Key::new(route.id, question.by_ref())))
 }
 
 /// How TTLs read on stale answers of `route`.
@@ -311,58 +431,4 @@ fn cap(sanitized: &mut Sanitized, lifetimes: &Lifetimes) -> u32 {
 
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
-}
-
-impl Failure {
-    fn no_route() -> Self {
-        Self { ede: EdeCode::NO_REACHABLE_AUTHORITY, text: "no upstream for this name".into() }
-    }
-
-    /// There is a route, and nobody on it.
-    fn nobody(route: &Route) -> Self {
-        let file = route.missing().map(|missing| format!("no upstreams in {}", missing.path.display()));
-        file.map_or_else(Self::no_route, |text| Self { text, ..Self::no_route() })
-    }
-
-    fn not_ready() -> Self {
-        Self { ede: EdeCode::NOT_READY, text: "no records yet".into() }
-    }
-
-    fn busy() -> Self {
-        Self { ede: EdeCode::OTHER, text: "too many questions in flight".into() }
-    }
-
-    fn broken_off() -> Self {
-        Self { ede: EdeCode::OTHER, text: "broken off".into() }
-    }
-
-    fn timed_out() -> Self {
-        Self { ede: EdeCode::NO_REACHABLE_AUTHORITY, text: "no answer in time".into() }
-    }
-
-    fn looped() -> Self {
-        Self { ede: EdeCode::NO_REACHABLE_AUTHORITY, text: "forwarding loop".into() }
-    }
-
-    fn unconfirmed() -> Self {
-        Self { ede: EdeCode::NETWORK_ERROR, text: "unconfirmed".into() }
-    }
-
-    pub(super) fn too_large() -> Self {
-        Self { ede: EdeCode::NETWORK_ERROR, text: "answer over 65,535 bytes".into() }
-    }
-
-    /// The same failure, told from memory.
-    fn again(mut self) -> Self {
-        self.text.push_str(" (cached)");
-        self
-    }
-
-    fn failed(failed: &Failed) -> Self {
-        let ede = match failed.kind {
-            FailureKind::Timeout | FailureKind::Io | FailureKind::Tls => EdeCode::NO_REACHABLE_AUTHORITY,
-            _ => EdeCode::NETWORK_ERROR,
-        };
-        Self { ede, text: format!("{} {}", failed.upstream, failed.kind.label()) }
-    }
 }

@@ -4,53 +4,55 @@
 
 use std::sync::Arc;
 
-use super::{Inner, Wanted, compose::parts, lookup::Found, route::Route};
+use super::{Inner, lookup::Found, resolve::parts, route::Route};
 use crate::{
     dns::{
+        Question,
         cache::{Age, Entry, Key, Kind},
         request::ServedFrom,
     },
     sys::UnixMillis,
+    wire::{Name, Rtype},
 };
 
 /// What a name that does not exist is stored under, whatever type it was asked for: no type has this number (RFC 6895, 3.1).
-const TYPE_ANY_AT_ALL: u16 = 0;
+const TYPE_ANY_AT_ALL: Rtype = Rtype(0);
 
 impl Inner {
-    /// NXDOMAIN for `wanted` if it or a name above it, within `route`, is known not to exist.
-    pub(super) fn cut(&self, route: &Route, wanted: &Wanted, now: UnixMillis) -> Option<Found> {
+    /// NXDOMAIN for `question` if it or a name above it, within `route`, is known not to exist.
+    pub(super) fn cut(&self, route: &Route, question: &Question, now: UnixMillis) -> Option<Found> {
         if !route.config.lifetimes.nxdomain_cut {
             return None;
         }
-        let mut name = &*wanted.wire;
-        while name.len() > route.zone_bytes() {
-            let known = self.cache.get(&cut_key(route, name, wanted)?);
+        let name = &question.name;
+        for skip in 0..name.labels_above(&route.zone)? {
+            let above = Name::from_labels(name.labels().skip(skip)).ok()?;
+            let known = self.cache.get(&cut_key(route, &question.renamed(above)));
             if let Some(known) = known.filter(|known| known.kind() == Kind::NxDomain && known.is_fresh(now)) {
                 let (_, authorities) = known.records(now, Age::Fresh);
-                let entry = Entry::new(&parts(wanted, Kind::NxDomain, Vec::new(), authorities), now, 0)?;
+                let entry = Entry::new(&parts(question, Kind::NxDomain, Vec::new(), authorities), now, 0)?;
                 self.cache.metrics.hits.inc();
-                return Some(Found { entry: Arc::new(entry), age: Age::Fresh, from: ServedFrom::Cache });
+                return Some(Found::new(entry, Age::Fresh, ServedFrom::Cache));
             }
-            name = name.get(1 + usize::from(*name.first()?)..)?;
         }
         None
     }
 
-    /// Remembers that `wanted` itself does not exist, `parts` being the answer that says so. The end of a chain of CNAMEs
+    /// Remembers that `question` itself does not exist, `parts` being the answer that says so. The end of a chain of CNAMEs
     /// is another name.
-    pub(super) fn keep_cut(&self, route: &Route, wanted: &Wanted, entry: &Entry, now: UnixMillis) {
+    pub(super) fn keep_cut(&self, route: &Route, question: &Question, entry: &Entry, now: UnixMillis) {
         if !route.config.lifetimes.nxdomain_cut || entry.kind() != Kind::NxDomain {
             return;
         }
         let (answers, authorities) = entry.records(now, Age::Fresh);
-        let nothing = Wanted { qtype: TYPE_ANY_AT_ALL, ..wanted.clone() };
+        let nothing = question.retyped(TYPE_ANY_AT_ALL);
         let copy = Entry::new(&parts(&nothing, Kind::NxDomain, Vec::new(), authorities), now, entry.ttl());
-        if let (true, Some(key), Some(copy)) = (answers.is_empty(), cut_key(route, &wanted.wire, wanted), copy) {
-            self.cache.insert(&key, Arc::new(copy));
+        if let (true, Some(copy)) = (answers.is_empty(), copy) {
+            self.cache.insert(&cut_key(route, question), Arc::new(copy));
         }
     }
 }
 
-fn cut_key(route: &Route, name: &[u8], wanted: &Wanted) -> Option<Key> {
-    Key::new(route.id, name, TYPE_ANY_AT_ALL, wanted.qclass, wanted.dnssec_ok, wanted.checking_disabled)
+fn cut_key(route: &Route, question: &Question) -> Key {
+    Key::new(route.id, question.retyped(TYPE_ANY_AT_ALL).by_ref())
 }

@@ -5,12 +5,12 @@
 mod config;
 pub mod dns64;
 pub mod hosts;
+mod names;
 mod resolv_conf;
 mod resolv_conf_cache;
 mod servers;
 
 use std::{
-    collections::HashMap,
     path::Path,
     sync::{
         Arc, MutexGuard,
@@ -20,34 +20,35 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use hickory_proto::rr::Name;
 use rand::seq::SliceRandom;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
+use self::servers::{Missing, Servers, servers};
 pub use self::{
     config::{Config, ConfigError, FixedAnswer, UpstreamSource, ZoneConfig},
     dns64::Prefix,
     hosts::{Host, Rewrite, parse_line as parse_host},
+    names::{ByZone, OnNode, ZoneNames, zone_names},
     resolv_conf_cache::ResolvConfCache,
     servers::problems,
 };
-use self::{
-    hosts::Hosts,
-    servers::{Missing, Servers, servers},
-};
 use super::{
     Environment,
+    lookup::Via,
     observe::Metrics,
     upstream::{self, ExchangeOptions, Limits, Server, Upstream},
 };
 use crate::{
-    dns::cache::{Cache, RouteId, encode::put_name},
+    dns::{
+        cache::{Cache, RouteId},
+        question::question_name,
+    },
     report::Policy,
     sys::Lock,
+    wire,
 };
 
-const TYPE_AAAA: u16 = 28;
 /// Clients that may wait for one zone, for each question it may have in flight. By default that is half of all that may
 /// wait ([`FORWARDS`](crate::dns::FORWARDS)): a zone that is stuck leaves room for the others.
 const PLACES_PER_SLOT: usize = 2;
@@ -55,15 +56,16 @@ const PLACES_PER_SLOT: usize = 2;
 /// A zone and who is asked for its names.
 #[derive(Debug)]
 pub struct Route {
-    pub config: ZoneConfig,
+    pub config: Arc<ZoneConfig>,
+    pub names: ZoneNames,
+    /// The zone, lower-cased.
+    pub zone: wire::Name,
     /// What its answers are stored under.
     pub id: RouteId,
-    zone_bytes: usize,
     /// Slots for questions in flight.
     pub slots: Semaphore,
     /// Places for clients that wait for those: equal questions share a slot, but not a place.
     pub places: Semaphore,
-    pub hosts: ArcSwap<Hosts>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
     /// A file that named none of them when it was last looked at.
     missing: ArcSwapOption<Missing>,
@@ -86,14 +88,14 @@ struct Build {
 /// A name sent to an upstream to see whether it comes back.
 #[derive(Debug)]
 struct LoopProbe {
-    name: Box<[u8]>,
+    name: wire::Name,
     upstream: Arc<Upstream>,
     came_back: bool,
 }
 
 #[derive(Debug)]
 pub struct Routes {
-    by_zone: HashMap<Box<[u8]>, Arc<Route>>,
+    by_zone: ByZone<Arc<Route>>,
     /// Stands in for the cluster's records until there are some.
     pub cluster_fallback: Option<Arc<Route>>,
 }
@@ -111,15 +113,16 @@ impl Routes {
         before: Option<&Self>,
     ) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
-        let mut by_zone = HashMap::new();
+        let mut by_zone = ByZone::default();
         // No zone ends in anything but the root's empty label.
         let id = |zone: &[u8]| cache.route(&[zone, view].concat());
         let has_nobody = |route: Option<&Arc<Route>>| route.is_none_or(|route| route.has_nobody());
         for zone in &config.zones {
-            let may_wait = has_nobody(before.and_then(|before| before.by_zone.get(&key(&zone.zone))));
-            match Route::new(zone, id(&key(&zone.zone)), environment, config.connection_age_max, may_wait) {
+            let name = question_name(&zone.zone);
+            let may_wait = has_nobody(before.and_then(|before| before.by_zone.get(&name)));
+            match Route::new(zone, id(name.wire()), environment, config.connection_age_max, may_wait) {
                 Ok(route) => {
-                    if by_zone.insert(key(&zone.zone), Arc::new(route)).is_some() {
+                    if by_zone.insert(&name, Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
                     }
                 }
@@ -139,27 +142,22 @@ impl Routes {
         if errors.is_empty() { Ok(Self { by_zone, cluster_fallback }) } else { Err(errors) }
     }
 
-    /// The route of `name`, lower-cased and in wire form.
-    pub fn find(&self, name: &[u8]) -> Option<&Arc<Route>> {
-        let mut rest = name;
-        loop {
-            if let Some(route) = self.by_zone.get(rest) {
-                return Some(route);
-            }
-            let label = usize::from(*rest.first()?);
-            if label == 0 {
-                return None;
-            }
-            rest = rest.get(1 + label..)?;
-        }
+    #[inline]
+    pub fn find(&self, name: &wire::Name) -> Option<&Arc<Route>> {
+        self.by_zone.find(name)
     }
 
-    pub fn find_name(&self, name: &Name) -> Option<&Arc<Route>> {
-        self.find(&key(name))
+    /// How long a client may wait for `name`.
+    pub fn budget(&self, name: &wire::Name, via: Via) -> Duration {
+        let route = match via {
+            Via::Zone => self.find(name),
+            Via::Fallback => self.cluster_fallback.as_ref(),
+        };
+        route.map_or(Duration::ZERO, |route| route.config.budget)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.by_zone.values()
+        self.by_zone.iter()
     }
 }
 
@@ -171,6 +169,7 @@ impl Route {
         age_max: Duration,
         may_wait: bool,
     ) -> Result<Self, ConfigError> {
+        let config = Arc::new(config.clone());
         let limits = Limits { age_max, idle_max: config.connection_idle_max };
         if config.max_concurrent == 0 {
             return Err(ConfigError::Zero("forward max_concurrent"));
@@ -178,7 +177,7 @@ impl Route {
         if config.budget.is_zero() {
             return Err(ConfigError::Zero("forward timeout"));
         }
-        let Servers { servers, missing } = servers(config, listen, may_wait.then_some(resolv_conf_cache))?;
+        let Servers { servers, missing } = servers(&config, listen, may_wait.then_some(resolv_conf_cache))?;
         if let Some(file) = &missing {
             let zone = &config.zone;
             if servers.is_empty() {
@@ -199,32 +198,24 @@ impl Route {
         let build = Build { connector, limits, max_fails: config.max_fails, metrics: metrics.clone() };
         let upstreams = servers.into_iter().map(|server| build.upstream(server)).collect();
         Ok(Self {
-            config: config.clone(),
+            names: ZoneNames::new(Arc::clone(&config))?,
+            zone: question_name(&config.zone),
             id,
-            zone_bytes: key(&config.zone).len(),
             slots: Semaphore::new(config.max_concurrent.min(Semaphore::MAX_PERMITS)),
             places: Semaphore::new((PLACES_PER_SLOT * config.max_concurrent).min(Semaphore::MAX_PERMITS)),
-            hosts: ArcSwap::from_pointee(hosts(config)?),
             upstreams: ArcSwap::from_pointee(upstreams),
             missing: ArcSwapOption::from(missing.map(Arc::new)),
             turn: AtomicUsize::new(0),
             loop_probes: Lock::default(),
             lost_before: AtomicU64::new(0),
             build,
+            config,
         })
     }
 
     /// How its upstreams are asked.
     pub fn exchange_options(&self) -> ExchangeOptions {
         ExchangeOptions { force_tcp: self.config.force_tcp, mix_case: self.config.case_randomization }
-    }
-
-    /// Whether a question of this zone may be answered or renamed here, which takes more than the cache.
-    pub fn is_local(&self, name: &[u8], qtype: u16) -> bool {
-        self.config.answer.is_some()
-            || (self.config.dns64.is_some() && qtype == TYPE_AAAA)
-            || !self.config.rewrites.is_empty()
-            || self.hosts.load().holds(name, qtype)
     }
 
     /// Whether there is nobody to ask: so far, a file names none.
@@ -245,11 +236,6 @@ impl Route {
     /// Whether nobody has said anything useful for this zone of late: silence and refusals alike.
     pub fn is_useless(&self) -> bool {
         self.upstreams.load().iter().all(|upstream| upstream.is_useless())
-    }
-
-    /// The zone's length on the wire.
-    pub fn zone_bytes(&self) -> usize {
-        self.zone_bytes
     }
 
     /// The resolv.conf files its upstreams come from.
@@ -281,24 +267,15 @@ impl Route {
         Ok(true)
     }
 
-    /// Reads its hosts file again.
-    ///
-    /// # Errors
-    /// What is wrong with it; the old ones stay then.
-    pub fn reread_hosts(&self) -> Result<(), ConfigError> {
-        self.hosts.store(Arc::new(hosts(&self.config)?));
-        Ok(())
-    }
-
     /// Whether whatever is sent through it comes back to us.
     pub fn is_looped(&self) -> bool {
         let upstreams = self.upstreams.load();
         !upstreams.is_empty() && upstreams.iter().all(|upstream| upstream.is_looped())
     }
 
-    /// Whether to search for loops again: one was found, or questions were left without an answer since the last time,
-    /// as they are in a loop.
-    pub fn may_be_looped(&self) -> bool {
+    /// Takes the turn for a search for loops: returns whether one was found before, or questions were left without an answer
+    /// since the last turn.
+    pub fn take_loop_search(&self) -> bool {
         let upstreams = self.upstreams.load();
         let lost = upstreams.iter().map(|upstream| upstream.failures_total()).sum();
         let before = self.lost_before.swap(lost, Ordering::Relaxed);
@@ -306,17 +283,19 @@ impl Route {
     }
 
     /// Begins a search for a loop through `upstream`; returns the name to send.
-    pub fn begin_loop_probe(&self, upstream: &Arc<Upstream>, labels: &[u8]) -> Box<[u8]> {
-        let name: Box<[u8]> = [labels, &key(&self.config.zone)].concat().into();
+    pub fn begin_loop_probe(&self, upstream: &Arc<Upstream>, labels: [&[u8]; 2]) -> wire::Name {
+        // A zone too long for them is probed by its own name.
+        let name = wire::Name::from_labels(labels.into_iter().chain(self.zone.labels()));
+        let name = name.unwrap_or_else(|_| self.zone.clone());
         let probe = LoopProbe { name: name.clone(), upstream: Arc::clone(upstream), came_back: false };
         self.lock_probes().push(probe);
         name
     }
 
     /// Ends it: what did not come back is no loop (any more).
-    pub fn end_loop_probe(&self, name: &[u8]) {
+    pub fn end_loop_probe(&self, name: &wire::Name) {
         let mut probes = self.lock_probes();
-        let Some(at) = probes.iter().position(|probe| *probe.name == *name) else { return };
+        let Some(at) = probes.iter().position(|probe| probe.name == *name) else { return };
         let LoopProbe { upstream, came_back, .. } = probes.swap_remove(at);
         if !came_back && upstream.set_looped(false) {
             tracing::info!(zone = %self.config.zone, upstream = %upstream.server(), "forwarding loop is gone");
@@ -324,9 +303,9 @@ impl Route {
     }
 
     /// The upstream that `name` was sent to, if a search with it is under way, and whether it is news that it came back.
-    pub fn loop_probe_returned(&self, name: &[u8]) -> Option<(Arc<Upstream>, bool)> {
+    pub fn loop_probe_returned(&self, name: &wire::Name) -> Option<(Arc<Upstream>, bool)> {
         let mut probes = self.lock_probes();
-        let probe = probes.iter_mut().find(|probe| *probe.name == *name)?;
+        let probe = probes.iter_mut().find(|probe| probe.name == *name)?;
         probe.came_back = true;
         Some((Arc::clone(&probe.upstream), probe.upstream.set_looped(true)))
     }
@@ -370,25 +349,11 @@ impl std::fmt::Debug for Build {
     }
 }
 
-fn hosts(config: &ZoneConfig) -> Result<Hosts, ConfigError> {
-    Hosts::new(&config.hosts, config.hosts_file.as_deref()).map_err(|error| ConfigError::Hosts {
-        zone: config.zone.to_string(),
-        path: config.hosts_file.clone().unwrap_or_default(),
-        reason: error.to_string(),
-    })
-}
-
-/// `zone` lower-cased in wire form.
-fn key(zone: &Name) -> Box<[u8]> {
-    let mut wire = Vec::with_capacity(zone.len() + 1);
-    put_name(&mut wire, zone);
-    wire.make_ascii_lowercase();
-    wire.into_boxed_slice()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+
+    use hickory_proto::rr::Name;
 
     use super::*;
 
@@ -405,6 +370,8 @@ mod tests {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache_metrics = crate::dns::cache::Metrics::register(&prometheus::Registry::new()).unwrap();
         let cache = Cache::new(&crate::dns::cache::Config::default(), cache_metrics.clone());
+        let (zone, reader) = (crate::zone::Zone::new(&crate::zone::Config::default()), crate::store::open().1);
+        let context = crate::dns::Context::new(zone, reader, crate::dns::AnswerConfig::default());
         let environment = Environment {
             clock: crate::sys::Clock::System,
             metrics,
@@ -412,7 +379,7 @@ mod tests {
             cache_file: None,
             resolv_conf_cache: ResolvConfCache::default(),
             listen,
-            own: Arc::new(|_| None),
+            records: Arc::new(context),
         };
         Routes::new(&Config { zones, ..Config::default() }, &environment, &cache, b"", None)
     }
@@ -437,7 +404,7 @@ mod tests {
             (".", "."),
         ];
         for (name, expect) in cases {
-            let route = routes.find_name(&Name::from_ascii(name).unwrap()).unwrap();
+            let route = routes.find(&name.parse().unwrap()).unwrap();
             assert_eq!(route.config.zone, Name::from_ascii(expect).unwrap(), "{name}");
         }
     }

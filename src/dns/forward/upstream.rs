@@ -26,7 +26,6 @@ use self::tcp::{Pool, TlsDial};
 pub use self::{
     attempts::{Answered, Attempts, Failed, race},
     exchange::{ExchangeOptions, exchange},
-    message::Ask,
     sanitize::Sanitized,
     tcp::Limits,
     tls::{connector, dial},
@@ -197,7 +196,7 @@ impl Upstream {
         self.looped.load(Ordering::Relaxed)
     }
 
-    /// Sets that. Returns whether it was otherwise before.
+    /// Sets the looped flag; returns whether it changed.
     pub fn set_looped(&self, looped: bool) -> bool {
         self.looped.swap(looped, Ordering::Relaxed) != looped
     }
@@ -207,8 +206,8 @@ impl Upstream {
         self.lock().failing_since.is_some()
     }
 
-    /// Whether it is failing and it is time to ask whether it is back; each yes moves that time.
-    pub fn is_probe_due(&self) -> bool {
+    /// Takes the turn for a probe, if it is failing and the time has come.
+    pub fn take_due_probe(&self) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
         if state.failing_since.is_none() || state.next_probe.is_none_or(|at| now < at) {

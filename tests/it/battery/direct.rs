@@ -21,10 +21,13 @@ fn ask(context: &Context, clock: &Clock, rotation: &Rotation, transport: Transpo
     match answer(context, &view, query, transport, &mut out) {
         Outcome::Reply(reply) => Some(out[..reply.len].to_vec()),
         Outcome::Drop(_) => None,
-        Outcome::Forward(Forward::Whole) => Some(upstream(query, "forward", None)),
-        Outcome::Forward(Forward::Fallback) => Some(upstream(query, "fallback", None)),
-        Outcome::Forward(Forward::Complete { len, .. }) => Some(out[..len].to_vec()),
-        Outcome::Forward(Forward::Chase { len }) => Some(upstream(query, "forward", Some(&out[..len]))),
+        Outcome::Forward(forward) => {
+            let len = match forward {
+                Forward::Whole | Forward::Fallback => 0,
+                Forward::Chase { len } | Forward::Complete { len, .. } => len,
+            };
+            Some(upstream(query, forward, &out[..len]))
+        }
     }
 }
 

@@ -32,25 +32,30 @@ pub use check::{Asker, check};
 pub use messages::check_messages;
 pub use size::check_sizes;
 
-use holdfast::dns::Transport;
+use holdfast::dns::{Forward, Transport};
 
 /// What stands in for an upstream: an answer that says how it was asked, as [`check`] expects it.
 ///
-/// `asked` is `forward` or `fallback`; with `chase`, the answer that `answer()` wrote, upstream's record is put behind it.
-pub fn upstream(query: &[u8], asked: &str, chase: Option<&[u8]>) -> Vec<u8> {
+/// For an alias, upstream's record is put behind what `answer()` wrote.
+pub fn upstream(query: &[u8], forward: Forward, written: &[u8]) -> Vec<u8> {
     use hickory_proto::{
         op::{Message, MessageType, OpCode},
         rr::{Name, RData, Record, rdata::TXT},
     };
+    let asked = if forward == Forward::Fallback { "fallback" } else { "forward" };
     let record = |owner: Name| Record::from_rdata(owner, 0, RData::TXT(TXT::new(vec![asked.to_owned()])));
-    if let Some(chase) = chase {
-        let mut message = Message::from_vec(chase).expect("what answer() wrote is a message");
-        let target = message.answers.iter().rev().find_map(|record| match &record.data {
-            RData::CNAME(target) => Some(target.0.clone()),
-            _ => None,
-        });
-        message.add_answer(record(target.expect("there is an alias")));
-        return message.to_vec().expect("a message of few records is written");
+    match forward {
+        Forward::Whole | Forward::Fallback => {}
+        Forward::Complete { .. } => return written.to_vec(),
+        Forward::Chase { .. } => {
+            let mut message = Message::from_vec(written).expect("what answer() wrote is a message");
+            let target = message.answers.iter().rev().find_map(|record| match &record.data {
+                RData::CNAME(target) => Some(target.0.clone()),
+                _ => None,
+            });
+            message.add_answer(record(target.expect("there is an alias")));
+            return message.to_vec().expect("a message of few records is written");
+        }
     }
     let asked_for = Message::from_vec(query).expect("a query that is forwarded is a message");
     let mut message = Message::new(asked_for.metadata.id, MessageType::Response, OpCode::Query);

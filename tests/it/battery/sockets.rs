@@ -25,8 +25,7 @@ struct Upstream;
 
 impl Resolve for Upstream {
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
-        let asked = if request.cluster_fallback { "fallback" } else { "forward" };
-        let message = upstream(&request.query, asked, request.chase.as_deref());
+        let message = upstream(&request.query, request.forward, &request.written);
         ready(Resolved { message, from: ServedFrom::Upstream }).boxed()
     }
 }

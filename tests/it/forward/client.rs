@@ -1,15 +1,14 @@
 //! What a client gets, whatever it can take.
 
-use std::sync::Arc;
-
 use hickory_proto::{op::Message, rr::RecordType};
 use holdfast::dns::{
-    ForwardRequest, Resolve, Transport,
+    AnswerConfig, Resolve, Transport,
     forward::{Config, ZoneConfig},
 };
+
 use tokio::time::Instant;
 
-use super::world::{CLIENT, World, own_cluster, query, short, source, zone};
+use super::world::{World, cluster, no_records, own_cluster, query, short, source, zone};
 use crate::support::upstream::{Upstream, a, cname, name};
 
 #[tokio::test(start_paused = true)]
@@ -93,31 +92,23 @@ async fn dead_upstreams_give_servfail_with_a_reason_within_the_budget() {
 #[tokio::test(start_paused = true)]
 async fn an_external_name_is_followed_and_stands_alone_when_upstream_fails() {
     let upstream = Upstream::with_a(60, [192, 0, 2, 7]).await;
-    let world = World::new(&[&upstream]);
     let owner = "db.default.svc.cluster.local";
-    let fallback = {
-        let mut reply = Message::from_vec(&query(owner, RecordType::A, None)).unwrap().into_response();
-        reply.add_answer(cname(owner, 5, "db.example"));
-        reply.to_vec().unwrap()
+    let alias = || {
+        let text = "namespace default\nexternal default/db db.example\n";
+        cluster(text, 0, AnswerConfig::default(), &holdfast::zone::Config::default())
     };
-    let chase = || ForwardRequest {
-        query: query(owner, RecordType::A, None),
-        transport: Transport::Udp,
-        client: CLIENT,
-        received: Instant::now(),
-        cookie: None,
-        cluster_fallback: false,
-        chase: Some(fallback.clone()),
-        complete: None,
-    };
-    let resolved = world.forwarder.resolve(chase()).await;
-    let reply = Message::from_vec(&resolved.message).unwrap();
+    let config = Config { zones: vec![zone(".", &[&upstream])], ..Config::default() };
+    let asked = || query(owner, RecordType::A, None);
+    let world = World::build(&config, alias());
+    let reply = Message::from_vec(&world.resolve(asked(), Transport::Udp).await.message).unwrap();
     assert_eq!(short(&reply), "NoError db.example. 192.0.2.7");
     assert_eq!(reply.queries[0].name(), &name(owner));
 
     upstream.now(|asked| vec![asked.code(hickory_proto::op::ResponseCode::Refused)]);
-    let world = World::new(&[&upstream]);
-    assert_eq!(world.forwarder.resolve(chase()).await.message, fallback);
+    let world = World::build(&config, alias());
+    let request = world.request(asked(), Transport::Udp).unwrap_err();
+    let alone = request.written.clone();
+    assert_eq!(world.forwarder.resolve(*request).await.message, alone);
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,22 +128,13 @@ async fn a_cname_into_the_cluster_is_answered_from_the_records() {
 async fn cluster_names_before_there_are_records_go_to_the_fallback_or_are_not_ready() {
     let stub = Upstream::with_a(5, [10, 96, 0, 10]).await;
     let public = Upstream::silent().await;
-    let request = || ForwardRequest {
-        query: query("db.default.svc.cluster.local", RecordType::A, Some(1232)),
-        transport: Transport::Udp,
-        client: CLIENT,
-        received: Instant::now(),
-        cookie: None,
-        cluster_fallback: true,
-        chase: None,
-        complete: None,
-    };
     for (fallback, expect) in
         [(vec![source(&stub.address.to_string())], "NoError 10.96.0.10"), (Vec::new(), "ServFail ede=14")]
     {
         let config = Config { zones: vec![zone(".", &[&public])], cluster_fallback: fallback, ..Config::default() };
-        let world = World::build(&config, Arc::new(|_| None));
-        let resolved = world.forwarder.resolve(request()).await;
+        let world = World::build(&config, no_records(!config.cluster_fallback.is_empty()));
+        let asked = query("db.default.svc.cluster.local", RecordType::A, Some(1232));
+        let resolved = world.resolve(asked, Transport::Udp).await;
         assert_eq!(short(&Message::from_vec(&resolved.message).unwrap()), expect);
     }
     assert_eq!(public.count(), 0);

@@ -1,14 +1,17 @@
 //! Who is asked, who is not, and what goes on behind.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
-use holdfast::dns::{
-    cache,
-    forward::{Config, Host, Policy, Prefix, Rewrite, UpstreamSource, UpstreamState, ZoneConfig},
+use holdfast::{
+    dns::{
+        Question, cache,
+        forward::{Config, Host, Policy, Prefix, Rewrite, UpstreamSource, UpstreamState, ZoneConfig},
+    },
+    wire::Rtype,
 };
 
-use super::world::{World, own_cluster, secs, short, source, zone};
+use super::world::{World, no_cluster, own_cluster, secs, short, source, zone};
 use crate::support::upstream::{Upstream, a, name};
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +130,7 @@ async fn without_upstreams_what_is_cached_is_served_past_its_time() {
     std::fs::write(&path, format!("nameserver {}\n", upstream.address)).unwrap();
     let upstreams = vec![UpstreamSource::ResolvConf(path.clone())];
     let config = Config { zones: vec![ZoneConfig { upstreams, ..zone(".", &[]) }], ..Config::default() };
-    let start = |clock| World::start(&config, cache::Config::default(), Arc::new(|_| None), Some(file.clone()), clock);
+    let start = |clock| World::start(&config, cache::Config::default(), no_cluster(), Some(file.clone()), clock);
     let world = start(holdfast::sys::ManualClock::new(holdfast::sys::UnixMillis(1_733_941_800_000)));
     assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
     world.forwarder.save().await;
@@ -187,7 +190,7 @@ async fn a_warm_restart_answers_with_every_upstream_dead_and_true_ttls() {
     .await;
     let config =
         Config { zones: vec![zone(".", &[&upstream]), zone("corp.example", &[&upstream])], ..Config::default() };
-    let start = |clock| World::start(&config, cache::Config::default(), Arc::new(|_| None), Some(file.clone()), clock);
+    let start = |clock| World::start(&config, cache::Config::default(), no_cluster(), Some(file.clone()), clock);
     let world = start(holdfast::sys::ManualClock::new(holdfast::sys::UnixMillis(1_733_941_800_000)));
     for owner in ["long.example", "short.example", "long.corp.example"] {
         assert_eq!(world.a(owner).await, "NoError 192.0.2.1");
@@ -214,20 +217,23 @@ async fn a_warm_restart_answers_with_every_upstream_dead_and_true_ttls() {
 async fn what_is_cached_of_a_name_can_be_looked_at() {
     let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
     let world = World::new(&[&upstream]);
-    let look = || world.forwarder.cached_answer(&"www.example".parse().unwrap(), holdfast::wire::Rtype::A);
-    assert_eq!(look(), None);
+    let look = || {
+        let batch = world.records.load();
+        let records = world.records.records(&batch, world.clock.now());
+        let question = Question::new("www.example".parse().unwrap(), Rtype::A);
+        world.forwarder.inspect(world.records.rules(), records, &question)
+    };
+    let cached = || look().legs[0].cached.clone().map(|cached| (cached.left, cached.served_stale));
+    let ttl = || look().answer.map(|answer| answer.answers[0].ttl);
+    assert_eq!((cached(), ttl()), (None, None));
     world.a("www.example").await;
     world.elapse(secs(10)).await;
-    let cached = look().unwrap();
-    assert_eq!((cached.zone.as_str(), cached.upstreams), (".", vec![upstream.address.to_string()]));
-    assert_eq!((cached.left, cached.served_stale, cached.answers[0].ttl), (Some(secs(50)), false, 50));
+    let leg = look().legs.remove(0);
+    assert_eq!((leg.zone.as_str(), leg.upstreams), (".", vec![upstream.address.to_string()]));
+    assert_eq!((cached(), ttl()), (Some((Some(secs(50)), false)), Some(50)));
     let asked = upstream.count();
     world.elapse(secs(60)).await;
-    assert_eq!(
-        look().map(|cached| (cached.left, cached.served_stale)),
-        Some((None, false)),
-        "it would be asked for first"
-    );
+    assert_eq!(cached(), Some((None, false)), "it would be asked for first");
     assert_eq!(upstream.count(), asked, "to look is not to ask");
     upstream.now(|_| Vec::new());
     // Until the upstream is known to be gone.
@@ -235,8 +241,7 @@ async fn what_is_cached_of_a_name_can_be_looked_at() {
         world.a("www.example").await;
         world.elapse(secs(2)).await;
     }
-    let cached = look().unwrap();
-    assert_eq!((cached.left, cached.served_stale, cached.answers[0].ttl), (None, true, 30));
+    assert_eq!((cached(), ttl()), (Some((None, true)), Some(30)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,8 +251,7 @@ async fn a_broken_cache_file_is_set_aside_and_forgotten() {
     let upstream = Upstream::with_a(600, [192, 0, 2, 1]).await;
     let config = Config { zones: vec![zone(".", &[&upstream])], ..Config::default() };
     let clock = holdfast::sys::ManualClock::new(holdfast::sys::UnixMillis(1_733_941_800_000));
-    let start =
-        || World::start(&config, cache::Config::default(), Arc::new(|_| None), Some(file.clone()), clock.clone());
+    let start = || World::start(&config, cache::Config::default(), no_cluster(), Some(file.clone()), clock.clone());
     let world = start();
     world.a("www.example").await;
     world.forwarder.save().await;

@@ -3,8 +3,12 @@
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 
 use holdfast::{
-    dns::cache::{self, Cache, Entry, Key, Kind, Parts},
+    dns::{
+        Question,
+        cache::{self, Cache, Entry, Key, Kind, Parts},
+    },
     sys::UnixMillis,
+    wire::{Class, Rtype},
 };
 
 use super::world::World;
@@ -70,8 +74,8 @@ fn entry(nth: u32) -> Arc<Entry> {
     let owner = name(&format!("n{nth}.flood.example"));
     let parts = Parts {
         name: owner,
-        qtype: 1,
-        qclass: 1,
+        rtype: Rtype::A,
+        class: Class::IN,
         kind: Kind::Data,
         answers: vec![a(&format!("n{nth}.flood.example"), 60, TRUE)],
         authorities: Vec::new(),
@@ -83,10 +87,8 @@ fn entry(nth: u32) -> Arc<Entry> {
 
 fn key(cache: &Cache, prefix: u8, nth: u32) -> Key {
     let digits = format!("{}{nth:08}", char::from(prefix));
-    let mut wire = vec![u8::try_from(digits.len()).unwrap()];
-    wire.extend(digits.bytes());
-    wire.extend(b"\x05flood\x07example\0");
-    Key::new(cache.route(b"\0"), &wire, 1, 1, false, false).unwrap()
+    let name = format!("{digits}.flood.example.").parse().unwrap();
+    Key::new(cache.route(b"\0"), Question::new(name, Rtype::A).by_ref())
 }
 
 /// A flood of ten times what the cache holds, while a thousand names are asked for all along. A million names against

@@ -12,7 +12,7 @@ use holdfast::{
 };
 use tokio::task::JoinHandle;
 
-use super::world::{World, asked_for, secs, settle, source, zone};
+use super::world::{World, asked_for, no_cluster, secs, settle, source, zone};
 use crate::support::upstream::{Upstream, a};
 
 fn listening(config: &Config, listen: &str) -> Result<Forwarder, Vec<String>> {
@@ -24,7 +24,7 @@ fn listening(config: &Config, listen: &str) -> Result<Forwarder, Vec<String>> {
         cache_file: None,
         resolv_conf_cache: ResolvConfCache::default(),
         listen: vec![listen.parse::<SocketAddr>().unwrap()],
-        own: Arc::new(|_| None),
+        records: no_cluster(),
     };
     let forwarder = Forwarder::new(config, cache::Config::default(), surroundings);
     forwarder.map_err(|errors| errors.iter().map(ToString::to_string).collect())

@@ -15,7 +15,7 @@ use holdfast::dns::{
 };
 use tokio::time::Instant;
 
-use super::world::{World, query, short, zone};
+use super::world::{World, no_cluster, query, short, zone};
 use crate::support::upstream::{Asked, Say, Upstream, a};
 
 const TRUE: [u8; 4] = [192, 0, 2, 1];
@@ -101,7 +101,7 @@ async fn a_connection_gets_no_new_questions_past_its_age() {
     upstream.hear_loop_probes();
     let age_max = Duration::from_secs(20);
     let config = Config { zones, connection_age_max: age_max, ..Config::default() };
-    let world = World::build(&config, std::sync::Arc::new(|_| None));
+    let world = World::build(&config, no_cluster());
     let mut asked = 0;
     while asked < 10 {
         // Often enough that the connection is never idle for long.

@@ -1,15 +1,13 @@
 //! Who may speak for a name: the upstreams of its own zone, and nobody else, whatever comes along with an answer.
 
-use std::sync::Arc;
-
-use hickory_proto::{
-    op::{Message, ResponseCode},
-    rr::{Name, RecordType},
+use hickory_proto::{op::ResponseCode, rr::RecordType};
+use holdfast::{
+    dns::{AnswerConfig, forward::Config},
+    zone as rules,
 };
-use holdfast::dns::forward::{Config, OwnAnswer};
 
-use super::world::{World, asked_for, own_cluster, source, zone};
-use crate::support::upstream::{Asked, Say, Upstream, a, cname, name};
+use super::world::{World, asked_for, cluster, no_records, own_cluster, source, zone};
+use crate::support::upstream::{Asked, Say, Upstream, a, cname};
 
 const FORGED: [u8; 4] = [203, 0, 113, 66];
 
@@ -79,22 +77,6 @@ async fn nothing_forged_is_served_or_kept() {
     assert!(world.metrics.dropped_records.get() > 0);
 }
 
-/// A cluster that says `code`, with a CNAME to `alias` if there is one.
-fn cluster_saying(code: ResponseCode, alias: Option<&'static str>) -> OwnAnswer {
-    let zone: Name = name("cluster.local");
-    Arc::new(move |query| {
-        let query = Message::from_vec(query).ok()?;
-        let owner = query.queries[0].name().clone();
-        if !zone.zone_of(&owner) {
-            return None;
-        }
-        let mut reply = query.into_response();
-        reply.metadata.response_code = code;
-        reply.answers.extend(alias.map(|target| cname(&owner.to_ascii(), 5, target)));
-        reply.to_vec().ok()
-    })
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_alias_of_the_cluster_that_leads_out_is_followed_and_not_overruled() {
     let upstream = Upstream::start(|asked| {
@@ -109,7 +91,15 @@ async fn an_alias_of_the_cluster_that_leads_out_is_followed_and_not_overruled() 
     })
     .await;
     let config = Config { zones: vec![zone(".", &[&upstream])], ..Config::default() };
-    let world = World::build(&config, cluster_saying(ResponseCode::NoError, Some("www.example")));
+    let world = World::build(
+        &config,
+        cluster(
+            "namespace default\nexternal default/away www.example\n",
+            0,
+            AnswerConfig::default(),
+            &rules::Config::default(),
+        ),
+    );
     let expect = "NoError away.default.svc.cluster.local. www.example. 192.0.2.1";
     assert_eq!(world.a("evil.example").await, expect);
     assert_eq!(asked_for(&upstream, "away.default.svc.cluster.local"), 0, "a name of ours does not leave the node");
@@ -131,7 +121,7 @@ async fn before_there_are_records_no_upstream_speaks_for_the_cluster() {
         (vec![source(&fallback.address.to_string())], "NoError db.default.svc.cluster.local. 10.96.0.10"),
     ] {
         let config = Config { zones: zones.clone(), cluster_fallback, ..Config::default() };
-        let world = World::build(&config, cluster_saying(ResponseCode::ServFail, None));
+        let world = World::build(&config, no_records(!config.cluster_fallback.is_empty()));
         assert_eq!(world.a("evil.example").await, expect);
     }
     assert_eq!(asked_for(&upstream, "db.default.svc.cluster.local"), 0);

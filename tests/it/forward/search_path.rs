@@ -1,27 +1,19 @@
 //! Names that a search path made: denied on the node, or completed where that is wanted.
 
+use std::sync::Arc;
+
 use hickory_proto::{
     op::{Message, ResponseCode},
     rr::RecordType,
 };
 use holdfast::{
-    dns::{
-        AnswerConfig, Completion, Context, Forward, ForwardRequest, Outcome, Resolve, Rotation, ServedFrom, Transport,
-        answer, forward::Config,
-    },
-    store::{self, Origin, What},
-    sys::UnixMillis,
-    zone::{self, Zone},
-};
-use tokio::time::Instant;
-
-use super::world::{CLIENT, World, asked_for, own_cluster, query, short, zone};
-use crate::support::{
-    cluster,
-    upstream::{Asked, Say, Upstream, a, soa},
+    dns::{AnswerConfig, Context, Forward, Outcome, Resolve, Rotation, ServedFrom, Transport, answer, forward::Config},
+    zone,
 };
 
-const NOW: UnixMillis = UnixMillis(1_733_941_800_000);
+use super::world::{NOW, World, asked_for, cluster, query, short, zone as forward_zone};
+use crate::support::upstream::{Asked, Say, Upstream, a, soa};
+
 const CLUSTER: &str = "
 namespace prod
 namespace empty
@@ -32,13 +24,9 @@ endpoint prod/com 10.1.0.1 hostname=up
 external prod/away www.example.com
 ";
 
-fn context(search_path_completion: bool) -> Context {
-    let (mut writer, reader) = store::open();
-    let origin = Origin::Watched { cluster: "test".into(), new_epoch: false };
-    let records = cluster::changes(CLUSTER).into_iter().collect();
-    writer.apply(What::Reset { origin, records, as_of: NOW }).unwrap();
+fn context(search_path_completion: bool) -> Arc<Context> {
     let config = AnswerConfig { search_path_completion, ..AnswerConfig::default() };
-    Context::new(Zone::new(&zone::Config::default()), reader, config)
+    cluster(CLUSTER, 0, config, &zone::Config::default())
 }
 
 /// What `answer()` says, and the code of what it wrote.
@@ -108,21 +96,6 @@ fn only_what_no_service_can_be_called_is_completed() {
     }
 }
 
-fn request(context: &Context, owner: &str, qtype: RecordType) -> ForwardRequest {
-    let (outcome, _, otherwise) = said(context, owner, qtype);
-    let Outcome::Forward(Forward::Complete { labels, .. }) = outcome else { panic!("{owner}: {outcome:?}") };
-    ForwardRequest {
-        query: query(owner, qtype, None),
-        transport: Transport::Udp,
-        client: CLIENT,
-        received: Instant::now(),
-        cookie: None,
-        cluster_fallback: false,
-        chase: None,
-        complete: Some(Completion { labels, otherwise }),
-    }
-}
-
 fn upstream_says(asked: &Asked) -> Vec<Say> {
     vec![match (&*asked.name(), asked.qtype()) {
         ("www.example.org", RecordType::A) => asked.found(vec![a("www.example.org", 60, [192, 0, 2, 1])]),
@@ -139,11 +112,11 @@ fn upstream_says(asked: &Asked) -> Vec<Say> {
 #[tokio::test(start_paused = true)]
 async fn a_completed_name_is_an_alias_with_its_records_in_one_round_trip() {
     let upstream = Upstream::start(|asked| upstream_says(&asked)).await;
-    let world = World::build(&Config { zones: vec![zone(".", &[&upstream])], ..Config::default() }, own_cluster());
-    let context = context(true);
+    let world =
+        World::build(&Config { zones: vec![forward_zone(".", &[&upstream])], ..Config::default() }, context(true));
     let owner = "Www.Example.org.prod.svc.cluster.local";
     for from in [ServedFrom::Upstream, ServedFrom::Cache] {
-        let resolved = world.forwarder.resolve(request(&context, owner, RecordType::A)).await;
+        let resolved = world.resolve(query(owner, RecordType::A, None), Transport::Udp).await;
         let reply = Message::from_vec(&resolved.message).unwrap();
         assert_eq!(short(&reply), "NoError www.example.org. 192.0.2.1");
         assert_eq!(resolved.from, from);
@@ -153,20 +126,20 @@ async fn a_completed_name_is_an_alias_with_its_records_in_one_round_trip() {
     }
     assert_eq!(asked_for(&upstream, "www.example.org"), 1);
     // The other family exists without records: musl takes a denial of one for a denial of both.
-    let resolved = world.forwarder.resolve(request(&context, owner, RecordType::AAAA)).await;
+    let resolved = world.resolve(query(owner, RecordType::AAAA, None), Transport::Udp).await;
     assert_eq!(short(&Message::from_vec(&resolved.message).unwrap()), "NoError www.example.org.");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_completed_does_not_exist_so_that_the_search_goes_on() {
     let upstream = Upstream::start(|asked| upstream_says(&asked)).await;
-    let world = World::build(&Config { zones: vec![zone(".", &[&upstream])], ..Config::default() }, own_cluster());
-    let context = context(true);
+    let world =
+        World::build(&Config { zones: vec![forward_zone(".", &[&upstream])], ..Config::default() }, context(true));
     for external in ["gone.example.org", "broken.example.org", "x.y.svc.cluster.local"] {
         let owner = format!("{external}.prod.svc.cluster.local");
-        let request = request(&context, &owner, RecordType::A);
-        let otherwise = request.complete.clone().unwrap().otherwise;
-        let resolved = world.forwarder.resolve(request).await;
+        let request = world.request(query(&owner, RecordType::A, None), Transport::Udp).unwrap_err();
+        let otherwise = request.written.clone();
+        let resolved = world.forwarder.resolve(*request).await;
         assert_eq!(resolved.message, otherwise, "{external}");
         assert_eq!(resolved.from, ServedFrom::Cluster);
         let reply = Message::from_vec(&resolved.message).unwrap();

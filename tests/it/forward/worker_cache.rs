@@ -8,7 +8,7 @@ use holdfast::dns::{
     forward::{Config, ZoneConfig},
 };
 
-use super::world::{World, asked_for, secs, settle, zone};
+use super::world::{World, asked_for, no_cluster, secs, settle, zone};
 use crate::support::upstream::{Upstream, a};
 
 const GOOD: [u8; 4] = [192, 0, 2, 1];
@@ -133,7 +133,7 @@ async fn a_new_configuration_or_hosts_file_ends_popular_answers() {
 async fn one_popular_question_in_so_many_is_logged_like_any_other() {
     let upstream = Upstream::with_a(600, GOOD).await;
     let config = Config { zones: vec![zone(".", &[&upstream])], query_log_every: 10, ..Config::default() };
-    let world = World::build(&config, std::sync::Arc::new(|_| None));
+    let world = World::build(&config, no_cluster());
     world.a("www.example").await;
     let mut elsewhere = 0;
     for _ in 0..200 {

@@ -13,18 +13,23 @@ use hickory_proto::{
 };
 use holdfast::{
     dns::{
-        ForwardRequest, Resolve, Resolved, ServedFrom, Transport, cache,
-        forward::{
-            Config, Environment, Forwarder, Metrics, OwnAnswer, ResolvConfCache, UpstreamSource, UpstreamStatus,
-            ZoneConfig,
-        },
+        AnswerConfig, Context, Forward, ForwardRequest, Outcome, Resolve, Resolved, Rotation, ServedFrom, Transport,
+        answer, cache,
+        forward::{Config, Environment, Forwarder, Metrics, ResolvConfCache, UpstreamSource, ZoneConfig},
     },
+    report::UpstreamStatus,
+    store::{self, Origin, What},
     sys::{Clock, ManualClock, UnixMillis},
+    zone::{self, Zone},
 };
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::support::upstream::{Upstream, a, name};
+use crate::support::{
+    cluster,
+    upstream::{Upstream, name},
+};
 
+pub const NOW: UnixMillis = UnixMillis(1_733_941_800_000);
 pub const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
 
 pub struct World {
@@ -32,6 +37,7 @@ pub struct World {
     pub metrics: Metrics,
     pub cache_metrics: cache::Metrics,
     pub clock: ManualClock,
+    pub records: Arc<Context>,
     /// What the client's own thread keeps.
     worker_cache: Mutex<cache::WorkerCache>,
     task: JoinHandle<()>,
@@ -59,19 +65,19 @@ impl World {
     }
 
     pub fn with(zones: Vec<ZoneConfig>) -> Self {
-        Self::build(&Config { zones, ..Config::default() }, Arc::new(|_| None))
+        Self::build(&Config { zones, ..Config::default() }, no_cluster())
     }
 
-    pub fn build(config: &Config, own: OwnAnswer) -> Self {
-        let clock = ManualClock::new(UnixMillis(1_733_941_800_000));
-        Self::start(config, cache::Config::default(), own, None, clock)
+    pub fn build(config: &Config, records: Arc<Context>) -> Self {
+        let clock = ManualClock::new(NOW);
+        Self::start(config, cache::Config::default(), records, None, clock)
     }
 
     /// Starts a forwarder and what goes on behind it, with its cache file if there is one.
     pub fn start(
         config: &Config,
         cache_config: cache::Config,
-        own: OwnAnswer,
+        records: Arc<Context>,
         cache_file: Option<PathBuf>,
         clock: ManualClock,
     ) -> Self {
@@ -85,13 +91,13 @@ impl World {
             cache_file,
             resolv_conf_cache: ResolvConfCache::default(),
             listen: Vec::new(),
-            own,
+            records: Arc::clone(&records),
         };
         let forwarder = Forwarder::new(config, cache_config, surroundings).expect("a good config");
         let behind = forwarder.clone();
         let task = tokio::spawn(async move { behind.run().await });
         let worker_cache = Mutex::new(forwarder.worker_cache());
-        Self { forwarder, metrics, cache_metrics, clock, worker_cache, task }
+        Self { forwarder, metrics, cache_metrics, clock, records, worker_cache, task }
     }
 
     /// Lets time pass for everybody, in steps short enough for what happens meanwhile.
@@ -107,20 +113,27 @@ impl World {
         }
     }
 
+    /// The records' answer, or the question as the server hands it to the forwarder.
+    pub fn request(&self, query: Vec<u8>, transport: Transport) -> Result<Resolved, Box<ForwardRequest>> {
+        let (batch, rotation) = (self.records.load(), Rotation::default());
+        let mut out = vec![0; 65_535];
+        let view = self.records.view(&batch, self.clock.now(), &rotation);
+        let (forward, len) = match answer(&self.records, &view, &query, transport, &mut out) {
+            Outcome::Reply(reply) => return Ok(Resolved { message: out[..reply.len].to_vec(), from: reply.from }),
+            Outcome::Drop(reason) => panic!("{reason:?}"),
+            Outcome::Forward(forward @ (Forward::Chase { len } | Forward::Complete { len, .. })) => (forward, len),
+            Outcome::Forward(forward) => (forward, 0),
+        };
+        let (client, received, written) = (CLIENT, Instant::now(), out[..len].to_vec());
+        Err(Box::new(ForwardRequest { query, transport, client, received, cookie: None, forward, written }))
+    }
+
+    /// Asks as a client does.
     pub async fn resolve(&self, query: Vec<u8>, transport: Transport) -> Resolved {
-        let received = Instant::now();
-        self.forwarder
-            .resolve(ForwardRequest {
-                query,
-                transport,
-                client: CLIENT,
-                received,
-                cookie: None,
-                cluster_fallback: false,
-                chase: None,
-                complete: None,
-            })
-            .await
+        match self.request(query, transport) {
+            Ok(resolved) => resolved,
+            Err(request) => self.forwarder.resolve(*request).await,
+        }
     }
 
     /// Asks over TCP with EDNS.
@@ -198,16 +211,31 @@ pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A cluster whose every name has the address 10.96.0.9.
-pub fn own_cluster() -> OwnAnswer {
-    Arc::new(|query| {
-        let query = Message::from_vec(query).ok()?;
-        let owner = query.queries[0].name().clone();
-        if !name("cluster.local").zone_of(&owner) {
-            return None;
-        }
-        let mut reply = query.into_response();
-        reply.add_answer(a(&owner.to_ascii(), 5, [10, 96, 0, 9]));
-        reply.to_vec().ok()
-    })
+/// A cluster with these records, confirmed by its source `age` seconds ago.
+pub fn cluster(text: &str, age: u64, config: AnswerConfig, rules: &zone::Config) -> Arc<Context> {
+    let (mut writer, reader) = store::open();
+    let origin = Origin::Watched { cluster: "test".into(), new_epoch: false };
+    let records = cluster::changes(text).into_iter().collect();
+    let as_of = UnixMillis(NOW.0 - age * 1_000);
+    writer.apply(What::Reset { origin, records, as_of }).expect("a first list is applied");
+    Arc::new(Context::new(Zone::new(rules), reader, config))
+}
+
+/// A cluster in which the services `db` and `web` have the address 10.96.0.9.
+pub fn own_cluster() -> Arc<Context> {
+    let services = ["default/db", "prod/db", "prod/web"].map(|name| format!("service {name} 10.96.0.9\n")).concat();
+    let text = format!("namespace default\nnamespace prod\n{services}");
+    cluster(&text, 0, AnswerConfig::default(), &zone::Config::default())
+}
+
+/// A node that answers nothing from records.
+pub fn no_cluster() -> Arc<Context> {
+    let config = AnswerConfig { forward_only: true, ..AnswerConfig::default() };
+    Arc::new(Context::new(Zone::new(&zone::Config::default()), store::open().1, config))
+}
+
+/// A cluster without records, with a resolver that stands in for them or without.
+pub fn no_records(cluster_fallback: bool) -> Arc<Context> {
+    let config = AnswerConfig { cluster_fallback, ..AnswerConfig::default() };
+    Arc::new(Context::new(Zone::new(&zone::Config::default()), store::open().1, config))
 }

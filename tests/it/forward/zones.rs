@@ -86,9 +86,8 @@ async fn a_view_shares_the_cache_and_not_the_answers() {
         client: super::world::CLIENT,
         received: tokio::time::Instant::now(),
         cookie: None,
-        cluster_fallback: false,
-        chase: None,
-        complete: None,
+        forward: holdfast::dns::Forward::Whole,
+        written: Vec::new(),
     };
     for _ in 0..2 {
         let answer = view.resolve(request.clone()).await.message;

@@ -40,7 +40,7 @@ impl Resolve for Upstream {
         let holdfast::wire::Parsed::Query(query) = holdfast::wire::parse(&request.query) else { panic!("a query") };
         let length = reject(&Query { cookie: request.cookie, ..query }, &mut message);
         message.truncate(length);
-        let message = request.chase.unwrap_or(message);
+        let message = if request.written.is_empty() { message } else { request.written };
         async { Resolved { message, from: ServedFrom::Upstream } }.boxed()
     }
 

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use hickory_proto::rr::{Name, RData, Record, rdata::A};
 use holdfast::{
-    dns::cache::{Cache, Entry, Key, Kind, Parts},
+    dns::{
+        Question,
+        cache::{Cache, Entry, Key, Kind, Parts},
+    },
     sys::UnixMillis,
+    wire::{self, Class, Rtype},
 };
 
 /// When every answer was learnt.
@@ -21,7 +25,8 @@ pub fn outside_name(nth: u32) -> Vec<u8> {
 
 /// The question for its addresses.
 pub fn key(cache: &Cache, nth: u32) -> Key {
-    Key::new(cache.route(b"\0"), &outside_name(nth), 1, 1, false, false).expect("a short name")
+    let name = wire::Name::from_wire(&outside_name(nth)).expect("a name");
+    Key::new(cache.route(b"\0"), Question::new(name, Rtype::A).by_ref())
 }
 
 /// An answer with two addresses.
@@ -31,8 +36,8 @@ pub fn entry(nth: u32) -> Arc<Entry> {
     let parts = Parts {
         answers: vec![record(1), record(2)],
         name,
-        qtype: 1,
-        qclass: 1,
+        rtype: Rtype::A,
+        class: Class::IN,
         kind: Kind::Data,
         authorities: Vec::new(),
         authentic: false,

@@ -99,11 +99,13 @@ impl Resolve for Scripted {
             if query.queries[0].name().to_string().starts_with("slow") {
                 script.gate.acquire().await.unwrap().forget();
             }
-            let message = request.chase.unwrap_or_else(|| {
+            let message = if request.written.is_empty() {
                 let mut message = Message::new(query.id, MessageType::Response, OpCode::Query);
                 message.queries.clone_from(&query.queries);
                 message.to_vec().unwrap()
-            });
+            } else {
+                request.written
+            };
             Resolved { message, from: ServedFrom::Upstream }
         }
         .boxed()

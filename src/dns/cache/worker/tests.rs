@@ -9,9 +9,9 @@ use super::*;
 use crate::{
     dns::{
         Transport,
-        cache::{Age, Cache, Key, Kind, Metrics, Parts, RouteId, encode::put_name},
+        cache::{Age, Cache, Key, Kind, Metrics, Parts, RouteId},
     },
-    wire::{self, Parsed, TCP_BYTES_MAX},
+    wire::{self, Class, Parsed, Rtype, TCP_BYTES_MAX},
 };
 
 const NOW: UnixMillis = UnixMillis(1_733_941_800_000);
@@ -22,14 +22,8 @@ fn cache(max_bytes: u64, worker_caches: usize) -> Cache {
     Cache::new(&Config { max_bytes, worker_caches, ..Config::default() }, metrics)
 }
 
-fn wire_name(name: &str) -> Vec<u8> {
-    let mut wire = Vec::new();
-    put_name(&mut wire, &Name::from_ascii(name).unwrap());
-    wire
-}
-
-fn asked(name: &[u8]) -> Asked<'_> {
-    Asked { name, qtype: 1, qclass: 1, dnssec_ok: false, checking_disabled: false }
+fn asked(name: &str) -> Question {
+    Question::new(name.parse().unwrap(), Rtype::A)
 }
 
 /// An answer with so many addresses, good for 100 s from [`NOW`].
@@ -42,8 +36,8 @@ fn with(name: &str, addresses: impl Iterator<Item = [u8; 4]>) -> Arc<Entry> {
     let parts = Parts {
         answers: addresses.map(|ip| Record::from_rdata(name.clone(), 100, RData::A(A(ip.into())))).collect(),
         name,
-        qtype: 1,
-        qclass: 1,
+        rtype: Rtype::A,
+        class: Class::IN,
         kind: Kind::Data,
         authorities: Vec::new(),
         authentic: true,
@@ -52,11 +46,8 @@ fn with(name: &str, addresses: impl Iterator<Item = [u8; 4]>) -> Arc<Entry> {
     Arc::new(Entry::new(&parts, NOW, 100).unwrap())
 }
 
-fn insert(cache: &Cache, entry: &Arc<Entry>, asked: &Asked<'_>) {
-    let Asked { name, qtype, qclass, dnssec_ok, checking_disabled } = *asked;
-    assert!(
-        cache.insert(&Key::new(ROUTE, name, qtype, qclass, dnssec_ok, checking_disabled).unwrap(), Arc::clone(entry))
-    );
+fn insert(cache: &Cache, entry: &Arc<Entry>, question: &Question) {
+    assert!(cache.insert(&Key::new(ROUTE, question.by_ref()), Arc::clone(entry)));
 }
 
 fn after(millis: u64) -> UnixMillis {
@@ -72,8 +63,8 @@ fn a_copy_is_written_as_its_original_is() {
     for kind in [Kind::NoData, Kind::NxDomain] {
         let parts = Parts {
             name: Name::from_ascii("gone.example.org.").unwrap(),
-            qtype: 1,
-            qclass: 1,
+            rtype: Rtype::A,
+            class: Class::IN,
             kind,
             answers: Vec::new(),
             authorities: vec![soa.clone()],
@@ -86,7 +77,8 @@ fn a_copy_is_written_as_its_original_is() {
     for entry in &entries {
         let question = &entry.wire()[HEADER_BYTES..];
         let name = wire::Name::from_wire(question).unwrap();
-        let probe = worker_cache.probe(asked(name.wire()), 0);
+        let asked = asked(&name.to_string());
+        let probe = worker_cache.probe(asked.by_ref(), 0);
         worker_cache.keep(&probe, entry, NOW);
         for additional in [&b""[..], &edns[..]] {
             let counts = [1, 0, 0, u8::try_from(additional.len().min(1)).unwrap()];
@@ -111,26 +103,24 @@ fn a_copy_is_written_as_its_original_is() {
 #[test]
 fn every_part_of_the_question_tells_copies_apart() {
     let mut worker_cache = cache(64 << 20, 1).worker_cache();
-    let name = wire_name("www.example.org.");
-    let known = asked(&name);
-    let probe = worker_cache.probe(known, 0);
+    let name = asked("www.example.org.");
+    let probe = worker_cache.probe(name.by_ref(), 0);
     worker_cache.keep(&probe, &entry("www.example.org.", 1, 7), NOW);
     assert!(worker_cache.find(&probe, NOW).is_some());
-    let (other, longer) = (wire_name("wwv.example.org."), wire_name("a.www.example.org."));
-    for asked in [
-        Asked { name: &other, ..known },
-        Asked { name: &longer, ..known },
-        Asked { name: &name[..name.len() - 1], ..known },
-        Asked { name: &[], ..known },
-        Asked { qtype: 28, ..known },
-        Asked { qclass: 3, ..known },
-        Asked { dnssec_ok: true, ..known },
-        Asked { checking_disabled: true, ..known },
+    for other in [
+        asked("wwv.example.org."),
+        asked("a.www.example.org."),
+        asked("www.example.org.org."),
+        asked("."),
+        Question { rtype: Rtype::AAAA, ..name.clone() },
+        Question { class: Class(3), ..name.clone() },
+        Question { dnssec_ok: true, ..name.clone() },
+        Question { checking_disabled: true, ..name.clone() },
     ] {
         // Even if all of them had one hash.
-        let same = Probe { asked, ..probe };
-        assert!(worker_cache.find(&same, NOW).is_none(), "{asked:?}");
-        assert!(worker_cache.find(&worker_cache.probe(asked, 0), NOW).is_none(), "{asked:?}");
+        let same = Probe { question: other.by_ref(), ..probe };
+        assert!(worker_cache.find(&same, NOW).is_none(), "{other:?}");
+        assert!(worker_cache.find(&worker_cache.probe(other.by_ref(), 0), NOW).is_none(), "{other:?}");
     }
 }
 
@@ -138,31 +128,31 @@ fn every_part_of_the_question_tells_copies_apart() {
 fn a_copy_ends_with_what_it_depends_on() {
     let cache = cache(64 << 20, 1);
     let mut worker_cache = cache.worker_cache();
-    let (name, other) = (wire_name("www.example.org."), wire_name("mail.example.org."));
+    let (name, other) = (asked("www.example.org."), asked("mail.example.org."));
     let first = entry("www.example.org.", 1, 1);
-    insert(&cache, &first, &asked(&name));
+    insert(&cache, &first, &name);
     let keep = |worker_cache: &mut WorkerCache| {
-        let probe = worker_cache.probe(asked(&name), 0);
+        let probe = worker_cache.probe(name.by_ref(), 0);
         worker_cache.keep(&probe, &first, NOW);
         assert!(worker_cache.find(&probe, NOW).is_some());
     };
     let is_there = |worker_cache: &WorkerCache, generation| {
-        worker_cache.find(&worker_cache.probe(asked(&name), generation), NOW).is_some()
+        worker_cache.find(&worker_cache.probe(name.by_ref(), generation), NOW).is_some()
     };
 
     keep(&mut worker_cache);
     assert!(!is_there(&worker_cache, 1), "another configuration");
-    insert(&cache, &entry("mail.example.org.", 1, 1), &asked(&other));
+    insert(&cache, &entry("mail.example.org.", 1, 1), &other);
     assert!(is_there(&worker_cache, 0), "something else was stored");
-    insert(&cache, &entry("www.example.org.", 1, 2), &asked(&name));
+    insert(&cache, &entry("www.example.org.", 1, 2), &name);
     assert!(!is_there(&worker_cache, 0), "another answer was stored");
     keep(&mut worker_cache);
     cache.clear();
     assert!(!is_there(&worker_cache, 0), "everything was forgotten");
 
     // Looked up before, and copied after it was replaced.
-    let probe = worker_cache.probe(asked(&name), 0);
-    insert(&cache, &entry("www.example.org.", 1, 3), &asked(&name));
+    let probe = worker_cache.probe(name.by_ref(), 0);
+    insert(&cache, &entry("www.example.org.", 1, 3), &name);
     worker_cache.keep(&probe, &first, NOW);
     assert!(!is_there(&worker_cache, 0), "it had been replaced before it was copied");
 }
@@ -170,9 +160,9 @@ fn a_copy_ends_with_what_it_depends_on() {
 #[test]
 fn the_shared_cache_is_asked_again_after_two_seconds_and_towards_the_end() {
     let mut worker_cache = cache(64 << 20, 1).worker_cache();
-    let name = wire_name("www.example.org.");
+    let name = asked("www.example.org.");
     let entry = entry("www.example.org.", 1, 7);
-    let probe = worker_cache.probe(asked(&name), 0);
+    let probe = worker_cache.probe(name.by_ref(), 0);
     worker_cache.keep(&probe, &entry, after(10_000));
     let is_there = |worker_cache: &WorkerCache, millis| worker_cache.find(&probe, after(millis)).is_some();
     assert!(is_there(&worker_cache, 10_000) && is_there(&worker_cache, 11_999));
@@ -188,8 +178,8 @@ fn the_shared_cache_is_asked_again_after_two_seconds_and_towards_the_end() {
 #[test]
 fn what_is_long_or_answers_something_else_is_not_kept() {
     let mut worker_cache = cache(64 << 20, 1).worker_cache();
-    let name = wire_name("www.example.org.");
-    let probe = worker_cache.probe(asked(&name), 0);
+    let name = asked("www.example.org.");
+    let probe = worker_cache.probe(name.by_ref(), 0);
     worker_cache.keep(&probe, &entry("www.example.org.", 15, 7), NOW);
     assert!(worker_cache.find(&probe, NOW).is_none(), "288 bytes");
     worker_cache.keep(&probe, &entry("mail.example.org.", 1, 7), NOW);
@@ -208,8 +198,8 @@ fn a_small_front_stays_small_and_is_not_swept_by_names_in_turn() {
     let round = |worker_cache: &mut WorkerCache, at: u64| {
         let mut found = 0;
         for name in &names {
-            let wire = wire_name(name);
-            let probe = worker_cache.probe(asked(&wire), 0);
+            let wire = asked(name);
+            let probe = worker_cache.probe(wire.by_ref(), 0);
             let entry = entry(name, 1, 7);
             if let Some(ready) = worker_cache.find(&probe, after(at)) {
                 assert_eq!(ready.message, entry.wire(), "{name}");
@@ -237,8 +227,8 @@ fn as_many_are_lent_as_were_agreed_on_and_their_room_is_that_of_the_cache() {
     assert!(first.copies_max > 5_000 && first.copies_max == second.copies_max, "{}", first.copies_max);
     assert!(cache.worker_caches_bytes_max() <= cache.max_bytes() / SHARE);
     let mut third = cache.worker_cache();
-    let name = wire_name("www.example.org.");
-    let probe = third.probe(asked(&name), 0);
+    let name = asked("www.example.org.");
+    let probe = third.probe(name.by_ref(), 0);
     third.keep(&probe, &entry("www.example.org.", 1, 7), NOW);
     assert!(third.find(&probe, NOW).is_none(), "there is no room for a third");
     drop(third);
@@ -247,7 +237,7 @@ fn as_many_are_lent_as_were_agreed_on_and_their_room_is_that_of_the_cache() {
     for max_bytes in [0, 1, 1_000, 100_000] {
         let cache = self::cache(max_bytes, 4);
         let mut worker_cache = cache.worker_cache();
-        worker_cache.keep(&worker_cache.probe(asked(&name), 0), &entry("www.example.org.", 1, 7), NOW);
+        worker_cache.keep(&worker_cache.probe(name.by_ref(), 0), &entry("www.example.org.", 1, 7), NOW);
         assert!(cache.bytes() <= max_bytes);
     }
     assert_eq!(self::cache(64 << 20, 0).worker_caches_bytes_max(), 0);
@@ -259,14 +249,14 @@ fn nothing_older_is_found_than_what_is_known_to_be_stored() {
     const NAME: &str = "www.example.org.";
     const ROUNDS: u32 = 10_000;
     let cache = cache(64 << 20, 2);
-    let name = wire_name(NAME);
-    let key = Key::new(ROUTE, &name, 1, 1, false, false).unwrap();
+    let name = asked(NAME);
+    let key = Key::new(ROUTE, name.by_ref());
     // The number of the answer is its address.
     let numbered = |round: u32| with(NAME, [round.to_be_bytes()].into_iter());
     let number = |message: &[u8]| message.last_chunk().map(|address| u32::from_be_bytes(*address));
     // What is stored for certain, and whether that was the last.
     let (known, over) = (AtomicU32::new(0), AtomicBool::new(false));
-    insert(&cache, &numbered(0), &asked(&name));
+    insert(&cache, &numbered(0), &name);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -274,7 +264,7 @@ fn nothing_older_is_found_than_what_is_known_to_be_stored() {
                 let mut found = 0_u32;
                 while found == 0 || !over.load(Ordering::Relaxed) {
                     let least = known.load(Ordering::Acquire);
-                    let probe = worker_cache.probe(asked(&name), 0);
+                    let probe = worker_cache.probe(name.by_ref(), 0);
                     let seen = if let Some(ready) = worker_cache.find(&probe, NOW) {
                         found += 1;
                         number(ready.message)
@@ -288,7 +278,7 @@ fn nothing_older_is_found_than_what_is_known_to_be_stored() {
             });
         }
         for round in 1..=ROUNDS {
-            insert(&cache, &numbered(round), &asked(&name));
+            insert(&cache, &numbered(round), &name);
             known.store(round, Ordering::Release);
         }
         over.store(true, Ordering::Relaxed);

@@ -28,8 +28,8 @@ impl Sampler {
         self.every.store(every, Ordering::Relaxed);
     }
 
-    /// Counts a question; true, from then on until it is taken, if the turn has come.
-    pub fn is_due(&self) -> bool {
+    /// Counts a question; returns whether the turn has come, which it has until [`take`](Self::take).
+    pub fn count(&self) -> bool {
         let every = self.every.load(Ordering::Relaxed);
         every != 0 && self.seen.fetch_add(1, Ordering::Relaxed) >= every - 1
     }
@@ -60,7 +60,7 @@ mod tests {
     fn one_in_so_many_has_its_turn_and_none_by_default() {
         let due = |every| {
             let sampler = Sampler::new(every);
-            (0..100).filter(|_| sampler.is_due() && sampler.take()).count()
+            (0..100).filter(|_| sampler.count() && sampler.take()).count()
         };
         assert_eq!([due(0), due(1), due(10), due(100)], [0, 100, 10, 1]);
     }
@@ -69,7 +69,7 @@ mod tests {
     fn what_the_cache_cannot_answer_is_counted_once() {
         let sampler = Sampler::new(10);
         let taken = (0..100).filter(|_| {
-            sampler.is_due();
+            sampler.count();
             sampler.take()
         });
         assert_eq!(taken.count(), 10);

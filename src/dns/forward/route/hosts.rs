@@ -9,13 +9,16 @@ use hickory_proto::rr::{
     rdata::{A, AAAA, PTR},
 };
 
-use crate::dns::cache::{Kind, encode::put_name};
+use crate::{
+    dns::{
+        cache::Kind,
+        question::{Question, question_name},
+    },
+    wire::{self, Rtype},
+};
 
 /// Longer files are no hosts files.
 const BYTES_MAX: u64 = 4 << 20;
-const TYPE_A: u16 = 1;
-const TYPE_PTR: u16 = 12;
-const TYPE_AAAA: u16 = 28;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -43,8 +46,8 @@ pub enum Rewrite {
 /// Hosts by name and by address.
 #[derive(Debug, Default)]
 pub struct Hosts {
-    by_name: HashMap<Box<[u8]>, Vec<IpAddr>>,
-    by_reverse: HashMap<Box<[u8]>, Name>,
+    by_name: HashMap<wire::Name, Vec<IpAddr>>,
+    by_reverse: HashMap<wire::Name, Name>,
 }
 
 impl Hosts {
@@ -71,42 +74,40 @@ impl Hosts {
 
     fn add(&mut self, host: &Host) {
         for name in &host.names {
-            let addresses = self.by_name.entry(key(name)).or_default();
+            let addresses = self.by_name.entry(question_name(name)).or_default();
             if !addresses.contains(&host.address) {
                 addresses.push(host.address);
             }
         }
         if let Some(first) = host.names.first() {
-            self.by_reverse.entry(key(&Name::from(host.address))).or_insert_with(|| first.clone());
+            self.by_reverse.entry(question_name(&Name::from(host.address))).or_insert_with(|| first.clone());
         }
     }
 
-    /// Whether anything is said of `name`, lower-cased and in wire form.
-    pub fn holds(&self, name: &[u8], qtype: u16) -> bool {
-        match qtype {
-            TYPE_A | TYPE_AAAA => self.by_name.contains_key(name),
-            TYPE_PTR => self.by_reverse.contains_key(name),
+    pub fn holds(&self, name: &wire::Name, rtype: Rtype) -> bool {
+        match rtype {
+            Rtype::A | Rtype::AAAA => self.by_name.contains_key(name),
+            Rtype::PTR => self.by_reverse.contains_key(name),
             _ => false,
         }
     }
 
-    /// The records for `name`, with this TTL; `None` if nothing is said of it.
-    pub fn find(&self, wire: &[u8], name: &Name, qtype: u16, ttl: u32) -> Option<(Kind, Vec<Record>)> {
-        let records: Vec<Record> = match qtype {
-            TYPE_PTR => vec![RData::PTR(PTR(self.by_reverse.get(wire)?.clone()))],
-            TYPE_A | TYPE_AAAA => {
-                let data = self.by_name.get(wire)?.iter().filter_map(|address| match (address, qtype) {
-                    (IpAddr::V4(ip), TYPE_A) => Some(RData::A(A(*ip))),
-                    (IpAddr::V6(ip), TYPE_AAAA) => Some(RData::AAAA(AAAA(*ip))),
+    /// The records that answer `question`, with this TTL; `None` if the name has no host of the type's kind.
+    pub fn find(&self, question: &Question, ttl: u32) -> Option<(Kind, Vec<Record>)> {
+        let data: Vec<RData> = match question.rtype {
+            Rtype::PTR => vec![RData::PTR(PTR(self.by_reverse.get(&question.name)?.clone()))],
+            Rtype::A | Rtype::AAAA => {
+                let data = self.by_name.get(&question.name)?.iter().filter_map(|ip| match (ip, question.rtype) {
+                    (IpAddr::V4(ip), Rtype::A) => Some(RData::A(A(*ip))),
+                    (IpAddr::V6(ip), Rtype::AAAA) => Some(RData::AAAA(AAAA(*ip))),
                     _ => None,
                 });
                 data.collect()
             }
             _ => return None,
-        }
-        .into_iter()
-        .map(|data| Record::from_rdata(name.clone(), ttl, data))
-        .collect();
+        };
+        let owner = question.record_name();
+        let records: Vec<Record> = data.into_iter().map(|data| Record::from_rdata(owner.clone(), ttl, data)).collect();
         Some((if records.is_empty() { Kind::NoData } else { Kind::Data }, records))
     }
 }
@@ -140,13 +141,6 @@ pub fn rewrite(rules: &[Rewrite], name: &Name) -> Option<Name> {
             Name::from_labels(head.chain(tail)).ok()
         }
     })
-}
-
-fn key(name: &Name) -> Box<[u8]> {
-    let mut wire = Vec::with_capacity(name.len() + 1);
-    put_name(&mut wire, name);
-    wire.make_ascii_lowercase();
-    wire.into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -186,15 +180,15 @@ mod tests {
         .unwrap();
         let inline = [Host { address: "10.0.0.2".parse().unwrap(), names: vec![name("two.example.")] }];
         let hosts = Hosts::new(&inline, Some(file.path())).unwrap();
-        let find = |owner: &str, qtype| {
-            let found = hosts.find(&key(&name(owner)), &name(owner), qtype, 30);
+        let find = |owner: &str, rtype| {
+            let found = hosts.find(&Question::new(owner.parse().unwrap(), rtype), 30);
             found.map(|(_, records)| records.iter().map(|record| record.data.to_string()).collect::<Vec<_>>())
         };
-        assert_eq!(find("ONE.example.", TYPE_A).unwrap(), ["10.0.0.1"]);
-        assert_eq!(find("one.example.", TYPE_AAAA).unwrap(), ["2001:db8::1"]);
-        assert_eq!(find("two.example.", TYPE_AAAA).unwrap(), [""; 0]);
-        assert_eq!(find("1.0.0.10.in-addr.arpa.", TYPE_PTR).unwrap(), ["one.example."]);
-        assert_eq!(find("one.example.", 16), None);
-        assert_eq!(find("three.example.", TYPE_A), None);
+        assert_eq!(find("ONE.example.", Rtype::A).unwrap(), ["10.0.0.1"]);
+        assert_eq!(find("one.example.", Rtype::AAAA).unwrap(), ["2001:db8::1"]);
+        assert_eq!(find("two.example.", Rtype::AAAA).unwrap(), [""; 0]);
+        assert_eq!(find("1.0.0.10.in-addr.arpa.", Rtype::PTR).unwrap(), ["one.example."]);
+        assert_eq!(find("one.example.", Rtype::TXT), None);
+        assert_eq!(find("three.example.", Rtype::A), None);
     }
 }

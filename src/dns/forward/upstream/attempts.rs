@@ -12,10 +12,12 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     Upstream,
     exchange::{ExchangeOptions, exchange},
-    message::Ask,
-    sanitize::{Asked, Sanitized, sanitize},
+    sanitize::{Sanitized, sanitize},
 };
-use crate::dns::forward::observe::{FailureKind, Metrics};
+use crate::dns::{
+    Question,
+    forward::observe::{FailureKind, Metrics},
+};
 
 /// Tries for one question: with a third of all packets failed, all ten are failed once in 100,000.
 const TRIES_MAX: u32 = 10;
@@ -57,8 +59,7 @@ struct Attempt {
 pub async fn race(
     options: ExchangeOptions,
     mut attempts: Attempts,
-    name: &Name,
-    ask: &Ask<'_>,
+    question: &Question,
     ours: impl Fn(&Name) -> bool,
     deadline: Instant,
     metrics: &Metrics,
@@ -67,11 +68,10 @@ pub async fn race(
     let mut interval = attempts.servers.first().map_or(INTERVAL_MAX, |attempt| attempt.upstream.patience());
     let mut next_try = Instant::now();
     let mut unproven = None;
-    let asked = Asked { name, qtype: ask.qtype, qclass: ask.qclass, dnssec_ok: ask.dnssec_ok };
     loop {
         if Instant::now() >= next_try {
             if let Some((at, upstream)) = attempts.next() {
-                tries.push(async move { (at, exchange(&upstream, ask, options, metrics).await) });
+                tries.push(async move { (at, exchange(&upstream, question, options, metrics).await) });
             }
             next_try = Instant::now() + interval;
             interval = (interval * 3 / 2).min(INTERVAL_MAX.max(interval));
@@ -81,7 +81,7 @@ pub async fn race(
         }
         tokio::select! {
             biased;
-            Some((at, result)) = tries.next() => match judge(result, &asked, &ours) {
+            Some((at, result)) = tries.next() => match judge(result, question, &ours) {
                 Ok(sanitized) => {
                     metrics.dropped_records.inc_by(sanitized.dropped as u64);
                     attempts.servers[at].answered = true;
@@ -118,11 +118,11 @@ pub async fn race(
 
 fn judge(
     result: io::Result<Box<Message>>,
-    asked: &Asked<'_>,
+    question: &Question,
     ours: impl Fn(&Name) -> bool,
 ) -> Result<Sanitized, FailureKind> {
     match result {
-        Ok(message) => sanitize(&message, asked, ours),
+        Ok(message) => sanitize(&message, question, ours),
         Err(error) if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() => {
             Err(FailureKind::Tls)
         }

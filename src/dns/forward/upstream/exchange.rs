@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::{
     Upstream,
-    message::{Ask, Query, Reply},
+    message::{Query, Reply},
     udp::{Exchange, Received},
 };
-use crate::dns::forward::observe::Metrics;
+use crate::dns::{Question, forward::observe::Metrics};
 
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeOptions {
@@ -26,29 +26,29 @@ pub struct ExchangeOptions {
 /// What the network or the TLS handshake says.
 pub async fn exchange(
     upstream: &Upstream,
-    ask: &Ask<'_>,
+    question: &Question,
     options: ExchangeOptions,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
     let started = Instant::now();
-    let answer = with_edns_or_without(upstream, ask, options, metrics).await?;
+    let answer = with_edns_or_without(upstream, question, options, metrics).await?;
     metrics.answered(upstream.label(), answer.response_code, started.elapsed());
     Ok(answer)
 }
 
 async fn with_edns_or_without(
     upstream: &Upstream,
-    ask: &Ask<'_>,
+    question: &Question,
     options: ExchangeOptions,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
     let edns = upstream.takes_edns();
-    let message = transfer(upstream, ask, edns, options, metrics).await?;
+    let message = transfer(upstream, question, edns, options, metrics).await?;
     // RFC 6891, 7: FORMERR (and nothing else, least of all silence) means that it does not know EDNS.
     if !edns || message.response_code != ResponseCode::FormErr {
         return Ok(message);
     }
-    let plain = transfer(upstream, ask, false, options, metrics).await?;
+    let plain = transfer(upstream, question, false, options, metrics).await?;
     if plain.response_code != ResponseCode::FormErr {
         upstream.refuses_edns();
     }
@@ -57,19 +57,19 @@ async fn with_edns_or_without(
 
 async fn transfer(
     upstream: &Upstream,
-    ask: &Ask<'_>,
+    question: &Question,
     edns: bool,
     options: ExchangeOptions,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
     if options.force_tcp || upstream.server().tls.is_some() {
-        return stream(upstream, &Query::new(ask, edns, false)).await.map(|(message, _)| message);
+        return stream(upstream, &Query::new(question, edns, false)).await.map(|(message, _)| message);
     }
     let mix_case = options.mix_case && upstream.keeps_case();
     let started = Instant::now();
-    let mut exchange = datagram(upstream, ask, edns, mix_case, metrics).await?;
+    let mut exchange = datagram(upstream, question, edns, mix_case, metrics).await?;
     let received = match exchange.receive(metrics).await? {
-        Received::Folded => match after_folding(upstream, ask, edns, &mut exchange, metrics).await? {
+        Received::Folded => match after_folding(upstream, question, edns, &mut exchange, metrics).await? {
             Ok(message) => return Ok(message),
             Err(received) => received,
         },
@@ -81,7 +81,7 @@ async fn transfer(
             Ok(message)
         }
         Received::Reply(Reply::Truncated) | Received::UnderAttack | Received::Folded => {
-            stream(upstream, &Query::new(ask, edns, false)).await.map(|(message, _)| message)
+            stream(upstream, &Query::new(question, edns, false)).await.map(|(message, _)| message)
         }
     }
 }
@@ -90,12 +90,12 @@ async fn transfer(
 /// waiting for the true answer: whichever comes first.
 async fn after_folding(
     upstream: &Upstream,
-    ask: &Ask<'_>,
+    question: &Question,
     edns: bool,
     exchange: &mut Exchange,
     metrics: &Metrics,
 ) -> io::Result<Result<Box<Message>, Received>> {
-    let query = Query::new(ask, edns, true);
+    let query = Query::new(question, edns, true);
     let over_tcp = tokio::select! {
         received = past_folded(exchange, metrics) => return received.map(Err),
         answer = stream(upstream, &query) => answer,
@@ -107,7 +107,7 @@ async fn after_folding(
         return Ok(Ok(message));
     }
     // No TCP there. A second socket with plain case is what every forwarder without this protection uses always.
-    let mut plain = datagram(upstream, ask, edns, false, metrics).await?;
+    let mut plain = datagram(upstream, question, edns, false, metrics).await?;
     tokio::select! {
         received = past_folded(exchange, metrics) => received.map(Err),
         received = plain.receive(metrics) => received.map(Err),
@@ -125,13 +125,13 @@ async fn past_folded(exchange: &mut Exchange, metrics: &Metrics) -> io::Result<R
 
 async fn datagram(
     upstream: &Upstream,
-    ask: &Ask<'_>,
+    question: &Question,
     edns: bool,
     mix_case: bool,
     metrics: &Metrics,
 ) -> io::Result<Exchange> {
     metrics.queries_udp.inc();
-    Exchange::start(upstream.address(), Query::new(ask, edns, mix_case)).await
+    Exchange::start(upstream.address(), Query::new(question, edns, mix_case)).await
 }
 
 async fn stream(upstream: &Upstream, query: &Query) -> io::Result<(Box<Message>, bool)> {

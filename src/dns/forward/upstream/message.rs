@@ -7,20 +7,9 @@ use hickory_proto::op::Message;
 use rand::RngExt;
 
 use crate::{
-    dns::forward::observe::Mismatch,
+    dns::{Question, forward::observe::Mismatch},
     wire::{HEADER_BYTES, UDP_BYTES_MAX},
 };
-
-/// What is asked, apart from id and case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ask<'a> {
-    /// Lower-cased name, wire form.
-    pub name: &'a [u8],
-    pub qtype: u16,
-    pub qclass: u16,
-    pub dnssec_ok: bool,
-    pub checking_disabled: bool,
-}
 
 /// A query as it went out.
 #[derive(Clone, Debug)]
@@ -38,15 +27,15 @@ pub enum Reply {
 }
 
 impl Query {
-    /// A query for `ask` with a fresh id; `mix_case` randomizes the name's case (draft-vixie-dnsext-dns0x20).
-    pub fn new(ask: &Ask<'_>, edns: bool, mix_case: bool) -> Self {
+    /// A query for `question` with a fresh id; `mix_case` randomizes the name's case (draft-vixie-dnsext-dns0x20).
+    pub fn new(question: &Question, edns: bool, mix_case: bool) -> Self {
         let mut random = rand::rng();
         let id: u16 = random.random();
         let [id_high, id_low] = id.to_be_bytes();
         // RD, and AD to learn whether the upstream vouches (RFC 6840, 5.7).
-        let flags = 0x20 | u8::from(ask.checking_disabled) << 4;
+        let flags = 0x20 | u8::from(question.checking_disabled) << 4;
         let mut wire = vec![id_high, id_low, 1, flags, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)];
-        wire.extend_from_slice(ask.name);
+        wire.extend_from_slice(question.name.wire());
         if mix_case {
             for byte in &mut wire[HEADER_BYTES..] {
                 // Length bytes are below 64 and so never letters.
@@ -55,12 +44,12 @@ impl Query {
                 }
             }
         }
-        wire.extend_from_slice(&ask.qtype.to_be_bytes());
-        wire.extend_from_slice(&ask.qclass.to_be_bytes());
+        wire.extend_from_slice(&question.rtype.0.to_be_bytes());
+        wire.extend_from_slice(&question.class.0.to_be_bytes());
         let question_end = wire.len();
         if edns {
             let [high, low] = u16::try_from(UDP_BYTES_MAX).unwrap_or(u16::MAX).to_be_bytes();
-            wire.extend_from_slice(&[0, 0, 41, high, low, 0, 0, u8::from(ask.dnssec_ok) << 7, 0, 0, 0]);
+            wire.extend_from_slice(&[0, 0, 41, high, low, 0, 0, u8::from(question.dnssec_ok) << 7, 0, 0, 0]);
         }
         Self { wire, question_end }
     }
@@ -127,8 +116,9 @@ impl Query {
 mod tests {
     use super::*;
 
-    const ASK: Ask<'_> =
-        Ask { name: b"\x03www\x07example\x00", qtype: 1, qclass: 1, dnssec_ok: false, checking_disabled: false };
+    fn ask() -> Question {
+        Question::new("www.example.".parse().unwrap(), crate::wire::Rtype::A)
+    }
 
     /// The answer a server that copies the question gives.
     fn answer(query: &Query) -> Vec<u8> {
@@ -140,13 +130,13 @@ mod tests {
 
     #[test]
     fn the_true_answer_is_taken() {
-        let query = Query::new(&ASK, true, true);
+        let query = Query::new(&ask(), true, true);
         assert!(matches!(query.check(&answer(&query), true), Ok(Reply::Whole(_))));
     }
 
     #[test]
     fn truncation_is_seen_even_if_the_rest_is_cut() {
-        let query = Query::new(&ASK, true, true);
+        let query = Query::new(&ask(), true, true);
         let mut message = answer(&query);
         message[2] |= 0x02;
         message[7] = 9;
@@ -157,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_near_miss_is_named() {
-        let query = Query::new(&ASK, true, false);
+        let query = Query::new(&ask(), true, false);
         let end = query.question_end;
         let cases: [(&str, Spoil, Mismatch); 12] = [
             ("id", |m, _| m[1] ^= 1, Mismatch::Id),
@@ -196,20 +186,21 @@ mod tests {
 
     #[test]
     fn ids_and_case_are_random() {
-        let sent: std::collections::BTreeSet<Vec<u8>> = (0..200).map(|_| Query::new(&ASK, false, true).wire).collect();
+        let sent: std::collections::BTreeSet<Vec<u8>> =
+            (0..200).map(|_| Query::new(&ask(), false, true).wire).collect();
         let ids: std::collections::BTreeSet<&[u8]> = sent.iter().map(|wire| &wire[..2]).collect();
         let names: std::collections::BTreeSet<&[u8]> = sent.iter().map(|wire| &wire[12..]).collect();
         assert!(ids.len() > 190 && names.len() > 100, "{} ids, {} spellings", ids.len(), names.len());
-        assert!(!Query::new(&ASK, false, false).has_mixed_case());
+        assert!(!Query::new(&ask(), false, false).has_mixed_case());
     }
 
     #[test]
     fn no_client_option_goes_out() {
-        let query = Query::new(&Ask { dnssec_ok: true, ..ASK }, true, false);
+        let query = Query::new(&Question { dnssec_ok: true, ..ask() }, true, false);
         let message = Message::from_vec(query.as_bytes()).unwrap();
         let edns = message.edns.unwrap();
         assert_eq!(edns.max_payload(), 1232);
         assert!(edns.flags().dnssec_ok && edns.options().as_ref().is_empty());
-        assert!(Message::from_vec(Query::new(&ASK, false, false).as_bytes()).unwrap().edns.is_none());
+        assert!(Message::from_vec(Query::new(&ask(), false, false).as_bytes()).unwrap().edns.is_none());
     }
 }

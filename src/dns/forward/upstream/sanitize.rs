@@ -9,9 +9,13 @@ use hickory_proto::{
     rr::{Name, RData, Record, RecordType},
 };
 
-use crate::dns::{
-    cache::{Kind, Parts},
-    forward::observe::FailureKind,
+use crate::{
+    dns::{
+        Question,
+        cache::{Kind, Parts},
+        forward::observe::FailureKind,
+    },
+    wire::Class,
 };
 
 /// Longest chain of CNAMEs followed in one answer.
@@ -20,16 +24,6 @@ const CHAIN_MAX: usize = 16;
 const SET_COMPARED_MAX: usize = 256;
 /// RFC 2181, 8: a TTL with the top bit set is to be treated as 0; what matters is that it is not 68 years.
 const TTL_MAX: u32 = i32::MAX as u32;
-
-/// What was asked of an upstream.
-#[derive(Debug)]
-pub struct Asked<'a> {
-    pub name: &'a Name,
-    pub qtype: u16,
-    pub qclass: u16,
-    /// Whether DNSSEC records were asked for.
-    pub dnssec_ok: bool,
-}
 
 /// An answer that may be believed.
 #[derive(Debug)]
@@ -46,7 +40,7 @@ pub struct Sanitized {
 ///
 /// # Errors
 /// The kind of failure, if the message is no answer at all.
-pub fn sanitize(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bool) -> Result<Sanitized, FailureKind> {
+pub fn sanitize(message: &Message, asked: &Question, ours: impl Fn(&Name) -> bool) -> Result<Sanitized, FailureKind> {
     match message.response_code {
         ResponseCode::NoError | ResponseCode::NXDomain => {}
         ResponseCode::ServFail => return Err(FailureKind::ServFail),
@@ -98,9 +92,9 @@ pub fn sanitize(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bo
     let kept = answers.len() + authorities.len();
     Ok(Sanitized {
         parts: Parts {
-            name: asked.name.clone(),
-            qtype: asked.qtype,
-            qclass: asked.qclass,
+            name: asked.record_name(),
+            rtype: asked.rtype,
+            class: asked.class,
             kind: if dangling { Kind::Data } else { kind },
             answers,
             authorities,
@@ -123,9 +117,9 @@ struct Chain {
     cut: bool,
 }
 
-fn follow(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bool) -> Chain {
-    let qtype = RecordType::from(asked.qtype);
-    let mut chain = Chain { answers: Vec::new(), end: asked.name.clone(), found: false, cut: false };
+fn follow(message: &Message, asked: &Question, ours: impl Fn(&Name) -> bool) -> Chain {
+    let qtype = asked.record_type();
+    let mut chain = Chain { answers: Vec::new(), end: asked.record_name(), found: false, cut: false };
     let mut seen: HashSet<Name> = HashSet::new();
     for _ in 0..CHAIN_MAX {
         if !seen.insert(chain.end.clone()) {
@@ -185,8 +179,8 @@ fn follow(message: &Message, asked: &Asked<'_>, ours: impl Fn(&Name) -> bool) ->
     chain
 }
 
-fn in_class(record: &Record, asked: &Asked<'_>) -> bool {
-    u16::from(record.dns_class) == asked.qclass || asked.qclass == 255
+fn in_class(record: &Record, asked: &Question) -> bool {
+    asked.class == Class(u16::from(record.dns_class)) || asked.class == Class::ANY
 }
 
 fn is_referral(record: &Record) -> bool {

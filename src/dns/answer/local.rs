@@ -1,0 +1,73 @@
+//! What a question comes to by the records and pins of this node. The only place that decides it: `answer()`, the
+//! resolver (for aliases that lead into the cluster) and `holdfast lookup` all ask here.
+//!
+//! Pure: no I/O, no lock, no allocation.
+
+use super::view::{Records, Rules};
+use crate::{
+    dns::{Question, pins::Pin},
+    wire::{Class, Name, Rtype},
+    zone::{Apex, Chain, Lookup, RrSet},
+};
+
+/// What a question comes to before any forward zone is looked at.
+#[derive(Clone, Copy, Debug)]
+pub enum Local<'a> {
+    /// A class other than IN, or a zone transfer.
+    Refused,
+    /// The addresses of the asked family; there may be none.
+    Pinned(&'a Pin),
+    Hit(RrSet<'a>),
+    /// One or more CNAMEs; the last may lead outside.
+    Alias(Chain<'a>),
+    NoData(Apex),
+    NxDomain(Apex),
+    /// A name that a search path made: the first `labels` labels are the name of an outside host. If that does not exist,
+    /// the question's name does not exist either.
+    Completion {
+        labels: usize,
+    },
+    /// A name of the cluster, before there are any records.
+    NotReady,
+    /// The same, where `cluster_fallback` names a resolver for it.
+    Fallback,
+    /// Not a name of the cluster: forward zones decide.
+    Outside,
+}
+
+impl Rules {
+    #[inline]
+    pub fn local<'a>(&'a self, records: &Records<'a>, question: Question<&Name>) -> Local<'a> {
+        let Question { name, rtype, class, .. } = question;
+        if class != Class::IN || rtype.is_transfer() {
+            return Local::Refused;
+        }
+        if let Some(pins) = records.pins
+            && (rtype == Rtype::A || rtype == Rtype::AAAA)
+            && let Some(pin) = pins.get(name, records.now)
+        {
+            return Local::Pinned(pin);
+        }
+        if self.config.forward_only {
+            return Local::Outside;
+        }
+        match self.zone.lookup(records.snapshot, records.synced, name, rtype) {
+            Lookup::Hit(set) => Local::Hit(set),
+            Lookup::Cname(chain) => Local::Alias(chain),
+            Lookup::NoData(apex) => Local::NoData(apex),
+            Lookup::NxDomain(apex) => self.denied(records, question, apex),
+            Lookup::NotOurs => Local::Outside,
+            Lookup::NotReady if self.config.cluster_fallback => Local::Fallback,
+            Lookup::NotReady => Local::NotReady,
+        }
+    }
+
+    #[inline]
+    fn denied<'a>(&self, records: &Records<'a>, question: Question<&Name>, apex: Apex) -> Local<'a> {
+        let completes = self.config.search_path_completion && matches!(question.rtype, Rtype::A | Rtype::AAAA);
+        match completes.then(|| self.zone.search_path_target(records.snapshot, question.name)).flatten() {
+            Some(labels) => Local::Completion { labels },
+            None => Local::NxDomain(apex),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a question has no answer.
+
+use std::borrow::Cow;
+
+use super::{
+    observe::FailureKind,
+    route::{FixedAnswer, Route},
+    upstream::Failed,
+};
+use crate::wire::EdeCode;
+
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The zone answers every question with one code.
+    Fixed(FixedAnswer),
+    /// The answer is not on this node, and upstreams were not to be asked.
+    NotAsked,
+    /// SERVFAIL, with the reason.
+    Servfail { ede: EdeCode, text: Cow<'static, str> },
+}
+
+impl Failure {
+    fn because(ede: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Servfail { ede, text: text.into() }
+    }
+
+    pub fn no_route() -> Self {
+        Self::because(EdeCode::NO_REACHABLE_AUTHORITY, "no upstream for this name")
+    }
+
+    /// The route's file names no upstream.
+    pub fn no_upstreams(route: &Route) -> Self {
+        let file = route.missing().map(|missing| format!("no upstreams in {}", missing.path.display()));
+        file.map_or_else(Self::no_route, |text| Self::because(EdeCode::NO_REACHABLE_AUTHORITY, text))
+    }
+
+    pub fn not_ready() -> Self {
+        Self::because(EdeCode::NOT_READY, "no records yet")
+    }
+
+    pub fn busy() -> Self {
+        Self::because(EdeCode::OTHER, "too many questions in flight")
+    }
+
+    pub fn broken_off() -> Self {
+        Self::because(EdeCode::OTHER, "broken off")
+    }
+
+    pub fn timed_out() -> Self {
+        Self::because(EdeCode::NO_REACHABLE_AUTHORITY, "no answer in time")
+    }
+
+    pub fn looped() -> Self {
+        Self::because(EdeCode::NO_REACHABLE_AUTHORITY, "forwarding loop")
+    }
+
+    pub fn unconfirmed() -> Self {
+        Self::because(EdeCode::NETWORK_ERROR, "unconfirmed")
+    }
+
+    pub fn too_large() -> Self {
+        Self::because(EdeCode::NETWORK_ERROR, "answer over 65,535 bytes")
+    }
+
+    /// The upstream that failed last, and how.
+    pub fn failed(failed: &Failed) -> Self {
+        let ede = match failed.kind {
+            FailureKind::Timeout | FailureKind::Io | FailureKind::Tls => EdeCode::NO_REACHABLE_AUTHORITY,
+            _ => EdeCode::NETWORK_ERROR,
+        };
+        Self::because(ede, format!("{} {}", failed.upstream, failed.kind.label()))
+    }
+
+    /// The same failure, from memory.
+    pub fn again(self) -> Self {
+        match self {
+            Self::Servfail { ede, text } => Self::because(ede, text.into_owned() + " (cached)"),
+            other => other,
+        }
+    }
+
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Servfail { ede: EdeCode::NO_REACHABLE_AUTHORITY, .. })
+    }
+
+    /// The extended error (RFC 8914) and its text.
+    pub fn ede(&self) -> (EdeCode, Cow<'static, str>) {
+        match self {
+            Self::Fixed(_) | Self::NotAsked => (EdeCode::OTHER, Cow::Borrowed("")),
+            Self::Servfail { ede, text } => (*ede, text.clone()),
+        }
+    }
+}

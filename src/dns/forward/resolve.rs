@@ -1,0 +1,393 @@
+//! Follows a question to its answer: over the records of this node, over hosts and rewrites, over one route after another.
+//!
+//! The same code answers clients and `holdfast lookup`; they differ in [`Reach`] alone. Never decides what an upstream's
+//! answer is worth (that is `lookup`), and never leaves a client without a message.
+
+use std::sync::Arc;
+
+use hickory_proto::rr::{RData, Record, rdata::CNAME};
+use tokio::time::Instant;
+
+use super::{
+    Failure, Inner,
+    inspect::Leg,
+    lookup::{Found, Via},
+    observe,
+    route::{ByZone, OnNode, Routes, ZoneNames, dns64},
+};
+use crate::{
+    dns::{
+        Context, Forward, Local, Question, Records, Rules,
+        cache::{Age, Entry, Kind, Parts, limit},
+        question::question_name,
+        request::{ForwardRequest, Resolved, ServedFrom},
+    },
+    sys::{Lock, UnixMillis},
+    wire::{Ede, HEADER_BYTES, Name, Parsed, Query, Rcode, Reject, Rtype, UDP_BYTES_MIN, parse, write_reject},
+};
+
+/// Routes one answer may lead through.
+const LEGS_MAX: usize = 8;
+const FORMERR: u8 = 1;
+/// AA in the third byte of a header.
+const AUTHORITATIVE: u8 = 0x04;
+/// Seconds that the CNAME of a completed name lives: a service of that name may be created at any time.
+const COMPLETION_TTL: u32 = 5;
+
+/// The whole answer to `request`.
+pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
+    let Parsed::Query(client) = parse(&request.query) else {
+        return Resolved { message: unparsed(&request.query), from: ServedFrom::Cluster };
+    };
+    let client = Query { cookie: request.cookie, ..client };
+    let question = Question::of(&client).to_owned();
+    let routes = inner.routes.load_full();
+    let whole = request.forward == Forward::Whole;
+    if whole
+        && let Some(route) = routes.find(&question.name)
+        && let OnNode::Fixed(answer) = route.names.find(&question)
+    {
+        return Resolved { message: written(&client.reject(answer.rcode(), None)), from: ServedFrom::Cluster };
+    }
+    let budget =
+        routes.budget(&question.name, if request.forward == Forward::Fallback { Via::Fallback } else { Via::Zone });
+    inner.cache_load.over().await;
+    let answer = if whole && inner.note_loop_probe(&routes, &question) {
+        Err(Failure::looped())
+    } else {
+        let reach = Reach::Upstreams { inner, routes: &routes, deadline: request.received + budget };
+        Resolver { records: Source::Live(&inner.environment.records, inner.now()), reach }.resolve(&question).await
+    };
+    let denied = |found: &Found| found.from == ServedFrom::Cluster && found.entry.kind() == Kind::NxDomain;
+    let (message, from) = match (answer, request.forward) {
+        // What was written already is the same, and in the case that the client asked in.
+        (Err(_), Forward::Chase { .. } | Forward::Complete { .. }) => (request.written.clone(), ServedFrom::Cluster),
+        (Ok(found), Forward::Complete { .. }) if denied(&found) => (request.written.clone(), ServedFrom::Cluster),
+        (Ok(found), _) => {
+            let mut out = vec![0; limit(&client, request.transport)];
+            let length = found.entry.write(&client, request.transport, inner.now(), found.age, &mut out);
+            out.truncate(length);
+            if found.ours {
+                // AA is about the first owner (RFC 1035, 4.1.1).
+                out[2] |= AUTHORITATIVE;
+            }
+            (out, found.from)
+        }
+        (Err(failure), _) => {
+            inner.metrics().servfail.inc();
+            (servfail(&client, &failure), ServedFrom::Upstream)
+        }
+    };
+    if inner.query_log.take() {
+        observe::log(&client, request.client, from, request.received.elapsed());
+    }
+    inner.tap.note(request, &message, inner.now(), inner.metrics());
+    Resolved { message, from }
+}
+
+/// How far a question may go.
+#[derive(Clone, Copy)]
+pub enum Reach<'i> {
+    Upstreams {
+        inner: &'i Arc<Inner>,
+        routes: &'i Arc<Routes>,
+        deadline: Instant,
+    },
+    /// The cache, and no upstream: every leg is noted.
+    Cache {
+        inner: &'i Inner,
+        routes: &'i Routes,
+        legs: &'i Lock<Vec<Leg>>,
+    },
+    /// Hosts and rewrites alone, for a store without a process.
+    Names {
+        zones: &'i ByZone<ZoneNames>,
+        legs: &'i Lock<Vec<Leg>>,
+    },
+}
+
+/// The records of this node.
+#[derive(Clone, Copy)]
+pub enum Source<'i> {
+    /// As they are whenever they are looked at.
+    Live(&'i Context, UnixMillis),
+    At(&'i Rules, Records<'i>),
+}
+
+/// One question on its way, under one configuration.
+#[derive(Clone, Copy)]
+pub struct Resolver<'i> {
+    pub records: Source<'i>,
+    pub reach: Reach<'i>,
+}
+
+/// What the records of this node make of a question.
+enum Here {
+    Answer(Found),
+    /// CNAMEs, and the name outside that the last one leads to.
+    Leads(Found, Name),
+    /// The outside name to look up, and the denial that stands if it does not exist.
+    Completion(Name, Found),
+    NoRecords,
+    Outside,
+}
+
+impl Resolver<'_> {
+    /// Everything that `question` comes to.
+    pub async fn resolve(&self, question: &Question) -> Result<Found, Failure> {
+        match self.here(question) {
+            Here::Answer(found) => Ok(found),
+            Here::Leads(ours, target) => {
+                let found = self.outside(&question.renamed(target)).await?;
+                let now = self.now();
+                let (mut answers, _) = ours.entry.records(now, ours.age);
+                let (records, authorities) = found.entry.records(now, found.age);
+                answers.extend(records);
+                let age = older(ours.age, found.age);
+                let joined = join(question, found.entry.kind(), answers, authorities, now, age, found.from)?;
+                Ok(Found { ours: true, ..joined })
+            }
+            Here::Completion(target, denial) => match self.complete(question, target, denial.age).await {
+                Err(Failure::NotAsked) => Err(Failure::NotAsked),
+                Ok(Some(found)) => Ok(found),
+                Ok(None) | Err(_) => Ok(denial),
+            },
+            Here::NoRecords => self.follow(question).await,
+            Here::Outside => self.outside(question).await,
+        }
+    }
+
+    /// The records of an outside name behind a CNAME to it; `None` if that does not exist, or is a name of the cluster.
+    async fn complete(&self, question: &Question, target: Name, age: Age) -> Result<Option<Found>, Failure> {
+        let outside = question.renamed(target);
+        if !matches!(self.here(&outside), Here::Outside) {
+            return Ok(None);
+        }
+        let found = self.outside(&outside).await?;
+        if found.entry.kind() == Kind::NxDomain {
+            return Ok(None);
+        }
+        let now = self.now();
+        let (records, authorities) = found.entry.records(now, found.age);
+        let alias = RData::CNAME(CNAME(outside.record_name()));
+        let mut answers = vec![Record::from_rdata(question.record_name(), COMPLETION_TTL, alias)];
+        answers.extend(records);
+        // It is the records that say there is no service of the name.
+        let age = older(age, found.age);
+        let joined = join(question, found.entry.kind(), answers, authorities, now, age, found.from)?;
+        Ok(Some(Found { ours: true, ..joined }))
+    }
+
+    /// A name outside: from hosts or under the name it is rewritten to, else as it is.
+    async fn outside(&self, question: &Question) -> Result<Found, Failure> {
+        let Some(names) = self.names(&question.name) else { return self.follow(question).await };
+        match names.find(question) {
+            OnNode::Hosts(kind, answers) => {
+                join(question, kind, answers, Vec::new(), self.now(), Age::Fresh, ServedFrom::Cluster)
+            }
+            OnNode::Fixed(answer) => Err(Failure::Fixed(answer)),
+            OnNode::Upstreams => self.translate(names, question).await,
+            OnNode::Renamed(name) => {
+                let renamed = question.renamed(*name);
+                let found = self.translate(names, &renamed).await?;
+                let now = self.now();
+                let (mut answers, authorities) = found.entry.records(now, found.age);
+                let (asked, looked_up) = (question.record_name(), renamed.record_name());
+                for record in answers.iter_mut().filter(|record| record.name == looked_up) {
+                    record.name = asked.clone();
+                }
+                join(question, found.entry.kind(), answers, authorities, now, found.age, found.from)
+            }
+        }
+    }
+
+    /// Follows `question`, with IPv6 addresses made of IPv4 ones where the zone says so and there are no others.
+    async fn translate(&self, names: &ZoneNames, question: &Question) -> Result<Found, Failure> {
+        let found = self.follow(question).await?;
+        // A client that validates gets no answer that is made up (RFC 6147, 5.5).
+        let validates = question.dnssec_ok && question.checking_disabled;
+        let Some(prefix) = names.config.dns64.filter(|_| question.rtype == Rtype::AAAA && !validates) else {
+            return Ok(found);
+        };
+        let now = self.now();
+        if found.entry.kind() == Kind::NxDomain || dns64::has_usable_aaaa(&found.entry.records(now, found.age).0) {
+            return Ok(found);
+        }
+        match self.follow(&question.retyped(Rtype::A)).await {
+            Ok(four) if four.entry.kind() == Kind::Data => {
+                let (answers, _) = four.entry.records(now, four.age);
+                let answers = prefix.synthesize(answers);
+                join(question, Kind::Data, answers, Vec::new(), now, four.age, four.from)
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// Follows `question` over as many routes as its CNAMEs lead through.
+    async fn follow(&self, question: &Question) -> Result<Found, Failure> {
+        let first = self.leg(question).await?;
+        if !first.entry.continues() {
+            return Ok(first);
+        }
+        let now = self.now();
+        let (mut answers, _) = first.entry.records(now, first.age);
+        let mut next = first.entry.target();
+        let asked = question.record_name();
+        let mut last = first;
+        let (mut age, mut from) = (last.age, last.from);
+        for _ in 1..LEGS_MAX {
+            let Some(target) = next.take() else { break };
+            if target == asked || answers.iter().any(|record| record.name == target) {
+                // A loop ends as what was collected.
+                break;
+            }
+            last = match self.leg(&question.renamed(question_name(&target))).await {
+                Ok(found) => found,
+                // The tools show the part that is known.
+                Err(Failure::NotAsked) => break,
+                Err(failure) => return Err(failure),
+            };
+            age = older(age, last.age);
+            if let Age::Stale { .. } = last.age {
+                from = last.from;
+            } else if from == ServedFrom::Cache && last.from != ServedFrom::Cluster {
+                from = last.from;
+            }
+            answers.extend(last.entry.records(now, last.age).0);
+            if last.entry.continues() {
+                next = last.entry.target();
+            }
+        }
+        let (_, authorities) = last.entry.records(now, last.age);
+        join(question, last.entry.kind(), answers, authorities, now, age, from)
+    }
+
+    /// One name: from the records of this node if it is theirs, else over its own route.
+    async fn leg(&self, question: &Question) -> Result<Found, Failure> {
+        let via = match self.here(question) {
+            Here::Answer(found) | Here::Leads(found, _) | Here::Completion(_, found) => return Ok(found),
+            Here::NoRecords => Via::Fallback,
+            Here::Outside => Via::Zone,
+        };
+        match self.reach {
+            Reach::Upstreams { inner, routes, deadline } => inner.lookup(routes, question, via, deadline).await,
+            Reach::Cache { inner, routes, legs } => {
+                let (leg, found) = inner.inspect(routes, question, via)?;
+                legs.lock().push(leg);
+                found.ok_or(Failure::NotAsked)
+            }
+            Reach::Names { legs, .. } => {
+                legs.lock().push(Leg::unknown(question));
+                Err(Failure::NotAsked)
+            }
+        }
+    }
+
+    fn here(&self, question: &Question) -> Here {
+        match self.records {
+            Source::At(rules, records) => here(rules, &records, question),
+            Source::Live(context, now) => {
+                let batch = context.load();
+                here(context.rules(), &context.records(&batch, now), question)
+            }
+        }
+    }
+
+    fn names(&self, name: &Name) -> Option<&ZoneNames> {
+        match self.reach {
+            Reach::Upstreams { routes, .. } => routes.find(name).map(|route| &route.names),
+            Reach::Cache { routes, .. } => routes.find(name).map(|route| &route.names),
+            Reach::Names { zones, .. } => zones.find(name),
+        }
+    }
+
+    pub fn now(&self) -> UnixMillis {
+        match (self.reach, self.records) {
+            (Reach::Upstreams { inner, .. }, _) => inner.now(),
+            (_, Source::Live(_, now)) => now,
+            (_, Source::At(_, records)) => records.now,
+        }
+    }
+}
+
+fn here(rules: &Rules, records: &Records<'_>, question: &Question) -> Here {
+    let local = rules.local(records, question.by_ref());
+    let Some(sections) = rules.sections(records, question, &local) else {
+        return match local {
+            Local::NotReady | Local::Fallback => Here::NoRecords,
+            _ => Here::Outside,
+        };
+    };
+    let mut parts = parts(question, sections.kind, sections.answers, sections.authorities);
+    parts.continues = sections.leads_to.is_some();
+    let Some(entry) = Entry::new(&parts, records.now, 0) else { return Here::Outside };
+    let age = if records.stale && !matches!(local, Local::Pinned(_)) { Age::OfStaleRecords } else { Age::Fresh };
+    let found = Found { ours: true, ..Found::new(entry, age, ServedFrom::Cluster) };
+    match (local, sections.leads_to) {
+        (_, Some(target)) => Here::Leads(found, target),
+        (Local::Completion { labels }, None) => match Name::from_labels(question.name.labels().take(labels)) {
+            Ok(target) => Here::Completion(target, found),
+            Err(_) => Here::Answer(found),
+        },
+        (_, None) => Here::Answer(found),
+    }
+}
+
+/// The age of an answer made of two parts.
+fn older(one: Age, other: Age) -> Age {
+    match (one, other) {
+        (Age::Fresh, age) | (age, Age::Fresh | Age::OfStaleRecords) => age,
+        (Age::OfStaleRecords | Age::Stale { .. }, Age::Stale { .. }) => other,
+    }
+}
+
+fn join(
+    question: &Question,
+    kind: Kind,
+    answers: Vec<Record>,
+    authorities: Vec<Record>,
+    now: UnixMillis,
+    age: Age,
+    from: ServedFrom,
+) -> Result<Found, Failure> {
+    let entry = Entry::new(&parts(question, kind, answers, authorities), now, 0).ok_or_else(Failure::too_large)?;
+    Ok(Found::new(entry, age, from))
+}
+
+pub(super) fn parts(question: &Question, kind: Kind, answers: Vec<Record>, authorities: Vec<Record>) -> Parts {
+    Parts {
+        name: question.record_name(),
+        rtype: question.rtype,
+        class: question.class,
+        kind,
+        answers,
+        authorities,
+        authentic: false,
+        continues: false,
+    }
+}
+
+fn servfail(client: &Query<'_>, failure: &Failure) -> Vec<u8> {
+    let mut reject = client.reject(Rcode::SERVFAIL, None);
+    let (code, text) = failure.ede();
+    reject.ede = Some(Ede { code, text: &text });
+    written(&reject)
+}
+
+fn written(reject: &Reject<'_>) -> Vec<u8> {
+    let mut out = vec![0; UDP_BYTES_MIN];
+    let length = write_reject(reject, &mut out);
+    out.truncate(length);
+    out
+}
+
+/// For a message that `answer()` should not have handed on: FORMERR with its id.
+fn unparsed(query: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; HEADER_BYTES];
+    for (to, from) in out.iter_mut().zip(query.iter().take(2)) {
+        *to = *from;
+    }
+    out[2] = 0x80;
+    out[3] = 0x80 | FORMERR;
+    out
+}
