@@ -311,7 +311,11 @@ mod tests {
 
     impl StatusInputs for RecordsOnly {
         fn rules(&self) -> Rules {
-            Rules { zone: crate::zone::Config::default(), answers: crate::dns::AnswerConfig::default() }
+            Rules {
+                zone: crate::zone::Config::default(),
+                answers: crate::dns::AnswerConfig::default(),
+                discovery: std::sync::Arc::default(),
+            }
         }
 
         fn disk(&self) -> Option<crate::store::disk::DiskStatus> {

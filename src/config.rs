@@ -200,6 +200,27 @@ fn place_of(given: &[(&'static str, Place)], key: &str) -> Place {
 }
 
 /// What no single setting can check of itself.
+/// Encrypted DNS takes a certificate, and a build that has it.
+fn check_encrypted(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
+    let of_views =
+        settings.views.iter().any(|view| !(view.tls.is_empty() && view.https.is_empty() && view.quic.is_empty()));
+    let lists = [
+        ("encrypted.tls", settings.encrypted_tls.is_empty()),
+        ("encrypted.https", settings.encrypted_https.is_empty()),
+        ("encrypted.quic", settings.encrypted_quic.is_empty()),
+        ("views", !of_views),
+    ];
+    let Some((key, _)) = lists.into_iter().find(|(_, is_empty)| !is_empty) else { return };
+    if !cfg!(feature = "encrypted") {
+        let message = "this holdfast was built without encrypted DNS (the cargo feature `encrypted`)";
+        errors.add(place_of(given, key), key, message);
+    } else if settings.encrypted_certificate.is_none() {
+        let message = "encrypted DNS takes a certificate: set encrypted.certificate to a directory with tls.crt and tls.key \
+                       (`holdfast certs --dns-name NAME` makes one)";
+        errors.add(place_of(given, key), key, message);
+    }
+}
+
 fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
     if settings.zone.is_root() {
         errors.add(place_of(given, "zone"), "zone", "the cluster's zone cannot be the root");
@@ -214,6 +235,7 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
         errors.add(place_of(given, "listen"), "listen", "give at least one address, such as 127.0.0.1:53");
     }
     check_listen(settings, given, errors);
+    check_encrypted(settings, given, errors);
     if settings.ttl.subsec_millis() != 0 {
         errors.add(place_of(given, "ttl"), "ttl", "a TTL is in whole seconds (RFC 1035, 3.2.1)");
     }

@@ -7,9 +7,13 @@ mod answer;
 pub mod cache;
 mod config;
 mod cookies;
+mod discovery;
+#[cfg(feature = "encrypted")]
+mod encrypted;
 pub mod forward;
 mod listen;
 mod metrics;
+mod padding;
 pub mod pins;
 pub mod question;
 mod request;
@@ -23,9 +27,11 @@ pub use answer::{
     answer, answer_client,
 };
 pub use config::{
-    Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, FORWARDS, IDLE, IN_FLIGHT, PARTIAL, TcpConfig, WORKERS, WRITE,
+    Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, EncryptedConfig, FORWARDS, IDLE, IN_FLIGHT, PARTIAL,
+    TcpConfig, WORKERS, WRITE,
 };
 pub use cookies::Cookies;
+pub use discovery::Discovery;
 pub use listen::{BindError, Bound, Holder, bind};
 pub use metrics::{CloseCause, DropCause, Fault, Metrics, RefuseCause};
 pub use question::Question;

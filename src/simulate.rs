@@ -5,6 +5,8 @@
 //! work: a state reached by the same bytes from the same state is computed once. Never serves DNS, never writes to disk.
 
 mod agent;
+#[cfg(feature = "encrypted")]
+pub mod encrypted;
 mod memo;
 pub mod queries;
 mod tally;

@@ -37,11 +37,13 @@ const DUMPS: usize = 2;
 pub struct Rules {
     pub zone: zone::Config,
     pub answers: dns::AnswerConfig,
+    /// How clients find encrypted DNS.
+    pub discovery: Arc<dns::Discovery>,
 }
 
 impl Rules {
     pub(super) fn of_dns(&self) -> dns::Rules {
-        dns::Rules::new(Zone::new(&self.zone), self.answers)
+        dns::Rules::new(Zone::new(&self.zone), self.answers).with_discovery(Arc::clone(&self.discovery))
     }
 }
 

@@ -163,6 +163,7 @@ impl Config {
         dns::Config {
             early: settings.node_setup_interface,
             access: self.access(),
+            encrypted: encrypted(&settings.encrypted_tls, &settings.encrypted_https, &settings.encrypted_quic),
             listen: settings.listen_addresses(),
             tcp: dns::TcpConfig {
                 connections_max: settings.tcp_max_connections,
@@ -198,7 +199,8 @@ impl Config {
         let view = |view: &View| {
             let listen = view.listen.iter().map(|address| address.0).collect();
             let zones = view.forward.iter().map(|zone| self.settings.forward_zone(zone)).collect();
-            (dns::Config { listen, ..self.dns() }, dns::forward::Config { zones, ..self.forward() })
+            let encrypted = encrypted(&view.tls, &view.https, &view.quic);
+            (dns::Config { listen, encrypted, ..self.dns() }, dns::forward::Config { zones, ..self.forward() })
         };
         self.settings.views.iter().map(view).collect()
     }
@@ -325,6 +327,16 @@ impl Config {
     #[must_use]
     pub fn endpoints(&self) -> source::EndpointsMode {
         self.settings.endpoints
+    }
+}
+
+/// The listeners of encrypted DNS; their certificate is opened by the role.
+fn encrypted(tls: &[Addr<853>], https: &[Addr<443>], quic: &[Addr<853>]) -> dns::EncryptedConfig {
+    dns::EncryptedConfig {
+        tls: tls.iter().map(|address| address.0).collect(),
+        https: https.iter().map(|address| address.0).collect(),
+        quic: quic.iter().map(|address| address.0).collect(),
+        certificate: None,
     }
 }
 

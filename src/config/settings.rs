@@ -192,6 +192,17 @@ settings! {
         /// How long an idle TCP connection is kept.
         tcp_idle: Duration = Setting::new("tcp.idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3").agent();
 
+        /// Addresses that answer DNS over TLS (DoT, RFC 7858); the port is 853 unless written.
+        encrypted_tls: Vec<Addr<853>> = Setting::new("encrypted.tls", "[]").agent();
+        /// Addresses that answer DNS over HTTPS (DoH, RFC 8484) at `/dns-query`, HTTP/2 only; the port is 443 unless written.
+        encrypted_https: Vec<Addr<443>> = Setting::new("encrypted.https", "[]").agent();
+        /// Addresses that answer DNS over QUIC (DoQ, RFC 9250); the port is 853 unless written.
+        encrypted_quic: Vec<Addr<853>> = Setting::new("encrypted.quic", "[]").agent();
+        /// Directory with `tls.crt` and `tls.key` for encrypted DNS, as a Kubernetes TLS secret holds them or `holdfast certs
+        /// --dns-name` makes them; read again when they change. Clients find encrypted DNS by the DNS names in the certificate
+        /// (DDR, RFC 9462).
+        encrypted_certificate: Option<PathBuf> = Setting::new("encrypted.certificate", "none").agent();
+
         /// Who may ask: networks, and `node-local` for this node and the pods on it. Others are dropped and counted. Empty means
         /// `node-local` on link-local addresses and on those of `node.local_ips`, and anybody on the rest.
         allow: Vec<Allow> = Setting::new("allow", "[]").flag("--allow", "node-local|CIDR").agent();
@@ -298,6 +309,12 @@ settings! {
     pub struct View {
         /// The addresses; the port is 53 unless written.
         listen: Vec<Addr<53>> = Setting::new("listen", "[]").required();
+        /// As `encrypted.tls`, for this view.
+        tls: Vec<Addr<853>> = Setting::new("tls", "[]");
+        /// As `encrypted.https`, for this view.
+        https: Vec<Addr<443>> = Setting::new("https", "[]");
+        /// As `encrypted.quic`, for this view.
+        quic: Vec<Addr<853>> = Setting::new("quic", "[]");
         /// As `forward`, for questions that come to these addresses.
         forward: Vec<ForwardZone> = Setting::new("forward", "[]").required();
     }

@@ -85,6 +85,10 @@ pub(super) fn answer_query(
         Local::NxDomain(apex) => Response::new(context, view, query, transport, out).negative(Rcode::NXDOMAIN, *apex),
         Local::Completion { labels } => Response::new(context, view, query, transport, out).completion(*labels),
         Local::Pinned(pin) => Response::new(context, view, query, transport, out).pinned(pin),
+        Local::Designated(discovery) => {
+            let (len, rcode) = discovery.answer(query, transport.limit(query), out);
+            return Outcome::Reply(Reply { len, rcode, from: ServedFrom::Cluster });
+        }
         Local::Outside => return Outcome::Forward(Forward::Whole),
         Local::Fallback => return Outcome::Forward(Forward::Fallback),
         Local::Refused => return Outcome::Reply(refuse(&query.reject(Rcode::REFUSED, None), out)),

@@ -13,7 +13,7 @@ mod worker;
 
 pub use self::{
     config::{Config, Lifetimes},
-    entry::{Age, Entry, Kind, Parts, Ready, limit},
+    entry::{Age, Entry, Kind, Parts, Ready},
     key::{Key, RouteId},
     memory::{Cache, OVERHEAD_BYTES},
     metrics::Metrics,

@@ -1,8 +1,10 @@
 //! How the listeners are set up. Owns their limits: each number stands here once, with its reason.
 
-use std::{net::SocketAddr, num::NonZeroUsize, thread, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
-use super::Access;
+use rustls::server::ResolvesServerCert;
+
+use super::{Access, Transport};
 
 /// A limit: what it is unless configured, what it may be, and why.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +77,9 @@ pub struct Config {
     pub early: bool,
     /// Who may ask.
     pub access: Access,
+    /// For encrypted transports as well.
     pub tcp: TcpConfig,
+    pub encrypted: EncryptedConfig,
 }
 
 impl Default for Config {
@@ -89,7 +93,32 @@ impl Default for Config {
             early: false,
             access: Access::default(),
             tcp: TcpConfig::default(),
+            encrypted: EncryptedConfig::default(),
         }
+    }
+}
+
+/// Where encrypted DNS is answered, and with which key.
+#[derive(Clone, Debug, Default)]
+pub struct EncryptedConfig {
+    pub tls: Vec<SocketAddr>,
+    pub https: Vec<SocketAddr>,
+    pub quic: Vec<SocketAddr>,
+    /// Gives the certificate of a handshake; asked each time, so a renewed one is used at once. Needed if there are addresses.
+    pub certificate: Option<Arc<dyn ResolvesServerCert>>,
+}
+
+impl EncryptedConfig {
+    /// The addresses of each transport.
+    #[must_use]
+    pub fn listen(&self) -> [(Transport, &[SocketAddr]); 3] {
+        [(Transport::Tls, &self.tls), (Transport::Https, &self.https), (Transport::Quic, &self.quic)]
+    }
+
+    /// Whether nothing encrypted is served.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.listen().iter().all(|(_, addresses)| addresses.is_empty())
     }
 }
 

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 pub use self::holder::Holder;
 use self::holder::holder;
-use super::Config;
+use super::{Config, Transport};
 use crate::sys::DatagramSocket;
 
 /// Datagrams that may queue in the kernel while a worker is busy, in bytes of its accounting; `net.core.rmem_max` caps
@@ -60,7 +60,7 @@ fn by(holder: Option<&Holder>) -> String {
 }
 
 impl BindError {
-    fn new(protocol: &'static str, address: SocketAddr, error: io::Error) -> Self {
+    pub(super) fn new(protocol: &'static str, address: SocketAddr, error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::AddrInUse => Self::Taken { protocol, address, holder: holder(protocol, address) },
             io::ErrorKind::PermissionDenied => Self::Denied { protocol, address },
@@ -79,6 +79,8 @@ pub struct Bound {
     pub(super) workers: Vec<Vec<Arc<DatagramSocket>>>,
     /// In the order of `addresses`.
     pub(super) listeners: Vec<TcpListener>,
+    #[cfg(feature = "encrypted")]
+    pub(super) encrypted: super::encrypted::Bound,
 }
 
 impl Bound {
@@ -86,6 +88,15 @@ impl Bound {
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The addresses of encrypted transports, each with its true port.
+    #[must_use]
+    pub fn encrypted_addresses(&self) -> Vec<(Transport, SocketAddr)> {
+        #[cfg(feature = "encrypted")]
+        return self.encrypted.addresses().collect();
+        #[cfg(not(feature = "encrypted"))]
+        Vec::new()
     }
 }
 
@@ -101,6 +112,8 @@ pub fn bind(config: Config) -> Result<Bound, BindError> {
         addresses: Vec::with_capacity(config.listen.len()),
         workers: vec![Vec::new(); config.workers.max(1)],
         listeners: Vec::new(),
+        #[cfg(feature = "encrypted")]
+        encrypted: super::encrypted::bind(&config.encrypted, config.join, config.early)?,
         config,
     };
     for asked in bound.config.listen.clone() {
@@ -140,13 +153,13 @@ fn open_pair(asked: SocketAddr, join: bool, early: bool) -> Result<(DatagramSock
 
 /// Unless joining, the port is taken alone first, so that one in use is found out even if its owner would share it (and
 /// so that the kernel does not choose such a one for port 0), and opened to others then.
-fn open_udp(address: SocketAddr, join: bool, early: bool) -> io::Result<DatagramSocket> {
+pub(super) fn open_udp(address: SocketAddr, join: bool, early: bool) -> io::Result<DatagramSocket> {
     let socket = DatagramSocket::bind_early(address, join, early)?;
     socket.share()?;
     Ok(socket)
 }
 
-fn open_tcp(address: SocketAddr, join: bool, early: bool) -> io::Result<TcpListener> {
+pub(super) fn open_tcp(address: SocketAddr, join: bool, early: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections that linger in TIME_WAIT must not keep a restart from its port.
     socket.set_reuse_address(true)?;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Forward, cache::WorkerCache};
 use crate::{
     sys::UnixMillis,
-    wire::{Cookie, Query},
+    wire::{Cookie, Query, TCP_BYTES_MAX},
 };
 
 /// How a query came, which decides how much it can be told at once.
@@ -18,13 +18,26 @@ use crate::{
 pub enum Transport {
     /// A datagram: limited by the client's EDNS size.
     Udp,
-    /// A stream (TCP, or TLS over it): limited by the two-byte length only.
+    /// A TCP connection: limited by the two-byte length only, as are all below.
     Tcp,
+    /// TLS over TCP (DoT, RFC 7858).
+    Tls,
+    /// HTTP/2 over TLS (DoH, RFC 8484).
+    Https,
+    /// A QUIC stream (DoQ, RFC 9250).
+    Quic,
 }
 
 impl Transport {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
+
+    /// The most bytes an answer to `query` may have.
+    #[must_use]
+    #[inline]
+    pub fn limit(self, query: &Query<'_>) -> usize {
+        if self == Self::Udp { query.udp_limit() } else { TCP_BYTES_MAX }
+    }
 
     /// The word for it in metrics.
     #[must_use]
@@ -32,6 +45,9 @@ impl Transport {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Https => "https",
+            Self::Quic => "quic",
         }
     }
 }

@@ -56,6 +56,17 @@ pub(super) struct Asked {
     cookie: Option<Cookie>,
 }
 
+#[cfg(feature = "encrypted")]
+impl Asked {
+    /// Bytes of the buffer that [`request`] needs.
+    pub fn kept(self) -> usize {
+        match self.forward {
+            Forward::Whole | Forward::Fallback => 0,
+            Forward::Chase { len } | Forward::Complete { len, .. } => len,
+        }
+    }
+}
+
 impl Handled {
     fn replied(reply: Reply) -> Self {
         Self::Reply(reply.len, Tally { rcode: reply.rcode, from: reply.from })
@@ -217,6 +228,8 @@ impl Bound {
         let guards = self.config.access.guards(&self.addresses);
         let udp = udp::start(&core, self.workers, &guards, &forwards);
         let tcp = tcp::start(&core, self.config.tcp, self.listeners, guards);
+        #[cfg(feature = "encrypted")]
+        self.encrypted.serve(tcp.shared(), &self.config.access);
         Running { core, udp, tcp, forwards }
     }
 }

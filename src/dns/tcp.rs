@@ -3,6 +3,7 @@
 //! Owns accepting them and the bounds on how many there are. Never lets one client hold up another.
 
 mod connection;
+mod stream;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,14 +14,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::connection::Connection;
+use self::{connection::Connection, stream::Stream};
 use super::{
     TcpConfig,
     access::Guard,
     metrics::{Fault, RefuseCause},
     server::Core,
 };
-use crate::limits::{Capacity, ConnectionTable, Origin, Refused};
+use crate::limits::{Capacity, ConnectionSlot, ConnectionTable, Origin, Refused};
 
 /// How long accepting rests when the system has no file descriptor or memory left for a connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
@@ -32,13 +33,23 @@ const HANDSHAKES: Duration = Duration::from_millis(200);
 
 /// What every connection works with.
 #[derive(Debug)]
-struct Shared {
-    core: Arc<Core>,
-    config: TcpConfig,
-    table: Arc<ConnectionTable>,
+pub(super) struct Shared {
+    pub core: Arc<Core>,
+    pub config: TcpConfig,
+    pub table: Arc<ConnectionTable>,
     /// Cancelled when we leave: connections finish what they have received.
-    leaving: CancellationToken,
-    tasks: TaskTracker,
+    pub leaving: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+/// What a listener's connections speak.
+#[derive(Clone)]
+pub(super) enum Acceptor {
+    Plain,
+    #[cfg(feature = "encrypted")]
+    Tls(Arc<rustls::ServerConfig>),
+    #[cfg(feature = "encrypted")]
+    Https(tokio_rustls::TlsAcceptor),
 }
 
 /// The listeners and their connections. Dropped, they stop taking in queries.
@@ -63,14 +74,32 @@ pub(super) fn start(
         tasks: TaskTracker::new(),
     });
     for (listener, guard) in listeners.into_iter().zip(guards) {
-        let listener = TcpListener::from_std(listener).expect("a listener that does not block, on a runtime");
-        shared.tasks.spawn(accept(Arc::clone(&shared), listener, guard));
+        listen(&shared, listener, guard, Acceptor::Plain);
     }
     shared.tasks.close();
     Listeners(shared)
 }
 
+/// Begins to accept on one listener.
+///
+/// # Panics
+/// If not called on a tokio runtime.
+pub(super) fn listen(
+    shared: &Arc<Shared>,
+    listener: std::net::TcpListener,
+    guard: Option<Arc<Guard>>,
+    acceptor: Acceptor,
+) {
+    let listener = TcpListener::from_std(listener).expect("a listener that does not block, on a runtime");
+    shared.tasks.spawn(accept(Arc::clone(shared), listener, guard, acceptor));
+}
+
 impl Listeners {
+    #[cfg(feature = "encrypted")]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+
     /// Stops taking in connections and queries. What was received is still answered.
     pub(super) fn stop(&self) {
         self.0.leaving.cancel();
@@ -88,7 +117,7 @@ impl Drop for Listeners {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, guard: Option<Arc<Guard>>) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, guard: Option<Arc<Guard>>, acceptor: Acceptor) {
     let guard = guard.as_deref();
     loop {
         let accepted = tokio::select! {
@@ -96,7 +125,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, guard: Option<Arc<Gu
             () = shared.leaving.cancelled() => break,
         };
         match accepted {
-            Ok((stream, client)) => admit(&shared, guard, stream, client),
+            Ok((stream, client)) => admit(&shared, guard, &acceptor, stream, client),
             Err(error) => {
                 shared.core.metrics.fault(Fault::Accept);
                 if is_exhausted(&error) {
@@ -115,7 +144,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, guard: Option<Arc<Gu
         let handshakes = async {
             loop {
                 if let Ok((stream, client)) = listener.accept().await {
-                    admit(&shared, guard, stream, client);
+                    admit(&shared, guard, &acceptor, stream, client);
                 }
             }
         };
@@ -131,7 +160,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, guard: Option<Arc<Gu
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            admit(&shared, guard, stream, client);
+            admit(&shared, guard, &acceptor, stream, client);
         }
     }
 }
@@ -150,21 +179,43 @@ fn refuse_new(listener: &TcpListener) -> io::Result<()> {
     SockRef::from(listener).attach_filter(&filter)
 }
 
-fn admit(shared: &Arc<Shared>, guard: Option<&Guard>, stream: TcpStream, client: SocketAddr) {
+fn admit(shared: &Arc<Shared>, guard: Option<&Guard>, acceptor: &Acceptor, stream: TcpStream, client: SocketAddr) {
     if guard.is_some_and(|guard| !guard.allows(client.ip())) {
         shared.core.metrics.connection_refused(RefuseCause::NotAllowed);
         return;
     }
-    match shared.table.admit(client.ip(), Origin::Elsewhere) {
-        Ok(slot) => {
-            let connection = Connection::new(Arc::clone(shared), stream, client, slot);
-            shared.tasks.spawn(connection.run());
+    let slot = match take_slot(shared, client) {
+        Ok(slot) => slot,
+        Err(cause) => return shared.core.metrics.connection_refused(cause),
+    };
+    // Answers leave whole; waiting to fill a packet would only delay them.
+    let _ = stream.set_nodelay(true);
+    let stream = match acceptor {
+        Acceptor::Plain => Stream::Plain(stream),
+        #[cfg(feature = "encrypted")]
+        Acceptor::Tls(config) => match Stream::tls(stream, Arc::clone(config)) {
+            Ok(stream) => stream,
+            Err(_) => return shared.core.metrics.fault(Fault::Accept),
+        },
+        #[cfg(feature = "encrypted")]
+        Acceptor::Https(acceptor) => {
+            let serve = super::encrypted::https(Arc::clone(shared), acceptor.clone(), stream, client, slot);
+            shared.tasks.spawn(serve);
+            return;
         }
-        Err(refused) => shared.core.metrics.connection_refused(match refused {
-            Refused::Total => RefuseCause::Total,
-            Refused::Source => RefuseCause::Source,
-        }),
-    }
+    };
+    shared.tasks.spawn(Connection::new(Arc::clone(shared), stream, client, slot).run());
+}
+
+/// A slot in the table for a connection of `client`.
+///
+/// # Errors
+/// Why there is none.
+pub(super) fn take_slot(shared: &Shared, client: SocketAddr) -> Result<ConnectionSlot, RefuseCause> {
+    shared.table.admit(client.ip(), Origin::Elsewhere).map_err(|refused| match refused {
+        Refused::Total => RefuseCause::Total,
+        Refused::Source => RefuseCause::Source,
+    })
 }
 
 fn capacity(config: &TcpConfig) -> Capacity {

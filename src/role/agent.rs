@@ -3,6 +3,7 @@
 //! The order of start is the promise: what the disk has is loaded and checked, then the sockets open and answer, and only
 //! then is the source looked for.
 
+mod encrypted;
 mod handover;
 mod node;
 pub(super) mod views;
@@ -44,6 +45,8 @@ const DRAIN: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub dns: Vec<SocketAddr>,
+    /// Those of encrypted DNS.
+    pub encrypted: Vec<(dns::Transport, SocketAddr)>,
     pub http: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
     /// The unix socket for the tools.
@@ -58,6 +61,7 @@ pub struct Agent {
     dns: dns::Running,
     forwarder: forward::Forwarder,
     upkeep: AbortOnDropHandle<()>,
+    _certificate: Option<encrypted::Certificate>,
     views: views::Views,
     handover: Handover,
     node: node::Node,
@@ -87,10 +91,14 @@ impl Agent {
         let name = config.settings.name.clone().unwrap_or_else(sys::hostname);
         let source = source::prepare(&config, &name, &loaded.reader).await?;
 
+        let certificate = encrypted::open(&config, &registry)?;
         let mut listeners = dns::Config { join, ..config.dns() };
         descriptors::fit_dns(&mut listeners);
-        let bound = dns::bind(listeners)?;
-        let views = views::bind(&config, join)?;
+        let bound = dns::bind(encrypted::with(listeners, certificate.as_ref()))?;
+        let views = views::bind(&config, join, certificate.as_ref())?;
+        let encrypted: Vec<_> = bound.encrypted_addresses().into_iter().chain(views.encrypted_addresses()).collect();
+        let names = certificate.as_ref().map(|certificate| certificate.current.names()).unwrap_or_default();
+        let discovery = Arc::new(dns::Discovery::new(&encrypted, &names));
         let listen: Vec<SocketAddr> = bound.addresses().iter().copied().chain(views.addresses()).collect();
         let admin = admin::bind(&admin::Config { join, ..config.admin() })?;
         if let Some(error) = admin.socket_error() {
@@ -101,7 +109,10 @@ impl Agent {
         let pins = Pins::open(config.disk().as_ref().map(|disk| disk.path.as_path()), clock.now());
         pins.register_metrics(&registry, &clock)?;
         let context = Arc::new(
-            Context::new(zone, reader, config.answers()).with_pins(pins.clone()).with_cookies(config.cookies()),
+            Context::new(zone, reader, config.answers())
+                .with_pins(pins.clone())
+                .with_cookies(config.cookies())
+                .with_discovery(Arc::clone(&discovery)),
         );
         let surroundings = forward::Environment {
             clock: clock.clone(),
@@ -123,14 +134,21 @@ impl Agent {
         let base = loaded.follow(config, name, source)?;
         let addresses = Addresses {
             dns: listen,
+            encrypted,
             http: admin.http_address(),
             metrics: admin.metrics_address(),
             admin: admin.admin_path().to_owned(),
         };
         let row = |address: &SocketAddr| ListenerDoc { name: "dns".into(), address: address.to_string() };
-        let rules = admin::Rules { zone: base.config.zone(&addresses.dns), answers: base.config.answers() };
+        let (zone, answers) = (base.config.zone(&addresses.dns), base.config.answers());
+        let rules = admin::Rules { zone, answers, discovery };
         let inputs = AgentInputs { common: base.inputs(rules), forwarder: forwarder.clone(), views: views.status() };
-        let mut handles = base.handles(&admin, addresses.dns.iter().map(row).collect(), Arc::new(inputs))?;
+        let of_encrypted = |(transport, address): &(dns::Transport, SocketAddr)| ListenerDoc {
+            name: format!("dns over {}", transport.as_str()),
+            address: address.to_string(),
+        };
+        let listeners = addresses.dns.iter().map(row).chain(addresses.encrypted.iter().map(of_encrypted)).collect();
+        let mut handles = base.handles(&admin, listeners, Arc::new(inputs))?;
         handles.documents.pins = Some(pins);
         let stop = CancellationToken::new();
         let handover = Handover::new(&base.config, &base.disk, &forwarder, &stop);
@@ -139,7 +157,19 @@ impl Agent {
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
         info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
-        Ok(Self { addresses, base, dns, forwarder, upkeep, views, handover, node, stop: stop.drop_guard(), listeners })
+        Ok(Self {
+            addresses,
+            base,
+            dns,
+            forwarder,
+            upkeep,
+            _certificate: certificate,
+            views,
+            handover,
+            node,
+            stop: stop.drop_guard(),
+            listeners,
+        })
     }
 
     /// What of `config` would keep an agent on this machine from starting, or from forwarding at once, though it is right in

@@ -118,7 +118,8 @@ impl Hub {
             admin: admin.admin_path().to_owned(),
         };
         let row = |address: &SocketAddr| ListenerDoc { name: "stream".into(), address: address.to_string() };
-        let rules = admin::Rules { zone: base.config.zone(&[]), answers: base.config.answers() };
+        let (zone, answers) = (base.config.zone(&[]), base.config.answers());
+        let rules = admin::Rules { zone, answers, discovery: Arc::default() };
         let inputs = HubInputs {
             common: base.inputs(rules),
             lease: election.as_ref().map(|election| election.status.clone()),

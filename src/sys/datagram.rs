@@ -5,7 +5,7 @@
 
 use std::{
     fmt, io, mem,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
 };
@@ -98,6 +98,16 @@ impl DatagramSocket {
             itself.set_ip(if itself.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
         SockRef::from(&self.fd).connect(&itself.into())
+    }
+
+    /// The socket as the standard library has it, which does not block.
+    ///
+    /// # Errors
+    /// Those of `fcntl(2)`.
+    pub fn into_std(self) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::from(self.fd);
+        socket.set_nonblocking(true)?;
+        Ok(socket)
     }
 
     /// Sends one datagram to `peer`, from the address it asked.

@@ -55,7 +55,7 @@ impl Material {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
+pub(super) fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
     let fail = |error| Error::Read { path: path.clone(), error };
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(fail)?;
@@ -63,11 +63,11 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn content(path: &Path, reason: &dyn std::fmt::Display) -> Error {
+pub(super) fn content(path: &Path, reason: &dyn std::fmt::Display) -> Error {
     Error::Content { path: path.to_owned(), reason: reason.to_string() }
 }
 
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let read = read.map_err(|error| content(path, &error))?;
     if read.is_empty() {

@@ -10,11 +10,13 @@
 mod files;
 mod issue;
 mod reload;
+mod server_certificate;
 mod verify;
 
 pub use files::Material;
 pub use issue::{Issued, issue};
 pub use reload::{Configs, Tls};
+pub use server_certificate::ServerCertificate;
 pub use verify::Stale;
 
 use std::{fmt, path::PathBuf, time::Duration};

@@ -7,7 +7,7 @@ use rustls::{ClientConfig, ServerConfig, version::TLS13};
 
 use super::{
     Error, Identity, Material, Metrics, Part, REREAD, Stale,
-    verify::{PeerVerifier, expiry},
+    verify::{PeerVerifier, not_after},
 };
 use crate::sys::Clock;
 
@@ -106,7 +106,7 @@ fn configs(
 ) -> Result<(Configs, [Vec<u8>; 3]), Error> {
     let fail = |error| Error::Config { path: dir.to_owned(), error };
     let Material { roots, chain, key, identity, raw } = material;
-    let end = expiry(&chain, &roots, identity.part).and_then(|end| i64::try_from(end).ok());
+    let end = not_after(&chain[0]).and_then(|end| i64::try_from(end).ok());
     let roots = Arc::new(roots);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = |parts| {

@@ -133,7 +133,7 @@ struct Inputs;
 impl StatusInputs for Inputs {
     fn rules(&self) -> Rules {
         let zone = zone::Config { name_servers: vec!["127.0.0.1".parse().unwrap()], ..zone::Config::default() };
-        Rules { zone, answers: dns::AnswerConfig::default() }
+        Rules { zone, answers: dns::AnswerConfig::default(), discovery: Arc::default() }
     }
 
     fn disk(&self) -> Option<disk::DiskStatus> {

@@ -312,9 +312,12 @@ impl Asker<'_> {
             Local::NotReady => coded(rtype, Outcome::NotReady, Rcode::SERVFAIL, Some(EdeCode::NOT_READY)),
             Local::Outside | Local::Fallback | Local::Completion { .. } => self.inspected(&question),
             Local::Alias(chain) if matches!(chain.end(), ChainEnd::Outside) => self.inspected(&question),
-            Local::Pinned(_) | Local::Hit(_) | Local::Alias(_) | Local::NoData(_) | Local::NxDomain(_) => {
-                self.settled(&question, &local)
-            }
+            Local::Designated(_)
+            | Local::Pinned(_)
+            | Local::Hit(_)
+            | Local::Alias(_)
+            | Local::NoData(_)
+            | Local::NxDomain(_) => self.settled(&question, &local),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::view::{Records, Rules};
 use crate::{
-    dns::{Question, pins::Pin},
+    dns::{Discovery, Question, pins::Pin},
     wire::{Class, Name, Rtype},
     zone::{Apex, Chain, Lookup, RrSet},
 };
@@ -27,6 +27,8 @@ pub enum Local<'a> {
     Completion {
         labels: usize,
     },
+    /// How clients find encrypted DNS (RFC 9462).
+    Designated(&'a Discovery),
     /// A name of the cluster, before there are any records.
     NotReady,
     /// The same, where `cluster_fallback` names a resolver for it.
@@ -48,18 +50,26 @@ impl Rules {
         {
             return Local::Pinned(pin);
         }
+        if rtype == Rtype::SVCB && self.discovery.owns(name, rtype) {
+            return Local::Designated(&self.discovery);
+        }
         if self.config.forward_only {
-            return Local::Outside;
+            return self.outside(name, rtype);
         }
         match self.zone.lookup(records.snapshot, records.synced, name, rtype) {
             Lookup::Hit(set) => Local::Hit(set),
             Lookup::Cname(chain) => Local::Alias(chain),
             Lookup::NoData(apex) => Local::NoData(apex),
             Lookup::NxDomain(apex) => self.denied(records, question, apex),
-            Lookup::NotOurs => Local::Outside,
+            Lookup::NotOurs => self.outside(name, rtype),
             Lookup::NotReady if self.config.cluster_fallback => Local::Fallback,
             Lookup::NotReady => Local::NotReady,
         }
+    }
+
+    #[inline]
+    fn outside<'a>(&'a self, name: &Name, rtype: Rtype) -> Local<'a> {
+        if self.discovery.owns(name, rtype) { Local::Designated(&self.discovery) } else { Local::Outside }
     }
 
     #[inline]

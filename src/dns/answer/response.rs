@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Context, Forward, Outcome, Reply, View};
 use crate::{
     dns::{ServedFrom, Transport, pins::Pin},
-    wire::{EdeCode, NameRef, Query, Rcode, Rdata, ResponseWriter, Rrset, Rtype, Section, TCP_BYTES_MAX, WriteError},
+    wire::{EdeCode, NameRef, Query, Rcode, Rdata, ResponseWriter, Rrset, Rtype, Section, WriteError},
     zone::{Apex, Chain, ChainEnd, Data, RrSet, STALE_TTL_MAX, Zone, ZoneName},
 };
 
@@ -27,11 +27,7 @@ impl<'o, 'c> Response<'o, 'c> {
         transport: Transport,
         out: &'o mut [u8],
     ) -> Self {
-        let limit = match transport {
-            Transport::Udp => query.udp_limit(),
-            Transport::Tcp => TCP_BYTES_MAX,
-        };
-        let writer = ResponseWriter::new(out, query, limit);
+        let writer = ResponseWriter::new(out, query, transport.limit(query));
         Self { zone: context.zone(), view, query, writer, rotation: view.rotation.next() }
     }
 

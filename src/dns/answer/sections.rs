@@ -53,6 +53,15 @@ impl Rules {
                 answers = self.records(&owner, set, cut);
                 Kind::Data
             }
+            Local::Designated(discovery) => {
+                let exists;
+                (exists, answers) = discovery.records(question, &owner);
+                match (exists, answers.is_empty()) {
+                    (true, false) => Kind::Data,
+                    (true, true) => Kind::NoData,
+                    (false, _) => Kind::NxDomain,
+                }
+            }
             Local::NoData(apex) => {
                 authorities = soa(*apex);
                 Kind::NoData

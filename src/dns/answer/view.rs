@@ -6,7 +6,7 @@ use arc_swap::Guard;
 
 use crate::{
     dns::{
-        Cookies,
+        Cookies, Discovery,
         pins::{PinSet, Pins},
     },
     record::Snapshot,
@@ -44,12 +44,19 @@ impl Default for Config {
 pub struct Rules {
     pub(super) zone: Zone,
     pub(super) config: Config,
+    pub(super) discovery: Arc<Discovery>,
 }
 
 impl Rules {
     #[must_use]
     pub fn new(zone: Zone, config: Config) -> Self {
-        Self { zone, config }
+        Self { zone, config, discovery: Arc::default() }
+    }
+
+    /// Without discovery, clients that look for encrypted DNS are told that there is none.
+    #[must_use]
+    pub fn with_discovery(self, discovery: Arc<Discovery>) -> Self {
+        Self { discovery, ..self }
     }
 
     #[must_use]
@@ -87,6 +94,12 @@ impl Context {
     #[must_use]
     pub fn with_cookies(self, cookies: Option<Cookies>) -> Self {
         Self { cookies, ..self }
+    }
+
+    /// As [`Rules::with_discovery`].
+    #[must_use]
+    pub fn with_discovery(self, discovery: Arc<Discovery>) -> Self {
+        Self { rules: self.rules.with_discovery(discovery), ..self }
     }
 
     #[inline]

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     dns::request::Transport,
     sys::UnixMillis,
-    wire::{Class, EdeCode, Prepared, Query, Rcode, Rtype, TCP_BYTES_MAX, write_prepared},
+    wire::{Class, EdeCode, Prepared, Query, Rcode, Rtype, write_prepared},
 };
 
 /// What an answer says of its name.
@@ -303,7 +303,7 @@ impl Ready<'_> {
         };
         let rcode = if self.is_gone { Rcode::NXDOMAIN } else { Rcode::NOERROR };
         let prepared = Prepared { message: self.message, rcode, authentic: self.authentic, ede };
-        let (length, whole) = write_prepared(query, &prepared, limit(query, transport), out);
+        let (length, whole) = write_prepared(query, &prepared, transport.limit(query), out);
         if whole {
             let ttl = Ttl::of(self.stored, now, age);
             for &at in self.ttl_offsets {
@@ -341,13 +341,5 @@ impl Ttl {
             Self::CountedDown(passed) => stored.saturating_sub(passed),
             Self::Fixed(ttl) => ttl,
         }
-    }
-}
-
-/// How many bytes of answer reach this client.
-pub fn limit(query: &Query<'_>, transport: Transport) -> usize {
-    match transport {
-        Transport::Udp => query.udp_limit(),
-        Transport::Tcp => TCP_BYTES_MAX,
     }
 }

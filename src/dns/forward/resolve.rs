@@ -18,7 +18,7 @@ use super::{
 use crate::{
     dns::{
         Context, Forward, Local, Question, Records, Rules,
-        cache::{Age, Entry, Kind, Parts, limit},
+        cache::{Age, Entry, Kind, Parts},
         question::question_name,
         request::{ForwardRequest, Resolved, ServedFrom},
     },
@@ -64,7 +64,7 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
         (Err(_), Forward::Chase { .. } | Forward::Complete { .. }) => (request.written.clone(), ServedFrom::Cluster),
         (Ok(found), Forward::Complete { .. }) if denied(&found) => (request.written.clone(), ServedFrom::Cluster),
         (Ok(found), _) => {
-            let mut out = vec![0; limit(&client, request.transport)];
+            let mut out = vec![0; request.transport.limit(&client)];
             let length = found.entry.write(&client, request.transport, inner.now(), found.age, &mut out);
             out.truncate(length);
             if found.ours {

@@ -1,28 +1,20 @@
 //! One TCP connection: what came in, what waits for upstream, what goes out.
 
-use std::{
-    cell::RefCell,
-    io::{self, Read},
-    mem,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, io, mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use socket2::SockRef;
 use tokio::{
-    net::TcpStream,
     task::coop,
     time::{Instant, sleep_until},
 };
 
-use super::Shared;
+use super::{Shared, stream::Stream};
 use crate::{
     dns::{
         CloseCause, Resolved, Rotation, Transport, View,
         cache::WorkerCache,
         metrics::{DropCause, Tally},
+        padding,
         server::{self, Handled, InFlight},
     },
     limits::{Activity, ConnectionSlot},
@@ -33,8 +25,6 @@ use crate::{
 const PREFIX_BYTES: usize = 2;
 /// Bytes of answers that may wait for the client before no more queries are answered.
 const OUT_BYTES_MAX: usize = 64 * 1024;
-/// Bytes that are read at once. Memory for a long query grows only as its bytes come.
-const READ_BYTES: usize = 4 * 1024;
 /// Bytes of buffers that an idle connection keeps.
 const KEEP_BYTES: usize = 4 * 1024;
 
@@ -63,12 +53,14 @@ enum Reading {
 struct Forwarded {
     resolved: Resolved,
     received: Instant,
+    padded: bool,
     _in_flight: InFlight,
 }
 
 pub(super) struct Connection {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: Stream,
+    transport: Transport,
     client: SocketAddr,
     slot: ConnectionSlot,
     reading: Reading,
@@ -89,13 +81,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, slot: ConnectionSlot) -> Self {
-        // Answers leave whole; waiting to fill a packet would only delay them.
-        let _ = stream.set_nodelay(true);
+    pub(super) fn new(shared: Arc<Shared>, stream: Stream, client: SocketAddr, slot: ConnectionSlot) -> Self {
         shared.core.metrics.connections().inc();
         let now = Instant::now();
         Self {
             shared,
+            transport: if matches!(stream, Stream::Plain(_)) { Transport::Tcp } else { Transport::Tls },
+            // A handshake has the time of a query.
+            partial_since: stream.is_handshaking().then_some(now),
             stream,
             client,
             slot,
@@ -105,7 +98,6 @@ impl Connection {
             output: Vec::new(),
             sent: 0,
             in_flight: FuturesUnordered::new(),
-            partial_since: None,
             active: now,
             taken: now,
         }
@@ -113,6 +105,7 @@ impl Connection {
 
     pub(super) async fn run(mut self) {
         let cause = self.serve().await;
+        self.stream.close();
         let metrics = &self.shared.core.metrics;
         for _ in 0..self.in_flight.len() {
             metrics.shared.dropped(DropCause::Gone);
@@ -133,7 +126,7 @@ impl Connection {
             if self.write().is_err() {
                 return CloseCause::Broken;
             }
-            let blocked = self.sent < self.output.len();
+            let blocked = self.sent < self.output.len() || self.stream.has_pending();
             if waiting && self.accepts() {
                 // What was written made room for what waits.
                 continue;
@@ -160,7 +153,7 @@ impl Connection {
                     self.reading = Reading::Rest;
                 }
                 () = leaving.cancelled(), if self.leaving.is_none() => self.leaving = Some(Instant::now()),
-                Some(forwarded) = self.in_flight.next(), if self.has_room() => self.put_forwarded(&forwarded),
+                Some(forwarded) = self.in_flight.next(), if self.has_room() => self.put_forwarded(forwarded),
                 ready = self.stream.writable(), if blocked => if ready.is_err() { return CloseCause::Broken },
                 ready = self.stream.readable(), if accepts && self.reading == Reading::Open => {
                     if ready.and_then(|()| self.read()).is_err() {
@@ -190,7 +183,7 @@ impl Connection {
     fn activity(&self, answering: bool) -> Activity {
         if answering || !self.in_flight.is_empty() {
             Activity::Answering
-        } else if self.input.is_empty() {
+        } else if self.input.is_empty() && !self.stream.is_handshaking() {
             Activity::Idle
         } else {
             Activity::Receiving
@@ -220,8 +213,7 @@ impl Connection {
 
     /// Takes in some of what has come.
     fn read(&mut self) -> io::Result<()> {
-        self.input.reserve(READ_BYTES);
-        match self.stream.try_read_buf(&mut self.input) {
+        match self.stream.try_read(&mut self.input) {
             Ok(0) => self.end(CloseCause::Client),
             Ok(_) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -232,10 +224,8 @@ impl Connection {
 
     /// Takes in some of what came before we left, or finds that there is no more.
     fn read_rest(&mut self, expired: bool) {
-        let mut bytes = [0; READ_BYTES];
-        // The kernel is asked itself: what has come may not have been announced to the runtime yet.
-        match (!expired).then(|| (&*SockRef::from(&self.stream)).read(&mut bytes)) {
-            Some(Ok(length @ 1..)) => self.input.extend_from_slice(&bytes[..length]),
+        match (!expired).then(|| self.stream.try_read_now(&mut self.input)) {
+            Some(Ok(1..)) => {}
             Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             _ => self.end(CloseCause::Drain),
         }
@@ -244,7 +234,7 @@ impl Connection {
     /// Answers the whole messages received, as far as there is room. True if some are left.
     fn answer_received(&mut self) -> bool {
         if next_message(&self.input).is_none() {
-            if self.input.is_empty() {
+            if self.input.is_empty() && !self.stream.is_handshaking() {
                 self.partial_since = None;
             } else if self.partial_since.is_none() {
                 self.partial_since = Some(Instant::now());
@@ -291,34 +281,44 @@ impl Connection {
         let core = &self.shared.core;
         let shard = &core.metrics.shared;
         let received = Instant::now();
-        let asked = (Transport::Tcp, Some(self.client.ip()));
+        let padded = self.transport == Transport::Tls && padding::is_asked_for(message);
+        let asked = (self.transport, Some(self.client.ip()));
         match core.handle(shard, view, message, asked, &mut WorkerCache::none(), room) {
             Handled::Reply(length, tally) => {
                 shard.responses(tally, 1);
                 shard.durations(tally.from, received.elapsed(), 1);
-                self.put(&room[..length]);
+                self.put(&room[..length], padded);
             }
             Handled::Forward(forward, slot) => {
-                let request = server::request(forward, message, room, Transport::Tcp, self.client, received);
+                let request = server::request(forward, message, room, self.transport, self.client, received);
                 let core = Arc::clone(core);
-                let in_flight = core.begin(Transport::Tcp, slot);
-                let answer =
-                    async move { Forwarded { resolved: core.resolve(request).await, received, _in_flight: in_flight } };
+                let in_flight = core.begin(self.transport, slot);
+                let answer = async move {
+                    Forwarded { resolved: core.resolve(request).await, received, padded, _in_flight: in_flight }
+                };
                 self.in_flight.push(answer.boxed());
             }
             Handled::Drop(reason) => shard.dropped(reason.into()),
         }
     }
 
-    fn put_forwarded(&mut self, Forwarded { resolved, received, .. }: &Forwarded) {
+    fn put_forwarded(&mut self, Forwarded { resolved, received, padded, .. }: Forwarded) {
         let shard = &self.shared.core.metrics.shared;
         shard.responses(Tally { rcode: server::rcode_of(&resolved.message), from: resolved.from }, 1);
         shard.durations(resolved.from, received.elapsed(), 1);
-        self.put(&resolved.message);
+        self.put(&resolved.message, padded);
     }
 
     /// Adds an answer to what goes out.
-    fn put(&mut self, message: &[u8]) {
+    fn put(&mut self, message: &[u8], padded: bool) {
+        let mut longer = Vec::new();
+        let message = if padded {
+            longer.extend_from_slice(message);
+            padding::pad(&mut longer);
+            &longer
+        } else {
+            message
+        };
         let length = u16::try_from(message.len()).expect("a message has at most 65,535 bytes");
         if self.sent == self.output.len() {
             self.taken = Instant::now();
@@ -329,6 +329,10 @@ impl Connection {
 
     /// Sends what the client takes without waiting.
     fn write(&mut self) -> io::Result<()> {
+        match self.stream.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
         while self.sent < self.output.len() {
             match self.stream.try_write(&self.output[self.sent..]) {
                 Ok(bytes) => {

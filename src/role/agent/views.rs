@@ -6,7 +6,10 @@ use futures::future::join_all;
 use tokio::task::AbortHandle;
 use tracing::warn;
 
-use super::several;
+use super::{
+    encrypted::{self, Certificate},
+    several,
+};
 use crate::{
     config::Config,
     dns::{self, Context, forward},
@@ -58,9 +61,11 @@ impl Drop for Upkeep {
 ///
 /// # Errors
 /// If an address cannot be had.
-pub(super) fn bind(config: &Config, join: bool) -> anyhow::Result<Bound> {
-    let bind =
-        |(dns, forward): (dns::Config, _)| Ok((dns.listen.clone(), dns::bind(dns::Config { join, ..dns })?, forward));
+pub(super) fn bind(config: &Config, join: bool, certificate: Option<&Certificate>) -> anyhow::Result<Bound> {
+    let bind = |(dns, forward): (dns::Config, _)| {
+        let listen = dns.listen.clone();
+        Ok((listen, dns::bind(encrypted::with(dns::Config { join, ..dns }, certificate))?, forward))
+    };
     config.views().into_iter().map(bind).collect::<anyhow::Result<_>>().map(Bound)
 }
 
@@ -68,6 +73,11 @@ impl Bound {
     /// The addresses of all of them.
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.0.iter().flat_map(|(_, bound, _)| bound.addresses().iter().copied())
+    }
+
+    /// The addresses of encrypted DNS.
+    pub(super) fn encrypted_addresses(&self) -> impl Iterator<Item = (dns::Transport, SocketAddr)> {
+        self.0.iter().flat_map(|(_, bound, _)| bound.encrypted_addresses())
     }
 
     /// Begins to answer, with the cache of `main`.

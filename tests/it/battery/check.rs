@@ -94,9 +94,9 @@ impl Asked {
         equal("AD", message.metadata.authentic_data, false)?;
         equal("EDNS", message.edns.is_some(), self.edns.is_some())?;
         let limit = match (self.transport, self.edns) {
-            (Transport::Tcp, _) => 65_535,
             (Transport::Udp, None) => 512,
             (Transport::Udp, Some(size)) => usize::from(size),
+            _ => 65_535,
         };
         if reply.len() > limit { Err(format!("{} bytes are more than {limit}", reply.len())) } else { Ok(()) }
     }

@@ -17,7 +17,7 @@
 //! SOA of that zone, the cluster's if none is named), an rcode, `EDE n`, and what becomes of a query that upstream has to
 //! answer: `FORWARD`, `FALLBACK`, `CHASE target`.
 //!
-//! Every row is asked over UDP and TCP, with EDNS and without, and in mixed case.
+//! Every row is asked over each transport, with EDNS and without, and in mixed case.
 
 mod case;
 mod check;
@@ -69,4 +69,4 @@ pub fn upstream(query: &[u8], forward: Forward, written: &[u8]) -> Vec<u8> {
     message.to_vec().expect("a message of few records is written")
 }
 
-const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+const TRANSPORTS: [Transport; Transport::ALL.len()] = Transport::ALL;

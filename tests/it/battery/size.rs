@@ -51,7 +51,7 @@ pub fn check_sizes(ask: Asker<'_>) {
 fn asked(ask: Asker<'_>, name: &str, qtype: Rtype, edns: Option<u16>, transport: Transport) -> Message {
     let name: Name = name.parse().unwrap();
     let reply = ask(transport, &query(name.wire(), qtype, edns)).expect("there is an answer");
-    let limit = if transport == Transport::Tcp { 65_535 } else { usize::from(edns.unwrap_or(512)).clamp(512, 1232) };
+    let limit = if transport == Transport::Udp { usize::from(edns.unwrap_or(512)).clamp(512, 1232) } else { 65_535 };
     assert!(reply.len() <= limit, "{name}: {} bytes", reply.len());
     Message::from_vec(&reply).expect("the answer parses")
 }

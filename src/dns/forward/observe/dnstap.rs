@@ -163,6 +163,9 @@ fn frame(identity: &[u8], request: &ForwardRequest, response: &[u8], now: UnixMi
         socket_protocol: match request.transport {
             Transport::Udp => 1,
             Transport::Tcp => 2,
+            Transport::Tls => 3,
+            Transport::Https => 4,
+            Transport::Quic => 7,
         },
         query_address: match ip {
             IpAddr::V4(ip) => ip.octets().to_vec(),

@@ -1,0 +1,204 @@
+//! A client of encrypted DNS: one connection over TLS, HTTPS or QUIC that asks one question after the other.
+//!
+//! Takes any certificate: it measures a server, and tells it nothing that has to stay secret.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// The encrypted transports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Tls,
+    Https,
+    Quic,
+}
+
+impl Protocol {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Tls => b"dot",
+            Self::Https => b"h2",
+            Self::Quic => b"doq",
+        }
+    }
+}
+
+/// One connection.
+pub enum Connection {
+    Tls(Box<TlsStream<TcpStream>>),
+    Https(http2::SendRequest<Full<Bytes>>, SocketAddr),
+    Quic(quinn::Connection, quinn::Endpoint),
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects to `server`.
+    ///
+    /// # Errors
+    /// Those of the socket, the handshake and the protocol, as one of the system's.
+    pub async fn open(protocol: Protocol, server: SocketAddr) -> io::Result<Self> {
+        let config = client_config(protocol.alpn());
+        match protocol {
+            Protocol::Tls => Ok(Self::Tls(Box::new(tls(server, config).await?))),
+            Protocol::Https => {
+                let stream = TokioIo::new(tls(server, config).await?);
+                let (send, connection) =
+                    http2::handshake(TokioExecutor::new(), stream).await.map_err(io::Error::other)?;
+                tokio::spawn(connection);
+                Ok(Self::Https(send, server))
+            }
+            Protocol::Quic => {
+                let own: IpAddr =
+                    if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let mut endpoint = quinn::Endpoint::client(SocketAddr::new(own, 0))?;
+                let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).map_err(io::Error::other)?;
+                endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+                let connection = endpoint.connect(server, "dns.invalid").map_err(io::Error::other)?;
+                Ok(Self::Quic(connection.await?, endpoint))
+            }
+        }
+    }
+
+    /// Sends `message` and waits for what comes back.
+    ///
+    /// Over QUIC it is sent with the id 0 (RFC 9250, 4.2.1), and the answer gets the id asked.
+    ///
+    /// # Errors
+    /// If the server closes the connection or the stream, or says by HTTP that it has no answer.
+    pub async fn ask(&mut self, message: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Tls(stream) => {
+                stream.write_all(&framed(message)).await?;
+                receive(stream).await
+            }
+            Self::Https(send, server) => {
+                let request = Request::post(format!("https://{server}/dns-query"))
+                    .header(CONTENT_TYPE, "application/dns-message")
+                    .body(Full::new(Bytes::copy_from_slice(message)))
+                    .map_err(io::Error::other)?;
+                poll_fn(|context| send.poll_ready(context)).await.map_err(io::Error::other)?;
+                let response = send.send_request(request).await.map_err(io::Error::other)?;
+                if response.status() != StatusCode::OK {
+                    return Err(io::Error::other(response.status().to_string()));
+                }
+                Ok(response.into_body().collect().await.map_err(io::Error::other)?.to_bytes().into())
+            }
+            Self::Quic(connection, _) => {
+                let mut message = message.to_vec();
+                let id = message.first_chunk_mut::<2>().map(std::mem::take);
+                let (mut send, mut receive) = connection.open_bi().await?;
+                send.write_all(&framed(&message)).await?;
+                send.finish().map_err(io::Error::other)?;
+                let framed = receive.read_to_end(2 + usize::from(u16::MAX)).await.map_err(io::Error::other)?;
+                let mut answer = framed.get(2..).ok_or(io::ErrorKind::UnexpectedEof)?.to_vec();
+                if let (Some(id), Some(first)) = (id, answer.first_chunk_mut::<2>()) {
+                    *first = id;
+                }
+                Ok(answer)
+            }
+        }
+    }
+}
+
+/// The next message of a stream.
+///
+/// # Errors
+/// If the server closes the connection first.
+pub async fn receive(stream: &mut TlsStream<TcpStream>) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(length)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+/// `message` behind its length.
+#[must_use]
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
+    [&length.to_be_bytes()[..], message].concat()
+}
+
+async fn tls(server: SocketAddr, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::IpAddress(server.ip().into());
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// A configuration that takes any certificate.
+#[must_use]
+pub fn client_config(alpn: &[u8]) -> ClientConfig {
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TakesAny(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config
+}
+
+#[derive(Debug)]
+struct TakesAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TakesAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
