@@ -86,6 +86,22 @@ fn violations<'a>(
     violations
 }
 
+/// Every arrow of `allowed` that no source draws.
+fn unused<'a>(
+    allowed: &BTreeMap<String, BTreeSet<String>>,
+    sources: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Vec<String> {
+    let mut drawn: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (path, source) in sources {
+        drawn.entry(path.split(['/', '.']).next().unwrap_or_default()).or_default().extend(imports(source));
+    }
+    let is_drawn = |module: &str, import: &str| drawn.get(module).is_some_and(|imports| imports.contains(import));
+    let all = allowed.iter().flat_map(|(module, imports)| imports.iter().map(move |import| (module, import)));
+    all.filter(|(module, import)| !is_drawn(module, import))
+        .map(|(module, import)| format!("{module} -> {import}"))
+        .collect()
+}
+
 fn rust_files(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(root).expect("a readable source folder") {
@@ -120,6 +136,16 @@ fn modules_import_along_the_arrows_only() {
     assert!(sources.len() > 10, "the checker found the sources");
     let found = violations(&arrows(&architecture()), sources.iter().map(|(path, source)| (&**path, &**source)));
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn every_arrow_is_drawn_by_an_import() {
+    let sources = sources();
+    let found = unused(&arrows(&architecture()), sources.iter().map(|(path, source)| (&**path, &**source)));
+    assert!(found.is_empty(), "arrows of docs/architecture.md that no source needs: {found:#?}");
+    let allowed = arrows("```arrows\nrecord:\nzone: record\ndns: record, zone\n```");
+    let sources = [("zone/name.rs", "use crate::record::Kind;"), ("dns/udp.rs", "use crate::zone::Zone;")];
+    assert_eq!(unused(&allowed, sources), ["dns -> record"], "the check can fail");
 }
 
 #[test]

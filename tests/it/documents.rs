@@ -1,6 +1,10 @@
-//! Holds docs/metrics.md, the README and `.ci/run` to the code.
+//! Holds the documents to the code: metrics, commands, links, named files, the list of decisions.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -86,17 +90,66 @@ fn the_test_command_of_the_readme_is_what_ci_runs() {
     assert!(!ci.contains("|| true"), ".ci/run hides a failure");
 }
 
-#[test]
-fn every_page_that_a_document_links_to_exists() {
-    let mut broken = Vec::new();
-    let mut pages = vec![repository().join("README.md")];
+/// The README, the test support's, and every page of docs.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![repository().join("README.md"), repository().join("tests/it/support/README.md")];
     for folder in ["docs", "docs/decisions"] {
         let entries = fs::read_dir(repository().join(folder)).expect("docs");
         pages.extend(
             entries.map(|entry| entry.expect("an entry").path()).filter(|p| p.extension().is_some_and(|e| e == "md")),
         );
     }
-    for page in pages {
+    pages
+}
+
+/// The files and folders of this repository that a text names in backticks.
+fn paths_in(text: &str) -> BTreeSet<&str> {
+    let folders = ["src/", "tests/", "benches/", "docs/", "deploy/", "fuzz/"];
+    let is_path = |word: &&str| {
+        folders.iter().any(|folder| word.starts_with(folder))
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+    };
+    text.split('`').skip(1).step_by(2).filter(is_path).collect()
+}
+
+#[test]
+fn every_file_that_a_document_names_exists() {
+    let found = paths_in("`src/lib.rs`, `src/gone.rs`, `holdfast dump`, `tests/it/{a,b}.rs`, `src/dns/`");
+    assert_eq!(found, BTreeSet::from(["src/dns/", "src/gone.rs", "src/lib.rs"]));
+    let mut missing = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a readable page");
+        let gone = paths_in(&text).into_iter().filter(|path| !repository().join(path).exists());
+        missing.extend(gone.map(|path| format!("{}: {path}", page.display())));
+    }
+    let lib = read("src/lib.rs");
+    missing.extend(paths_in(&lib).into_iter().filter(|path| !repository().join(path).exists()).map(str::to_owned));
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn every_decision_has_a_status_and_a_row_in_the_list() {
+    let list = read("docs/decisions/README.md");
+    let mut wrong = Vec::new();
+    for page in pages().iter().filter(|page| page.parent().is_some_and(|folder| folder.ends_with("decisions"))) {
+        let name = page.file_name().unwrap_or_default().to_string_lossy();
+        // Records from before this form keep their number until they are next changed.
+        if name == "README.md" || name.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        let text = fs::read_to_string(page).expect("a readable page");
+        let status = text.lines().find_map(|line| line.strip_prefix("Status: "));
+        if !list.contains(&format!("]({name})")) || status.is_none() {
+            wrong.push(format!("{name}: status {status:?}, or not in docs/decisions/README.md"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_page_that_a_document_links_to_exists() {
+    let mut broken = Vec::new();
+    for page in pages() {
         let text = fs::read_to_string(&page).expect("a readable page");
         for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
             let linked = page.parent().expect("a folder").join(target);
