@@ -1,4 +1,4 @@
-//! A new process beside the old one. Under load: tests/hand_over.rs.
+//! A new process beside the old one. Under load: `tests/hand_over.rs`.
 
 use super::rig::{Node, VIP, have};
 use crate::support::process::Agent;
