@@ -19,6 +19,7 @@ use std::{
 };
 
 pub use error::{ErrorType, SetupError};
+pub use interface::addresses_of;
 pub use metrics::Metrics;
 pub use routes::{node_local, own_addresses};
 pub use setup::{Goal, Outcome, Step, check, is_released, reach};

@@ -1,14 +1,15 @@
 //! `holdfast import-corefile`: a Corefile in holdfast's own words, and what of it is lost on the way.
 
-use std::{fmt::Write as _, fs, net::IpAddr, path::PathBuf};
+use std::{cell::RefCell, fmt::Write as _, fs, net::IpAddr, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
     config,
-    corefile::{self, KubeDns, Options, Pillars, Weight},
+    corefile::{self, Imports, KubeDns, Options, Pillars, Surroundings, Weight},
     ctl::{Exit, print},
+    node,
 };
 
 /// What to import.
@@ -33,7 +34,8 @@ pub struct ImportArgs {
 /// If the file cannot be read.
 pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     let path = args.file.display();
-    let text = fs::read_to_string(&args.file).with_context(|| format!("read {path}"))?;
+    let text = fs::read(&args.file).with_context(|| format!("read {path}"))?;
+    let text = String::from_utf8_lossy(&text);
     let pillars = Pillars { local: args.localip.clone(), cluster_dns: args.cluster_dns, port: 53 };
     let text = match corefile::fill(&text, &pillars, &KubeDns::default()) {
         Ok(text) => text,
@@ -42,15 +44,21 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let options = Options { hub: args.hub, cluster_dns: args.cluster_dns, ..Options::default() };
-    let translated = corefile::parse(&text, &|name| config::environment(name))
+    let options =
+        Options { hub: args.hub, cluster_dns: args.cluster_dns, interface: node::addresses_of, ..Options::default() };
+    let imports = RefCell::new(Imports::default());
+    let surroundings = Surroundings {
+        environment: &|name| config::environment(name),
+        import: &|folder, pattern| imports.borrow_mut().read(folder, pattern),
+    };
+    let translated = corefile::parse(&args.file, &text, &surroundings)
         .map_err(|error| vec![error])
         .and_then(|file| corefile::translate(&file, &options));
     let translation = match translated {
         Ok(translation) => translation,
         Err(errors) => {
             for error in errors {
-                eprintln!("{path}:{error}");
+                eprintln!("{}", error.shown(&args.file));
             }
             return Ok(Exit::Usage);
         }
@@ -65,7 +73,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
             .notes
             .iter()
             .filter(|note| note.weight == weight)
-            .map(|note| format!("#   {path}:{note}\n"))
+            .map(|note| format!("#   {}\n", note.shown(&args.file)))
             .collect();
         if !notes.is_empty() {
             let _ = write!(out, "# {title}\n{}", notes.concat());

@@ -18,13 +18,13 @@ use crate::{
         table::{Row, Section as _},
         types::InterfaceName,
     },
+    corefile::{ComposeError, Composer, NodeCache, NodeSettings},
     ctl::Exit,
     node::privileges::directory_of,
     role::{
-        Signals,
+        Signals, Why,
         agent::{self, Agent},
         descriptors,
-        node_cache::{ComposeError, Composer, NodeCache, NodeSettings},
     },
     sys::Clock,
 };
@@ -113,6 +113,8 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    // Before the first thing that can fail: the Corefile, which may ask for another filter.
+    let filter = super::log::init(&log_settings(&node_cache.flags))?;
     let mut composer = Composer::new(node_cache);
     let config = match composer.compose(config::environment) {
         Ok(config) => config,
@@ -122,7 +124,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
         }
         Err(error) => return Err(error.into()),
     };
-    let filter = super::log::init(&config.settings)?;
+    filter.set(&config.settings.log_filter)?;
     for name in ignored {
         info!(flag = name, "without effect here");
     }
@@ -145,7 +147,8 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
         composer.register(agent.registry())?;
         let poll = composer.poll();
         let reload = |why| {
-            let Some(config) = composer.reload(why, config::environment)? else { return Ok(None) };
+            let reread = composer.reload(why == Why::Signal, config::environment)?;
+            let Some(config) = reread else { return Ok(None) };
             if let Err(error) = filter.set(&config.settings.log_filter) {
                 warn!(%error, "log.filter refused: the one before stays in effect");
             }
@@ -154,6 +157,14 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
         agent.run(signals, poll, reload).await;
         Ok(())
     })
+}
+
+/// The settings of the log, as far as flags and environment give them.
+fn log_settings(flags: &Flags) -> Settings {
+    let hub = flags.given.iter().any(|given| given.key.starts_with("source."));
+    let text = if hub { "" } else { "source: {none: true}" };
+    let loaded = config::load_str(Role::Agent, (Path::new("Corefile"), text), flags, config::environment);
+    loaded.map(|config| config.settings).unwrap_or_default()
 }
 
 fn usage() -> String {
@@ -188,6 +199,7 @@ fn parse(words: &[String], environment: impl Fn(&str) -> Option<String>) -> Resu
             setup_metrics: Some(SocketAddr::from(([0, 0, 0, 0], 9353))),
             always_reload: false,
             flags: Flags::default(),
+            interface: crate::node::addresses_of,
             node: NodeSettings {
                 interface: interface("nodelocaldns")?,
                 setup_interface: true,

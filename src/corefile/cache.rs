@@ -53,6 +53,16 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Cache {
                 let said = "answers of this kind are kept all the same: leave `cache` out to keep none";
                 found.note(property.name.at, "cache disable", Weight::Answers, said);
             }
+            "serve_stale_policy" => {
+                let Some(policy) = found.one(property) else { continue };
+                match policy.text.as_str() {
+                    "prefer_positive" => {
+                        found.manner(directive, property, "a name that had an answer keeps it for a while");
+                    }
+                    "default" => {}
+                    _ => found.manner(directive, property, "this policy is not known and has no effect"),
+                }
+            }
             "keepttl" => {
                 let said = "TTLs count down while an answer is kept";
                 found.note(property.name.at, "cache keepttl", Weight::Answers, said);
@@ -78,8 +88,8 @@ fn limits(directive: &Directive, property: &Property, limits: &mut (u64, u64), f
         [_] => {}
         [_, 0, ..] => return found.error(property.args[1].at, "a TTL of 0 keeps nothing: leave the directive out"),
         [_, longest] => limits.0 = longest,
-        [_, longest, least] => *limits = (longest, least),
-        _ => {
+        [_, longest, least, ..] => *limits = (longest, least),
+        [] => {
             return found
                 .error(property.name.at, format!("{} takes a capacity and up to two TTLs", property.name.text));
         }
@@ -128,7 +138,7 @@ fn serve_stale(
     let mut immediate = true;
     match args.next() {
         None => {}
-        Some(mode) => match mode.text.as_str() {
+        Some(mode) => match mode.text.to_ascii_lowercase().as_str() {
             "immediate" => {}
             "verify" => immediate = false,
             other => return found.error(mode.at, format!("{other:?} is neither immediate nor verify")),

@@ -10,7 +10,7 @@ pub(super) struct Findings {
 
 impl Findings {
     pub fn error(&mut self, at: Position, message: impl Into<String>) {
-        self.errors.push(Error { at, message: message.into() });
+        self.errors.push(Error::at(at, message));
     }
 
     /// The value, or `None` with the error noted.
@@ -20,7 +20,7 @@ impl Findings {
 
     /// A directive, or one of its options, that is not honoured.
     pub fn note(&mut self, at: Position, directive: impl Into<String>, weight: Weight, text: impl Into<String>) {
-        let note = Note { at, directive: directive.into(), text: text.into(), weight };
+        let note = Note { at, file: None, directive: directive.into(), text: text.into(), weight };
         // Every block of a file says the same things; each is told once, where it stands first.
         let same = |known: &&Note| known.directive == note.directive && known.text == note.text;
         if self.notes.iter().find(same).is_none() {
@@ -34,10 +34,10 @@ impl Findings {
         self.note(property.name.at, name, Weight::Manner, text);
     }
 
-    /// An option that no version of the directive has.
+    /// An option that is not known here: of a newer CoreDNS, of a build of its own, or mistyped.
     pub fn unknown(&mut self, directive: &Directive, property: &Property) {
-        let message = format!("unknown option {:?} of {}", property.name.text, directive.name.text);
-        self.error(property.name.at, message);
+        let name = format!("{} {}", directive.name.text, property.name.text);
+        self.note(property.name.at, name, Weight::Answers, "this option is not known and has no effect");
     }
 
     /// The one word of an option.

@@ -47,9 +47,17 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Option<Forwar
     for property in &directive.properties {
         option(directive, property, &mut forward, &mut server_name, found);
     }
+    let resolved = directive.properties.iter().any(|property| property.name.text == "resolver");
     for token in to {
+        let unasked = ["https://", "grpc://", "quic://"].iter().any(|scheme| token.text.starts_with(scheme));
         match upstream(&token.text, server_name.as_deref()) {
+            _ if unasked => {
+                found.note(token.at, "forward", Weight::Answers, "only dns:// and tls:// upstreams are asked");
+            }
             Ok(upstream) => forward.upstreams.push(upstream),
+            Err(_) if resolved => {
+                found.note(token.at, "forward", Weight::Answers, "an upstream is an address: this name is left out");
+            }
             Err(message) => found.error(token.at, message),
         }
     }
@@ -59,9 +67,6 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Option<Forwar
 /// A server as holdfast writes it.
 fn upstream(word: &str, server_name: Option<&str>) -> Result<String, String> {
     let bare = word.strip_prefix("dns://").unwrap_or(word);
-    if bare.starts_with("https://") || bare.starts_with("grpc://") || bare.starts_with("quic://") {
-        return Err(format!("{word:?}: only dns:// and tls:// are asked"));
-    }
     let named = match (bare.starts_with("tls://") && !bare.contains('#'), server_name) {
         (true, Some(name)) => format!("{bare}#{name}"),
         // CoreDNS writes `tls://IP%name` for one server's name.
@@ -126,7 +131,14 @@ fn option(
         "failfast_all_unhealthy_upstreams" => {
             found.manner(directive, property, "with every upstream failing a question gets 1 s, then what was known");
         }
-        "next" | "failover" => {
+        "max_idle_conns" => found.manner(directive, property, "idle connections end by their age alone: expire"),
+        "max_connect_attempts" => {
+            found.manner(directive, property, "upstreams are tried until a question's time is over");
+        }
+        "max_age" => found.manner(directive, property, "a connection is used for 5 minutes at most"),
+        "resolver" => found.manner(directive, property, "upstreams are addresses: no name is looked up"),
+        "doh_method" => found.manner(directive, property, "upstreams are not asked over HTTPS"),
+        "next" | "next_on_nodata" | "failover" => {
             let name = format!("forward {}", property.name.text);
             let said = "answers of an upstream are not weighed by their code; an unusable one makes the next be asked";
             found.note(property.name.at, name, Weight::Answers, said);
@@ -164,7 +176,8 @@ fn health_check(directive: &Directive, property: &Property, found: &mut Findings
             _ => false,
         };
         if !fine {
-            found.error(word.at, format!("{:?} is no option of health_check", word.text));
+            let said = format!("{:?} is not known and has no effect", word.text);
+            found.note(word.at, "forward health_check", Weight::Manner, said);
         }
     }
     let said =

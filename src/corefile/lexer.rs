@@ -1,73 +1,90 @@
-//! Words of a Corefile with their places: blanks part them, quotes hold them together, `#` begins a comment.
+//! Words of a Corefile with their places, cut as Caddy's lexer cuts them: blanks part words, a quote at the start of a
+//! word holds blanks in it, `#` drops everything up to the end of its line.
 
 use super::{Error, Position};
 
-/// The most a Corefile may have, in bytes. A `ConfigMap` has 1 MiB at most.
+/// Longest file, in bytes. A `ConfigMap` has 1 MiB at most.
 const BYTES_MAX: usize = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// The word, quotes taken off and environment variables put in.
+    /// The word, without its quotes, environment variables put in.
     pub text: String,
     pub at: Position,
-    /// Whether it stood in quotes: a brace in quotes is a word like any other.
-    pub quoted: bool,
+    /// The first word of its line.
+    pub starts_line: bool,
 }
 
 impl Token {
-    /// Whether it is this brace.
-    pub(super) fn is(&self, brace: &str) -> bool {
-        !self.quoted && self.text == brace
+    pub(super) fn is(&self, word: &str) -> bool {
+        self.text == word
     }
 }
 
-/// Cuts `text` into words. `environment` gives the values of `{$NAME}` and `{%NAME%}`; what it does not know is empty.
+/// Cuts `text`, the file of this number, into words. `environment` gives the values of `{$NAME}` and `{%NAME%}`; an unset
+/// variable is empty.
 ///
 /// # Errors
-/// A quote that is not closed, or a text that is too large to be a Corefile.
-pub(super) fn lex(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Token>, Error> {
+/// The text is longer than 1 MiB.
+pub(super) fn lex(text: &str, file: u16, environment: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Token>, Error> {
+    let mut here = Position { file, line: 1, column: 1 };
     if text.len() > BYTES_MAX {
-        return Err(Error::at(Position { line: 1, column: 1 }, format!("longer than {BYTES_MAX} bytes")));
+        return Err(Error::at(here, format!("longer than {BYTES_MAX} bytes")));
     }
-    let mut tokens = Vec::new();
-    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable();
-    let mut here = Position { line: 1, column: 1 };
-    while let Some(&first) = rest.peek() {
-        let at = here;
-        let mut step = |rest: &mut std::iter::Peekable<std::str::Chars<'_>>| {
-            let char = rest.next();
-            match char {
-                Some('\n') => here = Position { line: here.line + 1, column: 1 },
-                Some(_) => here.column += 1,
-                None => {}
-            }
-            char
+    let mut tokens: Vec<Token> = Vec::new();
+    // The line on which the last token ended.
+    let mut ended = 0;
+    let mut word = String::new();
+    let mut at = None;
+    let (mut comment, mut quoted, mut escaped) = (false, false, false);
+    let mut put = |word: &mut String, at: &mut Option<Position>, line: usize| {
+        let Some(at) = at.take() else { return };
+        let text = expand(&std::mem::take(word), environment);
+        tokens.push(Token { text, at, starts_line: at.line > ended });
+        ended = line;
+    };
+    for char in text.strip_prefix('\u{feff}').unwrap_or(text).chars() {
+        let place = here;
+        here = match char {
+            '\n' => Position { file, line: here.line + 1, column: 1 },
+            _ => Position { column: here.column + 1, ..here },
         };
-        if first.is_whitespace() {
-            step(&mut rest);
-        } else if first == '#' {
-            while rest.peek().is_some_and(|char| *char != '\n') {
-                step(&mut rest);
-            }
-        } else if first == '"' {
-            step(&mut rest);
-            let mut word = String::new();
-            loop {
-                match step(&mut rest) {
-                    None => return Err(Error::at(at, "this quote is not closed")),
-                    Some('"') => break,
-                    Some('\\') if rest.peek() == Some(&'"') => word.extend(step(&mut rest)),
-                    Some(char) => word.push(char),
+        if quoted {
+            match char {
+                '\\' if !escaped => escaped = true,
+                '"' if !escaped => {
+                    quoted = false;
+                    put(&mut word, &mut at, place.line);
+                }
+                _ => {
+                    if escaped && char != '"' {
+                        word.push('\\');
+                    }
+                    word.push(char);
+                    escaped = false;
                 }
             }
-            tokens.push(Token { text: expand(&word, environment), at, quoted: true });
-        } else {
-            let mut word = String::new();
-            while rest.peek().is_some_and(|char| !char.is_whitespace()) {
-                word.extend(step(&mut rest));
+        } else if char == '\r' {
+            // Part of a line's end, and dropped wherever it stands.
+        } else if char.is_whitespace() {
+            // As in Caddy: a blank ends a comment that is glued to a word, so `30#a b` is `30` and `b`.
+            comment &= char != '\n' && at.is_none();
+            put(&mut word, &mut at, place.line);
+        } else if comment || char == '#' {
+            comment = true;
+        } else if at.is_none() {
+            at = Some(place);
+            quoted = char == '"';
+            if !quoted {
+                word.push(char);
             }
-            tokens.push(Token { text: expand(&word, environment), at, quoted: false });
+        } else {
+            word.push(char);
         }
+    }
+    // An open quote goes to the end of the file.
+    if !word.is_empty() {
+        put(&mut word, &mut at, here.line);
     }
     Ok(tokens)
 }
@@ -100,29 +117,55 @@ mod tests {
 
     fn words(text: &str) -> Vec<String> {
         let environment = |name: &str| (name == "IP").then(|| "10.0.0.1".to_owned());
-        let show = |token: Token| format!("{} {}", token.at, token.text);
-        lex(text, &environment).unwrap().into_iter().map(show).collect()
+        let show = |token: Token| format!("{}{} {}", if token.starts_line { "> " } else { "" }, token.at, token.text);
+        lex(text, 0, &environment).unwrap().into_iter().map(show).collect()
     }
 
     #[test]
     fn every_word_has_its_line_and_column() {
-        assert_eq!(words(".:53 {\n\tcache 30 # s\r\n}\n"), ["1:1 .:53", "1:6 {", "2:2 cache", "2:8 30", "3:1 }"]);
-        assert_eq!(words("a \"b c\"\n\"d \\\"e\\\"\nf\" g#h"), ["1:1 a", "1:3 b c", "2:1 d \"e\"\nf", "3:4 g#h"]);
+        assert_eq!(words(".:53 {\n\tcache 30 # s\r\n}\n"), ["> 1:1 .:53", "1:6 {", "> 2:2 cache", "2:8 30", "> 3:1 }"]);
+        assert_eq!(words("a \"b c\"\n\"d \\\"e\\\"\nf\" g"), ["> 1:1 a", "1:3 b c", "> 2:1 d \"e\"\nf", "3:4 g"]);
         assert_eq!(words("\u{feff}# only a comment"), [""; 0]);
+        assert_eq!(words(" \t\r\n\n"), [""; 0]);
     }
 
     #[test]
-    fn variables_are_put_in_and_unknown_ones_are_empty() {
+    fn comments_quotes_and_escapes_are_read_as_caddy_reads_them() {
+        for (text, expect) in [
+            ("cache 30#seconds\nlog", &["> 1:1 cache", "1:7 30", "> 2:1 log"][..]),
+            ("cache 30#of seconds\nlog", &["> 1:1 cache", "1:7 30", "1:13 seconds", "> 2:1 log"]),
+            ("a # b c\nd", &["> 1:1 a", "> 2:1 d"]),
+            ("a#", &["> 1:1 a"]),
+            ("say \"# no comment\"", &["> 1:1 say", "1:5 # no comment"]),
+            (r#"host "\.cmd""#, &["> 1:1 host", r"1:6 \.cmd"]),
+            (r#"a"b c"d"#, &[r#"> 1:1 a"b"#, r#"1:5 c"d"#]),
+            ("\"\" b", &["> 1:1 ", "1:4 b"]),
+            ("a \"open\nend", &["> 1:1 a", "1:3 open\nend"]),
+            ("a \"", &["> 1:1 a"]),
+            ("b\rc", &["> 1:1 bc"]),
+            ("\"two\nlines\" same\nnext", &["> 1:1 two\nlines", "2:8 same", "> 3:1 next"]),
+        ] {
+            assert_eq!(words(text), expect, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn variables_are_put_in_and_unset_ones_are_empty() {
         assert_eq!(
-            words("forward . {$IP}:53 x{%IP%}y {$NO}z {$} {x}"),
-            ["1:1 forward", "1:9 .", "1:11 10.0.0.1:53", "1:20 x10.0.0.1y", "1:29 z", "1:36 {$}", "1:40 {x}"]
+            words("forward . {$IP}:53 x{%IP%}y {$NO}z {$} {x} {%IP} :{$NO$} \"{{ .Name }} {$IP}\""),
+            [
+                "> 1:1 forward",
+                "1:9 .",
+                "1:11 10.0.0.1:53",
+                "1:20 x10.0.0.1y",
+                "1:29 z",
+                "1:36 {$}",
+                "1:40 {x}",
+                "1:44 {%IP}",
+                "1:50 :",
+                "1:58 {{ .Name }} 10.0.0.1"
+            ]
         );
-    }
-
-    #[test]
-    fn a_quote_left_open_is_named_by_its_place() {
-        let error = lex("a {\n  b \"c\n}", &|_| None).unwrap_err();
-        assert_eq!(error.to_string(), "2:5: this quote is not closed");
-        assert!(lex(&"a".repeat(BYTES_MAX + 1), &|_| None).is_err());
+        assert!(lex(&"a".repeat(BYTES_MAX + 1), 0, &|_| None).is_err());
     }
 }

@@ -49,7 +49,8 @@ pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
                 found.note(property.name.at, "hosts no_reverse", Weight::Answers, "reverse names are answered as well");
             }
             "reload" => found.manner(directive, property, "the file is looked at every 2 s"),
-            address if address.parse::<IpAddr>().is_ok() && !property.args.is_empty() => {
+            word if !property.args.is_empty() && address(word).is_some() => {
+                let address = address(word).unwrap_or(word);
                 let names: Vec<&str> = property.args.iter().map(|token| token.text.as_str()).collect();
                 lines.push(text(format!("{address} {}", names.join(" "))));
             }
@@ -63,9 +64,18 @@ pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
     hosts
 }
 
+/// The address of a hosts line, without its scope, as CoreDNS reads it.
+fn address(word: &str) -> Option<&str> {
+    let bare = word.split('%').next().unwrap_or(word);
+    bare.parse::<IpAddr>().is_ok().then_some(bare)
+}
+
 /// Reads `rewrite [continue|stop] name [exact|suffix] FROM TO`, as holdfast writes it. Others are not honoured.
 pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Shown> {
-    let mut words: Vec<&str> = directive.args.iter().map(|token| token.text.as_str()).collect();
+    // Braces are another way to break the line.
+    let options =
+        directive.properties.iter().flat_map(|property| std::iter::once(&property.name).chain(&property.args));
+    let mut words: Vec<&str> = directive.args.iter().chain(options).map(|token| token.text.as_str()).collect();
     if let Some(&mode @ ("continue" | "stop")) = words.first() {
         if mode == "continue" {
             let said = "the first rule that fits is the only one";

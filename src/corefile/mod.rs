@@ -1,10 +1,11 @@
 //! The configuration language of CoreDNS and NodeLocal DNSCache: read with line and column, and said again as ours.
 //!
-//! Owns what each directive means here, and what is told of those that cannot be honoured. Pure: reads no file and no
-//! environment but what it is handed.
+//! Owns the meaning of each directive here, and the notes on those that are not honoured. `compose` and `source` read files;
+//! everything else is pure.
 
 mod base;
 mod cache;
+mod compose;
 mod findings;
 mod forward;
 mod lexer;
@@ -12,23 +13,33 @@ mod local;
 mod parse;
 mod plan;
 mod server;
+mod source;
 mod translate;
 mod words;
 
 #[cfg(test)]
+mod shapes;
+#[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 pub use base::{KubeDns, PillarError, Pillars, fill};
+pub use compose::{ComposeError, Composer, NodeCache, NodeSettings};
 pub use lexer::Token;
-pub use parse::{Block, Corefile, Directive, Property, parse};
+pub use parse::{Block, Corefile, Directive, Imported, Property, Surroundings, parse};
+pub use source::Imports;
 pub use translate::{Options, Translation, translate};
 pub use words::go_duration;
 
 /// Where something stands; both count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
+    /// The number of its file; 0 is the Corefile itself.
+    pub file: u16,
     pub line: usize,
     pub column: usize,
 }
@@ -39,13 +50,24 @@ impl fmt::Display for Position {
     }
 }
 
-/// Why a text is no Corefile, or one that says something impossible.
+/// Why a text is no Corefile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{at}: {message}")]
+#[error("{}{at}: {message}", prefix(file.as_deref()))]
 pub struct Error {
     pub at: Position,
+    /// The imported file of its place; `None` for the Corefile itself.
+    pub file: Option<PathBuf>,
     /// What is wrong, and what would be right.
     pub message: String,
+}
+
+fn prefix(file: Option<&Path>) -> String {
+    file.map_or_else(String::new, |file| format!("{}:", file.display()))
+}
+
+/// The file of a position, if it is an imported one.
+fn imported(at: Position, files: &[PathBuf]) -> Option<PathBuf> {
+    files.get(usize::from(at.file)).filter(|_| at.file > 0).cloned()
 }
 
 /// Whether clients can see that a directive is not honoured.
@@ -61,6 +83,8 @@ pub enum Weight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     pub at: Position,
+    /// The imported file of its place; `None` for the Corefile itself.
+    pub file: Option<PathBuf>,
     /// The directive, with its option if it is about one: `cache success`.
     pub directive: String,
     /// What is done instead, and what to do about it.
@@ -68,14 +92,39 @@ pub struct Note {
     pub weight: Weight,
 }
 
+impl Note {
+    /// `LINE:COLUMN`, behind the file's name for an imported one.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}{}", prefix(self.file.as_deref()), self.at)
+    }
+
+    /// With the path in front, where the Corefile itself is at `path`.
+    #[must_use]
+    pub fn shown(&self, path: &Path) -> String {
+        if self.file.is_some() { self.to_string() } else { format!("{}:{self}", path.display()) }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.at, self.directive, self.text)
+        write!(f, "{}{}: {}: {}", prefix(self.file.as_deref()), self.at, self.directive, self.text)
     }
 }
 
 impl Error {
     fn at(at: Position, message: impl Into<String>) -> Self {
-        Self { at, message: message.into() }
+        Self { at, file: None, message: message.into() }
+    }
+
+    /// Names the file of its place, one of `files`.
+    fn within(self, files: &[PathBuf]) -> Self {
+        Self { file: imported(self.at, files), ..self }
+    }
+
+    /// With the path in front, where the Corefile itself is at `path`.
+    #[must_use]
+    pub fn shown(&self, path: &Path) -> String {
+        if self.file.is_some() { self.to_string() } else { format!("{}:{self}", path.display()) }
     }
 }

@@ -47,7 +47,8 @@ impl Content {
         let template = self.templates.iter().find(|template| covers(&template.zones));
         // A template comes before hosts, and hosts before forward.
         let hosts = if template.is_none() { self.hosts.iter().find(|hosts| covers(&hosts.zones)) } else { None };
-        let last_word = hosts.filter(|hosts| !within(&hosts.fallthrough)).map(|_| "nxdomain");
+        // CoreDNS has no SOA to give for hosts, and fails where a name is not among them.
+        let last_word = hosts.filter(|hosts| !within(&hosts.fallthrough)).map(|_| "servfail");
         let forward = self.forwards.iter().find(|forward| holds(&forward.from, zone) && !within(&forward.except));
         let nobody = match (self.whoami, self.handles) {
             (true, _) => "noerror",
@@ -58,6 +59,7 @@ impl Content {
         match (answer, forward) {
             (Some(answer), _) => add("answer", text(answer)),
             (None, None) => add("answer", text(nobody)),
+            (None, Some(forward)) if forward.upstreams.is_empty() => add("answer", text("servfail")),
             (None, Some(forward)) => {
                 add("upstreams", Shown::List(forward.upstreams.iter().map(text).collect()));
                 forward.fields.iter().for_each(|(name, value)| add(name, value.clone()));

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Block, Directive, Token, Weight, findings::Findings, words};
+use super::{Block, Directive, Options, Token, Weight, findings::Findings, words};
 
 /// One server block: where it listens and for which zones.
 #[derive(Clone, Debug)]
@@ -14,11 +14,11 @@ pub(super) struct Server<'a> {
 }
 
 /// Reads the keys and `bind` of a block.
-pub(super) fn server<'a>(block: &'a Block, default_port: u16, found: &mut Findings) -> Server<'a> {
-    let addresses = bind(block, found);
+pub(super) fn server<'a>(block: &'a Block, options: &Options, found: &mut Findings) -> Server<'a> {
+    let addresses = bind(block, options, found);
     let mut by_port: Vec<(u16, Vec<(String, &Token)>)> = Vec::new();
     for token in &block.keys {
-        let Some((zones, port)) = key(token, default_port, found) else { continue };
+        let Some((zones, port)) = key(token, options.port, found) else { continue };
         let zones = zones.into_iter().map(|zone| (zone, token));
         match by_port.iter_mut().find(|(known, _)| *known == port) {
             Some((_, list)) => list.extend(zones),
@@ -60,8 +60,8 @@ fn key(token: &Token, default_port: u16, found: &mut Findings) -> Option<(Vec<St
     found.take(words::zones(&zone)).map(|zones| (zones, port))
 }
 
-/// The addresses of `bind`, or every one of the host.
-fn bind(block: &Block, found: &mut Findings) -> Vec<IpAddr> {
+/// The addresses of `bind`, without those it leaves out, or every one of the host.
+fn bind(block: &Block, options: &Options, found: &mut Findings) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     let mut given = false;
     for directive in block.directives.iter().filter(|directive| directive.name.text == "bind") {
@@ -69,21 +69,18 @@ fn bind(block: &Block, found: &mut Findings) -> Vec<IpAddr> {
         if directive.args.is_empty() {
             found.error(directive.name.at, "bind takes the addresses to listen on");
         }
-        for token in &directive.args {
-            match token.text.parse::<IpAddr>() {
-                Ok(address) if !addresses.contains(&address) => addresses.push(address),
-                Ok(_) => {}
-                Err(_) => found.error(
-                    token.at,
-                    format!("bind takes addresses, and {:?} is none: give those of the interface", token.text),
-                ),
+        let mut except = Vec::new();
+        for property in &directive.properties {
+            match property.name.text.as_str() {
+                "except" => property.args.iter().for_each(|token| except.extend(bound(token, options, found))),
+                _ => found.unknown(directive, property),
             }
         }
-        for property in &directive.properties {
-            let said = "addresses are listened on as given, none is left out";
-            match property.name.text.as_str() {
-                "except" => found.note(property.name.at, "bind except", Weight::Answers, said),
-                _ => found.unknown(directive, property),
+        for token in &directive.args {
+            for address in bound(token, options, found) {
+                if !addresses.contains(&address) && !except.contains(&address) {
+                    addresses.push(address);
+                }
             }
         }
     }
@@ -91,6 +88,21 @@ fn bind(block: &Block, found: &mut Findings) -> Vec<IpAddr> {
         addresses.push(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     }
     addresses
+}
+
+/// The addresses of one word of `bind`: itself, or those of the interface of that name. Link-local IPv6 addresses are left
+/// out: a listener has no scope.
+fn bound(token: &Token, options: &Options, found: &mut Findings) -> Vec<IpAddr> {
+    if let Ok(address) = token.text.parse() {
+        return vec![address];
+    }
+    let of_interface = (options.interface)(&token.text);
+    let Some(addresses) = of_interface else {
+        found.error(token.at, format!("{:?} is neither an address nor an interface of this machine", token.text));
+        return Vec::new();
+    };
+    let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    addresses.into_iter().filter(|ip| !link_local(ip)).collect()
 }
 
 /// Where health and metrics are served.
@@ -125,6 +137,9 @@ impl Listeners {
             match (directive.name.text.as_str(), property.name.text.as_str()) {
                 ("health", "lameduck") => {
                     found.manner(directive, property, "at the end what was received is answered, within 5 s");
+                }
+                ("prometheus", "runtime_metrics") => {
+                    found.manner(directive, property, "there are no metrics of a Go runtime");
                 }
                 ("ready", "monitor") => found.manner(directive, property, "readiness is told as it stands"),
                 _ => found.unknown(directive, property),

@@ -19,13 +19,14 @@ use crate::config::{Shown, yaml};
 /// How often CoreDNS looks at its file unless told otherwise, and at most.
 const RELOAD: Duration = Duration::from_secs(30);
 const RELOAD_MIN: Duration = Duration::from_secs(2);
+/// Bounds of tcp.idle.
+const TCP_IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
 /// Directives of CoreDNS that answers do not depend on here, and what is done instead.
-const MANNER: [(&str, &str); 13] = [
+const MANNER: [(&str, &str); 11] = [
     ("any", "ANY gets the minimal answer of RFC 8482 for names of the cluster"),
     ("cancel", "a question to upstreams takes upstream_timeout at most"),
     ("chaos", "questions of class CH are refused"),
-    ("dnstap", "questions are not copied anywhere; log.query_every tells of some"),
     ("loadbalance", "answers from records rotate; those of upstreams keep the order they came in"),
     ("metadata", "there is nobody here to read it"),
     ("minimal", "upstreams' answers are passed on with what was asked for and no more, always"),
@@ -33,7 +34,6 @@ const MANNER: [(&str, &str); 13] = [
     ("nsid", "no name of a server is told (RFC 5001)"),
     ("pprof", "there is no profiler in here"),
     ("root", "paths are taken as they are written"),
-    ("timeouts", "see tcp.idle"),
     ("trace", "questions are not traced"),
 ];
 
@@ -67,13 +67,17 @@ const ANSWERS: [(&str, &str); 26] = [
     ("view", "the block answers every client"),
 ];
 
+/// Directives that answer no question.
+const SILENT: [&str; 9] = ["bind", "bufsize", "debug", "dnstap", "health", "prometheus", "ready", "reload", "timeouts"];
+
 /// Directives that are honoured, for the hint on an unknown one.
-const HONOURED: [&str; 18] = [
+const HONOURED: [&str; 20] = [
     "bind",
     "bufsize",
     "cache",
     "debug",
     "dns64",
+    "dnstap",
     "errors",
     "forward",
     "health",
@@ -86,6 +90,7 @@ const HONOURED: [&str; 18] = [
     "reload",
     "rewrite",
     "template",
+    "timeouts",
     "whoami",
 ];
 
@@ -97,11 +102,13 @@ pub struct Options {
     pub hub: bool,
     /// The address of the cluster's DNS service: the zone that is asked of it is the cluster's.
     pub cluster_dns: Option<IpAddr>,
+    /// The addresses of an interface of this machine, by its name.
+    pub interface: fn(&str) -> Option<Vec<IpAddr>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 53, hub: false, cluster_dns: None }
+        Self { port: 53, hub: false, cluster_dns: None, interface: |_| None }
     }
 }
 
@@ -124,7 +131,7 @@ type Zones = BTreeMap<String, (Shown, Position)>;
 /// Everything that is wrong with it, in the order of the file.
 pub fn translate(file: &Corefile, options: &Options) -> Result<Translation, Vec<Error>> {
     let mut found = Findings::default();
-    let servers: Vec<Server<'_>> = file.blocks.iter().map(|block| server(block, options.port, &mut found)).collect();
+    let servers: Vec<Server<'_>> = file.blocks.iter().map(|block| server(block, options, &mut found)).collect();
     let v6 = servers.iter().flat_map(|server| &server.listen).any(|(address, _)| address.is_ipv6());
     let any = if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     let mut whole = Whole { any, ..Whole::default() };
@@ -142,11 +149,11 @@ pub fn translate(file: &Corefile, options: &Options) -> Result<Translation, Vec<
         }
     }
     if addresses.is_empty() && found.errors.is_empty() {
-        found.error(Position { line: 1, column: 1 }, "no block of this file can be served");
+        found.error(Position { file: 0, line: 1, column: 1 }, "no block of this file can be served");
     }
     if !found.errors.is_empty() {
         found.errors.sort_by_key(|error| error.at);
-        return Err(found.errors);
+        return Err(found.errors.into_iter().map(|error| error.within(&file.files)).collect());
     }
     if whole.logs > 0 && whole.logs < file.blocks.len() {
         found.note(
@@ -156,7 +163,11 @@ pub fn translate(file: &Corefile, options: &Options) -> Result<Translation, Vec<
             "questions of every zone are logged, not of this block's alone",
         );
     }
+    found.notes.extend(file.notes.iter().cloned());
     found.notes.sort_by_key(|note| note.at);
+    for note in &mut found.notes {
+        note.file = super::imported(note.at, &file.files);
+    }
     let yaml = whole.yaml(group(addresses), options);
     Ok(Translation { yaml, notes: found.notes, reload: whole.reload })
 }
@@ -206,6 +217,8 @@ struct Whole {
     logs: usize,
     log_at: Position,
     reload: Option<Duration>,
+    tcp_idle: Option<Duration>,
+    dnstap: Option<String>,
 }
 
 impl Default for Whole {
@@ -217,6 +230,8 @@ impl Default for Whole {
             logs: 0,
             log_at: Position::default(),
             reload: None,
+            tcp_idle: None,
+            dnstap: None,
         }
     }
 }
@@ -226,8 +241,7 @@ impl Whole {
     fn block(&mut self, directives: &[Directive], found: &mut Findings) -> Content {
         let mut content = Content::default();
         for directive in directives {
-            let silent =
-                matches!(directive.name.text.as_str(), "bind" | "bufsize" | "debug" | "health" | "ready" | "reload");
+            let silent = SILENT.contains(&directive.name.text.as_str());
             content.handles |= !silent;
             self.directive(directive, &mut content, found);
         }
@@ -249,6 +263,8 @@ impl Whole {
                 }
             }
             "debug" => self.debug = true,
+            "timeouts" => self.timeouts(directive, found),
+            "dnstap" => self.dnstap(directive, found),
             "reload" => self.reload(directive, found),
             "bufsize" => bufsize(directive, found),
             "health" | "ready" | "prometheus" => self.listeners.read(directive, self.any, found),
@@ -269,6 +285,42 @@ impl Whole {
                 );
             }
             _ => unhonoured(directive, found),
+        }
+    }
+
+    fn timeouts(&mut self, directive: &Directive, found: &mut Findings) {
+        for property in &directive.properties {
+            let Some(duration) = found.one(property).and_then(|token| found.take(words::duration(token))) else {
+                continue;
+            };
+            match property.name.text.as_str() {
+                "idle" => {
+                    let idle = duration.clamp(TCP_IDLE.0, TCP_IDLE.1);
+                    self.tcp_idle = Some(self.tcp_idle.map_or(idle, |known| known.max(idle)));
+                }
+                "read" | "write" => {
+                    found.manner(
+                        directive,
+                        property,
+                        "a connection that makes no progress is closed in time: tcp.idle",
+                    );
+                }
+                _ => found.unknown(directive, property),
+            }
+        }
+    }
+
+    fn dnstap(&mut self, directive: &Directive, found: &mut Findings) {
+        let socket = directive.args.first().map(|token| token.text.as_str());
+        match socket.map(|text| text.strip_prefix("unix://").unwrap_or(text)) {
+            None => found.error(directive.name.at, "dnstap takes the socket of a collector"),
+            Some(path) if path.starts_with('/') && self.dnstap.as_deref().is_none_or(|known| known == path) => {
+                self.dnstap = Some(path.to_owned());
+            }
+            Some(_) => {
+                let said = "one collector is told, on a unix socket: log.dnstap";
+                found.note(directive.name.at, "dnstap", Weight::Manner, said);
+            }
         }
     }
 
@@ -316,6 +368,12 @@ impl Whole {
         }
         if self.logs > 0 {
             log.push(("query_every", text(1)));
+        }
+        if let Some(path) = &self.dnstap {
+            log.push(("dnstap", text(path)));
+        }
+        if let Some(idle) = self.tcp_idle {
+            entries.push(("tcp", map(vec![("idle", words::shown(idle, TCP_IDLE.1))])));
         }
         if !log.is_empty() {
             entries.push(("log", map(log)));
@@ -377,6 +435,11 @@ fn unhonoured(directive: &Directive, found: &mut Findings) {
     }
     let near = HONOURED.iter().map(|known| (strsim::osa_distance(name, known), *known)).min();
     let hint = near.filter(|(distance, known)| *distance <= 1 + known.len() / 4);
-    let hint = hint.map_or_else(String::new, |(_, known)| format!(", did you mean {known:?}?"));
-    found.error(directive.name.at, format!("unknown directive {name:?}{hint}"));
+    match hint {
+        Some((_, known)) => {
+            found.error(directive.name.at, format!("unknown directive {name:?}, did you mean {known:?}?"));
+        }
+        // Builds of CoreDNS with plugins of their own take it.
+        None => found.note(directive.name.at, name, Weight::Answers, "this plugin is not known and has no effect"),
+    }
 }

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn token(text: &str) -> Token {
-        Token { text: text.into(), at: super::super::Position { line: 3, column: 7 }, quoted: false }
+        Token { text: text.into(), at: super::super::Position { file: 0, line: 3, column: 7 }, starts_line: false }
     }
 
     #[test]

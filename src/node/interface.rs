@@ -47,6 +47,15 @@ pub(super) struct Address {
 #[derive(Debug)]
 pub(super) struct Interfaces(Netlink);
 
+/// The addresses of an interface of this machine; `None` if there is no interface of that name.
+#[must_use]
+pub fn addresses_of(name: &str) -> Option<Vec<IpAddr>> {
+    let mut interfaces = Interfaces::open().ok()?;
+    let index = interfaces.links().ok()?.into_iter().find(|link| link.name == name)?.index;
+    let own = |address: &Address| address.index == index;
+    Some(interfaces.addresses().ok()?.into_iter().filter(own).map(|address| address.ip).collect())
+}
+
 impl Interfaces {
     pub(super) fn open() -> io::Result<Self> {
         Netlink::open(NETLINK_ROUTE).map(Self)

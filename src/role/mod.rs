@@ -9,7 +9,6 @@ mod disk;
 mod election;
 mod feed;
 pub mod hub;
-pub mod node_cache;
 mod signals;
 mod source;
 mod source_log;

@@ -63,7 +63,7 @@ async fn the_flags_of_the_daemonset_run_its_corefile_and_follow_its_configmaps()
     let (outside, other) = (Upstream::with_a(1, [10, 0, 0, 2]).await, Upstream::with_a(1, [10, 0, 0, 4]).await);
     let stub = Upstream::with_a(60, [10, 0, 0, 3]).await;
     let base = format!(
-        "cluster.local {{\n errors\n cache {{\n  success 9984 30\n  denial 9984 5\n }}\n reload 2s\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n forward . {} {{\n  force_tcp\n }}\n prometheus 127.0.0.1:0\n health __PILLAR__LOCAL__DNS__:0\n}}\n. {{\n errors\n bind __PILLAR__LOCAL__DNS__\n forward . __PILLAR__UPSTREAM__SERVERS__\n}}\n",
+        "cluster.local {{\n errors\n cache {{\n  success 9984 30\n  denial 9984 5\n }}\n reload 2s\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n forward . {} {{\n  force_tcp\n }}\n prometheus 127.0.0.1:0\n health __PILLAR__LOCAL__DNS__:0\n}}\n. {{\n errors\n bind __PILLAR__LOCAL__DNS__\n forward . __PILLAR__UPSTREAM__SERVERS__\n}}\nimport custom/*.server\n",
         cluster.address
     );
     fs::write(home.join("Corefile.base"), base).unwrap();
@@ -93,12 +93,18 @@ async fn the_flags_of_the_daemonset_run_its_corefile_and_follow_its_configmaps()
     assert_eq!(a(&agent, "www2.example."), ["10.0.0.4"]);
 
     configmap(home, "stubDomains", "{\"corp.example\": [");
-    let line = agent.wait_for("what it said before stays");
+    let line = agent.wait_for("the values before stay");
     assert!(line.contains("ConfigMap kube-dns: stubDomains: "), "{line}");
     assert_eq!(a(&agent, "www2.corp.example."), ["10.0.0.3"]);
 
+    fs::create_dir(home.join("custom")).unwrap();
+    let block = format!("imported.example {{\n bind 127.0.0.1\n forward . {}\n}}\n", stub.address);
+    fs::write(home.join("custom/imported.server"), block).unwrap();
+    agent.wait_for_nth("configuration and credentials read again", 3);
+    assert_eq!(a(&agent, "www.imported.example."), ["10.0.0.3"], "an imported file is taken up when it appears");
+
     fs::write(home.join("Corefile.base"), "cluster.local {\n forwrad . 127.0.0.1:9\n}\n").unwrap();
-    let line = agent.wait_for("Corefile not taken over");
+    let line = agent.wait_for("Corefile refused");
     assert!(line.contains("Corefile:2:2: unknown directive"), "{line}");
     assert_eq!(a(&agent, "other.prod.svc.cluster.local."), ["10.0.0.1"]);
 

@@ -1,9 +1,8 @@
-//! The place of NodeLocal `DNSCache`'s node-cache: its Corefile, template and `ConfigMap`s as an agent's configuration, and
-//! what changes of them while it runs.
-//!
-//! Composes and watches; what a directive means is for `corefile` to say.
+//! The files of node-cache (Corefile, template, `ConfigMap`s, imported files) as an agent's configuration, read again when
+//! they change. Gives no directive a meaning.
 
 use std::{
+    cell::RefCell,
     fs, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -13,21 +12,20 @@ use std::{
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tracing::{error, info, warn};
 
-use super::{Reread, Why};
-use crate::{
-    config::{
-        self, Config, ConfigErrors, Flags, Role,
-        types::{Addr, Compat, InterfaceName},
-    },
-    corefile::{self, KubeDns, Note, PillarError, Pillars, Translation, Weight},
+use super::{
+    Error, KubeDns, Note, Options, PillarError, Pillars, Surroundings, Translation, Weight, fill, parse,
+    source::{self, Imports},
+    translate,
+};
+use crate::config::{
+    self, Config, ConfigErrors, Flags, Role,
+    types::{Addr, Compat, InterfaceName},
 };
 
-/// How often files are looked at, as node-cache does.
+/// How often files are read again, as in node-cache.
 const POLL: Duration = Duration::from_secs(10);
-/// Larger ones are no files of ours; a `ConfigMap` has 1 MiB at most.
-const BYTES_MAX: u64 = 1 << 20;
 
-/// What node-cache is told by its flags, as far as it is about configuration.
+/// The flags of node-cache that are about configuration.
 #[derive(Clone, Debug)]
 pub struct NodeCache {
     /// The addresses to listen on.
@@ -48,11 +46,12 @@ pub struct NodeCache {
     pub always_reload: bool,
     /// Settings given by holdfast's own flags.
     pub flags: Flags,
-    /// What the flags say of the node.
+    /// The addresses of an interface of this machine, by its name.
+    pub interface: fn(&str) -> Option<Vec<IpAddr>>,
     pub node: NodeSettings,
 }
 
-/// What the flags say of the node itself.
+/// The flags of node-cache that are about the node itself.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
     /// The name of the interface.
@@ -79,24 +78,24 @@ pub enum ComposeError {
         /// The file its places are in.
         path: PathBuf,
         /// Everything that is wrong with it.
-        errors: Vec<corefile::Error>,
+        errors: Vec<Error>,
     },
-    /// What it comes to is no configuration.
+    /// The settings it comes to are no configuration.
     #[error("{0}")]
     Config(ConfigErrors),
 }
 
-fn lines(path: &Path, errors: &[corefile::Error]) -> String {
-    let line = |error: &corefile::Error| format!("{}:{error}", path.display());
-    errors.iter().map(line).collect::<Vec<_>>().join("\n")
+fn lines(path: &Path, errors: &[Error]) -> String {
+    errors.iter().map(|error| error.shown(path)).collect::<Vec<_>>().join("\n")
 }
 
-/// What went into a configuration; equal inputs make equal ones.
+/// The texts a configuration is made of; equal inputs make equal configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Inputs {
     template: String,
     stub_domains: Option<String>,
     upstreams: Option<String>,
+    imports: Imports,
 }
 
 /// Makes configurations of the files as they are.
@@ -138,7 +137,7 @@ impl Composer {
         &self.node_cache.corefile
     }
 
-    /// How often [`reload`](Self::reload) is to be asked; `None` if nobody asked for that.
+    /// How often [`reload`](Self::reload) is to be called; `None` for never.
     pub fn poll(&self) -> Option<Duration> {
         let forced = self.node_cache.always_reload.then_some(POLL);
         self.reload.map(|interval| interval.min(POLL)).or(forced)
@@ -182,15 +181,25 @@ impl Composer {
             port: self.node_cache.port,
         };
         let kube_dns = if from_base { self.kube_dns.clone() } else { KubeDns::default() };
-        let text = corefile::fill(&inputs.template, &pillars, &kube_dns);
+        let text = fill(&inputs.template, &pillars, &kube_dns);
         self.seen = Some(inputs);
         let text = text.map_err(|error| ComposeError::Pillar { path: path.clone(), error })?;
         let path = if from_base { self.write(&text, path) } else { path };
         let hub = self.node_cache.flags.given.iter().any(|given| given.key.starts_with("source."));
-        let options = corefile::Options { port: self.node_cache.port, hub, cluster_dns: self.node_cache.cluster_dns };
+        let NodeCache { port, cluster_dns, interface, .. } = self.node_cache;
+        let options = Options { port, hub, cluster_dns, interface };
         let wrong = |errors| ComposeError::Corefile { path: path.clone(), errors };
-        let file = corefile::parse(&text, &|name| std::env::var(name).ok()).map_err(|error| wrong(vec![error]))?;
-        let Translation { yaml, notes, reload } = corefile::translate(&file, &options).map_err(wrong)?;
+        let imports = RefCell::new(Imports::default());
+        let surroundings = Surroundings {
+            environment: &|name| std::env::var(name).ok(),
+            import: &|folder, pattern| imports.borrow_mut().read(folder, pattern),
+        };
+        let parsed = parse(&path, &text, &surroundings);
+        if let Some(seen) = &mut self.seen {
+            seen.imports = imports.into_inner();
+        }
+        let file = parsed.map_err(|error| wrong(vec![error]))?;
+        let Translation { yaml, notes, reload } = translate(&file, &options).map_err(wrong)?;
         let flags = &self.node_cache.flags;
         let loaded = config::load_str(Role::Agent, (&path, &yaml), flags, environment);
         let mut config = loaded.map_err(ComposeError::Config)?;
@@ -200,7 +209,7 @@ impl Composer {
         Ok(config)
     }
 
-    /// What the flags of node-cache say that no Corefile does.
+    /// Adds the settings that flags of node-cache give and no Corefile has.
     fn complete(&self, config: &mut Config) {
         let node_cache = &self.node_cache;
         let settings = &mut config.settings;
@@ -215,13 +224,23 @@ impl Composer {
         }
     }
 
-    /// The configuration, if it may have changed and can be used. What is wrong is logged and counted.
-    pub fn reload(&mut self, why: Why, environment: impl Fn(&'static str) -> Option<String>) -> Reread {
+    /// The configuration if its files changed, or if it is `forced`; `None` if they did not. Errors are logged and counted.
+    ///
+    /// # Errors
+    /// The files are wrong.
+    pub fn reload(
+        &mut self,
+        forced: bool,
+        environment: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Option<Config>, String> {
         let changed = match self.read() {
-            Ok((_, inputs, _)) => Some(&inputs) != self.seen.as_ref(),
+            Ok((_, inputs, _)) => self.seen.as_ref().is_none_or(|seen| {
+                let imports = seen.imports.again();
+                *seen != Inputs { imports, ..inputs }
+            }),
             Err(_) => true,
         };
-        if why == Why::Time && !changed {
+        if !forced && !changed {
             return Ok(None);
         }
         match self.compose(environment) {
@@ -246,15 +265,21 @@ impl Composer {
     /// The template or the Corefile, with its path and whether it is the template, and the `ConfigMap`.
     fn read(&self) -> Result<(PathBuf, Inputs, bool), ComposeError> {
         let NodeCache { base, corefile, kube_dns, .. } = &self.node_cache;
-        let text = |path: &Path| read(path).map_err(|error| ComposeError::Read { path: path.to_owned(), error });
-        let (path, template) = match read(base) {
+        let text =
+            |path: &Path| source::read(path).map_err(|error| ComposeError::Read { path: path.to_owned(), error });
+        let (path, template) = match source::read(base) {
             Ok(template) => (base, template),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (corefile, text(corefile)?),
             Err(error) => return Err(ComposeError::Read { path: base.clone(), error }),
         };
         // A ConfigMap that is not there, and keys it does not have, say nothing.
-        let key = |name| read(&kube_dns.as_ref()?.join(name)).ok();
-        let inputs = Inputs { template, stub_domains: key("stubDomains"), upstreams: key("upstreamNameservers") };
+        let key = |name| source::read(&kube_dns.as_ref()?.join(name)).ok();
+        let inputs = Inputs {
+            template,
+            stub_domains: key("stubDomains"),
+            upstreams: key("upstreamNameservers"),
+            imports: Imports::default(),
+        };
         Ok((path.clone(), inputs, path == base))
     }
 
@@ -262,7 +287,7 @@ impl Composer {
         match KubeDns::read(inputs.stub_domains.as_deref(), inputs.upstreams.as_deref()) {
             Ok(read) => self.kube_dns = read,
             Err(error) => {
-                error!(%error, "the ConfigMap is not taken over, what it said before stays");
+                error!(%error, "the ConfigMap kube-dns is wrong: the values before stay in effect");
                 self.count("configmap");
             }
         }
@@ -271,13 +296,13 @@ impl Composer {
     /// Writes the Corefile for people to see, as node-cache does. Gives the path its places are to be named in.
     fn write(&self, text: &str, base: PathBuf) -> PathBuf {
         let path = &self.node_cache.corefile;
-        if read(path).is_ok_and(|known| known == text) {
+        if source::read(path).is_ok_and(|known| known == text) {
             return path.clone();
         }
         match fs::write(path, text) {
             Ok(()) => path.clone(),
             Err(error) => {
-                info!(path = %path.display(), %error, "the Corefile in effect is not written");
+                info!(path = %path.display(), %error, "cannot write the Corefile in effect");
                 base
             }
         }
@@ -289,19 +314,13 @@ impl Composer {
         metrics.unhonoured.set(i64::try_from(self.notes.iter().filter(weighty).count()).unwrap_or(i64::MAX));
         for note in &self.notes {
             match note.weight {
-                Weight::Answers => warn!(at = %note.at, directive = note.directive, note = note.text, "not honoured"),
-                Weight::Manner => info!(at = %note.at, directive = note.directive, note = note.text, "done otherwise"),
+                Weight::Answers => {
+                    warn!(at = %note.place(), directive = note.directive, note = note.text, "not honoured");
+                }
+                Weight::Manner => {
+                    info!(at = %note.place(), directive = note.directive, note = note.text, "done otherwise");
+                }
             }
         }
     }
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    use io::Read as _;
-    let mut text = String::new();
-    fs::File::open(path)?.take(BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {BYTES_MAX} bytes")));
-    }
-    Ok(text)
 }
