@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 pub use super::pack::framed;
 use super::{
-    Batch, Changes, Contents, Drain, Frame, FrameKind, Mark, Mode, PROTOCOL, Part, Welcome, pack::pack, root_bytes,
-    wire_version,
+    Batch, Changes, Contents, Drain, Frame, FrameKind, Mark, Mode, PROTOCOL, Part, StateReply, Welcome, pack::pack,
+    root_bytes, wire_version,
 };
 use crate::{
     record::{BUCKETS, Change, Service, Snapshot, Version, encode_service},
@@ -36,6 +36,8 @@ pub struct Vouched {
     pub hubs: Vec<String>,
     /// When a guard on the path last let go of what it held; 0 if never.
     pub let_go: UnixMillis,
+    /// The clock of the hub that says this, by which the other times are; 0 from a hub that does not tell.
+    pub now: UnixMillis,
 }
 
 fn frame(kind: FrameKind) -> Bytes {
@@ -72,6 +74,21 @@ fn mark_message(snapshot: &Snapshot, vouched: &Vouched) -> Mark {
         window_ms: vouched.window_ms,
         hubs: vouched.hubs.clone(),
         let_go_ms: vouched.let_go.0,
+        now_ms: vouched.now.0,
+    }
+}
+
+/// What a hub has, for those who do not follow it.
+#[must_use]
+pub fn state_reply(snapshot: &Snapshot, vouched: Vouched) -> StateReply {
+    let has_records = !snapshot.version().cluster.is_empty();
+    StateReply {
+        version: has_records.then(|| wire_version(snapshot.version())),
+        as_of_ms: vouched.as_of.0,
+        now_ms: vouched.now.0,
+        lost: vouched.lost.unwrap_or_default(),
+        path: vouched.path,
+        hubs: vouched.hubs,
     }
 }
 

@@ -279,6 +279,7 @@ impl Mirror {
             window_ms: mark.window_ms,
             hubs: bounded(mark.hubs),
             let_go: UnixMillis(mark.let_go_ms),
+            now: UnixMillis(mark.now_ms),
         };
         Ok((version, root, vouched))
     }

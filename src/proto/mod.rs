@@ -13,10 +13,10 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/holdfast.v1.rs"));
 }
 
-pub use encode::{Vouched, batch, bucket_part, drain, framed, mark, snapshot_parts, wait, welcome};
+pub use encode::{Vouched, batch, bucket_part, drain, framed, mark, snapshot_parts, state_reply, wait, welcome};
 pub use generated::{
-    Batch, Changes, Contents, Drain, Frame, Hello, Mark, Mode, Part, Version as WireVersion, Welcome,
-    frame::Kind as FrameKind, records_client::RecordsClient,
+    Batch, Changes, Contents, Drain, Frame, Hello, Mark, Mode, Part, StateReply, StateRequest, Version as WireVersion,
+    Welcome, frame::Kind as FrameKind, records_client::RecordsClient,
 };
 pub use mirror::{Event, Fault, Mirror, Whole};
 pub use pack::{GRPC_HEADER_BYTES, PackError, SplitError, split};
@@ -35,6 +35,9 @@ pub const FRAME_BYTES_MAX: usize = UNPACKED_BYTES_MAX + (64 << 10);
 
 /// Where the call is served: the path of every request.
 pub const FOLLOW_PATH: &str = "/holdfast.v1.Records/Follow";
+
+/// Where a hub says what it has.
+pub const STATE_PATH: &str = "/holdfast.v1.Records/State";
 
 /// The version as it travels.
 #[must_use]

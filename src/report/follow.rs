@@ -44,4 +44,7 @@ pub struct FollowStatus {
     /// Times the records did not add up to a hub's digest since the process started.
     #[serde(default)]
     pub mismatches: u64,
+    /// By how many ms the hub's clock is ahead of this machine's, as far as heartbeats tell; negative if it is behind.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
 }

@@ -26,7 +26,6 @@
 //!
 //! Never reads the store, and never decides what is held.
 
-mod backoff;
 mod decode;
 mod health;
 pub mod lease;
@@ -42,13 +41,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
+pub use self::{health::Health, server::Error};
 use self::{
-    backoff::Backoff,
     server::Server,
     session::{Ended, Known, Session},
 };
-pub use self::{health::Health, server::Error};
-use super::{EndpointsMode, Metrics};
+use super::{EndpointsMode, Metrics, backoff::Backoff};
 use crate::{
     record::Snapshot,
     store::{Reader, Update, What},
@@ -151,7 +149,7 @@ impl Default for Timing {
             head_start: Duration::from_secs(1),
             handshake: Duration::from_secs(30),
             answer: Duration::from_secs(60),
-            silence: Duration::from_secs(15),
+            silence: Duration::from_secs(8),
             slow: Duration::from_secs(1),
             idle_initial: Duration::from_secs(5),
             idle_list: Duration::from_secs(120),

@@ -13,19 +13,22 @@
 //! The protocol is told in `src/stream/mod.rs`. The copy is [`Mirror`], which takes nothing it cannot prove; when digests
 //! disagree the hub is greeted again on the same connection with what is held, and repairs it.
 
-mod backoff;
-mod book;
+mod ask;
 mod dial;
-mod heard;
+mod last_read;
 mod learnt;
+mod list;
 mod metrics;
+mod offset;
 
+pub use ask::{HubState, ask};
 pub use dial::{Dial, Io, dial};
 pub use learnt::{Keep, Learnt};
 pub use metrics::Metrics;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use hyper_util::rt::TokioIo;
 use tokio::{
     sync::{mpsc, watch},
@@ -37,11 +40,12 @@ use tonic::{
 };
 
 use self::{
-    backoff::{Backoff, spread},
-    book::Book,
-    heard::{Heard, Listening},
+    last_read::{LastRead, TrackedIo},
+    list::HubList,
     metrics::Attempt,
+    offset::Offset,
 };
+use super::backoff::{Backoff, spread};
 pub use crate::report::{FollowState as State, FollowStatus as Status};
 use crate::{
     proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
@@ -53,8 +57,20 @@ use crate::{
 const RESYNCS_MAX: u32 = 3;
 /// Longest time one frame may take to come in: 16 MiB at some 30 KB a second.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(600);
-/// Why a hub is left that has had nothing for us, and nothing but signs of life.
-const NOTHING_YET: &str = "hub has still nothing for us, and another may";
+/// Why a hub is left for another that said it is better off.
+const FRESHER: &str = "its records are old, and another hub has fresh ones";
+/// Shortest wait between two attempts.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// Over how long followers spread their first question to other hubs, when they come to doubt their own.
+const ASK_SPREAD: Duration = Duration::from_secs(1);
+/// Between two rounds of questions, plus up to half as much again.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How long hubs that have not answered are waited for when one has that is fresh.
+const ASK_OTHERS_LEFT: Duration = Duration::from_millis(300);
+/// Most hubs asked in one round.
+const ASKED_MAX: usize = 4;
+/// Bounds of the window over which followers spread their move to another hub.
+const MOVE_SPREAD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 /// Window over which connections are received: a snapshot fits without waiting for the reader.
 const WINDOW_BYTES: u32 = 1 << 20;
 
@@ -83,7 +99,7 @@ impl Default for Config {
             serves: String::new(),
             silence: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
-            retry_max: Duration::from_secs(60),
+            retry_max: Duration::from_secs(10),
             stale_after: Duration::from_secs(60),
         }
     }
@@ -110,22 +126,32 @@ impl fmt::Debug for Parts {
 /// Follows hubs until nobody takes the updates any more.
 pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
     let mirror = Mirror::new(&config.node, (*parts.reader.snapshot()).clone());
-    let book = Book::new(&config.node, &config.addresses, &parts.learnt.known);
-    let mut follower = Follower { config, parts, updates, mirror, book, window: Duration::ZERO, let_go: UnixMillis(0) };
-    let mut backoff = Backoff::new(follower.config.retry_max);
+    let hubs = HubList::new(&config.node, &config.addresses, &parts.learnt.known);
+    let mut follower = Follower {
+        config,
+        parts,
+        updates,
+        mirror,
+        hubs,
+        window: Duration::ZERO,
+        let_go: UnixMillis(0),
+        offset: Offset::default(),
+        doubt: Doubt::default(),
+    };
+    let mut backoff = Backoff::new(RETRY_MIN, follower.config.retry_max);
     loop {
-        let Some(address) = follower.book.next().map(str::to_owned) else {
+        let Some(address) = follower.hubs.next().map(str::to_owned) else {
             tracing::error!("no hub is known: give --hub an address");
             return follower.updates.closed().await;
         };
         let end = follower.attempt(&address).await;
-        if follower.book.current_was_good() {
-            backoff.reset();
+        if follower.hubs.current_was_good() {
+            backoff.succeeded();
         }
         if matches!(end, End::Closed) || follower.updates.is_closed() {
             return;
         }
-        tracing::info!(hub = %address, reason = %end, "hub left");
+        tracing::info!(hub = %address, reason = %end, "leaving hub");
         follower.set_state(State::Stale);
         let lost = What::Lost { reason: format!("hub {address}: {end}") };
         if !matches!(end, End::Elsewhere(_)) && follower.updates.send(lost.into()).await.is_err() {
@@ -133,11 +159,17 @@ pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
         }
         let pause = match &end {
             // The first retry is spread over the window the hub announced; all its clients are on their way.
-            End::Broken(_) if follower.book.begin_round() => spread(follower.window),
-            _ if follower.book.more_in_round() => spread(Duration::from_millis(250)),
+            End::Broken(_) => {
+                follower.hubs.new_round();
+                spread(follower.window)
+            }
+            // The move was spread before it began.
+            End::Elsewhere(_) if follower.hubs.has_preferred() => Duration::ZERO,
+            _ if follower.hubs.more_in_round() => spread(Duration::from_millis(250)),
             _ => {
-                follower.book.new_round();
-                backoff.next()
+                follower.hubs.new_round();
+                backoff.failed();
+                RETRY_MIN + backoff.delay()
             }
         };
         tokio::select! {
@@ -169,11 +201,41 @@ struct Follower {
     parts: Parts,
     updates: mpsc::Sender<Update>,
     mirror: Mirror,
-    book: Book,
+    hubs: HubList,
     /// What the hub last followed announced.
     window: Duration,
     /// When a guard upstream last let go of something, as far as the store was told.
     let_go: UnixMillis,
+    /// The clock of the hub followed.
+    offset: Offset,
+    /// Reasons to look at other hubs.
+    doubt: Doubt,
+}
+
+type Asking = Pin<Box<dyn Future<Output = Vec<(String, HubState)>> + Send>>;
+
+/// What makes a follower ask other hubs, and the questions under way.
+#[derive(Default)]
+struct Doubt {
+    /// The hub has no records for us: any other that has some will do.
+    waiting: bool,
+    ask_at: Option<Instant>,
+    asking: Option<Asking>,
+    /// The hub that said it is better off.
+    target: Option<String>,
+}
+
+impl Doubt {
+    fn is_idle(&self) -> bool {
+        self.ask_at.is_none() && self.asking.is_none()
+    }
+
+    /// Begins to ask others, unless that is under way.
+    fn begin(&mut self) {
+        if self.is_idle() {
+            self.ask_at = Some(Instant::now() + spread(ASK_SPREAD));
+        }
+    }
 }
 
 /// What reading one stream led to.
@@ -188,16 +250,16 @@ impl Follower {
     async fn attempt(&mut self, address: &str) -> End {
         address.clone_into(&mut self.status_draft().address);
         self.set_state(State::Connecting);
-        let heard = Heard::now();
-        let connecting = connect(&self.parts.dial, address, heard.clone());
+        let last_read = LastRead::now();
+        let connecting = connect(&self.parts.dial, address, last_read.clone());
         let connected = timeout(self.config.connect_timeout, connecting).await;
         let channel = match connected {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return self.failed(error),
             Err(_) => return self.failed("no connection in time".into()),
         };
-        let end = self.follow(channel, &heard).await;
-        let good = self.book.current_was_good();
+        let end = self.follow(channel, &last_read).await;
+        let good = self.hubs.current_was_good();
         self.parts.metrics.attempt(if good { Attempt::Followed } else { Attempt::Failed });
         match end {
             End::Failed(reason) if good => End::Broken(reason),
@@ -206,24 +268,25 @@ impl Follower {
     }
 
     fn failed(&mut self, reason: String) -> End {
-        self.book.failed(Instant::now());
+        self.hubs.failed();
         self.parts.metrics.attempt(Attempt::Failed);
         End::Failed(reason)
     }
 
     /// Follows the hub at the other end of `channel` until that ends.
-    async fn follow(&mut self, channel: Channel, heard: &Heard) -> End {
+    async fn follow(&mut self, channel: Channel, last_read: &LastRead) -> End {
         let mut client = RecordsClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
         let mut resyncs = 0;
         loop {
             self.mirror.restart();
             let hello = proto::hello(&self.config.node, &self.config.serves, self.mirror.held());
-            let stream = match timeout(self.config.silence, client.follow(hello)).await {
+            // A hub that is stopped takes connections and says nothing: half of the silence is enough to try the next.
+            let stream = match timeout(self.config.silence / 2, client.follow(hello)).await {
                 Ok(Ok(response)) => response.into_inner(),
                 Ok(Err(status)) => return self.ended(&unanswered(&status)),
                 Err(_) => return self.ended("no answer to the greeting"),
             };
-            match self.read(stream, heard, &mut resyncs).await {
+            match self.read(stream, last_read, &mut resyncs).await {
                 Step::Resync if resyncs <= RESYNCS_MAX => {}
                 Step::Resync => return self.ended("records do not add up, whatever the hub repairs"),
                 Step::End(end) => return end,
@@ -233,26 +296,49 @@ impl Follower {
     }
 
     fn ended(&mut self, reason: &str) -> End {
-        self.book.failed(Instant::now());
+        self.hubs.failed();
         End::Failed(reason.to_owned())
     }
 
-    async fn read(&mut self, mut stream: Streaming<Frame>, heard: &Heard, resyncs: &mut u32) -> Step {
+    async fn read(&mut self, mut stream: Streaming<Frame>, last_read: &LastRead, resyncs: &mut u32) -> Step {
         let mut leave: Option<(Instant, &'static str)> = None;
         let mut spoke = Instant::now();
+        self.offset = Offset::default();
+        self.doubt = Doubt::default();
         loop {
             // Bytes that come in are no silence, as long as they amount to a frame some day.
-            let patience = (spoke.max(heard.at()) + self.config.silence).min(spoke + FRAME_TIME_MAX);
+            let patience = (spoke.max(last_read.at()) + self.config.silence).min(spoke + FRAME_TIME_MAX);
+            let doubtful = spoke.max(last_read.at()) + self.config.silence / 2;
             let message = tokio::select! {
                 message = stream.message() => message,
                 () = sleep_until(patience) => {
-                    if heard.at() + self.config.silence > Instant::now() && Instant::now() < spoke + FRAME_TIME_MAX {
+                    if last_read.at() + self.config.silence > Instant::now() && Instant::now() < spoke + FRAME_TIME_MAX {
                         continue;
                     }
                     return Step::End(self.ended("silent for too long"));
                 }
                 () = until(leave.map(|(at, _)| at)) => {
+                    if let Some(address) = self.doubt.target.take() {
+                        self.hubs.prefer(&address);
+                    }
                     return Step::End(End::Elsewhere(leave.map_or("", |(_, why)| why)));
+                }
+                // A hub that missed a heartbeat is doubted long before it counts as gone.
+                () = sleep_until(doubtful), if self.doubt.is_idle() && leave.is_none() => {
+                    self.doubt.begin();
+                    continue;
+                }
+                () = until(self.doubt.ask_at) => {
+                    self.doubt.ask_at = None;
+                    self.doubt.asking = Some(self.ask_others());
+                    continue;
+                }
+                answers = answered(&mut self.doubt.asking) => {
+                    self.doubt.asking = None;
+                    if leave.is_none() {
+                        leave = self.decide(answers);
+                    }
+                    continue;
                 }
                 () = self.updates.closed() => return Step::End(End::Closed),
             };
@@ -277,7 +363,7 @@ impl Follower {
                         self.parts.metrics.digest_mismatch.inc();
                         self.status_draft().mismatches = self.parts.metrics.digest_mismatch.get();
                     }
-                    tracing::warn!(hub = %self.book.status.address, %fault, "hub is asked to repair");
+                    tracing::warn!(hub = %self.hubs.status.address, %fault, "hub is asked to repair");
                     *resyncs += 1;
                     return Step::Resync;
                 }
@@ -286,19 +372,76 @@ impl Follower {
         }
     }
 
-    async fn handle(&mut self, event: Event, leave: &mut Option<(Instant, &'static str)>) -> Step {
+    /// Asks other hubs what they have, all at once.
+    fn ask_others(&self) -> Asking {
+        let (dial, node, now) = (Arc::clone(&self.parts.dial), self.config.node.clone(), self.parts.clock.now());
+        let questions = self.hubs.others(ASKED_MAX).into_iter().map(move |address| {
+            let (dial, node) = (Arc::clone(&dial), node.clone());
+            async move { ask(&dial, &address, &node, now).await.ok().map(|state| (address, state)) }
+        });
+        let mut questions: FuturesUnordered<_> = questions.collect();
+        Box::pin(async move {
+            let (mut answers, mut end) = (Vec::new(), None);
+            loop {
+                tokio::select! {
+                    answer = questions.next() => match answer {
+                        Some(Some((address, state))) => {
+                            // Hubs that do not answer at all are not waited for once one is fresh.
+                            if state.lost.is_none() && end.is_none() {
+                                end = Some(Instant::now() + ASK_OTHERS_LEFT);
+                            }
+                            answers.push((address, state));
+                        }
+                        Some(None) => {}
+                        None => return answers,
+                    },
+                    () = until(end) => return answers,
+                }
+            }
+        })
+    }
+
+    /// When to leave for a hub that is better off than the one followed; if there is none, when to ask again is noted.
+    fn decide(&mut self, answers: Vec<(String, HubState)>) -> Option<(Instant, &'static str)> {
+        let Some(address) = self.better(answers) else {
+            self.doubt.ask_at = Some(Instant::now() + ASK_EVERY + spread(ASK_EVERY / 2));
+            return None;
+        };
+        self.doubt.target = Some(address);
+        Some((Instant::now() + spread(self.window.clamp(MOVE_SPREAD.0, MOVE_SPREAD.1)), FRESHER))
+    }
+
+    /// The hub that is better off than the one followed, if there is one: the freshest.
+    fn better(&self, answers: Vec<(String, HubState)>) -> Option<String> {
+        let held = self.mirror.held().version();
+        let current = self.parts.reader.as_of().unwrap_or_default();
+        let better = |state: &HubState| {
+            let same_history = held.cluster.is_empty() || held.cluster == state.version.cluster;
+            let usable = !state.version.cluster.is_empty() && same_history && !held.follows(&state.version);
+            let fresh = state.lost.is_none() && state.as_of > current;
+            usable && (fresh || self.doubt.waiting) && !state.path.contains(&self.config.node)
+        };
+        let best = answers.into_iter().filter(|(_, state)| better(state)).max_by_key(|(_, state)| state.as_of);
+        best.map(|(address, _)| address)
+    }
+
+    async fn handle(&mut self, mut event: Event, leave: &mut Option<(Instant, &'static str)>) -> Step {
+        if let Event::Changed(Whole { vouched, .. }) | Event::Replaced(Whole { vouched, .. }) | Event::Fresh(vouched) =
+            &mut event
+        {
+            self.offset.translate(vouched, self.parts.clock.now());
+            self.status_draft().clock_ahead_ms = self.offset.ahead_ms();
+        }
         match event {
             Event::Partial => Step::On,
             Event::Waiting(reason) => {
                 tracing::debug!(%reason, "hub has nothing for us yet");
                 // Another hub may have; if none has, the last one asked will tell us first.
-                if self.book.more_in_round() {
+                if self.hubs.more_in_round() {
                     return Step::End(End::Elsewhere("hub has nothing for us yet"));
                 }
-                // Any of the others may have by now, and this one may never have.
-                if leave.is_none() && self.book.knows_others() {
-                    *leave = Some((Instant::now() + spread(self.config.retry_max), NOTHING_YET));
-                }
+                self.doubt.waiting = true;
+                self.doubt.begin();
                 Step::On
             }
             Event::Begins(mode) => {
@@ -350,8 +493,8 @@ impl Follower {
             }
             Event::Leaving { window_ms, hubs } => {
                 self.learn(&hubs);
-                self.book.failed(Instant::now());
-                self.book.new_round();
+                self.hubs.failed();
+                self.hubs.new_round();
                 let window = Duration::from_millis(window_ms.into()).min(self.config.retry_max);
                 *leave = Some((Instant::now() + spread(window), "hub is leaving"));
                 Step::On
@@ -370,18 +513,22 @@ impl Follower {
 
     /// Takes note of what came with records that add up: we are live.
     async fn vouched(&mut self, vouched: Vouched, leave: &mut Option<(Instant, &'static str)>) -> Step {
-        self.book.good(vouched.as_of);
+        self.hubs.good(vouched.as_of);
         self.window = Duration::from_millis(vouched.window_ms.into()).min(self.config.retry_max);
         self.learn(&vouched.hubs);
         let status = self.status_draft();
         status.path = vouched.path;
         self.set_state(State::Live);
-        leave.take_if(|(_, why)| *why == NOTHING_YET);
+        self.doubt.waiting = false;
         let old = vouched.as_of.age(self.parts.clock.now()) > self.config.stale_after;
-        if (old || vouched.lost.is_some()) && leave.is_none() && self.book.fresher_may_exist(Instant::now()) {
-            *leave = Some((Instant::now() + spread(self.config.retry_max), "another hub may know more"));
+        if old || vouched.lost.is_some() {
+            self.doubt.begin();
+        } else {
+            self.doubt = Doubt::default();
+            leave.take_if(|(_, why)| *why == FRESHER);
         }
         if let Some(reason) = vouched.lost {
+            // Once for each hub on the way; `status` makes a chain of it.
             let reason = format!("hub has lost its source: {reason}");
             if self.updates.send(What::Lost { reason }.into()).await.is_err() {
                 return Step::End(End::Closed);
@@ -393,21 +540,21 @@ impl Follower {
     fn learn(&mut self, hubs: &[String]) {
         let ours = &self.config.serves;
         let others: Vec<String> = hubs.iter().filter(|hub| *hub != ours).cloned().collect();
-        if let Some(learnt) = self.book.learn(&others) {
+        if let Some(learnt) = self.hubs.learn(&others) {
             (self.parts.learnt.keep)(&learnt);
         }
-        let known = self.book.addresses();
+        let known = self.hubs.addresses();
         self.status_draft().hubs = known;
     }
 
     /// The status to change; readers see it with the next state.
     fn status_draft(&mut self) -> &mut Status {
-        &mut self.book.status
+        &mut self.hubs.status
     }
 
     fn set_state(&mut self, state: State) {
-        self.book.status.state = state;
-        let status = &self.book.status;
+        self.hubs.status.state = state;
+        let status = &self.hubs.status;
         self.parts.status.send_if_modified(|shown| {
             let changed = *shown != *status;
             if changed {
@@ -415,6 +562,13 @@ impl Follower {
             }
             changed
         });
+    }
+}
+
+async fn answered(asking: &mut Option<Asking>) -> Vec<(String, HubState)> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -435,9 +589,9 @@ fn unanswered(status: &tonic::Status) -> String {
 }
 
 /// One connection as a channel; it is never made anew behind our back.
-async fn connect(dial: &Dial, address: &str, heard: Heard) -> Result<Channel, String> {
+async fn connect(dial: &Dial, address: &str, last_read: LastRead) -> Result<Channel, String> {
     let io = dial(address.to_owned()).await.map_err(|error| error.to_string())?;
-    let mut once = Some(TokioIo::new(Listening::new(io, heard)));
+    let mut once = Some(TokioIo::new(TrackedIo::new(io, last_read)));
     let connector = tower::service_fn(move |_: http::Uri| {
         let io = once.take().ok_or_else(|| std::io::Error::other("connection broke off, or what came was no HTTP/2"));
         async move { io }

@@ -6,6 +6,7 @@
 
 pub mod apiserver;
 pub mod assemble;
+mod backoff;
 mod convert;
 pub mod hub;
 pub mod manifests;

@@ -59,6 +59,8 @@ struct State {
     /// When the source vouched for `snapshot`; never later than it did.
     as_of: UnixMillis,
     synced: bool,
+    /// Whether the last frame said that the source is lost.
+    lost: bool,
     /// Single buckets as frames, each made when first needed.
     parts: Vec<Option<(Digest, Bytes)>>,
     /// Several buckets as frames, the last ones made that begin with each.
@@ -126,6 +128,7 @@ impl Fanout {
         let state = State {
             ring: Ring::new(Place::of(&snapshot), config.ring_bytes_max, config.ring_age_max),
             synced: as_of.is_some(),
+            lost: false,
             as_of: as_of.unwrap_or_default(),
             snapshot,
             parts: vec![None; BUCKETS],
@@ -179,9 +182,10 @@ impl Fanout {
         let Some(as_of) = self.reader.as_of() else { return false };
         let snapshot = self.reader.snapshot();
         let vouched = self.vouched(&snapshot, as_of);
-        let (held, synced) = {
-            let state = self.state.lock();
-            (Arc::clone(&state.snapshot), state.synced)
+        let (held, synced, news) = {
+            let mut state = self.state.lock();
+            let before = std::mem::replace(&mut state.lost, vouched.lost.is_some());
+            (Arc::clone(&state.snapshot), state.synced, before != state.lost)
         };
         let now = Instant::now();
         if !synced || snapshot.version().cluster != held.version().cluster {
@@ -201,7 +205,8 @@ impl Fanout {
             let changed_ms = moments.iter().map(|at| at.0).collect();
             self.metrics.batch_changes.observe(to_f64(changes.len()));
             (proto::batch(held.version(), &changes, &snapshot, &vouched, changed_ms, made), Place::of(&snapshot))
-        } else if beat_due {
+        } else if beat_due || news {
+            // That the source is lost, or back, does not wait for the next heartbeat: followers may look elsewhere.
             (proto::mark(&held, &vouched), Arc::clone(self.state.lock().ring.place()))
         } else {
             self.state.lock().as_of = as_of;
@@ -256,7 +261,16 @@ impl Fanout {
             window_ms: u32::try_from(window_ms).unwrap_or(u32::MAX),
             hubs: self.hubs(),
             let_go: self.reader.let_go(snapshot),
+            now: self.clock.now(),
         }
+    }
+
+    /// What this hub has, for those who ask without following.
+    pub(super) fn reply(&self) -> proto::StateReply {
+        let as_of = self.reader.as_of().unwrap_or_default();
+        let snapshot = self.reader.snapshot();
+        let vouched = self.vouched(&snapshot, as_of);
+        proto::state_reply(&snapshot, vouched)
     }
 
     /// This hub, then those it follows.

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     limits::{Capacity, ConnectionSlot, ConnectionTable, FairShares, Origin},
-    proto::{FOLLOW_PATH, Hello, split},
+    proto::{FOLLOW_PATH, Hello, STATE_PATH, framed, split},
     store::Reader,
     sys::{Clock, Lock},
     tls::{self, Part, Tls},
@@ -333,9 +333,14 @@ impl Server {
 
     async fn call(&self, part: Option<Part>, request: Request<Incoming>) -> Response<ReplyBody> {
         let metrics = &self.fanout.metrics;
+        if request.method() == Method::POST && request.uri().path() == STATE_PATH {
+            let frame = framed(&self.fanout.reply());
+            let frames = [Ok(Frame::data(frame)), Ok(Frame::trailers(status(code::OK, "")))];
+            return reply(StreamBody::new(futures::stream::iter(frames)).boxed_unsync(), HeaderMap::new());
+        }
         if request.method() != Method::POST || request.uri().path() != FOLLOW_PATH {
             metrics.refused(Refused::Request);
-            return ended(code::UNIMPLEMENTED, "there is one call here: Follow");
+            return ended(code::UNIMPLEMENTED, "the calls here are Follow and State");
         }
         let Some(hello) = greeting(request.into_body()).await else {
             metrics.refused(Refused::Request);

@@ -3,6 +3,7 @@
 
 mod hubs;
 mod network;
+mod partitions;
 mod rig;
 mod simulated;
 mod slow;

@@ -34,6 +34,8 @@ pub(super) fn chain(reason: &str, status: &Status) -> String {
     if way.is_empty() {
         way.push("hub");
     }
+    // A hub names the server itself; the chain does that here.
+    let rest = rest.strip_prefix("apiserver ").unwrap_or(rest);
     format!("{} → apiserver: {rest}", way.join(" → "))
 }
 

@@ -111,6 +111,7 @@ fn follows(state: FollowState) -> FollowStatus {
         resumed: Some("delta".into()),
         repaired_at: None,
         mismatches: 0,
+        clock_ahead_ms: None,
     }
 }
 

@@ -10,7 +10,6 @@ use tracing::debug;
 
 use super::{
     Timing,
-    backoff::Backoff,
     decode::{self, Event},
     request::{self, Ask},
     server::{Answer, Failure, Server, Step, refused},
@@ -20,6 +19,7 @@ use crate::{
     source::{
         EndpointsMode, Metrics,
         assemble::{Broken, Object, Part},
+        backoff::Backoff,
         metrics::Verb,
     },
 };

@@ -36,7 +36,12 @@ pub fn services(count: u32) -> Vec<Change> {
 
 /// A wall clock that follows tokio's, so that ages are true under a paused clock, too.
 pub fn clock() -> Clock {
-    let manual = ManualClock::new(UnixMillis(EPOCH_MS));
+    clock_at(EPOCH_MS)
+}
+
+/// The same, which begins at another time.
+pub fn clock_at(begin_ms: u64) -> Clock {
+    let manual = ManualClock::new(UnixMillis(begin_ms));
     let hand = manual.clone();
     tokio::spawn(async move {
         loop {
@@ -154,6 +159,10 @@ impl Hub {
 
     pub fn vouch(&mut self) {
         self.writer.apply(What::Fresh { as_of: self.clock.now() }).unwrap();
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn version(&self) -> Version {

@@ -1,4 +1,4 @@
-//! How long to wait before an expensive request is made again.
+//! How long to wait before an expensive request or connection is tried again.
 
 use std::time::Duration;
 
@@ -35,6 +35,11 @@ impl Backoff {
     pub(super) fn delay(&self) -> Duration {
         self.ceiling().mul_f64(rand::random_range(0.0..=1.0))
     }
+}
+
+/// A random moment within a window: those who were sent away together do not come back together.
+pub(super) fn spread(window: Duration) -> Duration {
+    rand::random_range(Duration::ZERO..=window)
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! The hubs known, and which to try next: healthiest and freshest first.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Status;
@@ -10,9 +7,6 @@ use crate::sys::UnixMillis;
 
 /// Most addresses learnt from the stream.
 const LEARNT_MAX: usize = 32;
-/// How long a hub that failed is not looked at by those who have another: all hubs fail their clients in a rolling restart,
-/// and a dead one is not to cost thousands of them the one they have again and again.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(300);
 /// Hubs whose records are older than the best known by more than this come later.
 const BEHIND_MS: u64 = 15_000;
 
@@ -21,7 +15,6 @@ struct Candidate {
     address: String,
     learnt: bool,
     failures: u32,
-    failed_at: Option<Instant>,
     /// How old its records were, when it was last heard.
     as_of: Option<UnixMillis>,
     tried_in_round: bool,
@@ -31,31 +24,34 @@ struct Candidate {
 
 /// The candidates, and what is shown of them.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct HubList {
     node: String,
     candidates: Vec<Candidate>,
     current: Option<usize>,
     current_good: bool,
+    /// The address to try next, whatever the others are like: it said that it is fresh.
+    preferred: Option<String>,
     pub status: Status,
 }
 
-impl Book {
+impl HubList {
     pub(super) fn new(node: &str, configured: &[String], learnt: &[String]) -> Self {
-        let mut book = Self {
+        let mut list = Self {
             node: node.to_owned(),
             candidates: Vec::new(),
             current: None,
             current_good: false,
+            preferred: None,
             status: Status::default(),
         };
         for address in configured {
-            book.add(address, false);
+            list.add(address, false);
         }
         for address in learnt.iter().take(LEARNT_MAX) {
-            book.add(address, true);
+            list.add(address, true);
         }
-        book.status.hubs = book.addresses();
-        book
+        list.status.hubs = list.addresses();
+        list
     }
 
     fn add(&mut self, address: &str, learnt: bool) {
@@ -64,8 +60,7 @@ impl Book {
         }
         let weight = xxh3_64(format!("{}\n{address}", self.node).as_bytes());
         let address = address.to_owned();
-        let candidate =
-            Candidate { address, learnt, failures: 0, failed_at: None, as_of: None, tried_in_round: false, weight };
+        let candidate = Candidate { address, learnt, failures: 0, as_of: None, tried_in_round: false, weight };
         self.candidates.push(candidate);
     }
 
@@ -77,11 +72,21 @@ impl Book {
     pub(super) fn next(&mut self) -> Option<&str> {
         let newest = self.candidates.iter().filter_map(|candidate| candidate.as_of).max().unwrap_or_default();
         let behind = |as_of: Option<UnixMillis>| as_of.is_some_and(|as_of| as_of.0 + BEHIND_MS < newest.0);
+        let preferred = self.preferred.take();
         let best = self
             .candidates
             .iter()
             .enumerate()
-            .min_by_key(|(_, it)| (it.tried_in_round, it.failures, behind(it.as_of), it.learnt, it.weight))?
+            .min_by_key(|(_, it)| {
+                (
+                    Some(&it.address) != preferred.as_ref(),
+                    it.tried_in_round,
+                    it.failures,
+                    behind(it.as_of),
+                    it.learnt,
+                    it.weight,
+                )
+            })?
             .0;
         self.current = Some(best);
         self.current_good = false;
@@ -91,10 +96,9 @@ impl Book {
     }
 
     /// The current hub failed us.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(super) fn failed(&mut self) {
         if let Some(candidate) = self.current.and_then(|at| self.candidates.get_mut(at)) {
             candidate.failures = candidate.failures.saturating_add(1).min(8);
-            candidate.failed_at = Some(now);
         }
     }
 
@@ -102,7 +106,6 @@ impl Book {
     pub(super) fn good(&mut self, as_of: UnixMillis) {
         if let Some(candidate) = self.current.and_then(|at| self.candidates.get_mut(at)) {
             candidate.failures = 0;
-            candidate.failed_at = None;
             candidate.as_of = Some(as_of);
         }
         if !std::mem::replace(&mut self.current_good, true) {
@@ -118,11 +121,6 @@ impl Book {
         self.current_good
     }
 
-    /// Whether there is any hub but the current one.
-    pub(super) fn knows_others(&self) -> bool {
-        self.candidates.len() > 1
-    }
-
     /// Whether there is a hub that was not tried since the last pause.
     pub(super) fn more_in_round(&self) -> bool {
         self.candidates.iter().any(|candidate| !candidate.tried_in_round)
@@ -135,23 +133,26 @@ impl Book {
         }
     }
 
-    /// Begins a round after a hub that had been followed was lost. Always true; reads well in a guard.
-    pub(super) fn begin_round(&mut self) -> bool {
-        self.new_round();
-        true
+    /// The next hub to try is this one.
+    pub(super) fn prefer(&mut self, address: &str) {
+        self.preferred = Some(address.to_owned());
     }
 
-    /// Whether a hub other than the current one may have newer records: not heard of since, or newer when last heard, and not
-    /// one that has failed us lately.
-    pub(super) fn fresher_may_exist(&self, now: Instant) -> bool {
-        let Some(current) = self.current.map(|at| &self.candidates[at]) else { return false };
-        let lately = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < FORGIVEN_AFTER);
-        self.candidates.iter().any(|other| {
-            other.address != current.address
-                // What one that failed had when it was last heard says little of what it has now.
-                && (other.as_of.is_none() || other.failed_at.is_some() || other.as_of > current.as_of)
-                && !lately(other.failed_at)
-        })
+    pub(super) fn has_preferred(&self) -> bool {
+        self.preferred.is_some()
+    }
+
+    /// Up to `max` hubs but the current one, others each time.
+    pub(super) fn others(&self, max: usize) -> Vec<String> {
+        let current = self.current.map(|at| &self.candidates[at].address);
+        let mut others: Vec<String> =
+            self.candidates.iter().map(|it| &it.address).filter(|it| Some(*it) != current).cloned().collect();
+        if others.len() > max {
+            let first = rand::random_range(0..others.len());
+            others.rotate_left(first);
+            others.truncate(max);
+        }
+        others
     }
 
     /// Takes in addresses heard from a hub; the list to keep, if it changed.
@@ -159,8 +160,8 @@ impl Book {
         if hubs.is_empty() {
             return None;
         }
-        let learnt = |book: &Self| -> Vec<String> {
-            book.candidates.iter().filter(|it| it.learnt).map(|it| it.address.clone()).collect()
+        let learnt = |list: &Self| -> Vec<String> {
+            list.candidates.iter().filter(|it| it.learnt).map(|it| it.address.clone()).collect()
         };
         let before = learnt(self);
         let current = self.current.map(|at| self.candidates[at].address.clone());
@@ -184,9 +185,9 @@ mod tests {
 
     #[test]
     fn every_hub_is_tried_before_one_is_tried_twice() {
-        let mut book = Book::new("node", &strings(&["a", "b"]), &strings(&["c"]));
-        let mut tried: Vec<String> = (0..3).map(|_| book.next().unwrap().to_owned()).collect();
-        assert!(!book.more_in_round());
+        let mut list = HubList::new("node", &strings(&["a", "b"]), &strings(&["c"]));
+        let mut tried: Vec<String> = (0..3).map(|_| list.next().unwrap().to_owned()).collect();
+        assert!(!list.more_in_round());
         assert_eq!(tried[2], "c", "those configured first");
         tried.sort();
         assert_eq!(tried, ["a", "b", "c"]);
@@ -194,20 +195,20 @@ mod tests {
 
     #[test]
     fn the_healthiest_comes_first_and_among_those_the_freshest() {
-        let mut book = Book::new("node", &strings(&["a", "b", "c"]), &[]);
-        let first = book.next().unwrap().to_owned();
-        book.good(UnixMillis(100_000));
-        book.failed(Instant::now());
-        let second = book.next().unwrap().to_owned();
+        let mut list = HubList::new("node", &strings(&["a", "b", "c"]), &[]);
+        let first = list.next().unwrap().to_owned();
+        list.good(UnixMillis(100_000));
+        list.failed();
+        let second = list.next().unwrap().to_owned();
         assert_ne!(first, second);
-        book.good(UnixMillis(50_000));
-        let third = book.next().unwrap().to_owned();
-        book.good(UnixMillis(99_000));
-        book.new_round();
-        assert_eq!(book.next().unwrap(), third, "healthy and fresh");
-        book.new_round();
-        book.candidates.iter_mut().for_each(|it| it.tried_in_round = it.address == third);
-        assert_eq!(book.next().unwrap(), second, "behind, but healthy");
+        list.good(UnixMillis(50_000));
+        let third = list.next().unwrap().to_owned();
+        list.good(UnixMillis(99_000));
+        list.new_round();
+        assert_eq!(list.next().unwrap(), third, "healthy and fresh");
+        list.new_round();
+        list.candidates.iter_mut().for_each(|it| it.tried_in_round = it.address == third);
+        assert_eq!(list.next().unwrap(), second, "behind, but healthy");
     }
 
     #[test]
@@ -215,39 +216,46 @@ mod tests {
         let hubs = strings(&["a", "b", "c"]);
         let mut counts = std::collections::HashMap::new();
         for n in 0..3_000 {
-            *counts.entry(Book::new(&format!("node-{n}"), &hubs, &[]).next().unwrap().to_owned()).or_insert(0) += 1;
+            *counts.entry(HubList::new(&format!("node-{n}"), &hubs, &[]).next().unwrap().to_owned()).or_insert(0) += 1;
         }
         assert!(counts.len() == 3 && counts.values().all(|count| (850..1_150).contains(count)), "{counts:?}");
     }
 
     #[test]
     fn what_is_learnt_is_kept_bounded_and_forgotten_when_no_hub_names_it() {
-        let mut book = Book::new("node", &strings(&["a"]), &strings(&["old"]));
-        assert_eq!(book.next(), Some("a"));
-        assert_eq!(book.learn(&strings(&["a", "b", "c"])), Some(strings(&["b", "c"])));
-        assert_eq!(book.learn(&strings(&["c", "b"])), None);
-        assert_eq!(book.learn(&[]), None, "silence is no news");
+        let mut list = HubList::new("node", &strings(&["a"]), &strings(&["old"]));
+        assert_eq!(list.next(), Some("a"));
+        assert_eq!(list.learn(&strings(&["a", "b", "c"])), Some(strings(&["b", "c"])));
+        assert_eq!(list.learn(&strings(&["c", "b"])), None);
+        assert_eq!(list.learn(&[]), None, "silence is no news");
         let many: Vec<String> = (0..100).map(|n| n.to_string()).collect();
-        assert_eq!(book.learn(&many).unwrap().len(), LEARNT_MAX);
-        assert!(book.addresses().contains(&"a".to_owned()), "what is configured stays");
+        assert_eq!(list.learn(&many).unwrap().len(), LEARNT_MAX);
+        assert!(list.addresses().contains(&"a".to_owned()), "what is configured stays");
     }
 
     #[test]
-    fn a_stale_hub_is_left_only_for_one_that_may_be_fresher() {
-        let mut book = Book::new("node", &strings(&["a", "b"]), &[]);
-        let now = Instant::now();
-        book.next();
-        book.good(UnixMillis(10));
-        assert!(book.fresher_may_exist(now), "the other was not heard");
-        book.next();
-        book.good(UnixMillis(5));
-        assert!(book.fresher_may_exist(now));
-        book.good(UnixMillis(10));
-        assert!(!book.fresher_may_exist(now), "both are equally old: no hopping about");
-        book.failed(now);
-        book.next();
-        book.good(UnixMillis(10));
-        assert!(!book.fresher_may_exist(now + FORGIVEN_AFTER / 2), "it failed us lately");
-        assert!(book.fresher_may_exist(now + FORGIVEN_AFTER), "and may have come back");
+    fn a_hub_that_said_it_is_fresh_comes_next_however_often_it_failed() {
+        let mut list = HubList::new("node", &strings(&["a", "b", "c"]), &[]);
+        let first = list.next().unwrap().to_owned();
+        list.failed();
+        list.next();
+        list.good(UnixMillis(10));
+        list.prefer(&first);
+        assert!(list.has_preferred());
+        assert_eq!(list.next().unwrap(), first);
+        assert!(!list.has_preferred(), "once");
+    }
+
+    #[test]
+    fn others_are_all_but_the_current_hub_and_no_more_than_asked_for() {
+        let many: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+        let mut list = HubList::new("node", &many, &[]);
+        let current = list.next().unwrap().to_owned();
+        assert_eq!(list.others(4).len(), 4);
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1_000 {
+            seen.extend(list.others(4));
+        }
+        assert!(seen.len() == 9 && !seen.contains(&current), "{seen:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A connection that remembers when anything last came in: a large frame on a slow line is no silence.
+//! When bytes last came in on a connection: a large frame on a slow line is no silence.
 
 use std::{
     io,
@@ -16,9 +16,9 @@ use crate::sys::Lock;
 
 /// When bytes last came in.
 #[derive(Clone, Debug)]
-pub(super) struct Heard(Arc<Lock<Instant>>);
+pub(super) struct LastRead(Arc<Lock<Instant>>);
 
-impl Heard {
+impl LastRead {
     pub(super) fn now() -> Self {
         Self(Arc::new(Lock::new(Instant::now())))
     }
@@ -28,29 +28,29 @@ impl Heard {
     }
 }
 
-pub(super) struct Listening<T> {
+pub(super) struct TrackedIo<T> {
     io: T,
-    heard: Heard,
+    last_read: LastRead,
 }
 
-impl<T> Listening<T> {
-    pub(super) fn new(io: T, heard: Heard) -> Self {
-        Self { io, heard }
+impl<T> TrackedIo<T> {
+    pub(super) fn new(io: T, last_read: LastRead) -> Self {
+        Self { io, last_read }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for TrackedIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, buffer));
         if buffer.filled().len() > before {
-            *self.heard.0.lock() = Instant::now();
+            *self.last_read.0.lock() = Instant::now();
         }
         Poll::Ready(read)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Listening<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for TrackedIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }

@@ -1,0 +1,50 @@
+//! Asks a hub what it has, without a stream.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{Dial, connect, last_read::LastRead};
+use crate::{
+    proto::{self, RecordsClient, StateRequest},
+    record::Version,
+    sys::UnixMillis,
+};
+
+/// Longest wait for an answer, connecting included.
+const ANSWER: Duration = Duration::from_secs(4);
+/// Largest answer, in bytes: a version and a few names.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// What a hub says it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubState {
+    pub version: Version,
+    /// When the source last vouched for the records, by the clock of the one who asked.
+    pub as_of: UnixMillis,
+    /// Why its source is out of reach.
+    pub lost: Option<String>,
+    /// The hub and those it follows, the nearest first.
+    pub path: Vec<String>,
+}
+
+/// Asks the hub at `address`; `now` is the clock its times are translated to.
+///
+/// # Errors
+/// If it gives no answer in time, in one line.
+pub async fn ask(dial: &Dial, address: &str, node: &str, now: UnixMillis) -> Result<HubState, String> {
+    let answer = async {
+        let channel = connect(dial, address, LastRead::now()).await?;
+        let mut client = RecordsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let request = StateRequest { protocol: proto::PROTOCOL, node: node.to_owned() };
+        client.state(request).await.map_err(|status| status.message().to_owned())
+    };
+    let reply = timeout(ANSWER, answer).await.map_err(|_| format!("no answer in {ANSWER:?}"))??.into_inner();
+    let age = UnixMillis(reply.as_of_ms).age(UnixMillis(reply.now_ms));
+    Ok(HubState {
+        version: proto::record_version(reply.version.as_ref()),
+        as_of: now.minus(age),
+        lost: Some(reply.lost).filter(|lost| !lost.is_empty()),
+        path: reply.path,
+    })
+}
