@@ -152,12 +152,12 @@ fn file(_: &mut Criterion) {
     }
     full.settle();
     let began = Instant::now();
-    let saved = cache::save(&full, &path).expect("saved");
+    let saved = cache::save(&full, &path, 0).expect("saved");
     let save = began.elapsed();
     let bytes = std::fs::metadata(&path).expect("there").len();
     let again = cache(64 * MIB);
     let began = Instant::now();
-    let loaded = cache::load(&again, &path, LEARNT).expect("loaded");
+    let loaded = cache::load(&again, &path, LEARNT, 0).expect("loaded");
     println!("file: {saved} entries saved in {save:?} ({bytes} bytes), {loaded} loaded in {:?}", began.elapsed());
 }
 

@@ -20,6 +20,7 @@ use tracing::error;
 use crate::{
     config::{self, AgentFlags, Config, Flags, HubFlags, Role, RoleFlags},
     ctl::{self, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
+    node::privileges::directory_of,
     role::{
         Reread, Signals,
         agent::{self, Agent, Prepared},
@@ -217,7 +218,8 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
             Err(reason)
         }
     };
-    let prepared = if role == Role::Agent { agent::prepare(&config, &[]) } else { Prepared::default() };
+    let readable: Vec<_> = flags.file.iter().map(|file| directory_of(file)).collect();
+    let prepared = agent::prepare(&config, &[], &readable);
     log::start_thread(prepared.on_thread_start());
     descriptors::raise();
     run_to_end(prepared.on_thread_start(), serve(role, config, prepared, reload))
@@ -233,7 +235,7 @@ async fn serve(
     let signals = Signals::take().context("take over the signals")?;
     match role {
         Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(signals, None, read).await,
-        Role::Hub => Hub::start(config, Clock::System).await?.run(signals, None, read).await,
+        Role::Hub => Hub::start_prepared(config, Clock::System, prepared).await?.run(signals, None, read).await,
     }
     Ok(())
 }

@@ -27,8 +27,8 @@ pub use answer::{
     answer, answer_client,
 };
 pub use config::{
-    Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, EncryptedConfig, FORWARDS, IDLE, IN_FLIGHT, PARTIAL,
-    TcpConfig, WORKERS, WRITE,
+    Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, EncryptedConfig, FORWARDS, IDLE, IN_FLIGHT, OPEN_RATE,
+    PARTIAL, TcpConfig, WORKERS, WRITE,
 };
 pub use cookies::Cookies;
 pub use discovery::Discovery;

@@ -33,7 +33,7 @@ pub fn write(file: &Path, names: usize, max_bytes: u64) -> usize {
         }
     }
     cache.settle();
-    usize::try_from(cache::save(&cache, file).unwrap()).unwrap()
+    usize::try_from(cache::save(&cache, file, 0).unwrap()).unwrap()
 }
 
 fn entry(name: &Name) -> Entry {

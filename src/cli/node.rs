@@ -147,7 +147,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Gives up all that looking after interface and rules does not take.
 fn confine() -> Vec<String> {
     let capabilities = drop_capabilities(&[caps::Capability::CAP_NET_ADMIN]);
-    let files = confine_files(&[], false);
+    let files = confine_files(&[], &[], false);
     [capabilities, files].into_iter().filter_map(Result::err).map(|error| error.to_string()).collect()
 }
 
@@ -168,7 +168,7 @@ fn resident(settings: &Settings, config: &Config) -> anyhow::Result<Exit> {
 /// Between an agent and its watch: may start programs, with the one capability these take.
 fn keeper() -> anyhow::Result<Exit> {
     let _ = drop_capabilities(&[caps::Capability::CAP_NET_ADMIN]);
-    let _ = confine_files(&[], true);
+    let _ = confine_files(&[], &[], true);
     let _bequest = Bequest::net_admin();
     keep(&config_line(std::io::stdin()).context("standard input")?);
     Ok(Exit::Ok)

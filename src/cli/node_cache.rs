@@ -138,7 +138,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
             None
         }
     });
-    let prepared = agent::prepare(&config, &writable);
+    let prepared = agent::prepare(&config, &writable, &[]);
     super::log::start_thread(prepared.on_thread_start());
     descriptors::raise();
     super::run_to_end(prepared.on_thread_start(), async {

@@ -164,6 +164,7 @@ impl Config {
             early: settings.node_setup_interface,
             access: self.access(),
             encrypted: encrypted(&settings.encrypted_tls, &settings.encrypted_https, &settings.encrypted_quic),
+            open_rate: settings.open_rate,
             listen: settings.listen_addresses(),
             tcp: dns::TcpConfig {
                 connections_max: settings.tcp_max_connections,

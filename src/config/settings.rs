@@ -207,6 +207,10 @@ settings! {
         /// `node-local` on link-local addresses and on those of `node.local_ips`, and anybody on the rest.
         allow: Vec<Allow> = Setting::new("allow", "[]").flag("--allow", "node-local|CIDR").agent();
 
+        /// Answers over UDP in a second to one public network (a /24, or a /56 of IPv6), at addresses where anybody may ask. Of the
+        /// queries beyond, half get an empty answer that asks for TCP, and half none. `0` for no limit.
+        open_rate: u32 = Setting::new("open_rate", "50").within("0", "1000000", "a source address can be forged").agent();
+
         /// The interface that carries `node.local_ips`: of type dummy, or a bridge without ports where the kernel has no dummy.
         node_interface: InterfaceName = Setting::new("node.interface", "nodelocaldns").agent();
         /// Makes the interface with its addresses at the start, and again if somebody removes it. It outlives the process.
@@ -226,9 +230,9 @@ settings! {
             .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent();
         /// The addresses given back; those of `node.local_ips` that are not link-local unless given.
         node_failsafe_ips: Vec<IpAddr> = Setting::new("node.failsafe_ips", "[]").agent();
-        /// Gives up what the process needs no more once it answers: capabilities, system calls, and writing to files but those of
-        /// the store and the admin socket.
-        sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL").agent();
+        /// Gives up rights once the process answers: capabilities, system calls, writing to files but those of the store and the
+        /// admin socket, and reading homes and the secrets of the system's users. `docs/security.md` has the list.
+        sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL");
 
         /// What is logged, as `level` or `target=level,…` (trace, debug, info, warn, error).
         log_filter: String = Setting::new("log.filter", "info").reload();

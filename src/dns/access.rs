@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tracing::error;
 
-use crate::sys::Lock;
+use crate::{limits::is_public, sys::Lock};
 
 /// The least time between two looks at what is local to the node. A pod is plugged in longer than that before it asks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -51,6 +51,14 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
+    /// Those of these listeners where anybody on any network may ask: wildcards and public addresses without a guard.
+    #[must_use]
+    pub fn open(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+        let anybody = |address: &&SocketAddr| self.allow.is_empty() && !self.node_local_at.contains(&address.ip());
+        let reached = |address: &&SocketAddr| address.ip().is_unspecified() || is_public(address.ip());
+        listen.iter().filter(anybody).filter(reached).copied().collect()
+    }
+
     /// The guards of these listeners, in their order; none where anybody may ask.
     pub(super) fn guards(&self, listen: &[SocketAddr]) -> Vec<Option<Arc<Guard>>> {
         let neighbours = self.node_local.map(|look| Arc::new(Neighbours::new(look)));
@@ -178,6 +186,16 @@ mod tests {
         let guards = guards(&access);
         assert_eq!(allowed(guards[0].as_deref()), [true, true, false, false]);
         assert!(guards[1].is_none());
+    }
+
+    #[test]
+    fn a_wildcard_or_public_address_without_allow_is_open() {
+        let listen: Vec<SocketAddr> = ["0.0.0.0:53", "192.0.2.1:53", "10.0.0.7:53", "169.254.20.10:53", "[::1]:53"]
+            .map(|address| address.parse().unwrap())
+            .into();
+        assert_eq!(Access::default().open(&listen), listen[..2]);
+        let allow = vec![Allow::NodeLocal];
+        assert!(Access { allow, ..Access::default() }.open(&listen).is_empty());
     }
 
     #[test]

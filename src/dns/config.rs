@@ -31,6 +31,9 @@ pub const WORKERS: Bounds<usize> =
 /// Queries that wait for upstream at once, for each of UDP and TCP.
 pub const FORWARDS: Bounds<usize> =
     Bounds { default: 4_096, min: 1, max: 65_536, source: "each keeps its query and a task, about 2 KiB" };
+/// Answers over UDP in a second to one public network, where anybody may ask; 0 for no limit.
+pub const OPEN_RATE: Bounds<u32> =
+    Bounds { default: 50, min: 0, max: 1_000_000, source: "a source address can be forged; more is an attack on it" };
 /// TCP connections open at once.
 pub const CONNECTIONS: Bounds<usize> =
     Bounds { default: 1_000, min: 1, max: 100_000, source: "RFC 9210, 4.2; each takes a file descriptor" };
@@ -77,6 +80,8 @@ pub struct Config {
     pub early: bool,
     /// Who may ask.
     pub access: Access,
+    /// [`OPEN_RATE`].
+    pub open_rate: u32,
     /// For encrypted transports as well.
     pub tcp: TcpConfig,
     pub encrypted: EncryptedConfig,
@@ -92,6 +97,7 @@ impl Default for Config {
             join: false,
             early: false,
             access: Access::default(),
+            open_rate: OPEN_RATE.default,
             tcp: TcpConfig::default(),
             encrypted: EncryptedConfig::default(),
         }

@@ -292,8 +292,9 @@ impl Resolve for Forwarder {
 }
 
 impl Inner {
+    /// The steady time: what is cached lives as long as it should, whatever the wall clock is set to.
     fn now(&self) -> UnixMillis {
-        self.environment.clock.now()
+        self.environment.clock.steady()
     }
 
     /// Counts a question; returns whether the query log or dnstap is to have it, so that `resolve` has to answer it.

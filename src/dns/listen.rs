@@ -22,6 +22,8 @@ use crate::sys::DatagramSocket;
 const RECEIVE_ROOM_BYTES: usize = 1 << 20;
 /// Connections that may queue until they are accepted; `net.core.somaxconn` caps it.
 const BACKLOG: i32 = 1_024;
+/// Bytes of answers that the kernel holds for a TCP client; it doubles the number. The longest answer has 64 KiB.
+const SEND_ROOM_BYTES: usize = 64 << 10;
 /// Ports tried until one is free for both UDP and TCP, when any will do.
 const TRIES: usize = 64;
 
@@ -172,6 +174,8 @@ pub(super) fn open_tcp(address: SocketAddr, join: bool, early: bool) -> io::Resu
     }
     socket.bind(&address.into())?;
     socket.set_reuse_port(true)?;
+    // Connections inherit it. Less room only means that an answer is sent in more steps.
+    let _ = socket.set_send_buffer_size(SEND_ROOM_BYTES);
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())

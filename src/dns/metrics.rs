@@ -31,14 +31,25 @@ pub enum CloseCause {
     Length,
     /// It was idle, and its place was needed.
     Evicted,
+    /// Long queries or answers of all connections took all the memory there is for them.
+    Memory,
     Drain,
     Broken,
 }
 
 impl CloseCause {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 8] =
-        [Self::Client, Self::Idle, Self::Partial, Self::Write, Self::Length, Self::Evicted, Self::Drain, Self::Broken];
+    pub const ALL: [Self; 9] = [
+        Self::Client,
+        Self::Idle,
+        Self::Partial,
+        Self::Write,
+        Self::Length,
+        Self::Evicted,
+        Self::Memory,
+        Self::Drain,
+        Self::Broken,
+    ];
 
     /// The word for it in metrics.
     #[must_use]
@@ -50,6 +61,7 @@ impl CloseCause {
             Self::Write => "write",
             Self::Length => "length",
             Self::Evicted => "evicted",
+            Self::Memory => "memory",
             Self::Drain => "drain",
             Self::Broken => "broken",
         }

@@ -11,10 +11,7 @@ use std::{
 };
 
 use prometheus::IntGauge;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -25,6 +22,7 @@ use super::{
     tcp, udp,
 };
 use crate::{
+    limits::{FairShares, Share},
     sys::{Clock, UnixMillis},
     wire::{self, Cookie, Ede, EdeCode, NoQuery, Parsed, Query, Rcode, Reject},
 };
@@ -35,8 +33,8 @@ pub(super) struct Core {
     pub resolver: Arc<dyn Resolve>,
     pub metrics: Metrics,
     pub clock: Clock,
-    /// Room for forwards, for each transport.
-    slots: [Arc<Semaphore>; Transport::ALL.len()],
+    /// Room for forwards, for each transport, shared fairly among clients.
+    slots: [Arc<FairShares>; Transport::ALL.len()],
     /// The end of patience: forwards still in flight are answered SERVFAIL.
     pub expired: CancellationToken,
 }
@@ -45,7 +43,7 @@ pub(super) struct Core {
 pub(super) enum Handled {
     /// Send the first so many bytes of the buffer.
     Reply(usize, Tally),
-    Forward(Asked, OwnedSemaphorePermit),
+    Forward(Asked),
     Drop(wire::DropReason),
 }
 
@@ -69,7 +67,13 @@ impl Asked {
 
 impl Handled {
     fn replied(reply: Reply) -> Self {
-        Self::Reply(reply.len, Tally { rcode: reply.rcode, from: reply.from })
+        Self::Reply(reply.len, reply.tally())
+    }
+}
+
+impl Reply {
+    pub(super) fn tally(self) -> Tally {
+        Tally { rcode: self.rcode, from: self.from }
     }
 }
 
@@ -108,7 +112,7 @@ impl Core {
         match answer::answer_query(&self.context, view, &query, transport, out) {
             Outcome::Reply(reply) => Handled::replied(reply),
             Outcome::Drop(reason) => Handled::Drop(reason),
-            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.records.now, worker_cache, out),
+            Outcome::Forward(forward) => self.forward(forward, &query, transport, view.steady, worker_cache, out),
         }
     }
 
@@ -126,18 +130,27 @@ impl Core {
         {
             return Handled::Reply(len, Tally { rcode: rcode_of(&out[..len]), from });
         }
-        let Ok(slot) = Arc::clone(&self.slots[transport as usize]).try_acquire_owned() else {
-            self.metrics.forward_refused(transport);
-            return Handled::replied(answer::refuse(&failure(query, "too many queries wait for upstream"), out));
-        };
-        Handled::Forward(Asked { forward, cookie: query.cookie }, slot)
+        Handled::Forward(Asked { forward, cookie: query.cookie })
     }
 
-    /// Begins a forward, which is in flight until what is returned is dropped.
-    pub fn begin(&self, transport: Transport, slot: OwnedSemaphorePermit) -> InFlight {
+    /// Begins a forward, which is in flight until what is returned is dropped. `None` if this client has its share of the
+    /// places: to be [refused](Self::refuse_forward) then.
+    pub fn begin(&self, transport: Transport, client: IpAddr) -> Option<InFlight> {
+        let slot = self.slots[transport as usize].take(client)?;
         let gauge = self.metrics.forwards_in_flight(transport).clone();
         gauge.inc();
-        InFlight { gauge, _slot: slot }
+        Some(InFlight { gauge, _slot: slot })
+    }
+
+    /// Writes the answer to a forward for which there is no place.
+    #[cold]
+    pub fn refuse_forward(&self, transport: Transport, message: &[u8], asked: Asked, out: &mut [u8]) -> Reply {
+        self.metrics.forward_refused(transport);
+        let mut query = Query::default();
+        // It was read without fault before.
+        let _ = query.read(message);
+        let query = Query { cookie: asked.cookie, ..query };
+        answer::refuse(&failure(&query, "too many queries of this client wait for upstreams"), out)
     }
 
     /// Waits for the answer to a forward, and no longer than the server lives.
@@ -171,7 +184,7 @@ impl fmt::Debug for Core {
 #[derive(Debug)]
 pub(super) struct InFlight {
     gauge: IntGauge,
-    _slot: OwnedSemaphorePermit,
+    _slot: Share,
 }
 
 impl Drop for InFlight {
@@ -190,7 +203,7 @@ pub(super) fn request(
     received: Instant,
 ) -> ForwardRequest {
     ForwardRequest {
-        query: message.to_vec(),
+        query: essence(message),
         transport,
         client,
         received,
@@ -200,6 +213,18 @@ pub(super) fn request(
             Forward::Whole | Forward::Fallback => Vec::new(),
             Forward::Chase { len } | Forward::Complete { len, .. } => out[..len].to_vec(),
         },
+    }
+}
+
+/// A query without the options that nothing here reads, of which padding may have 64 KiB.
+fn essence(message: &[u8]) -> Vec<u8> {
+    if message.len() <= wire::UDP_BYTES_MIN {
+        return message.to_vec();
+    }
+    let mut query = Query::default();
+    match query.read(message) {
+        Ok(()) => wire::write_query(&query),
+        Err(_) => message[..wire::UDP_BYTES_MIN].to_vec(),
     }
 }
 
@@ -222,11 +247,11 @@ impl Bound {
     /// If called elsewhere, or if the system gives no threads.
     #[must_use]
     pub fn serve(self, context: Arc<Context>, resolver: Arc<dyn Resolve>, clock: Clock, metrics: Metrics) -> Running {
-        let slots = Transport::ALL.map(|_| Arc::new(Semaphore::new(self.config.forwards_max)));
+        let slots = Transport::ALL.map(|_| Arc::new(FairShares::new(self.config.forwards_max)));
         let core = Arc::new(Core { context, resolver, metrics, clock, slots, expired: CancellationToken::new() });
         let forwards = TaskTracker::new();
         let guards = self.config.access.guards(&self.addresses);
-        let udp = udp::start(&core, self.workers, &guards, &forwards);
+        let udp = udp::start(&core, self.workers, &guards, self.config.open_rate, &forwards);
         let tcp = tcp::start(&core, self.config.tcp, self.listeners, guards);
         #[cfg(feature = "encrypted")]
         self.encrypted.serve(tcp.shared(), &self.config.access);

@@ -21,12 +21,15 @@ use super::{
     metrics::{Fault, RefuseCause},
     server::Core,
 };
-use crate::limits::{Capacity, ConnectionSlot, ConnectionTable, Origin, Refused};
+use crate::limits::{ByteBudget, Capacity, ConnectionSlot, ConnectionTable, Origin, Refused};
 
 /// How long accepting rests when the system has no file descriptor or memory left for a connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
 /// Connections that are told to go then.
 const EXHAUSTED_EVICTED: usize = 16;
+
+/// Bytes of queries and answers that all connections together may hold beyond 8 KiB each.
+const BUFFERED_BYTES_MAX: usize = 16 << 20;
 
 /// How long handshakes that have begun may take when we leave: the way to a client and back, and then some.
 const HANDSHAKES: Duration = Duration::from_millis(200);
@@ -37,6 +40,8 @@ pub(super) struct Shared {
     pub core: Arc<Core>,
     pub config: TcpConfig,
     pub table: Arc<ConnectionTable>,
+    /// Bytes of buffers beyond what each connection has.
+    pub buffers: Arc<ByteBudget>,
     /// Cancelled when we leave: connections finish what they have received.
     pub leaving: CancellationToken,
     pub tasks: TaskTracker,
@@ -68,6 +73,7 @@ pub(super) fn start(
 ) -> Listeners {
     let shared = Arc::new(Shared {
         core: Arc::clone(core),
+        buffers: Arc::new(ByteBudget::new(BUFFERED_BYTES_MAX)),
         table: Arc::new(ConnectionTable::new(capacity(&config))),
         config,
         leaving: CancellationToken::new(),

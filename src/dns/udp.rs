@@ -83,15 +83,18 @@ pub(super) fn start(
     core: &Arc<Core>,
     sockets: Vec<Vec<Arc<DatagramSocket>>>,
     guards: &[Option<Arc<Guard>>],
+    open_rate: u32,
     forwards: &TaskTracker,
 ) -> Workers {
     let runtime = Handle::current();
+    // The kernel spreads the queries of a network over the workers.
+    let rate = (open_rate > 0).then(|| open_rate.div_ceil(u32::try_from(sockets.len()).unwrap_or(1).max(1)));
     let begin = |(number, sockets): (usize, Vec<Arc<DatagramSocket>>)| {
         let (woken, wake) = io::pipe().expect("a pipe");
         let orders = Arc::new(Orders { phase: AtomicU8::new(Phase::Serve as u8) });
         let (diverted_in, diverted) = oneshot::channel();
         let (closed_in, closed) = oneshot::channel();
-        let worker = Worker::new(Arc::clone(core), sockets, guards.to_vec(), forwards.clone(), runtime.clone());
+        let worker = Worker::new(Arc::clone(core), sockets, guards.to_vec(), rate, forwards.clone(), runtime.clone());
         let told = Arc::clone(&orders);
         thread::Builder::new()
             .name(format!("dns-udp-{number}"))

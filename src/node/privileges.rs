@@ -6,8 +6,9 @@
 mod calls;
 
 use std::{
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
+    collections::BTreeMap,
+    fs::{self, DirBuilder},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -85,12 +86,13 @@ pub fn capabilities() -> Result<Vec<Capability>, SandboxError> {
     Ok(held.into_iter().collect())
 }
 
-/// From now on this thread and those it starts read any file they could read, write and make files only below `writable`,
-/// run programs only if `programs`, and gain no rights by running one.
+/// From now on this thread and those it starts read no homes and no secrets of the system, write and make files only below
+/// `writable`, run programs only if `programs`, and gain no rights by running one. What is below `readable` can be read wherever
+/// it is.
 ///
 /// # Errors
 /// If the kernel has no Landlock or refuses.
-pub fn confine_files(writable: &[PathBuf], programs: bool) -> Result<(), SandboxError> {
+pub fn confine_files(writable: &[PathBuf], readable: &[PathBuf], programs: bool) -> Result<(), SandboxError> {
     for path in writable {
         // One that cannot be made is found out by whoever writes there.
         let _ = make_directory(path);
@@ -104,7 +106,7 @@ pub fn confine_files(writable: &[PathBuf], programs: bool) -> Result<(), Sandbox
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(LANDLOCK))?
             .create()?
-            .add_rules(path_beneath_rules(["/"], reading))?
+            .add_rules(path_beneath_rules(everything_but_secrets().iter().chain(readable), reading))?
             .add_rules(path_beneath_rules(writable, AccessFs::from_all(LANDLOCK) & !AccessFs::Execute))?
             // What a process may always write to.
             .add_rules(path_beneath_rules(["/dev/null"], AccessFs::WriteFile | AccessFs::ReadFile))?
@@ -115,6 +117,42 @@ pub fn confine_files(writable: &[PathBuf], programs: bool) -> Result<(), Sandbox
         return Err(SandboxError::Landlock("the kernel has none".into()));
     }
     Ok(())
+}
+
+/// Directories of the root that hold nothing a server of DNS reads: homes, and the boot loader.
+const HIDDEN: [&str; 4] = ["/root", "/home", "/boot", "/srv"];
+/// Secrets of a machine's users in `/etc`.
+const HIDDEN_IN_ETC: [&str; 9] =
+    ["shadow", "shadow-", "gshadow", "gshadow-", "sudoers", "sudoers.d", "ssh", "security", "krb5.keytab"];
+/// The file that decides how much of `/etc` can be hidden.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Every path of the root but [`HIDDEN`], and of `/etc` every one but [`HIDDEN_IN_ETC`].
+///
+/// A rule names a file or a directory as it is now. Where programs put another `/etc/resolv.conf` in the place of the old one,
+/// which a mounted one and a link to elsewhere rule out, only a rule for all of `/etc` lets it be read again.
+fn everything_but_secrets() -> Vec<PathBuf> {
+    let below = |path: &str| -> Vec<PathBuf> {
+        fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+    };
+    let mut paths = below("/");
+    paths.retain(|path| !HIDDEN.iter().any(|hidden| path == Path::new(hidden)));
+    if !is_replaced_in_place(Path::new(RESOLV_CONF)) {
+        paths.retain(|path| path != Path::new("/etc"));
+        let hidden = |path: &PathBuf| HIDDEN_IN_ETC.iter().any(|hidden| path.ends_with(hidden));
+        paths.extend(below("/etc").into_iter().filter(|path| !hidden(path)));
+    }
+    paths
+}
+
+/// Whether a file is one of its directory: no link, and no mount of its own.
+fn is_replaced_in_place(path: &Path) -> bool {
+    let device = |path: &Path| fs::symlink_metadata(path).map(|file| file.dev());
+    let Ok(file) = fs::symlink_metadata(path) else { return true };
+    let mounted = fs::read_to_string("/proc/self/mountinfo")
+        .is_ok_and(|mounts| mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == path)));
+    let same_device = device(&directory_of(path)).is_ok_and(|device| device == file.dev());
+    !file.is_symlink() && !mounted && same_device
 }
 
 /// The directory a file is in, as something that can be opened: the current one for a bare name.
@@ -134,16 +172,20 @@ fn make_directory(path: &Path) -> std::io::Result<()> {
 /// If the kernel has no seccomp or refuses.
 pub fn confine_calls(programs: bool) -> Result<(), SandboxError> {
     let fail = |error: &dyn std::fmt::Display| SandboxError::Seccomp(error.to_string());
-    let mut allowed: Vec<i64> = calls::SERVER.to_vec();
+    let errno = |code: libc::c_int| SeccompAction::Errno(code.cast_unsigned());
+    let arch = || std::env::consts::ARCH.try_into().map_err(|error: seccompiler::BackendError| fail(&error));
+    let install = |rules, otherwise, matched| -> Result<(), SandboxError> {
+        let filter = SeccompFilter::new(rules, otherwise, matched, arch()?);
+        let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|error| fail(&error))?;
+        seccompiler::apply_filter_all_threads(&program).map_err(|error| fail(&error))
+    };
+    // Its flags are in memory, where no filter sees them. C libraries that are told it is not there use `clone`.
+    let no_clone3 = [(libc::SYS_clone3, Vec::new())].into();
+    install(no_clone3, SeccompAction::Allow, errno(libc::ENOSYS))?;
+    let mut allowed: BTreeMap<i64, Vec<_>> = calls::SERVER.iter().map(|call| (*call, Vec::new())).collect();
     if programs {
-        allowed.extend(calls::PROGRAMS);
+        allowed.extend(calls::PROGRAMS.iter().map(|call| (*call, Vec::new())));
     }
-    let filter = SeccompFilter::new(
-        allowed.into_iter().map(|call| (call, Vec::new())).collect(),
-        SeccompAction::Errno(u32::try_from(libc::EPERM).expect("one")),
-        SeccompAction::Allow,
-        std::env::consts::ARCH.try_into().map_err(|error: seccompiler::BackendError| fail(&error))?,
-    );
-    let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|error| fail(&error))?;
-    seccompiler::apply_filter_all_threads(&program).map_err(|error| fail(&error))
+    allowed.extend(calls::by_arguments(programs).map_err(|error| fail(&error))?);
+    install(allowed, errno(libc::EPERM), SeccompAction::Allow)
 }

@@ -94,6 +94,9 @@ impl Agent {
         let certificate = encrypted::open(&config, &registry)?;
         let mut listeners = dns::Config { join, ..config.dns() };
         descriptors::fit_dns(&mut listeners);
+        for address in listeners.access.open(&listeners.listen) {
+            warn!("{}", open_resolver(address));
+        }
         let bound = dns::bind(encrypted::with(listeners, certificate.as_ref()))?;
         let views = views::bind(&config, join, certificate.as_ref())?;
         let encrypted: Vec<_> = bound.encrypted_addresses().into_iter().chain(views.encrypted_addresses()).collect();
@@ -181,7 +184,8 @@ impl Agent {
             let here = forward::problems(&forward, &listen).into_iter();
             here.map(move |told| format!("view at {:?}: {told}", dns.listen)).collect::<Vec<_>>()
         });
-        forward::problems(&config.forward(), &listen).into_iter().chain(of_views).collect()
+        let open = config.dns().access.open(&config.settings.every_listen_address()).into_iter().map(open_resolver);
+        forward::problems(&config.forward(), &listen).into_iter().chain(of_views).chain(open).collect()
     }
 
     /// Where it can be reached.
@@ -246,6 +250,11 @@ impl Daemon for Agent {
     async fn leave(self) {
         self.stop().await;
     }
+}
+
+/// That anybody may ask at `address`, for people.
+fn open_resolver(address: SocketAddr) -> String {
+    format!("{address} answers anybody who reaches it, as an open resolver: name the networks that may ask in `allow`")
 }
 
 /// Several errors in one line.

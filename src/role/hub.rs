@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{
+    agent::Prepared as Confined,
     base::{self, Base, Daemon, Loaded, Reread, Why},
     descriptors,
     election::Election,
@@ -67,7 +68,15 @@ impl Hub {
     /// # Errors
     /// In one line, what could not be opened or read and what to do; nothing is left running then. A source that cannot
     /// be reached is no error if there are records on disk, nor is a disk that does not work.
-    pub async fn start(mut config: Config, clock: Clock) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        Box::pin(Self::start_prepared(config, clock, Confined::default())).await
+    }
+
+    /// The same, of a process that [`prepare`](super::agent::prepare)d for it. To be called on the thread that did.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_prepared(mut config: Config, clock: Clock, mut confined: Confined) -> anyhow::Result<Self> {
         let mut loaded = Loaded::open(&config, &clock)?;
         let certificates = config.certificates();
         let mut stream = config.stream("");
@@ -82,6 +91,7 @@ impl Hub {
         bound.identify(name.clone(), advertise.clone());
         let source = source::prepare(&config, &name, &loaded.reader).await?;
         let admin = admin::bind(&config.admin())?;
+        confined.bound();
 
         let (base, election) = match (source, config.settings.lease_name.clone()) {
             (Prepared::Apiserver(apiserver), Some(lease)) => {
@@ -130,6 +140,7 @@ impl Hub {
         let handles = base.handles(&admin, addresses.stream.iter().map(row).collect(), Arc::new(inputs))?;
         let stop = CancellationToken::new();
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
+        confined.confine();
         info!(listen = ?addresses.stream, admin = %addresses.admin.display(), "serving");
         Ok(Self { addresses, base, election, stream, upkeep, leave, stop, listeners })
     }

@@ -1,9 +1,11 @@
-//! Wall-clock time as the records carry it. Pure modules never read it: they are handed a [`UnixMillis`].
+//! Wall-clock time as the records carry it, and a steady time for what lives for so long. Pure modules never read either: they
+//! are handed a [`UnixMillis`].
+#![allow(unsafe_code)]
 
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,6 +21,12 @@ impl UnixMillis {
     #[must_use]
     pub fn age(self, now: Self) -> Duration {
         Duration::from_millis(now.0.saturating_sub(self.0))
+    }
+
+    /// Moved by so many milliseconds, at most to either end.
+    #[must_use]
+    pub fn moved_ms(self, by: i64) -> Self {
+        Self(self.0.saturating_add_signed(by))
     }
 
     #[must_use]
@@ -56,35 +64,84 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> UnixMillis {
         match self {
-            Self::System => UnixMillis(
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-            ),
+            Self::System => wall(),
             Self::Manual(clock) => clock.now(),
         }
     }
+
+    /// A time that begins with the wall clock's and then goes on steadily, whatever the wall clock is set to. For everything that
+    /// lives for so long; never stored nor shown.
+    #[must_use]
+    pub fn steady(&self) -> UnixMillis {
+        match self {
+            Self::System => {
+                static START: LazyLock<(u64, u64)> = LazyLock::new(|| (wall().0, since_boot_ms()));
+                let (wall, since_boot) = *START;
+                UnixMillis(wall.saturating_add(since_boot_ms().saturating_sub(since_boot)))
+            }
+            Self::Manual(clock) => clock.steady(),
+        }
+    }
+
+    /// How far the wall clock is ahead of the steady time, in milliseconds: to be added to a steady time that is stored or shown.
+    #[must_use]
+    pub fn wall_ahead_ms(&self) -> i64 {
+        self.now().0.cast_signed().saturating_sub(self.steady().0.cast_signed())
+    }
+}
+
+fn wall() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// Time since the machine started, that of its sleep included.
+fn since_boot_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is initialised and outlives the call; every Linux since 2.6.39 has the clock.
+    let _ = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    u64::try_from(time.tv_sec * 1_000 + time.tv_nsec / 1_000_000).unwrap_or(0)
 }
 
 /// A clock set by hand. Clones share the time.
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock(Arc<ManualTimes>);
+
+#[derive(Debug)]
+struct ManualTimes {
+    wall: AtomicU64,
+    steady: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that stands at `at`.
     #[must_use]
     pub fn new(at: UnixMillis) -> Self {
-        Self(Arc::new(AtomicU64::new(at.0)))
+        Self(Arc::new(ManualTimes { wall: AtomicU64::new(at.0), steady: AtomicU64::new(at.0) }))
     }
 
     /// The time it stands at.
     #[must_use]
     pub fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::Relaxed))
+        UnixMillis(self.0.wall.load(Ordering::Relaxed))
     }
 
+    /// The steady time.
+    #[must_use]
+    pub fn steady(&self) -> UnixMillis {
+        UnixMillis(self.0.steady.load(Ordering::Relaxed))
+    }
+
+    /// Lets time pass.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.0.wall.fetch_add(by, Ordering::Relaxed);
+        self.0.steady.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Sets the wall clock, as an operator or NTP does. No time passes.
+    pub fn set_wall(&self, at: UnixMillis) {
+        self.0.wall.store(at.0, Ordering::Relaxed);
     }
 }
 
@@ -110,6 +167,19 @@ mod tests {
         let clock = Clock::Manual(manual.clone());
         assert_eq!(clock.now(), UnixMillis(10));
         manual.advance(Duration::from_secs(2));
-        assert_eq!(clock.now(), UnixMillis(2_010));
+        assert_eq!((clock.now(), clock.steady()), (UnixMillis(2_010), UnixMillis(2_010)));
+    }
+
+    #[test]
+    fn the_steady_time_goes_on_when_the_wall_clock_is_set() {
+        let manual = ManualClock::new(UnixMillis(1_000_000));
+        let clock = Clock::Manual(manual.clone());
+        manual.set_wall(UnixMillis(400_000));
+        manual.advance(Duration::from_secs(1));
+        assert_eq!((clock.now(), clock.steady()), (UnixMillis(401_000), UnixMillis(1_001_000)));
+        assert_eq!(clock.steady().moved_ms(clock.wall_ahead_ms()), clock.now());
+        let system = Clock::System;
+        let (before, after) = (system.steady(), system.steady());
+        assert!(before <= after && system.wall_ahead_ms().abs() < 60_000);
     }
 }

@@ -1,7 +1,10 @@
 //! How many files and sockets this process may have open.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
 
 /// The limits of open file descriptors (`RLIMIT_NOFILE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,4 +44,12 @@ pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
         }
     }
     Ok(before)
+}
+
+/// Bytes sent to the peer of a stream socket that it has not acknowledged (`SIOCOUTQ`); 0 if the system does not tell.
+pub fn unacknowledged_bytes(socket: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed, and the kernel writes one integer, which outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
 }

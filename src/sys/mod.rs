@@ -22,7 +22,7 @@ pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
-pub use descriptors::{DescriptorLimit, descriptor_limit, raise_descriptor_limit};
+pub use descriptors::{DescriptorLimit, descriptor_limit, raise_descriptor_limit, unacknowledged_bytes};
 pub use file::{ASIDE_MAX, files_set_aside, put_file, set_aside, sync_directory};
 pub use heap::{Heap, keep_little_resident};
 pub use lock::Lock;

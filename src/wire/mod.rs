@@ -47,7 +47,7 @@ pub use prepared::{Prepared, write_prepared};
 pub use query::{DropReason, Edns, NoQuery, Parsed, Query, parse};
 pub use rdata::Rdata;
 pub use reader::{Message, NameAt, Question, ReadError, Record, Records};
-pub use reject::{Reject, write_reject};
+pub use reject::{Reject, write_query, write_reject, write_truncated};
 pub use response::{ResponseWriter, Rrset, WriteError};
 
 /// Bytes of a message header (RFC 1035, 4.1.1).

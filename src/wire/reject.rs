@@ -1,6 +1,6 @@
 //! Responses that carry no data: the query was malformed, or we will not or cannot answer it.
 
-use super::{Cookie, Ede, Opcode, Rcode, UDP_BYTES_MIN, edns::Opt, response::header};
+use super::{Cookie, Ede, Opcode, Query, Rcode, UDP_BYTES_MIN, edns::Opt, response::header};
 
 /// A response without data, ready to be written.
 #[derive(Clone, Debug)]
@@ -71,6 +71,39 @@ pub fn write_reject(reject: &Reject<'_>, buf: &mut [u8]) -> usize {
         len += opt.write(&mut buf[len..]);
     }
     len
+}
+
+/// Writes an empty answer with TC to a query: the client is to ask over TCP. `None` if `message` is no query to answer.
+///
+/// # Panics
+/// If `buf` is shorter than [`UDP_BYTES_MIN`].
+pub fn write_truncated(message: &[u8], buf: &mut [u8]) -> Option<usize> {
+    let mut query = Query::default();
+    query.read(message).ok()?;
+    let echo = Echo { edns: None, ..query.reject(Rcode::NOERROR, None).echo };
+    let head = header(&echo, false, true, Rcode::NOERROR, [1, 0, 0, 0]);
+    let len = head.len() + echo.question.len();
+    buf[..head.len()].copy_from_slice(&head);
+    buf[head.len()..len].copy_from_slice(echo.question);
+    Some(len)
+}
+
+/// A query again, with its question, flags and what its OPT record says, and without options.
+#[must_use]
+pub fn write_query(query: &Query<'_>) -> Vec<u8> {
+    let flags = [u8::from(query.rd), u8::from(query.ad) << 5 | u8::from(query.cd) << 4];
+    let mut message = Vec::with_capacity(super::HEADER_BYTES + query.question.len() + super::edns::OPT_BYTES);
+    message.extend_from_slice(&query.id.to_be_bytes());
+    message.extend_from_slice(&flags);
+    message.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, u8::from(query.edns.is_some())]);
+    message.extend_from_slice(query.question);
+    if let Some(edns) = query.edns {
+        // The root, OPT, the size, the extended code, the version, DO, and no options (RFC 6891, 6.1.2).
+        message.extend_from_slice(&[0, 0, 41]);
+        message.extend_from_slice(&edns.payload_size.to_be_bytes());
+        message.extend_from_slice(&[0, edns.version, u8::from(edns.dnssec_ok) << 7, 0, 0, 0]);
+    }
+    message
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod deploy;
 mod documents;
 mod dropin;
 mod forward;
+mod hostile;
 mod hub;
 mod manifests;
 mod node;

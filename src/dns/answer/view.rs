@@ -145,7 +145,7 @@ impl Context {
 
     #[must_use]
     pub fn view<'a>(&self, batch: &'a Batch, now: UnixMillis, rotation: &'a Rotation) -> View<'a> {
-        View { records: self.records(batch, now), rotation }
+        View { records: self.records(batch, now), rotation, steady: now }
     }
 }
 
@@ -174,7 +174,17 @@ pub struct Records<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     pub(in crate::dns) records: Records<'a>,
+    /// The same time on the clock that is never set, for what is cached.
+    pub(in crate::dns) steady: UnixMillis,
     pub(super) rotation: &'a Rotation,
+}
+
+impl View<'_> {
+    /// With the steady time of a clock, where that may differ from the wall's.
+    #[must_use]
+    pub(in crate::dns) fn at(self, steady: UnixMillis) -> Self {
+        Self { steady, ..self }
+    }
 }
 
 /// Where the next answer with several records begins. One for each worker: nothing is shared.

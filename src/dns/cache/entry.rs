@@ -22,7 +22,7 @@ use super::{
 use crate::{
     dns::request::Transport,
     sys::UnixMillis,
-    wire::{Class, EdeCode, Prepared, Query, Rcode, Rtype, write_prepared},
+    wire::{Class, EdeCode, Prepared, Query, Rcode, Rtype, UDP_BYTES_MIN, write_prepared},
 };
 
 /// What an answer says of its name.
@@ -303,7 +303,7 @@ impl Ready<'_> {
         };
         let rcode = if self.is_gone { Rcode::NXDOMAIN } else { Rcode::NOERROR };
         let prepared = Prepared { message: self.message, rcode, authentic: self.authentic, ede };
-        let (length, whole) = write_prepared(query, &prepared, transport.limit(query), out);
+        let (length, whole) = write_prepared(query, &prepared, limit(query, transport), out);
         if whole {
             let ttl = Ttl::of(self.stored, now, age);
             for &at in self.ttl_offsets {
@@ -314,6 +314,12 @@ impl Ready<'_> {
         }
         length
     }
+}
+
+/// How many bytes of an upstream's answer reach this client.
+fn limit(query: &Query<'_>, transport: Transport) -> usize {
+    // A small question for much data (RFC 8482): the rest is for TCP, where a source address is true.
+    if query.qtype == Rtype::ANY && transport == Transport::Udp { UDP_BYTES_MIN } else { transport.limit(query) }
 }
 
 /// What becomes of the TTLs of one answer.

@@ -60,12 +60,12 @@ fn told(aside: Option<&Path>) -> String {
     aside.map_or_else(stays, |aside| format!("set aside as {}", aside.display()))
 }
 
-/// Writes every answer in `cache` to `path`. Returns how many.
+/// Writes every answer in `cache` to `path`. Returns how many. `wall_ahead_ms` makes a time of the wall clock of one of the cache.
 ///
 /// # Errors
 /// What the system says; the previous file is then still there.
-pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
-    save_unless(cache, path, &Lock::new(0), 0)
+pub fn save(cache: &Cache, path: &Path, wall_ahead_ms: i64) -> Result<u64, PersistError> {
+    save_unless(cache, path, wall_ahead_ms, &Lock::new(0), 0)
 }
 
 /// [`save`], unless the number of saves that do not wait is not, or does not stay, what it was `before`: then somebody else
@@ -73,7 +73,13 @@ pub fn save(cache: &Cache, path: &Path) -> Result<u64, PersistError> {
 ///
 /// # Errors
 /// As there, and that it was given up.
-pub fn save_unless(cache: &Cache, path: &Path, urgent: &Lock<u64>, before: u64) -> Result<u64, PersistError> {
+pub fn save_unless(
+    cache: &Cache,
+    path: &Path,
+    wall_ahead_ms: i64,
+    urgent: &Lock<u64>,
+    before: u64,
+) -> Result<u64, PersistError> {
     let urgent = || urgent.lock();
     // Two processes may save at once while one hands over to the other.
     let beside = path.with_extension(format!("{BESIDE}-{:08x}", rand::random::<u32>()));
@@ -82,7 +88,7 @@ pub fn save_unless(cache: &Cache, path: &Path, urgent: &Lock<u64>, before: u64) 
         let file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
         let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
         let mut out = Summed { inner: encoder, sum: Xxh3::new() };
-        let Some(count) = write_all(cache, &mut out, || *urgent() == before)? else { return Ok(None) };
+        let Some(count) = write_all(cache, &mut out, wall_ahead_ms, || *urgent() == before)? else { return Ok(None) };
         let sum = out.sum.digest();
         out.inner.write_all(&sum.to_be_bytes())?;
         let file = out.inner.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -118,19 +124,19 @@ fn sweep(path: &Path) {
     }
 }
 
-/// Reads `path` into `cache`. Returns how many answers there were; a file that is not there holds none.
+/// Reads `path` into `cache`, at `now` by the wall clock. Returns how many answers there were; a file that is not there holds none.
 ///
 /// # Errors
 /// What the system says, or that the file is no whole cache file: then it is set aside, and `cache` is empty. Nothing in
 /// `cache` may be served before this has returned.
-pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistError> {
+pub fn load(cache: &Cache, path: &Path, now: UnixMillis, wall_ahead_ms: i64) -> Result<u64, PersistError> {
     sweep(path);
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(source) => return Err(PersistError::Io { path: path.to_owned(), source }),
     };
-    match read_all(cache, file, now) {
+    match read_all(cache, file, now, wall_ahead_ms) {
         Ok(count) => {
             cache.settle();
             Ok(count)
@@ -145,7 +151,12 @@ pub fn load(cache: &Cache, path: &Path, now: UnixMillis) -> Result<u64, PersistE
 }
 
 /// Writes it all and returns how many answers there were; `None` as soon as `goes_on` is false.
-fn write_all(cache: &Cache, out: &mut impl Write, goes_on: impl Fn() -> bool) -> io::Result<Option<u64>> {
+fn write_all(
+    cache: &Cache,
+    out: &mut impl Write,
+    wall_ahead_ms: i64,
+    goes_on: impl Fn() -> bool,
+) -> io::Result<Option<u64>> {
     out.write_all(MAGIC)?;
     let zones = cache.zones();
     put_u16(out, u16::try_from(zones.len()).unwrap_or(u16::MAX))?;
@@ -160,7 +171,7 @@ fn write_all(cache: &Cache, out: &mut impl Write, goes_on: impl Fn() -> bool) ->
         let Some((route, rest)) = split(&key) else { continue };
         put_bytes(out, rest)?;
         put_u16(out, route.0)?;
-        out.write_all(&entry.stored().0.to_be_bytes())?;
+        out.write_all(&entry.stored().moved_ms(wall_ahead_ms).0.to_be_bytes())?;
         out.write_all(&entry.ttl().to_be_bytes())?;
         let kind = match entry.kind() {
             Kind::Data => 0,
@@ -176,7 +187,7 @@ fn write_all(cache: &Cache, out: &mut impl Write, goes_on: impl Fn() -> bool) ->
 }
 
 /// Puts what `file` holds into `cache`, which takes no more than it may, and returns how many answers there were.
-fn read_all(cache: &Cache, file: File, now: UnixMillis) -> io::Result<u64> {
+fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> io::Result<u64> {
     let decoder = zstd::Decoder::new(BufReader::new(file))?;
     let mut input = SummedRead { inner: decoder.take(READ_BYTES_MAX), sum: Xxh3::new() };
     let mut magic = [0; 8];
@@ -206,6 +217,7 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis) -> io::Result<u64> {
         let wire = get_bytes(&mut input, usize::from(u16::MAX) - 1)?.ok_or_else(|| invalid("a message is missing"))?;
         // Stored "in the future": the clock was set back meanwhile. Its age is unknown, so it counts as expired.
         let stored = if stored > now { UnixMillis(now.0.saturating_sub(u64::from(ttl) * 1_000)) } else { stored };
+        let stored = stored.moved_ms(wall_ahead_ms.saturating_neg());
         let entry = Entry::restore(wire, stored, ttl, kind, flags).ok_or_else(|| invalid("a message that is none"))?;
         cache.insert(&key, Arc::new(entry));
         count += 1;
@@ -299,7 +311,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache.zst");
         let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
-        save(&cache, &path).unwrap();
+        save(&cache, &path, 0).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let (old, young) = (folder.path().join("cache.tmp-1"), folder.path().join("cache.tmp-2"));
@@ -307,11 +319,11 @@ mod tests {
             let written = std::time::SystemTime::now() - age;
             File::create(file).unwrap().set_modified(written).unwrap();
         }
-        load(&cache, &path, UnixMillis(1)).unwrap();
+        load(&cache, &path, UnixMillis(1), 0).unwrap();
         let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
         left.sort();
         assert_eq!(left, [young, path.clone()]);
-        assert!(save(&cache, &folder.path().join("none/cache.zst")).is_err());
+        assert!(save(&cache, &folder.path().join("none/cache.zst"), 0).is_err());
     }
 
     #[test]
@@ -321,10 +333,10 @@ mod tests {
         let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
         fs::write(&path, "what the other wrote").unwrap();
         let urgent = Lock::new(8);
-        assert!(matches!(save_unless(&cache, &path, &urgent, 7), Err(PersistError::GivenUp)));
+        assert!(matches!(save_unless(&cache, &path, 0, &urgent, 7), Err(PersistError::GivenUp)));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(fs::read(&path).unwrap(), b"what the other wrote");
-        assert_eq!(save_unless(&cache, &path, &urgent, 8).unwrap(), 0);
+        assert_eq!(save_unless(&cache, &path, 0, &urgent, 8).unwrap(), 0);
         assert_ne!(fs::read(&path).unwrap(), b"what the other wrote");
     }
 
@@ -335,13 +347,13 @@ mod tests {
         let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
         for time in 0..20 {
             fs::write(&path, b"no cache").unwrap();
-            let Err(PersistError::Corrupt { aside, .. }) = load(&cache, &path, UnixMillis(time)) else {
+            let Err(PersistError::Corrupt { aside, .. }) = load(&cache, &path, UnixMillis(time), 0) else {
                 panic!("{time}")
             };
             assert_eq!((aside.is_some(), path.exists()), (time < 8, time >= 8), "{time}");
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1 + ASIDE_MAX);
-        save(&cache, &path).unwrap();
-        assert_eq!(load(&cache, &path, UnixMillis(20)).unwrap(), 0, "the one left in its place is overwritten");
+        save(&cache, &path, 0).unwrap();
+        assert_eq!(load(&cache, &path, UnixMillis(20), 0).unwrap(), 0, "the one left in its place is overwritten");
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         cache::WorkerCache,
         metrics::{DropCause, Tally},
         padding,
-        server::{self, Core, Handled},
+        server::{self, Core, Handled, InFlight},
     },
     wire,
 };
@@ -24,7 +24,7 @@ thread_local! {
 /// What becomes of a query at once.
 enum First {
     Answer(Vec<u8>),
-    Forward(server::Asked, tokio::sync::OwnedSemaphorePermit, Vec<u8>),
+    Forward(server::Asked, InFlight, Vec<u8>),
 }
 
 /// Answers `message`, and counts it and its answer. `None` if it gets no answer: it is a response itself, or shorter than a
@@ -42,14 +42,21 @@ pub(super) async fn answer(
     let first = ROOM.with_borrow_mut(|room| {
         ROTATION.with(|rotation| {
             let records = core.context.load();
-            let view = core.context.view(&records, core.clock.now(), rotation);
+            let view = core.context.view(&records, core.clock.now(), rotation).at(core.clock.steady());
             match core.handle(shard, &view, message, (transport, Some(client.ip())), &mut WorkerCache::none(), room) {
                 Handled::Reply(length, tally) => {
                     shard.responses(tally, 1);
                     shard.durations(tally.from, received.elapsed(), 1);
                     Some(First::Answer(room[..length].to_vec()))
                 }
-                Handled::Forward(asked, slot) => Some(First::Forward(asked, slot, room[..asked.kept()].to_vec())),
+                Handled::Forward(asked) => {
+                    let Some(in_flight) = core.begin(transport, client.ip()) else {
+                        let reply = core.refuse_forward(transport, message, asked, room);
+                        shard.responses(reply.tally(), 1);
+                        return Some(First::Answer(room[..reply.len].to_vec()));
+                    };
+                    Some(First::Forward(asked, in_flight, room[..asked.kept()].to_vec()))
+                }
                 Handled::Drop(reason) => {
                     shard.dropped(reason.into());
                     None
@@ -59,9 +66,8 @@ pub(super) async fn answer(
     })?;
     let mut answer = match first {
         First::Answer(answer) => answer,
-        First::Forward(asked, slot, kept) => {
+        First::Forward(asked, _in_flight, kept) => {
             let gone = CountGone(Some(core));
-            let _in_flight = core.begin(transport, slot);
             let request = server::request(asked, message, &kept, transport, client, received);
             let resolved = core.resolve(request).await;
             gone.stayed();

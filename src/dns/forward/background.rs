@@ -155,7 +155,7 @@ impl Inner {
     pub(super) fn load(&self, path: &Path) {
         let _over = self.cache_load.finish();
         let began = std::time::Instant::now();
-        match cache::load(&self.cache, path, self.now()) {
+        match cache::load(&self.cache, path, self.environment.clock.now(), self.environment.clock.wall_ahead_ms()) {
             Ok(entries) => tracing::info!(entries, took = ?began.elapsed(), "cache loaded"),
             Err(error) => {
                 self.cache.metrics.disk_errors.inc();
@@ -172,7 +172,7 @@ impl Inner {
         let inner = Arc::clone(self);
         let save = move || {
             *inner.urgent_saves.lock() += 1;
-            cache::save(&inner.cache, &path)
+            cache::save(&inner.cache, &path, inner.environment.clock.wall_ahead_ms())
         };
         self.note_saved(tokio::task::spawn_blocking(save).await.ok());
     }
@@ -189,7 +189,13 @@ impl Inner {
                 tracing::debug!(%error, "the cache is saved at the priority of everything else");
             }
             // Nobody may be waiting any more.
-            let _ = done.send(cache::save_unless(&inner.cache, &path, &inner.urgent_saves, before));
+            let _ = done.send(cache::save_unless(
+                &inner.cache,
+                &path,
+                inner.environment.clock.wall_ahead_ms(),
+                &inner.urgent_saves,
+                before,
+            ));
         };
         // A thread of its own: who has given way does not get its old place back.
         let started = thread::Builder::new().name("cache-save".into()).spawn(save);

@@ -156,7 +156,7 @@ impl Inner {
         let left = Duration::from_secs(entry.ttl().into()).saturating_sub(entry.age(now));
         let fresh = state == State::Fresh;
         leg.cached = Some(Cached {
-            stored: entry.stored(),
+            stored: entry.stored().moved_ms(self.environment.clock.wall_ahead_ms()),
             left: fresh.then_some(left),
             served_stale: matches!(state, State::StaleAtOnce | State::StaleFirst),
             continues: entry.continues(),

@@ -12,11 +12,13 @@ use crate::{
         request::ServedFrom,
     },
     sys::UnixMillis,
-    wire::{Name, Rtype},
+    wire::{Class, Name, Rtype},
 };
 
 /// What a name that does not exist is stored under, whatever type it was asked for: no type has this number (RFC 6895, 3.1).
 const TYPE_ANY_AT_ALL: Rtype = Rtype(0);
+/// And under which class: clients can ask for type 0, but questions of any class but IN are refused before they come here.
+const CLASS_NONE_ASKS: Class = Class(0);
 
 impl Inner {
     /// NXDOMAIN for `question` if it or a name above it, within `route`, is known not to exist.
@@ -54,5 +56,6 @@ impl Inner {
 }
 
 fn cut_key(route: &Route, question: &Question) -> Key {
-    Key::new(route.id, question.retyped(TYPE_ANY_AT_ALL).by_ref())
+    let question = Question { class: CLASS_NONE_ASKS, ..question.retyped(TYPE_ANY_AT_ALL) };
+    Key::new(route.id, question.by_ref())
 }

@@ -55,11 +55,14 @@ pub enum DropCause {
     Gone,
     /// Whoever sent it may not ask.
     NotAllowed,
+    /// A public network asks more than `open_rate`.
+    RateLimited,
 }
 
 impl DropCause {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [Self::Short, Self::Response, Self::Send, Self::Gone, Self::NotAllowed];
+    pub const ALL: [Self; 6] =
+        [Self::Short, Self::Response, Self::Send, Self::Gone, Self::NotAllowed, Self::RateLimited];
 
     /// The word for it in metrics.
     #[must_use]
@@ -70,6 +73,7 @@ impl DropCause {
             Self::Send => "send",
             Self::Gone => "gone",
             Self::NotAllowed => "not_allowed",
+            Self::RateLimited => "rate_limited",
         }
     }
 }

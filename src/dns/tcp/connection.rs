@@ -1,4 +1,14 @@
-//! One TCP connection: what came in, what waits for upstream, what goes out.
+//! One TCP connection: queries that came in, forwards in flight, answers that go out.
+//!
+//! | state | reads | goes to |
+//! |---|---|---|
+//! | `Open` | queries | `Leaving` when the server leaves; `Ended` when the client ends, a query stays incomplete for too long or its length is a lie |
+//! | `Leaving` | queries, as a client may have sent one before it knows | `Rest` when nothing came for a while, or the drain is over; `Ended` as above |
+//! | `Rest` | what the kernel has, without waiting | `Ended` when that is all |
+//! | `Ended` | nothing | closed when everything received is answered and sent |
+//!
+//! Closed from any state: a client that takes no answer for too long, one that is evicted, a broken connection, a full budget of
+//! buffers, and in `Open` an idle one.
 
 use std::{cell::RefCell, io, mem, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,7 +27,7 @@ use crate::{
         padding,
         server::{self, Handled, InFlight},
     },
-    limits::{Activity, ConnectionSlot},
+    limits::{Activity, ConnectionSlot, ReservedBytes},
     wire,
 };
 
@@ -39,13 +49,12 @@ thread_local! {
     static ROTATION: Rotation = Rotation::default();
 }
 
-/// What is still to be read from a connection.
+/// The state of a connection; the module says what leads from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
+enum State {
     Open,
-    /// What has come already; then nothing, as we leave.
+    Leaving { since: Instant },
     Rest,
-    /// Nothing: what is received is answered, then the connection is closed.
     Ended(CloseCause),
 }
 
@@ -63,9 +72,9 @@ pub(super) struct Connection {
     transport: Transport,
     client: SocketAddr,
     slot: ConnectionSlot,
-    reading: Reading,
-    /// Since when we leave, and close the connection once it is quiet.
-    leaving: Option<Instant>,
+    state: State,
+    /// Memory of long queries and answers.
+    reserved: ReservedBytes,
     /// Bytes received and not yet answered: whole messages, then a part of one.
     input: Vec<u8>,
     /// Answers with their prefixes, and how much of that is sent.
@@ -84,6 +93,7 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>, stream: Stream, client: SocketAddr, slot: ConnectionSlot) -> Self {
         shared.core.metrics.connections().inc();
         let now = Instant::now();
+        let reserved = shared.buffers.reserve();
         Self {
             shared,
             transport: if matches!(stream, Stream::Plain(_)) { Transport::Tcp } else { Transport::Tls },
@@ -92,8 +102,8 @@ impl Connection {
             stream,
             client,
             slot,
-            reading: Reading::Open,
-            leaving: None,
+            state: State::Open,
+            reserved,
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
@@ -105,6 +115,10 @@ impl Connection {
 
     pub(super) async fn run(mut self) {
         let cause = self.serve().await;
+        if self.sent < self.output.len() || self.stream.has_pending() || self.stream.unacknowledged_bytes() > 0 {
+            // A client that takes nothing leaves its answers in the kernel for minutes, unless the connection is reset.
+            self.stream.reset_at_close();
+        }
         self.stream.close();
         let metrics = &self.shared.core.metrics;
         for _ in 0..self.in_flight.len() {
@@ -126,36 +140,37 @@ impl Connection {
             if self.write().is_err() {
                 return CloseCause::Broken;
             }
+            if !self.reserved.resize(self.buffered_beyond()) {
+                return CloseCause::Memory;
+            }
             let blocked = self.sent < self.output.len() || self.stream.has_pending();
             if waiting && self.accepts() {
                 // What was written made room for what waits.
                 continue;
             }
             let accepts = !waiting && self.accepts();
-            if self.reading == Reading::Rest && (accepts || expired.is_cancelled()) {
-                self.read_rest(expired.is_cancelled());
-                continue;
+            match self.state {
+                State::Rest if accepts || expired.is_cancelled() => {
+                    self.read_rest(expired.is_cancelled());
+                    continue;
+                }
+                State::Ended(cause) if !blocked && !waiting && self.in_flight.is_empty() => return cause,
+                _ => {}
             }
-            if let Reading::Ended(cause) = self.reading
-                && !blocked
-                && !waiting
-                && self.in_flight.is_empty()
-            {
-                return cause;
-            }
+            let takes_in = matches!(self.state, State::Open | State::Leaving { .. });
             self.slot.set(self.activity(blocked || waiting));
             let (deadline, overdue) = self.deadline(blocked);
             tokio::select! {
                 biased;
                 () = evicted.cancelled() => return CloseCause::Evicted,
                 () = expired.cancelled(), if blocked => return CloseCause::Drain,
-                () = expired.cancelled(), if self.leaving.is_some() && self.reading == Reading::Open => {
-                    self.reading = Reading::Rest;
+                () = expired.cancelled(), if matches!(self.state, State::Leaving { .. }) => self.state = State::Rest,
+                () = leaving.cancelled(), if self.state == State::Open => {
+                    self.state = State::Leaving { since: Instant::now() };
                 }
-                () = leaving.cancelled(), if self.leaving.is_none() => self.leaving = Some(Instant::now()),
                 Some(forwarded) = self.in_flight.next(), if self.has_room() => self.put_forwarded(forwarded),
                 ready = self.stream.writable(), if blocked => if ready.is_err() { return CloseCause::Broken },
-                ready = self.stream.readable(), if accepts && self.reading == Reading::Open => {
+                ready = self.stream.readable(), if accepts && takes_in => {
                     if ready.and_then(|()| self.read()).is_err() {
                         return CloseCause::Broken;
                     }
@@ -163,11 +178,16 @@ impl Connection {
                 () = sleep_until(deadline) => match overdue {
                     // What it asked before is still answered.
                     CloseCause::Partial => self.end(CloseCause::Partial),
-                    CloseCause::Drain => self.reading = Reading::Rest,
+                    CloseCause::Drain => self.state = State::Rest,
                     cause => return cause,
                 },
             }
         }
+    }
+
+    /// Bytes of buffers beyond those that every connection may have.
+    fn buffered_beyond(&self) -> usize {
+        (self.input.capacity() + self.output.capacity()).saturating_sub(2 * KEEP_BYTES)
     }
 
     /// Whether the client has taken enough of its answers to get more.
@@ -198,15 +218,19 @@ impl Connection {
         // Forwards have a time budget of their own.
         let quiet = !blocked && self.input.is_empty() && self.in_flight.is_empty();
         let idle = quiet.then(|| (self.active + config.idle, CloseCause::Idle));
-        let linger = self.leaving.filter(|_| self.reading == Reading::Open && !blocked && self.in_flight.is_empty());
-        let linger = linger.map(|since| (since.max(self.active) + LINGER, CloseCause::Drain));
+        let linger = match self.state {
+            State::Leaving { since } if !blocked && self.in_flight.is_empty() => {
+                Some((since.max(self.active) + LINGER, CloseCause::Drain))
+            }
+            _ => None,
+        };
         let never = (Instant::now() + NEVER, CloseCause::Idle);
         [write, partial, idle, linger].into_iter().flatten().min_by_key(|(at, _)| *at).unwrap_or(never)
     }
 
     /// Reads nothing more, and forgets an incomplete message.
     fn end(&mut self, cause: CloseCause) {
-        self.reading = Reading::Ended(cause);
+        self.state = State::Ended(cause);
         self.partial_since = None;
         self.input.clear();
     }
@@ -248,7 +272,7 @@ impl Connection {
             ROTATION.with(|rotation| {
                 let core = Arc::clone(&self.shared.core);
                 let records = core.context.load();
-                let view = core.context.view(&records, core.clock.now(), rotation);
+                let view = core.context.view(&records, core.clock.now(), rotation).at(core.clock.steady());
                 while let Some((message, after)) = next_message(rest) {
                     if !self.accepts() {
                         return true;
@@ -258,7 +282,7 @@ impl Connection {
                     if message.len() < wire::HEADER_BYTES {
                         // Its prefix lied, and so may all that follow.
                         rest = &[];
-                        self.reading = Reading::Ended(CloseCause::Length);
+                        self.state = State::Ended(CloseCause::Length);
                     }
                 }
                 false
@@ -289,10 +313,14 @@ impl Connection {
                 shard.durations(tally.from, received.elapsed(), 1);
                 self.put(&room[..length], padded);
             }
-            Handled::Forward(forward, slot) => {
+            Handled::Forward(forward) => {
+                let Some(in_flight) = core.begin(self.transport, self.client.ip()) else {
+                    let reply = core.refuse_forward(self.transport, message, forward, room);
+                    shard.responses(reply.tally(), 1);
+                    return self.put(&room[..reply.len], padded);
+                };
                 let request = server::request(forward, message, room, self.transport, self.client, received);
                 let core = Arc::clone(core);
-                let in_flight = core.begin(self.transport, slot);
                 let answer = async move {
                     Forwarded { resolved: core.resolve(request).await, received, padded, _in_flight: in_flight }
                 };

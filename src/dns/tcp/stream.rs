@@ -5,11 +5,14 @@
 use std::{
     io::{self, Read, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
 use tokio::net::TcpStream;
+
+use crate::sys::unacknowledged_bytes;
 
 /// Bytes that are read at once. Memory for a long query grows only as its bytes come.
 const READ_BYTES: usize = 4 * 1024;
@@ -114,6 +117,16 @@ impl Stream {
             Self::Plain(_) => Ok(()),
             Self::Tls(stream, tls) => flush(tls, stream),
         }
+    }
+
+    /// Bytes sent that the client has not acknowledged.
+    pub(super) fn unacknowledged_bytes(&self) -> usize {
+        unacknowledged_bytes(self.socket())
+    }
+
+    /// Lets the end of the connection be a reset, which throws away what the client has not taken.
+    pub(super) fn reset_at_close(&self) {
+        let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
     }
 
     /// Says goodbye, where the protocol has a word for it. Does not wait.

@@ -7,23 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, oneshot},
-};
+use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{Orders, Phase};
 use crate::{
     dns::{
-        Rotation, ServedFrom, Transport,
+        Reply, Rotation, ServedFrom, Transport,
         access::Guard,
         cache::WorkerCache,
         metrics::{DropCause, Fault, QuestionType, Shard, Tally},
         server::{self, Asked, Core, Handled},
     },
+    limits::{RateLimiter, Verdict, is_public},
     sys::{Batch, DatagramSocket, Interest, Poll},
-    wire::Rcode,
+    wire::{self, Rcode},
 };
 
 /// How long one batch may wait for room in the send buffer before the rest of its replies is dropped. Long enough for a
@@ -35,6 +33,8 @@ pub(super) struct Worker {
     sockets: Vec<Arc<DatagramSocket>>,
     /// Who may ask, by the place of the socket.
     guards: Vec<Option<Arc<Guard>>>,
+    /// Rates of answers to public addresses, at sockets without a guard.
+    limiter: Option<RateLimiter>,
     forwards: TaskTracker,
     runtime: Handle,
     shard: Arc<Shard>,
@@ -50,12 +50,14 @@ impl Worker {
         core: Arc<Core>,
         sockets: Vec<Arc<DatagramSocket>>,
         guards: Vec<Option<Arc<Guard>>>,
+        rate: Option<u32>,
         forwards: TaskTracker,
         runtime: Handle,
     ) -> Self {
         let (shard, cache) = (core.metrics.shard(), core.resolver.worker_cache());
         let tallies = [Tally { rcode: Rcode::NOERROR, from: ServedFrom::Cluster }; Batch::MAX];
-        Self { core, sockets, guards, forwards, runtime, shard, rotation: Rotation::default(), cache, tallies }
+        let limiter = rate.map(RateLimiter::new);
+        Self { core, sockets, guards, limiter, forwards, runtime, shard, rotation: Rotation::default(), cache, tallies }
     }
 
     /// Serves until it is told to close. One batch of each socket in turn, so that none is starved by another.
@@ -130,6 +132,7 @@ impl Worker {
         {
             let records = self.core.context.load();
             let view = self.core.context.view(&records, self.core.clock.now(), &self.rotation);
+            let view = view.at(self.core.clock.steady());
             let guard = self.guards[place].as_deref();
             let asks_for_client = self.core.asks_for_client();
             for index in 0..received {
@@ -138,6 +141,24 @@ impl Worker {
                     self.shard.dropped(DropCause::NotAllowed);
                     continue;
                 }
+                if guard.is_none()
+                    && let Some(limiter) = &mut self.limiter
+                    && is_public(batch.source(index).ip())
+                {
+                    let verdict = limiter.check(batch.source(index).ip(), view.steady);
+                    if verdict != Verdict::Answer {
+                        self.shard.request(Transport::Udp, QuestionType::OTHER);
+                        let (query, out) = batch.exchange(index);
+                        let truncated = (verdict == Verdict::Truncate).then(|| wire::write_truncated(query, out));
+                        if let Some(length) = truncated.flatten() {
+                            self.tallies[index] = Tally { rcode: Rcode::NOERROR, from: ServedFrom::Cluster };
+                            batch.reply(index, length);
+                        } else {
+                            self.shard.dropped(DropCause::RateLimited);
+                        }
+                        continue;
+                    }
+                }
                 let client = asks_for_client.then(|| batch.source(index).ip());
                 let (query, out) = batch.exchange(index);
                 match self.core.handle(&self.shard, &view, query, (Transport::Udp, client), &mut self.cache, out) {
@@ -145,7 +166,12 @@ impl Worker {
                         self.tallies[index] = tally;
                         batch.reply(index, length);
                     }
-                    Handled::Forward(forward, slot) => self.forward(batch, index, socket, forward, slot, began),
+                    Handled::Forward(forward) => {
+                        if let Some(reply) = self.forward(&mut *batch, index, socket, forward, began) {
+                            self.tallies[index] = reply.tally();
+                            batch.reply(index, reply.len);
+                        }
+                    }
                     Handled::Drop(reason) => self.shard.dropped(reason.into()),
                 }
             }
@@ -154,21 +180,22 @@ impl Worker {
         received > 0
     }
 
-    /// Hands a query to tokio, which sends the answer through the same socket.
+    /// Hands a query to tokio, which sends the answer through the same socket; or refuses it.
     fn forward(
         &self,
         batch: &mut Batch,
         index: usize,
         socket: &Arc<DatagramSocket>,
         forward: Asked,
-        slot: OwnedSemaphorePermit,
         received: Instant,
-    ) {
+    ) -> Option<Reply> {
         let peer = batch.peer(index);
         let (query, out) = batch.exchange(index);
+        let Some(in_flight) = self.core.begin(Transport::Udp, peer.address().ip()) else {
+            return Some(self.core.refuse_forward(Transport::Udp, query, forward, out));
+        };
         let request = server::request(forward, query, out, Transport::Udp, peer.address(), received.into());
         let (core, socket) = (Arc::clone(&self.core), Arc::clone(socket));
-        let in_flight = core.begin(Transport::Udp, slot);
         let answer = async move {
             let resolved = core.resolve(request).await;
             let shard = &core.metrics.shared;
@@ -183,6 +210,7 @@ impl Worker {
             drop(in_flight);
         };
         self.forwards.spawn_on(answer, &self.runtime);
+        None
     }
 
     /// Sends the replies of a batch, waiting a little where the send buffer is full.

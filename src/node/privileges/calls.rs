@@ -1,9 +1,54 @@
 //! The system calls of a DNS server on tokio with a store on disk, and those that starting a program takes besides.
 //!
-//! Left out, among what a broken server would be used for: mount, ptrace, bpf, modules, keys, namespaces, `io_uring`,
-//! personality, changing users, and setting the clock.
+//! Left out, among those a broken server would be used for: mount, ptrace, bpf, modules, keys, namespaces, `io_uring`,
+//! personality, changing users, and setting the clock. Calls whose arguments decide are in [`by_arguments`].
 
 use libc as c;
+use seccompiler::{
+    BackendError, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition as Condition, SeccompRule as Rule,
+};
+
+/// Flags of `clone(2)` that make a namespace.
+const NAMESPACES: c::c_int = c::CLONE_NEWNS
+    | c::CLONE_NEWCGROUP
+    | c::CLONE_NEWUTS
+    | c::CLONE_NEWIPC
+    | c::CLONE_NEWUSER
+    | c::CLONE_NEWPID
+    | c::CLONE_NEWNET;
+/// The bits of a socket's type that are no flags.
+const TYPE_MASK: u64 = 0xF;
+
+/// Calls that are allowed with some arguments only, each with the rules of which one has to fit:
+///
+/// - threads and processes, but no namespaces;
+/// - sockets of TCP, UDP and unix, and netlink for routes: no raw ones, no packets, no netfilter, no vsock;
+/// - memory that is written or executed, never both. Without `programs` nothing more becomes executable at all: libraries are
+///   loaded by then, and only a program would load its own.
+pub(super) fn by_arguments(programs: bool) -> Result<Vec<(i64, Vec<Rule>)>, BackendError> {
+    let bits = |value: c::c_int| u64::from(value.cast_unsigned());
+    let equal = |argument, value| Condition::new(argument, Dword, SeccompCmpOp::Eq, bits(value));
+    let clear = |argument, mask| Condition::new(argument, Dword, SeccompCmpOp::MaskedEq(bits(mask)), 0);
+    let kind = |value| Condition::new(1, Dword, SeccompCmpOp::MaskedEq(TYPE_MASK), bits(value));
+    let mut sockets = Vec::new();
+    for family in [c::AF_INET, c::AF_INET6, c::AF_UNIX] {
+        for of_kind in [c::SOCK_STREAM, c::SOCK_DGRAM] {
+            sockets.push(Rule::new(vec![equal(0, family)?, kind(of_kind)?])?);
+        }
+    }
+    sockets.push(Rule::new(vec![equal(0, c::AF_NETLINK)?, equal(2, c::NETLINK_ROUTE)?])?);
+    let mut maps = vec![Rule::new(vec![clear(2, c::PROT_EXEC)?])?];
+    if programs {
+        maps.push(Rule::new(vec![clear(2, c::PROT_WRITE)?])?);
+    }
+    Ok(vec![
+        (c::SYS_clone, vec![Rule::new(vec![clear(0, NAMESPACES)?])?]),
+        (c::SYS_socket, sockets),
+        (c::SYS_socketpair, vec![Rule::new(vec![equal(0, c::AF_UNIX)?])?]),
+        (c::SYS_mmap, maps.clone()),
+        (c::SYS_mprotect, maps),
+    ])
+}
 
 /// What the server calls, its allocator and its runtime included.
 #[rustfmt::skip]
@@ -16,11 +61,11 @@ pub(super) const SERVER: &[i64] = &[
     c::SYS_dup, c::SYS_dup3, c::SYS_pipe2, c::SYS_getdents64, c::SYS_mkdirat, c::SYS_unlinkat, c::SYS_renameat,
     c::SYS_renameat2, c::SYS_linkat, c::SYS_readlinkat, c::SYS_faccessat, c::SYS_faccessat2, c::SYS_fchmod, c::SYS_fchmodat,
     c::SYS_utimensat, c::SYS_umask, c::SYS_getcwd, c::SYS_copy_file_range, c::SYS_sendfile, c::SYS_splice,
-    c::SYS_memfd_create, c::SYS_fadvise64,
+    c::SYS_fadvise64,
     // Memory.
-    c::SYS_mmap, c::SYS_munmap, c::SYS_mremap, c::SYS_mprotect, c::SYS_madvise, c::SYS_brk, c::SYS_membarrier, c::SYS_mincore,
+    c::SYS_munmap, c::SYS_mremap, c::SYS_madvise, c::SYS_brk, c::SYS_membarrier, c::SYS_mincore,
     // Sockets.
-    c::SYS_socket, c::SYS_socketpair, c::SYS_bind, c::SYS_connect, c::SYS_listen, c::SYS_accept, c::SYS_accept4,
+    c::SYS_bind, c::SYS_connect, c::SYS_listen, c::SYS_accept, c::SYS_accept4,
     c::SYS_getsockname, c::SYS_getpeername, c::SYS_getsockopt, c::SYS_setsockopt, c::SYS_sendto, c::SYS_recvfrom,
     c::SYS_sendmsg, c::SYS_recvmsg, c::SYS_sendmmsg, c::SYS_recvmmsg, c::SYS_shutdown,
     // Waiting.
@@ -28,7 +73,7 @@ pub(super) const SERVER: &[i64] = &[
     c::SYS_eventfd2, c::SYS_timerfd_create, c::SYS_timerfd_settime, c::SYS_timerfd_gettime, c::SYS_signalfd4,
     c::SYS_inotify_init1, c::SYS_inotify_add_watch, c::SYS_inotify_rm_watch,
     // Threads and processes.
-    c::SYS_clone, c::SYS_clone3, c::SYS_futex, c::SYS_futex_waitv, c::SYS_set_robust_list, c::SYS_get_robust_list,
+    c::SYS_clone3, c::SYS_futex, c::SYS_futex_waitv, c::SYS_set_robust_list, c::SYS_get_robust_list,
     c::SYS_rseq, c::SYS_set_tid_address, c::SYS_gettid, c::SYS_getpid, c::SYS_getppid, c::SYS_tgkill, c::SYS_tkill,
     c::SYS_kill, c::SYS_sched_yield, c::SYS_sched_getaffinity, c::SYS_sched_setaffinity, c::SYS_sched_getattr,
     c::SYS_sched_setattr, c::SYS_getcpu, c::SYS_exit, c::SYS_exit_group, c::SYS_wait4, c::SYS_waitid, c::SYS_prctl, c::SYS_capget, c::SYS_prlimit64, c::SYS_getrusage,

@@ -44,10 +44,11 @@ pub struct Prepared {
 
 /// Has interface and rules set up, and confines this thread and those it will start. To be called before there are any.
 ///
-/// Besides store and socket, files below `writable` can be written. What cannot be done is reported by the agent, which
+/// Besides store and socket, files below `writable` can be written; homes and secrets of the system cannot be read, but for those
+/// below `readable`. What cannot be done is reported by the agent, which
 /// answers all the same.
 #[must_use]
-pub fn prepare(config: &Config, writable: &[PathBuf]) -> Prepared {
+pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> Prepared {
     let wanted = config.settings.node();
     let mut prepared = Prepared {
         wanted: wanted.clone(),
@@ -73,9 +74,20 @@ pub fn prepare(config: &Config, writable: &[PathBuf]) -> Prepared {
         let socket = privileges::directory_of(&config.settings.admin);
         let store = config.settings.store_path.iter().cloned();
         let writable: Vec<_> = store.chain([socket]).chain(writable.iter().cloned()).collect();
-        prepared.note(privileges::confine_files(&writable, prepared.programs));
+        let readable: Vec<_> = named_in(config).into_iter().chain(readable.iter().cloned()).collect();
+        prepared.note(privileges::confine_files(&writable, &readable, prepared.programs));
     }
     prepared
+}
+
+/// The directories of the files that a configuration names.
+fn named_in(config: &Config) -> Vec<PathBuf> {
+    let settings = &config.settings;
+    let of_zones = settings.forward.iter().flat_map(|zone| [&zone.tls_ca, &zone.hosts_file]).flatten();
+    let files = settings.source_kubernetes_kubeconfig.iter().chain(of_zones).map(|file| privileges::directory_of(file));
+    let directories = config.certificates().into_iter().chain(settings.source_manifests_path.clone());
+    // A kubeconfig names files beside it or in places that only it knows; those of people are in their homes.
+    files.chain(directories).chain(std::env::current_dir()).collect()
 }
 
 impl Prepared {
@@ -97,7 +109,7 @@ impl Prepared {
     }
 
     /// Gives up the capabilities of this thread and of those it starts from now on: all ports are bound.
-    pub(super) fn bound(&mut self) {
+    pub(crate) fn bound(&mut self) {
         if self.sandbox {
             let done = privileges::drop_capabilities(&[]);
             self.note(done);
@@ -107,6 +119,15 @@ impl Prepared {
     /// Adds something that could not be set up to what is reported.
     pub(super) fn report(&mut self, kind: ErrorType, error: &dyn Display) {
         self.events.push(Event::Error(kind, error.to_string()));
+    }
+
+    /// The same for a hub, which sets nothing up on its node.
+    pub(crate) fn confine(mut self) {
+        if self.sandbox {
+            let done = privileges::confine_calls(self.programs);
+            self.note(done);
+        }
+        self.events.iter().for_each(Event::log);
     }
 
     /// Confines every thread to the system calls of a server, reports what could not be set up, and listens to the watch.

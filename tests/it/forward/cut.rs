@@ -57,6 +57,8 @@ async fn neither_neighbours_nor_aliases_nor_empty_names_are_cut_off() {
     assert_eq!(world.a("notgone.example").await, "NXDomain", "it ends in the same letters only, and is asked for");
     assert_eq!(asked_for(&upstream, "notgone.example"), 1);
     assert_eq!(world.a("alias.example").await, "NXDomain gone.example.");
+    // Type 0 is none of DNS, and a client can ask for it all the same.
+    world.ask("alias.example", RecordType::Unknown(0)).await;
     assert_eq!(world.a("below.alias.example").await, "NoError 192.0.2.1", "the alias itself exists (RFC 8020, 2)");
     assert_eq!(world.a("empty.example").await, "NoError");
     assert_eq!(world.a("below.empty.example").await, "NoError 192.0.2.1");

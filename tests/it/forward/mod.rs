@@ -18,5 +18,5 @@ mod search_path;
 mod stale;
 pub mod tls;
 mod worker_cache;
-mod world;
+pub mod world;
 mod zones;

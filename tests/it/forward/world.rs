@@ -149,7 +149,7 @@ impl World {
         let mut out = vec![0; 65_535];
         let (length, from) = {
             let mut worker_cache = self.worker_cache.lock().unwrap();
-            self.forwarder.cached(&parsed, Transport::Tcp, self.clock.now(), &mut worker_cache, &mut out)?
+            self.forwarder.cached(&parsed, Transport::Tcp, self.clock.steady(), &mut worker_cache, &mut out)?
         };
         Some((Message::from_vec(&out[..length]).expect("a well-formed answer"), from))
     }

@@ -123,7 +123,8 @@ async fn names_outside_come_back_from_the_forwarder_and_aliases_with_their_cname
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_forwards_up_to_their_bound_hold_up_nobody() {
-    let server = start(Config { forwards_max: 3, workers: 1, ..Config::default() });
+    // One client has half of the places.
+    let server = start(Config { forwards_max: 6, workers: 1, ..Config::default() });
     let client = udp(server.address());
     for id in 0..3 {
         client.send(&query(id, "slow.example.org.", RecordType::A)).unwrap();

@@ -7,7 +7,7 @@ use crate::support::dns::{Tcp, query, receive, start, udp};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queries_are_answers_and_drops_and_forwards() {
-    let server = start(Config { workers: 2, forwards_max: 6, ..Config::default() });
+    let server = start(Config { workers: 2, forwards_max: 12, ..Config::default() });
     let web = query(1, "web.prod.svc.cluster.local.", RecordType::A);
     let mut response = web.clone();
     response[2] |= 0x80;

@@ -28,7 +28,7 @@ use prometheus::Registry;
 use tokio::sync::Semaphore;
 
 /// Longer than anything here takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A ClusterIP service: `cluster_ip("prod/web", "10.0.0.1")`.
 pub fn cluster_ip(key: &str, ip: &str) -> Change {

@@ -162,6 +162,9 @@ fn follow(message: &Message, asked: &Question, ours: impl Fn(&Name) -> bool) -> 
         let dname = message.answers.iter().find(|record| {
             asked.dnssec_ok
                 && record.record_type() == RecordType::from(39)
+                && in_class(record, asked)
+                // A server of one zone does not speak for those above it.
+                && ours(&record.name)
                 && record.name.zone_of(&chain.end)
                 && record.name != chain.end
         });
