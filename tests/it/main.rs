@@ -9,6 +9,7 @@ mod control_plane;
 mod deploy;
 mod documents;
 mod dropin;
+mod encrypted;
 mod forward;
 mod hostile;
 mod hub;

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io::{Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,16 +15,12 @@ use holdfast::{
     wire::{Rtype, UDP_BYTES_MAX},
 };
 use prometheus::Registry;
-use rustls::{
-    pki_types::PrivateKeyDer,
-    server::ResolvesServerCert,
-    sign::{CertifiedKey, SingleCertAndKey},
-};
 use tokio::{io::AsyncWriteExt, runtime::Handle, task::block_in_place};
 
 use super::{Section, check, check_messages, check_sizes, clock, sections, upstream};
 use crate::support::{
     ask::query,
+    certificate::certificate,
     dns::{Tcp, bind, framed, udp},
 };
 
@@ -49,17 +45,6 @@ fn serve(section: &Section) -> (Addresses, Running) {
     let (v4, v6) = plain.chain(bound.encrypted_addresses()).partition(|(_, at)| at.is_ipv4());
     let metrics = Metrics::register(&Registry::new()).unwrap();
     ([v4, v6], bound.serve(Arc::new(section.context()), Arc::new(Upstream), clock(), metrics))
-}
-
-/// A certificate made once for all tests.
-fn certificate() -> Arc<dyn ResolvesServerCert> {
-    static MADE: LazyLock<Arc<CertifiedKey>> = LazyLock::new(|| {
-        let made = rcgen::generate_simple_self_signed(["dns.example".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let provider = rustls::crypto::ring::default_provider();
-        Arc::new(CertifiedKey::from_der(vec![made.cert.der().clone()], key, &provider).unwrap())
-    });
-    Arc::new(SingleCertAndKey::from(Arc::unwrap_or_clone(MADE.clone())))
 }
 
 /// Asks a server at the addresses of one family.

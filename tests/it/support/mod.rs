@@ -2,6 +2,7 @@
 
 pub mod apiserver;
 pub mod ask;
+pub mod certificate;
 pub mod cluster;
 pub mod command;
 pub mod dns;
