@@ -7,6 +7,9 @@ use crate::{proto::Vouched, sys::UnixMillis};
 /// Marks looked back at: a minute of heartbeats. A clock that is set right is believed after that.
 const MARKS_MAX: usize = 12;
 
+/// Clocks that differ by less are taken for the same.
+const SAME_MS: i64 = 1_000;
+
 /// The clock of the hub that is followed.
 ///
 /// A mark says when it was made; it was received some delay later. The least difference seen is the nearest to the truth.
@@ -27,6 +30,8 @@ impl Offset {
             }
             self.behind_ms.push_back(signed(now).saturating_sub(signed(vouched.now)));
             let behind = self.behind_ms.iter().copied().min().unwrap_or_default();
+            // This little is the way of the mark, or what clocks that are kept right differ by.
+            let behind = if behind.abs() < SAME_MS { 0 } else { behind };
             vouched.as_of = UnixMillis(vouched.as_of.0.saturating_add_signed(behind));
         }
         vouched.as_of = vouched.as_of.min(now);
