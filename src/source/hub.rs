@@ -554,6 +554,7 @@ impl Follower {
 
     fn set_state(&mut self, state: State) {
         self.hubs.status.state = state;
+        self.parts.metrics.connected(!matches!(state, State::Disk | State::Connecting | State::Stale));
         let status = &self.hubs.status;
         self.parts.status.send_if_modified(|shown| {
             let changed = *shown != *status;

@@ -1,6 +1,6 @@
 //! What is counted of following hubs.
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::proto::Mode;
 
@@ -17,6 +17,8 @@ pub struct Metrics {
     pub digest_mismatch: IntCounter,
     attempts: IntCounterVec,
     resumed: IntCounterVec,
+    /// Without a series until hubs are followed.
+    connected: IntGaugeVec,
 }
 
 impl Metrics {
@@ -41,10 +43,18 @@ impl Metrics {
                 Opts::new("holdfast_hub_resume_total", "How hubs brought this node up to date."),
                 &["mode"],
             )?,
+            connected: IntGaugeVec::new(
+                Opts::new(
+                    "holdfast_hub_connected",
+                    "1 while a hub sends to this process, even if that hub lost the apiserver; 0 while none is reached.",
+                ),
+                &[],
+            )?,
         };
         registry.register(Box::new(metrics.digest_mismatch.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.resumed.clone()))?;
+        registry.register(Box::new(metrics.connected.clone()))?;
         for attempt in ["followed", "failed"] {
             let _ = metrics.attempts.with_label_values(&[attempt]);
         }
@@ -60,6 +70,10 @@ impl Metrics {
             Attempt::Failed => "failed",
         };
         self.attempts.with_label_values(&[result]).inc();
+    }
+
+    pub(super) fn connected(&self, connected: bool) {
+        self.connected.with_label_values::<&str>(&[]).set(connected.into());
     }
 
     pub(super) fn resumed(&self, mode: Mode) {

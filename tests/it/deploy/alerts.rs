@@ -36,7 +36,17 @@ fn promtool_takes_the_rules() {
 type Series = (&'static str, &'static str, &'static str);
 
 /// What a pod that is well shows, so that no alert is quiet only for want of series.
-const WELL: [Series; 19] = [
+const WELL: [Series; 29] = [
+    ("up", "", "1xN"),
+    ("holdfast_build_info", "version=\"0.1.0\"", "1xN"),
+    ("holdfast_source_latency_seconds", "", "0.02xN"),
+    ("holdfast_source_requests_per_minute", "", "60xN"),
+    ("holdfast_source_busy_per_minute", "", "0xN"),
+    ("holdfast_source_refused_per_minute", "", "0xN"),
+    ("holdfast_dns_responses_total", "rcode=\"NOERROR\"", "0+6000xN"),
+    ("holdfast_dns_responses_total", "rcode=\"SERVFAIL\"", "0+60xN"),
+    ("holdfast_dns_request_duration_seconds_bucket", "from=\"cluster\",le=\"0.001\"", "0+6000xN"),
+    ("holdfast_dns_request_duration_seconds_bucket", "from=\"cluster\",le=\"+Inf\"", "0+6000xN"),
     ("holdfast_source_up", "", "1xN"),
     ("holdfast_source_age_seconds", "", "4xN"),
     ("holdfast_guard_held", "kind=\"services\"", "0xN"),
@@ -59,9 +69,23 @@ const WELL: [Series; 19] = [
 ];
 
 /// What goes wrong, in place of those series, and the one alert that fires.
-const WRONG: [(&str, &str, &[Series]); 19] = [
+const WRONG: [(&str, &str, &[Series]); 26] = [
     ("HoldfastSourceLost", "holdfast-hub", &[("holdfast_source_up", "", "0xN")]),
-    ("HoldfastAgentsWithoutHub", "holdfast-agent", &[("holdfast_source_up", "", "0xN")]),
+    ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_latency_seconds", "", "1.2xN")]),
+    ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_busy_per_minute", "", "18xN")]),
+    ("HoldfastHubsMissing", "holdfast-hub", &[("up", "", "0xN")]),
+    ("HoldfastAgentsMissing", "holdfast-agent", &[("up", "", "0xN")]),
+    ("HoldfastAgentsWithoutHub", "holdfast-agent", &[("holdfast_hub_connected", "", "0xN")]),
+    ("HoldfastServfail", "holdfast-agent", &[("holdfast_dns_responses_total", "rcode=\"SERVFAIL\"", "0+600xN")]),
+    (
+        "HoldfastSlowAnswers",
+        "holdfast-agent",
+        &[
+            ("holdfast_dns_request_duration_seconds_bucket", "from=\"cluster\",le=\"0.001\"", "0+5000xN"),
+            ("holdfast_dns_request_duration_seconds_bucket", "from=\"cluster\",le=\"0.1\"", "0+6000xN"),
+        ],
+    ),
+    ("HoldfastVersionsDiffer", "holdfast-agent", &[("holdfast_build_info", "version=\"0.2.0\"", "1xN")]),
     ("HoldfastRecordsOld", "holdfast-agent", &[("holdfast_source_age_seconds", "", "121xN")]),
     ("HoldfastGuardHolding", "holdfast-agent", &[("holdfast_guard_held", "kind=\"services\"", "7xN")]),
     ("HoldfastDigestMismatch", "holdfast-agent", &[("holdfast_store_digest_mismatch_total", "", "0+1xN")]),
@@ -113,13 +137,21 @@ fn case((alert, job, wrong): &(&str, &str, &[Series])) -> Value {
     let minutes = if *alert == "HoldfastPinned" { 25 * 60 } else { 120 };
     let is_wrong = |well: &&Series| wrong.iter().any(|(name, labels, _)| (*name, *labels) == (well.0, well.1));
     let all = wrong.iter().chain(WELL.iter().filter(|well| !is_wrong(well)));
-    let series: Vec<Value> = all
-        .map(|(name, labels, values)| {
-            let target = format!("job=\"{job}\",pod=\"p\",node=\"n\",instance=\"10.0.0.1:9253\"");
-            let values = values.replace('N', &minutes.to_string());
-            json!({ "series": format!("{name}{{{target},{labels}}}"), "values": values })
-        })
-        .collect();
+    // Another pod of each kind, which is well: a fleet of one shows no share.
+    let mut series: Vec<Value> =
+        [("holdfast-hub", "up"), ("holdfast-agent", "up"), ("holdfast-agent", "holdfast_hub_connected")]
+            .iter()
+            .filter(|(beside, _)| *alert != "HoldfastHubsMissing" || *beside != "holdfast-hub")
+            .map(|(beside, name)| {
+                let target = format!("job=\"{beside}\",pod=\"well\",node=\"m\",instance=\"10.0.0.2:9253\"");
+                json!({ "series": format!("{name}{{{target}}}"), "values": format!("1x{minutes}") })
+            })
+            .collect();
+    series.extend(all.map(|(name, labels, values)| {
+        let target = format!("job=\"{job}\",pod=\"p\",node=\"n\",instance=\"10.0.0.1:9253\"");
+        let values = values.replace('N', &minutes.to_string());
+        json!({ "series": format!("{name}{{{target},{labels}}}"), "values": values })
+    }));
     let fires = if alert.is_empty() {
         json!([])
     } else {
@@ -142,6 +174,91 @@ fn every_alert_fires_on_what_it_is_for_and_on_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let tests: Vec<Value> = WRONG.iter().map(case).collect();
     let file = json!({ "rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests });
+    std::fs::write(dir.path().join("tests.yaml"), file.to_string()).unwrap();
+    let Some(ran) = promtool(dir.path(), &["test", "rules", "tests.yaml"]) else { return };
+    let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(ran.status.success(), "{said}");
+}
+
+/// One hub that leads, one that follows it, and this many agents.
+const AGENTS: usize = 40;
+
+/// The series of the outage: up to `down` all is well, up to `back` the apiserver is silent, `every` seconds a scrape.
+fn outage(every: usize, down: usize, back: usize, end: usize) -> Vec<Value> {
+    let samples = |seconds: usize| seconds / every;
+    let steps = |well: &str, lost: &str| {
+        let (before, during, after) = (samples(down), samples(back - down), samples(end - back));
+        format!("{well}x{} {lost}x{} {well}x{}", before - 1, during - 1, after - 1)
+    };
+    let pod = |job: &str, pod: String, name: &str, values: String| {
+        let target = format!("job=\"{job}\",pod=\"{pod}\",node=\"node-{pod}\",instance=\"{pod}:9253\"");
+        json!({ "series": format!("{name}{{{target}}}"), "values": values })
+    };
+    let age = format!("4x{} 15+{every}x{} 4x{}", samples(down) - 1, samples(back - down) - 1, samples(end - back) - 1);
+    let mut series = Vec::new();
+    let hubs = (0..2).map(|n| ("holdfast-hub", format!("hub-{n}")));
+    let agents = (0..AGENTS).map(|n| ("holdfast-agent", format!("agent-{n}")));
+    for (job, name) in hubs.chain(agents) {
+        series.push(pod(job, name.clone(), "up", steps("1", "1")));
+        // A follower learns from its hub that the apiserver is lost, and the connection to the hub stands.
+        series.push(pod(job, name.clone(), "holdfast_source_up", steps("1", "0")));
+        series.push(pod(job, name.clone(), "holdfast_source_age_seconds", age.clone()));
+        if job == "holdfast-agent" {
+            series.push(pod(job, name, "holdfast_hub_connected", steps("1", "1")));
+        } else {
+            series.push(pod(job, name.clone(), "holdfast_source_latency_seconds", steps("0.02", "30")));
+            series.push(pod(job, name.clone(), "holdfast_source_requests_per_minute", steps("60", "12")));
+            series.push(pod(job, name.clone(), "holdfast_source_busy_per_minute", steps("0", "0")));
+            series.push(pod(job, name, "holdfast_source_refused_per_minute", steps("0", "0")));
+        }
+    }
+    series
+}
+
+/// The alerts that fire so many seconds after the apiserver went silent (before it: negative), pages first.
+const PLAYED: [(i64, &[(&str, &str)]); 9] = [
+    (-15, &[]),
+    (0, &[]),
+    (15, &[]),
+    (120, &[("HoldfastSourceLost", "critical")]),
+    (180, &[("HoldfastSourceLost", "critical"), ("HoldfastRecordsOld", "warning")]),
+    (240, &[("HoldfastSourceLost", "critical"), ("HoldfastRecordsOld", "warning")]),
+    (300, &[("HoldfastSourceLost", "critical"), ("HoldfastRecordsOld", "warning")]),
+    (1_185, &[("HoldfastSourceLost", "critical"), ("HoldfastRecordsOld", "warning")]),
+    // Back since a minute.
+    (1_260, &[]),
+];
+
+#[test]
+fn one_outage_is_one_page_within_two_minutes_and_the_right_one() {
+    let (down, back, end) = (300, 1_500, 1_800);
+    let tests: Vec<Value> = [15, 30]
+        .into_iter()
+        .map(|every| {
+            let expressions: Vec<Value> = PLAYED
+                .iter()
+                .map(|(at, fires)| {
+                    let samples: Vec<Value> = fires
+                        .iter()
+                        .map(|(alert, severity)| {
+                            let labels = format!("{{alertname=\"{alert}\",severity=\"{severity}\"}}");
+                            json!({ "labels": labels, "value": 1 })
+                        })
+                        .collect();
+                    let expr = "count by (alertname, severity) (ALERTS{alertstate=\"firing\"})";
+                    json!({ "expr": expr, "eval_time": format!("{}s", down + at), "exp_samples": samples })
+                })
+                .collect();
+            json!({
+                "name": format!("a scrape every {every} s"),
+                "interval": format!("{every}s"),
+                "input_series": outage(every, usize::try_from(down).unwrap(), back, end),
+                "promql_expr_test": expressions,
+            })
+        })
+        .collect();
+    let file = json!({ "rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": tests });
+    let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tests.yaml"), file.to_string()).unwrap();
     let Some(ran) = promtool(dir.path(), &["test", "rules", "tests.yaml"]) else { return };
     let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();

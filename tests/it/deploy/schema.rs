@@ -33,6 +33,7 @@ const OTHERS: [(&str, &[&str]); 5] = [
         "monitoring.coreos.com/v1 PrometheusRule",
         &[
             "groups.name",
+            "groups.interval",
             "groups.rules.alert",
             "groups.rules.expr",
             "groups.rules.for",
