@@ -12,11 +12,9 @@ use crate::simulate::{self, Options, Report};
 /// What can be simulated.
 #[derive(Debug, Subcommand)]
 pub enum Simulate {
-    /// Agents that follow hubs: each a connection, a stream and proof of every state, and nothing else. Exit code 1 if any is
-    /// not live at the end, or differs
+    /// Connect N agents to hubs; each verifies every state. Exit code 1 if one is not in sync at the end, or differs
     Agents(Agents),
-    /// Questions to a DNS server, at a steady rate and each accounted for: what an upgrade of it costs. Exit code 1 if any
-    /// is lost
+    /// Send queries at a steady rate and count those that are lost, fail or get no record. Exit code 1 if any does
     Queries(Queries),
 }
 
@@ -29,8 +27,8 @@ pub struct Queries {
     /// The name to ask for
     #[arg(long, value_name = "NAME", default_value = "kubernetes.default.svc.cluster.local")]
     name: String,
-    /// Questions a second over UDP
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    /// Queries a second over UDP
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     qps: u32,
     /// TCP connections, each of which asks five times a second
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
@@ -121,16 +119,26 @@ fn queries(args: &Queries) -> anyhow::Result<Exit> {
     match args.output {
         Output::Table => {
             for (name, kind) in [("udp", &report.udp), ("tcp", &report.tcp)] {
+                let rcodes: Vec<String> = kind.rcodes.iter().map(|(rcode, count)| format!("{count} {rcode}")).collect();
                 let line = format!(
-                    "{name}  asked {}, lost {}, asked again {}, longest gap {} ms, slowest {} ms\n",
-                    kind.asked, kind.lost, kind.asked_again, kind.longest_gap_ms, kind.slowest_ms
+                    "{name}  asked {}, good {}, lost {}, failed {}, wrong {} ({}), asked again {}, longest gap {} ms, slowest {} ms\n",
+                    kind.asked,
+                    kind.good,
+                    kind.lost,
+                    kind.failed,
+                    kind.wrong,
+                    if rcodes.is_empty() { "no answer".into() } else { rcodes.join(", ") },
+                    kind.asked_again,
+                    kind.longest_gap_ms,
+                    kind.slowest_ms
                 );
                 print(line.as_bytes())?;
             }
         }
         Output::Json => print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?,
     }
-    Ok(if report.udp.lost + report.tcp.lost == 0 { Exit::Ok } else { Exit::No })
+    let bad = |kind: &simulate::queries::Kind| kind.lost + kind.failed + kind.wrong;
+    Ok(if bad(&report.udp) + bad(&report.tcp) == 0 { Exit::Ok } else { Exit::No })
 }
 
 fn table(report: &Report) -> String {

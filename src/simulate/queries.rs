@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use count::Count;
-pub use count::Report;
+pub use count::{Kind, Report};
 
 use crate::wire::{Name, Rtype};
 
@@ -122,6 +122,8 @@ mod tests {
             for number in 0.. {
                 let (length, client) = server.recv_from(&mut message).await.unwrap();
                 message[2] |= 0x80;
+                // SERVFAIL, or no record where there should be one: neither is a good answer.
+                message[3] = if number % 2 == 0 { 2 } else { 0 };
                 if number % 10 != 9 {
                     server.send_to(&message[..length], client).await.unwrap();
                 }
@@ -131,6 +133,12 @@ mod tests {
         answering.abort();
         assert!(report.udp.asked >= 90, "{report:?}");
         assert_eq!(report.udp.answered + report.udp.lost, report.udp.asked, "{report:?}");
+        let Kind { answered, good, failed, wrong, rcodes, .. } = &report.udp;
+        assert_eq!((*good, failed + wrong), (0, *answered), "{report:?}");
+        assert!(
+            *failed > 0 && *wrong > 0 && rcodes["SERVFAIL"] == *failed && rcodes["NOERROR"] == *wrong,
+            "{report:?}"
+        );
         assert!(report.udp.lost.abs_diff(report.udp.asked / 10) <= 1, "{report:?}");
     }
 }

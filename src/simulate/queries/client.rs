@@ -92,7 +92,7 @@ impl Client {
                     if length >= 12 && answer[2] & 0x80 != 0
                         && let Some(asked) = waiting.remove(&u16::from_be_bytes([answer[0], answer[1]]))
                     {
-                        self.count.answered(&self.count.udp, asked);
+                        self.count.answered(&self.count.udp, asked, &self.question, &answer[..length]);
                     }
                 }
             }
@@ -117,8 +117,8 @@ impl Client {
                 connection = None;
                 answered = self.ask(&mut connection, id).await;
             }
-            if answered.is_ok() {
-                self.count.answered(&self.count.tcp, asked);
+            if let Ok(answer) = answered {
+                self.count.answered(&self.count.tcp, asked, &self.question, &answer);
             } else {
                 self.count.tcp.lost(1);
                 connection = None;
@@ -129,7 +129,7 @@ impl Client {
         }
     }
 
-    async fn ask(&self, connection: &mut Option<TcpStream>, id: u16) -> io::Result<()> {
+    async fn ask(&self, connection: &mut Option<TcpStream>, id: u16) -> io::Result<Vec<u8>> {
         let exchange = async {
             let stream = match connection {
                 Some(stream) => stream,
@@ -142,7 +142,7 @@ impl Client {
             let mut answer = vec![0; usize::from(length)];
             stream.read_exact(&mut answer).await?;
             if answer.len() >= 12 && answer[..2] == id.to_be_bytes() {
-                Ok(())
+                Ok(answer)
             } else {
                 Err(io::ErrorKind::InvalidData.into())
             }

@@ -1,6 +1,7 @@
 //! What became of the questions.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -8,14 +9,24 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::wire::Rcode;
+
 /// What became of the questions over one transport.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Kind {
     /// Questions asked, each counted once.
     pub asked: u64,
-    /// Those that got their answer.
+    /// Those that got an answer of any kind.
     pub answered: u64,
     pub lost: u64,
+    /// Answers with records for the name that was asked for.
+    pub good: u64,
+    /// Answers with another rcode than NOERROR.
+    pub failed: u64,
+    /// NOERROR without the records that were asked for, or an answer to another question.
+    pub wrong: u64,
+    /// Answers by rcode.
+    pub rcodes: BTreeMap<String, u64>,
     /// Those asked once more because their connection was closed before it answered.
     pub asked_again: u64,
     /// The longest time without any answer, in milliseconds.
@@ -25,7 +36,7 @@ pub struct Kind {
 }
 
 /// What became of all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// How long it was asked.
     pub seconds: f64,
@@ -38,6 +49,10 @@ pub(super) struct Tally {
     asked: AtomicU64,
     answered: AtomicU64,
     lost: AtomicU64,
+    good: AtomicU64,
+    wrong: AtomicU64,
+    /// By the four bits of the header.
+    rcodes: [AtomicU64; 16],
     again: AtomicU64,
     /// Of the last answer, in microseconds after the start.
     last: AtomicU64,
@@ -72,10 +87,22 @@ impl Count {
     }
 
     pub(super) fn report(&self, asked_for: Duration) -> Report {
-        Report { seconds: asked_for.as_secs_f64(), udp: self.udp.kind(), tcp: self.tcp.kind() }
+        let asking = micros(asked_for);
+        Report { seconds: asked_for.as_secs_f64(), udp: self.udp.kind(asking), tcp: self.tcp.kind(asking) }
     }
 
-    pub(super) fn answered(&self, tally: &Tally, asked: Instant) {
+    /// Counts an answer to a message that asks for `question`.
+    pub(super) fn answered(&self, tally: &Tally, asked: Instant, question: &[u8], answer: &[u8]) {
+        let rcode = answer.get(3).map_or(0, |byte| usize::from(byte & 0x0f));
+        tally.rcodes[rcode].fetch_add(1, Relaxed);
+        // The question begins after the header of 12 bytes; one record at least is to come with NOERROR.
+        let same = answer.get(12..question.len()).is_some_and(|asked| asked.eq_ignore_ascii_case(&question[12..]));
+        let records = answer.get(6..8).is_some_and(|count| *count != [0, 0]);
+        match (rcode, same && records) {
+            (0, true) => tally.good.fetch_add(1, Relaxed),
+            (0, false) => tally.wrong.fetch_add(1, Relaxed),
+            _ => 0,
+        };
         let now = micros(self.began.elapsed());
         tally.answered.fetch_add(1, Relaxed);
         let last = tally.last.fetch_max(now, Relaxed);
@@ -97,13 +124,22 @@ impl Tally {
         self.again.fetch_add(1, Relaxed);
     }
 
-    fn kind(&self) -> Kind {
+    /// `asking` is how long it was asked, in microseconds: the time after the last answer is a gap, too.
+    fn kind(&self, asking: u64) -> Kind {
+        let count = |rcode: usize| self.rcodes[rcode].load(Relaxed);
+        let name = |rcode: usize| Rcode(u16::try_from(rcode).unwrap_or(0)).to_string();
+        let asked = self.asked.load(Relaxed);
+        let end = if asked > 0 { asking.saturating_sub(self.last.load(Relaxed)) } else { 0 };
         Kind {
-            asked: self.asked.load(Relaxed),
+            asked,
             answered: self.answered.load(Relaxed),
             lost: self.lost.load(Relaxed),
+            good: self.good.load(Relaxed),
+            failed: (1..16).map(count).sum(),
+            wrong: self.wrong.load(Relaxed),
+            rcodes: (0..16).filter(|rcode| count(*rcode) > 0).map(|rcode| (name(rcode), count(rcode))).collect(),
             asked_again: self.again.load(Relaxed),
-            longest_gap_ms: self.gap_us.load(Relaxed) / 1_000,
+            longest_gap_ms: self.gap_us.load(Relaxed).max(end) / 1_000,
             slowest_ms: self.slowest_us.load(Relaxed) / 1_000,
         }
     }
