@@ -14,7 +14,7 @@ use rcgen::{
 
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
-use super::{Error, Identity, Part};
+use super::{Error, Identity, Material, Part, verify::expiry};
 use crate::sys::{UnixMillis, put_file};
 
 /// Certificates begin this long before now: clocks of nodes disagree.
@@ -55,6 +55,21 @@ pub fn issue(out: &Path, trust_domain: &str, days: u32, now: UnixMillis) -> Resu
         write(&dir.join("tls.key"), &key, 0o600)?;
     }
     Ok(issued)
+}
+
+/// The identity and the end of the hub's or the agent's certificate in `out`, if there is one.
+pub fn issued_in(out: &Path) -> Option<String> {
+    [Part::Hub, Part::Agent].into_iter().map(|part| out.join(part.word())).find_map(|dir| {
+        dir.join("tls.crt").exists().then(|| described(&dir).unwrap_or_else(|| "which cannot be read".into()))
+    })
+}
+
+/// The identity and the end of the certificate in `dir`, in words.
+pub fn described(dir: &Path) -> Option<String> {
+    let Material { roots, chain, identity, .. } = Material::read(dir).ok()?;
+    let end = expiry(&chain, &roots, identity.part);
+    let end = end.map_or_else(String::new, |end| format!(", valid until {}", UnixMillis(end * 1_000)));
+    Some(format!("{identity}{end}"))
 }
 
 struct Authority {

@@ -14,7 +14,7 @@ mod server_certificate;
 mod verify;
 
 pub use files::Material;
-pub use issue::{Issued, issue};
+pub use issue::{Issued, described, issue, issued_in};
 pub use reload::{Configs, Tls};
 pub use server_certificate::ServerCertificate;
 pub use verify::Stale;

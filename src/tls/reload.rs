@@ -89,7 +89,9 @@ impl Tls {
             let outcome = self.reread();
             match &outcome {
                 Ok(true) => tracing::info!(dir = %self.0.dir.display(), "new certificates in use"),
-                Err(error) if !failing => tracing::warn!(%error, "changed certificates cannot be used, kept the old"),
+                Err(error) if !failing => {
+                    tracing::warn!(%error, "changed certificates cannot be used: the old ones stay in effect")
+                }
                 Ok(false) | Err(_) => {}
             }
             failing = outcome.is_err();

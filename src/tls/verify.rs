@@ -91,7 +91,7 @@ impl PeerVerifier {
                 verify(not_after).map_err(verdict)?;
                 self.metrics.grace.with_label_values(&[identity.part.word()]).inc();
                 let expired_s = now.0 / 1_000 - not_after.as_secs();
-                tracing::warn!(peer = %identity, expired_s, "certificate expired in the outage, accepted");
+                tracing::warn!(peer = %identity, expired_s, "peer's certificate is expired, accepted because the source is lost: renew it");
                 Ok(())
             }
             Err(error) => Err(verdict(error)),
