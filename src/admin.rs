@@ -8,6 +8,7 @@ mod coredns;
 mod documents;
 mod guard;
 mod metrics;
+mod peer;
 mod pins;
 mod port;
 mod readiness;
@@ -151,14 +152,16 @@ pub fn bind(config: &Config) -> Result<Bound, SocketError> {
     let admin = if config.join { socket::replace(&config.admin) } else { socket::bind_patiently(&config.admin) };
     match &admin {
         Err(SocketError::InUse { path }) => return Err(SocketError::InUse { path: path.clone() }),
-        Err(error) => error!(%error, "serving without this socket, and trying for it again and again"),
+        Err(error) => {
+            error!(%error, "no admin socket, trying again: the tools cannot reach this process, DNS is not affected");
+        }
         Ok(_) => {}
     }
     let manner = Manner { join: config.join, early: config.early };
     let open = |flag, address: &SocketAddr| match Port::open(flag, *address, manner) {
         Ok(port) => Some(port),
         Err(error) => {
-            error!(%error, "serving without this listener");
+            error!(%error, "cannot listen for probes or metrics: DNS is not affected");
             None
         }
     };

@@ -15,14 +15,17 @@ use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::{
     config::{self, AgentFlags, Config, Flags, HubFlags, Role, RoleFlags},
-    ctl::{self, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs, UnpinArgs, print},
+    ctl::{
+        self, ControlPlaneArgs, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs,
+        UnpinArgs, print,
+    },
     node::privileges::directory_of,
     role::{
-        Reread, Signals,
+        Reread, Signals, Why,
         agent::{self, Agent, Prepared},
         descriptors,
         hub::Hub,
@@ -71,6 +74,8 @@ pub enum Command {
     Unpin(UnpinArgs),
     /// Say what differs between two sets of records
     Diff(DiffArgs),
+    /// Every apiserver address known, and how each answers from here; or a kubeconfig that goes to one directly
+    ControlPlane(ControlPlaneArgs),
     /// Show which deletions are held back and why, or let go of them
     Guard(GuardArgs),
     /// Make a CA and the certificates of hubs and agents, for people without cert-manager
@@ -116,6 +121,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Pin(args) => ctl::pin(&args),
         Command::Unpin(args) => ctl::unpin(&args),
         Command::Diff(args) => ctl::diff(&args),
+        Command::ControlPlane(args) => ctl::control_plane(&args),
         Command::Guard(args) => ctl::guard(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Simulate(what) => simulate::run(&what),
@@ -169,6 +175,9 @@ fn wants_json(line: &[OsString]) -> bool {
         || words.windows(2).any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json")
 }
 
+/// How often the configuration file is looked at for changes, as a changed `ConfigMap` brings them.
+const CONFIG_EVERY: Duration = Duration::from_secs(10);
+
 /// Threads for TCP, forwards and the source; UDP has its own.
 const RUNTIME_THREADS: usize = 2;
 /// What blocking work may still take once everything else has stopped.
@@ -203,39 +212,57 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
         }
     };
     let filter = log::init(&config.settings)?;
-    let reload = || match load() {
-        Ok(config) => {
-            if let Err(error) = filter.set(&config.settings.log_filter) {
-                error!(%error, "log.filter refused: the one before stays in effect");
-            }
-            Ok(Some(config))
+    let mut seen = flags.file.as_ref().and_then(|file| std::fs::read(file).ok());
+    let reload = |why| {
+        let text = flags.file.as_ref().and_then(|file| std::fs::read(file).ok());
+        // A file that is away for a moment, as while a ConfigMap is replaced, is no change.
+        if why == Why::Time && (text.is_none() || text == seen) {
+            return Ok(None);
         }
-        Err(errors) => {
-            let reason = errors.to_string();
-            for error in errors.0 {
-                error!(%error, "configuration refused: the one before stays in effect");
+        seen = text;
+        match load() {
+            Ok(config) => {
+                if let Err(error) = filter.set(&config.settings.log_filter) {
+                    error!(%error, "log.filter refused: the one before stays in effect");
+                }
+                Ok(Some(config))
             }
-            Err(reason)
+            Err(errors) => {
+                let reason = errors.to_string();
+                for error in errors.0 {
+                    error!(%error, "configuration refused: the one before stays in effect");
+                }
+                Err(reason)
+            }
         }
     };
+    let interval = flags.file.is_some().then_some(CONFIG_EVERY);
     let readable: Vec<_> = flags.file.iter().map(|file| directory_of(file)).collect();
     let prepared = agent::prepare(&config, &[], &readable);
     log::start_thread(prepared.on_thread_start());
     descriptors::raise();
-    run_to_end(prepared.on_thread_start(), serve(role, config, prepared, reload))
+    run_to_end(prepared.on_thread_start(), serve(role, config, prepared, interval, reload))
 }
 
 async fn serve(
     role: Role,
     config: Config,
     prepared: Prepared,
-    mut reload: impl FnMut() -> Reread,
+    interval: Option<Duration>,
+    read: impl FnMut(Why) -> Reread,
 ) -> anyhow::Result<()> {
-    let read = |_| reload();
     let signals = Signals::take().context("take over the signals")?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        role = role.name(),
+        source = %config.source,
+        config = %config.file.as_deref().map_or_else(|| "flags only".into(), |file| file.display().to_string()),
+        digest = config.digest(),
+        "holdfast starts"
+    );
     match role {
-        Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(signals, None, read).await,
-        Role::Hub => Hub::start_prepared(config, Clock::System, prepared).await?.run(signals, None, read).await,
+        Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(signals, interval, read).await,
+        Role::Hub => Hub::start_prepared(config, Clock::System, prepared).await?.run(signals, interval, read).await,
     }
     Ok(())
 }

@@ -144,6 +144,23 @@ pub fn load_str(
     load_text(role, text, flags, environment, Gather::new(Some(file)))
 }
 
+/// Why this is no log filter, if it is none.
+///
+/// A word alone that is no level would be taken for the name of a crate, and silence everything else.
+fn log_filter_problem(filter: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    if let Err(error) = tracing_subscriber::filter::EnvFilter::builder().parse(filter) {
+        return Some(format!("{filter:?} is not a log filter: {error}"));
+    }
+    let words = filter.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[', ':']));
+    let mut unknown = words.filter(|word| !word.eq_ignore_ascii_case("holdfast"));
+    let unknown = unknown.find(|word| !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)))?;
+    let near = LEVELS.iter().map(|level| (strsim::osa_distance(&unknown.to_ascii_lowercase(), level), level)).min();
+    let meant = near.filter(|(distance, _)| *distance <= 2).map(|(_, level)| format!(", did you mean {level:?}?"));
+    let meant = meant.unwrap_or_else(|| format!(": levels are {}; for one target: {unknown}=debug", LEVELS.join(", ")));
+    Some(format!("{unknown:?} is not a log level{meant}"))
+}
+
 fn load_text(
     role: Role,
     text: &str,
@@ -242,8 +259,7 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
     if settings.cache_min_ttl > settings.cache_max_ttl {
         errors.add(place_of(given, "cache.min_ttl"), "cache.min_ttl", "is above cache.max_ttl");
     }
-    if let Err(error) = tracing_subscriber::filter::EnvFilter::builder().parse(&settings.log_filter) {
-        let message = format!("{:?} is no log filter: {error}", settings.log_filter);
+    if let Some(message) = log_filter_problem(&settings.log_filter) {
         errors.add(place_of(given, "log.filter"), "log.filter", message);
     }
     let node = settings.node();

@@ -6,6 +6,7 @@
 
 mod client;
 mod cluster;
+mod control_plane;
 mod diff;
 mod dump;
 mod guard;
@@ -17,6 +18,7 @@ mod table;
 
 use std::{io::Write as _, path::Path};
 
+pub use control_plane::ControlPlaneArgs;
 pub use diff::DiffArgs;
 pub use dump::DumpArgs;
 pub use guard::GuardArgs;
@@ -118,6 +120,14 @@ pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
 /// What could not be read or written.
 pub fn guard(args: &GuardArgs) -> anyhow::Result<Exit> {
     guard::run(args)
+}
+
+/// Asks every apiserver known how it does, or writes a kubeconfig that goes to one directly.
+///
+/// # Errors
+/// What could not be read or written.
+pub fn control_plane(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
+    control_plane::run(args)
 }
 
 /// Compares two sets of records.

@@ -46,8 +46,8 @@ impl Hub {
         // Read as it comes, so that the process never waits for us.
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let mut hub = Self { child, log, socket, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let line = hub.wait_for("serving listen=[")?;
-        let address = line.split_once("listen=[").and_then(|(_, rest)| rest.split_once([',', ']']));
+        let line = hub.wait_for("serving the stream to agents listen=")?;
+        let address = line.split_once("listen=").and_then(|(_, rest)| rest.split_once([',', ' ']));
         hub.address = address.context("a list of addresses")?.0.parse()?;
         Ok(hub)
     }

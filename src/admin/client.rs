@@ -1,4 +1,4 @@
-//! One exchange with a process over its unix socket, as the tools and a successor have it.
+//! One HTTP exchange over a stream, as the tools and a successor have it.
 //!
 //! Owns the HTTP of it; what an answer means and how long it may take is for who asks.
 
@@ -6,14 +6,14 @@ use axum::BoxError;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{StatusCode, body::Bytes, client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Sends one request and reads its answer of at most `bytes_max`, until the process closes the connection.
 ///
 /// # Errors
 /// If that is not HTTP, too long, or cut off.
 pub async fn exchange(
-    stream: UnixStream,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Builder,
     body: Bytes,
     bytes_max: usize,

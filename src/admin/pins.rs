@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -14,7 +14,8 @@ use tracing::{info, warn};
 
 use super::{
     documents::Shared,
-    view::{PinDoc, meant},
+    peer::Peer,
+    view::{self, PinDoc, meant},
 };
 use crate::{
     dns::pins::{Kept, Pin, Pins},
@@ -30,13 +31,19 @@ pub struct PinRequest {
     pub addresses: Vec<IpAddr>,
     /// TTL of the answers, in seconds.
     pub ttl: u32,
-    /// The time the pin lasts, in seconds; for ever if there is none.
+    /// The time the pin lasts, in seconds; as before if there is none.
     pub seconds: Option<u64>,
-    /// Why, in the operator's words.
+    /// Why, in the operator's words; as before if there is none.
     pub reason: Option<String>,
+    /// Without `seconds`: the pin has no end, even if the one before had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_end: bool,
+    /// Pin a name that does not exist though one like it does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
-/// What is to be let go.
+/// What is to be unpinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnpinRequest {
@@ -67,23 +74,65 @@ async fn list(State((pins, shared)): Known) -> Json<PinsDoc> {
     Json(document(&pins, &shared.documents.clock, 0, Ok(())))
 }
 
-async fn pin(State((pins, shared)): Known, Json(request): Json<PinRequest>) -> Response {
-    let PinRequest { name, addresses, ttl, seconds, reason } = request;
-    let name = match shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &name)) {
-        Ok(name) => name.to_string(),
+async fn pin(State((pins, shared)): Known, peer: Option<Extension<Peer>>, Json(request): Json<PinRequest>) -> Response {
+    let peer = peer.map_or_else(Peer::default, |Extension(peer)| peer);
+    let PinRequest { name: given, addresses, ttl, seconds, reason, no_end, force } = request;
+    if let Some(problem) = not_a_name(&given) {
+        return refused(&problem);
+    }
+    let name = match shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &given)) {
+        Ok(name) => name,
         Err(error) => return refused(&error),
     };
+    if !force
+        && !given.ends_with('.')
+        && let Some(problem) = shared.moment(|moment, rules| view::misspelt(&rules.of_dns(), moment, &name))
+    {
+        return refused(&format!("{problem} --force pins it all the same"));
+    }
+    let name = name.to_string();
     let clock = &shared.documents.clock;
     let now = clock.now();
-    let until = seconds.map(|seconds| now.plus(Duration::from_secs(seconds)));
-    info!(name, ?addresses, ttl, ?seconds, reason, "pinned by an operator");
-    match pins.pin(Pin { name, addresses, ttl, since: now, until, reason }, now) {
-        Ok(kept) => Json(document(&pins, clock, 1, kept)).into_response(),
+    // A pin again keeps the end and the reason it has, unless they are given.
+    let before = pins.load().list(now).into_iter().find(|pin| pin.name == name);
+    let kept_end = before.as_ref().and_then(|pin| pin.until).filter(|_| !no_end);
+    let until = seconds.map(|seconds| now.plus(Duration::from_secs(seconds))).or(kept_end);
+    let reason = reason.or_else(|| before.and_then(|pin| pin.reason));
+    let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let ends = until.map_or_else(|| "no end".to_owned(), |until| until.to_string());
+    match pins.pin(Pin { name: name.clone(), addresses, ttl, since: now, until, reason: reason.clone() }, now) {
+        Ok(kept) => {
+            info!(
+                name,
+                addresses = %shown.join(","),
+                ttl,
+                until = ends,
+                reason = reason.as_deref().unwrap_or("none given"),
+                peer = %peer,
+                "name pinned"
+            );
+            Json(document(&pins, clock, 1, kept)).into_response()
+        }
         Err(error) => refused(&error.to_string()),
     }
 }
 
-async fn unpin(State((pins, shared)): Known, Json(request): Json<UnpinRequest>) -> Response {
+/// Why a pin of this would answer no question, or none that was meant.
+fn not_a_name(given: &str) -> Option<String> {
+    let bare = given.trim().trim_end_matches('.');
+    if bare.parse::<IpAddr>().is_ok() {
+        return Some(format!("{given:?} is an address: give the name first, then its addresses"));
+    }
+    bare.split('.')
+        .any(|label| label == "*")
+        .then(|| format!("{given:?}: a pin is for one name, wildcards are not taken"))
+}
+
+async fn unpin(
+    State((pins, shared)): Known,
+    peer: Option<Extension<Peer>>,
+    Json(request): Json<UnpinRequest>,
+) -> Response {
     let clock = &shared.documents.clock;
     let name = request.name.map(|given| {
         let meant = shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &given));
@@ -93,7 +142,8 @@ async fn unpin(State((pins, shared)): Known, Json(request): Json<UnpinRequest>) 
     });
     match pins.unpin(name.as_deref(), clock.now()) {
         Ok((changed, kept)) => {
-            info!(name, changed, "unpinned by an operator");
+            let peer = peer.map_or_else(Peer::default, |Extension(peer)| peer);
+            info!(name = name.as_deref().unwrap_or("all"), changed, peer = %peer, "name unpinned");
             Json(document(&pins, clock, changed, kept)).into_response()
         }
         Err(error) => refused(&error.to_string()),
@@ -106,7 +156,7 @@ fn refused(error: &str) -> Response {
 
 fn document(pins: &Pins, clock: &Clock, changed: usize, kept: Kept) -> PinsDoc {
     if let Err(error) = &kept {
-        warn!(%error, "pins are in effect, but not on disk");
+        warn!(%error, "pins are in effect, but not on disk: a restart ends them");
     }
     let pins = pins.load().list(clock.now()).into_iter().map(PinDoc::from).collect();
     PinsDoc { changed, not_kept: kept.err(), pins }

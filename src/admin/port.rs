@@ -119,7 +119,7 @@ impl Port {
             let listener = match self.listen() {
                 Ok(listener) => listener,
                 Err(error) => {
-                    error!(address = %self.address, %error, "this port cannot be listened on; tried again");
+                    error!(address = %self.address, %error, "cannot listen on this port, trying again: DNS is not affected");
                     sleep(LOOK).await;
                     continue;
                 }

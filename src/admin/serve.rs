@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::port::Listening;
+use super::{peer::Peer, port::Listening};
 use crate::{
     limits::{Activity, Capacity, ConnectionSlot, ConnectionTable, Origin},
     sys::Lock,
@@ -115,18 +115,24 @@ struct Accepted {
     stream: Box<dyn Stream>,
     /// Its address here and there; none for a unix socket, which only its user can open.
     ends: Option<(SocketAddr, SocketAddr)>,
+    /// Who asks over a unix socket.
+    peer: Option<Peer>,
 }
 
 impl Listener {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix(listener) => Ok(Accepted { stream: Box::new(listener.accept().await?.0), ends: None }),
+            Self::Unix(listener) => {
+                let stream = listener.accept().await?.0;
+                let peer = stream.peer_cred().ok().map(|cred| Peer::of(&cred));
+                Ok(Accepted { stream: Box::new(stream), ends: None, peer })
+            }
             Self::Tcp(port) => {
                 let (stream, peer) = port.listener.accept().await?;
                 // Less room only means that the answer is sent in more steps.
                 let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_ROOM_BYTES);
                 let ends = Some((stream.local_addr().unwrap_or(peer), peer));
-                Ok(Accepted { stream: Box::new(stream), ends })
+                Ok(Accepted { stream: Box::new(stream), ends, peer: None })
             }
         }
     }
@@ -141,7 +147,7 @@ struct Server {
 
 impl Server {
     /// Serves one connection, if its address may connect and there is a place.
-    fn admit(&self, Accepted { stream, ends }: Accepted) -> Option<impl Future<Output = ()> + Send + use<>> {
+    fn admit(&self, Accepted { stream, ends, peer }: Accepted) -> Option<impl Future<Output = ()> + Send + use<>> {
         let (source, origin) = match ends {
             None => (Ipv4Addr::LOCALHOST.into(), Origin::Node),
             Some((local, peer)) => {
@@ -164,7 +170,7 @@ impl Server {
         let (slot, time) = (Arc::new(slot), self.limits.time);
         let evicted = slot.evicted().clone();
         let refused = self.limits.refused.clone();
-        let serving = connection(stream, self.router.clone(), slot);
+        let serving = connection(stream, self.router.clone(), peer, slot);
         Some(async move {
             tokio::select! {
                 _ = timeout(time, serving) => {}
@@ -203,8 +209,11 @@ pub async fn serve(listener: Listener, router: Router, limits: Limits, stop: Can
     let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn connection(stream: Box<dyn Stream>, router: Router, slot: Arc<ConnectionSlot>) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+async fn connection(stream: Box<dyn Stream>, router: Router, peer: Option<Peer>, slot: Arc<ConnectionSlot>) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         slot.set(Activity::Answering);
         let router = router.clone();
         async move {

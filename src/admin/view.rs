@@ -23,6 +23,7 @@ pub use lookup::{Answer, Inspect, Lookup, Outcome, Question, SentDoc, ServiceDoc
 pub use pins::PinDoc;
 pub use records::{Record, pointers, records};
 pub use status::{DiskDoc, ListenerDoc, Process, StateWord, Status, status};
+pub use why::misspelt;
 
 pub use crate::report::{Time, words};
 use crate::{

@@ -7,7 +7,11 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, filter::ParseError, fmt, layer::SubscriberExt as _, reload,
+    EnvFilter, Layer as _, Registry,
+    filter::{FilterExt as _, LevelFilter, ParseError, combinator::Or},
+    fmt,
+    layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -49,7 +53,14 @@ pub fn flush() {
 
 /// Changes what is logged while the process runs.
 #[derive(Clone, Debug)]
-pub struct Filter(reload::Handle<EnvFilter, Registry>);
+pub struct Filter(reload::Handle<OrErrors, Registry>);
+
+/// Errors are logged whatever the filter says.
+type OrErrors = Or<EnvFilter, LevelFilter, Registry>;
+
+fn with_errors(filter: &str) -> Result<OrErrors, ParseError> {
+    Ok(EnvFilter::builder().parse(filter)?.or(LevelFilter::ERROR))
+}
 
 impl Filter {
     /// Logs what this filter says from now on.
@@ -57,7 +68,7 @@ impl Filter {
     /// # Errors
     /// If it is no filter; the one before stays. Settings that were checked never fail here.
     pub fn set(&self, filter: &str) -> Result<(), ParseError> {
-        let filter = EnvFilter::builder().parse(filter)?;
+        let filter = with_errors(filter)?;
         // The subscriber lives as long as the process, so there is always one to reload.
         let _ = self.0.reload(filter);
         Ok(())
@@ -69,11 +80,11 @@ impl Filter {
 /// # Errors
 /// If `log.filter` is no filter, or something else took the process's log already.
 pub fn init(settings: &Settings) -> anyhow::Result<Filter> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::builder().parse(&settings.log_filter)?);
+    let (filter, handle) = reload::Layer::new(with_errors(&settings.log_filter)?);
     let layer = match settings.log_format {
         LogFormat::Text => fmt::layer().with_writer(|| Lines).with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => fmt::layer().with_writer(|| Lines).json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(layer).try_init()?;
+    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
     Ok(Filter(handle))
 }

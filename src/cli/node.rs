@@ -154,7 +154,7 @@ fn confine() -> Vec<String> {
 fn resident(settings: &Settings, config: &Config) -> anyhow::Result<Exit> {
     let _filter = log::init(settings)?;
     for error in confine() {
-        warn!(error, "the watch keeps more rights than it needs");
+        warn!(error, "the node watch could not drop all its rights");
     }
     let tell = |event: Event| match event {
         Event::Ready => info!(interface = config.interface, "watching"),

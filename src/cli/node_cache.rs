@@ -134,7 +134,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     let _pid_file = pid_file.and_then(|path| match PidFile::write(path) {
         Ok(file) => Some(file),
         Err(error) => {
-            error!(error = format!("{error:#}"), "serving without a pid file");
+            error!(error = format!("{error:#}"), "cannot write the pid file");
             None
         }
     });

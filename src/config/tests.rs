@@ -299,3 +299,22 @@ fn a_hub_beyond_loopback_takes_certificates_and_none_of_an_agents_settings() {
         errors(read("source: {manifests: {path: x}}\nadvertise: a:1"))[0].ends_with("this is a setting of the hub")
     );
 }
+
+#[test]
+fn a_misspelt_log_level_is_refused_with_the_level_that_was_meant() {
+    for (filter, problem) in [
+        ("info", None),
+        ("WARN,holdfast::dns=debug", None),
+        ("off", None),
+        ("infoo", Some("\"infoo\" is not a log level, did you mean \"info\"?")),
+        (
+            "info,hyper",
+            Some(
+                "\"hyper\" is not a log level: levels are off, error, warn, info, debug, trace; for one target: hyper=debug",
+            ),
+        ),
+    ] {
+        assert_eq!(log_filter_problem(filter).as_deref(), problem, "{filter}");
+    }
+    assert!(log_filter_problem("holdfast=loud").is_some_and(|told| told.contains("is not a log filter")));
+}

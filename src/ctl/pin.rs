@@ -24,15 +24,18 @@ pub struct PinArgs {
     pub name: Option<String>,
     /// What A and AAAA answer; a family without an address answers that there is none
     pub addresses: Vec<IpAddr>,
-    /// How long, such as 2h [default: until it is let go]
-    #[arg(long = "for", value_name = "DURATION", value_parser = some_time, requires = "name")]
-    pub lasting: Option<Duration>,
+    /// How long, such as 2h; `none` for no end [default: no end, or the end of the pin before]
+    #[arg(long = "for", value_name = "DURATION", value_parser = lasting, requires = "name")]
+    pub lasting: Option<Lasting>,
     /// TTL of the answers, in seconds, at most 300
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub ttl: u32,
-    /// Why, for whoever looks at it next
+    /// Why, for the next person on call
     #[arg(long, value_name = "TEXT", requires = "name")]
     pub reason: Option<String>,
+    /// Pin a name that does not exist though one like it does
+    #[arg(long, requires = "name")]
+    pub force: bool,
     /// Where
     #[command(flatten)]
     pub place: PinPlace,
@@ -63,9 +66,19 @@ pub struct PinPlace {
     pub output: Output,
 }
 
-fn some_time(text: &str) -> Result<Duration, String> {
+/// The time a pin lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    For(Duration),
+    NoEnd,
+}
+
+fn lasting(text: &str) -> Result<Lasting, String> {
+    if text == "none" {
+        return Ok(Lasting::NoEnd);
+    }
     let time = config::duration(text)?;
-    if time < Duration::from_secs(1) { Err("a pin lasts a second at least".into()) } else { Ok(time) }
+    if time < Duration::from_secs(1) { Err("a pin lasts a second at least".into()) } else { Ok(Lasting::For(time)) }
 }
 
 /// Pins a name, or lists the pins.
@@ -79,8 +92,13 @@ pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
         name,
         addresses: args.addresses.clone(),
         ttl: args.ttl,
-        seconds: args.lasting.map(|lasting| lasting.as_secs()),
+        seconds: match args.lasting {
+            Some(Lasting::For(time)) => Some(time.as_secs()),
+            Some(Lasting::NoEnd) | None => None,
+        },
         reason: args.reason.clone(),
+        no_end: args.lasting == Some(Lasting::NoEnd),
+        force: args.force,
     };
     let document = args.place.ask("/pin", Some(serde_json::to_vec(&request)?))?;
     args.place.show(&document)?;
@@ -133,7 +151,7 @@ fn text(document: &PinsDoc) -> String {
             some(&addresses, 4),
             format!("{}s", pin.ttl),
             format!("{} ago", words(pin.since.0.age(now))),
-            until.unwrap_or_else(|| "unpinned".into()),
+            until.unwrap_or_else(|| "no end".into()),
             pin.reason.clone().unwrap_or_else(|| "-".into()),
         ]);
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     admin::view::{self, DiskDoc, HeldDoc, HeldRow, HeldWhat, SourceDoc, SourceWord, StateWord, Status, Time, words},
-    report::{ConfigStatus, Row, Standing},
+    report::{ConfigStatus, Reach, Row, Standing},
     store::{
         Rejections,
         disk::{DiskState, Start},
@@ -97,6 +97,9 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
         rows.row("serving", &serving(status));
     }
     rows.row("source", &source_row(status));
+    if let Some(apiserver) = &status.apiserver {
+        rows.row("apiserver", &row(apiserver, streams::apiserver));
+    }
     if status.synced {
         rows.row("records", &age(&status.source, status.at));
     }
@@ -193,8 +196,10 @@ fn works(status: &Status) -> (&'static str, &'static str) {
 fn attention(status: &Status) -> Vec<&'static str> {
     let upstreams = status.forward.as_ref().and_then(Row::read).is_some_and(upstreams::is_degraded);
     let config = status.config.as_ref().and_then(Row::read);
+    let apiserver = status.apiserver.as_ref().and_then(Row::read);
     let leader = status.lease.as_ref().and_then(Row::read);
     let rows = [
+        ("apiserver", apiserver.is_some_and(|apiserver| apiserver.state == Reach::Slow)),
         ("held", !status.held.is_empty()),
         ("leader", leader.is_some_and(|leader| matches!(leader.standing, Standing::Namesake { renews: true, .. }))),
         ("disk", status.disk.as_ref().is_some_and(|disk| disk.state == DiskState::Degraded)),

@@ -159,7 +159,8 @@ impl Agent {
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
-        info!(listen = ?addresses.dns, admin = %addresses.admin.display(), "answering");
+        let listening: Vec<String> = addresses.dns.iter().map(ToString::to_string).collect();
+        info!(listen = %listening.join(","), admin = %addresses.admin.display(), "answering DNS");
         Ok(Self {
             addresses,
             base,
@@ -213,7 +214,7 @@ impl Agent {
 
     /// Drains and stops within 5 s: no query that was received goes without an answer, and the disk has what memory had.
     pub async fn stop(mut self) {
-        info!("leaving");
+        info!("stopping: what was received is answered first");
         supervisor::leaving();
         let _draining = self.base.readiness.latch("draining");
         self.base.leave_source();
@@ -237,7 +238,7 @@ impl Daemon for Agent {
     async fn take_over(&mut self, next: Config) {
         if let Err(errors) = self.forwarder.reload(&next.forward()) {
             let errors = several(&errors);
-            warn!(%errors, "forwarding stays as it was");
+            warn!(%errors, "forwarding refused: the one before stays in effect");
         }
         self.views.reload(&next);
         self.base.reload(next).await;

@@ -3,7 +3,7 @@
 use std::{mem::discriminant, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
-use prometheus::Registry;
+use prometheus::{IntGaugeVec, Opts, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -46,6 +46,12 @@ impl Loaded {
         let (writer, reader) = store::open();
         let mut writer = writer.guarded(config.guard(), clock.clone());
         store::register_metrics(&registry, &reader)?;
+        let build = IntGaugeVec::new(
+            Opts::new("holdfast_build_info", "1, with the version and the role of this process."),
+            &["version", "role"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), config.role.name()]).set(1);
+        registry.register(Box::new(build))?;
         let disk = Opened::load(config.disk(), clock, disk::Metrics::register(&registry, clock)?, &mut writer)?;
         Ok(Self { registry, reader, writer, disk, clock: clock.clone() })
     }
@@ -66,7 +72,7 @@ impl Loaded {
             let config = config.clone();
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = kept::keep(&dir, &config) {
-                    warn!(%error, dir = %dir.display(), "settings not kept for the tools");
+                    warn!(%error, dir = %dir.display(), "cannot save the settings to the store: the tools use defaults when no process runs");
                 }
             });
         }
@@ -230,7 +236,7 @@ impl Base {
         });
         if next.role == Role::Hub && discriminant(&self.config.source) != discriminant(&next.source) {
             // Whether it stamps versions or passes them on, and by whose leave, was settled when it began.
-            warn!(from = %self.config.source, to = %next.source, "a hub takes another kind of source with the next start");
+            warn!(from = %self.config.source, to = %next.source, "another kind of source takes effect with the next start: restart this hub");
             next.source = self.config.source.clone();
         }
         match source::prepare(&next, &self.name, &self.reader).await {
@@ -241,7 +247,7 @@ impl Base {
                 (None, Some(following)) => following.change(source).await,
                 (None, None) => {}
             },
-            Err(error) => error!(%error, "the source stays as it was"),
+            Err(error) => error!(%error, "new source refused: the one before stays in effect"),
         }
         info!(changed = %self.config.changes(&next).reloaded.join(", "), "configuration and credentials read again");
         self.config = next;

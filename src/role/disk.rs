@@ -56,7 +56,7 @@ impl Opened {
                 }
                 Err(error @ disk::OpenError::InUse { .. }) => return Err(error),
                 Err(error @ disk::OpenError::NewerFormat { .. }) => {
-                    error!(%error, "serving without a store: what the source says will not survive a restart");
+                    error!(%error, "running without a store: a restart begins with no records");
                     Err(error.to_string())
                 }
             },
@@ -99,7 +99,7 @@ impl Store {
         match follower.release(FLUSH).await {
             // A successor has it.
             Ok(()) | Err(disk::FlushError::Released) => {}
-            Err(error) => warn!(%error, "the last flush of the store failed"),
+            Err(error) => warn!(%error, "the last write to the store failed: a restart begins with older records"),
         }
     }
 
@@ -115,7 +115,7 @@ impl Store {
                 true
             }
             Err(error) => {
-                error!(%error, "the store cannot be followed any more");
+                error!(%error, "the store is not written any more: a restart begins with older records");
                 false
             }
         }

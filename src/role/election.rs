@@ -41,7 +41,7 @@ impl Election {
     pub(super) fn begin(base: &mut Base, lease: &str, config: apiserver::Config) -> Option<Self> {
         let follow = base.config.follow(&base.name);
         if follow.serves.is_empty() {
-            warn!("nobody is told where this hub is reached: give --advertise HOST:PORT, or POD_IP in its environment");
+            warn!("agents cannot learn this hub's address: set --advertise HOST:PORT, or POD_IP in its environment");
         }
         let candidate = Candidate {
             duration: base.config.settings.lease_duration,

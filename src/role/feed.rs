@@ -77,7 +77,11 @@ pub(super) async fn run(
                 match order {
                     Order::Release(which, done) => {
                         let applied = writer.release(&which);
-                        info!(?which, changes = applied.changes, "an operator let go of what was held");
+                        let namespace = match &which {
+                            Release::All => "all",
+                            Release::Namespace(name) => name,
+                        };
+                        info!(namespace, changes = applied.changes, "guard released by an operator: held records deleted");
                         // Whoever asked may be gone.
                         let _ = done.send(applied);
                     }
@@ -168,7 +172,7 @@ fn apply(writer: &mut Writer, update: Update, log: &mut SourceLog) -> bool {
         }
         Ok(_) => false,
         Err(error) => {
-            warn!(%error, "update refused, records stand as they were");
+            warn!(%error, "update refused: the records before stay in effect");
             false
         }
     };

@@ -109,7 +109,7 @@ impl Hub {
         if let Some(tls) = tls.clone() {
             let identity = tls.current().identity;
             if identity.part != Part::Hub {
-                error!(%identity, "this certificate is no hub's, and nobody will follow: give --tls one that is");
+                error!(%identity, "wrong certificate: this is not a hub's, agents will refuse this hub; give --tls a hub's");
             }
             upkeep.push(tokio::spawn(async move { match tls.follow_files().await {} }));
         }
@@ -141,7 +141,8 @@ impl Hub {
         let stop = CancellationToken::new();
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         confined.confine();
-        info!(listen = ?addresses.stream, admin = %addresses.admin.display(), "serving");
+        let listening: Vec<String> = addresses.stream.iter().map(ToString::to_string).collect();
+        info!(listen = %listening.join(","), admin = %addresses.admin.display(), "serving the stream to agents");
         Ok(Self { addresses, base, election, stream, upkeep, leave, stop, listeners })
     }
 
@@ -169,7 +170,7 @@ impl Hub {
 
     /// Sends those who follow to other hubs, and stops within 5 s; the disk has what memory had.
     pub async fn stop(mut self) {
-        info!("leaving");
+        info!("stopping: what was received is answered first");
         supervisor::leaving();
         let _draining = self.base.readiness.latch("draining");
         self.base.leave_source();

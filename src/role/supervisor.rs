@@ -43,7 +43,7 @@ pub(super) fn leaving() {
 fn tell(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, state) {
-        warn!(%error, state, socket = %socket.display(), "service manager not told");
+        warn!(%error, state, socket = %socket.display(), "cannot notify the service manager");
     }
 }
 

@@ -244,7 +244,7 @@ impl Disk {
     }
 
     fn degraded(&mut self, reason: String) {
-        warn!(path = %self.config.path.display(), reason, "disk does not work, serving from memory");
+        warn!(path = %self.config.path.display(), reason, "store cannot be written: answers go on from memory, a restart loses what is not written");
         self.metrics.errors.inc();
         self.status.degraded(reason);
     }
@@ -253,7 +253,7 @@ impl Disk {
         self.metrics.errors.inc();
         match layout::set_aside(&self.config.path, self.clock.now()) {
             Ok(to) => {
-                error!(to = %to.display(), reason, "store was corrupt and is set aside, starting empty");
+                error!(to = %to.display(), reason, "store was corrupt: set aside, starting without records");
                 self.status.start = Start::SetAside { to, reason };
             }
             Err(error) => {

@@ -90,7 +90,7 @@ impl Tls {
             match &outcome {
                 Ok(true) => tracing::info!(dir = %self.0.dir.display(), "new certificates in use"),
                 Err(error) if !failing => {
-                    tracing::warn!(%error, "changed certificates cannot be used: the old ones stay in effect")
+                    tracing::warn!(%error, "changed certificates cannot be used: the old ones stay in effect");
                 }
                 Ok(false) | Err(_) => {}
             }

@@ -102,7 +102,7 @@ fn unused<'a>(
         .collect()
 }
 
-fn rust_files(root: &Path) -> Vec<PathBuf> {
+pub fn rust_files(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(root).expect("a readable source folder") {
         let path = entry.expect("a readable entry").path();

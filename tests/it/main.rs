@@ -13,6 +13,7 @@ mod encrypted;
 mod forward;
 mod hostile;
 mod hub;
+mod logging;
 mod manifests;
 mod node;
 mod outage;

@@ -35,7 +35,7 @@ fn sighup_reads_the_configuration_again_and_a_broken_one_changes_nothing() {
     fs::write(&file, "sauce: {}\n").unwrap();
     agent.signal("HUP");
     let line = agent.wait_for("sauce");
-    assert!(line.contains("not taken over") && line.contains("agent.yaml:1:1"), "{line}");
+    assert!(line.contains("configuration refused") && line.contains("agent.yaml:1:1"), "{line}");
     assert_eq!(ask(&agent), ["5 A 10.96.0.7"]);
 
     fs::write(&file, settings(&new)).unwrap();
@@ -65,7 +65,7 @@ fn every_reload_says_what_still_waits_for_a_start_and_a_view_keeps_its_own_forwa
     let line = agent.wait_for("answering");
     let code = |host: &str| {
         let (_, rest) = line.split_once(host).expect("the line names each address");
-        let (port, _) = rest[1..].split_once([',', ']']).expect("a list of addresses");
+        let (port, _) = rest[1..].split_once([',', ' ']).expect("a list of addresses");
         let server = format!("{host}:{port}").parse().unwrap();
         ask(server, "www.example.com.", RecordType::A).metadata.response_code
     };
@@ -121,7 +121,7 @@ fn a_signal_at_any_moment_of_a_start_ends_it_in_order() {
         command.args(["--upstream", "127.0.0.1:9", "--store", &store, "--admin", &admin, "--manifests", &manifests]);
         let mut agent = Agent::spawn_until(&mut command, moment);
         agent.signal(signal);
-        agent.wait_for("leaving");
+        agent.wait_for("stopping");
         assert!(agent.ended().success(), "{moment} {signal}");
         assert!(!home.path().join("agent.sock").exists(), "{moment} {signal}");
     }

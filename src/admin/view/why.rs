@@ -17,6 +17,12 @@ pub struct Why<'a> {
     pub service: Option<&'a Service>,
 }
 
+/// The problem of a name that does not exist while one like it does.
+pub fn misspelt(rules: &Rules, moment: &Moment<'_>, name: &Name) -> Option<String> {
+    let why = why(rules, moment, name, &[]);
+    (why.service.is_none() && why.text.contains("did you mean")).then_some(why.text)
+}
+
 /// Why a name answers what it answers at this moment.
 pub fn why<'a>(rules: &Rules, moment: &Moment<'a>, name: &Name, answers: &[Answer]) -> Why<'a> {
     let (zone, snapshot) = (rules.zone(), moment.snapshot);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::count;
 use crate::{
     admin::view::{Status, Time, words},
-    report::{ElectionStatus, FollowState, FollowStatus, Row, Standing, StreamStatus},
+    report::{ApiserverStatus, ElectionStatus, FollowState, FollowStatus, Reach, Row, Standing, StreamStatus},
     sys::UnixMillis,
 };
 
@@ -72,6 +72,28 @@ pub(super) fn hub(status: &FollowStatus, now: Time) -> String {
     }
     let others = status.hubs.iter().filter(|hub| **hub != status.address).count();
     let _ = write!(text, "; {} known", count(others, "other hub"));
+    text
+}
+
+/// The load and the answers of the apiserver, as the process that watches it meets them.
+pub(super) fn apiserver(status: &ApiserverStatus) -> String {
+    let ApiserverStatus { server, state, measures, lists, endpoints, .. } = status;
+    let mut text = match state {
+        Reach::Fresh => format!("{server}: answers"),
+        Reach::Slow => format!("{server}: SLOW, it may be about to fail"),
+        Reach::Unreachable => format!("{server}: NOT REACHABLE"),
+    };
+    let _ = write!(
+        text,
+        "; in the last minute: {} requests, slowest {:.1} s, {} answered 429, {} refused",
+        measures.requests_per_minute, measures.latency_seconds, measures.busy_per_minute, measures.refused_per_minute
+    );
+    for list in lists {
+        let _ = write!(text, "; listing {} ({} so far)", list.resource, list.objects);
+    }
+    if !endpoints.is_empty() {
+        let _ = write!(text, "; also at {}", endpoints.join(", "));
+    }
     text
 }
 

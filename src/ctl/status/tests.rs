@@ -9,7 +9,9 @@ use crate::{
     admin::view::{ListenerDoc, Moment, Process},
     dns::pins::PinSet,
     record::{Change, Endpoint, Kind, Service, ServiceKey, Snapshot, Version},
-    report::{ElectionStatus, Failing, FollowState, FollowStatus, RefusedReload, StreamStatus},
+    report::{
+        ApiserverStatus, ElectionStatus, Failing, FollowState, FollowStatus, Measures, RefusedReload, StreamStatus,
+    },
     store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held},
     sys::UnixMillis,
     zone,
@@ -221,6 +223,18 @@ fn states() -> Vec<(&'static str, Status)> {
         reason: "/etc/holdfast/config/agent.yaml:3:1: ttll: unknown key, did you mean ttl?".into(),
     });
     all.push(("refused-reload-agent", ignored));
+    let mut slow = hub(SourceState::Up, Some(before(9)), None);
+    let measures = Measures {
+        latency_seconds: 1.24,
+        requests_per_minute: 12,
+        busy_per_minute: 3,
+        refused_per_minute: 1,
+        abandoned_total: 2,
+    };
+    let server = "https://10.0.0.1:6443".into();
+    slow.apiserver =
+        Some(ApiserverStatus { server, state: Reach::Slow, measures, ..ApiserverStatus::default() }.into());
+    all.push(("apiserver-slow-hub", slow));
     let mut namesake = hub(SourceState::Starting, Some(before(40)), None);
     let standing = Standing::Namesake { name: "hub".into(), address: "10.0.0.1:7443".into(), renews: true };
     namesake.lease = Some(ElectionStatus { standing, renewed: None, failing: None }.into());

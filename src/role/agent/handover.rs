@@ -211,7 +211,7 @@ impl Handover {
 
     async fn asked(&self, newcomer: &Newcomer) -> (StatusCode, String) {
         if let Some(reason) = newcomer.refusal(&self.own) {
-            warn!(pid = newcomer.pid, reason, "no hand-over to a newcomer");
+            warn!(pid = newcomer.pid, reason, "refused to hand over to a new process: it was started with other flags");
             return (StatusCode::CONFLICT, reason);
         }
         {
@@ -253,7 +253,7 @@ impl Handover {
         if self.store.path().is_some() && !self.store.take_back() {
             return false;
         }
-        warn!("the successor is gone, and everything it had is taken back");
+        warn!("the new process died; this one took ports and store back");
         self.given_away.send_replace(false);
         *self.to.lock() = None;
         true

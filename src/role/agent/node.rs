@@ -206,7 +206,7 @@ impl Node {
         };
         let ended = tokio::task::spawn_blocking(move || watcher.end(order)).await.context("end the watch");
         if let Err(error) = ended {
-            warn!(%error, "interface and rules stay as they are");
+            warn!(%error, "interface and rules are not changed");
         }
     }
 }

@@ -117,12 +117,12 @@ impl Views {
         let next = next.views();
         for view in &self.0 {
             let Some((_, forward)) = next.iter().find(|(dns, _)| dns.listen == view.listen) else {
-                warn!(listen = ?view.listen, "a view that is no longer in the configuration answers until the next start");
+                warn!(listen = ?view.listen, "this view is no longer in the configuration; it answers until the next start");
                 continue;
             };
             if let Err(errors) = view.forwarder.reload(forward) {
                 let errors = several(&errors);
-                warn!(%errors, "forwarding of a view stays as it was");
+                warn!(%errors, "forwarding of a view refused: the one before stays in effect");
             }
         }
     }

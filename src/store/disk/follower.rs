@@ -267,7 +267,7 @@ impl Work {
                 status.degraded(reason.clone());
                 drop(status);
                 if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
-                    warn!(path = %self.config.path.display(), reason, "disk does not work, serving from memory");
+                    warn!(path = %self.config.path.display(), reason, "store cannot be written: answers go on from memory, a restart loses what is not written");
                     self.complained = Some(Instant::now());
                 }
                 Err(reason)
@@ -310,7 +310,7 @@ impl Work {
 
     fn bring_up(&mut self, snapshot: &Snapshot, as_of: UnixMillis) -> Result<(), WriteError> {
         if self.file.as_ref().is_some_and(|file| !file.in_place()) {
-            warn!(path = %self.config.path.display(), "the store was removed from under us, writing it anew");
+            warn!(path = %self.config.path.display(), "the store was removed: writing it again");
             self.file = None;
         }
         if self.file.is_none() {
@@ -342,7 +342,7 @@ impl Work {
 
     fn set_aside(&mut self, reason: &str) -> Result<(), WriteError> {
         match layout::set_aside(&self.config.path, self.clock.now()) {
-            Ok(to) => error!(to = %to.display(), reason, "store was set aside, writing it anew"),
+            Ok(to) => error!(to = %to.display(), reason, "store set aside, writing a new one"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(WriteError::Io { step: "set aside", path: self.config.path.clone(), error }),
         }

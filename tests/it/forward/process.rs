@@ -158,7 +158,7 @@ async fn bad_forwarding_at_reload_leaves_the_old_one_at_work() {
         configure(home.path(), more);
         agent.signal("HUP");
         times += 1;
-        let line = agent.wait_for_nth("not taken over", times);
+        let line = agent.wait_for_nth("configuration refused", times);
         assert!(line.contains(expect), "{more}: {line}");
         assert_eq!(ask(&agent), ["0 A 192.0.2.1"], "{more}");
     }
@@ -170,7 +170,7 @@ async fn bad_forwarding_at_reload_leaves_the_old_one_at_work() {
     {
         configure(home.path(), more);
         agent.signal("HUP");
-        let line = agent.wait_for_nth("forwarding stays as it was", nth + 1);
+        let line = agent.wait_for_nth("forwarding refused: the one before stays in effect", nth + 1);
         assert!(line.contains(expect) && line.contains("zone example."), "{line}");
         assert_eq!(ask(&agent), ["0 A 192.0.2.1"]);
     }

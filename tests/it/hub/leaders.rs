@@ -222,7 +222,7 @@ async fn a_reload_takes_the_election_to_the_apiserver_it_names_and_no_hub_to_ano
     let hub = beside(move || {
         let mut hub = hub;
         hub.signal("HUP");
-        hub.wait_for("a hub takes another kind of source with the next start");
+        hub.wait_for("another kind of source takes effect with the next start: restart this hub");
         hub
     });
     let hub = hub.await;

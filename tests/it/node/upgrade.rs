@@ -24,7 +24,7 @@ fn a_newcomer_killed_at_any_step_leaves_everything_to_the_one_before() {
     let steps = ["the process before hands over", "store loaded", "answering"];
     for (taken_back, step) in (1..).zip(steps) {
         Agent::spawn_until(&mut node.agent_command(&[]), step).kill();
-        old.wait_for_nth("the successor is gone, and everything it had is taken back", taken_back);
+        old.wait_for_nth("the new process died; this one took ports and store back", taken_back);
         node.until("whole again", is_whole);
         let (udp, tcp) = node.ask("pod1", VIP, 53);
         assert_eq!((&udp["lost"], &tcp["lost"]), (&0.into(), &0.into()), "{step}: {udp} {tcp}");
@@ -34,13 +34,13 @@ fn a_newcomer_killed_at_any_step_leaves_everything_to_the_one_before() {
     old.wait_for("the successor is ready");
     assert!(is_whole(&node));
     new.kill();
-    old.wait_for_nth("the successor is gone, and everything it had is taken back", steps.len() + 1);
+    old.wait_for_nth("the new process died; this one took ports and store back", steps.len() + 1);
     node.until("whole again", is_whole);
     // It is ended by somebody who thinks that enough were started.
     let new = node.agent(&[]);
     old.wait_for_nth("the successor is ready", 2);
     assert!(new.terminate().success());
-    old.wait_for_nth("the successor is gone, and everything it had is taken back", steps.len() + 2);
+    old.wait_for_nth("the new process died; this one took ports and store back", steps.len() + 2);
     node.until("whole again", is_whole);
     assert_eq!(node.node("check"), (0, String::new()), "and the node is as it was");
     // And the next one can take over.

@@ -69,8 +69,8 @@ impl Agent {
     pub fn spawn(command: &mut Command) -> Self {
         let mut agent = Self::spawn_until(command, "answering");
         let line = agent.wait_for("answering");
-        let (_, rest) = line.split_once("listen=[").expect("the line names the addresses");
-        let (address, _) = rest.split_once([',', ']']).expect("a list of addresses");
+        let (_, rest) = line.split_once("listen=").expect("the line names the addresses");
+        let (address, _) = rest.split_once([',', ' ']).expect("a list of addresses");
         agent.dns = address.parse().expect("an address");
         agent
     }
@@ -213,9 +213,9 @@ impl Hub {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary runs");
         let log = lines(child.stderr.take().expect("piped"));
         let mut hub = Agent { child, log, seen: Vec::new(), started, dns: ([127, 0, 0, 1], 0).into() };
-        let line = hub.wait_for("serving listen=");
-        let (_, rest) = line.split_once("listen=[").expect("the line names the addresses");
-        let (address, _) = rest.split_once([',', ']']).expect("a list of addresses");
+        let line = hub.wait_for("serving the stream to agents listen=");
+        let (_, rest) = line.split_once("listen=").expect("the line names the addresses");
+        let (address, _) = rest.split_once([',', ' ']).expect("a list of addresses");
         hub.dns = address.parse().expect("an address");
         Self(hub)
     }

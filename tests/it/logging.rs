@@ -1,0 +1,106 @@
+//! docs/logging.md against the code: every warning and error line has its row, and no row stands for a line that is gone.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::architecture::rust_files;
+
+/// The level and the text of each `warn!` and `error!` in a source, unit tests left out.
+fn lines(source: &str) -> BTreeSet<(String, String)> {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for level in ["warn", "error"] {
+        let call = format!("{level}!(");
+        for (at, _) in code.match_indices(&call) {
+            if code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+                continue;
+            }
+            if let Some(text) = last_literal(&code[at + call.len()..]) {
+                found.insert((level.to_owned(), text));
+            }
+        }
+    }
+    found
+}
+
+/// The last string literal among the arguments of a macro, which is its message.
+fn last_literal(arguments: &str) -> Option<String> {
+    let (mut depth, mut last) = (1, None);
+    let mut chars = arguments.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            '"' => {
+                let mut end = at + 1;
+                while let Some((next, char)) = chars.next() {
+                    end = next;
+                    match char {
+                        '\\' => drop(chars.next()),
+                        '"' => break,
+                        _ => {}
+                    }
+                }
+                if depth == 1 {
+                    last = Some(&arguments[at + 1..end]);
+                }
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    // A literal that goes on in the next line goes on without its indent.
+    let parts: Vec<&str> = last?.split("\\\n").collect();
+    Some(parts.iter().enumerate().map(|(nth, part)| if nth == 0 { part } else { part.trim_start() }).collect())
+}
+
+fn logged() -> BTreeSet<(String, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let is_test = |path: &Path| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        name == "tests" || name.ends_with("_tests") || path.components().any(|part| part.as_os_str() == "tests")
+    };
+    let files = rust_files(&src).into_iter().filter(|path| !is_test(path));
+    files.flat_map(|path| lines(&fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn every_warning_and_error_is_explained() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/logging.md")).unwrap();
+    let rows: BTreeSet<(String, String)> = page
+        .lines()
+        .filter_map(|row| {
+            let mut cells = row.strip_prefix("| ")?.splitn(3, " | ");
+            let (level, line, meaning) = (cells.next()?, cells.next()?, cells.next()?);
+            let line = line.strip_prefix('`')?.strip_suffix('`')?;
+            assert!(!meaning.trim_matches([' ', '|']).is_empty(), "{row}: no meaning");
+            Some((level.to_owned(), line.to_owned()))
+        })
+        .collect();
+    let logged = logged();
+    assert!(logged.len() > 50, "the lines were found: {}", logged.len());
+    let missing: Vec<_> = logged.difference(&rows).collect();
+    let gone: Vec<_> = rows.difference(&logged).collect();
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "docs/logging.md lacks {missing:#?} and has lines that are gone: {gone:#?}"
+    );
+}
+
+#[test]
+fn the_lines_of_a_source_are_found() {
+    let source = r#"
+        tracing::warn!(%error, "cannot \"x\"");
+        error!(to = %to.display(), reason = format!("{error:#}"), "a line that \
+               goes on");
+        info!("not this one");
+        my_warn!("nor this");
+        #[cfg(test)]
+mod tests { error!("nor this"); }
+    "#;
+    let expect = [("error", "a line that goes on"), ("warn", "cannot \\\"x\\\"")];
+    let found = lines(source);
+    let found: Vec<(&str, &str)> = found.iter().map(|(level, text)| (level.as_str(), text.as_str())).collect();
+    assert_eq!(found, expect);
+}
