@@ -114,7 +114,7 @@ async fn the_flags_of_the_daemonset_run_its_corefile_and_follow_its_configmaps()
         "holdfast_corefile_errors_total{what=\"corefile\"} ",
         "holdfast_corefile_unhonoured 0",
         // What dashboards and alerts of node-cache read.
-        "coredns_dns_requests_total{family=\"1\",proto=\"udp\",server=\"dns://127.0.0.1:0\",type=\"A\",view=\"\",zone=\".\"} 7",
+        "coredns_dns_requests_total{family=\"1\",proto=\"udp\",server=\"dns://127.0.0.1:0\",type=\"A\",view=\"\",zone=\".\"} 8",
         "coredns_nodecache_setup_errors_total{errortype=\"configmap\"} ",
         "coredns_health_request_duration_seconds_count ",
     ] {
