@@ -260,7 +260,9 @@ settings! {
         /// Answers every question of this zone with this code and asks nobody: `noerror` (without records), `nxdomain`,
         /// `refused` or `servfail`. In the place of `upstreams`; names of `hosts` are answered still.
         answer: Option<FixedAnswer> = Setting::new("answer", "none");
-        /// Which one first.
+        /// The server asked first. `random` and `round_robin`: another one is asked as well when the first is slow, and the first
+        /// usable answer counts. `sequential`: a server is asked only when the ones before it failed (silent for 2s, not reachable,
+        /// SERVFAIL and the like), so that its answers never replace theirs.
         policy: Policy = Setting::new("policy", "random");
         /// Asks over TCP always.
         force_tcp: bool = Setting::new("force_tcp", "false");

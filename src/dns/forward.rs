@@ -283,7 +283,7 @@ impl Resolve for Forwarder {
             }
             State::StaleAtOnce => {
                 inner.cache.metrics.stale.inc();
-                (stale_age(route), ServedFrom::Stale)
+                (stale_age(route, &entry), ServedFrom::Stale)
             }
             State::StaleFirst | State::StaleIfNeeded | State::TooOld | State::Missing => return None,
         };

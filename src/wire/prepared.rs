@@ -13,6 +13,8 @@ pub struct Prepared<'a> {
     /// A header of which only the counts matter, a question for the same name, type and class, and the answer and
     /// authority sections; names may be compressed.
     pub message: &'a [u8],
+    /// Where the TTL of each record stands in it.
+    pub ttls: &'a [u16],
     pub rcode: Rcode,
     /// Whether AD may be set for a client that asked for it (RFC 6840, 5.7 and 5.8).
     pub authentic: bool,
@@ -20,13 +22,21 @@ pub struct Prepared<'a> {
     pub ede: Option<Ede<'a>>,
 }
 
-/// Writes `prepared` as the response to `query`, at most `limit` bytes: whole, or with TC set and without records.
+/// Writes `prepared` as the response to `query`, at most `limit` bytes; each TTL becomes what `ttl` makes of it. AA is never
+/// set.
 ///
-/// Returns the length and whether the records are there. AA is never set.
+/// What does not fit is cut: TC is set, and the answer section holds as many whole records as fit. The last RRset then
+/// begins at a record that the query's id chooses, so that over many queries each record has its turn.
 ///
 /// # Panics
 /// If `buf` or `limit` is below 512 bytes.
-pub fn write_prepared(query: &Query<'_>, prepared: &Prepared<'_>, limit: usize, buf: &mut [u8]) -> (usize, bool) {
+pub fn write_prepared(
+    query: &Query<'_>,
+    prepared: &Prepared<'_>,
+    limit: usize,
+    ttl: impl Fn(u32) -> u32,
+    buf: &mut [u8],
+) -> usize {
     let limit = limit.min(buf.len());
     assert!(limit >= super::UDP_BYTES_MIN, "an answer buffer holds 512 bytes");
     let buf = &mut buf[..limit];
@@ -37,16 +47,20 @@ pub fn write_prepared(query: &Query<'_>, prepared: &Prepared<'_>, limit: usize, 
     };
     let cookie = query.cookie.as_ref().filter(|_| opt > 0);
     let opt = if cookie.is_some() { opt + COOKIE_BYTES } else { opt };
+    let message = prepared.message;
     let fixed = HEADER_BYTES + query.question.len();
-    let whole = prepared.message.len() >= fixed && prepared.message.len() + opt <= limit;
+    let whole = message.len() >= fixed && message.len() + opt <= limit;
     // A question is at most 259 bytes: with header and OPT it fits 512.
-    let mut len = if whole { prepared.message.len() } else { fixed };
-    let counts = if whole {
-        buf[fixed..len].copy_from_slice(&prepared.message[fixed..]);
-        let count = |at: usize| u16::from_be_bytes([prepared.message[at], prepared.message[at + 1]]);
-        [count(6), count(8)]
+    let (mut len, counts) = if whole {
+        buf[fixed..message.len()].copy_from_slice(&message[fixed..]);
+        for &at in prepared.ttls {
+            put_ttl(&mut buf[usize::from(at)..], &ttl);
+        }
+        let count = |at: usize| u16::from_be_bytes([message[at], message[at + 1]]);
+        (message.len(), [count(6), count(8)])
     } else {
-        [0, 0]
+        let (len, answers) = put_part(query.id, prepared, fixed, &ttl, &mut buf[..limit - opt]);
+        (len, [answers, 0])
     };
     buf[HEADER_BYTES..fixed].copy_from_slice(query.question);
     let edns = query.edns.map(|edns| edns.dnssec_ok);
@@ -59,7 +73,54 @@ pub fn write_prepared(query: &Query<'_>, prepared: &Prepared<'_>, limit: usize, 
     if prepared.authentic && (query.ad || edns == Some(true)) {
         buf[3] |= 0x20;
     }
-    (len, whole)
+    len
+}
+
+#[inline]
+fn put_ttl(place: &mut [u8], ttl: impl Fn(u32) -> u32) {
+    if let Some(place) = place.first_chunk_mut::<4>() {
+        *place = ttl(u32::from_be_bytes(*place)).to_be_bytes();
+    }
+}
+
+/// Writes the records of the answer section that fit behind `fixed` bytes. Returns where they end and how many they are.
+#[cold]
+fn put_part(
+    turn: u16,
+    prepared: &Prepared<'_>,
+    fixed: usize,
+    ttl: impl Fn(u32) -> u32,
+    buf: &mut [u8],
+) -> (usize, u16) {
+    let Prepared { message, ttls, .. } = *prepared;
+    let answers = message.get(6..8).map_or(0, |count| usize::from(u16::from_be_bytes([count[0], count[1]])));
+    let answers = answers.min(ttls.len());
+    // Behind the TTL stands the length of the data.
+    let end = |nth: usize| {
+        let at = usize::from(ttls[nth]) + 4;
+        let data = message.get(at..at + 2).map_or(0, |bytes| usize::from(u16::from_be_bytes([bytes[0], bytes[1]])));
+        at + 2 + data
+    };
+    let start = |nth: usize| if nth == 0 { fixed } else { end(nth - 1) };
+    // Owner, type and class: those of one RRset are the same bytes.
+    let set = |nth: usize| message.get(start(nth)..usize::from(ttls[nth]));
+    let is_pointer = |nth: usize| message.get(start(nth)).is_some_and(|byte| byte & 0xC0 == 0xC0);
+    let last =
+        (1..answers).rev().take_while(|nth| set(*nth - 1) == set(answers - 1)).last().map_or(answers, |nth| nth - 1);
+    let turning = answers - last;
+    // An owner that is spelled out is what the others point to: it stays where it is.
+    let turn = if turning > 0 && is_pointer(last) { usize::from(turn) % turning } else { 0 };
+    let order = (0..last).chain((0..turning).map(|nth| last + (turn + nth) % turning));
+    let (mut len, mut count) = (fixed, 0);
+    for nth in order {
+        let Some(record) = message.get(start(nth)..end(nth)) else { break };
+        let Some(place) = buf.get_mut(len..len + record.len()) else { break };
+        place.copy_from_slice(record);
+        put_ttl(&mut place[usize::from(ttls[nth]) - start(nth)..], &ttl);
+        len += record.len();
+        count += 1;
+    }
+    (len, count)
 }
 
 #[cfg(test)]
@@ -84,34 +145,76 @@ mod tests {
         let query = query(QUERY);
         let ready = Prepared {
             message: READY,
+            ttls: &[26],
             rcode: Rcode::NOERROR,
             authentic: true,
             ede: Some(EdeCode::STALE_ANSWER.into()),
         };
         let mut buf = [0xFF; 600];
-        let (len, whole) = write_prepared(&query, &ready, 1232, &mut buf);
-        assert!(whole);
+        let len = write_prepared(&query, &ready, 1232, |ttl| ttl + 1, &mut buf);
         assert_eq!(
             &buf[..len],
             b"\x12\x34\x81\xb0\0\x01\0\x01\0\0\0\x01\x02Db\0\x00\x01\x00\x01\
-            \xc0\x0c\0\x01\0\x01\0\0\0\x05\0\x04\x0a\0\0\x01\
+            \xc0\x0c\0\x01\0\x01\0\0\0\x06\0\x04\x0a\0\0\x01\
             \0\x00\x29\x04\xd0\0\0\x80\0\0\x06\0\x0f\0\x02\0\x03"
         );
     }
 
+    /// An answer with so many addresses, as it lies in the cache.
+    fn addresses(count: u8) -> (Vec<u8>, Vec<u16>) {
+        let mut message = b"\0\0\0\0\0\x01\0\0\0\0\0\0\x02db\0\x00\x01\x00\x01".to_vec();
+        message[7] = count;
+        let mut ttls = Vec::new();
+        for nth in 0..count {
+            message.extend(b"\xc0\x0c\0\x01\0\x01");
+            ttls.push(u16::try_from(message.len()).unwrap());
+            message.extend([0, 0, 0, 5, 0, 4, 10, 0, 0, nth]);
+        }
+        (message, ttls)
+    }
+
     #[test]
-    fn what_does_not_fit_is_cut_to_the_byte() {
-        for room in 480..520 {
-            let mut message = READY.to_vec();
-            message.resize(room, 0);
-            let query = query(QUERY);
-            let ready = Prepared { message: &message, rcode: Rcode::NXDOMAIN, authentic: false, ede: None };
+    fn an_answer_that_does_not_fit_holds_the_records_that_do_and_each_has_its_turn() {
+        let (message, ttls) = addresses(100);
+        for (limit, fit) in [(512, 30), (1232, 75)] {
+            let mut seen = std::collections::BTreeSet::new();
+            for id in 0..200_u16 {
+                let mut asked = QUERY.to_vec();
+                asked[..2].copy_from_slice(&id.to_be_bytes());
+                let ready =
+                    Prepared { message: &message, ttls: &ttls, rcode: Rcode::NOERROR, authentic: false, ede: None };
+                let mut buf = [0; 2_000];
+                let len = write_prepared(&query(&asked), &ready, limit, |_| 7, &mut buf);
+                assert!(len <= limit && len + 16 > limit, "{len} of {limit} bytes");
+                assert_eq!((buf[2] & 0x02, buf[7]), (2, fit), "TC, and whole records");
+                let answer = crate::wire::Message::new(&buf[..len]).unwrap();
+                for record in answer.records().unwrap().take(usize::from(fit)) {
+                    let at = record.unwrap().ttl_start();
+                    assert_eq!(buf[at..at + 6], [0, 0, 0, 7, 0, 4]);
+                    seen.insert(buf[at + 9]);
+                }
+            }
+            assert_eq!(seen.len(), 100, "each record in turn");
+        }
+    }
+
+    #[test]
+    fn what_fits_to_the_byte_is_whole() {
+        let (message, ttls) = addresses(30);
+        // Header, question, 30 records, and the OPT record.
+        let bytes = message.len() + OPT_BYTES;
+        for (limit, truncated) in [(bytes, false), (bytes - 1, true)] {
+            let ready =
+                Prepared { message: &message, ttls: &ttls, rcode: Rcode::NXDOMAIN, authentic: false, ede: None };
             let mut buf = [0; 2_000];
-            let (len, whole) = write_prepared(&query, &ready, 512, &mut buf);
-            assert_eq!(whole, room + OPT_BYTES <= 512, "{room}");
-            assert_eq!(buf[2] & 0x02 == 0, whole);
+            let limit = limit.max(crate::wire::UDP_BYTES_MIN);
+            let len = write_prepared(&query(QUERY), &ready, limit, |ttl| ttl, &mut buf);
+            assert_eq!(
+                (buf[2] & 0x02 != 0, buf[7]),
+                (truncated && bytes > 512, 30 - u8::from(truncated && bytes > 512))
+            );
             assert_eq!(buf[3] & 0x0F, 3);
-            assert_eq!(len, if whole { room + OPT_BYTES } else { 20 + OPT_BYTES });
+            assert!(len <= limit);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writes a response into the caller's buffer, whole RRsets at a time.
+//! Writes a response into the caller's buffer, whole records at a time.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -26,12 +26,9 @@ pub enum WriteError {
 
 /// A response being written: header and question, then RRsets in the order of the sections, then [`Self::finish`].
 ///
-/// The buffer always ends after the last whole RRset. If a set of the answer or authority section does not fit, it is
-/// left out, TC is set and nothing more is taken in; a set of the additional section that does not fit is just left
-/// out (RFC 2181, 9).
-///
-/// With the limit of TCP there is nowhere to ask for more: a set of the answer section that does not fit is then cut after
-/// the last whole record, and TC is set. Some of five thousand addresses are of use, none of them are not.
+/// The buffer always ends after a whole record. A set of the answer section that does not fit is cut after the last record
+/// that does, TC is set and nothing more is taken in: clients without TCP live on those records. A set of the authority
+/// section that does not fit is left out and sets TC; one of the additional section is just left out (RFC 2181, 9).
 #[derive(Debug)]
 pub struct ResponseWriter<'b, 'q> {
     /// The caller's buffer, cut to the limit.
@@ -84,14 +81,15 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         }
     }
 
-    /// Writes one RRset, by as many calls of [`Rrset::put`] as it has records, or none of it.
+    /// Writes one RRset, by as many calls of [`Rrset::put`] as it has records. Of a set of the answer section that does not
+    /// fit, the records before the first that does not fit stay.
     ///
     /// If the set does not fit with SRV targets written whole, `write` is called a second time, so it must put the same
     /// records whenever it is called.
     ///
     /// # Errors
     /// What `write` returned, and `Full` without calling it once the response is truncated. The response then ends
-    /// after the last whole RRset; when `Full` sets TC, and when it leaves a part of the set, is said at the type.
+    /// after a whole record; when `Full` sets TC, and when it leaves a part of the set, is said at the type.
     ///
     /// # Panics
     /// If the section is one before that of the last set.
@@ -120,7 +118,8 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         }
         match result {
             Ok(()) => self.counts[section as usize] += count,
-            Err(WriteError::Full) if section == Section::Answer && self.buf.len() == super::TCP_BYTES_MAX => {
+            // Clients without TCP live on the records that fit.
+            Err(WriteError::Full) if section == Section::Answer => {
                 self.counts[section as usize] += count;
                 self.truncated = true;
             }

@@ -75,7 +75,7 @@ fn every_reload_says_what_still_waits_for_a_start_and_a_view_keeps_its_own_forwa
     fs::write(&file, settings(9, &second)).unwrap();
     for nth in 1..=2 {
         agent.signal("HUP");
-        let line = agent.wait_for_nth("takes effect with the next start", nth);
+        let line = agent.wait_for_nth("take effect with the next start", nth);
         assert!(line.contains("ttl") && line.contains("views"), "{line}");
         agent.wait_for_nth("read again", nth);
     }

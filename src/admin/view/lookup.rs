@@ -352,7 +352,10 @@ impl Asker<'_> {
             let forwarded = coded(question.rtype, Outcome::Forwarded, Rcode::NOERROR, None);
             return match known.filter(|known| !known.is_empty()) {
                 None => Answer { rcode: None, sent, ..forwarded },
-                Some(answer) => Answer { outcome: Outcome::Records, answer, sent, ..forwarded },
+                Some(answer) => {
+                    let extended_error = self.records.stale.then(|| text_of_ede(EdeCode::STALE_ANSWER));
+                    Answer { outcome: Outcome::Records, answer, sent, extended_error, ..forwarded }
+                }
             };
         };
         let ede = match (answer.age, answer.rcode) {

@@ -69,6 +69,7 @@ pub struct Parts {
 
 const AUTHENTIC: u8 = 1;
 const CONTINUES: u8 = 2;
+const TRUNCATED: u8 = 4;
 
 #[derive(Debug)]
 pub struct Entry {
@@ -179,6 +180,17 @@ impl Entry {
         self.ttl
     }
 
+    /// The same, as part of an answer whose rest is not to be had. Never stored.
+    #[must_use]
+    pub fn truncated(mut self) -> Self {
+        self.flags |= TRUNCATED;
+        self
+    }
+
+    pub fn is_truncated(&self) -> bool {
+        self.flags & TRUNCATED != 0
+    }
+
     /// Whether its last CNAME leads to another route.
     pub fn continues(&self) -> bool {
         self.flags & CONTINUES != 0
@@ -267,6 +279,11 @@ impl Entry {
         failed != 0 && UnixMillis(failed).age(now) < interval
     }
 
+    /// Whether an upstream said that this name is gone.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed) != 0
+    }
+
     /// Notes that an upstream says this name is gone, and returns whether one said so `after` or longer ago already.
     pub fn doubt(&self, now: UnixMillis, after: Duration) -> bool {
         let since = self.doubted.load(Ordering::Relaxed);
@@ -302,17 +319,10 @@ impl Ready<'_> {
             (Age::Stale { .. } | Age::OfStaleRecords, _) => Some(EdeCode::STALE_ANSWER.into()),
         };
         let rcode = if self.is_gone { Rcode::NXDOMAIN } else { Rcode::NOERROR };
-        let prepared = Prepared { message: self.message, rcode, authentic: self.authentic, ede };
-        let (length, whole) = write_prepared(query, &prepared, limit(query, transport), out);
-        if whole {
-            let ttl = Ttl::of(self.stored, now, age);
-            for &at in self.ttl_offsets {
-                let place = &mut out[usize::from(at)..][..4];
-                let stored = u32::from_be_bytes([place[0], place[1], place[2], place[3]]);
-                place.copy_from_slice(&ttl.now(stored).to_be_bytes());
-            }
-        }
-        length
+        let prepared =
+            Prepared { message: self.message, ttls: self.ttl_offsets, rcode, authentic: self.authentic, ede };
+        let ttl = Ttl::of(self.stored, now, age);
+        write_prepared(query, &prepared, limit(query, transport), |stored| ttl.now(stored), out)
     }
 }
 

@@ -162,6 +162,14 @@ impl Cache {
         true
     }
 
+    /// Forgets the answer to one question.
+    pub fn remove(&self, key: &Key) {
+        if let Some(before) = self.entries.remove(key.as_bytes()) {
+            succeed(&before);
+            self.worker_caches.forget(key);
+        }
+    }
+
     /// Bytes in use.
     pub fn bytes(&self) -> u64 {
         self.byte_count.bytes.load(Ordering::Relaxed) + self.worker_caches.bytes()

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Inner,
     route::{Route, Routes},
-    upstream::{Upstream, exchange},
+    upstream::{ExchangeOptions, Upstream, exchange},
 };
 use crate::{
     dns::{
@@ -113,10 +113,9 @@ fn probe_failing(inner: &Arc<Inner>) {
 
 /// Whether `upstream` answers anything at all.
 async fn answers(inner: &Inner, route: &Route, upstream: &Upstream, question: &Question) -> bool {
-    matches!(
-        tokio::time::timeout(PROBE_WAIT, exchange(upstream, question, route.exchange_options(), inner.metrics())).await,
-        Ok(Ok(_))
-    )
+    let options = ExchangeOptions { plain: upstream.may_drop_edns(), ..route.exchange_options() };
+    let exchange = exchange(upstream, question, options, inner.metrics());
+    matches!(tokio::time::timeout(PROBE_WAIT, exchange).await, Ok(Ok(_)))
 }
 
 /// Sends each upstream of each route a name nobody else would ask for; if it comes back to us, there is a loop.

@@ -58,6 +58,20 @@ impl Failure {
         Self::because(EdeCode::NETWORK_ERROR, "unconfirmed")
     }
 
+    /// A CNAME leads to a zone that has one answer for everything.
+    pub fn fixed_target() -> Self {
+        Self::because(EdeCode::OTHER, "the CNAME leads to a zone with a fixed answer")
+    }
+
+    /// The same for the name that an alias of the cluster leads to: a fixed answer is not the alias's own.
+    pub fn of_target(self) -> Self {
+        if let Self::Fixed(_) = self { Self::fixed_target() } else { self }
+    }
+
+    pub fn truncated() -> Self {
+        Self::because(EdeCode::NO_REACHABLE_AUTHORITY, "truncated, and the upstream does not answer over TCP")
+    }
+
     pub fn too_large() -> Self {
         Self::because(EdeCode::NETWORK_ERROR, "answer over 65,535 bytes")
     }

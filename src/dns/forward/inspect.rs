@@ -161,7 +161,8 @@ impl Inner {
             served_stale: matches!(state, State::StaleAtOnce | State::StaleFirst),
             continues: entry.continues(),
         });
-        let (age, from) = if fresh { (Age::Fresh, ServedFrom::Cache) } else { (stale_age(route), ServedFrom::Stale) };
+        let (age, from) =
+            if fresh { (Age::Fresh, ServedFrom::Cache) } else { (stale_age(route, &entry), ServedFrom::Stale) };
         Ok((leg, Some(Found { entry, age, from, ours: false })))
     }
 }

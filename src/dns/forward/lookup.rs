@@ -32,6 +32,7 @@ use crate::{
         question::question_name,
         request::ServedFrom,
     },
+    report::Policy,
     sys::UnixMillis,
     wire::{Name, Rtype},
 };
@@ -234,7 +235,8 @@ impl Inner {
 
     fn stale(&self, route: &Route, entry: Arc<Entry>) -> Found {
         self.cache.metrics.stale.inc();
-        Found { entry, age: stale_age(route), from: ServedFrom::Stale, ours: false }
+        let age = stale_age(route, &entry);
+        Found { entry, age, from: ServedFrom::Stale, ours: false }
     }
 
     /// An answer that is too old while upstreams work is still better than none when no upstream can be reached.
@@ -322,12 +324,11 @@ impl Exchange {
             inner.metrics().down.inc();
         }
         let budget = if down { BUDGET_DOWN.min(budget) } else { budget };
-        let answered = self.ask(Attempts::new(route.order()), Instant::now() + budget).await;
+        let sequential = route.config.policy == Policy::Sequential;
+        let answered = self.ask(Attempts::new(route.order(), sequential), Instant::now() + budget).await;
         let answered = answered.map_err(|failed| Failure::failed(&failed))?;
         let known = inner.cache.holds_data(&self.key).filter(|_| route.config.lifetimes.serve_stale);
         let sanitized = match known {
-            // Without proof it is no reason to give up what is known.
-            Some(_) if answered.sanitized.unproven => return Err(Failure::unconfirmed()),
             Some(known) if route.config.lifetimes.confirm_negative && answered.sanitized.parts.kind != Kind::Data => {
                 self.confirm(&known, answered).await?
             }
@@ -356,10 +357,12 @@ impl Exchange {
     /// A name that was good is said to be gone: believes it if a second upstream, or the same one later, says so too.
     async fn confirm(&self, known: &Entry, answered: Answered) -> Result<Sanitized, Failure> {
         let (inner, route) = (&self.inner, &self.route);
-        let others: Vec<_> =
-            route.order().into_iter().filter(|other| !Arc::ptr_eq(other, &answered.upstream)).collect();
+        // The other servers of a sequential zone speak only when this one fails, and it did not.
+        let sequential = route.config.policy == Policy::Sequential;
+        let others = route.order().into_iter().filter(|other| !sequential && !Arc::ptr_eq(other, &answered.upstream));
+        let others: Vec<_> = others.collect();
         if !others.is_empty() && !others.iter().all(|other| other.is_failing()) {
-            match self.ask(Attempts::new(others), Instant::now() + CONFIRM_WAIT).await {
+            match self.ask(Attempts::new(others, false), Instant::now() + CONFIRM_WAIT).await {
                 Ok(second) if !second.sanitized.unproven => return Ok(second.sanitized),
                 // Silence and what comes without proof confirm nothing.
                 Ok(_) | Err(_) => {}
@@ -383,10 +386,17 @@ impl Exchange {
         let keep = route.config.lifetimes.keep;
         let ttl = if keep { cap(&mut sanitized, &route.config.lifetimes) } else { sanitized.ttl };
         let now = inner.now();
-        let entry = Entry::new(&sanitized.parts, now, ttl).map(Arc::new).ok_or_else(Failure::too_large)?;
+        let entry = Entry::new(&sanitized.parts, now, ttl).ok_or_else(Failure::too_large)?;
+        if sanitized.truncated {
+            return Ok(Arc::new(entry.truncated()));
+        }
+        let entry = Arc::new(entry);
         if keep && ttl > 0 && !sanitized.unproven {
             inner.cache.insert(key, Arc::clone(&entry));
             inner.keep_cut(route, question, &entry, now);
+        } else if sanitized.unproven {
+            // A denial without SOA is not kept (RFC 2308, 5), and what it denies is not kept either.
+            inner.cache.remove(key);
         }
         Ok(entry)
     }
@@ -412,9 +422,10 @@ pub fn place<'r>(routes: &'r Routes, question: &Question, via: Via) -> Result<(&
     Ok((route, Key::new(route.id, question.by_ref())))
 }
 
-/// How TTLs read on stale answers of `route`.
-pub fn stale_age(route: &Route) -> Age {
-    Age::Stale { ttl: seconds(route.config.lifetimes.stale_ttl) }
+/// How TTLs read on the stale answer `entry`. While its name is denied they are no longer than the records were to live.
+pub fn stale_age(route: &Route, entry: &Entry) -> Age {
+    let ttl = seconds(route.config.lifetimes.stale_ttl);
+    Age::Stale { ttl: if entry.is_doubted() { ttl.min(entry.ttl()) } else { ttl } }
 }
 
 /// Brings every TTL within what the operator allows and returns how long the answer is good for.

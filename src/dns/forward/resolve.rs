@@ -20,7 +20,7 @@ use crate::{
         Context, Forward, Local, Question, Records, Rules,
         cache::{Age, Entry, Kind, Parts},
         question::question_name,
-        request::{ForwardRequest, Resolved, ServedFrom},
+        request::{ForwardRequest, Resolved, ServedFrom, Transport},
     },
     sys::{Lock, UnixMillis},
     wire::{Ede, HEADER_BYTES, Name, Parsed, Query, Rcode, Reject, Rtype, UDP_BYTES_MIN, parse, write_reject},
@@ -31,6 +31,8 @@ const LEGS_MAX: usize = 8;
 const FORMERR: u8 = 1;
 /// AA in the third byte of a header.
 const AUTHORITATIVE: u8 = 0x04;
+/// TC, in the same byte.
+const TRUNCATED: u8 = 0x02;
 /// Seconds that the CNAME of a completed name lives: a service of that name may be created at any time.
 const COMPLETION_TTL: u32 = 5;
 
@@ -63,10 +65,17 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
         // What was written already is the same, and in the case that the client asked in.
         (Err(_), Forward::Chase { .. } | Forward::Complete { .. }) => (request.written.clone(), ServedFrom::Cluster),
         (Ok(found), Forward::Complete { .. }) if denied(&found) => (request.written.clone(), ServedFrom::Cluster),
+        (Ok(found), _) if found.entry.is_truncated() && request.transport != Transport::Udp => {
+            inner.metrics().servfail.inc();
+            (servfail(&client, &Failure::truncated()), ServedFrom::Upstream)
+        }
         (Ok(found), _) => {
             let mut out = vec![0; request.transport.limit(&client)];
             let length = found.entry.write(&client, request.transport, inner.now(), found.age, &mut out);
             out.truncate(length);
+            if found.entry.is_truncated() {
+                out[2] |= TRUNCATED;
+            }
             if found.ours {
                 // AA is about the first owner (RFC 1035, 4.1.1).
                 out[2] |= AUTHORITATIVE;
@@ -138,14 +147,14 @@ impl Resolver<'_> {
         match self.here(question) {
             Here::Answer(found) => Ok(found),
             Here::Leads(ours, target) => {
-                let found = self.outside(&question.renamed(target)).await?;
+                let found = self.outside(&question.renamed(target)).await.map_err(Failure::of_target)?;
                 let now = self.now();
                 let (mut answers, _) = ours.entry.records(now, ours.age);
                 let (records, authorities) = found.entry.records(now, found.age);
                 answers.extend(records);
                 let age = older(ours.age, found.age);
                 let joined = join(question, found.entry.kind(), answers, authorities, now, age, found.from)?;
-                Ok(Found { ours: true, ..joined })
+                Ok(Found { ours: true, ..with_part(joined, &found) })
             }
             Here::Completion(target, denial) => match self.complete(question, target, denial.age).await {
                 Err(Failure::NotAsked) => Err(Failure::NotAsked),
@@ -175,7 +184,7 @@ impl Resolver<'_> {
         // It is the records that say there is no service of the name.
         let age = older(age, found.age);
         let joined = join(question, found.entry.kind(), answers, authorities, now, age, found.from)?;
-        Ok(Some(Found { ours: true, ..joined }))
+        Ok(Some(Found { ours: true, ..with_part(joined, &found) }))
     }
 
     /// A name outside: from hosts or under the name it is rewritten to, else as it is.
@@ -196,7 +205,8 @@ impl Resolver<'_> {
                 for record in answers.iter_mut().filter(|record| record.name == looked_up) {
                     record.name = asked.clone();
                 }
-                join(question, found.entry.kind(), answers, authorities, now, found.age, found.from)
+                let joined = join(question, found.entry.kind(), answers, authorities, now, found.age, found.from)?;
+                Ok(with_part(joined, &found))
             }
         }
     }
@@ -259,7 +269,7 @@ impl Resolver<'_> {
             }
         }
         let (_, authorities) = last.entry.records(now, last.age);
-        join(question, last.entry.kind(), answers, authorities, now, age, from)
+        Ok(with_part(join(question, last.entry.kind(), answers, authorities, now, age, from)?, &last))
     }
 
     /// One name: from the records of this node if it is theirs, else over its own route.
@@ -269,6 +279,9 @@ impl Resolver<'_> {
             Here::NoRecords => Via::Fallback,
             Here::Outside => Via::Zone,
         };
+        if via == Via::Zone && self.names(&question.name).is_some_and(|names| names.config.answer.is_some()) {
+            return Err(Failure::fixed_target());
+        }
         match self.reach {
             Reach::Upstreams { inner, routes, deadline } => inner.lookup(routes, question, via, deadline).await,
             Reach::Cache { inner, routes, legs } => {
@@ -352,6 +365,15 @@ fn join(
 ) -> Result<Found, Failure> {
     let entry = Entry::new(&parts(question, kind, answers, authorities), now, 0).ok_or_else(Failure::too_large)?;
     Ok(Found::new(entry, age, from))
+}
+
+/// An answer put together with `part`, which may be truncated.
+fn with_part(found: Found, part: &Found) -> Found {
+    match (part.entry.is_truncated(), Arc::try_unwrap(found.entry)) {
+        (true, Ok(entry)) => Found { entry: Arc::new(entry.truncated()), ..found },
+        (_, Ok(entry)) => Found { entry: Arc::new(entry), ..found },
+        (_, Err(entry)) => Found { entry, ..found },
+    }
 }
 
 pub(super) fn parts(question: &Question, kind: Kind, answers: Vec<Record>, authorities: Vec<Record>) -> Parts {

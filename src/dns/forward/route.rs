@@ -215,7 +215,7 @@ impl Route {
 
     /// How its upstreams are asked.
     pub fn exchange_options(&self) -> ExchangeOptions {
-        ExchangeOptions { force_tcp: self.config.force_tcp, mix_case: self.config.case_randomization }
+        ExchangeOptions { force_tcp: self.config.force_tcp, mix_case: self.config.case_randomization, plain: false }
     }
 
     /// Whether there is nobody to ask: so far, a file names none.

@@ -51,6 +51,8 @@ const PROBE_MAX: Duration = Duration::from_secs(5);
 const USELESS_MAX: u32 = 3;
 /// How long an upstream that does not understand EDNS is asked without.
 const EDNS_RECHECK: Duration = Duration::from_secs(15 * 60);
+/// Answers without EDNS and none with it, after which an upstream is asked without.
+const PLAIN_ANSWERS: u32 = 2;
 /// How long an upstream known to fold case is asked without random case.
 const CASE_RECHECK: Duration = Duration::from_secs(3_600);
 
@@ -105,6 +107,10 @@ struct State {
     next_probe: Option<Instant>,
     probe_interval: Duration,
     no_edns_until: Option<Instant>,
+    /// It answered a query with EDNS since it last began to fail.
+    edns_seen: bool,
+    /// Answers to queries without EDNS, one after another, while those with EDNS had none.
+    plain_answers: u32,
     folds_case_until: Option<Instant>,
 }
 
@@ -164,6 +170,8 @@ impl Upstream {
             state.failing_since = Some(now);
             state.next_probe = Some(now + PROBE_MIN);
             state.probe_interval = PROBE_MIN;
+            // What is in its place later may be another server.
+            state.edns_seen = false;
             return true;
         }
         false
@@ -223,7 +231,31 @@ impl Upstream {
         self.lock().no_edns_until.is_none_or(|until| Instant::now() >= until)
     }
 
-    /// Notes that it answers FORMERR with EDNS and something else without.
+    /// Whether it may be one that drops queries with EDNS: it never answered any.
+    pub fn may_drop_edns(&self) -> bool {
+        !self.lock().edns_seen
+    }
+
+    pub fn answered_edns(&self) {
+        let mut state = self.lock();
+        state.edns_seen = true;
+        state.plain_answers = 0;
+    }
+
+    /// Notes an answer to a query that was tried without EDNS; after two it is asked without for a while.
+    pub fn answered_plain(&self) {
+        let mut state = self.lock();
+        if state.edns_seen {
+            return;
+        }
+        state.plain_answers += 1;
+        if state.plain_answers >= PLAIN_ANSWERS {
+            state.plain_answers = 0;
+            state.no_edns_until = Some(Instant::now() + EDNS_RECHECK);
+        }
+    }
+
+    /// Notes that it refuses EDNS and answers without.
     pub fn refuses_edns(&self) {
         self.lock().no_edns_until = Some(Instant::now() + EDNS_RECHECK);
     }

@@ -109,7 +109,7 @@ fn forty_endpoints_fit_1232_bytes_and_three_hundred_one_tcp_message() {
 }
 
 #[test]
-fn an_answer_that_does_not_fit_is_left_out_whole_and_ends_the_response() {
+fn an_answer_that_does_not_fit_is_cut_after_a_whole_record_and_ends_the_response() {
     let message = message("db.prod", Rtype::A, OPT_4096_DO);
     let query = query(&message);
     let mut buf = vec![0; 2000];
@@ -120,10 +120,11 @@ fn an_answer_that_does_not_fit_is_left_out_whole_and_ends_the_response() {
     assert!(writer.truncated());
     assert_eq!(writer.rrset(Section::Additional, cname), Err(WriteError::Full), "even what would fit");
     let counts = [Section::Answer, Section::Authority, Section::Additional].map(|section| writer.count(section));
-    assert_eq!(counts, [1, 0, 0]);
+    // 512 bytes less 25 of header and question, 17 of the CNAME, and 17 kept for the OPT record and an extended error.
+    assert_eq!(counts, [1 + 28, 0, 0]);
     let len = writer.finish(Rcode::NOERROR, true, None);
-    assert!(Message::new(&buf[..len]).unwrap().truncated());
-    assert_eq!(names(&buf[..len]), ["db.prod.", "a.b.", "."]);
+    assert!(Message::new(&buf[..len]).unwrap().truncated() && len <= 512);
+    assert_eq!(names(&buf[..len])[..2], ["db.prod.", "a.b."]);
 }
 
 #[test]
@@ -139,7 +140,8 @@ fn every_limit_is_met_to_the_byte() {
                 let len = writer.finish(Rcode::NOERROR, true, Some(EdeCode::STALE_ANSWER.into()));
                 let room = if opt.is_empty() { 0 } else { EDE_BYTES };
                 assert_eq!(whole, message.len() + room + 16 * count <= limit, "{count} in {limit}");
-                assert_eq!(len, message.len() + room + if whole { 16 * count } else { 0 });
+                let fit = (limit - message.len() - room) / 16;
+                assert_eq!(len, message.len() + room + 16 * count.min(fit), "{count} in {limit}");
             }
         }
     }

@@ -98,11 +98,15 @@ impl Section {
             let records = cluster::changes(&self.cluster).into_iter().collect();
             writer.apply(What::Reset { origin, records, as_of }).expect("a first list is applied");
         }
+        Context::new(zone::Zone::new(&self.zone), reader, self.answer).with_pins(self.pins())
+    }
+
+    pub fn pins(&self) -> Pins {
         let pins = Pins::default();
         for pin in &self.pins {
             let _kept = pins.pin(pin.clone(), NOW).expect("a pin");
         }
-        Context::new(zone::Zone::new(&self.zone), reader, self.answer).with_pins(pins)
+        pins
     }
 
     fn new(title: String) -> Self {

@@ -103,7 +103,7 @@ impl Asked {
 
     fn truncated(&self, message: &Message) -> Result<(), String> {
         equal("transport of a truncated answer", self.transport, Transport::Udp)?;
-        // Sets of the cases are small: one that does not fit is left out as a whole.
+        // Sets of the cases are small: with EDNS each fits.
         equal("EDNS of a truncated answer", self.edns, None)?;
         equal("additionals of a truncated answer", message.additionals.len(), 0)
     }

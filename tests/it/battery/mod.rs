@@ -1,4 +1,4 @@
-//! One battery of cases for whatever answers queries: `answer()` itself here, sockets elsewhere.
+//! One battery of cases for everything that answers: `answer()`, sockets, and `holdfast lookup`.
 //!
 //! Cases are text, a row each, in `cases/`: what is asked, and what must come back.
 //!
@@ -22,6 +22,7 @@
 mod case;
 mod check;
 mod direct;
+mod lookup;
 mod messages;
 mod properties;
 mod size;
@@ -29,6 +30,7 @@ mod sockets;
 
 pub use case::{Section, clock, sections};
 pub use check::{Asker, check};
+pub use lookup::{look, said, told};
 pub use messages::check_messages;
 pub use size::check_sizes;
 

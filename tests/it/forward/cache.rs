@@ -92,13 +92,11 @@ async fn type_dnssec_ok_and_route_are_told_apart() {
 /// `NodeLocal DNSCache` with `serve_stale` stores the SERVFAIL over the good entry: 2 stale answers, then 72 SERVFAILs of 72.
 #[tokio::test(start_paused = true)]
 async fn failures_never_displace_data() {
-    let failures: [(&str, Script); 7] = [
+    let failures: [(&str, Script); 5] = [
         ("SERVFAIL", |asked| vec![asked.code(ResponseCode::ServFail)]),
         ("REFUSED", |asked| vec![asked.code(ResponseCode::Refused)]),
         ("NOTIMP", |asked| vec![asked.code(ResponseCode::NotImp)]),
         ("FORMERR", |asked| vec![asked.code(ResponseCode::FormErr)]),
-        ("empty NOERROR without SOA", |asked| vec![asked.code(ResponseCode::NoError)]),
-        ("NXDOMAIN without SOA", |asked| vec![asked.code(ResponseCode::NXDomain)]),
         ("silence", |_| Vec::new()),
     ];
     for (case, say) in failures {
@@ -223,7 +221,7 @@ async fn a_second_upstream_confirms_at_once_or_contradicts() {
     for (second_says_gone, expect) in [(true, "NXDomain"), (false, "NoError 192.0.2.9")] {
         let one = Upstream::with_a(10, GOOD).await;
         let two = Upstream::with_a(10, [192, 0, 2, 9]).await;
-        let world = World::with(vec![ZoneConfig { policy: Policy::Sequential, ..zone(".", &[&one, &two]) }]);
+        let world = World::with(vec![ZoneConfig { policy: Policy::RoundRobin, ..zone(".", &[&one, &two]) }]);
         assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
         one.now(|asked| vec![asked.nxdomain("example")]);
         if second_says_gone {

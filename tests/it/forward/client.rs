@@ -60,7 +60,8 @@ async fn an_answer_too_large_for_the_client_is_truncated_and_whole_over_tcp() {
         let resolved = world.resolve(query("big.example", RecordType::A, payload), Transport::Udp).await;
         let reply = Message::from_vec(&resolved.message).unwrap();
         assert!(resolved.message.len() <= limit);
-        assert_eq!((reply.truncation, reply.answers.is_empty()), (cut, cut), "{payload:?}");
+        assert_eq!((reply.truncation, reply.answers.len() < 60), (cut, cut), "{payload:?}");
+        assert!(reply.answers.len() >= 25, "what fits is given: {payload:?}");
     }
     assert_eq!(world.ask("big.example", RecordType::A).await.answers.len(), 60);
 }

@@ -135,7 +135,7 @@ async fn a_working_upstream_answers_although_the_other_accepts_and_is_silent() {
     let good = Upstream::with_a(0, TRUE).await;
     let world = World::with(vec![ZoneConfig {
         force_tcp: true,
-        policy: holdfast::dns::forward::Policy::Sequential,
+        policy: holdfast::dns::forward::Policy::RoundRobin,
         ..zone(".", &[&stuck, &good])
     }]);
     for nth in 0..10 {

@@ -58,12 +58,12 @@ async fn without_confirmation_the_first_denial_counts() {
 async fn a_denial_without_proof_confirms_nothing() {
     let one = Upstream::with_a(10, GOOD).await;
     let two = Upstream::start(|asked| vec![asked.code(ResponseCode::NXDomain)]).await;
-    let world = World::with(vec![ZoneConfig { policy: Policy::Sequential, ..zone(".", &[&one, &two]) }]);
+    let world = World::with(vec![ZoneConfig { policy: Policy::RoundRobin, ..zone(".", &[&one, &two]) }]);
     assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
     one.now(|asked| vec![asked.nxdomain("example")]);
     world.elapse(secs(11)).await;
     assert_eq!(world.a("www.example").await, "NoError 192.0.2.1 ede=3");
-    assert_eq!(asked_for(&two, "www.example"), 1, "it was asked");
+    assert!(asked_for(&two, "www.example") > 0, "it was asked");
 }
 
 /// An upstream whose own way out is gone answers SERVFAIL to everything.

@@ -1,7 +1,9 @@
 //! One question against all upstreams of a route: who is asked when, and whose answer counts.
 //!
-//! The first is given the time it usually takes; then the next is asked as well, while the wait for the first goes on.
-//! The first usable answer wins. Never takes longer than the deadline.
+//! With `random` and `round_robin`, any server's answer counts: the first is given the time it usually takes, then the next
+//! is asked as well, and the first usable answer wins. A denial without SOA is an answer only if no server gives a better
+//! one. With `sequential`, a server is asked only when all servers before it failed (silence for 2 s, an error of the
+//! network, SERVFAIL and the like), and its denial counts with or without SOA. Never takes longer than the deadline.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -25,6 +27,8 @@ const TRIES_MAX: u32 = 10;
 const INTERVAL_MAX: Duration = Duration::from_millis(600);
 /// Times an upstream may refuse by ICMP or reset before it is not asked again for this question.
 const REFUSALS_MAX: u32 = 3;
+/// How long a server of a sequential zone may be silent before the next one may speak (the read timeout of `CoreDNS`).
+const SEQUENTIAL_WAIT: Duration = Duration::from_secs(2);
 
 /// An answer and who gave it.
 #[derive(Debug)]
@@ -52,6 +56,13 @@ struct Attempt {
     answered: bool,
 }
 
+impl Attempt {
+    /// Whether the next server of a sequential zone may be asked.
+    fn has_failed(&self) -> bool {
+        self.exhausted || self.refusals > 0 || (self.tries > 0 && self.first_try.elapsed() >= SEQUENTIAL_WAIT)
+    }
+}
+
 /// Asks until there is an answer or `deadline` is there.
 ///
 /// # Errors
@@ -71,6 +82,9 @@ pub async fn race(
     loop {
         if Instant::now() >= next_try {
             if let Some((at, upstream)) = attempts.next() {
+                // Every second try is without EDNS until the server is known to take it.
+                let plain = attempts.servers[at].tries.is_multiple_of(2) && upstream.may_drop_edns();
+                let options = ExchangeOptions { plain, ..options };
                 tries.push(async move { (at, exchange(&upstream, question, options, metrics).await) });
             }
             next_try = Instant::now() + interval;
@@ -86,7 +100,7 @@ pub async fn race(
                     metrics.dropped_records.inc_by(sanitized.dropped as u64);
                     attempts.servers[at].answered = true;
                     let answered = Answered { sanitized, upstream: Arc::clone(&attempts.servers[at].upstream) };
-                    if !answered.sanitized.unproven {
+                    if attempts.sequential || !answered.sanitized.unproven {
                         answered.upstream.was_of_use();
                         attempts.settle(metrics);
                         return Ok(answered);
@@ -135,10 +149,12 @@ pub struct Attempts {
     servers: Vec<Attempt>,
     launched: u32,
     failed: Failed,
+    /// A server is asked only when those before it failed.
+    sequential: bool,
 }
 
 impl Attempts {
-    pub fn new(order: Vec<Arc<Upstream>>) -> Self {
+    pub fn new(order: Vec<Arc<Upstream>>, sequential: bool) -> Self {
         let now = Instant::now();
         let upstream = order.first().map(|upstream| upstream.server().to_string()).unwrap_or_default();
         let attempt =
@@ -146,6 +162,7 @@ impl Attempts {
         Self {
             servers: order.into_iter().map(attempt).collect(),
             launched: 0,
+            sequential,
             failed: Failed { kind: FailureKind::Timeout, upstream },
         }
     }
@@ -155,8 +172,9 @@ impl Attempts {
         if self.is_over() {
             return None;
         }
-        let able = self.servers.iter().enumerate().filter(|(_, attempt)| !attempt.exhausted);
-        let at = able.min_by_key(|(_, attempt)| attempt.tries).map(|(at, _)| at)?;
+        let able = || self.servers.iter().enumerate().filter(|(_, attempt)| !attempt.exhausted);
+        let turn = able().find(|(_, attempt)| self.sequential && !attempt.has_failed());
+        let at = turn.or_else(|| able().min_by_key(|(_, attempt)| attempt.tries)).map(|(at, _)| at)?;
         let attempt = &mut self.servers[at];
         if attempt.tries == 0 {
             attempt.first_try = Instant::now();

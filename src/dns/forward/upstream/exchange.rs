@@ -18,7 +18,12 @@ use crate::dns::{Question, forward::observe::Metrics};
 pub struct ExchangeOptions {
     pub force_tcp: bool,
     pub mix_case: bool,
+    /// Without EDNS, for a server that may drop queries with it.
+    pub plain: bool,
 }
+
+/// How long TCP may take when a truncated answer is there to be given instead.
+const TRUNCATED_WAIT: Duration = Duration::from_secs(1);
 
 /// Asks `upstream`; updates what is known of it.
 ///
@@ -42,17 +47,29 @@ async fn with_edns_or_without(
     options: ExchangeOptions,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
-    let edns = upstream.takes_edns();
+    // RFC 6891, 7: a server without EDNS answers FORMERR; some answer NOTIMP or nothing.
+    let refuses = |message: &Message| matches!(message.response_code, ResponseCode::FormErr | ResponseCode::NotImp);
+    let edns = upstream.takes_edns() && !options.plain;
     let message = transfer(upstream, question, edns, options, metrics).await?;
-    // RFC 6891, 7: FORMERR (and nothing else, least of all silence) means that it does not know EDNS.
-    if !edns || message.response_code != ResponseCode::FormErr {
-        return Ok(message);
+    match (edns, refuses(&message)) {
+        (true, true) => {
+            let plain = transfer(upstream, question, false, options, metrics).await?;
+            if !refuses(&plain) {
+                upstream.refuses_edns();
+            }
+            Ok(plain)
+        }
+        (true, false) => {
+            upstream.answered_edns();
+            Ok(message)
+        }
+        (false, _) => {
+            if options.plain {
+                upstream.answered_plain();
+            }
+            Ok(message)
+        }
     }
-    let plain = transfer(upstream, question, false, options, metrics).await?;
-    if plain.response_code != ResponseCode::FormErr {
-        upstream.refuses_edns();
-    }
-    Ok(plain)
 }
 
 async fn transfer(
@@ -80,7 +97,20 @@ async fn transfer(
             note(upstream, Some(started.elapsed()));
             Ok(message)
         }
-        Received::Reply(Reply::Truncated) | Received::UnderAttack | Received::Folded => {
+        Received::Reply(Reply::Truncated(part)) => {
+            let query = Query::new(question, edns, false);
+            let whole = stream(upstream, &query);
+            let Some(part) = part.filter(|part| !part.answers.is_empty()) else {
+                return whole.await.map(|(message, _)| message);
+            };
+            // A server that answers over UDP is not down because its TCP is closed.
+            if let Ok(Ok((message, _))) = tokio::time::timeout(TRUNCATED_WAIT, whole).await {
+                return Ok(message);
+            }
+            note(upstream, Some(started.elapsed()));
+            Ok(part)
+        }
+        Received::UnderAttack | Received::Folded => {
             stream(upstream, &Query::new(question, edns, false)).await.map(|(message, _)| message)
         }
     }
@@ -141,7 +171,7 @@ async fn stream(upstream: &Upstream, query: &Query) -> io::Result<(Box<Message>,
             note(upstream, None);
             Ok((message, answer.same_case))
         }
-        Reply::Truncated => Err(io::Error::new(io::ErrorKind::InvalidData, "truncated over TCP")),
+        Reply::Truncated(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "truncated over TCP")),
     }
 }
 

@@ -22,8 +22,8 @@ pub struct Query {
 #[derive(Debug)]
 pub enum Reply {
     Whole(Box<Message>),
-    /// TC is set: to be asked over TCP.
-    Truncated,
+    /// TC is set: to be asked over TCP. What came, if it parses.
+    Truncated(Option<Box<Message>>),
 }
 
 impl Query {
@@ -97,13 +97,14 @@ impl Query {
         if exact_case && sent != got {
             return Err(Mismatch::Case);
         }
-        if header[2] & 0x02 != 0 {
-            return Ok(Reply::Truncated);
-        }
         // Names in the data may point at the question: they are not to keep the case we made up.
         let mut plain = message.to_vec();
         plain[HEADER_BYTES..self.question_end - 4].make_ascii_lowercase();
-        Message::from_vec(&plain).map(|message| Reply::Whole(Box::new(message))).map_err(|_| Mismatch::Garbage)
+        let parsed = Message::from_vec(&plain).map(Box::new);
+        if header[2] & 0x02 != 0 {
+            return Ok(Reply::Truncated(parsed.ok()));
+        }
+        parsed.map(Reply::Whole).map_err(|_| Mismatch::Garbage)
     }
 
     /// Whether the answer to this query came back in the case it was sent in.
@@ -140,7 +141,7 @@ mod tests {
         let mut message = answer(&query);
         message[2] |= 0x02;
         message[7] = 9;
-        assert!(matches!(query.check(&message, true), Ok(Reply::Truncated)));
+        assert!(matches!(query.check(&message, true), Ok(Reply::Truncated(None))));
     }
 
     type Spoil = fn(&mut Vec<u8>, usize);

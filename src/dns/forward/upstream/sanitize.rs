@@ -33,6 +33,8 @@ pub struct Sanitized {
     pub ttl: u32,
     /// Whether it is a negative answer without SOA: may be told, must not be kept.
     pub unproven: bool,
+    /// Part of an answer whose rest could not be had over TCP: may be told, must not be kept.
+    pub truncated: bool,
     pub dropped: usize,
 }
 
@@ -76,7 +78,9 @@ pub fn sanitize(message: &Message, asked: &Question, ours: impl Fn(&Name) -> boo
     // A chain that ends in a name nothing is said of: the upstream does not chase, so its end has to be asked for.
     let dangling = negative && !nx && soa.is_none() && !answers.is_empty();
     let unproven = negative && soa.is_none() && !dangling;
-    if unproven && kind == Kind::NoData && message.authorities.iter().any(is_referral) {
+    // Records that answer something else are no denial.
+    let elsewhere = answers.is_empty() && !message.answers.is_empty();
+    if unproven && (elsewhere || kind == Kind::NoData && message.authorities.iter().any(is_referral)) {
         return Err(FailureKind::Lame);
     }
     for set in [&mut answers, &mut authorities] {
@@ -103,6 +107,7 @@ pub fn sanitize(message: &Message, asked: &Question, ours: impl Fn(&Name) -> boo
         },
         ttl,
         unproven,
+        truncated: message.truncation,
         dropped: total - kept,
     })
 }

@@ -276,7 +276,7 @@ fn deliver(pending: &mut HashMap<u16, Request>, message: &[u8]) -> Result<(), Mi
     // A stream is not guessed at from outside, so case is no evidence here.
     let reply = match request.query.check(message, false)? {
         // TC over a stream is a server's mistake; there is nothing larger to go to.
-        Reply::Truncated => return Err(Mismatch::Garbage),
+        Reply::Truncated(_) => return Err(Mismatch::Garbage),
         reply @ Reply::Whole(_) => reply,
     };
     if let Some(request) = pending.remove(&id) {
