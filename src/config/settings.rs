@@ -19,7 +19,7 @@ use super::{
 use crate::{
     dns::{
         Allow,
-        forward::{FixedAnswer, Host, Policy, Prefix, Rewrite, UpstreamSource},
+        forward::{FixedAnswer, Host, Policy, Prefix, Rewrite, Template, UpstreamSource},
     },
     source::EndpointsMode,
 };
@@ -278,13 +278,21 @@ settings! {
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
         /// Names of this zone answered here, as lines of a hosts file.
         hosts: Vec<Host> = Setting::new("hosts", "[]");
-        /// The same from a file in the form of /etc/hosts, read again when it changes.
+        /// The same from a file in the form of /etc/hosts, read again when it changes, and as soon as it is there.
         hosts_file: Option<PathBuf> = Setting::new("hosts_file", "none");
         /// TTL of what `hosts` and `hosts_file` answer.
         hosts_ttl: Duration = Setting::new("hosts_ttl", "30s").within("0s", "1d", "longer ones outlive the file");
-        /// Names asked for as others: `exact NAME NAME`, or `suffix ZONE ZONE` for all names in a zone. The first that fits
-        /// counts.
+        /// Answers the reverse names of the addresses in `hosts` and `hosts_file` too.
+        hosts_reverse: bool = Setting::new("hosts_reverse", "true");
+        /// Names looked up under other names, before `template` and `hosts` see them: `exact NAME NAME`, `suffix ZONE ZONE` for
+        /// all names in a zone, or `regex PATTERN NAME`, where `{1}` in the name is the first group of the pattern. The first
+        /// that fits counts; with `continue` in front, the next ones see the new name. Behind it, `answer name PATTERN NAME`
+        /// and `answer value PATTERN NAME` rename owners and targets in the answer.
         rewrite: Vec<Rewrite> = Setting::new("rewrite", "[]");
+        /// Answers made of text, before `hosts`: a type or `ANY`, then any of `zone ZONE`, `match PATTERN`, `answer RECORD`,
+        /// `authority RECORD`, `rcode CODE` and `fallthrough`, as in CoreDNS's template: `A match "^ip-(.*)[.]example[.]$" answer
+        /// "{{ .Name }} 60 IN A {{ index .Match 1 }}"`. Words with blanks stand in double quotes.
+        template: Vec<Template> = Setting::new("template", "[]");
         /// Makes IPv6 addresses of IPv4 ones with this prefix where a name has no others (RFC 6147), as in `64:ff9b::/96`.
         dns64: Option<Prefix> = Setting::new("dns64", "none");
         /// Keeps answers of this zone; without it each question is asked, and TTLs pass as they come.

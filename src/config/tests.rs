@@ -47,7 +47,7 @@ fn what_is_shown_reads_back_as_the_same() {
     for text in [
         SOURCE,
         example,
-        "source: {manifests: {path: x}}\nforward: [{zone: a, upstreams: 1.1.1.1, hosts: ['10.0.0.9 b.a c.a'], rewrite: ['suffix x.a y.a'], dns64: '64:ff9b::/96'}]",
+        "source: {manifests: {path: x}}\nforward: [{zone: a, upstreams: 1.1.1.1, hosts: ['10.0.0.9 b.a c.a'], rewrite: ['suffix x.a y.a', 'continue regex ^(.*)[.]b[.]$ {1}.c'], template: ['AAAA rcode NOERROR', 'A match ^x answer \"{{ .Name }} 60 IN A 10.0.0.1\" fallthrough'], hosts_reverse: false, dns64: '64:ff9b::/96'}]",
         "source: {kubernetes: {kubeconfig: in-cluster}}\nhttp: none\nlisten: '::1'",
     ] {
         let config = read(text).unwrap();

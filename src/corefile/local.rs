@@ -1,4 +1,4 @@
-//! What is answered or renamed before anybody is asked: `hosts`, `rewrite`, `template`, `dns64`.
+//! Directives that answer or rename before an upstream is asked: `hosts`, `rewrite`, `template`, `dns64`.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -7,7 +7,10 @@ use super::{
     findings::Findings,
     words::{self, shown, text},
 };
-use crate::config::Shown;
+use crate::{
+    config::Shown,
+    dns::forward::{Rewrite, Template as Filled, words as phrase},
+};
 
 const HOSTS_FILE: &str = "/etc/hosts";
 /// TTL of hosts in CoreDNS, in seconds.
@@ -45,9 +48,7 @@ pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
                     ttl = seconds;
                 }
             }
-            "no_reverse" => {
-                found.note(property.name.at, "hosts no_reverse", Weight::Answers, "reverse names are answered as well");
-            }
+            "no_reverse" => hosts.fields.push(("hosts_reverse", text(false))),
             "reload" => found.manner(directive, property, "the file is looked at every 2 s"),
             word if !property.args.is_empty() && address(word).is_some() => {
                 let address = address(word).unwrap_or(word);
@@ -70,86 +71,175 @@ fn address(word: &str) -> Option<&str> {
     bare.parse::<IpAddr>().is_ok().then_some(bare)
 }
 
-/// Reads `rewrite [continue|stop] name [exact|suffix] FROM TO`, as holdfast writes it. Others are not honoured.
+/// Reads `rewrite [continue|stop] name [exact|prefix|suffix|substring|regex] FROM TO [answer …]…`, on one line or in braces, as
+/// holdfast writes it. Rules for other things than names are not honoured.
 pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Shown> {
     // Braces are another way to break the line.
     let options =
         directive.properties.iter().flat_map(|property| std::iter::once(&property.name).chain(&property.args));
-    let mut words: Vec<&str> = directive.args.iter().chain(options).map(|token| token.text.as_str()).collect();
-    if let Some(&mode @ ("continue" | "stop")) = words.first() {
-        if mode == "continue" {
-            let said = "the first rule that fits is the only one";
-            found.note(directive.name.at, "rewrite continue", Weight::Answers, said);
+    let words: Vec<&str> = directive.args.iter().chain(options).map(|token| token.text.as_str()).collect();
+    let (goes_on, words) = match words.as_slice() {
+        ["continue", rest @ ..] => (true, rest),
+        ["stop", rest @ ..] => (false, rest),
+        all => (false, all),
+    };
+    let (how, from, to, rest) = match words {
+        ["name", how @ ("exact" | "prefix" | "suffix" | "substring" | "regex"), from, to, rest @ ..] => {
+            (*how, *from, *to, rest)
         }
-        words.remove(0);
-    }
-    let (how, from, to) = match words[..] {
-        // Answers are given the name that was asked for, which is what `answer auto` asks for.
-        ["name", from, to] | ["name", "exact", from, to] | ["name", "exact", from, to, "answer", "auto"] => {
-            ("exact", from, to)
-        }
-        ["name", "suffix", from, to] | ["name", "suffix", from, to, "answer", "auto"] => ("suffix", from, to),
-        [] => {
+        ["name", from, to, rest @ ..] => ("exact", *from, *to, rest),
+        [] | ["name", ..] => {
             found.error(directive.name.at, "rewrite takes what to rewrite, such as `name suffix OLD NEW`");
             return None;
         }
-        _ => {
-            let said = "only `name exact` and `name suffix` are rewritten: this rule is left out";
-            let name = format!("rewrite {}", words.iter().take(2).copied().collect::<Vec<_>>().join(" "));
-            found.note(directive.name.at, name, Weight::Answers, said);
+        [field, ..] => {
+            let said = "only names are rewritten: this rule is left out";
+            found.note(directive.name.at, format!("rewrite {field}"), Weight::Answers, said);
             return None;
         }
     };
-    let zone = |word: &str| words::zone(word.strip_prefix('.').filter(|rest| !rest.is_empty()).unwrap_or(word));
-    let (Some(from), Some(to)) = (zone(from), zone(to)) else {
-        found.error(directive.name.at, format!("rewrite: {from:?} and {to:?} are not both names"));
-        return None;
+    let (from, to) = if how == "regex" {
+        (from.to_owned(), to.to_ascii_lowercase())
+    } else {
+        (from.to_ascii_lowercase(), to.to_ascii_lowercase())
     };
-    Some(text(format!("{how} {from} {to}")))
+    let dotted = |name: &str| if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
+    let mut said: Vec<String> = if goes_on { vec!["continue".into()] } else { Vec::new() };
+    said.extend(match how {
+        "exact" => ["exact".into(), from, to],
+        "prefix" => ["regex".into(), format!("^{}(.*)$", escaped(&from)), format!("{to}{{1}}")],
+        // CoreDNS compares the ends of texts, not labels.
+        "suffix" => ["regex".into(), format!("^(.*){}$", escaped(&dotted(&from))), format!("{{1}}{}", dotted(&to))],
+        "substring" => ["regex".into(), format!("^(.*?){}(.*)$", escaped(&from)), format!("{{1}}{to}{{2}}")],
+        _ => ["regex".into(), from, to],
+    });
+    let mut rest = rest;
+    loop {
+        rest = match rest {
+            [] => break,
+            // Answers have the name that was asked for, always.
+            ["answer", "auto", rest @ ..] => rest,
+            ["answer", kind @ ("name" | "value"), pattern, to, rest @ ..] => {
+                said.extend(["answer", kind, pattern].map(str::to_owned));
+                said.push(to.to_ascii_lowercase());
+                rest
+            }
+            ["answer", pattern, to, rest @ ..] => {
+                said.extend(["answer", "name", pattern].map(str::to_owned));
+                said.push(to.to_ascii_lowercase());
+                rest
+            }
+            [word, ..] => {
+                let said = format!("{word:?} is not known: this rule is left out");
+                found.note(directive.name.at, "rewrite name", Weight::Answers, said);
+                return None;
+            }
+        };
+    }
+    match phrase::join(said.iter().map(String::as_str)).parse::<Rewrite>() {
+        Ok(rule) => Some(text(rule)),
+        Err(message) => {
+            found.error(directive.name.at, format!("rewrite: {message}"));
+            None
+        }
+    }
 }
 
-/// One `template` that gives the same answer to everything.
+/// A regular expression that fits this text alone.
+fn escaped(text: &str) -> String {
+    let plain = |char: char| char.is_alphanumeric() || matches!(char, '-' | '_');
+    text.chars().flat_map(|char| (!plain(char)).then_some('\\').into_iter().chain([char])).collect()
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     /// The zones it is for; none for all of the block.
     pub zones: Vec<String>,
-    /// The answer, as holdfast writes it.
-    pub answer: &'static str,
+    /// The answer to everything, if it is a code and nothing else.
+    pub answer: Option<&'static str>,
+    rtype: String,
+    options: Vec<String>,
+    /// The zones in which names that no pattern fits go on to the next directive; the root for all.
+    fallthrough: Vec<String>,
 }
 
-/// Reads `template CLASS TYPE [ZONES…]`. One that makes a code and nothing else for everything is honoured, others are not.
+impl Template {
+    /// As holdfast writes it, for the forward zone `zone`.
+    pub fn text(&self, zone: &str) -> String {
+        let mut said = vec![self.rtype.as_str()];
+        let own = self.zones.iter().filter(|own| words::holds(own, zone)).max_by_key(|own| own.len());
+        if let Some(own) = own.filter(|own| *own != zone) {
+            said.extend(["zone", own]);
+        }
+        said.extend(self.options.iter().map(String::as_str));
+        if self.fallthrough.iter().any(|outer| words::holds(outer, zone)) {
+            said.push("fallthrough");
+        }
+        phrase::join(said)
+    }
+}
+
+/// Reads `template CLASS TYPE [ZONES…]`.
 pub(super) fn template(directive: &Directive, found: &mut Findings) -> Option<Template> {
-    let [class, kind, zones @ ..] = directive.args.as_slice() else {
+    let [class, rtype, zones @ ..] = directive.args.as_slice() else {
         found.error(directive.name.at, "template takes a class, a type and zones");
         return None;
     };
     let zones = zones.iter().flat_map(|token| found.take(words::zones(token)).unwrap_or_default()).collect();
-    let everything = matches!(class.text.as_str(), "ANY" | "IN") && kind.text == "ANY";
-    let mut answer = "noerror";
-    let mut plain = everything;
+    let mut template = Template {
+        zones,
+        answer: Some("noerror"),
+        rtype: rtype.text.to_ascii_uppercase(),
+        options: Vec::new(),
+        fallthrough: Vec::new(),
+    };
+    let mut code = "noerror";
+    let mut plain = template.rtype == "ANY";
     for property in &directive.properties {
-        match (property.name.text.as_str(), property.args.as_slice()) {
-            ("rcode", [code]) => match code.text.to_ascii_uppercase().as_str() {
-                "NXDOMAIN" => answer = "nxdomain",
-                "NOERROR" => answer = "noerror",
-                "REFUSED" => answer = "refused",
-                "SERVFAIL" => answer = "servfail",
-                _ => plain = false,
-            },
-            ("match" | "answer" | "additional" | "authority" | "fallthrough" | "upstream" | "ederror", _) => {
+        let option = property.name.text.as_str();
+        match (option, property.args.as_slice()) {
+            ("rcode", [value]) => {
+                let known = ["noerror", "nxdomain", "refused", "servfail"];
+                match known.iter().find(|known| value.text.eq_ignore_ascii_case(known)) {
+                    Some(known) => code = known,
+                    None => return left_out(directive, &format!("rcode {} is not given", value.text), found),
+                }
+            }
+            ("match" | "answer" | "authority", values) => {
                 plain = false;
+                template.options.extend(values.iter().flat_map(|value| [option.to_owned(), value.text.clone()]));
             }
-            _ => {
-                found.unknown(directive, property);
-                return None;
+            ("fallthrough", []) => template.fallthrough.push(".".into()),
+            ("fallthrough", zones) => {
+                for token in zones {
+                    template.fallthrough.extend(found.take(words::zones(token)).unwrap_or_default());
+                }
             }
+            ("additional", _) => {
+                let said = "records in the additional section are left out";
+                found.note(property.name.at, "template additional", Weight::Answers, said);
+            }
+            ("ederror", _) => found.manner(directive, property, "no extended error is added"),
+            ("upstream", _) => {}
+            _ => found.unknown(directive, property),
         }
     }
-    if plain {
-        return Some(Template { zones, answer });
+    if !matches!(class.text.to_ascii_uppercase().as_str(), "ANY" | "IN") {
+        found.note(directive.name.at, "template", Weight::Manner, "questions of other classes than IN are refused");
+        return None;
     }
-    let said = "templates are not filled in here: only one for all types that sets an rcode and nothing else is honoured, \
-                and these names are asked of the zone's upstreams instead";
+    if code != "noerror" {
+        template.options.extend(["rcode".to_owned(), code.to_ascii_uppercase()]);
+    }
+    template.answer = plain.then_some(code);
+    match template.text(".").parse::<Filled>() {
+        Ok(_) => Some(template),
+        Err(message) => left_out(directive, &message, found),
+    }
+}
+
+fn left_out(directive: &Directive, reason: &str, found: &mut Findings) -> Option<Template> {
+    let said = format!("{reason}: this template is left out");
     found.note(directive.name.at, "template", Weight::Answers, said);
     None
 }

@@ -44,7 +44,9 @@ impl Content {
         let mut add = |name: &str, value: Shown| fields.push((name.to_owned(), value));
         let covers = |zones: &[String]| zones.is_empty() || zones.iter().any(|outer| holds(outer, zone));
         let within = |zones: &[String]| zones.iter().any(|outer| holds(outer, zone));
-        let template = self.templates.iter().find(|template| covers(&template.zones));
+        let templates: Vec<&Template> = self.templates.iter().filter(|template| covers(&template.zones)).collect();
+        // A code for everything in front of all others is the answer of the zone.
+        let template = templates.first().filter(|template| template.answer.is_some());
         // A template comes before hosts, and hosts before forward.
         let hosts = if template.is_none() { self.hosts.iter().find(|hosts| covers(&hosts.zones)) } else { None };
         // CoreDNS has no SOA to give for hosts, and fails where a name is not among them.
@@ -55,7 +57,7 @@ impl Content {
             (false, true) => "servfail",
             (false, false) => "refused",
         };
-        let answer = template.map(|template| template.answer).or(last_word);
+        let answer = template.and_then(|template| template.answer).or(last_word);
         match (answer, forward) {
             (Some(answer), _) => add("answer", text(answer)),
             (None, None) => add("answer", text(nobody)),
@@ -75,7 +77,11 @@ impl Content {
         if let Some(hosts) = hosts {
             hosts.fields.iter().for_each(|(name, value)| add(name, value.clone()));
         }
-        if !self.rewrites.is_empty() && answer.is_none() {
+        if template.is_none() && !templates.is_empty() {
+            let texts = templates.iter().map(|template| text(template.text(zone))).collect();
+            add("template", Shown::List(texts));
+        }
+        if !self.rewrites.is_empty() {
             add("rewrite", Shown::List(self.rewrites.clone()));
         }
         Shown::Map(fields)

@@ -45,8 +45,8 @@ pub use self::{
     inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
     observe::{FailureKind, Metrics, Mismatch},
     route::{
-        Config, ConfigError, FixedAnswer, Host, Prefix, ResolvConfCache, Rewrite, UpstreamSource, ZoneConfig,
-        parse_host, problems,
+        Config, ConfigError, FixedAnswer, Host, Prefix, ResolvConfCache, Rewrite, Template, UpstreamSource, ZoneConfig,
+        parse_host, parse_host_ip, problems, words,
     },
     upstream::{Server, TlsName},
 };

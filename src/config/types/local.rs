@@ -1,18 +1,16 @@
-//! Names answered or renamed on the node: hosts, rewrites, DNS64 prefixes.
-
-use std::net::IpAddr;
+//! Names answered or renamed on the node: hosts, rewrites, templates, DNS64 prefixes.
 
 use hickory_proto::rr::Name;
 
 use super::{super::value::Scalar, ZoneName};
-use crate::dns::forward::{Host, Prefix, Rewrite};
+use crate::dns::forward::{Host, Prefix, Rewrite, Template, parse_host_ip};
 
 impl Scalar for Host {
     const KIND: &'static str = "line of a hosts file";
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut words = text.split_whitespace();
-        let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        let address = words.next().and_then(parse_host_ip);
         let names: Result<Vec<Name>, String> = words.map(name).collect();
         match (address, names?) {
             (Some(address), names) if !names.is_empty() => Ok(Self { address, names }),
@@ -30,20 +28,23 @@ impl Scalar for Rewrite {
     const KIND: &'static str = "rewrite";
 
     fn parse(text: &str) -> Result<Self, String> {
-        match text.split_whitespace().collect::<Vec<_>>()[..] {
-            ["exact", from, to] => Ok(Self::Exact { from: name(from)?, to: name(to)? }),
-            ["suffix", from, to] => Ok(Self::Suffix { from: name(from)?, to: name(to)? }),
-            _ => Err(format!(
-                "{text:?} is not \"exact NAME NAME\" or \"suffix ZONE ZONE\", such as \"suffix old.example new.example\""
-            )),
-        }
+        text.parse()
     }
 
     fn text(&self) -> String {
-        match self {
-            Self::Exact { from, to } => format!("exact {} {}", shown(from), shown(to)),
-            Self::Suffix { from, to } => format!("suffix {} {}", shown(from), shown(to)),
-        }
+        self.to_string()
+    }
+}
+
+impl Scalar for Template {
+    const KIND: &'static str = "template";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -88,7 +89,7 @@ mod tests {
         for text in ["", "10.0.0.9", "printer 10.0.0.9", "10.0.0.9 a..b"] {
             assert!(Host::parse(text).is_err(), "{text:?}");
         }
-        for text in ["", "a b", "exact a", "suffix a b c", "regex a b", "exact a..b c"] {
+        for text in ["", "a b", "exact a", "suffix a b c", "regex ( b", "exact a..b c"] {
             assert!(Rewrite::parse(text).is_err(), "{text:?}");
         }
     }

@@ -13,7 +13,7 @@ use super::{
     inspect::Leg,
     lookup::{Found, Via},
     observe,
-    route::{ByZone, OnNode, Routes, ZoneNames, dns64},
+    route::{ByZone, OnNode, Renamed, Routes, ZoneNames, dns64},
 };
 use crate::{
     dns::{
@@ -47,7 +47,7 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
     let whole = request.forward == Forward::Whole;
     if whole
         && let Some(route) = routes.find(&question.name)
-        && let OnNode::Fixed(answer) = route.names.find(&question)
+        && let Some(answer) = route.names.find(&question).fixed()
     {
         return Resolved { message: written(&client.reject(answer.rcode(), None)), from: ServedFrom::Cluster };
     }
@@ -191,24 +191,41 @@ impl Resolver<'_> {
     async fn outside(&self, question: &Question) -> Result<Found, Failure> {
         let Some(names) = self.names(&question.name) else { return self.follow(question).await };
         match names.find(question) {
-            OnNode::Hosts(kind, answers) => {
-                join(question, kind, answers, Vec::new(), self.now(), Age::Fresh, ServedFrom::Cluster)
-            }
-            OnNode::Fixed(answer) => Err(Failure::Fixed(answer)),
-            OnNode::Upstreams => self.translate(names, question).await,
-            OnNode::Renamed(name) => {
-                let renamed = question.renamed(*name);
-                let found = self.translate(names, &renamed).await?;
-                let now = self.now();
-                let (mut answers, authorities) = found.entry.records(now, found.age);
-                let (asked, looked_up) = (question.record_name(), renamed.record_name());
-                for record in answers.iter_mut().filter(|record| record.name == looked_up) {
-                    record.name = asked.clone();
-                }
-                let joined = join(question, found.entry.kind(), answers, authorities, now, found.age, found.from)?;
+            OnNode::Renamed(renamed) => {
+                let Renamed { question: new, rewritten, then } = *renamed;
+                let found = self.known(names, &new, then).await?;
+                let (mut answers, authorities) = found.entry.records(self.now(), found.age);
+                rewritten.restore(&question.record_name(), &mut answers);
+                let (kind, now) = (found.entry.kind(), self.now());
+                let joined = join(question, kind, answers, authorities, now, found.age, found.from)?;
                 Ok(with_part(joined, &found))
             }
+            on_node => self.known(names, question, on_node).await,
         }
+    }
+
+    /// A name outside as the zone answers it on this node, or else as upstreams do.
+    async fn known(&self, names: &ZoneNames, question: &Question, on_node: OnNode<'_>) -> Result<Found, Failure> {
+        let (kind, mut answers, authorities) = match on_node {
+            OnNode::Records { kind, answers, authorities } => (kind, answers, authorities),
+            OnNode::Fixed(answer) => return Err(Failure::Fixed(answer)),
+            OnNode::Upstreams | OnNode::Renamed(_) => return self.translate(names, question).await,
+        };
+        let (mut age, mut from) = (Age::Fresh, ServedFrom::Cluster);
+        if matches!(question.rtype, Rtype::A | Rtype::AAAA)
+            && let Some(RData::CNAME(CNAME(target))) = answers.last().map(|record| &record.data)
+        {
+            // A target that cannot be looked up leaves the CNAME alone, as in CoreDNS.
+            match self.follow(&question.renamed(question_name(target))).await {
+                Ok(found) => {
+                    answers.extend(found.entry.records(self.now(), found.age).0);
+                    (age, from) = (found.age, found.from);
+                }
+                Err(Failure::NotAsked) => return Err(Failure::NotAsked),
+                Err(_) => {}
+            }
+        }
+        join(question, kind, answers, authorities, self.now(), age, from)
     }
 
     /// Follows `question`, with IPv6 addresses made of IPv4 ones where the zone says so and there are no others.

@@ -8,7 +8,10 @@ pub mod hosts;
 mod names;
 mod resolv_conf;
 mod resolv_conf_cache;
+mod rewrite;
 mod servers;
+mod template;
+pub mod words;
 
 use std::{
     path::Path,
@@ -28,10 +31,12 @@ use self::servers::{Missing, Servers, servers};
 pub use self::{
     config::{Config, ConfigError, FixedAnswer, UpstreamSource, ZoneConfig},
     dns64::Prefix,
-    hosts::{Host, Rewrite, parse_line as parse_host},
-    names::{ByZone, OnNode, ZoneNames, zone_names},
+    hosts::{Host, parse_ip as parse_host_ip, parse_line as parse_host},
+    names::{ByZone, OnNode, Renamed, ZoneNames, zone_names},
     resolv_conf_cache::ResolvConfCache,
+    rewrite::Rewrite,
     servers::problems,
+    template::Template,
 };
 use super::{
     Environment,
@@ -198,7 +203,7 @@ impl Route {
         let build = Build { connector, limits, max_fails: config.max_fails, metrics: metrics.clone() };
         let upstreams = servers.into_iter().map(|server| build.upstream(server)).collect();
         Ok(Self {
-            names: ZoneNames::new(Arc::clone(&config))?,
+            names: ZoneNames::new(Arc::clone(&config)),
             zone: question_name(&config.zone),
             id,
             slots: Semaphore::new(config.max_concurrent.min(Semaphore::MAX_PERMITS)),

@@ -6,7 +6,7 @@ use hickory_proto::rr::RecordType;
 use holdfast::{
     dns::{
         Question, cache,
-        forward::{Config, Host, Policy, Prefix, Rewrite, UpstreamSource, UpstreamState, ZoneConfig},
+        forward::{Config, Host, Policy, Prefix, Rewrite, UpstreamSource, UpstreamState, ZoneConfig, parse_host},
     },
     wire::Rtype,
 };
@@ -142,6 +142,48 @@ async fn without_upstreams_what_is_cached_is_served_past_its_time() {
     world.forwarder.loaded().await;
     assert_eq!(world.a("www.example").await, "NoError 192.0.2.1 ede=3");
     assert_eq!(world.a("new.example").await, "ServFail ede=22");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hosts_file_that_is_missing_or_a_directory_is_taken_up_when_it_appears() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hosts");
+    let upstream = Upstream::start(|asked| vec![asked.nxdomain("example")]).await;
+    let world = World::with(vec![ZoneConfig { hosts_file: Some(path.clone()), ..zone(".", &[&upstream]) }]);
+    assert_eq!(world.a("printer.example").await, "NXDomain");
+    std::fs::create_dir(&path).unwrap();
+    world.elapse(secs(3)).await;
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, b"# caf\xE9\n10.0.0.1 printer.example\n").unwrap();
+    world.elapse(secs(3)).await;
+    assert_eq!(world.a("printer.example").await, "NoError 10.0.0.1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rewrites_come_before_templates_and_those_before_hosts_as_in_coredns() {
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let world = World::with(vec![ZoneConfig {
+        rewrites: vec![rewrite("exact registry.example host.internal.example"), rewrite("exact six.example t.example")],
+        templates: vec![
+            "AAAA".parse().unwrap(),
+            "ANY match ^deep[.] rcode NXDOMAIN fallthrough".parse().unwrap(),
+            "A match ^t[.] answer \"{{ .Name }} 60 IN A 10.4.0.2\" fallthrough".parse().unwrap(),
+            "A match ^alias[.] answer \"{{ .Name }} 60 IN CNAME www.example.org\" fallthrough".parse().unwrap(),
+        ],
+        hosts: vec![parse_host("10.4.0.1 host.internal.example t.example deep.example").unwrap()],
+        ..zone(".", &[&upstream])
+    }]);
+    assert_eq!(world.a("registry.example").await, "NoError 10.4.0.1");
+    assert_eq!(world.a("host.internal.example").await, "NoError 10.4.0.1");
+    assert_eq!(world.a("six.example").await, "NoError 10.4.0.2");
+    assert_eq!(world.a("deep.example").await, "NXDomain");
+    assert_eq!(upstream.count(), 0, "nothing of it is asked");
+    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
+    assert_eq!(world.a("alias.example").await, "NoError www.example.org. 192.0.2.1");
+}
+
+fn rewrite(text: &str) -> Rewrite {
+    text.parse().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,9 +328,9 @@ async fn hosts_rewrites_and_dns64_are_local() {
     let config = ZoneConfig {
         hosts: vec![host],
         rewrites: vec![
-            Rewrite::Exact { from: name("alias.example"), to: name("real.example.org") },
-            Rewrite::Exact { from: name("db.example"), to: name("db.prod.svc.cluster.local") },
-            Rewrite::Suffix { from: name("old.example"), to: name("new.example") },
+            rewrite("exact alias.example real.example.org"),
+            rewrite("exact db.example db.prod.svc.cluster.local"),
+            rewrite("suffix old.example new.example"),
         ],
         dns64: Some(Prefix::WELL_KNOWN),
         ..zone(".", &[&upstream])

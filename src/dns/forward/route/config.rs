@@ -11,10 +11,7 @@ use std::{
 
 use hickory_proto::rr::Name;
 
-use super::{
-    dns64::Prefix,
-    hosts::{Host, Rewrite},
-};
+use super::{dns64::Prefix, hosts::Host, rewrite::Rewrite, template::Template};
 use crate::{
     dns::{
         cache::Lifetimes,
@@ -87,8 +84,11 @@ pub struct ZoneConfig {
     pub hosts_file: Option<PathBuf>,
     /// TTL of answers from hosts. Default 30 s.
     pub hosts_ttl: Duration,
-    /// Names asked for as others; the first rule that fits counts.
+    /// Reverse names of the addresses of hosts are answered too. Default on.
+    pub hosts_reverse: bool,
+    /// Names looked up under other names; rewrites come before templates, and those before hosts.
     pub rewrites: Vec<Rewrite>,
+    pub templates: Vec<Template>,
     /// Make IPv6 addresses of IPv4 ones where a name has no others. Default off.
     pub dns64: Option<Prefix>,
     /// Certificate authorities for `tls://` upstreams, a PEM file. Default: those of the system.
@@ -112,7 +112,9 @@ impl Default for ZoneConfig {
             hosts: Vec::new(),
             hosts_file: None,
             hosts_ttl: Duration::from_secs(30),
+            hosts_reverse: true,
             rewrites: Vec::new(),
+            templates: Vec::new(),
             dns64: None,
             tls_ca: None,
         }
@@ -176,9 +178,6 @@ pub enum ConfigError {
     /// Certificate authorities cannot be read.
     #[error("forward zone {zone}: certificate authorities: {reason}")]
     TlsCa { zone: String, reason: String },
-    /// A hosts file cannot be read.
-    #[error("forward zone {zone}: hosts file {path}: {reason}")]
-    Hosts { zone: String, path: PathBuf, reason: String },
     /// Zero where something is needed.
     #[error("{0} must be greater than 0")]
     Zero(&'static str),

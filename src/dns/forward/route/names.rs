@@ -1,59 +1,112 @@
-//! Names that a forward zone answers or renames on the node: hosts, a fixed answer, rewrites.
+//! Names that a forward zone answers or renames on the node, in the order of CoreDNS's plugins: rewrites, templates, hosts,
+//! a fixed answer.
 //!
 //! Never asks an upstream.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
-use hickory_proto::rr::Record;
+use hickory_proto::rr::{Record, RecordType};
+use tracing::warn;
 
-use super::{Config, ConfigError, FixedAnswer, ZoneConfig, hosts, hosts::Hosts};
+use super::{
+    Config, FixedAnswer, ZoneConfig,
+    hosts::Hosts,
+    rewrite::{Rewritten, rewrite},
+    template::{self, Filled},
+};
 use crate::{
     dns::{
         cache::Kind,
         question::{Question, question_name},
     },
-    wire::{Name, Rtype},
+    wire::{Name, Rcode, Rtype},
 };
 
-/// The hosts, the fixed answer and the rewrites of one zone.
+/// The rewrites, templates, hosts and the fixed answer of one zone.
 #[derive(Debug)]
 pub struct ZoneNames {
     pub config: Arc<ZoneConfig>,
     hosts: ArcSwap<Hosts>,
 }
 
-/// What a zone makes of a question.
+/// The answer of a zone to a question, as far as no upstream is needed.
 #[derive(Debug)]
-pub enum OnNode {
-    Hosts(Kind, Vec<Record>),
+pub enum OnNode<'z> {
+    /// Records of hosts or of a template.
+    Records {
+        kind: Kind,
+        answers: Vec<Record>,
+        authorities: Vec<Record>,
+    },
     Fixed(FixedAnswer),
-    /// The name is looked up under another name, and the answer given under its own.
-    Renamed(Box<Name>),
+    Renamed(Box<Renamed<'z>>),
     Upstreams,
 }
 
+/// A name that is looked up under another name, and whose answer is given under its own.
+#[derive(Debug)]
+pub struct Renamed<'z> {
+    pub question: Question,
+    pub rewritten: Rewritten<'z>,
+    /// The answer to the new name; never renamed again.
+    pub then: OnNode<'z>,
+}
+
+impl OnNode<'_> {
+    /// The fixed answer, of the name or of the one it is looked up under.
+    pub fn fixed(&self) -> Option<FixedAnswer> {
+        match self {
+            Self::Fixed(answer) => Some(*answer),
+            Self::Renamed(renamed) => renamed.then.fixed(),
+            Self::Records { .. } | Self::Upstreams => None,
+        }
+    }
+}
+
 impl ZoneNames {
-    /// # Errors
-    /// If the hosts file cannot be read.
-    pub fn new(config: Arc<ZoneConfig>) -> Result<Self, ConfigError> {
-        let hosts = ArcSwap::from_pointee(read_hosts(&config)?);
-        Ok(Self { config, hosts })
+    /// A hosts file that cannot be read now is read as soon as it can.
+    pub fn new(config: Arc<ZoneConfig>) -> Self {
+        let hosts = read_hosts(&config).unwrap_or_else(|error| {
+            let path = config.hosts_file.as_deref().unwrap_or(Path::new("")).display();
+            warn!(zone = %config.zone, %path, %error, "cannot read the hosts file: its names are not answered until it can be read");
+            Hosts::new(&config.hosts, None, config.hosts_reverse).unwrap_or_default()
+        });
+        Self { config, hosts: ArcSwap::from_pointee(hosts) }
     }
 
-    /// Hosts come before the fixed answer, and both before rewrites.
-    pub fn find(&self, question: &Question) -> OnNode {
-        let ttl = u32::try_from(self.config.hosts_ttl.as_secs()).unwrap_or(u32::MAX);
-        if let Some((kind, records)) = self.hosts.load().find(question, ttl) {
-            return OnNode::Hosts(kind, records);
+    pub fn find(&self, question: &Question) -> OnNode<'_> {
+        match rewrite(&self.config.rewrites, &question.record_name()) {
+            None => self.on_node(question),
+            Some(rewritten) => {
+                let question = question.renamed(question_name(&rewritten.name));
+                let then = self.on_node(&question);
+                OnNode::Renamed(Box::new(Renamed { question, rewritten, then }))
+            }
         }
-        if let Some(fixed) = self.config.answer {
-            return OnNode::Fixed(fixed);
+    }
+
+    fn on_node(&self, question: &Question) -> OnNode<'_> {
+        let config = &self.config;
+        if !config.templates.is_empty() {
+            let rtype = RecordType::from(question.rtype.0);
+            let filled = template::answer(&config.templates, &config.zone, &question.record_name(), rtype);
+            if let Some(Filled { rcode, answers, authorities }) = filled {
+                let kind = match rcode {
+                    Rcode::NXDOMAIN => Kind::NxDomain,
+                    Rcode::NOERROR if answers.is_empty() => Kind::NoData,
+                    Rcode::NOERROR => Kind::Data,
+                    Rcode::REFUSED => return OnNode::Fixed(FixedAnswer::Refused),
+                    _ => return OnNode::Fixed(FixedAnswer::ServFail),
+                };
+                return OnNode::Records { kind, answers, authorities };
+            }
         }
-        match hosts::rewrite(&self.config.rewrites, &question.record_name()) {
-            Some(name) => OnNode::Renamed(Box::new(question_name(&name))),
-            None => OnNode::Upstreams,
+        let ttl = u32::try_from(config.hosts_ttl.as_secs()).unwrap_or(u32::MAX);
+        if let Some((kind, answers)) = self.hosts.load().find(question, ttl) {
+            return OnNode::Records { kind, answers, authorities: Vec::new() };
         }
+        config.answer.map_or(OnNode::Upstreams, OnNode::Fixed)
     }
 
     /// Whether the question's answer is in the cache under its own name, if it is anywhere.
@@ -61,6 +114,7 @@ impl ZoneNames {
     pub fn is_plain(&self, question: Question<&Name>) -> bool {
         self.config.answer.is_none()
             && self.config.rewrites.is_empty()
+            && !self.config.templates.iter().any(|template| template.is_for(RecordType::from(question.rtype.0)))
             && (self.config.dns64.is_none() || question.rtype != Rtype::AAAA)
             && !self.hosts.load().holds(question.name, question.rtype)
     }
@@ -69,18 +123,14 @@ impl ZoneNames {
     ///
     /// # Errors
     /// If it cannot be read; the hosts stay as they were.
-    pub fn reread_hosts(&self) -> Result<(), ConfigError> {
+    pub fn reread_hosts(&self) -> io::Result<()> {
         self.hosts.store(Arc::new(read_hosts(&self.config)?));
         Ok(())
     }
 }
 
-fn read_hosts(config: &ZoneConfig) -> Result<Hosts, ConfigError> {
-    Hosts::new(&config.hosts, config.hosts_file.as_deref()).map_err(|error| ConfigError::Hosts {
-        zone: config.zone.to_string(),
-        path: config.hosts_file.clone().unwrap_or_default(),
-        reason: error.to_string(),
-    })
+fn read_hosts(config: &ZoneConfig) -> io::Result<Hosts> {
+    Hosts::new(&config.hosts, config.hosts_file.as_deref(), config.hosts_reverse)
 }
 
 /// Something for each zone; the longest zone that holds a name counts.
@@ -118,11 +168,7 @@ impl<T> ByZone<T> {
 pub fn zone_names(config: &Config) -> ByZone<ZoneNames> {
     let mut zones = ByZone::default();
     for zone in &config.zones {
-        let names = ZoneNames::new(Arc::new(zone.clone()))
-            .or_else(|_| ZoneNames::new(Arc::new(ZoneConfig { hosts_file: None, ..zone.clone() })));
-        if let Ok(names) = names {
-            zones.insert(&question_name(&zone.zone), names);
-        }
+        zones.insert(&question_name(&zone.zone), ZoneNames::new(Arc::new(zone.clone())));
     }
     zones
 }
