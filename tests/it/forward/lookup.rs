@@ -9,7 +9,7 @@ use hickory_proto::{
 use holdfast::{
     dns::{
         AnswerConfig, Context, Question, Records, Rules, ServedFrom, Transport,
-        forward::{Config, FixedAnswer, Host, Prefix, Rewrite, ZoneConfig},
+        forward::{Config, FixedAnswer, Host, Prefix, ZoneConfig},
         pins::{Pin, Pins},
     },
     sys::Clock,
@@ -115,8 +115,8 @@ fn configure(random: &mut Random, upstream: &Upstream) -> (Config, Arc<Context>,
     }
     if random.coin() {
         root.rewrites = vec![
-            Rewrite::Exact { from: name("old.example"), to: name("www.example.org") },
-            Rewrite::Suffix { from: name("db.old.example"), to: name("web.prod.svc.cluster.local") },
+            "exact old.example www.example.org".parse().unwrap(),
+            "suffix db.old.example web.prod.svc.cluster.local".parse().unwrap(),
         ];
     }
     root.dns64 = random.coin().then_some(Prefix::WELL_KNOWN);
