@@ -81,7 +81,7 @@ impl World {
         table.row("… holdfast guard", told.lines().next().unwrap_or_default().to_owned(), "everything held", held);
 
         let begun = Instant::now();
-        let released = run(&["guard", "release", "--admin", text(&holder.socket)?]);
+        let released = run(&["guard", "release", "--yes", "--admin", text(&holder.socket)?]);
         anyhow::ensure!(released.status.success(), "{}", String::from_utf8_lossy(&released.stderr));
         let reader = self.observer.reader();
         let gone = |reader: &holdfast::store::Reader| reader.load().counts().services == 0;

@@ -1,6 +1,7 @@
-//! What the guard holds, over HTTP: `GET /guard` shows all of it, `POST /guard/release` lets go of it or of one namespace.
+//! The guard over HTTP: `GET /guard` shows what is held, `POST /guard/release` deletes it, all or of one namespace,
+//! `POST /guard/accept-cluster` takes another cluster in place of the one before.
 //!
-//! Never decides what is held: whoever writes the store is asked to let go.
+//! Never decides what is held: the writer of the store is asked.
 
 use std::sync::Arc;
 
@@ -14,26 +15,42 @@ use axum::{
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::view::{HeldDoc, Time};
+use super::{
+    StatusInputs,
+    view::{HeldDoc, Time},
+};
 use crate::{
     store::{
         Applied, Reader,
         guard::{HeldCounts, Release},
+        releasable,
     },
     sys::Clock,
 };
 
-/// Asks the writer of the store to let go; nothing if it is gone.
-pub type Let = Arc<dyn Fn(Release) -> BoxFuture<'static, Option<Applied>> + Send + Sync>;
+/// Asks the writer of the store to release; `None` if it is gone.
+pub type ReleaseFn = Arc<dyn Fn(Release) -> BoxFuture<'static, Option<Applied>> + Send + Sync>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardDoc {
     pub at: Time,
-    /// What is held, all of it.
+    /// All that is held.
     pub held: HeldDoc,
+    /// This process decides what is held. If not, its hubs do.
+    #[serde(default)]
+    pub judges: bool,
+    /// The hubs to the one that decides, the nearest first, after the address of the nearest.
+    #[serde(default)]
+    pub hubs: Vec<String>,
+    /// Connected agents and hubs, which serve what is held too.
+    #[serde(default)]
+    pub followers: Option<u64>,
+    /// Those of them that refuse deletions of this hub.
+    #[serde(default)]
+    pub refusing: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleasedDoc {
     /// How much was held before.
     pub before: HeldCounts,
@@ -41,44 +58,91 @@ pub struct ReleasedDoc {
     pub after: HeldCounts,
     /// Records that changed with it.
     pub changes: usize,
+    /// Services served before.
+    #[serde(default)]
+    pub services: usize,
+    /// Held records that only a hub can release.
+    #[serde(default)]
+    pub held_upstream: usize,
+    /// As in [`GuardDoc`].
+    #[serde(default)]
+    pub hubs: Vec<String>,
 }
 
 #[derive(Clone)]
 struct Shared {
     reader: Reader,
     clock: Clock,
-    release: Let,
+    release: ReleaseFn,
+    inputs: Arc<dyn StatusInputs>,
 }
 
 /// The routes of the guard.
-pub fn guard_routes(reader: Reader, clock: Clock, release: Let) -> Router {
-    Router::new().route("/guard", get(show)).route("/guard/release", post(let_go)).with_state(Shared {
-        reader,
-        clock,
-        release,
-    })
+pub fn guard_routes(reader: Reader, clock: Clock, release: ReleaseFn, inputs: Arc<dyn StatusInputs>) -> Router {
+    Router::new()
+        .route("/guard", get(show))
+        .route("/guard/release", post(release_held))
+        .route("/guard/accept-cluster", post(accept_cluster))
+        .with_state(Shared { reader, clock, release, inputs })
+}
+
+impl Shared {
+    fn hubs(&self) -> Vec<String> {
+        let followed = self.inputs.follows();
+        followed.map_or_else(Vec::new, |status| std::iter::once(status.address).chain(status.path).collect())
+    }
 }
 
 async fn show(State(shared): State<Shared>) -> Json<GuardDoc> {
-    Json(GuardDoc { at: Time(shared.clock.now()), held: HeldDoc::of(&shared.reader.held(), usize::MAX) })
+    let stream = shared.inputs.serves();
+    Json(GuardDoc {
+        at: Time(shared.clock.now()),
+        held: HeldDoc::of(&shared.reader.held(), usize::MAX),
+        judges: shared.reader.judges(),
+        hubs: shared.hubs(),
+        followers: stream.as_ref().map(|stream| stream.subscribers),
+        refusing: stream.map_or(0, |stream| stream.refusing),
+    })
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReleaseQuery {
     namespace: Option<String>,
+    /// Says what would be released, and releases nothing.
+    #[serde(default)]
+    dry_run: bool,
 }
 
-async fn let_go(State(shared): State<Shared>, Query(query): Query<ReleaseQuery>) -> Response {
-    let which = query.namespace.map_or(Release::All, Release::Namespace);
-    let before = shared.reader.held().counts();
-    match (shared.release)(which).await {
-        Some(Applied { changes }) => {
-            let after = shared.reader.held().counts();
-            Json(ReleasedDoc { before, after, changes }).into_response()
+async fn release_held(State(shared): State<Shared>, Query(query): Query<ReleaseQuery>) -> Response {
+    ask(&shared, query.namespace.map_or(Release::All, Release::Namespace), query.dry_run).await
+}
+
+async fn accept_cluster(State(shared): State<Shared>) -> Response {
+    // The writer knows which cluster was refused.
+    ask(&shared, Release::Cluster("".into()), false).await
+}
+
+async fn ask(shared: &Shared, which: Release, dry_run: bool) -> Response {
+    let snapshot = shared.reader.snapshot();
+    let (before, services) = (snapshot.held().counts(), snapshot.counts().services);
+    let (applied, after) = if dry_run {
+        let would = releasable(snapshot.held(), &which, shared.reader.judges());
+        let left = |before: usize, would: usize| before.saturating_sub(would);
+        let after = HeldCounts {
+            services: left(before.services, would.services),
+            endpoints: left(before.endpoints, would.endpoints),
+            namespaces: left(before.namespaces, would.namespaces),
+        };
+        (Applied { changes: would.services + would.namespaces, held_upstream: 0 }, after)
+    } else {
+        match (shared.release)(which).await {
+            Some(applied) => (applied, shared.reader.held().counts()),
+            None => return (StatusCode::SERVICE_UNAVAILABLE, "the process is stopping").into_response(),
         }
-        None => (StatusCode::SERVICE_UNAVAILABLE, "the process is stopping").into_response(),
-    }
+    };
+    let Applied { changes, held_upstream } = applied;
+    Json(ReleasedDoc { before, after, changes, services, held_upstream, hubs: shared.hubs() }).into_response()
 }
 
 #[cfg(test)]
@@ -90,10 +154,23 @@ mod tests {
 
     use super::*;
     use crate::{
+        admin,
         record::{Change, Kind, Service, ServiceKey},
         store::{self, Origin, What, guard},
         sys::UnixMillis,
     };
+
+    struct Alone;
+
+    impl StatusInputs for Alone {
+        fn rules(&self) -> admin::Rules {
+            unreachable!("the guard asks for no rules")
+        }
+
+        fn disk(&self) -> Option<store::disk::DiskStatus> {
+            None
+        }
+    }
 
     fn list(count: u8) -> What {
         let service = |n: u8| {
@@ -119,11 +196,11 @@ mod tests {
         writer.apply(list(200)).unwrap();
         writer.apply(list(0)).unwrap();
         let writer = Arc::new(std::sync::Mutex::new(writer));
-        let release: Let = Arc::new(move |which| {
+        let release: ReleaseFn = Arc::new(move |which| {
             let writer = Arc::clone(&writer);
             async move { Some(writer.lock().unwrap().release(&which)) }.boxed()
         });
-        let routes = guard_routes(reader.clone(), Clock::System, release);
+        let routes = guard_routes(reader.clone(), Clock::System, release, Arc::new(Alone));
         let shown: GuardDoc = ask(&routes, "GET", "/guard").await;
         assert_eq!((shown.held.counts.services, shown.held.rows.len()), (200, 200), "all of them, by name");
         let first = HeldDoc::of(&reader.held(), 150);
@@ -132,6 +209,9 @@ mod tests {
             (150, 50, 0),
             "and says how many more there are"
         );
+        let would: ReleasedDoc = ask(&routes, "POST", "/guard/release?namespace=odd&dry_run=true").await;
+        assert_eq!((would.before.services, would.after.services, would.services), (200, 100, 200));
+        assert_eq!(reader.held().counts().services, 200, "a dry run releases nothing");
         let released: ReleasedDoc = ask(&routes, "POST", "/guard/release?namespace=odd").await;
         assert_eq!((released.before.services, released.after.services, released.changes), (200, 100, 100));
         assert_eq!(reader.load().counts().services, 100);

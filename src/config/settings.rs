@@ -110,6 +110,15 @@ settings! {
         guard_deletes_percent: u8 = Setting::new("guard.deletes_percent", "20").within("0", "100", "percent");
         /// The window for deletes.
         guard_deletes_within: Duration = Setting::new("guard.deletes_within", "60s").within("1s", "1h", "memory");
+        /// How long deletes are held; then they go if a complete list on a new connection agrees.
+        guard_deletes_held_for: Duration =
+            Setting::new("guard.deletes_held_for", "10m").within("10s", "1d", "an operator must have time to look");
+        /// Fewer services than this deleted with their namespaces are never held.
+        guard_meant_min: usize = Setting::new("guard.meant_min", "50");
+        /// As many services in a hundred deleted with their namespaces within `guard.deletes_within` are held as deletes are.
+        guard_meant_percent: u8 = Setting::new("guard.meant_percent", "50").within("0", "100", "percent");
+        /// Namespaces whose services are held when the namespace is deleted, however few they are.
+        guard_protect: Vec<String> = Setting::new("guard.protect", "[kube-system, default]");
         /// Endpoints that go away are held only if they go from more services than this.
         guard_losses_services_min: usize = Setting::new("guard.losses_services_min", "50");
         /// More endpoints than this many in a hundred that go away within the window are held.

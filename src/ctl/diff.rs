@@ -182,6 +182,8 @@ fn differences(a: &Snapshot, b: &Snapshot) -> Vec<Difference> {
         Change::PutNamespace(name) => {
             (!a.has_namespace(name.as_bytes())).then(|| (name.to_string(), What::Namespace, Side::OnlyB, vec![]))
         }
+        // Records served on both sides are equal, held or not.
+        Change::Hold(..) | Change::Release(_) => None,
         Change::RemoveNamespace(name) => {
             (!b.has_namespace(name.as_bytes())).then(|| (name.to_string(), What::Namespace, Side::OnlyA, vec![]))
         }

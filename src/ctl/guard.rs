@@ -1,46 +1,74 @@
-//! `holdfast guard`: what is held back and why, and letting go of it.
+//! `holdfast guard`: shows deletions that are held back and why, and releases them.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt::Write as _,
+    io::{BufRead as _, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
 
 use clap::Subcommand;
 
 use super::{
-    Exit, Output, client, json, print,
+    Exit, Misused, Output, client, json, print,
     reach::{ask_process, default_socket},
     status::{held, held_table},
+    table::{Table, count},
 };
-use crate::admin::{GuardDoc, ReleasedDoc};
+use crate::admin::{
+    GuardDoc, ReleasedDoc,
+    view::{HeldRow, HeldWhat, words},
+};
+
+/// Rows shown without `-v`.
+const ROWS_MAX: usize = 20;
+/// Above this many services in a hundred a release wants to be confirmed.
+const CONFIRM_PERCENT: usize = 20;
 
 /// What `holdfast guard` takes.
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Exit codes: 0 nothing is held, or it was let go, 1 something is held, or nothing of the namespace to let go of, 3 could not be asked."
+    after_help = "Exit codes: 0 nothing is held, or it was released, 1 something is held, nothing of the namespace to release, or only a hub can release it, 2 not confirmed, 3 could not be asked."
 )]
 pub struct GuardArgs {
     /// What to do; without it, shows what is held and why
     #[command(subcommand)]
     action: Option<Action>,
+    /// Show every record that is held
+    #[arg(short, long)]
+    verbose: bool,
     /// Which process
     #[command(flatten)]
     asked: Asked,
 }
 
-/// What can be done about it.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// Let go of what is held: the records are deleted, as the source says
+    /// Delete what is held, as the source says. At a hub that watches the apiserver it holds for all agents and hubs
     Release {
         /// Only what is held of this namespace
         #[arg(short, long, value_name = "NAMESPACE")]
         namespace: Option<String>,
+        /// Say what would be deleted, and delete nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask, even if more than 20 % of all services would be deleted
+        #[arg(short, long)]
+        yes: bool,
+        /// Which process
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Follow the cluster that answers now in place of the one before (the UID of kube-system differs)
+    AcceptCluster {
         /// Which process
         #[command(flatten)]
         asked: Asked,
     },
 }
 
-/// Which process, and how it is shown.
+/// The process to ask, and how the answer is shown.
 #[derive(Clone, Debug, clap::Args)]
 struct Asked {
     /// Admin socket of a running hub or agent [default: /run/holdfast/agent.sock]
@@ -57,51 +85,195 @@ impl Asked {
     }
 }
 
-/// Shows what is held, or lets go of it.
+/// Shows what is held, or releases it.
 pub(super) fn run(args: &GuardArgs) -> anyhow::Result<Exit> {
     match &args.action {
-        None => show(&args.asked),
-        Some(Action::Release { namespace, asked }) => release(asked, namespace.as_deref()),
+        None => show(&args.asked, args.verbose),
+        Some(Action::Release { namespace, dry_run, yes, asked }) => {
+            release(asked, namespace.as_deref(), *dry_run, *yes)
+        }
+        Some(Action::AcceptCluster { asked }) => accept(asked),
     }
 }
 
-fn show(asked: &Asked) -> anyhow::Result<Exit> {
+fn show(asked: &Asked, verbose: bool) -> anyhow::Result<Exit> {
     let text = ask_process(&asked.socket(), "/guard", None)?;
     let doc: GuardDoc = serde_json::from_slice(&text)?;
     match asked.output {
         Output::Json => print(&json(&doc)?)?,
-        Output::Table if doc.held.is_empty() => print(b"nothing is held\n")?,
-        Output::Table => {
-            print(format!("{}\n{}", held(&doc.held), held_table(&doc.held, doc.at)).as_bytes())?;
-        }
+        Output::Table => print(shown(&doc, verbose).as_bytes())?,
     }
     Ok(if doc.held.is_empty() { Exit::Ok } else { Exit::No })
 }
 
-fn release(asked: &Asked, namespace: Option<&str>) -> anyhow::Result<Exit> {
-    let query = namespace.map_or_else(String::new, |name| format!("?namespace={}", client::encode(name)));
-    let target = format!("/guard/release{query}");
-    let text = ask_process(&asked.socket(), &target, Some(Vec::new()))?;
-    let doc: ReleasedDoc = serde_json::from_slice(&text)?;
-    // More likely a typing error than what was meant.
-    let nothing = namespace.filter(|_| doc.before == doc.after && doc.changes == 0);
-    match (asked.output, nothing) {
-        (Output::Json, _) => print(&json(&doc)?)?,
-        (Output::Table, Some(name)) => print(format!("nothing is held of namespace {name:?}\n").as_bytes())?,
-        (Output::Table, None) => print(released(&doc).as_bytes())?,
+fn shown(doc: &GuardDoc, verbose: bool) -> String {
+    let mut text = String::new();
+    if doc.held.is_empty() {
+        text.push_str("nothing is held\n");
+    } else {
+        let _ = writeln!(text, "{}", held(&doc.held));
+        let _ = writeln!(text, "{}", decided_by(doc));
+        text.push_str(&groups(doc));
+        if verbose {
+            text.push_str(&held_table(&doc.held, doc.at));
+        }
     }
-    Ok(if nothing.is_some() { Exit::No } else { Exit::Ok })
+    if doc.refusing > 0 {
+        let _ = writeln!(
+            text,
+            "{} REFUSE deletions of this hub, which began without their records; if these are meant: holdfast guard release",
+            count(usize::try_from(doc.refusing).unwrap_or(usize::MAX), "connected agent or hub"),
+        );
+    }
+    text
 }
 
-fn released(doc: &ReleasedDoc) -> String {
-    let ReleasedDoc { before, after, changes } = doc;
+/// Where the decision is made, and how many nodes serve what is held.
+fn decided_by(doc: &GuardDoc) -> String {
+    let followers = |many: u64| count(usize::try_from(many).unwrap_or(usize::MAX), "connected agent or hub");
+    let serve = doc.followers.map_or_else(String::new, |many| format!("; {} serve it too", followers(many)));
+    if doc.judges {
+        return format!("decided by this process{serve}");
+    }
+    match doc.hubs.as_slice() {
+        [] => format!("decided by a hub that is not reached now{serve}"),
+        hubs => format!("decided by the hub; release it there: {}{serve}", hubs.join(" < ")),
+    }
+}
+
+/// What is held by reason, rule and end, and under each the namespaces.
+fn groups(doc: &GuardDoc) -> String {
+    #[derive(Default)]
+    struct Group<'a> {
+        first: Option<&'a HeldRow>,
+        namespaces: BTreeMap<&'a str, (usize, usize, Vec<&'a str>)>,
+    }
+    let mut order: Vec<(&str, String, bool)> = Vec::new();
+    let mut groups: BTreeMap<(&str, String, bool), Group<'_>> = BTreeMap::new();
+    for row in &doc.held.rows {
+        let key = (row.reason.as_str(), row.until(doc.at.0), row.refused);
+        let group = match groups.entry(key.clone()) {
+            Entry::Vacant(entry) => {
+                order.push(key);
+                entry.insert(Group::default())
+            }
+            Entry::Occupied(entry) => entry.into_mut(),
+        };
+        group.first = group.first.filter(|first| first.since.0 <= row.since.0).or(Some(row));
+        let (namespace, name) = row.name.split_once('/').unwrap_or((&row.name, ""));
+        let (services, endpoints, names) = group.namespaces.entry(namespace).or_default();
+        *services += usize::from(row.what == HeldWhat::Service);
+        *endpoints += row.endpoints.len();
+        if !name.is_empty() {
+            names.push(name);
+        }
+    }
+    let (mut text, mut rows, mut left) = (String::new(), 0, 0);
+    for key in order {
+        let Some(Group { first: Some(first), namespaces }) = groups.remove(&key) else { continue };
+        let (reason, until, refused) = key;
+        let by = if refused { " (refused here: the hub could not know these records)" } else { "" };
+        let since = words(first.since.0.age(doc.at.0));
+        let _ = writeln!(text, "\n{reason}{by}\n  rule: {}\n  held for {since}, {until}", first.rule);
+        let mut table = Table::new(&["NAMESPACE", "SERVICES", "ENDPOINTS", "NAMES"]);
+        for (namespace, (services, endpoints, names)) in namespaces {
+            if rows >= ROWS_MAX {
+                left += 1;
+                continue;
+            }
+            rows += 1;
+            let mut shown = names[..names.len().min(3)].join(", ");
+            if names.len() > 3 {
+                let _ = write!(shown, ", … {} more", names.len() - 3);
+            }
+            table.row([namespace.to_owned(), services.to_string(), endpoints.to_string(), shown]);
+        }
+        text.push_str(&table.text());
+    }
+    if left > 0 {
+        let _ = writeln!(text, "and {}; -v shows every record", count(left, "more namespace"));
+    }
+    text
+}
+
+fn release(asked: &Asked, namespace: Option<&str>, dry_run: bool, yes: bool) -> anyhow::Result<Exit> {
+    let query = namespace.map_or_else(String::new, |name| format!("&namespace={}", client::encode(name)));
+    let post = |dry_run: bool| -> anyhow::Result<ReleasedDoc> {
+        let target = format!("/guard/release?dry_run={dry_run}{query}");
+        Ok(serde_json::from_slice(&ask_process(&asked.socket(), &target, Some(Vec::new()))?)?)
+    };
+    let would = post(true)?;
+    let deleted = would.before.services.saturating_sub(would.after.services);
+    let doc = if dry_run {
+        would
+    } else {
+        if !yes && deleted * 100 > would.services * CONFIRM_PERCENT && !confirmed(deleted, would.services)? {
+            return Ok(Exit::No);
+        }
+        post(false)?
+    };
+    let nothing = doc.before == doc.after && doc.changes == 0;
+    let elsewhere = doc.held_upstream > 0 && nothing;
+    // More likely a typing error than what was meant.
+    let unknown = nothing && namespace.is_some();
+    match asked.output {
+        Output::Json => print(&json(&doc)?)?,
+        Output::Table if elsewhere => print(elsewhere_text(&doc).as_bytes())?,
+        Output::Table if unknown => {
+            let name = namespace.unwrap_or_default();
+            print(format!("nothing is held of namespace {name:?}\n").as_bytes())?;
+        }
+        Output::Table => print(released(&doc, dry_run).as_bytes())?,
+    }
+    Ok(if elsewhere || unknown { Exit::No } else { Exit::Ok })
+}
+
+fn elsewhere_text(doc: &ReleasedDoc) -> String {
+    let held = count(doc.held_upstream, "record");
+    match doc.hubs.as_slice() {
+        [] => format!("{held} held by the hub, which is not reached now: run `holdfast guard release` there\n"),
+        hubs => format!("{held} held by the hub: run `holdfast guard release` there ({})\n", hubs.join(" < ")),
+    }
+}
+
+/// Asks the operator; without a terminal to ask on, `--yes` must say so.
+fn confirmed(deleted: usize, of: usize) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        let told = format!(
+            "this deletes {deleted} of {of} services, more than {CONFIRM_PERCENT} %: give --yes if it is meant"
+        );
+        return Err(Misused(told).into());
+    }
+    let mut out = std::io::stderr().lock();
+    write!(out, "This deletes {deleted} of {of} services on every node. Go on? [y/N] ")?;
+    out.flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+fn accept(asked: &Asked) -> anyhow::Result<Exit> {
+    let text = ask_process(&asked.socket(), "/guard/accept-cluster", Some(Vec::new()))?;
+    let doc: ReleasedDoc = serde_json::from_slice(&text)?;
+    match asked.output {
+        Output::Json => print(&json(&doc)?)?,
+        Output::Table => print(
+            b"accepted: the next complete list of the cluster that answers is taken as it is, here and by every agent\n",
+        )?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn released(doc: &ReleasedDoc, dry_run: bool) -> String {
+    let ReleasedDoc { before, after, changes, .. } = doc;
+    let verb = if dry_run { "would be deleted" } else { "deleted" };
     let mut text = String::new();
     for (what, before, after) in [
         ("services", before.services, after.services),
         ("endpoints", before.endpoints, after.endpoints),
         ("namespaces", before.namespaces, after.namespaces),
     ] {
-        let _ = writeln!(text, "{what:<12}{} let go, {after} still held", before.saturating_sub(after));
+        let _ = writeln!(text, "{what:<12}{} {verb}, {after} still held", before.saturating_sub(after));
     }
     let _ = writeln!(text, "{:<12}{changes} changed", "records");
     text

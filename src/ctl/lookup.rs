@@ -105,7 +105,7 @@ fn text(lookup: &Lookup) -> String {
         let endpoints: Vec<String> = held.endpoints.iter().map(ToString::to_string).collect();
         let what = if held.what == HeldWhat::Endpoints { some(&endpoints, 4) } else { "the service".into() };
         let until = held.until(lookup.at.0);
-        line("HELD", format!("{what}, which the source took away at {}, {until}: {}", held.since, held.reason));
+        line("HELD", format!("{what}: deleted at the source at {}, still served {until}: {}", held.since, held.reason));
     }
     line("source", status::source(&lookup.source, lookup.at));
     if let Some(service) = &lookup.service {

@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 pub use super::pack::framed;
 use super::{
-    Batch, Changes, Contents, Drain, Frame, FrameKind, Mark, Mode, PROTOCOL, Part, StateReply, Welcome, pack::pack,
-    root_bytes, wire_version,
+    Batch, Changes, Contents, Drain, Frame, FrameKind, Mark, Mode, PROTOCOL, Part, StateReply, Verdicts, VerdictsBody,
+    Welcome, pack::pack, root_bytes, wire_epochs, wire_released, wire_version,
 };
 use crate::{
-    record::{BUCKETS, Change, Service, Snapshot, Version, encode_service},
+    record::{BUCKETS, Change, Released, Service, Snapshot, Version, encode_hold, encode_service},
     sys::UnixMillis,
 };
 
@@ -34,10 +34,14 @@ pub struct Vouched {
     pub window_ms: u32,
     /// Where else clients may go.
     pub hubs: Vec<String>,
-    /// When a guard on the path last let go of what it held; 0 if never.
+    /// When a guard on the path last let deletions pass; 0 if never. For readers that know no holds.
     pub let_go: UnixMillis,
     /// The clock of the hub that says this, by which the other times are; 0 from a hub that does not tell.
     pub now: UnixMillis,
+    /// The last releases by operators, the oldest first.
+    pub releases: Vec<Released>,
+    /// The hub says which of its records are held. One that does not is of an older release.
+    pub verdicts: bool,
 }
 
 fn frame(kind: FrameKind) -> Bytes {
@@ -75,6 +79,8 @@ fn mark_message(snapshot: &Snapshot, vouched: &Vouched) -> Mark {
         hubs: vouched.hubs.clone(),
         let_go_ms: vouched.let_go.0,
         now_ms: vouched.now.0,
+        held: snapshot.held().digest().to_bytes().to_vec().into(),
+        releases: vouched.releases.iter().map(wire_released).collect(),
     }
 }
 
@@ -110,7 +116,8 @@ pub fn batch(
     changed_ms: Vec<u64>,
     made: UnixMillis,
 ) -> Bytes {
-    let mut bodies = vec![Changes { changed_ms, ..Changes::default() }];
+    let epochs = if from.epoch == to.version().epoch { Vec::new() } else { wire_epochs(to.lineage()) };
+    let mut bodies = vec![Changes { changed_ms, epochs, ..Changes::default() }];
     let mut size = 0;
     for change in changes {
         if size >= BODY_BYTES {
@@ -130,6 +137,15 @@ pub fn batch(
             }
             Change::PutNamespace(name) => body.put_namespaces.push(name.to_string()),
             Change::RemoveNamespace(name) => body.remove_namespaces.push(name.to_string()),
+            Change::Hold(key, hold) => {
+                let bytes = encode_hold(key, hold);
+                size += bytes.len();
+                body.hold.push(bytes.into());
+            }
+            Change::Release(key) => {
+                size += key.as_str().len();
+                body.release.push(key.as_str().to_owned());
+            }
         }
     }
     let last = bodies.len() - 1;
@@ -143,6 +159,15 @@ pub fn batch(
 
 fn concat(mut frames: Vec<Bytes>) -> Bytes {
     if frames.len() == 1 { frames.remove(0) } else { frames.concat().into() }
+}
+
+/// The holds and epochs of a snapshot: goes before the mark of a repair or snapshot.
+#[must_use]
+pub fn verdicts(snapshot: &Snapshot) -> Bytes {
+    let holds = snapshot.held().all().map(|(key, hold)| encode_hold(&key, hold).into()).collect();
+    let body = VerdictsBody { holds, epochs: wire_epochs(snapshot.lineage()) };
+    let (unpacked_bytes, body) = pack(&body, LEVEL_LIVE);
+    frame(FrameKind::Verdicts(Verdicts { unpacked_bytes, body }))
 }
 
 #[must_use]

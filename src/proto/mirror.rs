@@ -3,10 +3,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Batch, Changes, Contents, Frame, FrameKind, Mark, Mode, Part, Vouched, pack::unpack, record_version, root_from,
+    Batch, Changes, Contents, Frame, FrameKind, Mark, Mode, Part, Verdicts, VerdictsBody, Vouched, held_digest,
+    pack::unpack, record_lineage, record_released, record_version, root_from,
 };
 use crate::{
-    record::{Change, RootDigest, Service, ServiceKey, Snapshot, Version, decode_service},
+    record::{
+        Change, Digest, HeldKey, Lineage, Released, RootDigest, Service, ServiceKey, Snapshot, Version, decode_hold,
+        decode_service,
+    },
     sys::UnixMillis,
 };
 
@@ -32,12 +36,12 @@ enum Stage {
     /// The hub has nothing for us yet.
     Waiting,
     /// Batches follow what is held; `changes` are those of frames whose batch goes on.
-    Following { changes: Vec<Change>, changed_ms: Vec<u64>, bytes: usize },
+    Following { changes: Vec<Change>, changed_ms: Vec<u64>, lineage: Option<Lineage>, bytes: usize },
     /// Parts are being put together.
     Building { next: Box<Snapshot>, seen: Box<[bool; 256]>, bytes: usize },
 }
 
-const FOLLOWING: Stage = Stage::Following { changes: Vec::new(), changed_ms: Vec::new(), bytes: 0 };
+const FOLLOWING: Stage = Stage::Following { changes: Vec::new(), changed_ms: Vec::new(), lineage: None, bytes: 0 };
 
 /// Parts or a batch, complete and proven: what is held is now this.
 #[derive(Clone, Debug)]
@@ -83,6 +87,9 @@ pub enum Fault {
         /// The root the hub announced.
         theirs: RootDigest,
     },
+    /// The holds do not add up to what the hub says they are.
+    #[error("holds at {version} have digest {ours}, the hub's have {theirs}")]
+    Holds { version: Version, ours: Digest, theirs: Digest },
     /// The hub offers a state older than ours.
     #[error("hub offers version {offered}, which does not follow {held}")]
     Back { offered: Version, held: Version },
@@ -151,6 +158,7 @@ impl Mirror {
                 Ok(if mode == Mode::Wait { Event::Waiting(welcome.reason) } else { Event::Begins(mode) })
             }
             Some(FrameKind::Part(part)) => self.part(&part),
+            Some(FrameKind::Verdicts(verdicts)) => self.verdicts(&verdicts),
             Some(FrameKind::Batch(batch)) => self.batch(batch),
             Some(FrameKind::Mark(mark)) => self.mark(mark),
             Some(FrameKind::Drain(drain)) => {
@@ -208,8 +216,24 @@ impl Mirror {
         Ok(Event::Partial)
     }
 
+    fn verdicts(&mut self, verdicts: &Verdicts) -> Result<Event, Fault> {
+        let Stage::Building { next, bytes, .. } = &mut self.stage else {
+            return Err(malformed("verdicts outside a repair or snapshot"));
+        };
+        let body: VerdictsBody = unpack(verdicts.unpacked_bytes, &verdicts.body).map_err(malformed)?;
+        grow(bytes, body.holds.iter().map(bytes::Bytes::len).sum())?;
+        let mut changes: Vec<Change> = next.held().all().map(|(key, _)| Change::Release(key)).collect();
+        for bytes in &body.holds {
+            let (key, hold) = decode_hold(bytes).map_err(malformed)?;
+            changes.push(Change::Hold(key, Arc::new(hold)));
+        }
+        let version = next.version().clone();
+        **next = next.apply(changes, version).with_lineage(Arc::new(record_lineage(&body.epochs)));
+        Ok(Event::Partial)
+    }
+
     fn batch(&mut self, batch: Batch) -> Result<Event, Fault> {
-        let Stage::Following { changes, changed_ms, bytes } = &mut self.stage else {
+        let Stage::Following { changes, changed_ms, lineage, bytes } = &mut self.stage else {
             return Err(malformed("batch before the hub said how it goes on"));
         };
         let from = record_version(batch.from.as_ref());
@@ -218,22 +242,33 @@ impl Mirror {
         }
         let made_ms = batch.made_ms;
         let body: Changes = unpack(batch.unpacked_bytes, &batch.body).map_err(malformed)?;
-        grow(bytes, body.put.iter().map(bytes::Bytes::len).sum::<usize>() + 64 * body.remove.len())?;
+        grow(
+            bytes,
+            body.put.iter().map(bytes::Bytes::len).sum::<usize>()
+                + 64 * (body.remove.len() + body.hold.len() + body.release.len()),
+        )?;
         changed_ms.extend(&body.changed_ms);
+        if !body.epochs.is_empty() {
+            *lineage = Some(record_lineage(&body.epochs));
+        }
         read_changes(body, changes)?;
         let Some(mark) = batch.to else { return Ok(Event::Partial) };
-        let (version, root, vouched) = self.read_mark(mark)?;
-        let Stage::Following { changes, changed_ms, .. } = std::mem::replace(&mut self.stage, FOLLOWING) else {
+        let (version, proof, vouched) = self.read_mark(mark)?;
+        let Stage::Following { changes, changed_ms, lineage, .. } = std::mem::replace(&mut self.stage, FOLLOWING)
+        else {
             return Err(malformed("batch before the hub said how it goes on"));
         };
-        let next = self.held.apply(changes.iter().cloned(), version.clone());
-        self.prove(&next, root)?;
+        let mut next = self.held.apply(changes.iter().cloned(), version.clone());
+        if let Some(lineage) = lineage {
+            next = next.with_lineage(Arc::new(lineage));
+        }
+        proof.of(&next)?;
         self.held = next;
         Ok(Event::Changed(Whole { changes, version, vouched, changed_ms, made: Some(UnixMillis(made_ms)) }))
     }
 
     fn mark(&mut self, mark: Mark) -> Result<Event, Fault> {
-        let (version, root, vouched) = self.read_mark(mark)?;
+        let (version, proof, vouched) = self.read_mark(mark)?;
         match std::mem::replace(&mut self.stage, FOLLOWING) {
             Stage::Silent => Err(malformed("mark before a welcome")),
             Stage::Waiting => {
@@ -241,8 +276,13 @@ impl Mirror {
                 Ok(Event::Waiting("hub waits".into()))
             }
             Stage::Building { next, .. } => {
-                let next = next.with_version(version.clone());
-                self.prove(&next, root)?;
+                let mut next = next.with_version(version.clone());
+                if !vouched.verdicts {
+                    // A hub of an older release knows no holds, so the ones of the hub before are not its.
+                    let released: Vec<Change> = next.held().all().map(|(key, _)| Change::Release(key)).collect();
+                    next = next.apply(released, version.clone()).with_lineage(Arc::default());
+                }
+                proof.of(&next)?;
                 let changes = next.diff(&self.held);
                 self.held = next;
                 Ok(Event::Replaced(Whole { changes, version, vouched, changed_ms: Vec::new(), made: None }))
@@ -251,16 +291,17 @@ impl Mirror {
                 if version != *self.held.version() {
                     return Err(Fault::Gap { offered: version, held: self.held.version().clone() });
                 }
-                self.prove(&self.held, root)?;
+                proof.of(&self.held)?;
                 Ok(Event::Fresh(vouched))
             }
         }
     }
 
     /// What a mark says, if we may follow it there.
-    fn read_mark(&self, mark: Mark) -> Result<(Version, RootDigest, Vouched), Fault> {
+    fn read_mark(&self, mark: Mark) -> Result<(Version, Proof, Vouched), Fault> {
         let version = record_version(mark.version.as_ref());
         let root = root_from(&mark.root).ok_or_else(|| malformed(format!("root of {} bytes", mark.root.len())))?;
+        let held = held_digest(&mark.held);
         let path = bounded(mark.path);
         if path.iter().any(|node| **node == *self.node) {
             return Err(Fault::Loop(path.join(" ← ")));
@@ -268,9 +309,9 @@ impl Mirror {
         if version.cluster.is_empty() {
             return Err(malformed("mark without a cluster"));
         }
-        let held = self.held.version();
-        if version.cluster == held.cluster && held.follows(&version) {
-            return Err(Fault::Back { offered: version, held: held.clone() });
+        let ours = self.held.version();
+        if version.cluster == ours.cluster && ours.follows(&version) {
+            return Err(Fault::Back { offered: version, held: ours.clone() });
         }
         let vouched = Vouched {
             as_of: UnixMillis(mark.as_of_ms),
@@ -280,14 +321,31 @@ impl Mirror {
             hubs: bounded(mark.hubs),
             let_go: UnixMillis(mark.let_go_ms),
             now: UnixMillis(mark.now_ms),
+            releases: mark.releases.into_iter().take(Released::MAX).map(record_released).collect(),
+            verdicts: held.is_some(),
         };
-        Ok((version, root, vouched))
+        Ok((version, Proof { root, held }, vouched))
     }
+}
 
-    #[expect(clippy::unused_self, reason = "reads as a step of the mirror")]
-    fn prove(&self, next: &Snapshot, theirs: RootDigest) -> Result<(), Fault> {
-        let ours = next.root();
-        if ours == theirs { Ok(()) } else { Err(Fault::Digest { version: next.version().clone(), ours, theirs }) }
+/// The digests a hub announces of its records and holds.
+struct Proof {
+    root: RootDigest,
+    /// `None` from a hub that knows no holds.
+    held: Option<Digest>,
+}
+
+impl Proof {
+    fn of(&self, next: &Snapshot) -> Result<(), Fault> {
+        let (version, ours, theirs) = (next.version(), next.root(), self.root);
+        if ours != theirs {
+            return Err(Fault::Digest { version: version.clone(), ours, theirs });
+        }
+        let ours = next.held().digest();
+        match self.held {
+            Some(theirs) if ours != theirs => Err(Fault::Holds { version: version.clone(), ours, theirs }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -325,6 +383,13 @@ fn read_changes(body: Changes, changes: &mut Vec<Change>) -> Result<(), Fault> {
     }
     for name in body.remove_namespaces {
         changes.push(Change::RemoveNamespace(checked_label(name)?.into()));
+    }
+    for bytes in &body.hold {
+        let (key, hold) = decode_hold(bytes).map_err(malformed)?;
+        changes.push(Change::Hold(key, Arc::new(hold)));
+    }
+    for key in body.release {
+        changes.push(Change::Release(HeldKey::parse(&key).ok_or_else(|| malformed(format!("key {key:?}")))?));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 use crate::{
     proto::{self, FRAME_BYTES_MAX, split},
-    record::Kind,
+    record::{Ends, Hold, Kept, Kind, Reason},
 };
 
 fn service(name: &str, ip: [u8; 4]) -> Change {
@@ -23,7 +23,7 @@ fn cluster(count: u32, at: Version) -> Snapshot {
 }
 
 fn vouched() -> Vouched {
-    Vouched { as_of: UnixMillis(7), path: vec!["hub".into()], ..Vouched::default() }
+    Vouched { as_of: UnixMillis(7), path: vec!["hub".into()], verdicts: true, ..Vouched::default() }
 }
 
 fn take(mirror: &mut Mirror, frames: &[Bytes]) -> Result<Vec<Event>, Fault> {
@@ -195,4 +195,89 @@ fn an_empty_snapshot_is_taken_for_what_it_is_and_left_to_the_guard() {
 fn frames_of_a_newer_hub_are_skipped() {
     let mut mirror = Mirror::new("agent", cluster(1, version(1, 1)));
     assert!(matches!(mirror.take(Frame { kind: None }), Ok(Event::Partial)));
+}
+
+fn hold(name: &str) -> Change {
+    let reason = Reason::List { missing: 1, of: 2 };
+    let hold = Hold { kept: Kept::Whole, reason, since: UnixMillis(3), ends: Ends::ByOperator, refused: false };
+    Change::Hold(HeldKey::Service(ServiceKey::new("prod", name)), Arc::new(hold))
+}
+
+/// A cluster of which something is held, in its second epoch.
+fn holding(rev: u64) -> Snapshot {
+    let mut lineage = Lineage::default();
+    lineage.begin(version(1, 1), Version::default());
+    lineage.begin(version(2, 1), version(1, 9));
+    cluster(10, version(2, rev)).apply([hold("s1")], version(2, rev)).with_lineage(Arc::new(lineage))
+}
+
+#[test]
+fn holds_and_epochs_travel_with_a_snapshot_a_repair_and_a_batch() {
+    let hub = holding(1);
+    let mut parts = proto::snapshot_parts(&hub);
+    parts.insert(0, proto::welcome(Mode::Snapshot, "hub"));
+    parts.extend([proto::verdicts(&hub), proto::mark(&hub, &vouched())]);
+    let mut mirror = Mirror::new("agent", Snapshot::default());
+    take(&mut mirror, &parts).unwrap();
+    assert_eq!(mirror.held().held().digest(), hub.held().digest());
+    assert_eq!(mirror.held().lineage(), hub.lineage());
+
+    let repair = [proto::welcome(Mode::Repair, "hub"), proto::verdicts(&hub), proto::mark(&hub, &vouched())];
+    let mut mirror = Mirror::new("agent", cluster(10, version(1, 9)));
+    take(&mut mirror, &repair).unwrap();
+    assert_eq!(mirror.held().held().digest(), hub.held().digest(), "the records were equal already");
+    assert!(mirror.held().lineage().knew(&version(2, 1), &version(1, 9)));
+
+    let before = cluster(10, version(1, 9));
+    let mut mirror = Mirror::new("agent", before.clone());
+    take(&mut mirror, &[proto::welcome(Mode::Delta, "hub"), step(&before, &hub)]).unwrap();
+    assert_eq!(mirror.held().held().digest(), hub.held().digest());
+    assert_eq!(mirror.held().lineage(), hub.lineage());
+    let after = hub.apply([Change::Release(HeldKey::Service(ServiceKey::new("prod", "s1")))], version(2, 2));
+    take(&mut mirror, &[step(&hub, &after)]).unwrap();
+    assert!(mirror.held().held().is_empty());
+}
+
+#[test]
+fn holds_that_do_not_add_up_are_a_fault() {
+    let hub = holding(1);
+    let frames = [proto::welcome(Mode::Repair, "hub"), proto::mark(&hub, &vouched())];
+    let mut mirror = Mirror::new("agent", cluster(10, version(1, 9)));
+    let error = take(&mut mirror, &frames).unwrap_err().to_string();
+    assert!(error.starts_with("holds at 2.1 have digest"), "{error}");
+}
+
+/// What a hub of the release before holds sends: no verdicts, and marks without their digest.
+fn of_older_release(frames: &[Bytes]) -> Vec<Frame> {
+    let mut bytes = BytesMut::from(frames.concat().as_slice());
+    let mut old = Vec::new();
+    while let Some(mut frame) = split::<Frame>(&mut bytes, FRAME_BYTES_MAX).unwrap() {
+        match &mut frame.kind {
+            Some(FrameKind::Mark(mark)) => mark.held = Bytes::new(),
+            Some(FrameKind::Batch(batch)) => batch.to.iter_mut().for_each(|mark| mark.held = Bytes::new()),
+            // A kind of frame an older reader skips.
+            Some(FrameKind::Verdicts(_)) => frame.kind = None,
+            _ => {}
+        }
+        old.push(frame);
+    }
+    old
+}
+
+#[test]
+fn old_and_new_follow_each_other() {
+    let hub = holding(1);
+    let frames = [proto::welcome(Mode::Repair, "hub"), proto::verdicts(&hub), proto::mark(&hub, &vouched())];
+    let mut mirror = Mirror::new("agent", holding(0));
+    let mut last = None;
+    for frame in of_older_release(&frames) {
+        last = Some(mirror.take(frame).unwrap());
+    }
+    let Some(Event::Replaced(whole)) = last else { panic!("{last:?}") };
+    assert!(!whole.vouched.verdicts, "the client knows that it has to judge");
+    assert!(mirror.held().held().is_empty() && mirror.held().lineage().beginnings().next().is_none());
+    assert_eq!(mirror.held().root(), hub.root(), "the digest of the records is the same in both releases");
+
+    let older = proto::hello("agent", "", &hub);
+    assert_eq!(held_digest(&older.held), Some(hub.held().digest()));
 }

@@ -13,15 +13,21 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/holdfast.v1.rs"));
 }
 
-pub use encode::{Vouched, batch, bucket_part, drain, framed, mark, snapshot_parts, state_reply, wait, welcome};
+pub use encode::{
+    Vouched, batch, bucket_part, drain, framed, mark, snapshot_parts, state_reply, verdicts, wait, welcome,
+};
 pub use generated::{
-    Batch, Changes, Contents, Drain, Frame, Hello, Mark, Mode, Part, StateReply, StateRequest, Version as WireVersion,
-    Welcome, frame::Kind as FrameKind, records_client::RecordsClient,
+    Batch, Changes, Contents, Drain, Epoch, Frame, Hello, Mark, Mode, Part, Released as WireReleased, StateReply,
+    StateRequest, Verdicts, VerdictsBody, Version as WireVersion, Welcome, frame::Kind as FrameKind,
+    records_client::RecordsClient,
 };
 pub use mirror::{Event, Fault, Mirror, Whole};
 pub use pack::{GRPC_HEADER_BYTES, PackError, SplitError, split};
 
-use crate::record::{BUCKETS, Digest, RootDigest, Snapshot, Version};
+use crate::{
+    record::{BUCKETS, Beginning, Digest, Lineage, Release, Released, RootDigest, Snapshot, Version},
+    sys::UnixMillis,
+};
 
 /// The newest protocol spoken here. It grows only when an older reader could misread a newer writer; fields and kinds
 /// of frames that an older reader may skip need no new number.
@@ -79,7 +85,49 @@ pub fn hello(node: &str, serves: &str, snapshot: &Snapshot) -> Hello {
         have: holds.then(|| wire_version(snapshot.version())),
         digests: if holds { wire_digests(snapshot.digests()) } else { bytes::Bytes::new() },
         serves: serves.to_owned(),
+        held: snapshot.held().digest().to_bytes().to_vec().into(),
+        refuses: 0,
     }
+}
+
+fn wire_epochs(lineage: &Lineage) -> Vec<Epoch> {
+    let epoch = |beginning: &Beginning| Epoch {
+        first: Some(wire_version(&beginning.first)),
+        from: (!beginning.from.cluster.is_empty()).then(|| wire_version(&beginning.from)),
+    };
+    lineage.beginnings().map(epoch).collect()
+}
+
+fn record_lineage(epochs: &[Epoch]) -> Lineage {
+    let beginning = |epoch: &Epoch| Beginning {
+        first: record_version(epoch.first.as_ref()),
+        from: record_version(epoch.from.as_ref()),
+    };
+    epochs.iter().map(beginning).collect()
+}
+
+/// The digest of holds a peer sent; `None` from one that knows none.
+#[must_use]
+pub fn held_digest(bytes: &[u8]) -> Option<Digest> {
+    <[u8; 16]>::try_from(bytes).ok().map(Digest::from_bytes)
+}
+
+fn wire_released(released: &Released) -> WireReleased {
+    let (namespace, cluster) = match &released.which {
+        Release::All => (String::new(), String::new()),
+        Release::Namespace(name) => (name.clone(), String::new()),
+        Release::Cluster(uid) => (String::new(), uid.to_string()),
+    };
+    WireReleased { at_ms: released.at.0, namespace, cluster }
+}
+
+fn record_released(wire: WireReleased) -> Released {
+    let which = match (wire.namespace, wire.cluster) {
+        (_, cluster) if !cluster.is_empty() => Release::Cluster(cluster.into()),
+        (namespace, _) if !namespace.is_empty() => Release::Namespace(namespace),
+        _ => Release::All,
+    };
+    Released { at: UnixMillis(wire.at_ms), which }
 }
 
 fn root_bytes(root: RootDigest) -> bytes::Bytes {

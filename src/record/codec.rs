@@ -174,14 +174,14 @@ fn port_message(port: &Port) -> PortMessage {
     }
 }
 
-fn ip_bytes(ip: &IpAddr) -> Vec<u8> {
+pub(super) fn ip_bytes(ip: &IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     }
 }
 
-fn ip_from(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip_from(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         return Some(octets.into());
     }

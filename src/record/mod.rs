@@ -6,14 +6,20 @@
 mod bucket;
 mod codec;
 mod digest;
+mod hold;
 mod manifest;
+mod release;
 mod service;
 mod snapshot;
 
 pub use bucket::{Bucket, Holder, Holders};
 pub use codec::{DecodeError, decode_service, encode_service};
 pub use digest::{Digest, RootDigest};
+pub use hold::{
+    Beginning, Class, Ends, Held, HeldCounts, HeldKey, Hold, Kept, Lineage, Reason, decode_hold, encode_hold,
+};
 pub use manifest::objects;
+pub use release::{Release, Released};
 pub use service::{ByHostname, Endpoint, Kind, Port, Protocol, Service, ServiceKey};
 pub use snapshot::{BUCKETS, Counts, Snapshot, bucket_of_namespace};
 
@@ -27,8 +33,12 @@ pub enum Change {
     /// The service is gone, endpoints and all.
     Remove(ServiceKey),
     PutNamespace(Arc<str>),
-    /// The namespace is gone. It still answers while a service in it is held.
+    /// The namespace is gone. It still answers while it has a service.
     RemoveNamespace(Arc<str>),
+    /// The record is served although the source deleted it.
+    Hold(HeldKey, Arc<Hold>),
+    /// The record is not held any more. Whether it is served is another change.
+    Release(HeldKey),
 }
 
 /// Which state of which cluster a set of records is.

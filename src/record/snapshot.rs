@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    Bucket, Change, Digest, Holder, RootDigest, Service, ServiceKey, Version,
+    Bucket, Change, Digest, Held, Holder, Lineage, RootDigest, Service, ServiceKey, Version,
     bucket::{ReverseShard, hash_key, hash_parts},
 };
 
@@ -31,6 +31,8 @@ pub struct Snapshot {
     buckets: Box<[Arc<Bucket>]>,
     reverse: Box<[Arc<ReverseShard>]>,
     counts: Counts,
+    held: Arc<Held>,
+    lineage: Arc<Lineage>,
 }
 
 impl Default for Snapshot {
@@ -49,6 +51,8 @@ impl Snapshot {
             buckets: vec![bucket; BUCKETS].into(),
             reverse: vec![shard; BUCKETS].into(),
             counts: Counts::default(),
+            held: Arc::default(),
+            lineage: Arc::default(),
         }
     }
 
@@ -62,6 +66,24 @@ impl Snapshot {
     #[must_use]
     pub fn with_version(&self, version: Version) -> Self {
         Self { version, ..self.clone() }
+    }
+
+    /// The records among these that the source deleted.
+    #[must_use]
+    pub fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    /// The epochs that lead to this version, as far as they are known.
+    #[must_use]
+    pub fn lineage(&self) -> &Arc<Lineage> {
+        &self.lineage
+    }
+
+    /// The same records, reached by other epochs.
+    #[must_use]
+    pub fn with_lineage(self, lineage: Arc<Lineage>) -> Self {
+        Self { lineage, ..self }
     }
 
     /// How many records there are.
@@ -81,7 +103,7 @@ impl Snapshot {
         self.buckets.iter().map(|bucket| bucket.digest())
     }
 
-    /// One digest over all records. Versions are not part of it.
+    /// One digest over all records. Versions and holds are not part of it.
     #[must_use]
     pub fn root(&self) -> RootDigest {
         RootDigest::over(self.digests())
@@ -105,6 +127,12 @@ impl Snapshot {
     pub fn has_namespace(&self, namespace: &[u8]) -> bool {
         std::str::from_utf8(namespace)
             .is_ok_and(|name| self.buckets[bucket_of_namespace(name)].namespace(name).is_some())
+    }
+
+    /// Whether the source listed this namespace.
+    #[must_use]
+    pub fn lists_namespace(&self, name: &str) -> bool {
+        self.buckets[bucket_of_namespace(name)].namespace(name).is_some_and(|entry| entry.listed)
     }
 
     /// The services that hold an address.
@@ -149,15 +177,25 @@ impl Snapshot {
                 diff_bucket(now, before, &mut changes);
             }
         }
+        if !Arc::ptr_eq(&self.held, &before.held) {
+            diff_held(&self.held, &before.held, &mut changes);
+        }
         changes
     }
 
-    fn make(&mut self, change: Change) {
+    /// Makes one change in place, under the same version.
+    pub fn make(&mut self, change: Change) {
         match change {
             Change::Put(service) => self.put(&service),
             Change::Remove(key) => self.remove(&key),
             Change::PutNamespace(name) => self.list_namespace(&name, true),
             Change::RemoveNamespace(name) => self.list_namespace(&name, false),
+            Change::Hold(key, hold) => Arc::make_mut(&mut self.held).put(key, hold),
+            Change::Release(key) => {
+                if self.held.get(&key).is_some() {
+                    Arc::make_mut(&mut self.held).remove(&key);
+                }
+            }
         }
     }
 
@@ -226,6 +264,15 @@ fn sorted_addresses(service: Option<&Service>) -> Vec<(IpAddr, bool)> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+fn diff_held(now: &Held, before: &Held, changes: &mut Vec<Change>) {
+    for (key, hold) in now.all() {
+        if before.get(&key) != Some(hold) {
+            changes.push(Change::Hold(key, Arc::clone(hold)));
+        }
+    }
+    changes.extend(before.all().map(|(key, _)| key).filter(|key| now.get(key).is_none()).map(Change::Release));
 }
 
 fn diff_bucket(now: &Bucket, before: &Bucket, changes: &mut Vec<Change>) {

@@ -10,6 +10,9 @@ pub struct StreamStatus {
     /// HOST:PORT it tells clients to reach it at.
     pub advertise: Vec<String>,
     pub subscribers: u64,
+    /// Connected followers that refuse deletions of this hub.
+    #[serde(default)]
+    pub refusing: u64,
     pub connections: u64,
     /// Bytes of history held.
     pub history_bytes: u64,

@@ -197,7 +197,7 @@ impl Base {
             reader: self.reader.clone(),
             pins: None,
             clock: self.clock.clone(),
-            inputs,
+            inputs: Arc::clone(&inputs),
         };
         let orders = self.orders.clone();
         let release = move |which| {
@@ -213,7 +213,7 @@ impl Base {
             readiness: self.readiness.clone(),
             metrics: admin::Metrics::register(&self.registry)?,
             registry: self.registry.clone(),
-            more: admin::guard_routes(self.reader.clone(), self.clock.clone(), Arc::new(release)),
+            more: admin::guard_routes(self.reader.clone(), self.clock.clone(), Arc::new(release), inputs),
             documents,
             given_away: watch::Sender::new(false).subscribe(),
             node: admin::NodeAddresses::new(node::own_addresses),

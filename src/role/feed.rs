@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::source_log::SourceLog;
 use crate::{
     admin::Latch,
+    record::Version,
     source::{
         Metrics,
         apiserver::lease::{Fence, Verdict},
@@ -24,8 +25,8 @@ use crate::{
 pub(super) const UPDATES_WAITING: usize = 64;
 /// Orders that may wait for it.
 pub(super) const ORDERS_WAITING: usize = 8;
-/// How often what is held is looked at while some of it ends by itself.
-const TICK: Duration = Duration::from_secs(1);
+/// Shortest time between two looks at what ends by time.
+const TICK_MIN: Duration = Duration::from_millis(20);
 
 /// What the writer is told by others than the source.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub(super) async fn run(
     // Seen by this process itself, and not to be stamped before it is known that it may.
     let mut held_up: Option<(Update, Instant)> = None;
     loop {
-        let ends = writer.reader().held().next_end().is_some();
+        let tick = writer.next_tick().map(|at| Duration::from_millis(at.0.saturating_sub(clock.now().0)).max(TICK_MIN));
         let update = tokio::select! {
             update = updates.recv(), if held_up.is_none() => match update {
                 Some(update) => match stamping.verdict(&update) {
@@ -77,11 +78,7 @@ pub(super) async fn run(
                 match order {
                     Order::Release(which, done) => {
                         let applied = writer.release(&which);
-                        let namespace = match &which {
-                            Release::All => "all",
-                            Release::Namespace(name) => name,
-                        };
-                        info!(namespace, changes = applied.changes, "guard released by an operator: held records deleted");
+                        info!(?which, changes = applied.changes, held_upstream = applied.held_upstream, "guard released by an operator");
                         // Whoever asked may be gone.
                         let _ = done.send(applied);
                     }
@@ -100,8 +97,10 @@ pub(super) async fn run(
                 log.summarize();
                 continue;
             }
-            () = tokio::time::sleep(TICK), if ends => {
+            () = tokio::time::sleep(tick.unwrap_or_default()), if tick.is_some() => {
+                let before = writer.reader().load().version().clone();
                 writer.tick();
+                observe(&writer, &before, &metrics, &clock);
                 continue;
             }
         };
@@ -109,11 +108,7 @@ pub(super) async fn run(
         if apply(&mut writer, update, &mut log) {
             waiting = None;
         }
-        let reader = writer.reader();
-        let now = clock.now();
-        for at in reader.changed_between(&before, reader.load().version()) {
-            metrics.programmed(at, now);
-        }
+        observe(&writer, &before, &metrics, &clock);
     }
     drop(waiting);
 }
@@ -122,6 +117,15 @@ async fn sleep_until_some(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Counts how long objects took from their change until the records show it.
+fn observe(writer: &Writer, before: &Version, metrics: &Metrics, clock: &Clock) {
+    let reader = writer.reader();
+    let now = clock.now();
+    for at in reader.changed_between(before, reader.load().version()) {
+        metrics.programmed(at, now);
     }
 }
 

@@ -57,6 +57,10 @@ pub struct Assembler {
     slices: HashMap<SliceId, SliceInput>,
     slices_of: HashMap<ServiceKey, Vec<SliceId>>,
     namespaces: HashMap<Arc<str>, Option<Box<str>>>,
+    /// Namespaces that are being deleted.
+    ending: HashSet<Arc<str>>,
+    /// Those of them that were not reported yet.
+    newly_ending: Vec<Arc<str>>,
     told: HashMap<ServiceKey, Digest>,
     rejected: HashMap<(Part, ServiceKey), String>,
     rejected_unnamed: u64,
@@ -71,6 +75,8 @@ impl Assembler {
             slices: HashMap::new(),
             slices_of: HashMap::new(),
             namespaces: HashMap::new(),
+            ending: HashSet::new(),
+            newly_ending: Vec::new(),
             told: HashMap::new(),
             rejected: HashMap::new(),
             rejected_unnamed: 0,
@@ -94,6 +100,11 @@ impl Assembler {
                 }
             }
             Object::Namespace(namespace) => {
+                if !namespace.ending {
+                    self.ending.remove(&namespace.name);
+                } else if self.ending.insert(Arc::clone(&namespace.name)) {
+                    self.newly_ending.push(Arc::clone(&namespace.name));
+                }
                 if self.namespaces.insert(Arc::clone(&namespace.name), namespace.uid).is_none() {
                     changes.push(Change::PutNamespace(namespace.name));
                 }
@@ -117,6 +128,7 @@ impl Assembler {
             }
             Part::Namespaces => {
                 if let Some((name, _)) = self.namespaces.remove_entry(key.name()) {
+                    self.ending.remove(&name);
                     changes.push(Change::RemoveNamespace(name));
                 }
             }
@@ -151,7 +163,10 @@ impl Assembler {
                     self.remove_slice(&id);
                 }
             }
-            Part::Namespaces => self.namespaces.retain(|name, _| stays(&ServiceKey::new("", name))),
+            Part::Namespaces => {
+                self.namespaces.retain(|name, _| stays(&ServiceKey::new("", name)));
+                self.ending.retain(|name| stays(&ServiceKey::new("", name)));
+            }
         }
         for object in objects {
             match object {
@@ -162,6 +177,11 @@ impl Assembler {
                     self.put_slice(part, slice);
                 }
                 Object::Namespace(namespace) => {
+                    if namespace.ending {
+                        self.ending.insert(Arc::clone(&namespace.name));
+                    } else {
+                        self.ending.remove(&namespace.name);
+                    }
                     self.namespaces.insert(namespace.name, namespace.uid);
                 }
             }
@@ -175,7 +195,18 @@ impl Assembler {
         let services: HashMap<ServiceKey, Arc<Service>> =
             self.services.values().map(|service| (service.key.clone(), Arc::new(self.assemble(service)))).collect();
         self.told = services.iter().map(|(key, service)| (key.clone(), service.digest())).collect();
-        Records { services, namespaces: self.namespaces.keys().cloned().collect() }
+        self.newly_ending.clear();
+        Records {
+            services,
+            namespaces: self.namespaces.keys().cloned().collect(),
+            ending: self.ending.iter().cloned().collect(),
+            ..Records::default()
+        }
+    }
+
+    /// Namespaces whose deletion was seen to begin since this was asked last.
+    pub fn take_ending(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.newly_ending)
     }
 
     /// The UID of `kube-system`, which names the cluster.

@@ -49,6 +49,8 @@ pub struct SliceInput {
 pub struct NamespaceInput {
     pub(super) name: Arc<str>,
     pub(super) uid: Option<Box<str>>,
+    /// It is being deleted.
+    pub(super) ending: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +169,8 @@ fn slice_of(key: ServiceKey, slice: objects::EndpointSlice) -> Checked<SliceInpu
 pub fn namespace_object(namespace: objects::Namespace) -> Result<Object, Broken> {
     let key = key(Objects::Namespaces, &namespace.metadata).map_err(|reason| Broken { key: None, reason })?;
     let uid = namespace.metadata.uid.filter(|uid| !uid.is_empty()).map(Into::into);
-    Ok(Object::Namespace(NamespaceInput { name: key.name().into(), uid }))
+    let ending = namespace.metadata.deletion_timestamp.is_some();
+    Ok(Object::Namespace(NamespaceInput { name: key.name().into(), uid, ending }))
 }
 
 impl Object {

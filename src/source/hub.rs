@@ -49,7 +49,8 @@ use super::backoff::{Backoff, spread};
 pub use crate::report::{FollowState as State, FollowStatus as Status};
 use crate::{
     proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
-    store::{Origin, Reader, Records, Update, What},
+    record::{Release, Released},
+    store::{Origin, Reader, Records, Update, Upstream, What},
     sys::{Clock, UnixMillis},
 };
 
@@ -134,7 +135,8 @@ pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
         mirror,
         hubs,
         window: Duration::ZERO,
-        let_go: UnixMillis(0),
+        released: None,
+        refuses: 0,
         offset: Offset::default(),
         doubt: Doubt::default(),
     };
@@ -204,8 +206,10 @@ struct Follower {
     hubs: HubList,
     /// What the hub last followed announced.
     window: Duration,
-    /// When a guard upstream last let go of something, as far as the store was told.
-    let_go: UnixMillis,
+    /// The last release by an operator upstream that the store was told of.
+    released: Option<UnixMillis>,
+    /// Records the hub was told this process holds against it.
+    refuses: usize,
     /// The clock of the hub followed.
     offset: Offset,
     /// Reasons to look at other hubs.
@@ -241,8 +245,10 @@ impl Doubt {
 /// What reading one stream led to.
 enum Step {
     On,
-    /// Greet again on the same connection.
+    /// Greet again on the same connection, to be repaired.
     Resync,
+    /// Greet again on the same connection, to tell the hub how many of its deletions are refused.
+    Greet,
     End(End),
 }
 
@@ -279,7 +285,9 @@ impl Follower {
         let mut resyncs = 0;
         loop {
             self.mirror.restart();
-            let hello = proto::hello(&self.config.node, &self.config.serves, self.mirror.held());
+            self.refuses = self.parts.reader.held().refused();
+            let mut hello = proto::hello(&self.config.node, &self.config.serves, self.mirror.held());
+            hello.refuses = u32::try_from(self.refuses).unwrap_or(u32::MAX);
             // A hub that is stopped takes connections and says nothing: half of the silence is enough to try the next.
             let stream = match timeout(self.config.silence / 2, client.follow(hello)).await {
                 Ok(Ok(response)) => response.into_inner(),
@@ -287,6 +295,7 @@ impl Follower {
                 Err(_) => return self.ended("no answer to the greeting"),
             };
             match self.read(stream, last_read, &mut resyncs).await {
+                Step::Greet => {}
                 Step::Resync if resyncs <= RESYNCS_MAX => {}
                 Step::Resync => return self.ended("records do not add up, whatever the hub repairs"),
                 Step::End(end) => return end,
@@ -353,13 +362,17 @@ impl Follower {
                     if matches!(event, Event::Changed(_) | Event::Fresh(_)) {
                         *resyncs = 0;
                     }
+                    let settled = matches!(event, Event::Fresh(_));
                     match self.handle(event, &mut leave).await {
                         Step::On => {}
                         step => return step,
                     }
+                    if settled && self.parts.reader.held().refused() != self.refuses {
+                        return Step::Greet;
+                    }
                 }
-                Err(fault @ (Fault::Digest { .. } | Fault::Gap { .. })) => {
-                    if matches!(fault, Fault::Digest { .. }) {
+                Err(fault @ (Fault::Digest { .. } | Fault::Holds { .. } | Fault::Gap { .. })) => {
+                    if !matches!(fault, Fault::Gap { .. }) {
                         self.parts.metrics.digest_mismatch.inc();
                         self.status_draft().mismatches = self.parts.metrics.digest_mismatch.get();
                     }
@@ -458,7 +471,8 @@ impl Follower {
                 let Whole { changes, version, vouched, changed_ms, .. } = whole;
                 let what = What::Changes { origin: Origin::Stamped(version), changes, as_of: vouched.as_of };
                 let changed_at = changed_ms.into_iter().map(UnixMillis).collect();
-                let update = Update { what, changed_at, let_go_at: self.let_go(&vouched) };
+                let upstream = self.upstream(&vouched);
+                let update = Update { changed_at, upstream, ..what.into() };
                 if self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
@@ -470,10 +484,12 @@ impl Follower {
                 let records = Records {
                     services: held.services().map(|service| (service.key().clone(), Arc::clone(service))).collect(),
                     namespaces: held.listed_namespaces().cloned().collect(),
+                    held: Arc::clone(held.held()),
+                    ..Records::default()
                 };
                 let as_of = whole.vouched.as_of;
                 let what = What::Reset { origin: Origin::Stamped(whole.version), records, as_of };
-                let update = Update { let_go_at: self.let_go(&whole.vouched), ..what.into() };
+                let update = Update { upstream: self.upstream(&whole.vouched), ..what.into() };
                 if self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
@@ -481,11 +497,12 @@ impl Follower {
             }
             Event::Fresh(vouched) => {
                 let what = What::Fresh { as_of: vouched.as_of };
-                let update = Update { let_go_at: self.let_go(&vouched), ..what.into() };
+                let upstream = self.upstream(&vouched);
+                let last = upstream.releases.last().map(|released| released.at);
+                let released = std::mem::replace(&mut self.released, last) != last;
+                let update = Update { upstream, ..what.into() };
                 // A hub that lost its source vouches for nothing anew; the source must not seem to be back at every heartbeat.
-                let news = vouched.lost.is_none()
-                    || update.let_go_at.is_some()
-                    || self.parts.reader.as_of() != Some(vouched.as_of);
+                let news = vouched.lost.is_none() || released || self.parts.reader.as_of() != Some(vouched.as_of);
                 if news && self.updates.send(update).await.is_err() {
                     return Step::End(End::Closed);
                 }
@@ -502,13 +519,15 @@ impl Follower {
         }
     }
 
-    /// When a guard upstream last released deletions, if that is news.
-    fn let_go(&mut self, vouched: &Vouched) -> Option<UnixMillis> {
-        if vouched.let_go <= self.let_go {
-            return None;
-        }
-        self.let_go = vouched.let_go;
-        Some(vouched.let_go)
+    /// The hub's verdicts, for the store. A hub of an older release says only when its guard last released anything.
+    fn upstream(&self, vouched: &Vouched) -> Upstream {
+        let lineage = Arc::clone(self.mirror.held().lineage());
+        let releases = if vouched.verdicts || vouched.let_go == UnixMillis(0) {
+            vouched.releases.clone()
+        } else {
+            vec![Released { at: vouched.let_go, which: Release::All }]
+        };
+        Upstream { lineage, let_go: vouched.let_go, releases }
     }
 
     /// Takes note of what came with records that add up: we are live.

@@ -16,6 +16,8 @@ pub struct Metadata {
     pub uid: Option<String>,
     /// Which revision of the object, or of the collection, this is.
     pub resource_version: Option<String>,
+    /// When its deletion began; it exists until its finalizers are done.
+    pub deletion_timestamp: Option<String>,
     /// Where the next page of a list begins; empty or unset on the last.
     #[serde(rename = "continue")]
     pub next: Option<String>,

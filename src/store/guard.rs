@@ -1,27 +1,16 @@
-//! Holds back deletions that are more likely a fault than meant: what is held goes on being served, and is marked.
+//! Holds back deletions that are more likely a fault than meant: the records stay served, each with a hold that says why.
 //!
-//! The guard stands between what the source says and what is served. It is handed every change and the time, and gives
-//! back the changes to make; the numbers it goes by are its [`Config`]. It never does I/O, reads a clock or wakes anybody.
-//!
-//! | what comes | is held if it takes away | until |
-//! |---|---|---|
-//! | a complete list (a relist, or a repair by a hub) | more than 50 services and 2 %, or every record of a class of 20 or more | a second list 10 s later agrees, if it is no more than 20 %; else an operator |
-//! | deletes on a watch | more than 20 % of all services within 60 s | an operator |
-//! | endpoints gone or not ready | more than 30 % of all, from more than 50 services, within 30 s | 10 minutes |
-//!
-//! Fewer than 20 deletes within the window are never held. Whatever the source brings back is no longer held. What was let go
-//! before a window filled stays gone: the first fifth of the deletes, the losses of the first 50 services. Holds live in
-//! memory: after a restart the records are still there, and the source's first list is judged anew.
+//! The guard of the process that watches the source judges; its holds travel with the records, and followers apply them.
+//! A follower judges only what its hub could not know ([`follow`]). `docs/decisions/guard.md` has the
+//! table of rules. The guard decides on a [`Draft`]; it does no I/O, reads no clock and wakes no task.
 
-mod census;
-mod endpoints;
-#[cfg(test)]
-mod handed_down;
-mod held;
+mod comparison;
+mod draft;
+mod follow;
 mod judge;
 #[cfg(test)]
 mod tests;
-mod window;
+mod windows;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,19 +20,28 @@ use std::{
     time::Duration,
 };
 
-pub use self::held::{Class, Ends, Held, HeldCounts, HeldNamespace, HeldService, Kept, Reason};
+pub(super) use self::draft::Draft;
 use self::{
-    census::Census,
-    endpoints::{is_ready_at, lost, with_endpoints},
-    held::PendingList,
+    comparison::Comparison,
+    draft::{is_ready_at, lost, with_endpoints, without},
     judge::{List, Verdict},
-    window::Window,
+    windows::{Deleted, Lost},
 };
 use super::{Records, update::last_of_each};
+pub use crate::record::{Class, Ends, Held, HeldCounts, HeldKey, Hold, Kept, Reason, Release};
 use crate::{
-    record::{Change, Endpoint, Service, ServiceKey, Snapshot},
+    record::{Change, Endpoint, Kind, Service, ServiceKey},
     sys::UnixMillis,
 };
+
+/// Deletions decide together what comes with less time than this between.
+const SETTLE: Duration = Duration::from_millis(500);
+/// The longest a deletion waits for others.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// The longest a burst large enough to be held waits for its end.
+const BURST_MAX: Duration = Duration::from_secs(10);
+/// Namespaces remembered whose deletion began. A cluster has as many namespaces at most.
+const ENDING_MAX: usize = 100_000;
 
 /// The numbers the guard goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +63,14 @@ pub struct Config {
     /// More deletes than this many services in a hundred within the window are held.
     pub deletes_percent: u8,
     pub deletes_within: Duration,
+    /// How long deletes are held before a list may confirm them.
+    pub deletes_held_for: Duration,
+    /// Fewer services than this deleted with their namespaces are never held.
+    pub meant_min: usize,
+    /// As many services in a hundred deleted with their namespaces within the window for deletes are held.
+    pub meant_percent: u8,
+    /// Namespaces whose deletion is always held.
+    pub protect: Vec<String>,
     /// Endpoints that go away are held only if they go from more services than this.
     pub losses_services_min: usize,
     /// More endpoints than this many in a hundred that go away within the window are held.
@@ -86,6 +92,10 @@ impl Default for Config {
             deletes_min: 20,
             deletes_percent: 20,
             deletes_within: Duration::from_secs(60),
+            deletes_held_for: Duration::from_secs(600),
+            meant_min: 50,
+            meant_percent: 50,
+            protect: vec!["kube-system".to_owned(), "default".to_owned()],
             losses_services_min: 50,
             losses_percent: 30,
             losses_within: Duration::from_secs(30),
@@ -95,402 +105,633 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Holds nothing back.
     #[must_use]
     pub fn off() -> Self {
         Self {
             list_services_min: usize::MAX,
             class_min: usize::MAX,
             deletes_min: usize::MAX,
+            meant_min: usize::MAX,
+            protect: Vec::new(),
             losses_services_min: usize::MAX,
             ..Self::default()
         }
     }
+
+    fn is_off(&self) -> bool {
+        self.list_services_min == usize::MAX
+    }
+
+    fn protects(&self, namespace: &str) -> bool {
+        self.protect.iter().any(|name| name == namespace)
+    }
 }
 
-/// What an operator lets go.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Release {
-    All,
-    /// What is held of one namespace.
-    Namespace(String),
+/// Deletions by events that wait to be decided together.
+#[derive(Debug, Default)]
+struct Pending {
+    services: HashSet<ServiceKey>,
+    namespaces: HashSet<Arc<str>>,
+    /// When the first and the last of them came.
+    first: UnixMillis,
+    last: UnixMillis,
 }
 
-/// The state of the guard.
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.namespaces.is_empty()
+    }
+
+    fn came(&mut self, now: UnixMillis) {
+        if self.is_empty() {
+            self.first = now;
+        }
+        self.last = now;
+    }
+}
+
+/// The state of the guard. What is held stands in the snapshot.
 #[derive(Debug)]
 pub(super) struct Guard {
     config: Config,
-    held: Arc<Held>,
-    deletes: Window,
-    losses: Window,
-    /// A list confirmed an earlier one since this was asked last.
-    confirmed: bool,
-    /// Addresses of the endpoints held, with the number of services that hold them.
-    kept_ips: HashMap<IpAddr, usize>,
+    pending: Pending,
+    /// Namespaces whose deletion began.
+    ending: HashSet<Arc<str>>,
+    deleted: Deleted,
+    meant: Deleted,
+    losses: Lost,
+    /// The source's version of services of which endpoints are held.
+    sources: HashMap<ServiceKey, Arc<Service>>,
 }
 
 impl Guard {
     pub(super) fn new(config: Config) -> Self {
         Self {
-            deletes: Window::new(config.deletes_within),
-            losses: Window::new(config.losses_within),
+            pending: Pending::default(),
+            ending: HashSet::new(),
+            deleted: Deleted::new(config.deletes_within),
+            meant: Deleted::new(config.deletes_within),
+            losses: Lost::new(config.losses_within),
+            sources: HashMap::new(),
             config,
-            held: Arc::default(),
-            confirmed: false,
-            kept_ips: HashMap::new(),
         }
     }
 
-    pub(super) fn held(&self) -> &Arc<Held> {
-        &self.held
+    /// Whether nothing is ever held.
+    pub(super) fn is_off(&self) -> bool {
+        self.config.is_off()
     }
 
-    /// Whether a list confirmed an earlier one since this was asked last.
-    pub(super) fn take_confirmed(&mut self) -> bool {
-        std::mem::take(&mut self.confirmed)
-    }
-
-    /// What to change in `served` when the source says `changes`.
-    pub(super) fn changes(&mut self, served: &Snapshot, changes: Vec<Change>, now: UnixMillis) -> Vec<Change> {
-        let mut made = Vec::with_capacity(changes.len());
+    /// Takes in events of the source. `ending` are namespaces whose deletion was seen to begin.
+    pub(super) fn changes(&mut self, draft: &mut Draft, changes: Vec<Change>, ending: Vec<Arc<str>>, now: UnixMillis) {
         let (mut puts, mut gone) = (Vec::new(), Vec::new());
         for change in last_of_each(changes) {
             match change {
                 Change::Put(service) => puts.push(service),
                 Change::Remove(key) => gone.push(key),
                 Change::PutNamespace(name) => {
-                    self.let_go_of_namespace(&name);
-                    made.push(Change::PutNamespace(name));
+                    self.ending.remove(&name);
+                    self.pending.namespaces.remove(&name);
+                    draft.put_namespace(&name);
                 }
-                Change::RemoveNamespace(_) => made.push(change),
+                Change::RemoveNamespace(name) => {
+                    self.end_namespace(draft, &name, now);
+                    self.pending.came(now);
+                    self.pending.namespaces.insert(name);
+                }
+                // Decided by no source.
+                Change::Hold(..) | Change::Release(_) => {}
             }
         }
-        gone.retain(|key| served.service_by_key(key).is_some() && !self.holds_whole(key));
-        let reason = self.judge_deletes(gone.len(), served.counts().services, now);
+        for name in ending {
+            self.end_namespace(draft, &name, now);
+        }
+        self.put_all(draft, puts, None, now);
         for key in gone {
-            if let Some(reason) = &reason {
-                self.hold_whole(key, reason.clone(), Ends::ByOperator, now);
-            } else {
-                self.let_go(&key);
-                made.push(Change::Remove(key));
+            if draft.snapshot().service_by_key(&key).is_some() && !draft.holds_whole(&key) {
+                self.pending.came(now);
+                self.pending.services.insert(key);
             }
         }
-        self.put_all(served, puts, None, now, &mut made);
-        made
+        if self.is_off() {
+            self.flush(draft, now);
+        }
     }
 
-    /// What to change in `served` when the source says that `records` are all there are.
-    pub(super) fn list(&mut self, served: &Snapshot, records: Records, now: UnixMillis) -> Vec<Change> {
-        let Records { services, namespaces } = records;
-        let census = Census::take(served, &services, &namespaces);
-        let Census { missing, .. } = &census;
-        let of = served.counts().services;
-        let emptied = census.emptied(&self.config);
-        let verdict = judge::list(
-            List { served: of, missing: missing.len(), emptied: emptied.map_or(0, |(_, of)| of) },
-            &self.config,
-        );
-        let reason = match emptied {
-            Some((class, of)) if missing.len() < self.config.list_services_min => Reason::Class { class, of },
-            _ => Reason::List { missing: missing.len(), of },
-        };
-        let carried_out = self.carried_out(verdict, missing, of, now);
+    /// The deletion of a namespace began: deletions in it are meant, those that are held too.
+    fn end_namespace(&mut self, draft: &Draft, name: &Arc<str>, now: UnixMillis) {
+        if self.ending.len() >= ENDING_MAX {
+            self.ending.clear();
+        }
+        if !self.ending.insert(Arc::clone(name)) || self.config.protects(name) {
+            return;
+        }
+        let fact = |hold: &Hold| matches!(hold.reason, Reason::Deletes { .. }) && !hold.refused;
+        let held = draft.snapshot().held().services().filter(|(key, hold)| key.namespace() == &**name && fact(hold));
+        let keys: Vec<ServiceKey> = held.map(|(key, _)| key.clone()).collect();
+        if !keys.is_empty() {
+            self.pending.came(now);
+            self.pending.services.extend(keys);
+        }
+    }
 
-        let ends = if verdict == Verdict::Confirm { Ends::Confirmed } else { Ends::ByOperator };
-        let mut made = Vec::new();
-        for key in missing {
-            if carried_out {
-                // A list judges anew what a list left held, but not deletes that an operator is to decide on.
-                if verdict != Verdict::Pass || !self.held_by_deletes(key) {
-                    self.let_go(key);
-                    made.push(Change::Remove(key.clone()));
-                }
+    /// When the deletions that wait are to be decided; none if none wait.
+    pub(super) fn due(&self) -> Option<UnixMillis> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let meant = |key: &&ServiceKey| self.ending.contains(key.namespace());
+        let large = self.pending.services.iter().filter(|key| !meant(key)).count() >= self.config.deletes_min;
+        let longest = if large { BURST_MAX } else { SETTLE_MAX };
+        Some(self.pending.last.plus(SETTLE).min(self.pending.first.plus(longest)))
+    }
+
+    /// Decides the deletions by events that wait.
+    pub(super) fn flush(&mut self, draft: &mut Draft, now: UnixMillis) {
+        let Pending { services, namespaces, .. } = std::mem::take(&mut self.pending);
+        let (mut meant, mut plain, mut protected) = (Vec::new(), Vec::new(), Vec::new());
+        for key in services {
+            if draft.snapshot().service_by_key(&key).is_none() {
+                continue;
+            }
+            self.losses.forget(&key);
+            if !self.ending.contains(key.namespace()) {
+                self.deleted.delete(&key, now);
+                plain.push(key);
+            } else if self.config.protects(key.namespace()) {
+                protected.push(key);
             } else {
-                self.hold_whole(key.clone(), reason.clone(), ends, now);
+                self.deleted.restore(&key);
+                self.meant.delete(&key, now);
+                meant.push(key);
             }
         }
+        let served = draft.snapshot();
+        let (mut deleted, mut passed) = (0, 0);
+        for key in self.deleted.services(now) {
+            deleted += 1;
+            passed += usize::from(served.service_by_key(key).is_none());
+        }
+        let mut with_namespace = 0;
+        for key in self.meant.services(now) {
+            with_namespace += 1;
+            passed += usize::from(served.service_by_key(key).is_none());
+        }
+        let of = served.counts().services + passed;
+        let ends = Ends::Listed(now.plus(self.config.deletes_held_for));
+        let plain_reason = judge::deletes(deleted, of, &self.config)
+            .then_some(Reason::Deletes { deleted: deleted as u64, of: of as u64 });
+        let meant_reason = judge::meant(with_namespace, of, &self.config)
+            .then_some(Reason::Namespaces { deleted: with_namespace as u64, of: of as u64 });
+        let decided =
+            [(plain, plain_reason.clone()), (meant, meant_reason.clone()), (protected, Some(Reason::Protected))];
+        for (keys, reason) in decided {
+            for key in keys {
+                match &reason {
+                    Some(reason) => self.hold_whole(draft, &key, reason, ends, now),
+                    None => self.let_go(draft, &key),
+                }
+            }
+        }
+        for name in namespaces {
+            let reason = if self.config.protects(&name) { Some(Reason::Protected) } else { meant_reason.clone() };
+            match reason {
+                Some(reason) if draft.snapshot().lists_namespace(&name) => {
+                    let hold = Hold { kept: Kept::Whole, reason, since: now, ends, refused: false };
+                    draft.hold(HeldKey::Namespace(name), hold);
+                }
+                _ => {
+                    if !self.config.protects(&name) {
+                        self.ending.remove(&name);
+                    }
+                    draft.remove_namespace(&name);
+                }
+            }
+        }
+    }
+
+    /// Takes in a complete list of the source.
+    pub(super) fn list(&mut self, draft: &mut Draft, records: Records, now: UnixMillis) {
+        let Records { services, namespaces, ending, from_files, .. } = records;
         let listed: HashSet<&Arc<str>> = namespaces.iter().collect();
-        for name in served.listed_namespaces().filter(|name| !listed.contains(name)) {
-            if carried_out {
-                self.let_go_of_namespace(name);
-                made.push(Change::RemoveNamespace(Arc::clone(name)));
-            } else if self.held.namespaces.get(name).is_none_or(|held| held.ends != ends && ends == Ends::ByOperator) {
-                let since = self.held.namespaces.get(name).map_or(now, |held| held.since);
-                let held = HeldNamespace { reason: reason.clone(), since, ends };
-                Arc::make_mut(&mut self.held).namespaces.insert(Arc::clone(name), held);
-            }
-        }
-        let before: HashSet<&Arc<str>> = served.listed_namespaces().collect();
+        // A namespace that was seen ending and is gone was meant, as its services are.
+        self.ending.retain(|name| !listed.contains(name));
+        self.ending.extend(ending);
+        let served = draft.snapshot();
+        let meant = served.services().map(|service| service.key()).filter(|key| {
+            !services.contains_key(*key) && !draft.holds_whole(key) && self.ending.contains(key.namespace())
+        });
+        let meant: Vec<ServiceKey> = meant.cloned().collect();
+        let ended = served.listed_namespaces().filter(|name| !listed.contains(name) && self.ending.contains(*name));
+        let ended: Vec<Arc<str>> = ended.filter(|name| served.held().namespace(name).is_none()).cloned().collect();
+        self.pending.services.retain(|key| !services.contains_key(key));
+        self.pending.namespaces.retain(|name| !listed.contains(name));
+        self.pending.services.extend(meant);
+        self.pending.namespaces.extend(ended);
+        self.flush(draft, now);
+
+        let served = draft.snapshot();
+        let fact = |hold: Option<&Hold>| hold.is_some_and(|hold| hold.kept == Kept::Whole && !hold.reason.is_claim());
+        let comparison = Comparison::of(served, &services, &namespaces, |key, namespace| match key {
+            Some(key) => fact(served.held().service(key)),
+            None => fact(served.held().namespace(namespace)),
+        });
+        let of = served.counts().services;
+        let (verdict, reason) = self.judge_list(&comparison, of, from_files);
+        let earlier = Earlier::of(served.held(), |hold| !hold.refused);
+
         for name in &namespaces {
-            self.let_go_of_namespace(name);
-            if !before.contains(name) {
-                made.push(Change::PutNamespace(Arc::clone(name)));
-            }
+            draft.put_namespace(name);
         }
         let differs = |service: &Arc<Service>| {
-            self.held.services.contains_key(service.key())
-                || served.service_by_key(service.key()).is_none_or(|held| held.digest() != service.digest())
+            let served = draft.snapshot().service_by_key(service.key());
+            draft.hold_of(service.key()).is_some() || served.is_none_or(|before| before.digest() != service.digest())
         };
-        let puts: Vec<Arc<Service>> = services.into_values().filter(differs).collect();
-        let no_endpoints = census.endpoints_emptied(&self.config);
-        self.put_all(served, puts, no_endpoints, now, &mut made);
-        made
-    }
+        let puts: Vec<Arc<Service>> = services.values().filter(|service| differs(service)).cloned().collect();
+        let no_endpoints = comparison.endpoints_emptied(&self.config);
+        let no_endpoints = no_endpoints.map(|of| Reason::Class { class: Class::Endpoints, of: of as u64 });
+        self.put_all(draft, puts, no_endpoints, now);
 
-    /// What to change in `served` because time has passed.
-    pub(super) fn expire(&mut self, served: &Snapshot, now: UnixMillis) -> Vec<Change> {
-        if self.held.next_end().is_none_or(|at| at > now) {
-            return Vec::new();
+        let passes = self.passes(verdict, &earlier, &comparison.missing, of, now);
+        if let Some(ends) = passes.ends(&self.config, now) {
+            for key in &comparison.missing {
+                self.hold_whole(draft, key, &reason, ends, now);
+            }
+            for name in &comparison.namespaces {
+                hold_again(draft, HeldKey::Namespace(Arc::clone(name)), &reason, ends, now, false);
+            }
+        } else if matches!(passes, Passes::Yes) {
+            for key in &comparison.missing {
+                self.let_go(draft, key);
+            }
+            for name in &comparison.namespaces {
+                draft.remove_namespace(name);
+            }
         }
-        self.give_up(served, |_, held| matches!(held.ends, Ends::At(at) if at <= now))
+        self.confirm_facts(draft, &services, &listed, matches!(passes, Passes::Yes), now);
     }
 
-    /// What to change in `served` because an operator says so.
-    pub(super) fn release(&mut self, served: &Snapshot, which: &Release) -> Vec<Change> {
-        let within = |namespace: &str| match which {
-            Release::All => true,
-            Release::Namespace(name) => name == namespace,
+    /// Ends holds of deletions by events whose time is over and that a consistent list confirms.
+    fn confirm_facts(
+        &mut self,
+        draft: &mut Draft,
+        services: &HashMap<ServiceKey, Arc<Service>>,
+        namespaces: &HashSet<&Arc<str>>,
+        consistent: bool,
+        now: UnixMillis,
+    ) {
+        let due = |hold: &Hold| matches!(hold.ends, Ends::Listed(at) if at <= now) && !hold.reason.is_claim();
+        let held = Arc::clone(draft.snapshot().held());
+        for (key, hold) in held.all().filter(|(_, hold)| due(hold) && !hold.refused) {
+            let listed = match &key {
+                HeldKey::Service(key) => services.contains_key(key),
+                HeldKey::Namespace(name) => namespaces.contains(name),
+            };
+            if listed {
+                continue;
+            }
+            if consistent {
+                self.forget(&key);
+                draft.remove_held(&key);
+            } else {
+                let ends = Ends::Listed(now.plus(self.config.confirm_after));
+                draft.hold(key, Hold { ends, ..(**hold).clone() });
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &HeldKey) {
+        match key {
+            HeldKey::Service(key) => {
+                self.sources.remove(key);
+            }
+            HeldKey::Namespace(name) => {
+                self.ending.remove(name);
+            }
+        }
+    }
+
+    fn judge_list(&self, comparison: &Comparison, of: usize, from_files: bool) -> (Verdict, Reason) {
+        let missing = comparison.missing.len();
+        let emptied = comparison.emptied(&self.config);
+        let list = List { served: of, missing, emptied: emptied.map_or(0, |(_, of)| of), from_files };
+        let verdict = judge::list(list, &self.config);
+        let reason = match emptied {
+            Some((class, of)) if missing < self.config.list_services_min && missing.saturating_mul(2) < list.served => {
+                Reason::Class { class, of: of as u64 }
+            }
+            _ => Reason::List { missing: missing as u64, of: of as u64 },
         };
-        let names: Vec<Arc<str>> = self.held.namespaces.keys().filter(|name| within(name)).cloned().collect();
-        let mut made = self.give_up(served, |key, _| within(key.namespace()));
-        for name in names {
-            self.let_go_of_namespace(&name);
-            made.push(Change::RemoveNamespace(name));
-        }
-        if self.held.is_empty() && self.held.list.is_some() {
-            Arc::make_mut(&mut self.held).list = None;
-        }
-        made
+        (verdict, reason)
     }
 
-    /// Whether a list's removals are carried out; if not, remembers it for the one that may confirm it.
-    fn carried_out(&mut self, verdict: Verdict, missing: &HashSet<ServiceKey>, of: usize, now: UnixMillis) -> bool {
-        let before = self.held.list.as_ref();
-        let (carried_out, pending) = match (verdict, before) {
-            (Verdict::Pass, _) => (true, None),
-            (Verdict::Operator, _) => (false, None),
-            (Verdict::Confirm, Some(list)) if judge::agrees(&list.missing, missing, of, &self.config) => {
-                let since = list.since.age(now);
-                if judge::confirms(&list.missing, missing, of, since, &self.config) {
-                    self.confirmed = true;
-                    (true, None)
+    /// Whether the removals of a list pass, given what earlier lists left held.
+    fn passes(
+        &self,
+        verdict: Verdict,
+        earlier: &Earlier,
+        missing: &HashSet<ServiceKey>,
+        of: usize,
+        now: UnixMillis,
+    ) -> Passes {
+        match (verdict, earlier.confirm_at) {
+            (Verdict::Pass, _) => Passes::Yes,
+            (Verdict::Operator, _) => Passes::ByOperator,
+            (Verdict::Confirm, Some(at)) if judge::agrees(&earlier.missing, missing, of, &self.config) => {
+                if at <= now {
+                    Passes::Yes
                 } else {
-                    // Too soon to confirm anything; what came first goes on counting.
-                    return false;
+                    Passes::NotYet(at)
                 }
             }
-            (Verdict::Confirm, _) => {
-                let confirm_at = now.plus(self.config.confirm_after);
-                (false, Some(PendingList { since: now, confirm_at, missing: missing.clone() }))
+            (Verdict::Confirm, _) => Passes::Later,
+        }
+    }
+
+    /// Ends holds whose time is over.
+    pub(super) fn expire(&mut self, draft: &mut Draft, over: impl Fn(&Hold, UnixMillis) -> bool) {
+        let ended = |_: &HeldKey, hold: &Hold| matches!(hold.ends, Ends::At(at) if over(hold, at));
+        self.give_up(draft, ended);
+    }
+
+    /// Ends the holds an operator releases.
+    pub(super) fn release(&mut self, draft: &mut Draft, which: &Release, refused_only: bool, now: UnixMillis) {
+        if !refused_only {
+            self.deleted.clear();
+            self.meant.clear();
+            self.losses.clear();
+        }
+        if *which == Release::All && !refused_only {
+            self.flush(draft, now);
+        }
+        self.give_up(draft, |key, hold| which.covers(key.namespace()) && (hold.refused || !refused_only));
+    }
+
+    /// Serves what the source says in place of the holds that `which` names.
+    fn give_up(&mut self, draft: &mut Draft, which: impl Fn(&HeldKey, &Hold) -> bool) {
+        let held = Arc::clone(draft.snapshot().held());
+        for (key, hold) in held.all().filter(|(key, hold)| which(key, hold)) {
+            if let (HeldKey::Service(service), Kept::Endpoints(ips)) = (&key, &hold.kept) {
+                let Some(served) = draft.snapshot().service_by_key(service).cloned() else { continue };
+                let source = self.sources.remove(service).unwrap_or_else(|| Arc::new(without(&served, ips)));
+                draft.release(&key);
+                draft.put(&source);
+            } else {
+                self.forget(&key);
+                draft.remove_held(&key);
             }
-        };
-        if before.is_some() || pending.is_some() {
-            Arc::make_mut(&mut self.held).list = pending;
         }
-        carried_out
-    }
-
-    fn judge_deletes(&mut self, deleted: usize, of: usize, now: UnixMillis) -> Option<Reason> {
-        self.deletes.lose(now, None, deleted, of);
-        let seen = self.deletes.seen(now);
-        if deleted == 0 || !judge::deletes(seen.lost, of, &self.config) {
-            return None;
-        }
-        let of = self.deletes.most(of);
-        judge::deletes(seen.lost, of, &self.config).then_some(Reason::Deletes { deleted: seen.lost, of })
-    }
-
-    fn judge_losses(&mut self, of: usize, now: UnixMillis) -> Option<Reason> {
-        let seen = self.losses.seen(now);
-        if !judge::losses(seen.lost, of, seen.services, &self.config) {
-            return None;
-        }
-        let of = self.losses.most(of);
-        judge::losses(seen.lost, of, seen.services, &self.config).then_some(Reason::Endpoints {
-            lost: seen.lost,
-            of,
-            services: seen.services,
-        })
     }
 
     /// Puts services, but for the endpoints they lose where that is held; `suspect` is a reason to hold all of those.
-    fn put_all(
-        &mut self,
-        served: &Snapshot,
-        puts: Vec<Arc<Service>>,
-        suspect: Option<Reason>,
-        now: UnixMillis,
-        made: &mut Vec<Change>,
-    ) {
-        let of = served.counts().endpoints;
+    fn put_all(&mut self, draft: &mut Draft, puts: Vec<Arc<Service>>, suspect: Option<Reason>, now: UnixMillis) {
+        let of = draft.snapshot().counts().endpoints;
         let mut losing = Vec::with_capacity(puts.len());
-        let mut gained = HashSet::new();
+        let mut any_lost = false;
         for service in puts {
-            let before = served.service_by_key(service.key());
-            let still = self.still_kept(&service);
-            let lost = before.map_or_else(Vec::new, |before| lost(before, &service, &still));
-            self.losses.lose(now, Some(service.key()), lost.len(), of);
-            if !self.kept_ips.is_empty() {
-                let new = service.ready_endpoints().map(|endpoint| endpoint.ip).filter(|ip| {
-                    self.kept_ips.contains_key(ip) && !before.is_some_and(|before| is_ready_at(before, *ip))
-                });
-                gained.extend(new);
+            let key = service.key();
+            self.pending.services.remove(key);
+            self.deleted.restore(key);
+            self.meant.restore(key);
+            let before = draft.snapshot().service_by_key(key).cloned();
+            let kind = |before: &Arc<Service>| discriminant(before.kind()) == discriminant(service.kind());
+            let before = before.filter(|before| kind(before) && !draft.holds_whole(key));
+            let (mut gone, mut net) = (Vec::new(), 0);
+            if let Some(before) = &before {
+                let kept = kept_ips(draft, key);
+                gone = lost(before, &service);
+                gone.retain(|endpoint| !kept.contains(&endpoint.ip));
+                let ready = before.ready_endpoints().count() - kept.len().min(before.ready_endpoints().count());
+                net = self.losses.change(key, now, ready, service.ready_endpoints().count(), of);
             }
-            losing.push((service, still, lost));
+            any_lost |= net > 0 && !gone.is_empty();
+            losing.push((service, before, gone, net));
         }
-        let any_lost = losing.iter().any(|(_, _, lost)| !lost.is_empty());
         let reason = if any_lost { suspect.or_else(|| self.judge_losses(of, now)) } else { None };
-        self.give_away(served, &gained, made);
-        for (service, mut kept, lost) in losing {
-            if reason.is_some() {
-                kept.extend(lost);
-            }
-            kept.retain(|endpoint| !gained.contains(&endpoint.ip));
-            self.settle(served, &service, kept, reason.as_ref(), now, made);
+        for (service, before, gone, net) in losing {
+            self.settle(draft, &service, before.as_deref(), gone, net, reason.as_ref(), now);
+            give_away(draft, &mut self.sources, &service, before.as_deref());
+            self.let_pending_go(draft, &service);
         }
     }
 
-    /// The endpoints held of a service that it does not bring back.
-    fn still_kept(&self, service: &Service) -> Vec<Endpoint> {
-        match self.held.services.get(service.key()) {
-            Some(HeldService { kept: Kept::Endpoints(kept), source: Some(source), .. })
-                if discriminant(source.kind()) == discriminant(service.kind()) =>
-            {
-                kept.iter().filter(|endpoint| !is_ready_at(service, endpoint.ip)).cloned().collect()
-            }
-            _ => Vec::new(),
-        }
+    fn judge_losses(&mut self, of: usize, now: UnixMillis) -> Option<Reason> {
+        let seen = self.losses.seen(now, of);
+        judge::losses(seen.lost, seen.of, seen.services, &self.config).then_some(Reason::Endpoints {
+            lost: seen.lost as u64,
+            of: seen.of as u64,
+            services: seen.services as u64,
+        })
     }
 
-    /// Serves `service` with the endpoints `kept` of it beside its own.
+    /// Serves `service` with the endpoints that are held of it: as many as it has fewer than before.
+    #[expect(clippy::too_many_arguments, reason = "one service, and what was found out about it")]
     fn settle(
         &mut self,
-        served: &Snapshot,
+        draft: &mut Draft,
         service: &Arc<Service>,
-        kept: Vec<Endpoint>,
+        before: Option<&Service>,
+        gone: Vec<Endpoint>,
+        net: usize,
         reason: Option<&Reason>,
         now: UnixMillis,
-        made: &mut Vec<Change>,
     ) {
         let key = service.key();
-        let earlier = self.held.services.get(key).map(|held| (held.reason.clone(), held.since, held.ends));
-        self.let_go(key);
-        let mut record = Arc::clone(service);
-        if !kept.is_empty()
-            && let Some((reason, since, ends)) = earlier
-                .filter(|(_, _, ends)| matches!(ends, Ends::At(_)))
-                .or_else(|| reason.map(|reason| (reason.clone(), now, Ends::At(judge::until(now, &self.config)))))
-        {
-            record = Arc::new(with_endpoints(service, &kept));
-            let source = Some(Arc::clone(service));
-            self.hold(key.clone(), HeldService { kept: Kept::Endpoints(kept), reason, since, ends, source });
+        let held_key = HeldKey::Service(key.clone());
+        let (mut kept, mut hold) = (Vec::new(), None);
+        if let (Some(before), Some(earlier)) = (before, draft.hold_of(key)) {
+            let ips = kept_ips(draft, key);
+            let still = |endpoint: &&Endpoint| ips.contains(&endpoint.ip) && !is_ready_at(service, endpoint.ip);
+            kept.extend(before.ready_endpoints().filter(still).cloned());
+            hold = Some(earlier.clone());
         }
-        if served.service_by_key(key).is_none_or(|before| before.digest() != record.digest()) {
-            made.push(Change::Put(record));
+        if let Some(reason) = reason.filter(|_| net > 0 && !gone.is_empty()) {
+            kept.extend(gone.into_iter().take(net));
+            let ends = Ends::At(now.plus(self.config.losses_held_for));
+            let new = Hold { kept: Kept::Whole, reason: reason.clone(), since: now, ends, refused: false };
+            hold = hold.filter(|hold| matches!(hold.ends, Ends::At(_))).or(Some(new));
         }
-    }
-
-    /// Lets go of the endpoints whose address another service has now.
-    fn give_away(&mut self, served: &Snapshot, gained: &HashSet<IpAddr>, made: &mut Vec<Change>) {
-        if gained.is_empty() {
-            return;
-        }
-        let given = |held: &HeldService| match &held.kept {
-            Kept::Endpoints(kept) => kept.iter().any(|endpoint| gained.contains(&endpoint.ip)),
-            Kept::Service => false,
-        };
-        let keys: Vec<ServiceKey> =
-            self.held.services.iter().filter(|(_, held)| given(held)).map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            let Some(HeldService { kept: Kept::Endpoints(kept), source: Some(source), since, .. }) =
-                self.held.services.get(&key).cloned()
-            else {
-                continue;
-            };
-            let kept = kept.into_iter().filter(|endpoint| !gained.contains(&endpoint.ip)).collect();
-            self.settle(served, &source, kept, None, since, made);
-        }
-    }
-
-    /// Gives up what `which` says, and serves what the source says instead.
-    fn give_up(&mut self, served: &Snapshot, which: impl Fn(&ServiceKey, &HeldService) -> bool) -> Vec<Change> {
-        let given: Vec<(ServiceKey, Option<Arc<Service>>)> = self
-            .held
-            .services
-            .iter()
-            .filter(|(key, held)| which(key, held))
-            .map(|(key, held)| (key.clone(), held.source.clone()))
-            .collect();
-        let mut made = Vec::with_capacity(given.len());
-        for (key, source) in given {
-            self.let_go(&key);
-            match source {
-                Some(source) => {
-                    if served.service_by_key(&key).is_none_or(|before| before.digest() != source.digest()) {
-                        made.push(Change::Put(source));
-                    }
-                }
-                None => made.push(Change::Remove(key)),
-            }
-        }
-        made
-    }
-
-    fn holds_whole(&self, key: &ServiceKey) -> bool {
-        self.held.services.get(key).is_some_and(|held| held.kept == Kept::Service)
-    }
-
-    fn held_by_deletes(&self, key: &ServiceKey) -> bool {
-        self.held.services.get(key).is_some_and(|held| matches!(held.reason, Reason::Deletes { .. }))
-    }
-
-    /// Holds a service that is gone. One that is held already keeps its reason, and what ends it unless that is stricter.
-    fn hold_whole(&mut self, key: ServiceKey, reason: Reason, ends: Ends, now: UnixMillis) {
-        match self.held.services.get(&key) {
-            Some(held) if held.kept == Kept::Service => {
-                if held.ends != ends
-                    && ends == Ends::ByOperator
-                    && let Some(held) = Arc::make_mut(&mut self.held).services.get_mut(&key)
-                {
-                    held.ends = ends;
-                    held.reason = reason;
-                }
+        let had = before.map_or(0, |before| before.ready_endpoints().count());
+        let room = had.saturating_sub(service.ready_endpoints().count());
+        kept.drain(..kept.len().saturating_sub(room));
+        match hold {
+            Some(hold) if !kept.is_empty() => {
+                let mut ips: Vec<IpAddr> = kept.iter().map(|endpoint| endpoint.ip).collect();
+                ips.sort_unstable();
+                ips.dedup();
+                self.sources.insert(key.clone(), Arc::clone(service));
+                draft.put(&Arc::new(with_endpoints(service, &kept)));
+                draft.hold(held_key, Hold { kept: Kept::Endpoints(ips.into()), ..hold });
             }
             _ => {
-                self.let_go(&key);
-                self.hold(key, HeldService { kept: Kept::Service, reason, since: now, ends, source: None });
+                self.sources.remove(key);
+                draft.release(&held_key);
+                draft.put(service);
             }
         }
     }
 
-    fn hold(&mut self, key: ServiceKey, held: HeldService) {
-        if let Kept::Endpoints(kept) = &held.kept {
-            for endpoint in kept {
-                *self.kept_ips.entry(endpoint.ip).or_default() += 1;
-            }
-        }
-        Arc::make_mut(&mut self.held).services.insert(key, held);
-    }
-
-    fn let_go(&mut self, key: &ServiceKey) {
-        if !self.held.services.contains_key(key) {
+    /// A deleted service that waits goes at once if `service` has its cluster IP now.
+    fn let_pending_go(&mut self, draft: &mut Draft, service: &Service) {
+        let Kind::ClusterIp(ips) = service.kind() else { return };
+        if self.pending.services.is_empty() {
             return;
         }
-        let Some(held) = Arc::make_mut(&mut self.held).services.remove(key) else { return };
-        let Kept::Endpoints(kept) = held.kept else { return };
-        for endpoint in kept {
-            if let Some(times) = self.kept_ips.get_mut(&endpoint.ip) {
-                *times -= 1;
-                if *times == 0 {
-                    self.kept_ips.remove(&endpoint.ip);
-                }
+        let others: Vec<ServiceKey> = ips.iter().flat_map(|ip| owners(draft, *ip, service.key())).collect();
+        for key in others {
+            if self.pending.services.remove(&key) {
+                draft.remove(&key);
             }
         }
     }
 
-    fn let_go_of_namespace(&mut self, name: &Arc<str>) {
-        if self.held.namespaces.contains_key(name) {
-            Arc::make_mut(&mut self.held).namespaces.remove(name);
+    /// Holds a service that is gone, unless another one has its cluster IP. A claim does not soften the end of another hold.
+    fn hold_whole(&mut self, draft: &mut Draft, key: &ServiceKey, reason: &Reason, ends: Ends, now: UnixMillis) {
+        let Some(served) = draft.snapshot().service_by_key(key) else { return };
+        if let Kind::ClusterIp(ips) = served.kind() {
+            let live = |other: &ServiceKey| !draft.holds_whole(other) && !self.pending.services.contains(other);
+            if ips.iter().flat_map(|ip| owners(draft, *ip, key)).any(|other| live(&other)) {
+                return self.let_go(draft, key);
+            }
         }
+        self.sources.remove(key);
+        hold_again(draft, HeldKey::Service(key.clone()), reason, ends, now, false);
+    }
+
+    fn let_go(&mut self, draft: &mut Draft, key: &ServiceKey) {
+        self.sources.remove(key);
+        draft.remove(key);
+    }
+}
+
+/// What earlier lists left held, for one that may confirm them.
+struct Earlier {
+    missing: HashSet<ServiceKey>,
+    confirm_at: Option<UnixMillis>,
+}
+
+impl Earlier {
+    fn of(held: &Held, of: impl Fn(&Hold) -> bool) -> Self {
+        let listed = |hold: &Hold| match hold.ends {
+            Ends::Listed(at) if hold.reason.is_claim() && of(hold) => Some(at),
+            _ => None,
+        };
+        let mut earlier = Self { missing: HashSet::new(), confirm_at: None };
+        for (key, hold) in held.all() {
+            let Some(at) = listed(hold) else { continue };
+            earlier.confirm_at = Some(earlier.confirm_at.map_or(at, |before| before.max(at)));
+            if let HeldKey::Service(key) = key {
+                earlier.missing.insert(key);
+            }
+        }
+        earlier
+    }
+}
+
+/// What becomes of the removals of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passes {
+    Yes,
+    /// It agrees with an earlier list, which may be confirmed from then on.
+    NotYet(UnixMillis),
+    Later,
+    ByOperator,
+}
+
+impl Passes {
+    /// The end of the holds; none if the removals pass.
+    fn ends(self, config: &Config, now: UnixMillis) -> Option<Ends> {
+        match self {
+            Self::Yes => None,
+            Self::NotYet(at) => Some(Ends::Listed(at)),
+            Self::Later => Some(Ends::Listed(now.plus(config.confirm_after))),
+            Self::ByOperator => Some(Ends::ByOperator),
+        }
+    }
+}
+
+/// Holds all of a record. One that is held already for a claim keeps its beginning; one held for a fact stays as it is.
+fn hold_again(draft: &mut Draft, key: HeldKey, reason: &Reason, ends: Ends, now: UnixMillis, refused: bool) {
+    let before = draft.snapshot().held().get(&key).filter(|hold| hold.kept == Kept::Whole);
+    let hold = Hold { kept: Kept::Whole, reason: reason.clone(), since: now, ends, refused };
+    let hold = match before {
+        Some(before) if before.reason.is_claim() && reason.is_claim() => {
+            let same = before.ends == ends;
+            let reason = if same { before.reason.clone() } else { hold.reason.clone() };
+            Hold { since: before.since, reason, ..hold }
+        }
+        Some(before) => Hold { since: before.since, ..hold },
+        None => hold,
+    };
+    draft.hold(key, hold);
+}
+
+/// The addresses held of a service that the source has.
+fn kept_ips(draft: &Draft, key: &ServiceKey) -> Vec<IpAddr> {
+    match draft.hold_of(key) {
+        Some(Hold { kept: Kept::Endpoints(ips), .. }) => ips.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// The other services that have this cluster IP.
+fn owners(draft: &Draft, ip: IpAddr, but: &ServiceKey) -> Vec<ServiceKey> {
+    let holders = draft.snapshot().holders(ip).iter();
+    holders.filter(|holder| holder.cluster_ip && holder.service != *but).map(|holder| holder.service.clone()).collect()
+}
+
+/// Ends the holds of addresses that `service` has now: its cluster IPs, and the endpoints that are new in it.
+fn give_away(
+    draft: &mut Draft,
+    sources: &mut HashMap<ServiceKey, Arc<Service>>,
+    service: &Service,
+    before: Option<&Service>,
+) {
+    if draft.snapshot().held().is_empty() {
+        return;
+    }
+    if let Kind::ClusterIp(ips) = service.kind() {
+        let others: Vec<ServiceKey> = ips.iter().flat_map(|ip| owners(draft, *ip, service.key())).collect();
+        for other in others {
+            if draft.holds_whole(&other) {
+                sources.remove(&other);
+                draft.remove(&other);
+            }
+        }
+    }
+    let kept = kept_ips(draft, service.key());
+    let new = service.ready_endpoints().map(|endpoint| endpoint.ip);
+    let new = new.filter(|ip| !kept.contains(ip) && !before.is_some_and(|before| is_ready_at(before, *ip)));
+    let mut taken: HashMap<ServiceKey, Vec<IpAddr>> = HashMap::new();
+    for ip in new {
+        for holder in draft.snapshot().holders(ip) {
+            let held = match draft.hold_of(&holder.service) {
+                Some(Hold { kept: Kept::Whole, .. }) => true,
+                Some(Hold { kept: Kept::Endpoints(ips), .. }) => ips.contains(&ip),
+                None => false,
+            };
+            if held && !holder.cluster_ip && holder.service != *service.key() {
+                taken.entry(holder.service.clone()).or_default().push(ip);
+            }
+        }
+    }
+    for (other, ips) in taken {
+        let Some(served) = draft.snapshot().service_by_key(&other).cloned() else { continue };
+        let Some(hold) = draft.hold_of(&other).cloned() else { continue };
+        if let Kept::Endpoints(kept) = &hold.kept {
+            let left: Box<[IpAddr]> = kept.iter().filter(|ip| !ips.contains(ip)).copied().collect();
+            let key = HeldKey::Service(other.clone());
+            if left.is_empty() {
+                draft.release(&key);
+                if let Some(source) = sources.remove(&other) {
+                    draft.put(&source);
+                    continue;
+                }
+            } else {
+                draft.hold(key, Hold { kept: Kept::Endpoints(left), ..hold });
+            }
+        }
+        draft.put(&Arc::new(without(&served, &ips)));
     }
 }

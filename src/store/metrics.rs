@@ -24,11 +24,8 @@ pub fn register_metrics(registry: &Registry, reader: &Reader) -> Result<(), prom
         "Version of the records served: epoch counts histories of the cluster, rev states within one.",
         "part",
     )?;
-    let held = gauge(
-        "holdfast_guard_held",
-        "Records the source took away that are served all the same, until confirmed or released.",
-        "kind",
-    )?;
+    let held =
+        gauge("holdfast_guard_held", "Records deleted at the source that are still served (safety hold).", "kind")?;
     registry.register(Box::new(Store {
         records: ["services", "endpoints", "namespaces"].map(|kind| records.with_label_values(&[kind])),
         version: ["epoch", "rev"].map(|part| version.with_label_values(&[part])),

@@ -15,6 +15,6 @@ mod metrics;
 mod update;
 
 pub use freshness::{Freshness, SourceState};
-pub use memory::{Reader, Writer, open};
+pub use memory::{Reader, Writer, open, releasable};
 pub use metrics::register_metrics;
-pub use update::{Applied, ApplyError, Origin, Records, Rejection, Rejections, Update, What};
+pub use update::{Applied, ApplyError, Origin, Records, Rejection, Rejections, Update, Upstream, What};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    record::{Change, Service, ServiceKey, Version},
+    record::{Change, Held, HeldKey, Lineage, Released, Service, ServiceKey, Snapshot, Version},
     sys::UnixMillis,
 };
 
@@ -15,6 +15,22 @@ use crate::{
 pub struct Records {
     pub services: HashMap<ServiceKey, Arc<Service>>,
     pub namespaces: Vec<Arc<str>>,
+    /// Namespaces that are being deleted.
+    pub ending: Vec<Arc<str>>,
+    /// The records among these that the source deleted, as a hub says.
+    pub held: Arc<Held>,
+    /// A person keeps them in files, so that few or none may be meant.
+    pub from_files: bool,
+}
+
+impl Records {
+    /// Whether these are other records than those of `snapshot`, holds apart.
+    pub(super) fn differ(&self, snapshot: &Snapshot) -> bool {
+        let same = |(key, service): (&ServiceKey, &Arc<Service>)| {
+            snapshot.service_by_key(key).is_some_and(|served| served.digest() == service.digest())
+        };
+        self.services.len() != snapshot.counts().services || !self.services.iter().all(same)
+    }
 }
 
 impl FromIterator<Change> for Records {
@@ -27,7 +43,7 @@ impl FromIterator<Change> for Records {
                     records.services.insert(service.key().clone(), service);
                 }
                 Change::PutNamespace(name) => records.namespaces.push(name),
-                Change::Remove(_) | Change::RemoveNamespace(_) => {}
+                Change::Remove(_) | Change::RemoveNamespace(_) | Change::Hold(..) | Change::Release(_) => {}
             }
         }
         records
@@ -40,6 +56,7 @@ pub(super) fn last_of_each(changes: Vec<Change>) -> Vec<Change> {
     enum Of {
         Service(ServiceKey),
         Namespace(Arc<str>),
+        Hold(HeldKey),
     }
     if changes.len() < 2 {
         return changes;
@@ -53,6 +70,7 @@ pub(super) fn last_of_each(changes: Vec<Change>) -> Vec<Change> {
                 Change::Put(service) => Of::Service(service.key().clone()),
                 Change::Remove(key) => Of::Service(key.clone()),
                 Change::PutNamespace(name) | Change::RemoveNamespace(name) => Of::Namespace(Arc::clone(name)),
+                Change::Hold(key, _) | Change::Release(key) => Of::Hold(key.clone()),
             })
         })
         .collect();
@@ -80,15 +98,26 @@ pub struct Update {
     pub what: What,
     /// When the objects behind it changed, as the cluster or a hub noted it; empty if that is unknown.
     pub changed_at: Vec<UnixMillis>,
-    /// When the guard of a hub upstream released deletions that this update carries.
-    ///
-    /// A store with older records applies the update without a second opinion.
-    pub let_go_at: Option<UnixMillis>,
+    /// Namespaces whose deletion the source saw begin: deletions in them are meant.
+    pub ending: Vec<Arc<str>>,
+    /// The verdicts of the hub that sent it.
+    pub upstream: Upstream,
+}
+
+/// The verdicts of a hub, as far as they are no records.
+#[derive(Clone, Debug, Default)]
+pub struct Upstream {
+    /// The epochs that lead to the update's version; empty from a hub that tells none.
+    pub lineage: Arc<Lineage>,
+    /// When a guard on the path last let deletions pass, for followers of an older release; 0 if never.
+    pub let_go: UnixMillis,
+    /// The last releases by operators, the oldest first.
+    pub releases: Vec<Released>,
 }
 
 impl From<What> for Update {
     fn from(what: What) -> Self {
-        Self { what, changed_at: Vec::new(), let_go_at: None }
+        Self { what, changed_at: Vec::new(), ending: Vec::new(), upstream: Upstream::default() }
     }
 }
 
@@ -159,6 +188,8 @@ pub struct Rejection {
 pub struct Applied {
     /// Records that differ from before.
     pub changes: usize,
+    /// Records held by the judge, a hub upstream, that a release asked of this process could not end.
+    pub held_upstream: usize,
 }
 
 /// Why an update was refused. Nothing of it was applied.
@@ -170,6 +201,11 @@ pub enum ApplyError {
     /// Changes this process saw itself before the list that begins its epoch.
     #[error("changes seen before the list that begins the epoch")]
     ListFirst,
+    /// Another cluster answers, which no operator accepted.
+    #[error(
+        "cluster {offered:?} answers in place of {held:?}: records stay as they are; if it is meant, run `holdfast guard accept-cluster`"
+    )]
+    Refused { offered: Arc<str>, held: Arc<str> },
     /// Changes for another cluster than the one held; only a reset may switch clusters.
     #[error("changes of cluster {offered:?}, but the records held are of cluster {held:?}")]
     OtherCluster {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ring::{Place, Ring};
 use crate::{
-    proto::{Hello, PROTOCOL, record_digests, record_version},
+    proto::{Hello, PROTOCOL, held_digest, record_digests, record_version},
     record::{BUCKETS, Digest, Version},
 };
 
@@ -17,6 +17,8 @@ pub(super) struct Have {
     pub version: Version,
     /// Shared by those who wait with the same.
     pub digests: Arc<[Digest]>,
+    /// Of its holds; `None` from a client that knows none.
+    pub held: Option<Digest>,
 }
 
 impl Have {
@@ -24,7 +26,8 @@ impl Have {
     pub(super) fn of(hello: &Hello) -> Option<Self> {
         let version = record_version(hello.have.as_ref());
         let digests = record_digests(&hello.digests)?.into();
-        (!version.cluster.is_empty()).then_some(Self { version, digests })
+        let held = held_digest(&hello.held);
+        (!version.cluster.is_empty()).then_some(Self { version, digests, held })
     }
 }
 
@@ -48,7 +51,7 @@ pub(super) fn choose(have: Option<&Have>, ring: &Ring) -> Choice {
     if have.version.follows(&here.version) {
         return Choice::Wait;
     }
-    if let Some((cursor, place)) = ring.find(&have.version, &have.digests) {
+    if let Some((cursor, place)) = ring.find(&have.version, &have.digests, have.held) {
         return Choice::Delta(cursor, place);
     }
     catch_up(&have.digests, here)

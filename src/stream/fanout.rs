@@ -262,6 +262,8 @@ impl Fanout {
             hubs: self.hubs(),
             let_go: self.reader.let_go(snapshot),
             now: self.clock.now(),
+            releases: self.reader.releases(snapshot),
+            verdicts: true,
         }
     }
 
@@ -297,6 +299,11 @@ impl Fanout {
             if state.snapshot.version() == snapshot.version() { state.as_of } else { as_of }
         };
         proto::mark(snapshot, &self.vouched(snapshot, as_of))
+    }
+
+    /// The last frames of a transfer: its holds and epochs, and the mark.
+    pub(super) fn end(&self, snapshot: &Snapshot, as_of: UnixMillis) -> Bytes {
+        [proto::verdicts(snapshot), self.mark(snapshot, as_of)].concat().into()
     }
 
     /// Wakes when there is something new.

@@ -54,6 +54,7 @@ impl ServedMode {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(super) subscribers: IntGauge,
+    pub(super) refusing: IntGauge,
     pub(super) connections: IntGauge,
     pub(super) bytes: IntCounter,
     pub(super) fallen: IntCounter,
@@ -71,6 +72,10 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             subscribers: IntGauge::new("holdfast_stream_subscribers", "Streams open now.")?,
+            refusing: IntGauge::new(
+                "holdfast_stream_refusing",
+                "Connected agents and hubs that refuse deletions of this hub, because it could not know their records.",
+            )?,
             connections: IntGauge::new("holdfast_stream_connections", "Connections open now, handshakes included.")?,
             bytes: IntCounter::new(
                 "holdfast_stream_bytes_total",
@@ -95,6 +100,7 @@ impl Metrics {
             )?,
         };
         registry.register(Box::new(metrics.subscribers.clone()))?;
+        registry.register(Box::new(metrics.refusing.clone()))?;
         registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.bytes.clone()))?;
         registry.register(Box::new(metrics.fallen.clone()))?;
@@ -119,6 +125,7 @@ impl Metrics {
             name: name.to_owned(),
             advertise: advertise.to_vec(),
             subscribers: count(&self.subscribers),
+            refusing: count(&self.refusing),
             connections: count(&self.connections),
             history_bytes: count(&self.ring_bytes),
             sent_bytes: self.bytes.get(),

@@ -12,11 +12,14 @@ use crate::record::{Digest, Snapshot, Version};
 pub(super) struct Place {
     pub version: Version,
     pub digests: Box<[Digest]>,
+    /// Of the holds.
+    pub held: Digest,
 }
 
 impl Place {
     pub(super) fn of(snapshot: &Snapshot) -> Arc<Self> {
-        Arc::new(Self { version: snapshot.version().clone(), digests: snapshot.digests().collect() })
+        let (version, held) = (snapshot.version().clone(), snapshot.held().digest());
+        Arc::new(Self { version, digests: snapshot.digests().collect(), held })
     }
 
     /// Bytes it takes in memory.
@@ -127,9 +130,16 @@ impl Ring {
         self.slots.iter().skip(skip).map(|slot| slot.frame.len()).sum()
     }
 
-    /// The latest cursor at which exactly these records are held.
-    pub(super) fn find(&self, version: &Version, digests: &[Digest]) -> Option<(u64, Arc<Place>)> {
-        let same = |place: &Place| place.version == *version && *place.digests == *digests;
+    /// The latest cursor at which exactly these records stand, with these holds unless the client knows none.
+    pub(super) fn find(
+        &self,
+        version: &Version,
+        digests: &[Digest],
+        held: Option<Digest>,
+    ) -> Option<(u64, Arc<Place>)> {
+        let same = |place: &Place| {
+            place.version == *version && *place.digests == *digests && held.is_none_or(|held| place.held == held)
+        };
         for (index, slot) in self.slots.iter().enumerate().rev() {
             if same(&slot.place) {
                 return Some((self.first + index as u64 + 1, Arc::clone(&slot.place)));
@@ -148,7 +158,7 @@ mod tests {
 
     fn place(rev: u64, digest: u128) -> Arc<Place> {
         let version = Version { cluster: "uid".into(), epoch: 1, rev };
-        Arc::new(Place { version, digests: vec![Digest(digest)].into() })
+        Arc::new(Place { version, digests: vec![Digest(digest)].into(), held: Digest(7) })
     }
 
     fn ring(bytes_max: usize) -> Ring {
@@ -189,7 +199,13 @@ mod tests {
         let same = Arc::clone(ring.place());
         ring.push(Bytes::from_static(b"mark"), same, Instant::now());
         ring.push(Bytes::from_static(b"3"), place(3, 3), Instant::now());
-        let find = |rev, digest| ring.find(&place(rev, digest).version, &[Digest(digest)]).map(|(cursor, _)| cursor);
+        let find = |rev, digest| {
+            let (version, digests) = (place(rev, digest).version.clone(), [Digest(digest)]);
+            let found = ring.find(&version, &digests, Some(Digest(7))).map(|(cursor, _)| cursor);
+            assert_eq!(ring.find(&version, &digests, None).map(|(cursor, _)| cursor), found, "a client without holds");
+            assert!(ring.find(&version, &digests, Some(Digest(8))).is_none(), "other holds");
+            found
+        };
         assert_eq!(find(0, 0), Some(0));
         assert_eq!(find(1, 1), Some(2), "behind the heartbeat that changed nothing");
         assert_eq!(find(2, 2), None, "never a place anybody stopped at");

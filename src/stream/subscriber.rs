@@ -30,6 +30,8 @@ pub(super) struct Subscriber {
     head: watch::Receiver<u64>,
     stage: Stage,
     stop: CancellationToken,
+    /// Records the client holds against this hub.
+    refuses: u32,
     _relay: Option<RelayGuard>,
 }
 
@@ -64,10 +66,14 @@ enum Stage {
 impl Subscriber {
     pub(super) fn new(fanout: Arc<Fanout>, hello: &Hello, stop: CancellationToken) -> Self {
         fanout.metrics.subscribers.inc();
+        if hello.refuses > 0 {
+            fanout.metrics.refusing.inc();
+        }
         Self {
             head: fanout.subscribe(),
             _relay: fanout.relay(&hello.serves),
             stage: Stage::Deciding { have: Have::of(hello), waited: false },
+            refuses: hello.refuses,
             fanout,
             stop,
         }
@@ -125,7 +131,8 @@ impl Subscriber {
                         return Some(frame.clone());
                     }
                     if next == prepared.frames.len() {
-                        return Some(self.fanout.mark(&prepared.snapshot, prepared.as_of));
+                        let end = self.fanout.end(&prepared.snapshot, prepared.as_of);
+                        return Some(end);
                     }
                     // Who asks for more has taken all of it.
                     self.stage = Stage::Live { cursor: prepared.cursor, place: Arc::clone(&prepared.place) };
@@ -135,9 +142,9 @@ impl Subscriber {
                         *sent = next;
                         return Some(run);
                     }
-                    let mark = self.fanout.mark(&transfer.snapshot, transfer.as_of);
+                    let end = self.fanout.end(&transfer.snapshot, transfer.as_of);
                     self.stage = Stage::Live { cursor: transfer.cursor, place: Arc::clone(&transfer.place) };
-                    return Some(mark);
+                    return Some(end);
                 }
                 Stage::Live { cursor, place } => {
                     // Seen before looking, so that what comes in between wakes us.
@@ -226,6 +233,9 @@ impl Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.fanout.metrics.subscribers.dec();
+        if self.refuses > 0 {
+            self.fanout.metrics.refusing.dec();
+        }
     }
 }
 

@@ -7,5 +7,6 @@ mod partitions;
 mod rig;
 mod simulated;
 mod slow;
+mod verdicts;
 
 pub use rig::metric;

@@ -307,8 +307,8 @@ fn what_the_guard_holds_is_marked_everywhere() {
     assert!(status.contains("default     1 service   0s ago   until "), "{status}");
     let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
     assert!(lookup.starts_with("frontend.default.svc.cluster.local. 5 IN A 10.96.130.4\n"), "{lookup}");
-    assert!(lookup.contains("HELD      the service, which the source took away at "), "{lookup}");
-    assert!(lookup.contains(": a list came without 1 of 18 services\n"), "{lookup}");
+    assert!(lookup.contains("HELD      the service: deleted at the source at "), "{lookup}");
+    assert!(lookup.contains(": 1 of 18 services vanished from a list\n"), "{lookup}");
     let dump = ok(holdfast(["dump", "--admin", socket]));
     let held: Vec<&str> = dump.lines().filter(|line| line.ends_with("HELD")).collect();
     assert!(held.len() == 1 && held[0].contains(" frontend "), "{dump}");

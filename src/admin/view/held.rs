@@ -1,4 +1,4 @@
-//! What the guard holds: records the source took away and we go on serving.
+//! The records the source deleted that are still served, as documents.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Time, words};
 use crate::{
     record::ServiceKey,
-    store::guard::{Ends, Held, HeldCounts, HeldNamespace, HeldService, Kept},
+    store::guard::{Ends, Held, HeldCounts, HeldKey, Hold, Kept},
     sys::UnixMillis,
 };
 
@@ -21,23 +21,29 @@ pub struct HeldDoc {
     pub left_out: usize,
 }
 
-/// One thing that is held.
+/// One held record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRow {
     pub what: HeldWhat,
     pub name: String,
-    /// The endpoints held, where the service itself is not.
+    /// The endpoints held, where the source has the service itself.
     pub endpoints: Vec<IpAddr>,
     pub reason: String,
+    /// The rule that fired.
+    #[serde(default)]
+    pub rule: String,
     /// Since when.
     pub since: Time,
     /// What ends it, unless the source brings it back first.
     pub until: Until,
-    /// When that is, if it is a time.
+    /// When that is, if it is a time; for `confirmed`, from when on a list can confirm it.
     pub ends_at: Option<Time>,
+    /// This process holds it against its hub, which could not know the record.
+    #[serde(default)]
+    pub refused: bool,
 }
 
-/// What of a thing is held.
+/// The held part of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldWhat {
@@ -50,26 +56,16 @@ pub enum HeldWhat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
-    /// A second list that says the same.
+    /// A complete list that agrees.
     Confirmed,
     Released,
     Time,
 }
 
-fn until(ends: Ends) -> (Until, Option<Time>) {
-    match ends {
-        Ends::Confirmed => (Until::Confirmed, None),
-        Ends::ByOperator => (Until::Released, None),
-        Ends::At(at) => (Until::Time, Some(Time(at))),
-    }
-}
-
 impl HeldDoc {
-    /// Everything that is held, with as many rows at most.
+    /// All held records, with as many rows at most.
     pub fn of(held: &Held, rows_max: usize) -> Self {
-        let services = held.services().map(|(key, held)| HeldRow::of_service(key, held));
-        let namespaces = held.namespaces().map(|(name, held)| HeldRow::of_namespace(name, held));
-        let mut all = services.chain(namespaces);
+        let mut all = held.all().map(|(key, hold)| HeldRow::of(&key, hold));
         let rows = all.by_ref().take(rows_max).collect();
         Self { counts: held.counts(), rows, left_out: all.count() }
     }
@@ -80,36 +76,44 @@ impl HeldDoc {
 }
 
 impl HeldRow {
-    /// What is held of a service.
-    pub fn of_service(key: &ServiceKey, held: &HeldService) -> Self {
-        let (what, endpoints) = match &held.kept {
-            Kept::Service => (HeldWhat::Service, Vec::new()),
-            Kept::Endpoints(endpoints) => (HeldWhat::Endpoints, endpoints.iter().map(|endpoint| endpoint.ip).collect()),
+    fn of(key: &HeldKey, hold: &Hold) -> Self {
+        let (what, endpoints) = match (key, &hold.kept) {
+            (HeldKey::Namespace(_), _) => (HeldWhat::Namespace, Vec::new()),
+            (HeldKey::Service(_), Kept::Whole) => (HeldWhat::Service, Vec::new()),
+            (HeldKey::Service(_), Kept::Endpoints(ips)) => (HeldWhat::Endpoints, ips.to_vec()),
         };
-        let (until, ends_at) = until(held.ends);
-        let (reason, since) = (held.reason.to_string(), Time(held.since));
-        Self { what, name: key.to_string(), endpoints, reason, since, until, ends_at }
-    }
-
-    fn of_namespace(name: &str, held: &HeldNamespace) -> Self {
-        let (until, ends_at) = until(held.ends);
+        let (until, ends_at) = match hold.ends {
+            Ends::Listed(at) => (Until::Confirmed, Some(Time(at))),
+            Ends::ByOperator => (Until::Released, None),
+            Ends::At(at) => (Until::Time, Some(Time(at))),
+        };
         Self {
-            what: HeldWhat::Namespace,
-            name: name.to_owned(),
-            endpoints: Vec::new(),
-            reason: held.reason.to_string(),
-            since: Time(held.since),
+            what,
+            name: key.as_str().to_owned(),
+            endpoints,
+            reason: hold.reason.to_string(),
+            rule: hold.reason.rule().to_owned(),
+            since: Time(hold.since),
             until,
             ends_at,
+            refused: hold.refused,
         }
+    }
+
+    /// The hold of a service.
+    pub fn of_service(key: &ServiceKey, hold: &Hold) -> Self {
+        Self::of(&HeldKey::Service(key.clone()), hold)
     }
 
     /// What ends it, for people.
     pub fn until(&self, now: UnixMillis) -> String {
         match (self.until, self.ends_at) {
             (Until::Time, Some(Time(at))) => format!("for {} more", words(now.age(at))),
-            (Until::Confirmed, _) => "until a second list says the same, or an operator releases it".into(),
-            _ => "until an operator releases it".into(),
+            (Until::Confirmed, Some(Time(at))) if now < at => {
+                format!("until a list in {} or later agrees, or `holdfast guard release`", words(now.age(at)))
+            }
+            (Until::Confirmed, _) => "until the next complete list agrees, or `holdfast guard release`".into(),
+            _ => "until an operator runs `holdfast guard release`".into(),
         }
     }
 }

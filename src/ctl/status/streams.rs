@@ -149,6 +149,9 @@ pub(super) fn clients(status: &StreamStatus) -> String {
     if !modes.is_empty() {
         let _ = write!(text, "; first sync: {}", modes.join(", "));
     }
+    if status.refusing > 0 {
+        let _ = write!(text, "; {} REFUSE its deletions (holdfast guard)", status.refusing);
+    }
     let refused: u64 = status.refused.values().sum();
     if refused > 0 {
         let reasons: Vec<String> = status

@@ -298,10 +298,11 @@ impl<'a> Session<'a> {
         }
         self.tell_rejections().await?;
         let as_of = self.as_of();
-        if !changes.is_empty() {
+        let ending = self.assembler.take_ending();
+        if !changes.is_empty() || !ending.is_empty() {
             let origin = Origin::Watched { cluster: self.cluster_name(), new_epoch: false };
             let what = What::Changes { origin, changes, as_of };
-            self.send(Update { changed_at: moments, ..what.into() }).await?;
+            self.send(Update { changed_at: moments, ending, ..what.into() }).await?;
             self.vouched = as_of;
             // Records make the source count as up again, which it is not.
             if let Some(reason) = self.lost.clone() {

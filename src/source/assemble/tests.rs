@@ -209,6 +209,7 @@ fn events_change_only_what_dns_sees_differ() {
                 Change::Remove(key) => format!("remove {key}"),
                 Change::PutNamespace(name) => format!("put {name}"),
                 Change::RemoveNamespace(name) => format!("remove {name}"),
+                Change::Hold(..) | Change::Release(_) => unreachable!("no source holds"),
             })
             .collect::<Vec<_>>()
     };

@@ -15,7 +15,7 @@ use crate::{
         EndpointsMode, Objects,
         assemble::{self, Assembler, Object, Part},
     },
-    store::{Rejection, Rejections},
+    store::{Records, Rejection, Rejections},
     sys::UnixMillis,
 };
 
@@ -148,7 +148,8 @@ impl Files {
             rejections.objects.extend(file.problem.iter().chain(&file.rejected).take(room).cloned());
         }
         let cluster: Arc<str> = assembler.cluster().unwrap_or(CLUSTER).into();
-        Reading { records: assembler.records(), cluster, rejections, incomplete: self.problem() }
+        let records = Records { from_files: true, ..assembler.records() };
+        Reading { records, cluster, rejections, incomplete: self.problem() }
     }
 
     /// The first file whose content does not count, and why.

@@ -12,7 +12,7 @@ use redb::{Database, ReadableDatabase};
 
 use super::{Config, layout};
 use crate::{
-    record::{Change, Snapshot, encode_service},
+    record::{Change, Snapshot, encode_hold, encode_service},
     sys::{self, UnixMillis},
 };
 
@@ -145,7 +145,10 @@ impl RecordsFile {
             Ok(bytes.and_then(|bytes| layout::State::decode(bytes.as_slice()).ok()))
         })()
         .step("read", &self.path)?;
-        Ok(stored.is_some_and(|state| state.root() == Some(snapshot.root())))
+        let same = |state: layout::State| {
+            state.root() == Some(snapshot.root()) && state.held() == Some(snapshot.held().digest())
+        };
+        Ok(stored.is_some_and(same))
     }
 
     /// Makes the file hold `after`, given that it holds `before`: one transaction, durable when this returns.
@@ -157,6 +160,7 @@ impl RecordsFile {
         let write = self.database.begin_write()?;
         {
             let changes = after.diff(before);
+            let mut holds = write.open_table(layout::HOLDS)?;
             if !changes.is_empty() {
                 let mut services = write.open_table(layout::SERVICES)?;
                 let mut namespaces = write.open_table(layout::NAMESPACES)?;
@@ -173,6 +177,12 @@ impl RecordsFile {
                         }
                         Change::RemoveNamespace(name) => {
                             namespaces.remove(&*name)?;
+                        }
+                        Change::Hold(key, hold) => {
+                            holds.insert(key.as_str(), encode_hold(&key, &hold).as_slice())?;
+                        }
+                        Change::Release(key) => {
+                            holds.remove(key.as_str())?;
                         }
                     }
                 }
@@ -204,6 +214,10 @@ impl RecordsFile {
             let mut namespaces = write.open_table(layout::NAMESPACES)?;
             for name in listed {
                 namespaces.insert(&**name, ())?;
+            }
+            let mut holds = write.open_table(layout::HOLDS)?;
+            for (key, hold) in snapshot.held().all() {
+                holds.insert(key.as_str(), encode_hold(&key, hold).as_slice())?;
             }
             let mut buckets = write.open_table(layout::BUCKETS)?;
             for (number, digest) in (0..=u8::MAX).zip(snapshot.digests()) {

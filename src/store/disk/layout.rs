@@ -12,7 +12,7 @@
 //!
 //! Tables of `records-1.redb`, all changed in one transaction: `state` (one [`State`] message), `buckets` (digest of each
 //! bucket), `services` (`namespace/name` → [`encode_service`](crate::record::encode_service)), `namespaces` (those the
-//! source listed). The format stands in the file's name and nowhere else, so it can be read whatever happened to the
+//! source listed), `holds` (key of a hold → [`encode_hold`](crate::record::encode_hold)). The format stands in the file's name and nowhere else, so it can be read whatever happened to the
 //! inside, and a format of another database needs no reader of this one.
 
 use std::{
@@ -24,7 +24,7 @@ use prost::Message;
 use redb::TableDefinition;
 
 use crate::{
-    record::{RootDigest, Snapshot, Version},
+    record::{Beginning, Digest, Lineage, RootDigest, Snapshot, Version},
     sys::{self, ASIDE_MAX, UnixMillis},
 };
 
@@ -39,6 +39,9 @@ pub(super) const STATE_KEY: &str = "state";
 pub(super) const BUCKETS: TableDefinition<'static, u8, u128> = TableDefinition::new("buckets");
 /// `namespace/name` to the service's canonical bytes.
 pub(super) const SERVICES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("services");
+/// Key of a hold to its canonical bytes. A release that knows no holds neither reads nor changes it, but writes a [`State`]
+/// without their digest.
+pub(super) const HOLDS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("holds");
 /// Namespaces listed by the source.
 pub(super) const NAMESPACES: TableDefinition<'static, &str, ()> = TableDefinition::new("namespaces");
 
@@ -57,6 +60,28 @@ pub(super) struct State {
     /// [`RootDigest`], most significant byte first.
     #[prost(bytes = "vec", tag = "5")]
     pub root: Vec<u8>,
+    /// Digest of the holds, most significant byte first; empty if the table of holds says nothing of this state.
+    #[prost(bytes = "vec", tag = "6")]
+    pub held: Vec<u8>,
+    #[prost(message, repeated, tag = "7")]
+    pub epochs: Vec<Epoch>,
+}
+
+/// An epoch of the history that led to the records.
+#[expect(clippy::struct_field_names, reason = "two versions in one message")]
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Epoch {
+    #[prost(string, tag = "1")]
+    pub cluster: String,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// The version it began from; of no cluster if there were no records.
+    #[prost(string, tag = "3")]
+    pub from_cluster: String,
+    #[prost(uint64, tag = "4")]
+    pub from_epoch: u64,
+    #[prost(uint64, tag = "5")]
+    pub from_rev: u64,
 }
 
 impl State {
@@ -68,6 +93,8 @@ impl State {
             rev: version.rev,
             as_of: as_of.0,
             root: snapshot.root().0.to_be_bytes().to_vec(),
+            held: snapshot.held().digest().to_bytes().to_vec(),
+            epochs: snapshot.lineage().beginnings().map(Epoch::of).collect(),
         }
     }
 
@@ -75,8 +102,34 @@ impl State {
         Version { cluster: self.cluster.as_str().into(), epoch: self.epoch, rev: self.rev }
     }
 
+    pub(super) fn lineage(&self) -> Lineage {
+        let version = |cluster: &str, epoch, rev| Version { cluster: cluster.into(), epoch, rev };
+        let beginning = |epoch: &Epoch| Beginning {
+            first: version(&epoch.cluster, epoch.epoch, 1),
+            from: version(&epoch.from_cluster, epoch.from_epoch, epoch.from_rev),
+        };
+        self.epochs.iter().map(beginning).collect()
+    }
+
+    /// `None` if the state was written by a release that knows no holds.
+    pub(super) fn held(&self) -> Option<Digest> {
+        self.held.as_slice().try_into().ok().map(Digest::from_bytes)
+    }
+
     pub(super) fn root(&self) -> Option<RootDigest> {
         self.root.as_slice().try_into().ok().map(|bytes| RootDigest(u128::from_be_bytes(bytes)))
+    }
+}
+
+impl Epoch {
+    fn of(beginning: &Beginning) -> Self {
+        Self {
+            cluster: beginning.first.cluster.to_string(),
+            epoch: beginning.first.epoch,
+            from_cluster: beginning.from.cluster.to_string(),
+            from_epoch: beginning.from.epoch,
+            from_rev: beginning.from.rev,
+        }
     }
 }
 

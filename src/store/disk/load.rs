@@ -18,7 +18,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
 
 use super::layout;
 use crate::{
-    record::{Change, Digest, Snapshot, decode_service},
+    record::{Change, Digest, Snapshot, decode_hold, decode_service},
     sys::{Lock, UnixMillis, contained},
 };
 
@@ -129,6 +129,25 @@ fn read_tables(database: &Database) -> Result<(Snapshot, UnixMillis), ReadTables
     if state.root() != Some(snapshot.root()) {
         return wrong(format!("the root digest is {}, another is stored", snapshot.root()));
     }
+    let snapshot = match state.held() {
+        None => snapshot,
+        Some(expected) => {
+            let mut holds = Vec::new();
+            for row in read.open_table(layout::HOLDS)?.iter()? {
+                let (key, value) = row?;
+                match decode_hold(value.value()) {
+                    Ok((key, hold)) => holds.push(Change::Hold(key, Arc::new(hold))),
+                    Err(error) => return wrong(format!("hold {:?}: {error}", key.value())),
+                }
+            }
+            let snapshot = snapshot.apply(holds, state.version()).with_lineage(Arc::new(state.lineage()));
+            let digest = snapshot.held().digest();
+            if digest != expected {
+                return wrong(format!("the holds have digest {digest}, stored is {expected}"));
+            }
+            snapshot
+        }
+    };
     Ok((snapshot, UnixMillis(state.as_of)))
 }
 

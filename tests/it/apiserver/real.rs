@@ -43,6 +43,27 @@ impl Drop for Process {
     }
 }
 
+/// Prints what the servers wrote last if the test fails.
+struct Logs(PathBuf);
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["etcd", "kube-apiserver"] {
+                let text = std::fs::read_to_string(self.0.join(name).with_extension("log")).unwrap_or_default();
+                let from = text.char_indices().rev().nth(8_000).map_or(0, |(at, _)| at);
+                eprintln!("--- {name}:\n{}", &text[from..]);
+            }
+        }
+    }
+}
+
+/// A file for what a server writes; a second start of it appends.
+fn log(dir: &Path, name: &str) -> std::fs::File {
+    let path = dir.join(name).with_extension("log");
+    std::fs::File::options().create(true).append(true).open(path).unwrap()
+}
+
 struct Cluster {
     assets: PathBuf,
     dir: PathBuf,
@@ -65,10 +86,13 @@ impl Cluster {
             .args(["--advertise-client-urls", &client, "--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log(dir, "etcd"))
             .spawn()
             .unwrap();
-        std::fs::write(dir.join("sa.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(dir.join("sa.key"), key.serialize_pem()).unwrap();
+        // kube-apiserver reads only public keys here.
+        std::fs::write(dir.join("sa.pub"), key.public_key_pem()).unwrap();
         std::fs::write(dir.join("tokens.csv"), "secret,tester,1,system:masters\n").unwrap();
         let kubeconfig = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: it\nclusters:\n- name: it\n  cluster: {{server: 'https://127.0.0.1:{port}', \
@@ -87,16 +111,19 @@ impl Cluster {
             .arg(format!("--secure-port={}", self.port))
             .arg(format!("--cert-dir={}", file("certs")))
             .arg(format!("--token-auth-file={}", file("tokens.csv")))
-            .arg(format!("--service-account-key-file={}", file("sa.key")))
+            .arg(format!("--service-account-key-file={}", file("sa.pub")))
             .arg(format!("--service-account-signing-key-file={}", file("sa.key")))
             .args(["--service-account-issuer=https://127.0.0.1", "--service-cluster-ip-range=10.96.0.0/16"])
             .args([
                 "--bind-address=127.0.0.1",
+                // Loopback is no address it would find by itself, nor one it may publish.
+                "--advertise-address=127.0.0.1",
+                "--endpoint-reconciler-type=none",
                 "--authorization-mode=RBAC",
                 "--disable-admission-plugins=ServiceAccount",
             ])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log(&self.dir, "kube-apiserver"))
             .spawn()
             .unwrap();
         Process(child)
@@ -121,6 +148,7 @@ async fn a_real_apiserver_is_followed_through_its_restart() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
+    let _logs = Logs(dir.path().to_owned());
     let cluster = Cluster::start(assets.into(), dir.path());
     let apiserver = cluster.apiserver();
     let mut timing = timing();

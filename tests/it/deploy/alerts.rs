@@ -36,7 +36,7 @@ fn promtool_takes_the_rules() {
 type Series = (&'static str, &'static str, &'static str);
 
 /// What a pod that is well shows, so that no alert is quiet only for want of series.
-const WELL: [Series; 29] = [
+const WELL: [Series; 30] = [
     ("up", "", "1xN"),
     ("holdfast_build_info", "version=\"0.1.0\"", "1xN"),
     ("holdfast_source_latency_seconds", "", "0.02xN"),
@@ -50,6 +50,7 @@ const WELL: [Series; 29] = [
     ("holdfast_source_up", "", "1xN"),
     ("holdfast_source_age_seconds", "", "4xN"),
     ("holdfast_guard_held", "kind=\"services\"", "0xN"),
+    ("holdfast_stream_refusing", "", "0xN"),
     ("holdfast_store_digest_mismatch_total", "", "0xN"),
     ("holdfast_forward_servfail_total", "", "0xN"),
     ("holdfast_forward_failures_total", "kind=\"timeout\"", "0+1xN"),
@@ -69,7 +70,7 @@ const WELL: [Series; 29] = [
 ];
 
 /// What goes wrong, in place of those series, and the one alert that fires.
-const WRONG: [(&str, &str, &[Series]); 26] = [
+const WRONG: [(&str, &str, &[Series]); 27] = [
     ("HoldfastSourceLost", "holdfast-hub", &[("holdfast_source_up", "", "0xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_latency_seconds", "", "1.2xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_busy_per_minute", "", "18xN")]),
@@ -88,6 +89,7 @@ const WRONG: [(&str, &str, &[Series]); 26] = [
     ("HoldfastVersionsDiffer", "holdfast-agent", &[("holdfast_build_info", "version=\"0.2.0\"", "1xN")]),
     ("HoldfastRecordsOld", "holdfast-agent", &[("holdfast_source_age_seconds", "", "121xN")]),
     ("HoldfastGuardHolding", "holdfast-agent", &[("holdfast_guard_held", "kind=\"services\"", "7xN")]),
+    ("HoldfastFollowersRefuse", "holdfast-hub", &[("holdfast_stream_refusing", "", "3xN")]),
     ("HoldfastDigestMismatch", "holdfast-agent", &[("holdfast_store_digest_mismatch_total", "", "0+1xN")]),
     (
         "HoldfastUpstreamsFailing",

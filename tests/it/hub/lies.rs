@@ -281,7 +281,7 @@ async fn told(cases: &'static [Case]) {
         let text = match log {
             Log::Leaves(reason) => left(reason),
             Log::NeverAddsUp => left(NEVER_ADDS_UP),
-            Log::Holds => "deletions are held back".to_owned(),
+            Log::Holds => "mass deletion blocked".to_owned(),
         };
         let nth = *seen.entry(text.clone()).and_modify(|nth| *nth += 1).or_insert(1);
         agent = logged(agent, what, text, nth).await;

@@ -73,7 +73,7 @@ async fn everything_down_costs_no_name_and_an_empty_list_deletes_nothing_until_a
     in_time("stage is gone everywhere", until_equal(agent.reader(), hub.reader())).await;
     in_time("stage is gone everywhere", until_equal(relay.reader(), hub.reader())).await;
     assert_eq!(agent.reader().load().counts().services, 200);
-    let (_, code) = homes[0].tool(&["guard", "release"]).await;
+    let (_, code) = homes[0].tool(&["guard", "release", "--yes"]).await;
     assert_eq!(code, 0);
     in_time("prod is gone everywhere", until_equal(agent.reader(), hub.reader())).await;
     in_time("prod is gone everywhere", until_equal(relay.reader(), hub.reader())).await;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::*;
+use super::{super::layout, *};
 use crate::store::disk::{DiskState, FlushError, Start, read};
 
 #[tokio::test]
@@ -240,4 +240,48 @@ async fn the_last_handle_dropped_flushes_and_frees_the_store() {
         tokio::task::yield_now().await;
     }
     assert_same(&try_open(&config).unwrap().1.unwrap().snapshot, &reader.load());
+}
+
+#[tokio::test]
+async fn holds_and_epochs_outlive_a_restart_and_a_visit_of_a_release_that_knows_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (writer, reader) = store::open();
+    let mut writer = writer.guarded(store::guard::Config::default(), clock());
+    writer.begin_epoch(7);
+    writer.apply(list(100, 1)).unwrap();
+    let follower = follow(&config, &reader);
+    writer.apply(list(0, 2)).unwrap();
+    assert_eq!(reader.held().counts().services, 100);
+    follower.release(LONG).await.unwrap();
+    let (disk, loaded) = try_open(&config).unwrap();
+    let loaded = loaded.unwrap().snapshot;
+    assert_same(&loaded, &reader.load());
+    assert_eq!(loaded.held().digest(), reader.held().digest());
+    assert_eq!(loaded.lineage(), reader.load().lineage());
+    drop(disk);
+
+    // The release before writes its state without a word of holds, and leaves their table as it is.
+    let database = redb::Database::open(directory.path().join("records-1.redb")).unwrap();
+    let write = database.begin_write().unwrap();
+    {
+        let mut state = write.open_table(layout::STATE).unwrap();
+        let of = layout::State::of(&loaded, UnixMillis(5));
+        let old = layout::State { held: vec![], epochs: vec![], ..of };
+        state.insert("state", prost::Message::encode_to_vec(&old).as_slice()).unwrap();
+    }
+    write.commit().unwrap();
+    drop(database);
+    let (disk, back) = try_open(&config).unwrap();
+    let back = back.unwrap().snapshot;
+    assert_same(&back, &loaded);
+    assert!(back.held().is_empty(), "these holds may be of other records by now");
+
+    let (mut writer, reader) = store::open();
+    writer.restore(back, UnixMillis(5));
+    let follower = disk.follow(&reader).unwrap();
+    writer.apply(list(100, 3)).unwrap();
+    follower.release(LONG).await.unwrap();
+    let (_, again) = try_open(&config).unwrap();
+    assert!(again.unwrap().snapshot.held().is_empty(), "and no row of them is left");
 }

@@ -11,6 +11,7 @@ use super::*;
 fn served_is_always_what_the_source_says_and_what_is_held() {
     // Small numbers, so that in a small store everything happens often.
     let config = Config {
+        meant_min: 3,
         list_services_min: 3,
         list_percent: 10,
         class_min: 4,
@@ -44,11 +45,14 @@ fn served_is_always_what_the_source_says_and_what_is_held() {
                     told.push(Change::Remove(key(n)));
                 }
             }
-            let waited_for = store.reader.held().confirm_at().is_some();
+            let waited_for = store.reader.held().confirm_at(false).is_some();
             if rng.random_range(0..3) == 0 {
                 store.list(source.values().cloned());
             } else {
                 store.watch(told);
+            }
+            if rng.random_range(0..10) == 0 {
+                store.ending([0]);
             }
             store.pass(rng.random_range(0..30));
             store.writer.tick();
@@ -59,9 +63,9 @@ fn served_is_always_what_the_source_says_and_what_is_held() {
             for (key, held) in held.services() {
                 assert!(served.service_by_key(key).is_some(), "seed {seed}, step {step}: {key} is held, not served");
                 let Kept::Endpoints(kept) = &held.kept else { continue };
-                for endpoint in kept {
+                for ip in kept {
                     let service = served.service_by_key(key).unwrap();
-                    assert!(is_ready_at(service, endpoint.ip), "seed {seed}, step {step}: {key} {}", endpoint.ip);
+                    assert!(is_ready_at(service, *ip), "seed {seed}, step {step}: {key} {ip}");
                 }
             }
         }
@@ -74,7 +78,7 @@ fn served_is_always_what_the_source_says_and_what_is_held() {
         let served = store.reader.snapshot();
         assert_eq!(served.diff(&expected), [], "seed {seed}");
         assert_eq!(served.root(), expected.root(), "seed {seed}");
-        assert!(store.reader.held().is_empty() && store.reader.held().confirm_at().is_none(), "seed {seed}");
+        assert!(store.reader.held().is_empty() && store.reader.held().confirm_at(false).is_none(), "seed {seed}");
     }
     assert!(holds > 100 && confirmed > 5, "{holds} holds, {confirmed} confirmed: this tests nothing");
 }

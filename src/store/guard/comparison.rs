@@ -1,51 +1,63 @@
-//! Counts what a list lacks of what is served.
+//! Compares a list with the served records.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use super::{Class, Config, Reason};
-use crate::record::{Kind, Service, ServiceKey, Snapshot};
+use super::Config;
+use crate::record::{Class, Kind, Service, ServiceKey, Snapshot};
 
-/// What a list lacks of what is served.
-pub(super) struct Census {
+/// The records a list lacks.
+pub(super) struct Comparison {
     /// Services served that the list lacks.
     pub missing: HashSet<ServiceKey>,
+    /// Listed namespaces served that the list lacks.
+    pub namespaces: Vec<Arc<str>>,
     /// Of each class: how many are served, and how many of these the list has.
     classes: [(Class, usize, usize); 4],
     /// Endpoints served, the services they are of, and endpoints in the list.
     endpoints: (usize, usize, usize),
 }
 
-impl Census {
-    pub(super) fn take(
+impl Comparison {
+    /// `skip` says which namespaces and services are not compared, because their deletion is no claim of this list.
+    pub(super) fn of(
         served: &Snapshot,
         services: &HashMap<ServiceKey, Arc<Service>>,
         namespaces: &[Arc<str>],
+        skip: impl Fn(Option<&ServiceKey>, &str) -> bool,
     ) -> Self {
         let mut classes =
             [Class::ClusterIp, Class::Headless, Class::ExternalName, Class::Namespaces].map(|class| (class, 0, 0));
         let mut missing = HashSet::new();
         let mut with_endpoints = 0;
         for service in served.services() {
-            let (_, held, listed) = &mut classes[match service.kind() {
+            let listed = services.contains_key(service.key());
+            if !listed && skip(Some(service.key()), service.namespace()) {
+                continue;
+            }
+            let (_, held, present) = &mut classes[match service.kind() {
                 Kind::ClusterIp(_) => 0,
                 Kind::Headless => 1,
                 Kind::ExternalName(_) => 2,
             }];
             *held += 1;
             with_endpoints += usize::from(!service.endpoints().is_empty());
-            if services.contains_key(service.key()) {
-                *listed += 1;
+            if listed {
+                *present += 1;
             } else {
                 missing.insert(service.key().clone());
             }
         }
-        classes[3].1 = served.listed_namespaces().count();
-        classes[3].2 = namespaces.len();
+        let listed: HashSet<&Arc<str>> = namespaces.iter().collect();
+        let absent = served.listed_namespaces().filter(|name| !listed.contains(name) && !skip(None, name));
+        let absent: Vec<Arc<str>> = absent.cloned().collect();
+        classes[3].1 = absent.len() + served.listed_namespaces().filter(|name| listed.contains(name)).count();
+        classes[3].2 = classes[3].1 - absent.len();
         let listed = services.values().map(|service| service.endpoints().len()).sum();
-        Self { missing, classes, endpoints: (served.counts().endpoints, with_endpoints, listed) }
+        let endpoints = (served.counts().endpoints, with_endpoints, listed);
+        Self { missing, namespaces: absent, classes, endpoints }
     }
 
     /// The largest class of services or namespaces that the list has nothing of.
@@ -54,10 +66,9 @@ impl Census {
         emptied.map(|(class, held, _)| (*class, *held)).max_by_key(|(_, held)| *held)
     }
 
-    /// Whether the list has no endpoints where there were many, of more than one service.
-    pub(super) fn endpoints_emptied(&self, config: &Config) -> Option<Reason> {
+    /// How many endpoints there were, if the list has none of many, of more than one service.
+    pub(super) fn endpoints_emptied(&self, config: &Config) -> Option<usize> {
         let (held, services, listed) = self.endpoints;
-        let emptied = held >= config.class_min && services > 1 && listed == 0;
-        emptied.then_some(Reason::Class { class: Class::Endpoints, of: held })
+        (held >= config.class_min && services > 1 && listed == 0).then_some(held)
     }
 }

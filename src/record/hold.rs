@@ -1,0 +1,525 @@
+//! Holds: records that the source deleted and that are still served, each with its reason and its end.
+//!
+//! A hold is itself a record: snapshots carry holds, streams and disks store them, and one digest proves them equal.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use prost::Message;
+
+use super::{DecodeError, Digest, ServiceKey, Version};
+use crate::sys::UnixMillis;
+
+/// The record that is held.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HeldKey {
+    Service(ServiceKey),
+    Namespace(Arc<str>),
+}
+
+impl HeldKey {
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        match self {
+            Self::Service(key) => key.namespace(),
+            Self::Namespace(name) => name,
+        }
+    }
+
+    /// `namespace/name`, or the name of a namespace.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Service(key) => key.as_str(),
+            Self::Namespace(name) => name,
+        }
+    }
+
+    /// Reads [`as_str`](Self::as_str) back; `None` if a label is out of range.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let label = |label: &str| !label.is_empty() && label.len() <= 63 && !label.contains('/');
+        match text.split_once('/') {
+            Some((namespace, name)) => {
+                (label(namespace) && label(name)).then(|| Self::Service(ServiceKey::new(namespace, name)))
+            }
+            None => label(text).then(|| Self::Namespace(text.into())),
+        }
+    }
+}
+
+/// Why a record is held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A list lacked too many services.
+    List { missing: u64, of: u64 },
+    /// A list lacked every record of a class that had many.
+    Class { class: Class, of: u64 },
+    /// Too many services were deleted within a short time.
+    Deletes { deleted: u64, of: u64 },
+    /// Too many services were deleted with their namespaces within a short time.
+    Namespaces { deleted: u64, of: u64 },
+    /// The namespace was deleted and is in `guard.protect`.
+    Protected,
+    /// Too many endpoints of too many services went away within a short time.
+    Endpoints { lost: u64, of: u64, services: u64 },
+    /// The source shows another cluster, of this UID.
+    Cluster { uid: Arc<str> },
+}
+
+impl Reason {
+    /// Whether the deletion is only a claim: the record is absent from a list.
+    #[must_use]
+    pub fn is_claim(&self) -> bool {
+        matches!(self, Self::List { .. } | Self::Class { .. } | Self::Cluster { .. })
+    }
+
+    /// The rule that fired, for people.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::List { .. } => "a list may not lack so many services",
+            Self::Class { .. } => "a list may not lack a whole class of records",
+            Self::Deletes { .. } => "too many services deleted within a short time (guard.deletes_percent)",
+            Self::Namespaces { .. } => "most of the cluster deleted with its namespaces (guard.meant_percent)",
+            Self::Protected => "the namespace is protected (guard.protect)",
+            Self::Endpoints { .. } => "too many endpoints of too many services gone at once (guard.losses_percent)",
+            Self::Cluster { .. } => "another cluster is not followed unasked",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::List { missing, of } => write!(f, "{missing} of {of} services vanished from a list"),
+            Self::Class { class, of } => write!(f, "all {of} {class} vanished from a list"),
+            Self::Deletes { deleted, of } => write!(f, "{deleted} of {of} services were deleted in a short time"),
+            Self::Namespaces { deleted, of } => {
+                write!(f, "{deleted} of {of} services were deleted with their namespaces in a short time")
+            }
+            Self::Protected => f.write_str("a protected namespace was deleted"),
+            Self::Endpoints { lost, of, services } => {
+                write!(f, "{lost} of {of} endpoints of {services} services went away in a short time")
+            }
+            Self::Cluster { uid } => write!(f, "another cluster (UID {uid}) answers in place of this one"),
+        }
+    }
+}
+
+/// A class of records that should not become empty in one list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    ClusterIp,
+    Headless,
+    ExternalName,
+    /// Endpoints of more than one service.
+    Endpoints,
+    Namespaces,
+}
+
+impl Class {
+    const ALL: [Self; 5] = [Self::ClusterIp, Self::Headless, Self::ExternalName, Self::Endpoints, Self::Namespaces];
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClusterIp => "services with cluster IPs",
+            Self::Headless => "headless services",
+            Self::ExternalName => "external names",
+            Self::Endpoints => "endpoints",
+            Self::Namespaces => "namespaces",
+        })
+    }
+}
+
+/// What ends a hold. An operator can end any, and the record's return ends it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ends {
+    /// The first consistent list from then on that lacks the record.
+    Listed(UnixMillis),
+    ByOperator,
+    At(UnixMillis),
+}
+
+/// The held part of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// All of it: the source deleted it.
+    Whole,
+    /// These endpoints of a service: the source says they are gone or not ready. Sorted.
+    Endpoints(Box<[IpAddr]>),
+}
+
+/// Why a record is still served that the source deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    pub kept: Kept,
+    pub reason: Reason,
+    pub since: UnixMillis,
+    pub ends: Ends,
+    /// A follower holds it against its hub, which could not know the record.
+    pub refused: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HoldMessage {
+    /// As [`HeldKey::as_str`].
+    #[prost(string, tag = "1")]
+    key: String,
+    /// Addresses of the endpoints held, 4 or 16 bytes each; none: all of the record.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    endpoints: Vec<Vec<u8>>,
+    /// 1 list, 2 class, 3 deletes, 4 namespaces, 5 protected, 6 endpoints, 7 cluster.
+    #[prost(uint32, tag = "3")]
+    reason: u32,
+    #[prost(uint64, tag = "4")]
+    count: u64,
+    #[prost(uint64, tag = "5")]
+    of: u64,
+    /// Services for `endpoints`, number of the class for `class`.
+    #[prost(uint64, tag = "6")]
+    more: u64,
+    #[prost(string, tag = "7")]
+    cluster: String,
+    #[prost(uint64, tag = "8")]
+    since_ms: u64,
+    /// 0 by an operator, 1 by a list, 2 by time.
+    #[prost(uint32, tag = "9")]
+    ends: u32,
+    #[prost(uint64, tag = "10")]
+    ends_ms: u64,
+    #[prost(bool, tag = "11")]
+    refused: bool,
+}
+
+/// The canonical bytes of a hold, which digests are taken over.
+#[must_use]
+pub fn encode_hold(key: &HeldKey, hold: &Hold) -> Vec<u8> {
+    let endpoints = match &hold.kept {
+        Kept::Whole => Vec::new(),
+        Kept::Endpoints(ips) => ips.iter().map(super::codec::ip_bytes).collect(),
+    };
+    let (reason, count, of, more) = match &hold.reason {
+        Reason::List { missing, of } => (1, *missing, *of, 0),
+        Reason::Class { class, of } => {
+            (2, 0, *of, Class::ALL.iter().position(|other| other == class).unwrap_or_default() as u64)
+        }
+        Reason::Deletes { deleted, of } => (3, *deleted, *of, 0),
+        Reason::Namespaces { deleted, of } => (4, *deleted, *of, 0),
+        Reason::Protected => (5, 0, 0, 0),
+        Reason::Endpoints { lost, of, services } => (6, *lost, *of, *services),
+        Reason::Cluster { .. } => (7, 0, 0, 0),
+    };
+    let cluster = match &hold.reason {
+        Reason::Cluster { uid } => uid.to_string(),
+        _ => String::new(),
+    };
+    let (ends, ends_ms) = match hold.ends {
+        Ends::ByOperator => (0, 0),
+        Ends::Listed(at) => (1, at.0),
+        Ends::At(at) => (2, at.0),
+    };
+    let (key, since_ms, refused) = (key.as_str().to_owned(), hold.since.0, hold.refused);
+    HoldMessage { key, endpoints, reason, count, of, more, cluster, since_ms, ends, ends_ms, refused }.encode_to_vec()
+}
+
+/// Reads a hold back.
+///
+/// # Errors
+/// If the bytes are no hold, or one of its fields is out of range. Never panics, whatever the bytes.
+pub fn decode_hold(bytes: &[u8]) -> Result<(HeldKey, Hold), DecodeError> {
+    let message = HoldMessage::decode(bytes)?;
+    let bad = |field, value: String| DecodeError::Field { key: format!("hold {:?}", message.key), field, value };
+    let Some(key) = HeldKey::parse(&message.key) else { return Err(bad("key", message.key.clone())) };
+    let HoldMessage { count, of, more, .. } = message;
+    let reason = match message.reason {
+        1 => Reason::List { missing: count, of },
+        2 => {
+            let class = usize::try_from(more).ok().and_then(|at| Class::ALL.get(at)).copied();
+            Reason::Class { class: class.ok_or_else(|| bad("class", more.to_string()))?, of }
+        }
+        3 => Reason::Deletes { deleted: count, of },
+        4 => Reason::Namespaces { deleted: count, of },
+        5 => Reason::Protected,
+        6 => Reason::Endpoints { lost: count, of, services: more },
+        7 => Reason::Cluster { uid: message.cluster.as_str().into() },
+        other => return Err(bad("reason", other.to_string())),
+    };
+    let ends_at = UnixMillis(message.ends_ms);
+    let ends = match message.ends {
+        0 => Ends::ByOperator,
+        1 => Ends::Listed(ends_at),
+        2 => Ends::At(ends_at),
+        other => return Err(bad("ends", other.to_string())),
+    };
+    let mut ips = Vec::with_capacity(message.endpoints.len());
+    for bytes in &message.endpoints {
+        ips.push(super::codec::ip_from(bytes).ok_or_else(|| bad("endpoint", format!("{bytes:02x?}")))?);
+    }
+    let kept = if ips.is_empty() { Kept::Whole } else { Kept::Endpoints(ips.into()) };
+    Ok((key, Hold { kept, reason, since: UnixMillis(message.since_ms), ends, refused: message.refused }))
+}
+
+/// How many records are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HeldCounts {
+    pub services: usize,
+    /// Endpoints of services that the source has.
+    pub endpoints: usize,
+    pub namespaces: usize,
+}
+
+/// All holds of a snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    services: BTreeMap<ServiceKey, Arc<Hold>>,
+    namespaces: BTreeMap<Arc<str>, Arc<Hold>>,
+    digest: Digest,
+}
+
+impl Held {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.namespaces.is_empty()
+    }
+
+    /// The sum of the digests of all holds; 0 if there are none.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The services of which something is held, by name.
+    pub fn services(&self) -> impl Iterator<Item = (&ServiceKey, &Hold)> {
+        self.services.iter().map(|(key, hold)| (key, &**hold))
+    }
+
+    /// The hold of one service.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Hold> {
+        self.services.get(key).map(|hold| &**hold)
+    }
+
+    /// The namespaces held, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &Hold)> {
+        self.namespaces.iter().map(|(name, hold)| (name, &**hold))
+    }
+
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Hold> {
+        self.namespaces.get(name).map(|hold| &**hold)
+    }
+
+    /// All holds.
+    pub fn all(&self) -> impl Iterator<Item = (HeldKey, &Arc<Hold>)> {
+        let services = self.services.iter().map(|(key, hold)| (HeldKey::Service(key.clone()), hold));
+        services.chain(self.namespaces.iter().map(|(name, hold)| (HeldKey::Namespace(Arc::clone(name)), hold)))
+    }
+
+    #[must_use]
+    pub fn get(&self, key: &HeldKey) -> Option<&Arc<Hold>> {
+        match key {
+            HeldKey::Service(key) => self.services.get(key),
+            HeldKey::Namespace(name) => self.namespaces.get(name),
+        }
+    }
+
+    pub(super) fn put(&mut self, key: HeldKey, hold: Arc<Hold>) {
+        self.remove(&key);
+        self.digest = self.digest.plus(Digest::of(&encode_hold(&key, &hold)));
+        match key {
+            HeldKey::Service(key) => self.services.insert(key, hold),
+            HeldKey::Namespace(name) => self.namespaces.insert(name, hold),
+        };
+    }
+
+    pub(super) fn remove(&mut self, key: &HeldKey) {
+        let removed = match key {
+            HeldKey::Service(key) => self.services.remove(key),
+            HeldKey::Namespace(name) => self.namespaces.remove(name),
+        };
+        if let Some(hold) = removed {
+            self.digest = self.digest.minus(Digest::of(&encode_hold(key, &hold)));
+        }
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> HeldCounts {
+        let mut counts = HeldCounts { namespaces: self.namespaces.len(), ..HeldCounts::default() };
+        for hold in self.services.values() {
+            match &hold.kept {
+                Kept::Whole => counts.services += 1,
+                Kept::Endpoints(ips) => counts.endpoints += ips.len(),
+            }
+        }
+        counts
+    }
+
+    /// How many records this process holds against its hub.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.all().filter(|(_, hold)| hold.refused).count()
+    }
+
+    /// When a list on a new connection can end holds, the earliest of them: of those refused here, or of the others.
+    #[must_use]
+    pub fn confirm_at(&self, refused: bool) -> Option<UnixMillis> {
+        let listed = |hold: &Arc<Hold>| match hold.ends {
+            Ends::Listed(at) if hold.refused == refused => Some(at),
+            _ => None,
+        };
+        self.services.values().chain(self.namespaces.values()).filter_map(listed).min()
+    }
+
+    /// The reason of the latest hold.
+    #[must_use]
+    pub fn latest_reason(&self) -> Option<&Reason> {
+        let all = self.services.values().chain(self.namespaces.values());
+        all.max_by_key(|hold| hold.since).map(|hold| &hold.reason)
+    }
+
+    /// When a hold ends by time alone, the earliest of them.
+    #[must_use]
+    pub fn next_end(&self) -> Option<UnixMillis> {
+        let timed = |hold: &Arc<Hold>| match hold.ends {
+            Ends::At(at) => Some(at),
+            Ends::Listed(_) | Ends::ByOperator => None,
+        };
+        self.services.values().filter_map(timed).min()
+    }
+}
+
+/// The epochs of a history, each with the version it began from: says whether a judge knew a follower's records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage(Vec<Beginning>);
+
+/// The beginning of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The first version of the epoch.
+    pub first: Version,
+    /// The version of the records it began from; of no cluster if there were none.
+    pub from: Version,
+}
+
+impl Lineage {
+    /// Epochs remembered. A follower away for more is judged as one of another history.
+    const EPOCHS_MAX: usize = 128;
+
+    pub fn beginnings(&self) -> impl Iterator<Item = &Beginning> {
+        self.0.iter()
+    }
+
+    /// Appends an epoch; the oldest is forgotten at the bound.
+    pub fn begin(&mut self, first: Version, from: Version) {
+        if from.cluster.is_empty() {
+            self.0.clear();
+        }
+        self.0.retain(|beginning| beginning.first != first);
+        self.0.push(Beginning { first, from });
+        if self.0.len() > Self::EPOCHS_MAX {
+            self.0.remove(0);
+        }
+    }
+
+    /// Whether the judge of `now` had the records of `held`, or of a later version, when it judged.
+    #[must_use]
+    pub fn knew(&self, now: &Version, held: &Version) -> bool {
+        if held.cluster.is_empty() {
+            return true;
+        }
+        let mut at = now;
+        for _ in 0..=self.0.len() {
+            if at.cluster == held.cluster && at.epoch == held.epoch {
+                return at.rev >= held.rev;
+            }
+            let of =
+                |beginning: &&Beginning| beginning.first.cluster == at.cluster && beginning.first.epoch == at.epoch;
+            match self.0.iter().rfind(of) {
+                Some(beginning) => at = &beginning.from,
+                None => return false,
+            }
+        }
+        false
+    }
+}
+
+impl FromIterator<Beginning> for Lineage {
+    fn from_iter<I: IntoIterator<Item = Beginning>>(beginnings: I) -> Self {
+        Self(beginnings.into_iter().take(Self::EPOCHS_MAX).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(epoch: u64, rev: u64) -> Version {
+        Version { cluster: "uid".into(), epoch, rev }
+    }
+
+    #[test]
+    fn a_hold_reads_back_as_it_was_written() {
+        let key = HeldKey::Service(ServiceKey::new("prod", "db"));
+        let ips = Kept::Endpoints(["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()].into());
+        let reasons = [
+            Reason::List { missing: 3, of: 4 },
+            Reason::Class { class: Class::Namespaces, of: 20 },
+            Reason::Deletes { deleted: 30, of: 118 },
+            Reason::Namespaces { deleted: 60, of: 100 },
+            Reason::Protected,
+            Reason::Endpoints { lost: 9, of: 10, services: 51 },
+            Reason::Cluster { uid: "other".into() },
+        ];
+        let ends = [Ends::ByOperator, Ends::Listed(UnixMillis(7)), Ends::At(UnixMillis(8))];
+        for (n, reason) in reasons.into_iter().enumerate() {
+            let kept = if n % 2 == 0 { Kept::Whole } else { ips.clone() };
+            let hold = Hold { kept, reason, since: UnixMillis(5), ends: ends[n % 3], refused: n == 2 };
+            let bytes = encode_hold(&key, &hold);
+            assert_eq!(decode_hold(&bytes), Ok((key.clone(), hold)));
+            for cut in 0..bytes.len() {
+                let _ = decode_hold(&bytes[..cut]);
+            }
+        }
+        let bad = HoldMessage { key: "a/b/c".into(), reason: 1, ..HoldMessage::default() };
+        assert!(decode_hold(&bad.encode_to_vec()).is_err());
+    }
+
+    #[test]
+    fn a_judge_knew_the_versions_its_epochs_lead_past() {
+        let mut lineage = Lineage::default();
+        lineage.begin(version(1, 1), Version::default());
+        lineage.begin(version(5, 1), version(1, 50));
+        lineage.begin(version(9, 1), version(5, 7));
+        let now = version(9, 3);
+        let cases = [
+            (Version::default(), true),
+            (version(9, 3), true),
+            (version(9, 4), false),
+            (version(5, 7), true),
+            (version(5, 8), false),
+            (version(1, 50), true),
+            (version(1, 51), false),
+            (version(3, 1), false),
+            (Version { cluster: "other".into(), ..version(1, 1) }, false),
+        ];
+        for (held, expected) in cases {
+            assert_eq!(lineage.knew(&now, &held), expected, "{held} of {:?}", held.cluster);
+        }
+        lineage.begin(version(20, 1), Version::default());
+        assert!(!lineage.knew(&version(20, 4), &version(9, 3)), "an epoch that began with nothing knows nothing");
+    }
+
+    #[test]
+    fn the_lineage_is_bounded() {
+        let mut lineage = Lineage::default();
+        for epoch in 1..1_000 {
+            lineage.begin(version(epoch + 1, 1), version(epoch, 9));
+        }
+        assert_eq!(lineage.beginnings().count(), Lineage::EPOCHS_MAX);
+        assert!(
+            lineage.knew(&version(1_000, 1), &version(990, 9)) && !lineage.knew(&version(1_000, 1), &version(3, 9))
+        );
+    }
+}
