@@ -121,6 +121,7 @@ impl Cluster {
                     let records = Records {
                         services: snapshot.services().map(|it| (it.key().clone(), it.clone())).collect(),
                         namespaces: snapshot.listed_namespaces().cloned().collect(),
+                        ..Records::default()
                     };
                     let as_of = self.hubs[hub].clock.now();
                     let origin = Origin::Stamped(snapshot.version().clone());
