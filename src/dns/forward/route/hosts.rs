@@ -78,7 +78,6 @@ impl Hosts {
 
     pub fn holds(&self, name: &wire::Name, rtype: Rtype) -> bool {
         match rtype {
-            Rtype::A | Rtype::AAAA => self.by_name.contains_key(name),
             Rtype::PTR => self.by_reverse.contains_key(name),
             _ => self.by_name.contains_key(name),
         }
