@@ -639,7 +639,7 @@ fn log_holds(before: HeldCounts, held: &Held) {
             endpoints,
             namespaces,
             reason,
-            "mass deletion blocked: the records are still served; `holdfast guard` shows them"
+            "mass deletion blocked: the records are still served; see holdfast guard"
         );
     } else if held.is_empty() && before != HeldCounts::default() {
         tracing::info!("no deletion is held any more");

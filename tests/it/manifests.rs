@@ -44,7 +44,7 @@ fn kubectl_output_reads_as_the_cluster_it_was_printed_from() {
     assert_eq!(
         services,
         [
-            "default/kubernetes [10.96.0.1] [https/tcp/443] []",
+            r#"default/kubernetes [10.96.0.1] [https/tcp/443] [172.18.0.2 ""]"#,
             "kube-system/kube-dns [10.96.0.10] [dns/udp/53 dns-tcp/tcp/53 metrics/tcp/9153] []",
             "shop/frontend [10.96.77.3, fd00:10:96::4d03] [http/tcp/80] []",
             "shop/gossip headless [gossip/udp/7946] [10.244.1.30 \"\"]",

@@ -517,7 +517,7 @@ fn a_pin_that_cannot_be_is_refused_with_the_reason() {
         (
             vec!["pin", "--admin", "/nowhere/agent.sock"],
             3,
-            "Only a running process can do that; give its --admin SOCKET: ",
+            "Only a running process can do that: give its --admin SOCKET",
         ),
         (
             vec!["guard", "--admin", "/nowhere/agent.sock"],

@@ -120,7 +120,7 @@ async fn the_flags_of_the_daemonset_run_its_corefile_and_follow_its_configmaps()
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
-    let asked = format!("coredns_forward_requests_total{{to=\"{}\"}} 2", stub.address);
+    let asked = format!("coredns_forward_requests_total{{to=\"{}\"}} 3", stub.address);
     assert!(metrics.contains(&asked), "{asked} in {metrics}");
     assert!(!metrics.contains("holdfast_source_up"), "there is no source that could be lost");
     assert!(agent.terminate().success());

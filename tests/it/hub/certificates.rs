@@ -103,7 +103,7 @@ fn a_hub_with_the_certificate_of_agents_says_that_nobody_will_follow() {
     let rest = ["--listen", "127.0.0.1:0", "--store", "none", "--http", "none", "--metrics", "none"];
     let mut command = process::holdfast(&[&line[..], &rest].concat());
     let mut hub = process::Agent::spawn_until(&mut command, "serving the stream to agents listen=");
-    let line = hub.wait_for_nth("this certificate is no hub's", 1);
+    let line = hub.wait_for_nth("wrong certificate: this is not a hub's", 1);
     assert!(line.contains("ERROR") && line.contains("identity=spiffe://test/holdfast/agent"), "{line}");
 }
 

@@ -277,7 +277,7 @@ async fn told(cases: &'static [Case]) {
         let asking = Asking::begin(agent.dns, "web-7.prod.svc.cluster.local.", "A 10.96.0.7");
         liar.says(lie(&truth.writer.reader().snapshot()));
         way.weather(Weather::Breaks(0));
-        let left = |reason: &str| format!("hub left hub={} reason={reason}", addresses[1]);
+        let left = |reason: &str| format!("leaving hub hub={} reason={reason}", addresses[1]);
         let text = match log {
             Log::Leaves(reason) => left(reason),
             Log::NeverAddsUp => left(NEVER_ADDS_UP),

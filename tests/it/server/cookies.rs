@@ -116,8 +116,9 @@ async fn every_answer_has_a_new_cookie_whatever_came() {
                 let reply = ask(server, &query(name, Some(asked)));
                 assert_eq!((code(&reply), cookie(&reply).as_deref()), (0, Some(&good[..])), "{}", name.escape_ascii());
                 // What would fit without the cookie is to be had over TCP.
-                let whole = !reply.metadata.truncation;
-                assert_eq!(reply.answers.len(), if whole { answers } else { 0 });
+                let given = reply.answers.len();
+                let right = if reply.metadata.truncation { (1..answers).contains(&given) } else { given == answers };
+                assert!(right, "{given} of {answers}");
             }
             // Without a question a cookie is all that is asked for, and then a bad one is told.
             let reply = ask(server, &query(b"", Some(asked)));

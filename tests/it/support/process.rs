@@ -67,8 +67,8 @@ impl Agent {
 
     /// Runs this command and comes back once it answers.
     pub fn spawn(command: &mut Command) -> Self {
-        let mut agent = Self::spawn_until(command, "answering");
-        let line = agent.wait_for("answering");
+        let mut agent = Self::spawn_until(command, "answering DNS listen=");
+        let line = agent.wait_for("answering DNS listen=");
         let (_, rest) = line.split_once("listen=").expect("the line names the addresses");
         let (address, _) = rest.split_once([',', ' ']).expect("a list of addresses");
         agent.dns = address.parse().expect("an address");
@@ -108,6 +108,11 @@ impl Agent {
     /// Its resident memory (`VmRSS`), in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.status_bytes("VmRSS:")
+    }
+
+    /// Its resident memory that is not mapped from files (`RssAnon`), in bytes.
+    pub fn anonymous_bytes(&self) -> u64 {
+        self.status_bytes("RssAnon:")
     }
 
     /// The most resident memory it ever had (`VmHWM`), in bytes.
