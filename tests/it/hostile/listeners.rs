@@ -13,7 +13,7 @@ use std::{
 use hickory_proto::rr::RecordType;
 
 use crate::support::{
-    dns::{ask_tcp, ask_udp, query},
+    dns::{ask_tcp, ask_udp, query, udp},
     http::get,
     process::{Agent, holdfast, run},
 };
@@ -124,7 +124,8 @@ fn a_log_that_nobody_reads_stops_nothing() {
         assert!(rounds < 5_000, "the log is never full");
         assert!(get(http, "/health").starts_with("HTTP/1.1 200 "));
         assert_eq!(ask_tcp(dns, &query(1, "none.default.svc.cluster.local.", RecordType::A)).id, 1);
-        ask_udp(dns, &query(2, &format!("n{rounds}.example."), RecordType::A));
+        // What becomes of it is logged; the answer is not waited for.
+        udp(dns).send(&query(2, &format!("n{rounds}.example."), RecordType::A)).unwrap();
     }
     for id in 0..20 {
         assert!(get(http, "/health").starts_with("HTTP/1.1 200 "));
