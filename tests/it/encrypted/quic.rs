@@ -10,14 +10,16 @@ use quinn::{ConnectionError, VarInt};
 
 use super::{Encrypted, web};
 
-/// The error code with which the server closes a connection after it was sent `bytes` in a stream.
+/// The error code with which the server closes a connection after it was sent `bytes` in a stream; `None` if it answers.
 async fn closed_with(server: &Encrypted, bytes: &[u8]) -> Option<VarInt> {
     let Connection::Quic(connection, _endpoint) = server.connect(Protocol::Quic).await else { unreachable!() };
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     send.write_all(bytes).await.unwrap();
     send.finish().unwrap();
-    let _ = receive.read_to_end(70_000).await;
-    match connection.close_reason()? {
+    if receive.read_to_end(70_000).await.is_ok_and(|answer| !answer.is_empty()) {
+        return None;
+    }
+    match connection.closed().await {
         ConnectionError::ApplicationClosed(close) => Some(close.error_code),
         other => panic!("{other}"),
     }

@@ -5,17 +5,15 @@ use std::{
     io::Write as _,
     net::{SocketAddr, TcpStream},
     path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
+    process::Command,
 };
 
 use hickory_proto::rr::RecordType;
 
 use crate::support::{
-    dns::{ask_tcp, ask_udp, query, udp},
+    dns::{ask_tcp, query},
     http::get,
-    process::{Agent, holdfast, run},
+    process::{Agent, run},
 };
 
 /// A file of manifests without any.
@@ -94,44 +92,4 @@ fn probes_and_the_admin_socket_work_when_clients_have_all_files_a_low_hard_limit
         assert_eq!(ask_tcp(agent.dns, &query(7, "none.default.svc.cluster.local.", RecordType::A)).id, 7);
     }
     drop(idle);
-}
-
-/// A pipe on standard error holds 64 KiB; then a write waits for a reader.
-#[test]
-fn a_log_that_nobody_reads_stops_nothing() {
-    let home = tempfile::tempdir().unwrap();
-    let config = home.path().join("agent.yaml");
-    fs::write(&config, "log: { filter: trace }\n").unwrap();
-    let mut agent = holdfast(&["agent", "--config", config.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
-    agent.args(["--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--upstream"]);
-    agent.args(["127.0.0.1:9", "--manifests", &no_records(home.path()), "--store"]);
-    agent.arg(home.path().join("store")).arg("--admin").arg(home.path().join("agent.sock"));
-    let mut agent = agent.stderr(Stdio::piped()).spawn().unwrap();
-    // Nothing tells when it answers but the socket itself.
-    while std::os::unix::net::UnixStream::connect(home.path().join("agent.sock")).is_err() {
-        assert!(agent.try_wait().unwrap().is_none());
-        thread::sleep(Duration::from_millis(5));
-    }
-    let [dns, http, metrics] = ["dns", "http", "metrics"].map(|name| listener(home.path(), name));
-    let lost = || {
-        let text = get(metrics, "/metrics");
-        let line = text.lines().find(|line| line.starts_with("holdfast_log_lines_lost_total ")).unwrap().to_owned();
-        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
-    };
-    let mut rounds = 0;
-    while lost() == 0 {
-        rounds += 1;
-        assert!(rounds < 5_000, "the log is never full");
-        assert!(get(http, "/health").starts_with("HTTP/1.1 200 "));
-        assert_eq!(ask_tcp(dns, &query(1, "none.default.svc.cluster.local.", RecordType::A)).id, 1);
-        // What becomes of it is logged; the answer is not waited for.
-        udp(dns).send(&query(2, &format!("n{rounds}.example."), RecordType::A)).unwrap();
-    }
-    for id in 0..20 {
-        assert!(get(http, "/health").starts_with("HTTP/1.1 200 "));
-        assert_eq!(ask_tcp(dns, &query(id, "none.default.svc.cluster.local.", RecordType::A)).id, id);
-        ask_udp(dns, &query(id, &format!("m{id}.example."), RecordType::A));
-    }
-    agent.kill().unwrap();
-    agent.wait().unwrap();
 }
