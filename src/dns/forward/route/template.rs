@@ -313,7 +313,9 @@ mod tests {
         let Some(filled) = answer(&templates, &Name::from_ascii("example.").unwrap(), &name, rtype) else {
             return "next".into();
         };
-        let records = |records: &[Record]| records.iter().flat_map(|record| [" ".to_owned(), record.to_string()]).collect::<String>();
+        let records = |records: &[Record]| {
+            records.iter().flat_map(|record| [" ".to_owned(), record.to_string()]).collect::<String>()
+        };
         let rcode = RCODES.iter().find(|(_, code)| *code == filled.rcode).unwrap().0;
         let authorities =
             if filled.authorities.is_empty() { String::new() } else { format!(" /{}", records(&filled.authorities)) };
