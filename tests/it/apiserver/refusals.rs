@@ -129,7 +129,6 @@ async fn a_stream_cut_within_a_line_resumes_before_that_line() {
     following.server.end_watches(Some("services"));
     following.server.put(service("prod", "a", "10.0.0.1"));
     following.until_names(&["a"]).await;
-    assert!(following.metric("holdfast_source_broken_streams_total", "services") >= 1.0);
     assert_eq!(following.lists(), 4);
 }
 
