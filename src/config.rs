@@ -232,8 +232,8 @@ fn check_encrypted(settings: &Settings, given: &[(&'static str, Place)], errors:
         let message = "this holdfast was built without encrypted DNS (the cargo feature `encrypted`)";
         errors.add(place_of(given, key), key, message);
     } else if settings.encrypted_certificate.is_none() {
-        let message = "encrypted DNS takes a certificate: set encrypted.certificate to a directory with tls.crt and tls.key \
-                       (`holdfast certs --dns-name NAME` makes one)";
+        let message =
+            "encrypted DNS takes a certificate: set encrypted.certificate to a directory with tls.crt and tls.key";
         errors.add(place_of(given, key), key, message);
     }
 }
