@@ -96,6 +96,8 @@ async fn the_flags_of_the_daemonset_run_its_corefile_and_follow_its_configmaps()
     let line = agent.wait_for("the values before stay");
     assert!(line.contains("ConfigMap kube-dns: stubDomains: "), "{line}");
     assert_eq!(a(&agent, "www2.corp.example."), ["10.0.0.3"]);
+    // The look that found it has to end before the next change, which it would take up as well.
+    agent.wait_for_nth("configuration and credentials read again", 2);
 
     fs::create_dir(home.join("custom")).unwrap();
     let block = format!("imported.example {{\n bind 127.0.0.1\n forward . {}\n}}\n", stub.address);
