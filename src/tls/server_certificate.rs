@@ -113,8 +113,9 @@ impl ServerCertificate {
     /// If the changed files cannot be used.
     pub fn reread(&self) -> Result<bool, Error> {
         let inner = &*self.0;
-        let made = raw(&inner.directory)
-            .and_then(|raw| if raw == inner.current.load().raw { Ok(None) } else { read(&inner.directory).map(Some) });
+        let made = raw(&inner.directory).and_then(|raw| {
+            if raw == inner.current.load().raw { Ok(None) } else { parse(&inner.directory, raw).map(Some) }
+        });
         match made {
             Ok(None) => Ok(false),
             Ok(Some(current)) => {
@@ -178,8 +179,11 @@ fn raw(directory: &Path) -> Result<[Vec<u8>; 2], Error> {
 }
 
 fn read(directory: &Path) -> Result<Current, Error> {
+    parse(directory, raw(directory)?)
+}
+
+fn parse(directory: &Path, raw: [Vec<u8>; 2]) -> Result<Current, Error> {
     let [chain_path, key_path] = paths(directory);
-    let raw = raw(directory)?;
     let chain = files::certificates(&chain_path, &raw[0])?;
     let key = PrivateKeyDer::from_pem_slice(&raw[1]).map_err(|error| files::content(&key_path, &error))?;
     let parsed = EndEntityCert::try_from(&chain[0]).map_err(|error| files::content(&chain_path, &error))?;
