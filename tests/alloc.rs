@@ -70,7 +70,8 @@ fn a_flood_of_a_million_names_stays_within_the_limit_and_leaves_popular_names_in
 
 /// The cache that workers share, which is asked for what is not in a worker's own cache: nothing is allocated for an answer. The
 /// library's collector of garbage, once it has something to free, frees its own list of it in turn and makes another: one of
-/// 2 kB for each time that reads are put in order, which is once in 64 look-ups at most.
+/// 2 kB for each time that reads are put in order, which is once in 64 look-ups at most. The collector is one for the process, so
+/// garbage of the inserts may be freed during the measurement: less may be in use after it, never more.
 #[test]
 fn a_cached_answer_allocates_nothing_but_the_librarys_list_of_garbage() {
     const NAMES: u32 = 1_000;
@@ -101,7 +102,8 @@ fn a_cached_answer_allocates_nothing_but_the_librarys_list_of_garbage() {
     }
     let mut found = 0;
     let counted = allocation_counter::measure(|| found = hits());
-    assert_eq!((found, counted.count_current), (queries.len(), 0), "{counted:?}");
+    assert_eq!(found, queries.len());
+    assert!(counted.count_current <= 0 && counted.bytes_current <= 0, "{counted:?}");
     assert!(counted.count_total <= u64::from(NAMES) / LOOKUPS_A_LIST, "{counted:?}");
 }
 
