@@ -48,7 +48,7 @@ pub use self::{
         Config, ConfigError, FixedAnswer, Host, Prefix, ResolvConfCache, Rewrite, Template, UpstreamSource, ZoneConfig,
         parse_host, parse_host_ip, problems, words,
     },
-    upstream::{Server, TlsName},
+    upstream::{Server, TlsName, limit_sockets},
 };
 use super::{
     Context, Question,
@@ -240,7 +240,8 @@ impl Resolve for Forwarder {
 
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
         let inner = Arc::clone(&self.0);
-        async move { resolve::respond(&inner, &request).await }.boxed()
+        let client = request.client.ip();
+        lookup::CLIENT.scope(client, async move { resolve::respond(&inner, &request).await }).boxed()
     }
 
     fn cached(

@@ -42,6 +42,7 @@ pub(super) fn fit_dns(config: &mut dns::Config) {
         );
         config.tcp.connections_max = room;
     }
+    dns::forward::limit_sockets(room);
 }
 
 /// Lowers the limits of a hub's stream to what the system gives.

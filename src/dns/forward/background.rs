@@ -11,7 +11,7 @@ use std::{
 
 use rand::RngExt;
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::{Notify, Semaphore, oneshot},
     task::JoinHandle,
     time::Instant,
 };
@@ -114,7 +114,8 @@ fn probe_failing(inner: &Arc<Inner>) {
 /// Whether `upstream` answers anything at all.
 async fn answers(inner: &Inner, route: &Route, upstream: &Upstream, question: &Question) -> bool {
     let options = ExchangeOptions { plain: upstream.may_drop_edns(), ..route.exchange_options() };
-    let exchange = exchange(upstream, question, options, inner.metrics());
+    let once = Notify::new();
+    let exchange = exchange(upstream, question, options, &once, inner.metrics());
     matches!(tokio::time::timeout(PROBE_WAIT, exchange).await, Ok(Ok(_)))
 }
 

@@ -15,10 +15,14 @@
 //! | `TooOld`, `Missing` | leads back to us | SERVFAIL | no |
 //! | `Missing` | names no upstream yet | SERVFAIL | no |
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use hickory_proto::rr::{Name as RecordName, Record};
-use tokio::time::Instant;
+use tokio::{task_local, time::Instant};
 
 use super::{
     Failure, Inner,
@@ -210,7 +214,7 @@ impl Inner {
         via: Via,
         patience: Instant,
     ) -> Outcome {
-        let waiter = route.places.try_acquire().ok().and_then(|place| {
+        let waiter = route.places.take(client()).and_then(|place| {
             let start = || self.exchange(routes, route, key, question.clone(), via);
             self.in_flight.join(key.as_bytes(), start).ok().map(|waiter| (place, waiter))
         });
@@ -280,9 +284,20 @@ impl Inner {
             key: Box::new(*key),
             question,
             via,
+            client: client(),
         };
         async move { exchange.run().await }
     }
+}
+
+task_local! {
+    /// The client whose question a task resolves.
+    pub(super) static CLIENT: IpAddr;
+}
+
+/// The client that a place is taken for; unspecified where no client waits, as for a refresh.
+fn client() -> IpAddr {
+    CLIENT.try_with(|client| *client).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
 /// A question on its way to the upstreams of its route.
@@ -293,12 +308,14 @@ struct Exchange {
     key: Box<Key>,
     question: Question,
     via: Via,
+    /// For its share of the slots.
+    client: IpAddr,
 }
 
 impl Exchange {
     async fn run(self) -> Outcome {
         let inner = &self.inner;
-        let Ok(_slot) = self.route.slots.try_acquire() else {
+        let Some(_slot) = self.route.slots.take(self.client) else {
             inner.metrics().over_limit.inc();
             return Err(Failure::busy());
         };

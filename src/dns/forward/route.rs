@@ -24,7 +24,6 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rand::seq::SliceRandom;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use self::servers::{Missing, Servers, servers};
@@ -49,6 +48,7 @@ use crate::{
         cache::{Cache, RouteId},
         question::question_name,
     },
+    limits::FairShares,
     report::Policy,
     sys::Lock,
     wire,
@@ -68,9 +68,9 @@ pub struct Route {
     /// What its answers are stored under.
     pub id: RouteId,
     /// Slots for questions in flight.
-    pub slots: Semaphore,
+    pub slots: Arc<FairShares>,
     /// Places for clients that wait for those: equal questions share a slot, but not a place.
-    pub places: Semaphore,
+    pub places: Arc<FairShares>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
     /// A file that named none of them when it was last looked at.
     missing: ArcSwapOption<Missing>,
@@ -206,8 +206,8 @@ impl Route {
             names: ZoneNames::new(Arc::clone(&config)),
             zone: question_name(&config.zone),
             id,
-            slots: Semaphore::new(config.max_concurrent.min(Semaphore::MAX_PERMITS)),
-            places: Semaphore::new((PLACES_PER_SLOT * config.max_concurrent).min(Semaphore::MAX_PERMITS)),
+            slots: Arc::new(FairShares::new(config.max_concurrent)),
+            places: Arc::new(FairShares::new(PLACES_PER_SLOT * config.max_concurrent)),
             upstreams: ArcSwap::from_pointee(upstreams),
             missing: ArcSwapOption::from(missing.map(Arc::new)),
             turn: AtomicUsize::new(0),

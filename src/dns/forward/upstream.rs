@@ -21,6 +21,7 @@ use std::{
 };
 
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 use self::tcp::{Pool, TlsDial};
 pub use self::{
@@ -29,6 +30,7 @@ pub use self::{
     sanitize::Sanitized,
     tcp::Limits,
     tls::{connector, dial},
+    udp::limit_sockets,
 };
 use super::observe::{Metrics, Named};
 use crate::{
@@ -53,6 +55,12 @@ const USELESS_MAX: u32 = 3;
 const EDNS_RECHECK: Duration = Duration::from_secs(15 * 60);
 /// Answers without EDNS and none with it, after which an upstream is asked without.
 const PLAIN_ANSWERS: u32 = 2;
+/// Different names with FORMERR that show a server not to know EDNS.
+const EDNS_REFUSED_NAMES: usize = 3;
+/// Queries sent again that an upstream may be ahead of its questions: a burst of lost packets.
+const RETRIES_MAX: u32 = 50;
+/// Answers to queries sent more than once, one after another, that show an upstream to be slow rather than a loss of packets.
+const UNSURE_MAX: u32 = 3;
 /// How long an upstream known to fold case is asked without random case.
 const CASE_RECHECK: Duration = Duration::from_secs(3_600);
 
@@ -97,6 +105,8 @@ pub struct Upstream {
 struct State {
     /// Smoothed round trip and its variation, RFC 6298.
     rtt: Option<(Duration, Duration)>,
+    /// Answers to queries that were sent more than once, since the last to one that was not.
+    unsure: u32,
     failures: u32,
     failures_total: u64,
     answers_total: u64,
@@ -111,6 +121,10 @@ struct State {
     edns_seen: bool,
     /// Answers to queries without EDNS, one after another, while those with EDNS had none.
     plain_answers: u32,
+    /// Hashes of the names that it answered FORMERR with EDNS and something else without.
+    edns_refused: Vec<u64>,
+    /// Queries sent again, beyond one for each question, taken from [`RETRIES_MAX`].
+    retries_used: u32,
     folds_case_until: Option<Instant>,
 }
 
@@ -138,6 +152,17 @@ impl Upstream {
     pub fn patience(&self) -> Duration {
         let rtt = self.lock().rtt;
         rtt.map_or(WAIT_UNKNOWN, |(smooth, variation)| (smooth + 4 * variation).clamp(WAIT_MIN, WAIT_MAX))
+    }
+
+    /// The round trip that an answer shows: what it took, if that is sure, or if nothing else is known of late.
+    pub fn sample(&self, (took, sure): (Duration, bool)) -> Option<Duration> {
+        let mut state = self.lock();
+        if sure {
+            state.unsure = 0;
+            return Some(took);
+        }
+        state.unsure = state.unsure.saturating_add(1);
+        (state.rtt.is_none() || state.unsure >= UNSURE_MAX).then_some(took)
     }
 
     /// Notes an answer, `rtt` after the question if that was measured. Returns whether this ended an outage.
@@ -236,10 +261,15 @@ impl Upstream {
         !self.lock().edns_seen
     }
 
-    pub fn answered_edns(&self) {
+    /// Notes an answer to a query with EDNS; `known` if the answer has EDNS itself.
+    pub fn answered_edns(&self, known: bool) {
         let mut state = self.lock();
         state.edns_seen = true;
         state.plain_answers = 0;
+        if known {
+            state.edns_refused.clear();
+            state.no_edns_until = None;
+        }
     }
 
     /// Notes an answer to a query that was tried without EDNS; after two it is asked without for a while.
@@ -255,9 +285,35 @@ impl Upstream {
         }
     }
 
-    /// Notes that it refuses EDNS and answers without.
-    pub fn refuses_edns(&self) {
-        self.lock().no_edns_until = Some(Instant::now() + EDNS_RECHECK);
+    /// Notes that it refuses `name` with EDNS and answers it without. One name may be odd; several are a server that does not
+    /// know EDNS.
+    pub fn refuses_edns(&self, name: &[u8]) {
+        let name = xxh3_64(name);
+        let mut state = self.lock();
+        if !state.edns_refused.contains(&name) {
+            state.edns_refused.push(name);
+        }
+        if state.edns_refused.len() >= EDNS_REFUSED_NAMES {
+            state.edns_refused.clear();
+            state.no_edns_until = Some(Instant::now() + EDNS_RECHECK);
+        }
+    }
+
+    /// Notes a question that it is asked, which allows for one to be asked again.
+    pub fn asked(&self) {
+        let mut state = self.lock();
+        if state.failing_since.is_none() {
+            state.retries_used = state.retries_used.saturating_sub(1);
+        }
+    }
+
+    /// Whether a question may be sent to it once more. Queries to an upstream that drowns are at most twice the questions, and
+    /// as many as the questions once it is known to fail.
+    pub fn take_retry(&self) -> bool {
+        let mut state = self.lock();
+        let allowed = state.failing_since.is_none() && state.retries_used < RETRIES_MAX;
+        state.retries_used += u32::from(allowed);
+        allowed
     }
 
     /// Whether random case comes back as sent.
@@ -321,6 +377,18 @@ mod tests {
         }
         upstream.answered(Some(Duration::from_millis(600)));
         assert!(upstream.patience() > Duration::from_millis(300), "one slow answer counts at once");
+    }
+
+    #[test]
+    fn an_answer_to_a_query_sent_again_measures_nothing_unless_all_are() {
+        let upstream = upstream();
+        let took = Duration::from_millis(800);
+        assert_eq!(upstream.sample((took, false)), Some(took), "nothing else is known");
+        upstream.answered(Some(Duration::from_millis(20)));
+        for expected in [Some(took), None, None, Some(took), Some(took)] {
+            let sure = expected.is_some() && upstream.lock().unsure < UNSURE_MAX - 1;
+            assert_eq!(upstream.sample((took, sure)), expected);
+        }
     }
 
     #[test]

@@ -257,8 +257,8 @@ async fn a_zone_that_is_stuck_takes_only_its_own_slots() {
     let stuck = Upstream::silent().await;
     let good = Upstream::with_a(60, GOOD).await;
     let world = Arc::new(World::with(vec![
-        ZoneConfig { max_concurrent: 5, ..zone("stuck.example", &[&stuck]) },
-        ZoneConfig { max_concurrent: 5, ..zone(".", &[&good]) },
+        ZoneConfig { max_concurrent: 10, ..zone("stuck.example", &[&stuck]) },
+        ZoneConfig { max_concurrent: 10, ..zone(".", &[&good]) },
     ]));
     let waiting: Vec<_> = (0..5)
         .map(|nth| {
@@ -278,7 +278,7 @@ async fn a_zone_that_is_stuck_takes_only_its_own_slots() {
 #[tokio::test(start_paused = true)]
 async fn clients_that_ask_a_stuck_zone_for_one_name_leave_room_for_others() {
     let stuck = Upstream::silent().await;
-    let world = Arc::new(World::with(vec![ZoneConfig { max_concurrent: 5, ..zone(".", &[&stuck]) }]));
+    let world = Arc::new(World::with(vec![ZoneConfig { max_concurrent: 10, ..zone(".", &[&stuck]) }]));
     let ask = |world: &Arc<World>| {
         let world = Arc::clone(world);
         tokio::spawn(async move { world.a("one.example").await })

@@ -90,7 +90,7 @@ async fn the_end_of_an_outage_is_no_stampede() {
     const NAMES: usize = 500;
     const SLOTS: usize = 20;
     let upstream = Upstream::with_a(10, GOOD).await;
-    let config = ZoneConfig { max_concurrent: SLOTS, ..zone(".", &[&upstream]) };
+    let config = ZoneConfig { max_concurrent: 2 * SLOTS, ..zone(".", &[&upstream]) };
     let world = Arc::new(World::with(vec![config]));
     for nth in 0..NAMES {
         assert_eq!(world.a(&format!("n{nth}.example")).await, "NoError 192.0.2.1");

@@ -1,7 +1,9 @@
 //! Clients, tenants and upstreams at their worst: each test is one attack, with a bound on what it may cost everybody else.
 
+mod clock;
 mod connections;
 mod licences;
 mod limits;
 mod listeners;
 mod sandbox;
+mod upstreams;

@@ -5,7 +5,7 @@
 use std::{io, time::Duration};
 
 use hickory_proto::op::{Message, ResponseCode};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Upstream,
@@ -25,7 +25,7 @@ pub struct ExchangeOptions {
 /// How long TCP may take when a truncated answer is there to be given instead.
 const TRUNCATED_WAIT: Duration = Duration::from_secs(1);
 
-/// Asks `upstream`; updates what is known of it.
+/// Asks `upstream`; updates what is known of it. Each notification of `again` sends the question once more over UDP.
 ///
 /// # Errors
 /// What the network or the TLS handshake says.
@@ -33,10 +33,11 @@ pub async fn exchange(
     upstream: &Upstream,
     question: &Question,
     options: ExchangeOptions,
+    again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
     let started = Instant::now();
-    let answer = with_edns_or_without(upstream, question, options, metrics).await?;
+    let answer = with_edns_or_without(upstream, question, options, again, metrics).await?;
     metrics.answered(upstream.label(), answer.response_code, started.elapsed());
     Ok(answer)
 }
@@ -45,73 +46,109 @@ async fn with_edns_or_without(
     upstream: &Upstream,
     question: &Question,
     options: ExchangeOptions,
+    again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
+    // A question for DNSSEC records is nothing without EDNS, so it is tried each time.
+    let edns = (upstream.takes_edns() || question.dnssec_ok) && !options.plain;
+    let (message, edns_answered) = transfer(upstream, question, edns, options, again, metrics).await?;
     // RFC 6891, 7: a server without EDNS answers FORMERR; some answer NOTIMP or nothing.
     let refuses = |message: &Message| matches!(message.response_code, ResponseCode::FormErr | ResponseCode::NotImp);
-    let edns = upstream.takes_edns() && !options.plain;
-    let message = transfer(upstream, question, edns, options, metrics).await?;
-    match (edns, refuses(&message)) {
-        (true, true) => {
-            let plain = transfer(upstream, question, false, options, metrics).await?;
-            if !refuses(&plain) {
-                upstream.refuses_edns();
-            }
-            Ok(plain)
+    if !edns_answered {
+        if edns || options.plain {
+            upstream.answered_plain();
         }
-        (true, false) => {
-            upstream.answered_edns();
-            Ok(message)
-        }
-        (false, _) => {
-            if options.plain {
-                upstream.answered_plain();
-            }
-            Ok(message)
-        }
+        return Ok(message);
     }
+    if !refuses(&message) {
+        upstream.answered_edns(message.edns.is_some());
+        return Ok(message);
+    }
+    let (plain, _) = transfer(upstream, question, false, options, again, metrics).await?;
+    if !refuses(&plain) {
+        upstream.refuses_edns(question.name.wire());
+    }
+    Ok(plain)
 }
 
+/// Asks over UDP, or over TCP or TLS where that is called for. Returns whether the answer is to a query with EDNS, too.
 async fn transfer(
     upstream: &Upstream,
     question: &Question,
     edns: bool,
     options: ExchangeOptions,
+    again: &Notify,
     metrics: &Metrics,
-) -> io::Result<Box<Message>> {
+) -> io::Result<(Box<Message>, bool)> {
+    let over_stream = |edns, mix_case| {
+        let query = Query::new(question, edns, mix_case);
+        async move { stream(upstream, &query).await.map(|(message, _)| (message, edns)) }
+    };
     if options.force_tcp || upstream.server().tls.is_some() {
-        return stream(upstream, &Query::new(question, edns, false)).await.map(|(message, _)| message);
+        return over_stream(edns, false).await;
     }
     let mix_case = options.mix_case && upstream.keeps_case();
-    let started = Instant::now();
     let mut exchange = datagram(upstream, question, edns, mix_case, metrics).await?;
-    let received = match exchange.receive(metrics).await? {
-        Received::Folded => match after_folding(upstream, question, edns, &mut exchange, metrics).await? {
-            Ok(message) => return Ok(message),
+    let received = match exchange.receive(again, metrics).await? {
+        Received::Folded => match after_folding(upstream, question, edns, &mut exchange, again, metrics).await? {
+            Ok(message) => return Ok((message, edns)),
             Err(received) => received,
         },
         received => received,
     };
+    let edns = edns && !exchange.is_answered_plain();
     match received {
         Received::Reply(Reply::Whole(message)) => {
-            note(upstream, Some(started.elapsed()));
-            Ok(message)
+            note(upstream, upstream.sample(exchange.round_trip()));
+            Ok((message, edns))
         }
         Received::Reply(Reply::Truncated(part)) => {
-            let query = Query::new(question, edns, false);
-            let whole = stream(upstream, &query);
-            let Some(part) = part.filter(|part| !part.answers.is_empty()) else {
-                return whole.await.map(|(message, _)| message);
-            };
+            let whole = over_stream(edns, false);
+            let Some(part) = part.filter(|part| !part.answers.is_empty()) else { return whole.await };
             // A server that answers over UDP is not down because its TCP is closed.
-            if let Ok(Ok((message, _))) = tokio::time::timeout(TRUNCATED_WAIT, whole).await {
-                return Ok(message);
+            if let Ok(Ok(answer)) = tokio::time::timeout(TRUNCATED_WAIT, whole).await {
+                return Ok(answer);
             }
-            note(upstream, Some(started.elapsed()));
-            Ok(part)
+            note(upstream, upstream.sample(exchange.round_trip()));
+            Ok((part, edns))
         }
         Received::UnderAttack | Received::Folded => {
-            stream(upstream, &Query::new(question, edns, false)).await.map(|(message, _)| message)
+            let message = under_attack(upstream, question, edns, &mut exchange, again, metrics).await?;
+            Ok((message, edns && !exchange.is_answered_plain()))
+        }
+    }
+}
+
+/// Wrong answers keep coming. TCP decides, while UDP stays open for the true answer: an upstream may have no TCP.
+async fn under_attack(
+    upstream: &Upstream,
+    question: &Question,
+    edns: bool,
+    exchange: &mut Exchange,
+    again: &Notify,
+    metrics: &Metrics,
+) -> io::Result<Box<Message>> {
+    let query = Query::new(question, edns, false);
+    let mut over_tcp = std::pin::pin!(stream(upstream, &query));
+    let mut tcp_failed = None;
+    loop {
+        tokio::select! {
+            answer = &mut over_tcp, if tcp_failed.is_none() => match answer {
+                Ok((message, _)) => return Ok(message),
+                Err(error) => tcp_failed = Some(error),
+            },
+            received = exchange.receive(again, metrics), if !exchange.is_hopeless() => match received? {
+                Received::Reply(Reply::Whole(message)) => {
+                    note(upstream, upstream.sample(exchange.round_trip()));
+                    return Ok(message);
+                }
+                Received::Reply(Reply::Truncated(_)) => return match tcp_failed {
+                    Some(error) => Err(error),
+                    None => over_tcp.await.map(|(message, _)| message),
+                },
+                Received::UnderAttack | Received::Folded => {}
+            },
+            else => return Err(tcp_failed.unwrap_or_else(|| io::ErrorKind::InvalidData.into())),
         }
     }
 }
@@ -123,11 +160,12 @@ async fn after_folding(
     question: &Question,
     edns: bool,
     exchange: &mut Exchange,
+    again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<Result<Box<Message>, Received>> {
     let query = Query::new(question, edns, true);
     let over_tcp = tokio::select! {
-        received = past_folded(exchange, metrics) => return received.map(Err),
+        received = past_folded(exchange, again, metrics) => return received.map(Err),
         answer = stream(upstream, &query) => answer,
     };
     if let Ok((message, same_case)) = over_tcp {
@@ -138,15 +176,16 @@ async fn after_folding(
     }
     // No TCP there. A second socket with plain case is what every forwarder without this protection uses always.
     let mut plain = datagram(upstream, question, edns, false, metrics).await?;
+    let once = Notify::new();
     tokio::select! {
-        received = past_folded(exchange, metrics) => received.map(Err),
-        received = plain.receive(metrics) => received.map(Err),
+        received = past_folded(exchange, again, metrics) => received.map(Err),
+        received = plain.receive(&once, metrics) => received.map(Err),
     }
 }
 
-async fn past_folded(exchange: &mut Exchange, metrics: &Metrics) -> io::Result<Received> {
+async fn past_folded(exchange: &mut Exchange, again: &Notify, metrics: &Metrics) -> io::Result<Received> {
     loop {
-        match exchange.receive(metrics).await? {
+        match exchange.receive(again, metrics).await? {
             Received::Folded => {}
             received => return Ok(received),
         }
@@ -161,7 +200,9 @@ async fn datagram(
     metrics: &Metrics,
 ) -> io::Result<Exchange> {
     metrics.queries_udp.inc();
-    Exchange::start(upstream.address(), Query::new(question, edns, mix_case)).await
+    // Every second query is without EDNS until the server is known to take it.
+    let plain = (edns && upstream.may_drop_edns()).then(|| Query::new(question, false, mix_case));
+    Exchange::start(upstream.address(), Query::new(question, edns, mix_case), plain).await
 }
 
 async fn stream(upstream: &Upstream, query: &Query) -> io::Result<(Box<Message>, bool)> {
