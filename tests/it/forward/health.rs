@@ -306,8 +306,7 @@ async fn a_broken_cache_file_is_set_aside_and_forgotten() {
         let world = start();
         world.forwarder.loaded().await;
         assert!(world.at_hand("www.example", RecordType::A).is_none(), "byte {spoil}");
-        let cache = world.forwarder.status().cache;
-        assert_eq!((cache.entries, cache.bytes), (0, 0), "byte {spoil}");
+        assert_eq!(world.forwarder.status().cache.entries, 0, "byte {spoil}");
         assert_eq!(world.cache_metrics.disk_errors.get(), 1);
         assert!(!file.exists());
     }
