@@ -216,7 +216,6 @@ fn place_of(given: &[(&'static str, Place)], key: &str) -> Place {
     given.iter().rev().find(|(name, _)| *name == key).map_or(Place::Default, |(_, place)| *place)
 }
 
-/// What no single setting can check of itself.
 /// Encrypted DNS takes a certificate, and a build that has it.
 fn check_encrypted(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
     let of_views =
@@ -228,16 +227,25 @@ fn check_encrypted(settings: &Settings, given: &[(&'static str, Place)], errors:
         ("views", !of_views),
     ];
     let Some((key, _)) = lists.into_iter().find(|(_, is_empty)| !is_empty) else { return };
-    if !cfg!(feature = "encrypted") {
-        let message = "this holdfast was built without encrypted DNS (the cargo feature `encrypted`)";
-        errors.add(place_of(given, key), key, message);
-    } else if settings.encrypted_certificate.is_none() {
-        let message =
-            "encrypted DNS takes a certificate: set encrypted.certificate to a directory with tls.crt and tls.key";
+    if let Some(message) = encrypted_refused(cfg!(feature = "encrypted"), settings.encrypted_certificate.is_some()) {
         errors.add(place_of(given, key), key, message);
     }
 }
 
+/// Why addresses of encrypted DNS are refused: in a build that may be without it, with a certificate or none.
+fn encrypted_refused(built: bool, certificate: bool) -> Option<&'static str> {
+    match (built, certificate) {
+        (false, _) => Some(
+            "this holdfast is built without encrypted DNS; remove the addresses, or build it with the feature `encrypted`",
+        ),
+        (true, false) => {
+            Some("encrypted DNS takes a certificate: set encrypted.certificate to a directory with tls.crt and tls.key")
+        }
+        (true, true) => None,
+    }
+}
+
+/// What no single setting can check of itself.
 fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
     if settings.zone.is_root() {
         errors.add(place_of(given, "zone"), "zone", "the cluster's zone cannot be the root");

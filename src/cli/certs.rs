@@ -3,26 +3,36 @@
 use std::path::PathBuf;
 
 use super::{Exit, print};
-use crate::{sys::Clock, tls};
+use crate::{
+    sys::Clock,
+    tls::{self, ServerCertificate},
+};
 
 /// What `holdfast certs` takes.
 #[derive(Debug, clap::Args)]
 pub struct Certs {
-    /// Directory to write ca/, hub/ and agent/ into; a CA that is there already signs again
+    /// Directory to write ca/, hub/ and agent/ into, or ca/ and dns/ with --dns-name; a CA that is there already signs again
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The name both ends of a stream must share
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     trust_domain: String,
-    /// How long hub and agent certificates are good for
+    /// A DNS name or address by which clients of encrypted DNS know the agents; give it for each. Writes dns/ for
+    /// encrypted.certificate, and leaves hub/ and agent/ as they are
+    #[arg(long, value_name = "NAME|IP")]
+    dns_name: Vec<String>,
+    /// How long certificates other than the CA's are good for
     #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
-    /// Replace hub and agent certificates that are there
+    /// Replace certificates that are there; a CA stays
     #[arg(long)]
     force: bool,
 }
 
 pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
+    if !args.dns_name.is_empty() {
+        return server(args);
+    }
     if let Some(there) = tls::issued_in(&args.out).filter(|_| !args.force) {
         eprintln!(
             "holdfast: {} has certificates already ({there}). --force replaces them with ones of trust domain {}; processes with \
@@ -43,10 +53,43 @@ pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
             print(text.as_bytes())?;
             Ok(Exit::Ok)
         }
-        Err(error @ tls::Error::TrustDomain(_)) => {
-            eprintln!("holdfast: --trust-domain: {error}");
-            Ok(Exit::Usage)
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => refused(error),
     }
+}
+
+/// The certificate of encrypted DNS.
+fn server(args: &Certs) -> anyhow::Result<Exit> {
+    let dns = args.out.join("dns");
+    if dns.join("tls.crt").exists() && !args.force {
+        let there = ServerCertificate::described(&dns).unwrap_or_else(|| "which cannot be read".into());
+        eprintln!(
+            "holdfast: {} has a certificate already ({there}). --force replaces it; agents with it take up the new one \
+             within 10 s of its files changing",
+            dns.display()
+        );
+        return Ok(Exit::Usage);
+    }
+    match tls::issue_server(&args.out, &args.trust_domain, &args.dns_name, args.days, Clock::System.now()) {
+        Ok(issued) => {
+            let [ca, dns] = [&issued.ca, &issued.server].map(|path| path.display());
+            let which = if issued.ca_was_there { "the CA that was there, and signed again" } else { "the CA" };
+            let is = ServerCertificate::described(&issued.server).unwrap_or_default();
+            let text = format!(
+                "{ca}  {which}; give ca.crt to clients, keep ca.key out of the cluster\n{dns}  for encrypted.certificate: {is}\n"
+            );
+            print(text.as_bytes())?;
+            Ok(Exit::Ok)
+        }
+        Err(error) => refused(error),
+    }
+}
+
+fn refused(error: tls::Error) -> anyhow::Result<Exit> {
+    let flag = match error {
+        tls::Error::TrustDomain(_) => "--trust-domain",
+        tls::Error::ServerName(_) => "--dns-name",
+        error => return Err(error.into()),
+    };
+    eprintln!("holdfast: {flag}: {error}");
+    Ok(Exit::Usage)
 }

@@ -207,8 +207,8 @@ settings! {
         encrypted_https: Vec<Addr<443>> = Setting::new("encrypted.https", "[]").agent();
         /// Addresses that answer DNS over QUIC (DoQ, RFC 9250); the port is 853 unless written.
         encrypted_quic: Vec<Addr<853>> = Setting::new("encrypted.quic", "[]").agent();
-        /// Directory with `tls.crt` and `tls.key` for encrypted DNS, as a Kubernetes TLS secret holds them; read again when they
-        /// change. Clients find encrypted DNS by the DNS names in the certificate (DDR, RFC 9462).
+        /// Directory with `tls.crt` and `tls.key` for encrypted DNS, as a Kubernetes TLS secret holds them or
+        /// `holdfast certs --dns-name` makes them; read again when they change. Clients find encrypted DNS by the DNS names in the certificate (DDR, RFC 9462).
         encrypted_certificate: Option<PathBuf> = Setting::new("encrypted.certificate", "none").agent();
 
         /// Who may ask: networks, and `node-local` for this node and the pods on it. Others are dropped and counted. Empty means

@@ -318,3 +318,19 @@ fn a_misspelt_log_level_is_refused_with_the_level_that_was_meant() {
     }
     assert!(log_filter_problem("holdfast=loud").is_some_and(|told| told.contains("is not a log filter")));
 }
+
+#[test]
+fn encrypted_dns_takes_a_build_that_has_it_and_a_certificate() {
+    for (built, certificate, expected) in
+        [(false, false, "is built without"), (false, true, "is built without"), (true, false, "takes a certificate")]
+    {
+        assert!(encrypted_refused(built, certificate).is_some_and(|told| told.contains(expected)), "{expected}");
+    }
+    assert_eq!(encrypted_refused(true, true), None);
+    for (text, place) in
+        [("encrypted: { quic: [127.0.0.1] }", "encrypted.quic"), ("encrypted: { tls: [::1] }", "encrypted.tls")]
+    {
+        let told = errors(read(&format!("{SOURCE}{text}")));
+        assert!(told.iter().any(|told| told.contains(place) && told.contains("encrypted DNS")), "{told:?}");
+    }
+}

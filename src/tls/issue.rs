@@ -12,7 +12,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType,
 };
 
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::pki_types::{CertificateDer, DnsName, pem::PemObject as _};
 
 use super::{Error, Identity, Material, Part, verify::not_after};
 use crate::sys::{UnixMillis, put_file};
@@ -39,22 +39,79 @@ pub struct Issued {
 /// # Errors
 /// If a file cannot be read or written, or the trust domain cannot stand in a URI.
 pub fn issue(out: &Path, trust_domain: &str, days: u32, now: UnixMillis) -> Result<Issued, Error> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
-    if trust_domain.is_empty() || trust_domain.len() > 255 || !trust_domain.bytes().all(allowed) {
-        return Err(Error::TrustDomain(trust_domain.to_owned()));
-    }
+    check_trust_domain(trust_domain)?;
     let at = out.join("ca");
     let ca = authority(&at, trust_domain, now)?;
     let issued = Issued { ca: at, ca_was_there: ca.was_there, hub: out.join("hub"), agent: out.join("agent") };
     for (part, dir) in [(Part::Hub, &issued.hub), (Part::Agent, &issued.agent)] {
         let identity = Identity { trust_domain: trust_domain.to_owned(), part, node: None };
         let (certificate, key) = sign(&ca.issuer, &identity, days, now)?;
-        directory(dir)?;
-        write(&dir.join("ca.crt"), &ca.pem, 0o644)?;
-        write(&dir.join("tls.crt"), &certificate, 0o644)?;
-        write(&dir.join("tls.key"), &key, 0o600)?;
+        put_pair(dir, &ca, &certificate, &key)?;
     }
     Ok(issued)
+}
+
+#[derive(Debug)]
+pub struct IssuedServer {
+    /// The CA's directory, whose `ca.crt` clients are given.
+    pub ca: PathBuf,
+    /// Whether the CA was there before.
+    pub ca_was_there: bool,
+    /// What `encrypted.certificate` takes.
+    pub server: PathBuf,
+}
+
+/// Writes `ca/` and `dns/` into `out`: a certificate by which clients of encrypted DNS know a server, for `names` (DNS names and
+/// addresses). The certificates of hubs and agents stay as they are.
+///
+/// # Errors
+/// As [`issue`], and if a name is none.
+pub fn issue_server(
+    out: &Path,
+    trust_domain: &str,
+    names: &[String],
+    days: u32,
+    now: UnixMillis,
+) -> Result<IssuedServer, Error> {
+    let names: Vec<SanType> = names.iter().map(|name| subject(name)).collect::<Result<_, _>>()?;
+    check_trust_domain(trust_domain)?;
+    let (at, server) = (out.join("ca"), out.join("dns"));
+    let ca = authority(&at, trust_domain, now)?;
+    let mut params = params("holdfast DNS", days, now);
+    params.subject_alt_names = names;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &ca.issuer)?;
+    put_pair(&server, &ca, &certificate.pem(), &key.serialize_pem())?;
+    Ok(IssuedServer { ca: at, ca_was_there: ca.was_there, server })
+}
+
+/// A name in a certificate: an address, or a DNS name that may begin with `*.`.
+fn subject(name: &str) -> Result<SanType, Error> {
+    if let Ok(address) = name.parse() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let host = name.strip_prefix("*.").unwrap_or(&name);
+    DnsName::try_from(host).map_err(|_| Error::ServerName(name.clone()))?;
+    Ok(SanType::DnsName(name.try_into()?))
+}
+
+fn check_trust_domain(trust_domain: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    if trust_domain.is_empty() || trust_domain.len() > 255 || !trust_domain.bytes().all(allowed) {
+        return Err(Error::TrustDomain(trust_domain.to_owned()));
+    }
+    Ok(())
+}
+
+fn put_pair(dir: &Path, ca: &Authority, certificate: &str, key: &str) -> Result<(), Error> {
+    directory(dir)?;
+    write(&dir.join("ca.crt"), &ca.pem, 0o644)?;
+    write(&dir.join("tls.crt"), certificate, 0o644)?;
+    write(&dir.join("tls.key"), key, 0o600)
 }
 
 /// The identity and the end of the hub's or the agent's certificate in `out`, if there is one.

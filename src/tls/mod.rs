@@ -14,7 +14,7 @@ mod server_certificate;
 mod verify;
 
 pub use files::Material;
-pub use issue::{Issued, described, issue, issued_in};
+pub use issue::{Issued, IssuedServer, described, issue, issue_server, issued_in};
 pub use reload::{Configs, Tls};
 pub use server_certificate::ServerCertificate;
 pub use verify::Stale;
@@ -110,6 +110,9 @@ pub enum Error {
     /// A certificate could not be made.
     #[error("making a certificate: {0}")]
     Issue(#[from] rcgen::Error),
+    /// What clients are to know a server by is no name of one.
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    ServerName(String),
     /// The name for the trust domain cannot stand in a URI.
     #[error("trust domain {0:?}: only lower-case letters, digits, dots, dashes and underscores")]
     TrustDomain(String),

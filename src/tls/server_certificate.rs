@@ -20,6 +20,7 @@ use rustls::{
 use webpki::EndEntityCert;
 
 use super::{Error, REREAD, files, verify};
+use crate::sys::UnixMillis;
 
 /// How long before its end a certificate is warned of.
 const WARN_BEFORE: Duration = Duration::from_secs(7 * 86_400);
@@ -93,6 +94,15 @@ impl ServerCertificate {
     /// What is missing or wrong.
     pub fn check(directory: &Path) -> Result<(), Error> {
         read(directory).map(|_| ())
+    }
+
+    /// The DNS names and the end of the certificate in `directory`, in words; `None` if it cannot be used.
+    #[must_use]
+    pub fn described(directory: &Path) -> Option<String> {
+        let Current { names, end, .. } = read(directory).ok()?;
+        let end = end.map_or_else(String::new, |end| format!(", valid until {}", UnixMillis(end * 1_000)));
+        let names = if names.is_empty() { "no DNS name".to_owned() } else { names.join(", ") };
+        Some(format!("{names}{end}"))
     }
 
     /// The DNS names in the certificate, in its order; wildcards left out.
