@@ -1,4 +1,4 @@
-//! `holdfast simulate agents`: what thousands of agents would ask of a hub.
+//! `holdfast simulate`: the load of thousands of agents on a hub, and of clients on a DNS server.
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use clap::Subcommand;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::{Exit, Output, print};
-use crate::simulate::{self, Options, Report};
+use crate::simulate::{self, Options, Report, queries};
 
 /// What can be simulated.
 #[derive(Debug, Subcommand)]
@@ -27,10 +27,31 @@ pub struct Queries {
     /// The name to ask for
     #[arg(long, value_name = "NAME", default_value = "kubernetes.default.svc.cluster.local")]
     name: String,
-    /// Queries a second over UDP
+    /// What queries go over; those with a handshake need --ca or --insecure
+    #[arg(long, value_name = "PROTOCOL", default_value = "udp")]
+    proto: Proto,
+    /// Queries a second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     qps: u32,
-    /// TCP connections, each of which asks five times a second
+    /// Connections that share the queries, each with one at a time; not for udp
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// Open a connection for each query, with a full handshake, rather than keep it
+    #[arg(long)]
+    new_connections: bool,
+    /// PEM file with the CA that signed the server's certificate
+    #[cfg(feature = "encrypted")]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// The name its certificate must be for (default: the address in --server)
+    #[cfg(feature = "encrypted")]
+    #[arg(long, value_name = "NAME", requires = "ca")]
+    server_name: Option<String>,
+    /// Take any certificate
+    #[cfg(feature = "encrypted")]
+    #[arg(long)]
+    insecure: bool,
+    /// TCP connections beside, each of which asks five times a second
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     tcp: u32,
     /// How long to ask; ^C ends it sooner
@@ -39,6 +60,19 @@ pub struct Queries {
     /// How
     #[arg(short, long, default_value = "table")]
     output: Output,
+}
+
+/// The transports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Proto {
+    Udp,
+    Tcp,
+    #[cfg(feature = "encrypted")]
+    Tls,
+    #[cfg(feature = "encrypted")]
+    Https,
+    #[cfg(feature = "encrypted")]
+    Quic,
 }
 
 /// What `holdfast simulate agents` takes.
@@ -104,10 +138,20 @@ async fn interrupted() {
 }
 
 fn queries(args: &Queries) -> anyhow::Result<Exit> {
-    let options = simulate::queries::Options {
+    let transport = match transport(args) {
+        Ok(transport) => transport,
+        Err(reason) => {
+            eprintln!("holdfast: {reason}");
+            return Ok(Exit::Usage);
+        }
+    };
+    let options = queries::Options {
         server: args.server,
         name: args.name.clone(),
+        transport,
         qps: args.qps,
+        connections: args.connections,
+        new_connections: args.new_connections,
         tcp: args.tcp,
         tcp_every: Duration::from_millis(200),
         watch: Duration::from_secs(args.seconds),
@@ -115,30 +159,85 @@ fn queries(args: &Queries) -> anyhow::Result<Exit> {
         patience: Duration::from_secs(5),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let report = runtime.block_on(simulate::queries::run(&options, interrupted()))?;
+    let report = runtime.block_on(queries::run(&options, interrupted()))?;
     match args.output {
-        Output::Table => {
-            for (name, kind) in [("udp", &report.udp), ("tcp", &report.tcp)] {
-                let rcodes: Vec<String> = kind.rcodes.iter().map(|(rcode, count)| format!("{count} {rcode}")).collect();
-                let line = format!(
-                    "{name}  asked {}, good {}, lost {}, failed {}, wrong {} ({}), asked again {}, longest gap {} ms, slowest {} ms\n",
-                    kind.asked,
-                    kind.good,
-                    kind.lost,
-                    kind.failed,
-                    kind.wrong,
-                    if rcodes.is_empty() { "no answer".into() } else { rcodes.join(", ") },
-                    kind.asked_again,
-                    kind.longest_gap_ms,
-                    kind.slowest_ms
-                );
-                print(line.as_bytes())?;
-            }
-        }
+        Output::Table => print(queries_table(&report).as_bytes())?,
         Output::Json => print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?,
     }
-    let bad = |kind: &simulate::queries::Kind| kind.lost + kind.failed + kind.wrong;
-    Ok(if bad(&report.udp) + bad(&report.tcp) == 0 { Exit::Ok } else { Exit::No })
+    let bad = |kind: &queries::Kind| kind.lost + kind.failed + kind.wrong;
+    Ok(if report.kinds().iter().all(|(_, kind)| bad(kind) == 0) { Exit::Ok } else { Exit::No })
+}
+
+#[cfg(not(feature = "encrypted"))]
+#[expect(clippy::unnecessary_wraps, reason = "other transports may lack a certificate")]
+fn transport(args: &Queries) -> Result<queries::Transport, String> {
+    match args.proto {
+        Proto::Udp => Ok(queries::Transport::Udp),
+        Proto::Tcp => Ok(queries::Transport::Tcp),
+    }
+}
+
+#[cfg(feature = "encrypted")]
+fn transport(args: &Queries) -> Result<queries::Transport, String> {
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+    use simulate::encrypted::{Protocol, Trust};
+    let protocol = match args.proto {
+        Proto::Udp => return Ok(queries::Transport::Udp),
+        Proto::Tcp => return Ok(queries::Transport::Tcp),
+        Proto::Tls => Protocol::Tls,
+        Proto::Https => Protocol::Https,
+        Proto::Quic => Protocol::Quic,
+    };
+    let Some(path) = &args.ca else {
+        return if args.insecure {
+            Ok(queries::Transport::Encrypted(protocol, Trust::Any))
+        } else {
+            Err("--proto tls, https and quic take --ca FILE to check the server's certificate, or --insecure".into())
+        };
+    };
+    let wrong = |error: &dyn std::fmt::Display| format!("--ca {}: {error}", path.display());
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
+        let certificate = certificate.map_err(|error| wrong(&error))?;
+        roots.add(certificate).map_err(|error| wrong(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong(&"no certificate in it"));
+    }
+    let name = match &args.server_name {
+        Some(name) => ServerName::try_from(name.clone()).map_err(|error| format!("--server-name {name}: {error}"))?,
+        None => ServerName::IpAddress(args.server.ip().into()),
+    };
+    Ok(queries::Transport::Encrypted(protocol, Trust::Authority { roots: roots.into(), name }))
+}
+
+/// A line for each transport that was asked over, and its errors below it.
+fn queries_table(report: &queries::Report) -> String {
+    let mut text = String::new();
+    for (name, kind) in report.kinds().into_iter().filter(|(_, kind)| kind.asked > 0) {
+        let rcodes: Vec<String> = kind.rcodes.iter().map(|(rcode, count)| format!("{count} {rcode}")).collect();
+        let _ = write!(
+            text,
+            "{name}  asked {}, good {}, lost {}, failed {}, wrong {} ({}), asked again {}, longest gap {} ms, slowest {} ms",
+            kind.asked,
+            kind.good,
+            kind.lost,
+            kind.failed,
+            kind.wrong,
+            if rcodes.is_empty() { "no answer".into() } else { rcodes.join(", ") },
+            kind.asked_again,
+            kind.longest_gap_ms,
+            kind.slowest_ms
+        );
+        if kind.connections > 0 {
+            let _ = write!(text, ", connections {}", kind.connections);
+        }
+        text.push('\n');
+        for (error, count) in &kind.errors {
+            let _ = writeln!(text, "     {count} times: {}", error.escape_debug());
+        }
+    }
+    text
 }
 
 fn table(report: &Report) -> String {

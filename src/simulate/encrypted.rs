@@ -1,6 +1,6 @@
 //! A client of encrypted DNS: one connection over TLS, HTTPS or QUIC that asks one question after the other.
 //!
-//! Takes any certificate: it measures a server, and tells it nothing that has to stay secret.
+//! Checks the server's certificate, or takes any where it is told so: it measures a server, and tells it nothing secret.
 
 use std::{
     future::poll_fn,
@@ -15,8 +15,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -44,10 +47,78 @@ impl Protocol {
     }
 }
 
+/// Which certificates of a server are good.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Every one.
+    Any,
+    /// Those for `name`, signed by one of `roots`.
+    Authority { roots: Arc<RootCertStore>, name: ServerName<'static> },
+}
+
+/// A server and how to connect to it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    protocol: Protocol,
+    server: SocketAddr,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+}
+
+impl Client {
+    /// A client whose every connection makes a full handshake.
+    #[must_use]
+    pub fn new(protocol: Protocol, server: SocketAddr, trust: &Trust) -> Self {
+        let alpn = protocol.alpn();
+        let (mut config, name) = match trust {
+            Trust::Any => (client_config(alpn), ServerName::IpAddress(server.ip().into())),
+            Trust::Authority { roots, name } => {
+                let config = versions().with_root_certificates(Arc::clone(roots)).with_no_client_auth();
+                (config, name.clone())
+            }
+        };
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config.resumption = Resumption::disabled();
+        Self { protocol, server, name, config: Arc::new(config) }
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// Those of the socket, the handshake and the protocol, as one of the system's.
+    pub async fn connect(&self) -> io::Result<Connection> {
+        let (server, config) = (self.server, Arc::clone(&self.config));
+        match self.protocol {
+            Protocol::Tls => Ok(Connection::Tls(Box::new(tls(server, self.name.clone(), config).await?))),
+            Protocol::Https => {
+                let stream = TokioIo::new(tls(server, self.name.clone(), config).await?);
+                let (send, connection) =
+                    http2::handshake(TokioExecutor::new(), stream).await.map_err(io::Error::other)?;
+                tokio::spawn(connection);
+                let host = match &self.name {
+                    ServerName::DnsName(name) => format!("{}:{}", name.as_ref(), server.port()),
+                    _ => server.to_string(),
+                };
+                Ok(Connection::Https(send, format!("https://{host}/dns-query")))
+            }
+            Protocol::Quic => {
+                let own: IpAddr =
+                    if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let mut endpoint = quinn::Endpoint::client(SocketAddr::new(own, 0))?;
+                let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).map_err(io::Error::other)?;
+                endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+                let connection = endpoint.connect(server, &self.name.to_str()).map_err(io::Error::other)?;
+                Ok(Connection::Quic(connection.await?, endpoint))
+            }
+        }
+    }
+}
+
 /// One connection.
 pub enum Connection {
     Tls(Box<TlsStream<TcpStream>>),
-    Https(http2::SendRequest<Full<Bytes>>, SocketAddr),
+    /// With the address of the resource (RFC 8484, 3).
+    Https(http2::SendRequest<Full<Bytes>>, String),
     Quic(quinn::Connection, quinn::Endpoint),
 }
 
@@ -58,30 +129,21 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects to `server`.
+    /// Connects to `server`, whatever certificate it has.
     ///
     /// # Errors
-    /// Those of the socket, the handshake and the protocol, as one of the system's.
+    /// As [`Client::connect`].
     pub async fn open(protocol: Protocol, server: SocketAddr) -> io::Result<Self> {
-        let config = client_config(protocol.alpn());
-        match protocol {
-            Protocol::Tls => Ok(Self::Tls(Box::new(tls(server, config).await?))),
-            Protocol::Https => {
-                let stream = TokioIo::new(tls(server, config).await?);
-                let (send, connection) =
-                    http2::handshake(TokioExecutor::new(), stream).await.map_err(io::Error::other)?;
-                tokio::spawn(connection);
-                Ok(Self::Https(send, server))
-            }
-            Protocol::Quic => {
-                let own: IpAddr =
-                    if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-                let mut endpoint = quinn::Endpoint::client(SocketAddr::new(own, 0))?;
-                let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).map_err(io::Error::other)?;
-                endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-                let connection = endpoint.connect(server, "dns.invalid").map_err(io::Error::other)?;
-                Ok(Self::Quic(connection.await?, endpoint))
-            }
+        Client::new(protocol, server, &Trust::Any).connect().await
+    }
+
+    /// Whether it is known to have ended. TLS tells when it is read from.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Tls(_) => false,
+            Self::Https(send, _) => send.is_closed(),
+            Self::Quic(connection, _) => connection.close_reason().is_some(),
         }
     }
 
@@ -97,8 +159,8 @@ impl Connection {
                 stream.write_all(&framed(message)).await?;
                 receive(stream).await
             }
-            Self::Https(send, server) => {
-                let request = Request::post(format!("https://{server}/dns-query"))
+            Self::Https(send, uri) => {
+                let request = Request::post(uri.as_str())
                     .header(CONTENT_TYPE, "application/dns-message")
                     .body(Full::new(Bytes::copy_from_slice(message)))
                     .map_err(io::Error::other)?;
@@ -144,23 +206,28 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], message].concat()
 }
 
-async fn tls(server: SocketAddr, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
+async fn tls(
+    server: SocketAddr,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
-    let name = ServerName::IpAddress(server.ip().into());
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(config).connect(name, stream).await
+}
+
+fn versions() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default versions")
 }
 
 /// A configuration that takes any certificate.
 #[must_use]
 pub fn client_config(alpn: &[u8]) -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("ring has the default versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TakesAny(provider)))
-        .with_no_client_auth();
+    let mut config =
+        versions().dangerous().with_custom_certificate_verifier(Arc::new(TakesAny(provider))).with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     config
 }

@@ -1,8 +1,8 @@
 //! Questions to one DNS server at a steady rate, each of them accounted for: the rehearsal of an upgrade.
 //!
 //! Over UDP a question is sent once, as the clock says and whatever became of those before, and is lost if it has no answer
-//! in time. Over TCP a connection asks one question after the other; one that is closed before it answers is opened again
-//! and the question is asked once more (RFC 7766, 6.2.4), which is counted, and is lost if that fails too.
+//! in time. Over the others a connection asks one question after the other; one that is closed before it answers is opened
+//! again and the question is asked once more (RFC 7766, 6.2.4), which is counted, and is lost if that fails too.
 
 mod client;
 mod count;
@@ -14,13 +14,25 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use client::{Dial, Plan};
 use count::Count;
 pub use count::{Kind, Report};
 
+#[cfg(feature = "encrypted")]
+use super::encrypted;
 use crate::wire::{Name, Rtype};
 
 /// UDP sockets at work at any moment; each is replaced after a while, so that the kernel spreads them anew.
 const SOCKETS: u32 = 64;
+
+/// What questions go over.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    Udp,
+    Tcp,
+    #[cfg(feature = "encrypted")]
+    Encrypted(encrypted::Protocol, encrypted::Trust),
+}
 
 /// What to ask, and how fast.
 #[derive(Clone, Debug)]
@@ -28,8 +40,13 @@ pub struct Options {
     pub server: SocketAddr,
     /// The name asked for, with type A for a v4 server and AAAA for a v6 one.
     pub name: String,
-    /// Questions a second over UDP.
+    pub transport: Transport,
+    /// Questions a second over that, which connections share evenly.
     pub qps: u32,
+    pub connections: u32,
+    /// Every question has a connection of its own, with a full handshake.
+    pub new_connections: bool,
+    /// TCP connections beside, each of which is replaced after 100 questions.
     pub tcp: u32,
     /// Between two questions on one of them.
     pub tcp_every: Duration,
@@ -57,7 +74,7 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<Re
     let count = Arc::new(Count::new(began));
     let end = began + options.watch;
     let mut clients = JoinSet::new();
-    let sockets = options.qps.min(SOCKETS);
+    let sockets = if matches!(options.transport, Transport::Udp) { options.qps.min(SOCKETS) } else { 0 };
     for number in 0..sockets {
         let every = Duration::from_secs(1) * sockets / options.qps;
         // Spread over the first interval, so that they do not all ask at once.
@@ -66,18 +83,34 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<Re
             client::Client { options: options.clone(), question: question.clone(), count: Arc::clone(&count), end };
         clients.spawn(client.udp(first, every));
     }
-    for number in 0..options.tcp {
-        let first = began + options.tcp_every * number / options.tcp;
-        let client =
-            client::Client { options: options.clone(), question: question.clone(), count: Arc::clone(&count), end };
-        clients.spawn(client.tcp(first));
+    let tcp = Dial::Tcp(options.server);
+    let chosen = match &options.transport {
+        Transport::Udp => None,
+        Transport::Tcp => Some(tcp.clone()),
+        #[cfg(feature = "encrypted")]
+        Transport::Encrypted(protocol, trust) => {
+            Some(Dial::Encrypted(*protocol, encrypted::Client::new(*protocol, options.server, trust)))
+        }
+    };
+    let every = Duration::from_secs(1) * options.connections / options.qps.max(1);
+    let most = options.new_connections.then_some(1);
+    let chosen = chosen.map(|dial| (dial, options.connections, every, most));
+    for (dial, connections, every, queries_max) in
+        chosen.into_iter().chain([(tcp, options.tcp, options.tcp_every, Some(client::PER_SOCKET))])
+    {
+        for number in 0..connections {
+            let first = began + every * number / connections;
+            let client =
+                client::Client { options: options.clone(), question: question.clone(), count: Arc::clone(&count), end };
+            clients.spawn(client.stream(Plan { dial: dial.clone(), every, queries_max }, first));
+        }
     }
     tokio::select! {
         () = sleep_until(end) => {}
         () = stop => count.stop(),
     }
     let asked_for = began.elapsed();
-    // A question over TCP may be asked twice.
+    // A question over a connection may be asked twice.
     let last = options.patience * 3;
     let _ = timeout(last, async { while clients.join_next().await.is_some() {} }).await;
     Ok(count.report(asked_for))
@@ -111,7 +144,10 @@ mod tests {
         let options = Options {
             server: server.local_addr().unwrap(),
             name: "a.test".into(),
+            transport: Transport::Udp,
             qps: 200,
+            connections: 0,
+            new_connections: false,
             tcp: 0,
             tcp_every: Duration::from_secs(1),
             watch: Duration::from_millis(500),

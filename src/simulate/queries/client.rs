@@ -1,9 +1,9 @@
-//! One asking client, over either transport.
+//! One asking client, over any transport.
 
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -14,10 +14,15 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Options, count::Count};
+use super::{
+    Options,
+    count::{Count, Tally},
+};
+#[cfg(feature = "encrypted")]
+use crate::simulate::encrypted;
 
-/// Questions from one UDP socket, and on one TCP connection, before the next is opened.
-const PER_SOCKET: u16 = 100;
+/// Questions from one UDP socket before the next is opened.
+pub(super) const PER_SOCKET: u16 = 100;
 /// A pause before a connection that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -99,54 +104,134 @@ impl Client {
         }
     }
 
-    pub(super) async fn tcp(self, first: Instant) {
+    /// Asks on one connection at a time, one question after the other.
+    pub(super) async fn stream(self, plan: Plan, first: Instant) {
         let mut next = first;
-        let mut connection: Option<TcpStream> = None;
+        let mut connection: Option<Connection> = None;
         let mut id = 0_u16;
+        let tally = plan.dial.tally(&self.count);
         while next < self.end && !self.count.is_stopped() {
             sleep_until(next).await;
-            next = (next + self.options.tcp_every).max(Instant::now());
+            next = (next + plan.every).max(Instant::now());
             id = id.wrapping_add(1);
             let asked = Instant::now();
-            self.count.tcp.asked();
+            tally.asked();
             // One that the server has closed while it was idle is no loss.
-            connection = connection.filter(|stream| stream.try_read(&mut [0]).is_err());
-            let mut answered = self.ask(&mut connection, id).await;
+            connection = connection.filter(|connection| !connection.is_closed());
+            let mut answered = self.ask(&plan.dial, tally, &mut connection, id).await;
             if answered.is_err() {
-                self.count.tcp.again();
+                tally.again();
                 connection = None;
-                answered = self.ask(&mut connection, id).await;
+                answered = self.ask(&plan.dial, tally, &mut connection, id).await;
             }
             if let Ok(answer) = answered {
-                self.count.answered(&self.count.tcp, asked, &self.question, &answer);
+                self.count.answered(tally, asked, &self.question, &answer);
             } else {
-                self.count.tcp.lost(1);
+                tally.lost(1);
                 connection = None;
             }
-            if id.is_multiple_of(PER_SOCKET) {
+            if plan.queries_max.is_some_and(|most| id.is_multiple_of(most)) {
                 connection = None;
             }
         }
     }
 
-    async fn ask(&self, connection: &mut Option<TcpStream>, id: u16) -> io::Result<Vec<u8>> {
+    async fn ask(
+        &self,
+        dial: &Dial,
+        tally: &Tally,
+        connection: &mut Option<Connection>,
+        id: u16,
+    ) -> io::Result<Vec<u8>> {
         let exchange = async {
-            let stream = match connection {
-                Some(stream) => stream,
-                None => connection.insert(TcpStream::connect(self.options.server).await?),
+            let connection = if let Some(connection) = connection {
+                connection
+            } else {
+                let opened = dial.connect().await?;
+                tally.connected();
+                connection.insert(opened)
             };
-            let message = self.message(id);
-            let length = u16::try_from(message.len()).expect("a short question");
-            stream.write_all(&[&length.to_be_bytes()[..], &message].concat()).await?;
-            let length = stream.read_u16().await?;
-            let mut answer = vec![0; usize::from(length)];
-            stream.read_exact(&mut answer).await?;
+            let answer = connection.ask(&self.message(id)).await?;
             if answer.len() >= 12 && answer[..2] == id.to_be_bytes() {
                 Ok(answer)
             } else {
-                Err(io::ErrorKind::InvalidData.into())
+                Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"))
             }
         };
-        timeout(self.options.patience, exchange).await?
+        let patience = self.options.patience;
+        let answered = timeout(patience, exchange).await.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", patience.as_secs_f64())))
+        });
+        answered.inspect_err(|error| tally.failed(error))
+    }
+}
+
+/// How a client uses its connections.
+pub(super) struct Plan {
+    pub dial: Dial,
+    /// Between two questions.
+    pub every: Duration,
+    /// Questions on a connection before the next is opened.
+    pub queries_max: Option<u16>,
+}
+
+/// How connections are made.
+#[derive(Clone)]
+pub(super) enum Dial {
+    Tcp(SocketAddr),
+    #[cfg(feature = "encrypted")]
+    Encrypted(encrypted::Protocol, encrypted::Client),
+}
+
+impl Dial {
+    async fn connect(&self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(server) => Ok(Connection::Tcp(TcpStream::connect(server).await?)),
+            #[cfg(feature = "encrypted")]
+            Self::Encrypted(_, client) => Ok(Connection::Encrypted(client.connect().await?)),
+        }
+    }
+
+    fn tally<'a>(&self, count: &'a Count) -> &'a Tally {
+        match self {
+            Self::Tcp(_) => &count.tcp,
+            #[cfg(feature = "encrypted")]
+            Self::Encrypted(encrypted::Protocol::Tls, _) => &count.tls,
+            #[cfg(feature = "encrypted")]
+            Self::Encrypted(encrypted::Protocol::Https, _) => &count.https,
+            #[cfg(feature = "encrypted")]
+            Self::Encrypted(encrypted::Protocol::Quic, _) => &count.quic,
+        }
+    }
+}
+
+enum Connection {
+    Tcp(TcpStream),
+    #[cfg(feature = "encrypted")]
+    Encrypted(encrypted::Connection),
+}
+
+impl Connection {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.try_read(&mut [0]).is_ok(),
+            #[cfg(feature = "encrypted")]
+            Self::Encrypted(connection) => connection.is_closed(),
+        }
+    }
+
+    async fn ask(&mut self, message: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Tcp(stream) => {
+                let length = u16::try_from(message.len()).expect("a short question");
+                stream.write_all(&[&length.to_be_bytes()[..], message].concat()).await?;
+                let length = stream.read_u16().await?;
+                let mut answer = vec![0; usize::from(length)];
+                stream.read_exact(&mut answer).await?;
+                Ok(answer)
+            }
+            #[cfg(feature = "encrypted")]
+            Self::Encrypted(connection) => connection.ask(message).await,
+        }
     }
 }

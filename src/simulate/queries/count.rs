@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::wire::Rcode;
+use crate::{sys::Lock, wire::Rcode};
 
 /// What became of the questions over one transport.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -33,6 +33,10 @@ pub struct Kind {
     pub longest_gap_ms: u64,
     /// The longest time one answer took, in milliseconds.
     pub slowest_ms: u64,
+    /// Connections opened, handshakes included.
+    pub connections: u64,
+    /// Why connections and exchanges on them failed, each with how often.
+    pub errors: BTreeMap<String, u64>,
 }
 
 /// What became of all of them.
@@ -42,7 +46,21 @@ pub struct Report {
     pub seconds: f64,
     pub udp: Kind,
     pub tcp: Kind,
+    pub tls: Kind,
+    pub https: Kind,
+    pub quic: Kind,
 }
+
+impl Report {
+    /// Each transport's, with its name.
+    #[must_use]
+    pub fn kinds(&self) -> [(&'static str, &Kind); 5] {
+        [("udp", &self.udp), ("tcp", &self.tcp), ("tls", &self.tls), ("https", &self.https), ("quic", &self.quic)]
+    }
+}
+
+/// Different errors kept of one transport; more are counted as others.
+const ERRORS_MAX: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -58,6 +76,8 @@ pub(super) struct Tally {
     last: AtomicU64,
     gap_us: AtomicU64,
     slowest_us: AtomicU64,
+    connections: AtomicU64,
+    errors: Lock<BTreeMap<String, u64>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +86,9 @@ pub(super) struct Count {
     stopped: AtomicBool,
     pub udp: Tally,
     pub tcp: Tally,
+    pub tls: Tally,
+    pub https: Tally,
+    pub quic: Tally,
 }
 
 fn micros(time: Duration) -> u64 {
@@ -74,7 +97,8 @@ fn micros(time: Duration) -> u64 {
 
 impl Count {
     pub(super) fn new(began: Instant) -> Self {
-        Self { began, stopped: AtomicBool::new(false), udp: Tally::default(), tcp: Tally::default() }
+        let [udp, tcp, tls, https, quic] = Default::default();
+        Self { began, stopped: AtomicBool::new(false), udp, tcp, tls, https, quic }
     }
 
     /// No more questions are to be asked.
@@ -88,7 +112,9 @@ impl Count {
 
     pub(super) fn report(&self, asked_for: Duration) -> Report {
         let asking = micros(asked_for);
-        Report { seconds: asked_for.as_secs_f64(), udp: self.udp.kind(asking), tcp: self.tcp.kind(asking) }
+        let [udp, tcp, tls, https, quic] =
+            [&self.udp, &self.tcp, &self.tls, &self.https, &self.quic].map(|tally| tally.kind(asking));
+        Report { seconds: asked_for.as_secs_f64(), udp, tcp, tls, https, quic }
     }
 
     /// Counts an answer to a message that asks for `question`.
@@ -124,6 +150,17 @@ impl Tally {
         self.again.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn connected(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn failed(&self, error: &std::io::Error) {
+        let mut errors = self.errors.lock();
+        let text = error.to_string();
+        let key = if errors.contains_key(&text) || errors.len() < ERRORS_MAX { text } else { "others".into() };
+        *errors.entry(key).or_default() += 1;
+    }
+
     /// `asking` is how long it was asked, in microseconds: the time after the last answer is a gap, too.
     fn kind(&self, asking: u64) -> Kind {
         let count = |rcode: usize| self.rcodes[rcode].load(Relaxed);
@@ -141,6 +178,8 @@ impl Tally {
             asked_again: self.again.load(Relaxed),
             longest_gap_ms: self.gap_us.load(Relaxed).max(end) / 1_000,
             slowest_ms: self.slowest_us.load(Relaxed) / 1_000,
+            connections: self.connections.load(Relaxed),
+            errors: self.errors.lock().clone(),
         }
     }
 }
