@@ -2,17 +2,22 @@
 //!
 //! That answers are the same as over UDP and TCP is the battery's subject (`battery/sockets.rs`).
 
+mod certificate;
+mod hickory;
 mod https;
+mod queries;
 mod quic;
 mod tls;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hickory_proto::rr::RecordType;
 use holdfast::{
     dns::{Config, EncryptedConfig, TcpConfig, Transport},
     simulate::encrypted::{Connection, Protocol},
 };
+
+use rustls::server::ResolvesServerCert;
 
 use crate::support::{
     certificate::certificate,
@@ -30,8 +35,12 @@ struct Encrypted {
 
 impl Encrypted {
     fn start(tcp: TcpConfig) -> Self {
+        Self::with(tcp, certificate())
+    }
+
+    fn with(tcp: TcpConfig, certificate: Arc<dyn ResolvesServerCert>) -> Self {
         let any = || vec!["127.0.0.1:0".parse().unwrap()];
-        let encrypted = EncryptedConfig { tls: any(), https: any(), quic: any(), certificate: Some(certificate()) };
+        let encrypted = EncryptedConfig { tls: any(), https: any(), quic: any(), certificate: Some(certificate) };
         let bound = bind(&["127.0.0.1:0"], Config { encrypted, tcp, ..Config::default() });
         let listen = bound.encrypted_addresses();
         Self { server: serve(bound, records()), listen }

@@ -160,13 +160,19 @@ async fn connect(
     slot: Option<ConnectionSlot>,
     proof: Option<Unproven>,
 ) {
-    let Ok(handshake) = incoming.accept() else { return };
+    let Ok(handshake) = incoming.accept() else {
+        return shared.core.metrics.connection_closed(CloseCause::Broken);
+    };
     let connection = tokio::select! {
         connection = timeout(shared.config.partial, handshake) => connection,
         () = shared.core.expired.cancelled() => return,
     };
     drop(proof);
-    let Ok(Ok(connection)) = connection else { return };
+    let connection = match connection {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(_)) => return shared.core.metrics.connection_closed(CloseCause::Broken),
+        Err(_) => return shared.core.metrics.connection_closed(CloseCause::Partial),
+    };
     let slot = match slot.map_or_else(|| take_slot(&shared, client), Ok) {
         Ok(slot) => slot,
         Err(cause) => {
@@ -236,6 +242,8 @@ async fn answer(
 ) -> Result<(), CloseCause> {
     let config = &shared.config;
     let Ok(read) = timeout(config.partial, receive.read_to_end(STREAM_BYTES_MAX)).await else {
+        // Dropped, it would end as if there were an answer of no bytes.
+        let _ = send.reset(PROTOCOL_ERROR);
         return Err(CloseCause::Partial);
     };
     let Ok(framed) = read else {
@@ -243,14 +251,13 @@ async fn answer(
         let _ = send.reset(PROTOCOL_ERROR);
         return Ok(());
     };
-    let Some((prefix, message)) = framed.split_first_chunk::<2>() else { return Err(CloseCause::Broken) };
-    if usize::from(u16::from_be_bytes(*prefix)) != message.len() || message.len() < wire::HEADER_BYTES {
-        return Err(CloseCause::Length);
-    }
-    // The id is for UDP; a stream needs none (RFC 9250, 4.2.1).
-    if message[..2] != [0, 0] {
-        return Err(CloseCause::Broken);
-    }
+    let message = match query(&framed) {
+        Ok(message) => message,
+        Err(cause) => {
+            let _ = send.reset(PROTOCOL_ERROR);
+            return Err(cause);
+        }
+    };
     let Some(answer) = alone::answer(&shared.core, message, Transport::Quic, client).await else {
         let _ = send.reset(PROTOCOL_ERROR);
         return Ok(());
@@ -268,4 +275,17 @@ async fn answer(
         Ok(_) => Ok(()),
         Err(_) => Err(CloseCause::Write),
     }
+}
+
+/// The query of a stream.
+///
+/// # Errors
+/// Why the whole connection has to end.
+fn query(framed: &[u8]) -> Result<&[u8], CloseCause> {
+    let (prefix, message) = framed.split_first_chunk::<2>().ok_or(CloseCause::Broken)?;
+    if usize::from(u16::from_be_bytes(*prefix)) != message.len() || message.len() < wire::HEADER_BYTES {
+        return Err(CloseCause::Length);
+    }
+    // The id is for UDP; a stream needs none (RFC 9250, 4.2.1).
+    if message[..2] == [0, 0] { Ok(message) } else { Err(CloseCause::Broken) }
 }

@@ -31,6 +31,7 @@ impl Stream {
     ///
     /// # Errors
     /// If the configuration cannot be used.
+    #[cfg_attr(not(feature = "encrypted"), expect(dead_code, reason = "for DoT"))]
     pub(super) fn tls(stream: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let mut tls = ServerConnection::new(config)?;
         tls.set_buffer_limit(Some(TLS_BUFFER_BYTES));

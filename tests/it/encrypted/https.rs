@@ -12,8 +12,11 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Encrypted, web};
 
@@ -80,13 +83,17 @@ async fn an_answer_may_be_kept_as_long_as_its_ttl() {
     }
 }
 
-/// A connection of raw HTTP/2, to break its rules with.
-async fn raw(server: &Encrypted) -> h2::client::SendRequest<Bytes> {
+/// The bytes of a connection before HTTP.
+async fn tls(server: &Encrypted) -> TlsStream<TcpStream> {
     let address = server.at(Transport::Https);
     let stream = TcpStream::connect(address).await.unwrap();
     let name = ServerName::IpAddress(address.ip().into());
-    let stream = TlsConnector::from(Arc::new(client_config(b"h2"))).connect(name, stream).await.unwrap();
-    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    TlsConnector::from(Arc::new(client_config(b"h2"))).connect(name, stream).await.unwrap()
+}
+
+/// A connection of raw HTTP/2, to break its rules with.
+async fn raw(server: &Encrypted) -> h2::client::SendRequest<Bytes> {
+    let (send, connection) = h2::client::handshake(tls(server).await).await.unwrap();
     tokio::spawn(connection);
     send
 }
@@ -141,4 +148,91 @@ async fn an_idle_connection_is_ended() {
     }
     // QUIC's own timer may be first, and ends a connection in silence.
     server.server.wait_for_sum(&["holdfast_dns_tcp_connections"], &[], 0).await;
+}
+
+/// A frame (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+/// The preface and empty settings of a client.
+fn hello() -> Vec<u8> {
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b"")].concat()
+}
+
+/// `POST /dns-query` in HPACK (RFC 7541), with the media type.
+fn post() -> Vec<u8> {
+    let text = |index: u8, value: &[u8]| [&[index, u8::try_from(value.len()).unwrap()], value].concat();
+    [vec![0x83, 0x87], text(0x44, b"/dns-query"), text(0x41, b"dns.example"), text(0x5F, DNS.as_bytes())].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_streams_is_refused_beyond_those_a_connection_may_have() {
+    const STREAMS: u32 = 300;
+    let config = TcpConfig { partial: std::time::Duration::from_secs(60), ..TcpConfig::default() };
+    let server = Encrypted::start(config.clone());
+    let (mut receive, mut send) = tokio::io::split(tls(&server).await);
+    let mut flood = hello();
+    for number in 0..STREAMS {
+        flood.extend(frame(HEADERS, END_HEADERS, 2 * number + 1, &post()));
+    }
+    let flooding = tokio::spawn(async move {
+        let _ = send.write_all(&flood).await;
+        send
+    });
+    // Each stream beyond is refused, or the connection ends.
+    let mut refused = 0;
+    while refused < STREAMS as usize - config.in_flight_max {
+        let mut head = [0; 9];
+        if receive.read_exact(&mut head).await.is_err() || head[3] == GOAWAY {
+            break;
+        }
+        refused += usize::from(head[3] == RST_STREAM);
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        receive.read_exact(&mut payload).await.unwrap();
+    }
+    server.answers_everybody().await;
+    drop(flooding.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_without_an_end_end_the_connection() {
+    let server = Encrypted::start(TcpConfig::default());
+    let (mut receive, mut send) = tokio::io::split(tls(&server).await);
+    // A header that is never complete (CVE-2024-27316): a literal of 127 bytes, again and again.
+    let part = [&[0x40, 1, b'a', 127][..], &[b'b'; 127]].concat().repeat(100);
+    let flooding = tokio::spawn(async move {
+        let begun = [hello(), frame(HEADERS, 0, 1, &post())].concat();
+        let mut open = send.write_all(&begun).await.is_ok();
+        while open {
+            open = send.write_all(&frame(CONTINUATION, 0, 1, &part)).await.is_ok();
+        }
+    });
+    let _ = receive.read_to_end(&mut Vec::new()).await;
+    drop(receive);
+    flooding.await.unwrap();
+    server.answers_everybody().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_no_answer_loses_its_connection() {
+    let brief = std::time::Duration::from_millis(50);
+    let server = Encrypted::start(TcpConfig { write: brief, idle: brief, ..TcpConfig::default() });
+    let mut settings = h2::client::Builder::new();
+    settings.initial_window_size(0);
+    let (send, connection) = settings.handshake::<_, Bytes>(tls(&server).await).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = Request::post("https://127.0.0.1/dns-query").header("content-type", DNS).body(()).unwrap();
+    let (_response, mut stream) = send.ready().await.unwrap().send_request(request, false).unwrap();
+    stream.send_data(web().into(), true).unwrap();
+    server.wait_for_closed("write", 1).await;
+    let _ = driver.await.unwrap();
+    Encrypted::impatient().answers_everybody().await;
 }

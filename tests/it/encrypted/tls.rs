@@ -139,3 +139,23 @@ async fn a_drain_answers_what_was_received_and_says_goodbye() {
     }
     draining.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_may_renew_its_keys_and_one_that_does_nothing_else_keeps_nobody_out() {
+    let server = Encrypted::start(TcpConfig::default());
+    let Connection::Tls(mut stream) = server.connect(Protocol::Tls).await else { unreachable!() };
+    for _ in 0..20 {
+        stream.get_mut().1.refresh_traffic_keys().unwrap();
+        stream.write_all(&framed(&web())).await.unwrap();
+        assert_eq!(receive(&mut stream).await.unwrap()[..2], web()[..2]);
+    }
+    // Each renewal asks for one of the server's; rustls ends a connection that has nothing else to say.
+    loop {
+        stream.get_mut().1.refresh_traffic_keys().unwrap();
+        if stream.flush().await.is_err() {
+            break;
+        }
+    }
+    server.wait_for_closed("broken", 1).await;
+    server.answers_everybody().await;
+}
