@@ -131,7 +131,7 @@ async fn a_query_longer_than_a_message_loses_its_stream_alone() {
     let Connection::Quic(connection, _endpoint) = server.connect(Protocol::Quic).await else { unreachable!() };
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     // It may be stopped before all of it is sent.
-    let _ = send.write_all(&[0; 100_000]).await;
+    let _ = send.write_all(&vec![0; 100_000]).await;
     assert!(receive.read_to_end(70_000).await.is_err());
     let mut zero = web();
     zero[..2].fill(0);

@@ -42,7 +42,7 @@ proptest! {
                 assert!(age >= TTL * 3 / 4, "asked again after {age:?}");
                 assert!(upstream.count() > stored, "after {age:?} there are {left:?} left, and it was not asked");
                 assert!(left <= TTL, "{left:?}");
-                (age, stored) = (TTL - left, stored + 1);
+                (age, stored) = (TTL.saturating_sub(left), stored + 1);
             }
         });
     }
