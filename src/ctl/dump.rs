@@ -122,6 +122,13 @@ fn about(head: &DumpHead) -> Vec<String> {
     lines
 }
 
+/// A line that stays a comment whatever is in it: the cluster's identity is a hub's word.
+fn comment(sign: char, line: &str) -> String {
+    let safe: String =
+        line.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect();
+    format!("{sign} {safe}\n")
+}
+
 /// The cluster's zone, or a reverse zone, as a zone file.
 ///
 /// Names of pods are left out: every address has one in every namespace.
@@ -130,7 +137,7 @@ fn zone_file(head: &DumpHead, snapshot: &Snapshot, reverse: Option<&str>) -> Str
     let origin = reverse.unwrap_or(&head.zone.name);
     let mut text = String::new();
     for line in about(head) {
-        let _ = writeln!(text, "; {line}");
+        text += &comment(';', &line);
     }
     let _ = writeln!(text, "$ORIGIN {origin}\n$TTL {}", head.zone.ttl);
     let Some(reverse) = reverse else {
@@ -172,10 +179,23 @@ fn hosts(head: &DumpHead, snapshot: &Snapshot) -> String {
     });
     let mut text = String::new();
     for line in about(head) {
-        let _ = writeln!(text, "# {line}");
+        text += &comment('#', &line);
     }
     if aliases > 0 {
         let _ = writeln!(text, "# {aliases} aliases (ExternalName) have no address and are left out");
     }
     text + &lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_is_one_line() {
+        assert_eq!(
+            comment('#', "of cluster a\n192.0.2.1\tdb\r"),
+            "# of cluster a\u{FFFD}192.0.2.1\u{FFFD}db\u{FFFD}\n"
+        );
+    }
 }
