@@ -30,7 +30,8 @@ fn an_agent_with_a_made_certificate_is_asked_over_each_transport() {
     let any = "[127.0.0.1:0]";
     let config = format!("encrypted: {{ tls: {any}, https: {any}, quic: {any}, certificate: {certs}/dns }}\n");
     fs::write(path("agent.yaml"), config).unwrap();
-    let agent = Agent::start(home.path(), &["--config", &path("agent.yaml"), "--manifests", EXAMPLE]);
+    let mut agent = Agent::start(home.path(), &["--config", &path("agent.yaml"), "--manifests", EXAMPLE]);
+    agent.wait_for("records complete");
 
     let status = holdfast(["status", "--admin", &path("agent.sock"), "-o", "json"]);
     let status: Value = serde_json::from_str(&status.out).unwrap();
