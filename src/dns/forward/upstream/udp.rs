@@ -7,7 +7,7 @@ use std::{
     io::{self, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
-    sync::LazyLock,
+    sync::{LazyLock, Once},
     time::Duration,
 };
 
@@ -175,9 +175,12 @@ impl Exchange {
 /// Sockets to upstreams at once, over all questions. Lowered at the start where the limit of open files is.
 static SOCKETS: Semaphore = Semaphore::const_new(SOCKETS_MAX);
 
-/// Lowers the number of sockets to upstreams to `room`.
+/// Lowers the number of sockets to upstreams to `room`; the first call counts.
 pub fn limit_sockets(room: usize) {
-    SOCKETS.forget_permits(SOCKETS_MAX.saturating_sub(room.max(1)));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        SOCKETS.forget_permits(SOCKETS_MAX.saturating_sub(room.max(1)));
+    });
 }
 
 /// The ports the kernel hands out: others are left to the services of the node.
