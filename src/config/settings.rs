@@ -278,7 +278,8 @@ settings! {
         case_randomization: bool = Setting::new("case_randomization", "true");
         /// Questions in flight at once; more are answered SERVFAIL.
         max_concurrent: usize = Setting::new("max_concurrent", "1000").within("1", "100000", "each takes a socket");
-        /// Questions without an answer, one after another, that make an upstream one to be asked last and probed; 0 for never.
+        /// Questions without an answer, one after another, that make an upstream one to be asked last, if a probe has no answer
+        /// either; 0 for never.
         max_fails: u32 = Setting::new("max_fails", "3").within("0", "1000", "a burst of lost packets is no outage");
         /// How long a TCP or TLS connection to an upstream is kept without queries.
         connection_idle: Duration = Setting::new("connection_idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3");

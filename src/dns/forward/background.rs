@@ -1,6 +1,6 @@
 //! What goes on without a client: probes of failing upstreams, refreshes, files that changed, the cache's copy on disk.
 //!
-//! Probes go to failing upstreams only; one that works hears nothing but questions.
+//! Probes go to upstreams that left questions unanswered; one that answers hears nothing but questions.
 
 use std::{
     path::{Path, PathBuf},
@@ -92,7 +92,8 @@ async fn ticks(inner: &Arc<Inner>) {
     }
 }
 
-/// Asks each failing upstream whether it is back, less often the longer it is gone.
+/// Asks each upstream that left a question unanswered whether it answers at all, and each failing one whether it is back, less
+/// often the longer it is gone.
 fn probe_failing(inner: &Arc<Inner>) {
     for route in inner.routes.load().iter() {
         let due = |upstream: &&Arc<Upstream>| upstream.take_due_probe();
@@ -105,6 +106,9 @@ fn probe_failing(inner: &Arc<Inner>) {
                     inner.failures.clear();
                 } else {
                     inner.metrics().probe_failed(upstream.label());
+                    if upstream.probe_failed() {
+                        tracing::warn!(upstream = %upstream.server(), "upstream does not answer");
+                    }
                 }
             });
         }

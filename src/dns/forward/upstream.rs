@@ -114,6 +114,10 @@ struct State {
     last_answer: Option<Instant>,
     first_failure: Option<Instant>,
     failing_since: Option<Instant>,
+    /// A question had no answer: a probe tells whether that was about the question or about the upstream.
+    suspected: bool,
+    /// A probe had no answer either, and nothing came since.
+    probe_lost: bool,
     next_probe: Option<Instant>,
     probe_interval: Duration,
     no_edns_until: Option<Instant>,
@@ -178,6 +182,7 @@ impl Upstream {
         state.answers_total += 1;
         state.first_failure = None;
         state.last_answer = Some(Instant::now());
+        (state.suspected, state.probe_lost) = (false, false);
         state.failing_since.take().is_some()
     }
 
@@ -189,17 +194,36 @@ impl Upstream {
         state.failures_total += 1;
         let first = *state.first_failure.get_or_insert(now);
         let silent_since = state.last_answer.unwrap_or(first);
-        let down =
-            self.max_fails != 0 && state.failures >= self.max_fails && now.duration_since(silent_since) >= SILENCE_MIN;
-        if down && state.failing_since.is_none() {
-            state.failing_since = Some(now);
-            state.next_probe = Some(now + PROBE_MIN);
+        if !state.suspected && state.last_answer.is_none_or(|at| now.duration_since(at) >= SILENCE_MIN) {
+            state.suspected = true;
+            state.next_probe = Some(now);
             state.probe_interval = PROBE_MIN;
-            // What is in its place later may be another server.
-            state.edns_seen = false;
-            return true;
         }
-        false
+        let is_silent = now.duration_since(silent_since) >= SILENCE_MIN;
+        self.begin_outage(&mut state, is_silent)
+    }
+
+    /// Notes a probe without an answer. Returns whether this began an outage.
+    pub fn probe_failed(&self) -> bool {
+        let mut state = self.lock();
+        // An answer to a question may have come meanwhile.
+        state.probe_lost = state.suspected;
+        self.begin_outage(&mut state, true)
+    }
+
+    /// Begins an outage if there is enough evidence: questions without an answer, which may be about their names, and a probe.
+    fn begin_outage(&self, state: &mut State, is_silent: bool) -> bool {
+        let failed = self.max_fails != 0 && state.failures >= self.max_fails;
+        if !(failed && state.probe_lost && is_silent && state.failing_since.is_none()) {
+            return false;
+        }
+        let now = Instant::now();
+        state.failing_since = Some(now);
+        state.next_probe = Some(now + PROBE_MIN);
+        state.probe_interval = PROBE_MIN;
+        // What is in its place later may be another server.
+        state.edns_seen = false;
+        true
     }
 
     /// Notes that it answered a question as asked.
@@ -239,11 +263,11 @@ impl Upstream {
         self.lock().failing_since.is_some()
     }
 
-    /// Takes the turn for a probe, if it is failing and the time has come.
+    /// Takes the turn for a probe, if it is failing or suspected to and the time has come.
     pub fn take_due_probe(&self) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
-        if state.failing_since.is_none() || state.next_probe.is_none_or(|at| now < at) {
+        if (state.failing_since.is_none() && !state.suspected) || state.next_probe.is_none_or(|at| now < at) {
             return false;
         }
         state.probe_interval = (state.probe_interval * 3 / 2).min(PROBE_MAX);

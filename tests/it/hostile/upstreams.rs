@@ -119,3 +119,28 @@ async fn a_client_whose_names_have_no_answer_leaves_room_in_the_zone() {
         client.abort();
     }
 }
+
+/// Names without an answer say nothing of the upstream while it answers a probe.
+#[tokio::test(start_paused = true)]
+async fn an_upstream_with_unanswerable_names_is_up() {
+    let upstream = Upstream::start(|asked| {
+        if asked.name().starts_with("stuck") { Vec::new() } else { vec![asked.found(vec![a(&asked.name(), 60, TRUE)])] }
+    })
+    .await;
+    let world = Arc::new(World::new(&[&upstream]));
+    for round in 0..5 {
+        let stuck: Vec<_> = (0..25)
+            .map(|nth| {
+                let world = Arc::clone(&world);
+                tokio::spawn(async move { world.a(&format!("stuck{round}-{nth}.example")).await })
+            })
+            .collect();
+        for client in stuck {
+            assert!(client.await.unwrap().starts_with("ServFail"));
+        }
+        assert!(!world.forwarder.status().zones[0].down);
+        assert_eq!(world.a(&format!("n{round}.example")).await, "NoError 192.0.2.1");
+        world.elapse(Duration::from_secs(3)).await;
+    }
+    assert_eq!(world.upstream_status(0).state, holdfast::report::UpstreamState::Up);
+}
