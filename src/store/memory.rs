@@ -1,5 +1,8 @@
 //! The records in memory: one writer, any number of readers.
 
+mod follow;
+mod reader;
+
 use std::{
     sync::{
         Arc,
@@ -11,10 +14,11 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+pub use self::reader::{Reader, releasable};
 use super::{
-    Applied, ApplyError, Freshness, Origin, Records, Rejections, SourceState, Update, Upstream, What,
+    Applied, ApplyError, Origin, Records, Rejections, SourceState, Update, What,
     changed::ChangeTimes,
-    guard::{self, Draft, Ends, Guard, Held, HeldCounts, HeldKey, Release},
+    guard::{self, Draft, Ends, Guard, Held, HeldCounts, Release},
 };
 use crate::{
     record::{Change, Lineage, Released, Snapshot, Version},
@@ -88,118 +92,6 @@ pub fn open() -> (Writer, Reader) {
         waiting: Vec::new(),
     };
     (writer, Reader { shared })
-}
-
-/// A reader's view of the store. Cheap to clone, never blocks.
-#[derive(Clone, Debug)]
-pub struct Reader {
-    shared: Arc<Shared>,
-}
-
-impl Reader {
-    /// The records as they stand, for one query or one batch of them. Do not keep it across a wait.
-    #[must_use]
-    pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        self.shared.snapshot.load()
-    }
-
-    /// The records as they stand, to keep.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.shared.snapshot.load_full()
-    }
-
-    /// When the source last vouched for the records; `None` until there was a first list or a load from disk.
-    ///
-    /// `None` is the "not synced" of first boot; once it is `Some` it stays so.
-    #[must_use]
-    pub fn as_of(&self) -> Option<UnixMillis> {
-        self.shared.as_of()
-    }
-
-    /// Age and source together, for people.
-    #[must_use]
-    pub fn freshness(&self) -> Freshness {
-        let source = self.shared.source.lock().clone();
-        Freshness { as_of: self.as_of(), source }
-    }
-
-    /// The objects the source gave that cannot be used.
-    #[must_use]
-    pub fn rejections(&self) -> Arc<Rejections> {
-        self.shared.rejections.load_full()
-    }
-
-    /// Records the source deleted that are still served.
-    #[must_use]
-    pub fn held(&self) -> Arc<Held> {
-        Arc::clone(self.load().held())
-    }
-
-    /// Whether this process watches the source itself, so that its guard judges.
-    #[must_use]
-    pub fn judges(&self) -> bool {
-        self.shared.judges.load(Ordering::Acquire)
-    }
-
-    /// The last releases by operators that `snapshot` shows, the oldest first.
-    #[must_use]
-    pub fn releases(&self, snapshot: &Snapshot) -> Vec<Released> {
-        let releases = self.shared.releases.load();
-        let shown = |version: &Version| version == snapshot.version() || snapshot.version().follows(version);
-        let shown = releases
-            .iter()
-            .filter(|(released, version)| matches!(released.which, Release::Cluster(_)) || shown(version));
-        shown.map(|(released, _)| released.clone()).collect()
-    }
-
-    /// The last time the guard, here or at a hub upstream, let deletions pass, if `snapshot` shows that; else 0.
-    #[must_use]
-    pub fn let_go(&self, snapshot: &Snapshot) -> UnixMillis {
-        let let_go = self.shared.let_go.load();
-        let shows = let_go.version == *snapshot.version() || snapshot.version().follows(&let_go.version);
-        if shows { let_go.at } else { UnixMillis(0) }
-    }
-
-    /// When objects changed that are behind the versions after `before`, up to `version`; as far as that is remembered, and
-    /// not for what complete lists brought.
-    #[must_use]
-    pub fn changed_between(&self, before: &Version, version: &Version) -> Vec<UnixMillis> {
-        self.shared.changed.between(before, version)
-    }
-
-    /// Waits until a list could end holds, or an operator wants one; returns the moment it became due.
-    ///
-    /// The caller then starts the source again, on a new connection; its first list is the one. `asked` is the moment this
-    /// returned last, so that one moment is asked about once.
-    pub async fn confirmation_due(&self, clock: &Clock, asked: Option<UnixMillis>) -> UnixMillis {
-        let mut published = self.subscribe();
-        loop {
-            match self.shared.list_wanted.swap(0, Ordering::AcqRel) {
-                0 => {}
-                at => return UnixMillis(at),
-            }
-            let due = self.held().confirm_at(!self.judges()).filter(|at| Some(*at) != asked);
-            let wait = due.map(|at| at.0.saturating_sub(clock.now().0));
-            match (due, wait) {
-                (Some(at), Some(0)) => return at,
-                (_, wait) => {
-                    let timer = tokio::time::sleep(wait.map_or(Duration::MAX, Duration::from_millis));
-                    tokio::select! {
-                        () = timer => {}
-                        // The store is not gone while we hold it.
-                        _ = published.changed() => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Wakes whenever something was published: records, freshness, rejections or the state of the source.
-    #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.shared.published.subscribe()
-    }
 }
 
 /// The one writer of a process. Not `Clone`: its owner decides what the store says.
@@ -364,124 +256,6 @@ impl Writer {
         Ok(self.commit(&served, draft, version, Some(as_of)))
     }
 
-    fn follow_list(
-        &mut self,
-        version: Version,
-        records: &Records,
-        as_of: UnixMillis,
-        upstream: Upstream,
-    ) -> Result<Applied, ApplyError> {
-        let served = self.shared.snapshot.load_full();
-        let now = self.clock.now();
-        check_stamp(served.version(), &version)?;
-        let mut draft = Draft::of(&served);
-        let released = self.released(&mut draft, &upstream.releases);
-        // One version with two contents: a hub of another history, whatever it says of its epochs.
-        let forked = version == *served.version() && records.differ(&served);
-        let knew = self.guard.is_off() || (upstream.lineage.knew(&version, served.version()) && !forked);
-        let other = !served.version().cluster.is_empty() && served.version().cluster != version.cluster;
-        if other && !knew && self.accepted.as_ref() != Some(&version.cluster) {
-            return Err(self.refuse(&served, &version.cluster, false));
-        }
-        self.refused_cluster = None;
-        let all = released.contains(&Release::All) || (other && !knew);
-        if all || (knew && draft.snapshot().held().refused() == 0) {
-            Guard::become_hub(&mut draft, records);
-        } else {
-            self.guard.judge_hub(&mut draft, records, &released, now);
-        }
-        self.accepted.take_if(|_| other);
-        self.shared.judges.store(false, Ordering::Release);
-        self.note_upstream(&upstream, &version);
-        Ok(self.commit_as(&served, draft, version, Some(as_of), Some(upstream.lineage)))
-    }
-
-    fn follow_changes(
-        &mut self,
-        version: Version,
-        changes: &[Change],
-        as_of: UnixMillis,
-        changed_at: Vec<UnixMillis>,
-        upstream: Upstream,
-    ) -> Result<Applied, ApplyError> {
-        let served = self.shared.snapshot.load_full();
-        let held = served.version();
-        if held.cluster != version.cluster {
-            return Err(ApplyError::OtherCluster {
-                offered: Arc::clone(&version.cluster),
-                held: Arc::clone(&held.cluster),
-            });
-        }
-        check_stamp(held, &version)?;
-        let mut draft = Draft::of(&served);
-        self.released(&mut draft, &upstream.releases);
-        self.guard.follow_changes(&mut draft, changes);
-        self.shared.judges.store(false, Ordering::Release);
-        self.note_upstream(&upstream, &version);
-        if draft.changes > 0 {
-            let now = self.clock.now();
-            self.shared.changed.note(&version, if changed_at.is_empty() { vec![now] } else { changed_at });
-        }
-        let lineage = (held.epoch != version.epoch).then_some(upstream.lineage);
-        Ok(self.commit_as(&served, draft, version, Some(as_of), lineage))
-    }
-
-    /// Holds everything, because another cluster answers; its age stands still.
-    fn refuse(&mut self, served: &Snapshot, cluster: &Arc<str>, judge: bool) -> ApplyError {
-        let now = self.clock.now();
-        let mut draft = Draft::of(served);
-        Guard::refuse_cluster(&mut draft, cluster, !judge, now);
-        let version = if judge { next_version(served, &draft) } else { served.version().clone() };
-        let error = ApplyError::Refused { offered: Arc::clone(cluster), held: Arc::clone(&served.version().cluster) };
-        self.shared.judges.store(judge, Ordering::Release);
-        self.refused_cluster = Some(Arc::clone(cluster));
-        self.commit(served, draft, version, None);
-        self.publish(None, None, Some(SourceState::Lost(error.to_string())));
-        error
-    }
-
-    /// Takes note of releases by operators upstream, and ends what is refused here because of them. Returns those that are
-    /// new and later than the records.
-    fn released(&mut self, draft: &mut Draft, releases: &[Released]) -> Vec<Release> {
-        let as_of = self.shared.as_of();
-        let mut new = Vec::new();
-        for released in releases.iter().filter(|released| released.at > self.released_upstream) {
-            if as_of.is_some_and(|as_of| as_of <= released.at) {
-                new.push(released.which.clone());
-            }
-        }
-        self.released_upstream = releases.iter().map(|released| released.at).fold(self.released_upstream, Ord::max);
-        for which in &new {
-            if let Release::Cluster(uid) = which {
-                self.accepted = Some(Arc::clone(uid));
-                if self.refused_cluster.as_ref() == Some(uid) {
-                    self.want_list();
-                }
-            } else {
-                self.guard.release(draft, which, true, self.clock.now());
-            }
-        }
-        new
-    }
-
-    /// Passes on what the guards upstream decided.
-    fn note_upstream(&self, upstream: &Upstream, version: &Version) {
-        if upstream.let_go > self.shared.let_go.load().at {
-            self.note_let_go(upstream.let_go, version);
-        }
-        if let Some(last) = upstream.releases.last()
-            && self.shared.releases.load().last().is_none_or(|(known, _)| known.at < last.at)
-        {
-            let releases = upstream.releases.iter().map(|released| (released.clone(), version.clone())).collect();
-            self.shared.releases.store(Arc::new(releases));
-        }
-    }
-
-    /// Asks for a complete list on a new connection.
-    fn want_list(&self) {
-        self.shared.list_wanted.store(self.clock.now().0.max(1), Ordering::Release);
-    }
-
     /// When [`Writer::tick`] has work next.
     #[must_use]
     pub fn next_tick(&self) -> Option<UnixMillis> {
@@ -609,26 +383,6 @@ impl Writer {
     }
 }
 
-/// The holds a release at a process would end: all of them at the judge, at a follower those it refuses itself.
-#[must_use]
-pub fn releasable(held: &Held, which: &Release, judges: bool) -> HeldCounts {
-    let mut counts = HeldCounts::default();
-    for (key, hold) in held.all().filter(|(_, hold)| judges || hold.refused) {
-        let covered = match which {
-            Release::Cluster(_) => matches!(hold.reason, guard::Reason::Cluster { .. }),
-            which => which.covers(key.namespace()),
-        };
-        if covered {
-            match (&key, &hold.kept) {
-                (HeldKey::Namespace(_), _) => counts.namespaces += 1,
-                (HeldKey::Service(_), guard::Kept::Whole) => counts.services += 1,
-                (HeldKey::Service(_), guard::Kept::Endpoints(ips)) => counts.endpoints += ips.len(),
-            }
-        }
-    }
-    counts
-}
-
 /// Logs when holding begins, grows and ends.
 fn log_holds(before: HeldCounts, held: &Held) {
     let HeldCounts { services, endpoints, namespaces } = held.counts();
@@ -660,98 +414,4 @@ fn check_stamp(held: &Version, version: &Version) -> Result<(), ApplyError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        record::{Kind, Service, ServiceKey},
-        store::{Records, Rejection},
-    };
-
-    fn service(name: &str, ip: &str) -> Change {
-        let kind = Kind::ClusterIp([ip.parse().unwrap()].into());
-        Change::Put(Arc::new(Service::new(ServiceKey::new("prod", name), kind, vec![], vec![])))
-    }
-
-    fn watched() -> Origin {
-        Origin::Watched { cluster: "uid".into(), new_epoch: false }
-    }
-
-    fn reset(records: impl IntoIterator<Item = Change>, at: u64) -> What {
-        What::Reset { origin: watched(), records: records.into_iter().collect(), as_of: UnixMillis(at) }
-    }
-
-    #[test]
-    fn a_reset_is_a_difference_and_an_equal_one_changes_nothing() {
-        let (mut writer, reader) = open();
-        assert_eq!(reader.as_of(), None);
-        let applied = writer.apply(reset([service("a", "10.0.0.1"), service("b", "10.0.0.2")], 5)).unwrap();
-        assert_eq!(applied.changes, 2);
-        assert_eq!((reader.load().version().epoch, reader.load().version().rev), (1, 1));
-        let before = reader.snapshot();
-        let applied = writer.apply(reset([service("b", "10.0.0.2"), service("a", "10.0.0.1")], 9)).unwrap();
-        assert_eq!(applied.changes, 0);
-        assert!(Arc::ptr_eq(&before, &reader.snapshot()));
-        assert_eq!(reader.as_of(), Some(UnixMillis(9)));
-        let applied = writer.apply(reset([service("b", "10.0.0.3")], 10)).unwrap();
-        assert_eq!(applied.changes, 2);
-        assert!(reader.load().service(b"prod", b"a").is_none());
-        assert_eq!(reader.load().version().rev, 2);
-    }
-
-    #[test]
-    fn age_moves_only_when_the_source_vouches() {
-        let (mut writer, reader) = open();
-        writer.apply(reset([], 5)).unwrap();
-        writer.apply(What::Lost { reason: "timeout".into() }).unwrap();
-        assert_eq!(reader.as_of(), Some(UnixMillis(5)));
-        assert_eq!(reader.freshness().source, SourceState::Lost("timeout".into()));
-        writer.apply(What::Fresh { as_of: UnixMillis(7) }).unwrap();
-        assert_eq!(reader.freshness(), Freshness { as_of: Some(UnixMillis(7)), source: SourceState::Up });
-    }
-
-    #[test]
-    fn rejected_objects_are_named_and_change_neither_records_nor_age() {
-        let (mut writer, reader) = open();
-        writer.apply(reset([service("a", "10.0.0.1")], 5)).unwrap();
-        let before = reader.snapshot();
-        let rejection =
-            Rejection { kind: "Service".into(), name: "prod/bad".into(), reason: "no clusterIP assigned".into() };
-        let rejections = Rejections { total: 1, objects: vec![rejection] };
-        writer.apply(What::Rejected(rejections.clone())).unwrap();
-        assert_eq!(*reader.rejections(), rejections);
-        assert!(Arc::ptr_eq(&before, &reader.snapshot()));
-        assert_eq!(reader.freshness(), Freshness { as_of: Some(UnixMillis(5)), source: SourceState::Up });
-    }
-
-    #[test]
-    fn a_restored_etcd_begins_a_new_epoch() {
-        let (mut writer, reader) = open();
-        writer.apply(reset([service("a", "10.0.0.1")], 5)).unwrap();
-        let update = What::Reset {
-            origin: Origin::Watched { cluster: "uid".into(), new_epoch: true },
-            records: [service("a", "10.0.0.1")].into_iter().collect(),
-            as_of: UnixMillis(6),
-        };
-        writer.apply(update).unwrap();
-        assert_eq!((reader.load().version().epoch, reader.load().version().rev), (2, 1));
-    }
-
-    #[test]
-    fn a_stamped_version_never_goes_back() {
-        let (mut writer, reader) = open();
-        let stamped = |epoch, rev| Version { cluster: "uid".into(), epoch, rev };
-        let changes = |version| What::Changes {
-            origin: Origin::Stamped(version),
-            changes: vec![service("a", "10.0.0.1")],
-            as_of: UnixMillis(1),
-        };
-        assert!(writer.apply(changes(stamped(1, 4))).is_err(), "changes to nothing");
-        let first =
-            What::Reset { origin: Origin::Stamped(stamped(1, 4)), records: Records::default(), as_of: UnixMillis(1) };
-        writer.apply(first).unwrap();
-        writer.apply(changes(stamped(1, 5))).unwrap();
-        let error = writer.apply(changes(stamped(1, 3))).unwrap_err();
-        assert_eq!(error.to_string(), "version 1.3 of cluster uid does not follow 1.5");
-        assert_eq!(*reader.load().version(), stamped(1, 5));
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ mod documents;
 mod dropin;
 mod encrypted;
 mod forward;
+mod guard;
 mod hostile;
 mod hub;
 mod logging;

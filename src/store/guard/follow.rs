@@ -7,9 +7,13 @@ use std::{
 };
 
 use super::{
-    Comparison, Draft, Earlier, Ends, Guard, HeldKey, Hold, Kept, Reason,
+    Draft, Ends, Guard, HeldKey, Hold, Kept, Reason,
+    comparison::Comparison,
     draft::{lost, with_endpoints},
-    give_away, hold_again, judge,
+    hold_again,
+    judge::{self, Verdict},
+    list::Earlier,
+    puts::give_away,
 };
 use crate::{
     record::{Change, Class, Endpoint, Release, Service, ServiceKey, Snapshot},
@@ -75,22 +79,31 @@ impl Guard {
 
     /// Judges the records of a hub that could not know those served here, by the rule for lists.
     ///
-    /// `released` are releases of operators of the hub that the follower has not seen.
+    /// `released` are releases of operators of the hub that the follower has not seen. A hub that `knew` the records served
+    /// here is judged only by those refused before, which stay refused until it has some of them again.
     pub(in crate::store) fn judge_hub(
         &mut self,
         draft: &mut Draft,
         records: &Records,
         released: &[Release],
+        knew: bool,
         now: UnixMillis,
     ) {
         let before = draft.snapshot().clone();
         let meant = |namespace: &str| released.iter().any(|release| release.covers(namespace));
-        let comparison =
-            Comparison::of(&before, &records.services, &records.namespaces, |_, namespace| meant(namespace));
+        let refused = |key: Option<&ServiceKey>, namespace: &str| {
+            let hold = key.map_or_else(|| before.held().namespace(namespace), |key| before.held().service(key));
+            hold.filter(|hold| hold.refused && hold.kept == Kept::Whole)
+        };
+        let comparison = Comparison::of(&before, &records.services, &records.namespaces, |key, namespace| {
+            meant(namespace) || (knew && refused(key, namespace).is_none())
+        });
         let of = before.counts().services;
         let (verdict, reason) = self.judge_list(&comparison, of, false);
         let earlier = Earlier::of(before.held(), |hold| hold.refused);
-        let passes = self.passes(verdict, &earlier, &comparison.missing, of, now);
+        let back = records.services.keys().any(|key| refused(Some(key), key.namespace()).is_some());
+        let stays = if back { Verdict::Pass } else { earlier.verdict };
+        let passes = self.passes(verdict.max(stays), &earlier, &comparison.missing, of, now);
         Self::become_hub(draft, records);
         if let Some(ends) = passes.ends(&self.config, now) {
             for key in &comparison.missing {

@@ -18,7 +18,7 @@ pub(super) struct List {
 }
 
 /// The verdict on the removals in a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
     Pass,
     /// They wait for a second list that agrees.

@@ -6,10 +6,12 @@ mod following;
 mod losses;
 mod rows;
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::{
-    record::{Kind, Port, Protocol, Snapshot, Version},
-    store::{self, Origin, Reader, Update, What, Writer},
+    record::{Endpoint, Kind, Port, Protocol, Snapshot, Version},
+    store::{self, Origin, Reader, Records, Update, What, Writer},
     sys::{Clock, ManualClock},
 };
 

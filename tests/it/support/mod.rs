@@ -9,6 +9,7 @@ pub mod dns;
 pub mod fleet;
 pub mod http;
 pub mod netns;
+pub mod node;
 pub mod oracle;
 pub mod process;
 pub mod synthetic;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 
 use super::*;
+use crate::store::guard::draft::is_ready_at;
 
 /// Whatever the source does, what is served is what it says plus what is held, and letting go of that leaves what it says.
 #[test]
