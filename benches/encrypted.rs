@@ -112,14 +112,14 @@ impl Subject {
         Self { agent, servers }
     }
 
-    /// What its threads have run.
-    fn processor_time(&self) -> Duration {
+    /// What its threads have run since `before`.
+    fn processor_time_since(&self, before: Duration) -> Duration {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.agent.pid())).unwrap();
         let ns = |task: fs::DirEntry| {
             let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
             stat.split_ascii_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0)
         };
-        Duration::from_nanos(tasks.flatten().map(ns).sum())
+        Duration::from_nanos(tasks.flatten().map(ns).sum()).saturating_sub(before)
     }
 }
 
@@ -178,7 +178,7 @@ async fn query(subject: &Subject, transport: Transport, server: SocketAddr) -> f
         connection.ask().await;
         connections.push(connection);
     }
-    let (before, end) = (subject.processor_time(), Instant::now() + RUN);
+    let (before, end) = (subject.processor_time_since(Duration::ZERO), Instant::now() + RUN);
     let mut asking = JoinSet::new();
     for mut connection in connections {
         asking.spawn(async move {
@@ -191,16 +191,16 @@ async fn query(subject: &Subject, transport: Transport, server: SocketAddr) -> f
         });
     }
     let asked: u32 = asking.join_all().await.into_iter().sum();
-    (subject.processor_time() - before).as_secs_f64() * 1e6 / f64::from(asked)
+    subject.processor_time_since(before).as_secs_f64() * 1e6 / f64::from(asked)
 }
 
 /// CPU time of the agent for a connection, its full handshake and one query, in microseconds.
 async fn handshake(subject: &Subject, transport: Transport, server: SocketAddr) -> f64 {
-    let before = subject.processor_time();
+    let before = subject.processor_time_since(Duration::ZERO);
     for _ in 0..HANDSHAKES {
         Open::connect(transport, server).await.ask().await;
     }
-    (subject.processor_time() - before).as_secs_f64() * 1e6 / f64::from(HANDSHAKES)
+    subject.processor_time_since(before).as_secs_f64() * 1e6 / f64::from(HANDSHAKES)
 }
 
 /// Memory of the agent for a connection that has asked once and is silent, in bytes.
