@@ -11,7 +11,9 @@ use super::{
     table::{Rows, Table, count, some, width},
 };
 use crate::{
-    admin::view::{self, DiskDoc, HeldDoc, HeldRow, HeldWhat, SourceDoc, SourceWord, StateWord, Status, Time, words},
+    admin::view::{
+        self, DiskDoc, HeldDoc, HeldRow, HeldWhat, ListenerDoc, SourceDoc, SourceWord, StateWord, Status, Time, words,
+    },
     report::{ConfigStatus, Reach, Row, Standing},
     store::{
         Rejections,
@@ -146,8 +148,11 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
         };
         let up = words(process.started.0.age(status.at.0));
         rows.row("process", &format!("{} {}, pid {}, up {up}, {ready}", process.role, status.holdfast, process.pid));
-        let listeners: Vec<String> =
-            process.listeners.iter().map(|listener| format!("{} {}", listener.name, listener.address)).collect();
+        let listener = |listener: &ListenerDoc| {
+            let open = if listener.open { " (OPEN to anybody: set allow)" } else { "" };
+            format!("{} {}{open}", listener.name, listener.address)
+        };
+        let listeners: Vec<String> = process.listeners.iter().map(listener).collect();
         if !listeners.is_empty() {
             rows.row("listening", &listeners.join(", "));
         }

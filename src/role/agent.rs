@@ -94,7 +94,7 @@ impl Agent {
         let certificate = encrypted::open(&config, &registry)?;
         let mut listeners = dns::Config { join, ..config.dns() };
         descriptors::fit_dns(&mut listeners);
-        for address in listeners.access.open(&listeners.listen) {
+        for address in listeners.access.open(&config.settings.every_listen_address()) {
             warn!("{}", open_resolver(address));
         }
         let bound = dns::bind(encrypted::with(listeners, certificate.as_ref()))?;
@@ -142,13 +142,16 @@ impl Agent {
             metrics: admin.metrics_address(),
             admin: admin.admin_path().to_owned(),
         };
-        let row = |address: &SocketAddr| ListenerDoc { name: "dns".into(), address: address.to_string() };
+        let open = base.config.dns().access.open(&base.config.settings.every_listen_address());
+        // An address may have been given with port 0.
+        let is_open = |address: &SocketAddr| open.iter().any(|open| open.ip() == address.ip());
+        let row = |address: &SocketAddr| ListenerDoc { open: is_open(address), ..ListenerDoc::new("dns", address) };
         let (zone, answers) = (base.config.zone(&addresses.dns), base.config.answers());
         let rules = admin::Rules { zone, answers, discovery };
         let inputs = AgentInputs { common: base.inputs(rules), forwarder: forwarder.clone(), views: views.status() };
         let of_encrypted = |(transport, address): &(dns::Transport, SocketAddr)| ListenerDoc {
-            name: format!("dns over {}", transport.as_str()),
-            address: address.to_string(),
+            open: is_open(address),
+            ..ListenerDoc::new(format!("dns over {}", transport.as_str()), address)
         };
         let listeners = addresses.dns.iter().map(row).chain(addresses.encrypted.iter().map(of_encrypted)).collect();
         let mut handles = base.handles(&admin, listeners, Arc::new(inputs))?;

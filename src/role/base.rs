@@ -184,7 +184,7 @@ impl Base {
         listeners: Vec<ListenerDoc>,
         inputs: Arc<dyn admin::StatusInputs>,
     ) -> anyhow::Result<admin::Handles> {
-        let row = |name: &str, address: String| ListenerDoc { name: name.to_owned(), address };
+        let row = |name: &str, address: String| ListenerDoc::new(name, &address);
         let listeners = (listeners.into_iter())
             .chain(bound.http_address().map(|address| row("http", address.to_string())))
             .chain(bound.metrics_address().map(|address| row("metrics", address.to_string())))

@@ -127,7 +127,7 @@ impl Hub {
             metrics: admin.metrics_address(),
             admin: admin.admin_path().to_owned(),
         };
-        let row = |address: &SocketAddr| ListenerDoc { name: "stream".into(), address: address.to_string() };
+        let row = |address: &SocketAddr| ListenerDoc::new("stream", address);
         let (zone, answers) = (base.config.zone(&[]), base.config.answers());
         let rules = admin::Rules { zone, answers, discovery: Arc::default() };
         let inputs = HubInputs {

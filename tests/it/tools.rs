@@ -162,7 +162,7 @@ impl Live {
         let documents = Documents {
             role: "agent",
             started: now(),
-            listeners: vec![ListenerDoc { name: "dns".into(), address: "127.0.0.1:5353".into() }],
+            listeners: vec![ListenerDoc::new("dns", &"127.0.0.1:5353")],
             source: format!("manifests {EXAMPLE}"),
             reader,
             clock: Clock::System,

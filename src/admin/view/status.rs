@@ -103,6 +103,17 @@ pub struct ListenerDoc {
     pub name: String,
     /// The address, or the path of a socket.
     pub address: String,
+    /// Answers anybody who reaches it, from whatever network: an open resolver.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
+}
+
+impl ListenerDoc {
+    /// A listener that is not open to anybody.
+    #[must_use]
+    pub fn new(name: impl Into<String>, address: &impl ToString) -> Self {
+        Self { name: name.into(), address: address.to_string(), open: false }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -62,7 +62,7 @@ fn status(
 }
 
 fn process(role: &str, listeners: &[(&str, &str)]) -> Process {
-    let listener = |(name, address): &(&str, &str)| ListenerDoc { name: (*name).into(), address: (*address).into() };
+    let listener = |(name, address): &(&str, &str)| ListenerDoc::new(*name, address);
     Process {
         role: role.into(),
         pid: 42,

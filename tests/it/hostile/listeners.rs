@@ -93,3 +93,17 @@ fn probes_and_the_admin_socket_work_when_clients_have_all_files_a_low_hard_limit
     }
     drop(idle);
 }
+
+#[test]
+fn status_names_listeners_that_answer_anybody() {
+    for (allow, open) in [(&[][..], true), (&["--allow", "10.0.0.0/8"], false)] {
+        let home = tempfile::tempdir().unwrap();
+        let manifests = no_records(home.path());
+        let _agent =
+            Agent::start(home.path(), &[&["--manifests", &manifests, "--listen", "0.0.0.0:0"][..], allow].concat());
+        let socket = home.path().join("agent.sock");
+        let output = run(&["status", "--admin", socket.to_str().unwrap()]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.contains("(OPEN to anybody: set allow)"), open, "{text}");
+    }
+}
