@@ -134,7 +134,9 @@ async fn ask(shared: &Shared, which: Release, dry_run: bool) -> Response {
             endpoints: left(before.endpoints, would.endpoints),
             namespaces: left(before.namespaces, would.namespaces),
         };
-        (Applied { changes: would.services + would.namespaces, held_upstream: 0 }, after)
+        let upstream = snapshot.held().all().filter(|(key, hold)| which.covers(key.namespace()) && !hold.refused);
+        let held_upstream = if shared.reader.judges() { 0 } else { upstream.count() };
+        (Applied { changes: would.services + would.namespaces, held_upstream }, after)
     } else {
         match (shared.release)(which).await {
             Some(applied) => (applied, shared.reader.held().counts()),

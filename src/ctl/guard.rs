@@ -122,16 +122,19 @@ fn shown(doc: &GuardDoc, verbose: bool) -> String {
         let _ = writeln!(
             text,
             "{} REFUSE deletions of this hub, which began without their records; if these are meant: holdfast guard release",
-            count(usize::try_from(doc.refusing).unwrap_or(usize::MAX), "connected agent or hub"),
+            followers(doc.refusing),
         );
     }
     text
 }
 
+pub(super) fn followers(many: u64) -> String {
+    if many == 1 { "1 connected agent or hub".into() } else { format!("{many} connected agents or hubs") }
+}
+
 /// Where the decision is made, and how many nodes serve what is held.
 fn decided_by(doc: &GuardDoc) -> String {
-    let followers = |many: u64| count(usize::try_from(many).unwrap_or(usize::MAX), "connected agent or hub");
-    let serve = doc.followers.map_or_else(String::new, |many| format!("; {} serve it too", followers(many)));
+    let serve = doc.followers.map_or_else(String::new, |many| format!("; also served by {}", followers(many)));
     if doc.judges {
         return format!("decided by this process{serve}");
     }
@@ -277,4 +280,91 @@ fn released(doc: &ReleasedDoc, dry_run: bool) -> String {
     }
     let _ = writeln!(text, "{:<12}{changes} changed", "records");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::view::{HeldDoc, Time, Until},
+        store::guard::HeldCounts,
+        sys::UnixMillis,
+    };
+
+    fn row(name: &str, reason: &str) -> HeldRow {
+        HeldRow {
+            what: HeldWhat::Service,
+            name: name.into(),
+            endpoints: Vec::new(),
+            reason: reason.into(),
+            rule: "the rule".into(),
+            since: Time(UnixMillis(1_000)),
+            until: Until::Released,
+            ends_at: None,
+            refused: false,
+        }
+    }
+
+    fn doc(rows: Vec<HeldRow>) -> GuardDoc {
+        let counts = HeldCounts { services: rows.len(), ..HeldCounts::default() };
+        GuardDoc {
+            at: Time(UnixMillis(71_000)),
+            held: HeldDoc { counts, rows, left_out: 0 },
+            judges: true,
+            hubs: Vec::new(),
+            followers: Some(7),
+            refusing: 0,
+        }
+    }
+
+    #[test]
+    fn held_records_are_shown_by_reason_and_namespace() {
+        let shop = (0..5).map(|n| row(&format!("shop/s-{n}"), "a list"));
+        let shown = shown(&doc(shop.chain([row("ci/s-0", "a list"), row("ci/s-1", "deletes")]).collect()), false);
+        let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+        assert_eq!(
+            lines,
+            [
+                "7 services DELETED at the source, still served (safety hold); see `holdfast guard`",
+                "decided by this process; also served by 7 connected agents or hubs",
+                "",
+                "a list",
+                "  rule: the rule",
+                "  held for 1m10s, until an operator runs `holdfast guard release`",
+                "NAMESPACE   SERVICES   ENDPOINTS   NAMES",
+                "ci          1          0           s-0",
+                "shop        5          0           s-0, s-1, s-2, … 2 more",
+                "",
+                "deletes",
+                "  rule: the rule",
+                "  held for 1m10s, until an operator runs `holdfast guard release`",
+                "NAMESPACE   SERVICES   ENDPOINTS   NAMES",
+                "ci          1          0           s-1",
+            ]
+        );
+    }
+
+    #[test]
+    fn no_more_than_twenty_namespaces_are_shown() {
+        let shown = shown(&doc((0..25).map(|n| row(&format!("ns-{n:02}/s"), "a list")).collect()), false);
+        assert!(shown.contains("ns-19") && !shown.contains("ns-20"), "{shown}");
+        assert!(shown.ends_with("and 5 more namespaces; -v shows every record\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_release_at_the_wrong_place_names_the_right_one() {
+        let mut doc = ReleasedDoc {
+            before: HeldCounts::default(),
+            after: HeldCounts::default(),
+            changes: 0,
+            services: 100,
+            held_upstream: 80,
+            hubs: vec!["10.0.3.7:7443".into(), "hub1".into()],
+        };
+        let there = "80 records held by the hub: run `holdfast guard release` there (10.0.3.7:7443 < hub1)\n";
+        assert_eq!(elsewhere_text(&doc), there);
+        doc.hubs.clear();
+        let unknown = "80 records held by the hub, which is not reached now: run `holdfast guard release` there\n";
+        assert_eq!(elsewhere_text(&doc), unknown);
+    }
 }

@@ -6,7 +6,7 @@ mod upstreams;
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 use super::{
-    Exit, Output, json, print,
+    Exit, Output, guard, json, print,
     reach::{Asked, Reached, Where},
     table::{Rows, Table, count, some, width},
 };
@@ -111,7 +111,12 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
         rows.row("version", &format!("{epoch}.{rev} of cluster {cluster}, digest {digest}"));
     }
     if !status.held.is_empty() {
-        rows.row("held", &held(&status.held));
+        let serves = status.serves.as_ref().and_then(|serves| serves.read()).map_or(0, |serves| serves.subscribers);
+        let too = match serves {
+            0 => String::new(),
+            many => format!("; also served by {}", guard::followers(many)),
+        };
+        rows.row("held", &format!("{}{too}", held(&status.held)));
     }
     if !status.pinned.is_empty() {
         let names: Vec<String> = status.pinned.iter().map(|pin| pin.name.clone()).collect();
