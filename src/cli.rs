@@ -153,7 +153,8 @@ pub fn main() -> ExitCode {
     }
     let json = wants_json(&line);
     let exit = run(Cli::parse_from(line)).unwrap_or_else(|error| {
-        // One line, causes and all.
+        // One line, causes and all, and the last one: log lines that still wait come first.
+        log::flush();
         sys::write_stderr(&format!("holdfast: {error:#}\n"));
         let exit = ctl::exit_of(&error);
         if json {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Longest wait for the last lines at the end of the process.
-const FLUSH: Duration = Duration::from_millis(300);
+const FLUSH: Duration = Duration::from_secs(1);
 
 static QUEUE: LazyLock<LogQueue> = LazyLock::new(LogQueue::default);
 
@@ -46,7 +46,7 @@ pub fn start_thread(on_start: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Writes what is left, for a moment at most. Called once, at the end.
+/// Writes the lines that wait, for [`FLUSH`] at most.
 pub fn flush() {
     QUEUE.flush(FLUSH);
 }
