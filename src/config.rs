@@ -197,18 +197,10 @@ fn read_settings(role: Role, text: &str, flags: &Flags, mut errors: Gather) -> R
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    let read = || -> std::io::Result<Option<String>> {
-        use std::io::Read;
-        let mut text = String::new();
-        let mut file = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1);
-        file.read_to_string(&mut text)?;
-        Ok((text.len() as u64 <= FILE_BYTES_MAX).then_some(text))
-    };
-    match read() {
-        Ok(Some(text)) => Ok(text),
-        Ok(None) => Err(format!("larger than {FILE_BYTES_MAX} bytes: this is no configuration of ours")),
-        Err(error) => Err(format!("cannot be read: {error}")),
-    }
+    let text = crate::sys::read_file(path, FILE_BYTES_MAX).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+    });
+    text.map_err(|error| format!("cannot be read: {error}"))
 }
 
 /// Where a key was given; the last place counts.

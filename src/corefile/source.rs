@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::Imported;
+use crate::sys::read_file;
 
 /// Longest file. A `ConfigMap` has 1 MiB at most.
 const BYTES_MAX: u64 = 1 << 20;
@@ -17,13 +18,7 @@ const FILES_MAX: usize = 1_000;
 /// # Errors
 /// The file cannot be read or is longer than 1 MiB.
 pub(super) fn read(path: &Path) -> io::Result<String> {
-    use io::Read as _;
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {BYTES_MAX} bytes")));
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(&read_file(path, BYTES_MAX)?).into_owned())
 }
 
 /// The files that imports named, as they were when they were read.

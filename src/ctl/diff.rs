@@ -21,6 +21,7 @@ use crate::{
         manifests::{self, Reading},
     },
     store::disk,
+    sys::read_file,
 };
 
 /// The most read from a pipe, in bytes: as much as from a file of manifests.
@@ -96,7 +97,7 @@ fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
     let file = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     // What can be read once only is not to be looked at before.
     if file.file_type().is_fifo() || file.file_type().is_char_device() {
-        let text = read_once(path).with_context(|| path.display().to_string())?;
+        let text = read_file(path, PIPE_BYTES_MAX).with_context(|| path.display().to_string())?;
         return Ok(of_manifests(manifests::parse(path, text, endpoints)?));
     }
     let reached = if file.file_type().is_socket() {
@@ -117,16 +118,6 @@ fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
         Reached::Store(stored) => Ok(stored.loaded.snapshot),
         process @ Reached::Process(_) => snapshot_of(&process.dump(None)?),
     }
-}
-
-fn read_once(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::{Error, ErrorKind, Read as _};
-    let mut text = Vec::new();
-    std::fs::File::open(path)?.take(PIPE_BYTES_MAX + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > PIPE_BYTES_MAX {
-        return Err(Error::new(ErrorKind::FileTooLarge, format!("is larger than {PIPE_BYTES_MAX} bytes")));
-    }
-    Ok(text)
 }
 
 fn of_manifests(reading: Reading) -> Snapshot {

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -16,6 +16,19 @@ use super::UnixMillis;
 pub const ASIDE_MAX: usize = 8;
 /// Behind the name of a file that was set aside, before the time.
 const ASIDE: &str = ".corrupt-";
+
+/// Reads a file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// The system's, or `FileTooLarge`.
+pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {bytes_max} bytes")));
+    }
+    Ok(bytes)
+}
 
 /// Puts a file with these bytes in the place of `path`: beside it first, with `.new` behind its name, then over it. After a
 /// power cut there is the one or the other. `mode` holds for a file that is made, less what the umask takes.

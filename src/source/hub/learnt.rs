@@ -1,8 +1,8 @@
 //! Hub addresses heard from the stream, kept over restarts. Never looks a name up.
 
-use std::{fmt, fs, io, io::Read as _, path::Path, sync::Arc};
+use std::{fmt, io, path::Path, sync::Arc};
 
-use crate::sys::{Lock, put_file};
+use crate::sys::{Lock, put_file, read_file};
 
 /// Name of the file in the directory of the store.
 const FILE: &str = "hubs.json";
@@ -63,9 +63,7 @@ impl Learnt {
 }
 
 fn read(path: &Path) -> io::Result<Vec<String>> {
-    let mut text = Vec::new();
-    fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
-    serde_json::from_slice(&text).map_err(io::Error::other)
+    serde_json::from_slice(&read_file(path, FILE_BYTES_MAX)?).map_err(io::Error::other)
 }
 
 fn write(path: &Path, addresses: &[String]) -> io::Result<()> {
@@ -74,6 +72,8 @@ fn write(path: &Path, addresses: &[String]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Read as _},
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +15,7 @@ use crate::{
         assemble::{self, Assembler, Object, Part},
     },
     store::{Records, Rejection, Rejections},
-    sys::UnixMillis,
+    sys::{UnixMillis, read_file},
 };
 
 /// Most files read from one directory.
@@ -115,7 +114,7 @@ impl Files {
             .map(|(path, _)| path)
             .collect();
         let texts: Vec<(PathBuf, io::Result<Vec<u8>>)> =
-            changed.into_iter().map(|path| (path.clone(), read_bounded(path))).collect();
+            changed.into_iter().map(|path| (path.clone(), read_file(path, FILE_BYTES_MAX))).collect();
         let after = scan(&self.path)?;
         if after != marks {
             self.seen = Some(after);
@@ -298,13 +297,4 @@ fn is_manifest(file: &Path) -> bool {
     let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let extension = file.extension().and_then(|extension| extension.to_str());
     !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {FILE_BYTES_MAX} bytes")));
-    }
-    Ok(text)
 }

@@ -14,6 +14,7 @@ use crate::{
         cache::Kind,
         question::{Question, question_name},
     },
+    sys::read_file,
     wire::{self, Rtype},
 };
 
@@ -47,12 +48,7 @@ impl Hosts {
             hosts.add(host, reverse);
         }
         if let Some(path) = file {
-            use io::Read as _;
-            let mut bytes = Vec::new();
-            std::fs::File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > BYTES_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than 4 MiB"));
-            }
+            let bytes = read_file(path, BYTES_MAX)?;
             // Comments may be in any character set.
             String::from_utf8_lossy(&bytes).lines().filter_map(parse_line).for_each(|host| hosts.add(&host, reverse));
         }

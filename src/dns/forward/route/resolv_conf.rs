@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use super::config::parse_address;
-use crate::dns::forward::upstream::Server;
+use crate::{dns::forward::upstream::Server, sys::read_file};
 
 /// Longer files are no resolv.conf.
 const BYTES_MAX: u64 = 1 << 20;
@@ -16,9 +16,6 @@ pub enum ReadError {
     /// It cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Over 1 MiB.
-    #[error("larger than 1 MiB")]
-    TooLarge,
     /// It is there, and names no usable server.
     #[error("no nameserver line with an address")]
     NoServer,
@@ -29,12 +26,7 @@ pub enum ReadError {
 /// # Errors
 /// If the file cannot be read, is over 1 MiB, or names no usable server.
 pub fn read(path: &Path) -> Result<Vec<Server>, ReadError> {
-    use io::Read as _;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(ReadError::TooLarge);
-    }
+    let bytes = read_file(path, BYTES_MAX)?;
     // Comments may be in any character set.
     let servers = parse(&String::from_utf8_lossy(&bytes));
     if servers.is_empty() { Err(ReadError::NoServer) } else { Ok(servers) }

@@ -4,8 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, Read as _},
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +13,7 @@ use std::{
 use super::resolv_conf;
 use crate::{
     dns::forward::upstream::Server,
-    sys::{Lock, put_file},
+    sys::{Lock, put_file, read_file},
 };
 
 /// Most files in the cache; a configuration names one or two.
@@ -79,13 +78,11 @@ impl ResolvConfCache {
 
 impl Place {
     fn read(&self) -> io::Result<Servers> {
-        let mut text = Vec::new();
-        match File::open(&self.file) {
-            Ok(file) => file.take(BYTES_MAX).read_to_end(&mut text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Servers::default()),
-            Err(error) => return Err(error),
-        };
-        serde_json::from_slice(&text).map_err(io::Error::other)
+        match read_file(&self.file, BYTES_MAX) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Servers::default()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -154,16 +154,17 @@ mod tests {
     fn only_the_file_of_the_system_may_be_away_and_any_may_be_without_servers() {
         let other = "/run/systemd/resolve/resolv.conf";
         let gone = || ReadError::Io(io::ErrorKind::NotFound.into());
+        let large = || ReadError::Io(io::ErrorKind::FileTooLarge.into());
         let folder = || ReadError::Io(io::ErrorKind::IsADirectory.into());
         for (waited_for, path, error) in [
             (true, SYSTEM_FILE, gone()),
             (true, SYSTEM_FILE, folder()),
-            (true, SYSTEM_FILE, ReadError::TooLarge),
+            (true, SYSTEM_FILE, large()),
             (true, SYSTEM_FILE, ReadError::NoServer),
             (true, other, ReadError::NoServer),
             (false, other, gone()),
             (false, other, folder()),
-            (false, other, ReadError::TooLarge),
+            (false, other, large()),
         ] {
             assert_eq!(
                 is_waited_for(Path::new(path), &error, &ResolvConfCache::default()),
