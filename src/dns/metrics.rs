@@ -15,104 +15,46 @@ pub use self::shard::DropCause;
 pub(super) use self::shard::{QuestionType, Shard, Tally};
 pub use self::striped::{StripedCounter, StripedCounterVec};
 use super::Transport;
-use crate::sys::Lock;
+use crate::sys::{Lock, labels};
 
-/// Why a TCP connection was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseCause {
-    Client,
-    /// No query for too long.
-    Idle,
-    /// A query was begun and not finished in time.
-    Partial,
-    /// The client took no answers for too long.
-    Write,
-    /// Its length prefix announced less than a header.
-    Length,
-    /// It was idle, and its place was needed.
-    Evicted,
-    /// Long queries or answers of all connections took all the memory there is for them.
-    Memory,
-    Drain,
-    Broken,
-}
-
-impl CloseCause {
-    /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 9] = [
-        Self::Client,
-        Self::Idle,
-        Self::Partial,
-        Self::Write,
-        Self::Length,
-        Self::Evicted,
-        Self::Memory,
-        Self::Drain,
-        Self::Broken,
-    ];
-
-    /// The word for it in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Idle => "idle",
-            Self::Partial => "partial",
-            Self::Write => "write",
-            Self::Length => "length",
-            Self::Evicted => "evicted",
-            Self::Memory => "memory",
-            Self::Drain => "drain",
-            Self::Broken => "broken",
-        }
+labels! {
+    /// Why a TCP connection was closed.
+    pub enum CloseCause {
+        Client = "client",
+        /// No query for too long.
+        Idle = "idle",
+        /// A query was begun and not finished in time.
+        Partial = "partial",
+        /// The client took no answers for too long.
+        Write = "write",
+        /// Its length prefix announced less than a header.
+        Length = "length",
+        /// It was idle, and its place was needed.
+        Evicted = "evicted",
+        /// Long queries or answers of all connections took all the memory there is for them.
+        Memory = "memory",
+        Drain = "drain",
+        Broken = "broken",
     }
 }
 
-/// Why a TCP connection was not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefuseCause {
-    Total,
-    /// Too many of one address.
-    Source,
-    /// Whoever opened it may not ask.
-    NotAllowed,
-}
-
-impl RefuseCause {
-    /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Total, Self::Source, Self::NotAllowed];
-
-    /// The word for it in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Total => "total",
-            Self::Source => "source",
-            Self::NotAllowed => "not_allowed",
-        }
+labels! {
+    /// Why a TCP connection was not served.
+    pub enum RefuseCause {
+        Total = "total",
+        /// Too many of one address.
+        Source = "source",
+        /// Whoever opened it may not ask.
+        NotAllowed = "not_allowed",
     }
 }
 
-/// A system call on a listening socket that can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    Receive,
-    Send,
-    Accept,
-}
-
-impl Fault {
-    /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Receive, Self::Send, Self::Accept];
-
-    /// The word for it in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Receive => "receive",
-            Self::Send => "send",
-            Self::Accept => "accept",
-        }
+labels! {
+    /// A system call on a listening socket that can fail.
+    pub enum Fault {
+        Receive = "receive",
+        Send = "send",
+        Accept = "accept",
     }
 }
 

@@ -9,78 +9,48 @@ use tokio::time::Instant;
 
 use super::{Forward, cache::WorkerCache};
 use crate::{
-    sys::UnixMillis,
+    sys::{UnixMillis, labels},
     wire::{Cookie, Query, TCP_BYTES_MAX},
 };
 
-/// How a query came, which decides how much it can be told at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Transport {
-    /// A datagram: limited by the client's EDNS size.
-    Udp,
-    /// A TCP connection: limited by the two-byte length only, as are all below.
-    Tcp,
-    /// TLS over TCP (DoT, RFC 7858).
-    Tls,
-    /// HTTP/2 over TLS (DoH, RFC 8484).
-    Https,
-    /// A QUIC stream (DoQ, RFC 9250).
-    Quic,
+labels! {
+    /// How a query came, which decides how much it can be told at once.
+    pub enum Transport {
+        /// A datagram: limited by the client's EDNS size.
+        Udp = "udp",
+        /// A TCP connection: limited by the two-byte length only, as are all below.
+        Tcp = "tcp",
+        /// TLS over TCP (DoT, RFC 7858).
+        Tls = "tls",
+        /// HTTP/2 over TLS (DoH, RFC 8484).
+        Https = "https",
+        /// A QUIC stream (DoQ, RFC 9250).
+        Quic = "quic",
+    }
 }
 
 impl Transport {
-    /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
-
     /// The most bytes an answer to `query` may have.
     #[must_use]
     #[inline]
     pub fn limit(self, query: &Query<'_>) -> usize {
         if self == Self::Udp { query.udp_limit() } else { TCP_BYTES_MAX }
     }
-
-    /// The word for it in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Https => "https",
-            Self::Quic => "quic",
-        }
-    }
 }
 
-/// Where an answer came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ServedFrom {
-    /// The records, or this server's own rules: refusals, errors and empty answers are its own word too.
-    Cluster,
-    /// The cache, within its time to live.
-    Cache,
-    /// The cache, past its time to live (RFC 8767).
-    Stale,
-    /// An upstream, just now. Also SERVFAIL because no upstream answered.
-    Upstream,
-    /// A record pinned by an operator.
-    Pinned,
-}
-
-impl ServedFrom {
-    /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Cache, Self::Stale, Self::Upstream, Self::Pinned];
-
-    /// The word for it in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Cluster => "cluster",
-            Self::Cache => "cache",
-            Self::Stale => "stale",
-            Self::Upstream => "upstream",
-            Self::Pinned => "pinned",
-        }
+labels! {
+    /// Where an answer came from.
+    pub enum ServedFrom {
+        /// The records, or this server's own rules: refusals, errors and empty answers are its own word too.
+        Cluster = "cluster",
+        /// The cache, within its time to live.
+        Cache = "cache",
+        /// The cache, past its time to live (RFC 8767).
+        Stale = "stale",
+        /// An upstream, just now. Also SERVFAIL because no upstream answered.
+        Upstream = "upstream",
+        /// A record pinned by an operator.
+        Pinned = "pinned",
     }
 }
 

@@ -29,6 +29,21 @@ use crate::{
     sys::UnixMillis,
 };
 
+impl Mode {
+    pub const ALL: [Self; 4] = [Self::Delta, Self::Repair, Self::Snapshot, Self::Wait];
+
+    /// The word for it in metrics and status.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Delta => "delta",
+            Self::Repair => "repair",
+            Self::Snapshot => "snapshot",
+            Self::Wait => "wait",
+        }
+    }
+}
+
 /// The newest protocol spoken here. It grows only when an older reader could misread a newer writer; fields and kinds
 /// of frames that an older reader may skip need no new number.
 pub const PROTOCOL: u32 = 1;

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::labels;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ForwardStatus {
     /// Every zone, the shortest name first.
@@ -84,15 +86,17 @@ pub enum UpstreamState {
     Failing,
 }
 
-/// The order in which a zone's upstreams are asked; those that fail always come last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// A new order for each question.
-    #[default]
-    Random,
-    /// Each question starts with the next one.
-    RoundRobin,
-    /// As written: the first that works.
-    Sequential,
+labels! {
+    /// The order in which a zone's upstreams are asked; those that fail always come last.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Policy {
+        /// A new order for each question.
+        #[default]
+        Random = "random",
+        /// Each question starts with the next one.
+        RoundRobin = "round_robin",
+        /// As written: the first that works.
+        Sequential = "sequential",
+    }
 }

@@ -459,7 +459,7 @@ impl Follower {
             }
             Event::Begins(mode) => {
                 self.parts.metrics.resumed(mode);
-                self.status_draft().resumed = Some(metrics::label(mode).to_owned());
+                self.status_draft().resumed = Some(mode.label().to_owned());
                 self.set_state(match mode {
                     Mode::Repair => State::Repair,
                     Mode::Snapshot => State::Snapshot,

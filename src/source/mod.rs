@@ -15,34 +15,23 @@ mod objects;
 
 pub use metrics::Metrics;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EndpointsMode {
-    /// Those of headless services, which is all the DNS specification asks for.
-    #[default]
-    Headless,
-    /// All, for the extra names CoreDNS gives: `1-2-3-4.svc.ns.svc` under ClusterIP services, PTR of any endpoint.
-    All,
-}
+use crate::sys::labels;
 
-impl std::str::FromStr for EndpointsMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "headless" => Ok(Self::Headless),
-            "all" => Ok(Self::All),
-            other => Err(format!("{other:?} is neither headless nor all")),
-        }
+labels! {
+    #[derive(Default, serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum EndpointsMode {
+        /// Those of headless services, which is all the DNS specification asks for.
+        #[default]
+        Headless = "headless",
+        /// All, for the extra names CoreDNS gives: `1-2-3-4.svc.ns.svc` under ClusterIP services, PTR of any endpoint.
+        All = "all",
     }
 }
 
 impl std::fmt::Display for EndpointsMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Headless => "headless",
-            Self::All => "all",
-        })
+        f.write_str(self.as_str())
     }
 }
 

@@ -2,52 +2,18 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
 
-use crate::report::StreamStatus;
+use crate::{proto::Mode, report::StreamStatus, sys::labels};
 
-/// How a subscriber was brought up to date.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ServedMode {
-    Delta,
-    Repair,
-    Snapshot,
-    Wait,
-}
-
-/// Why a connection came to nothing.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Refused {
-    Full,
-    /// The handshake failed or took too long.
-    Handshake,
-    /// The call is not ours, or its greeting is none.
-    Request,
-    /// A hub that would close a circle.
-    Loop,
-}
-
-impl Refused {
-    const ALL: [Self; 4] = [Self::Full, Self::Handshake, Self::Request, Self::Loop];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Handshake => "handshake",
-            Self::Request => "request",
-            Self::Loop => "loop",
-        }
-    }
-}
-
-impl ServedMode {
-    const ALL: [Self; 4] = [Self::Delta, Self::Repair, Self::Snapshot, Self::Wait];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Delta => "delta",
-            Self::Repair => "repair",
-            Self::Snapshot => "snapshot",
-            Self::Wait => "wait",
-        }
+labels! {
+    /// Why a connection came to nothing.
+    pub(super) enum Refused {
+        Full = "full",
+        /// The handshake failed or took too long.
+        Handshake = "handshake",
+        /// The call is not ours, or its greeting is none.
+        Request = "request",
+        /// A hub that would close a circle.
+        Loop = "loop",
     }
 }
 
@@ -108,11 +74,11 @@ impl Metrics {
         registry.register(Box::new(metrics.batch_changes.clone()))?;
         registry.register(Box::new(metrics.resume.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
-        for mode in ServedMode::ALL {
+        for mode in Mode::ALL {
             let _ = metrics.resume.with_label_values(&[mode.label()]);
         }
         for reason in Refused::ALL {
-            let _ = metrics.refused.with_label_values(&[reason.label()]);
+            let _ = metrics.refused.with_label_values(&[reason.as_str()]);
         }
         Ok(metrics)
     }
@@ -130,20 +96,20 @@ impl Metrics {
             history_bytes: count(&self.ring_bytes),
             sent_bytes: self.bytes.get(),
             fallen: self.fallen.get(),
-            resumed: ServedMode::ALL
+            resumed: Mode::ALL
                 .map(|mode| (mode.label().to_owned(), self.resume.with_label_values(&[mode.label()]).get()))
                 .into(),
             refused: Refused::ALL
-                .map(|reason| (reason.label().to_owned(), self.refused.with_label_values(&[reason.label()]).get()))
+                .map(|reason| (reason.as_str().to_owned(), self.refused.with_label_values(&[reason.as_str()]).get()))
                 .into(),
         }
     }
 
-    pub(super) fn served(&self, mode: ServedMode) {
+    pub(super) fn served(&self, mode: Mode) {
         self.resume.with_label_values(&[mode.label()]).inc();
     }
 
     pub(super) fn refused(&self, reason: Refused) {
-        self.refused.with_label_values(&[reason.label()]).inc();
+        self.refused.with_label_values(&[reason.as_str()]).inc();
     }
 }

@@ -12,7 +12,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     choose::Have,
     fanout::{Fanout, Plan, Prepared, RelayGuard, Transfer},
-    metrics::ServedMode,
     ring::{At, Place},
 };
 use crate::proto::{self, Hello, Mode};
@@ -99,7 +98,7 @@ impl Subscriber {
                             }
                         } else {
                             *have = have.take().map(|have| self.fanout.waits(have));
-                            self.fanout.metrics.served(ServedMode::Wait);
+                            self.fanout.metrics.served(Mode::Wait);
                         }
                         return Some(proto::wait(&self.fanout.config.node, reason));
                     }
@@ -118,11 +117,11 @@ impl Subscriber {
                     };
                     if let Some(transfer) = repair.take() {
                         self.stage = Stage::Repairing { transfer, sent: 0, _turn: Some(hold(permit)) };
-                        return Some(self.welcome(ServedMode::Repair));
+                        return Some(self.welcome(Mode::Repair));
                     }
                     let prepared = self.fanout.prepared().await;
                     self.stage = Stage::Loading { prepared, sent: 0, _turn: hold(permit) };
-                    return Some(self.welcome(ServedMode::Snapshot));
+                    return Some(self.welcome(Mode::Snapshot));
                 }
                 Stage::Loading { prepared, sent, .. } => {
                     let next = *sent;
@@ -187,7 +186,7 @@ impl Subscriber {
         match plan {
             Plan::Delta(cursor, place, head) => {
                 self.stage = Stage::Live { cursor, place };
-                let welcome = self.welcome(ServedMode::Delta);
+                let welcome = self.welcome(Mode::Delta);
                 // Nothing to send: the mark that proves it goes with the welcome, not seconds later.
                 Some(match head {
                     Some((head, as_of)) => [welcome, self.fanout.mark(&head, as_of)].concat().into(),
@@ -196,7 +195,7 @@ impl Subscriber {
             }
             Plan::Repair(transfer) if transfer.buckets.len() <= REPAIR_BUCKETS_AT_ONCE => {
                 self.stage = Stage::Repairing { transfer, sent: 0, _turn: None };
-                Some(self.welcome(ServedMode::Repair))
+                Some(self.welcome(Mode::Repair))
             }
             Plan::Repair(transfer) => {
                 self.stage = Stage::Queueing { repair: Some(transfer) };
@@ -209,14 +208,8 @@ impl Subscriber {
         }
     }
 
-    fn welcome(&self, mode: ServedMode) -> Bytes {
+    fn welcome(&self, mode: Mode) -> Bytes {
         self.fanout.metrics.served(mode);
-        let mode = match mode {
-            ServedMode::Delta => Mode::Delta,
-            ServedMode::Repair => Mode::Repair,
-            ServedMode::Snapshot => Mode::Snapshot,
-            ServedMode::Wait => Mode::Wait,
-        };
         proto::welcome(mode, &self.fanout.config.node)
     }
 

@@ -82,7 +82,7 @@ impl Failure {
             FailureKind::Timeout | FailureKind::Io | FailureKind::Tls => EdeCode::NO_REACHABLE_AUTHORITY,
             _ => EdeCode::NETWORK_ERROR,
         };
-        Self::because(ede, format!("{} {}", failed.upstream, failed.kind.label()))
+        Self::because(ede, format!("{} {}", failed.upstream, failed.kind.as_str()))
     }
 
     /// The same failure, from memory.

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     dns::{ServedFrom, Transport},
+    sys::labels,
     wire::{self, Rcode, Rtype},
 };
 
@@ -43,38 +44,20 @@ impl QuestionType {
     }
 }
 
-/// Why a query got no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropCause {
-    /// It is shorter than a header.
-    Short,
-    Response,
-    /// The answer could not be sent.
-    Send,
-    /// The TCP connection was gone before the answer.
-    Gone,
-    /// Whoever sent it may not ask.
-    NotAllowed,
-    /// A public network asks more than `open_rate`.
-    RateLimited,
-}
-
-impl DropCause {
-    /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 6] =
-        [Self::Short, Self::Response, Self::Send, Self::Gone, Self::NotAllowed, Self::RateLimited];
-
-    /// The word for it in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Short => "short",
-            Self::Response => "response",
-            Self::Send => "send",
-            Self::Gone => "gone",
-            Self::NotAllowed => "not_allowed",
-            Self::RateLimited => "rate_limited",
-        }
+labels! {
+    /// Why a query got no answer.
+    pub enum DropCause {
+        /// It is shorter than a header.
+        Short = "short",
+        Response = "response",
+        /// The answer could not be sent.
+        Send = "send",
+        /// The TCP connection was gone before the answer.
+        Gone = "gone",
+        /// Whoever sent it may not ask.
+        NotAllowed = "not_allowed",
+        /// A public network asks more than `open_rate`.
+        RateLimited = "rate_limited",
     }
 }
 

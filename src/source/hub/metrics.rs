@@ -59,7 +59,7 @@ impl Metrics {
             let _ = metrics.attempts.with_label_values(&[attempt]);
         }
         for mode in [Mode::Delta, Mode::Repair, Mode::Snapshot] {
-            let _ = metrics.resumed.with_label_values(&[label(mode)]);
+            let _ = metrics.resumed.with_label_values(&[mode.label()]);
         }
         Ok(metrics)
     }
@@ -77,15 +77,6 @@ impl Metrics {
     }
 
     pub(super) fn resumed(&self, mode: Mode) {
-        self.resumed.with_label_values(&[label(mode)]).inc();
-    }
-}
-
-pub(super) fn label(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Wait => "wait",
-        Mode::Delta => "delta",
-        Mode::Repair => "repair",
-        Mode::Snapshot => "snapshot",
+        self.resumed.with_label_values(&[mode.label()]).inc();
     }
 }

@@ -11,7 +11,7 @@ use hickory_proto::op::ResponseCode;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::log_limit::LogLimit;
-use crate::sys::Lock;
+use crate::sys::{Lock, labels};
 
 /// The codes of answers that are told apart.
 const RCODES: [&str; 7] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "other"];
@@ -45,69 +45,42 @@ pub struct Metrics {
     log_limit: LogLimit,
 }
 
-/// Why a message is not the answer to a query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mismatch {
-    /// Fewer bytes than a header.
-    Short,
-    Id,
-    /// QR is 0.
-    NotResponse,
-    Opcode,
-    /// Not exactly one question.
-    QuestionCount,
-    /// Another name, type or class, or one that is cut short.
-    Question,
-    /// The right name in other case than sent.
-    Case,
-    /// The rest does not parse.
-    Garbage,
-    /// Longer than we can receive.
-    Oversized,
-}
-
-impl Mismatch {
-    /// Every kind, for the metric's label.
-    pub const ALL: [Self; 9] = [
-        Self::Short,
-        Self::Id,
-        Self::NotResponse,
-        Self::Opcode,
-        Self::QuestionCount,
-        Self::Question,
-        Self::Case,
-        Self::Garbage,
-        Self::Oversized,
-    ];
-
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Short => "short",
-            Self::Id => "id",
-            Self::NotResponse => "not_response",
-            Self::Opcode => "opcode",
-            Self::QuestionCount => "question_count",
-            Self::Question => "question",
-            Self::Case => "case",
-            Self::Garbage => "garbage",
-            Self::Oversized => "oversized",
-        }
+labels! {
+    /// Why a message is not the answer to a query.
+    pub enum Mismatch {
+        /// Fewer bytes than a header.
+        Short = "short",
+        Id = "id",
+        /// QR is 0.
+        NotResponse = "not_response",
+        Opcode = "opcode",
+        /// Not exactly one question.
+        QuestionCount = "question_count",
+        /// Another name, type or class, or one that is cut short.
+        Question = "question",
+        /// The right name in other case than sent.
+        Case = "case",
+        /// The rest does not parse.
+        Garbage = "garbage",
+        /// Longer than we can receive.
+        Oversized = "oversized",
     }
 }
 
-/// Why one try at one upstream gave nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureKind {
-    Timeout,
-    /// The network or the kernel said no.
-    Io,
-    Tls,
-    ServFail,
-    Refused,
-    /// NOTIMP, FORMERR or a code that means no answer.
-    OtherRcode,
-    /// NOERROR without answer and SOA, NXDOMAIN without SOA, or an answer for something else.
-    Lame,
+labels! {
+    /// Why one try at one upstream gave nothing.
+    pub enum FailureKind {
+        Timeout = "timeout",
+        /// The network or the kernel said no.
+        Io = "io",
+        Tls = "tls",
+        ServFail = "servfail",
+        Refused = "refused",
+        /// NOTIMP, FORMERR or a code that means no answer.
+        OtherRcode = "other_rcode",
+        /// NOERROR without answer and SOA, NXDOMAIN without SOA, or an answer for something else.
+        Lame = "lame",
+    }
 }
 
 /// The name of an upstream, for as long as there are series of it.
@@ -136,24 +109,6 @@ impl Drop for Named {
         let _ = self.metrics.probe_failures.remove_label_values(&[&self.upstream]);
         for rcode in RCODES {
             let _ = self.metrics.durations.remove_label_values(&[rcode, &self.upstream]);
-        }
-    }
-}
-
-impl FailureKind {
-    /// Every kind, for the metric's label.
-    pub const ALL: [Self; 7] =
-        [Self::Timeout, Self::Io, Self::Tls, Self::ServFail, Self::Refused, Self::OtherRcode, Self::Lame];
-
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Io => "io",
-            Self::Tls => "tls",
-            Self::ServFail => "servfail",
-            Self::Refused => "refused",
-            Self::OtherRcode => "other_rcode",
-            Self::Lame => "lame",
         }
     }
 }
@@ -196,8 +151,8 @@ impl Metrics {
             queries_udp: queries.with_label_values(&["udp"]),
             queries_tcp: queries.with_label_values(&["tcp"]),
             queries_tls: queries.with_label_values(&["tls"]),
-            mismatches: Mismatch::ALL.map(|kind| mismatches.with_label_values(&[kind.label()])),
-            failures: FailureKind::ALL.map(|kind| failures.with_label_values(&[kind.label()])),
+            mismatches: Mismatch::ALL.map(|kind| mismatches.with_label_values(&[kind.as_str()])),
+            failures: FailureKind::ALL.map(|kind| failures.with_label_values(&[kind.as_str()])),
             over_limit: counter(
                 "holdfast_forward_over_limit_total",
                 "Questions answered SERVFAIL because their zone had max_concurrent in flight.",
@@ -267,7 +222,7 @@ impl Metrics {
     /// Counts a message of `upstream` that was not the answer.
     pub fn mismatch(&self, kind: Mismatch, upstream: &dyn Display) {
         self.mismatches[kind as usize].inc();
-        self.log_limit.log("a message that is not the answer was dropped", upstream, kind.label());
+        self.log_limit.log("a message that is not the answer was dropped", upstream, kind.as_str());
     }
 
     /// How many of `kind` were counted.
@@ -280,7 +235,7 @@ impl Metrics {
         self.failures[kind as usize].inc();
         // What an upstream says of a name is the name's matter; the network and the upstream itself are an operator's.
         if matches!(kind, FailureKind::Timeout | FailureKind::Io | FailureKind::Tls) {
-            self.log_limit.log("an upstream gave no answer", upstream, kind.label());
+            self.log_limit.log("an upstream gave no answer", upstream, kind.as_str());
         }
     }
 

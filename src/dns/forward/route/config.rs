@@ -18,6 +18,7 @@ use crate::{
         forward::upstream::{Server, TlsName},
     },
     report::Policy,
+    sys::labels,
     wire::Rcode,
 };
 
@@ -121,13 +122,14 @@ impl Default for ZoneConfig {
     }
 }
 
-/// What a zone answers that asks nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FixedAnswer {
-    NoError,
-    NxDomain,
-    Refused,
-    ServFail,
+labels! {
+    /// The answer of a zone that asks no upstream.
+    pub enum FixedAnswer {
+        NoError = "noerror",
+        NxDomain = "nxdomain",
+        Refused = "refused",
+        ServFail = "servfail",
+    }
 }
 
 impl FixedAnswer {
