@@ -80,12 +80,12 @@ async fn transfer(
     again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<(Box<Message>, bool)> {
-    let over_stream = |edns, mix_case| {
-        let query = Query::new(question, edns, mix_case);
+    let over_stream = |edns| {
+        let query = Query::new(question, edns, false);
         async move { stream(upstream, &query).await.map(|(message, _)| (message, edns)) }
     };
     if options.force_tcp || upstream.server().tls.is_some() {
-        return over_stream(edns, false).await;
+        return over_stream(edns).await;
     }
     let mix_case = options.mix_case && upstream.keeps_case();
     let mut exchange = datagram(upstream, question, edns, mix_case, metrics).await?;
@@ -103,7 +103,7 @@ async fn transfer(
             Ok((message, edns))
         }
         Received::Reply(Reply::Truncated(part)) => {
-            let whole = over_stream(edns, false);
+            let whole = over_stream(edns);
             let Some(part) = part.filter(|part| !part.answers.is_empty()) else { return whole.await };
             // A server that answers over UDP is not down because its TCP is closed.
             if let Ok(Ok(answer)) = tokio::time::timeout(TRUNCATED_WAIT, whole).await {

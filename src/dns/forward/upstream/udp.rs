@@ -124,9 +124,7 @@ impl Exchange {
             }
         }
     }
-}
 
-impl Exchange {
     fn send_again(&mut self, metrics: &Metrics) {
         metrics.queries_udp.inc();
         self.resent += 1;
