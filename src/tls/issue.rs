@@ -14,7 +14,7 @@ use rcgen::{
 
 use rustls::pki_types::{CertificateDer, DnsName, pem::PemObject as _};
 
-use super::{Error, Identity, Material, Part, verify::not_after};
+use super::{Error, Identity, Material, Part, valid_until, verify::not_after};
 use crate::sys::{UnixMillis, put_file};
 
 /// Certificates begin this long before now: clocks of nodes disagree.
@@ -124,9 +124,7 @@ pub fn issued_in(out: &Path) -> Option<String> {
 /// The identity and the end of the certificate in `dir`, in words.
 pub fn described(dir: &Path) -> Option<String> {
     let Material { chain, identity, .. } = Material::read(dir).ok()?;
-    let end = not_after(chain.first()?);
-    let end = end.map_or_else(String::new, |end| format!(", valid until {}", UnixMillis(end * 1_000)));
-    Some(format!("{identity}{end}"))
+    Some(format!("{identity}{}", valid_until(not_after(chain.first()?))))
 }
 
 struct Authority {

@@ -23,11 +23,18 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::sys::UnixMillis;
+
 /// How long an expired certificate is still accepted if it expired while the source was silent.
 pub const GRACE: Duration = Duration::from_secs(30 * 86_400);
 
 /// How often the files are looked at again.
 pub const REREAD: Duration = Duration::from_secs(10);
+
+/// The end of a certificate, in seconds since 1970, as the end of a sentence about it.
+fn valid_until(end: Option<u64>) -> String {
+    end.map_or_else(String::new, |end| format!(", valid until {}", UnixMillis(end * 1_000)))
+}
 
 /// The part a peer plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -19,8 +19,7 @@ use rustls::{
 };
 use webpki::EndEntityCert;
 
-use super::{Error, REREAD, files, verify};
-use crate::sys::UnixMillis;
+use super::{Error, REREAD, files, valid_until, verify};
 
 /// How long before its end a certificate is warned of.
 const WARN_BEFORE: Duration = Duration::from_secs(7 * 86_400);
@@ -100,9 +99,8 @@ impl ServerCertificate {
     #[must_use]
     pub fn described(directory: &Path) -> Option<String> {
         let Current { names, end, .. } = read(directory).ok()?;
-        let end = end.map_or_else(String::new, |end| format!(", valid until {}", UnixMillis(end * 1_000)));
         let names = if names.is_empty() { "no DNS name".to_owned() } else { names.join(", ") };
-        Some(format!("{names}{end}"))
+        Some(format!("{names}{}", valid_until(end)))
     }
 
     /// The DNS names in the certificate, in its order; wildcards left out.
