@@ -1,4 +1,4 @@
-//! What encrypted DNS costs the agent: CPU time of a query on a kept connection and of a handshake, memory of an idle connection, each
+//! The cost of encrypted DNS at the agent: CPU time of a query on a kept connection and of a handshake, memory of an idle connection, each
 //! beside plain TCP. See docs/performance.md.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops where it stands")]
@@ -112,7 +112,7 @@ impl Subject {
         Self { agent, servers }
     }
 
-    /// What its threads have run since `before`.
+    /// Processor time of the agent's threads beyond `before`.
     fn processor_time_since(&self, before: Duration) -> Duration {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.agent.pid())).unwrap();
         let ns = |task: fs::DirEntry| {
@@ -205,7 +205,7 @@ async fn handshake(subject: &Subject, transport: Transport, server: SocketAddr) 
 
 /// Memory of the agent for a connection that has asked once and is silent, in bytes.
 async fn idle(subject: &Subject, transport: Transport, server: SocketAddr) -> u64 {
-    // What the first connections need once is no part of it.
+    // The first connections allocate memory that later ones share; it is left out.
     for _ in 0..20 {
         Open::connect(transport, server).await.ask().await;
     }

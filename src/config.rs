@@ -237,7 +237,7 @@ fn encrypted_refused(built: bool, certificate: bool) -> Option<&'static str> {
     }
 }
 
-/// What no single setting can check of itself.
+/// Checks rules that span several settings.
 fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
     if settings.zone.is_root() {
         errors.add(place_of(given, "zone"), "zone", "the cluster's zone cannot be the root");

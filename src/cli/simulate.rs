@@ -27,7 +27,7 @@ pub struct Queries {
     /// The name to ask for
     #[arg(long, value_name = "NAME", default_value = "kubernetes.default.svc.cluster.local")]
     name: String,
-    /// What queries go over; those with a handshake need --ca or --insecure
+    /// Transport of the queries; tls, https and quic need --ca or --insecure
     #[arg(long, value_name = "PROTOCOL", default_value = "udp")]
     proto: Proto,
     /// Queries a second

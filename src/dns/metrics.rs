@@ -29,7 +29,7 @@ labels! {
         Write = "write",
         /// Its length prefix announced less than a header.
         Length = "length",
-        /// It was idle, and its place was needed.
+        /// An idle connection made room for a new one.
         Evicted = "evicted",
         /// Long queries or answers of all connections took all the memory there is for them.
         Memory = "memory",
@@ -44,7 +44,7 @@ labels! {
         Total = "total",
         /// Too many of one address.
         Source = "source",
-        /// Whoever opened it may not ask.
+        /// The client is in no network of `allow`.
         NotAllowed = "not_allowed",
     }
 }

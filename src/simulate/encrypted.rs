@@ -52,7 +52,7 @@ impl Protocol {
 pub enum Trust {
     /// Every one.
     Any,
-    /// Those for `name`, signed by one of `roots`.
+    /// Certificates for `name`, signed by one of `roots`.
     Authority { roots: Arc<RootCertStore>, name: ServerName<'static> },
 }
 

@@ -25,7 +25,7 @@ use crate::wire::{Name, Rtype};
 /// UDP sockets at work at any moment; each is replaced after a while, so that the kernel spreads them anew.
 const SOCKETS: u32 = 64;
 
-/// What questions go over.
+/// Transport of the questions.
 #[derive(Clone, Debug)]
 pub enum Transport {
     Udp,

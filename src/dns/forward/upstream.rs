@@ -221,7 +221,7 @@ impl Upstream {
         state.failing_since = Some(now);
         state.next_probe = Some(now + PROBE_MIN);
         state.probe_interval = PROBE_MIN;
-        // What is in its place later may be another server.
+        // Another server may have the address when it answers again.
         state.edns_seen = false;
         true
     }

@@ -47,14 +47,14 @@ impl QuestionType {
 labels! {
     /// Why a query got no answer.
     pub enum DropCause {
-        /// It is shorter than a header.
+        /// A message shorter than a header.
         Short = "short",
         Response = "response",
         /// The answer could not be sent.
         Send = "send",
         /// The TCP connection was gone before the answer.
         Gone = "gone",
-        /// Whoever sent it may not ask.
+        /// The client is in no network of `allow`.
         NotAllowed = "not_allowed",
         /// A public network asks more than `open_rate`.
         RateLimited = "rate_limited",
