@@ -50,6 +50,12 @@ fn version(home: &Path) -> String {
     status["version"].to_string()
 }
 
+/// Whether the records are confirmed by a source that is up, as the exit code of `status` tells.
+fn is_fresh(home: &Path) -> bool {
+    let socket = home.join("agent.sock");
+    run(&["status", "--admin", socket.to_str().unwrap()]).status.success()
+}
+
 /// What the manifests at this path have.
 pub(super) fn source(manifests: &str) -> Vec<Has> {
     let records = manifests::read(Path::new(manifests), EndpointsMode::Headless).unwrap().records;
@@ -100,6 +106,8 @@ fn a_killed_hub_and_one_that_is_stopped_are_left_for_another_and_come_back() {
     asking_until(&agent, "all equal", || {
         version(homes[0].path()) == version(homes[1].path()) && version(homes[0].path()) == version(homes[2].path())
     });
+    // Equal records are there at once, from disk. Until the hub that lost its source has it again, the agent may be about to leave it.
+    asking_until(&agent, "all fresh", || homes.iter().all(|home| is_fresh(home.path())));
 
     // SIGSTOP for half a minute: it neither answers nor hangs up. After the silence the agent is gone; then it wakes, and
     // there is news, for itself if it is the one that reads the manifests.
