@@ -26,7 +26,7 @@ fn answers(criterion: &mut Criterion) {
         // As a worker does: what is loaded once a batch is not part of the cost of one.
         let batch = context.load();
         let view = context.view(&batch, hot::NOW, &rotation);
-        let mut ask = || answer(&context, &view, black_box(&question.message), question.transport, &mut out);
+        let mut ask = || answer(&context, &view, black_box(&question.message), question.transport, None, &mut out);
         let counted = allocation_counter::measure(|| {
             let _ = black_box(ask());
         });

@@ -24,7 +24,7 @@ mod udp;
 pub use access::{Access, Allow, NodeLocal};
 pub use answer::{
     Batch, Config as AnswerConfig, Context, Forward, Local, Outcome, Records, Reply, Rotation, Rules, Sections, View,
-    answer, answer_client,
+    answer,
 };
 pub use config::{
     Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, EncryptedConfig, FORWARDS, IDLE, IN_FLIGHT, OPEN_RATE,

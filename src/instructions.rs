@@ -33,7 +33,7 @@ use holdfast::{
 /// What callgrind switches its counters on in.
 #[inline(never)]
 fn counted_answer(context: &Context, view: &View<'_>, question: &hot::Question, out: &mut [u8]) -> Outcome {
-    answer(context, view, &question.message, question.transport, out)
+    answer(context, view, &question.message, question.transport, None, out)
 }
 
 fn main() {

@@ -13,7 +13,7 @@ mod hot;
 use cached::{LEARNT, entry, key, outside_name};
 use holdfast::{
     dns::{
-        Cookies, Forward, Outcome, Question, Rotation, Transport, answer, answer_client,
+        Cookies, Forward, Outcome, Question, Rotation, Transport, answer,
         cache::{self, Age, Cache, Key},
     },
     sys::UnixMillis,
@@ -155,7 +155,7 @@ fn an_answer_allocates_nothing() {
         let counted = allocation_counter::measure(|| {
             let batch = context.load();
             let view = context.view(&batch, hot::NOW, &rotation);
-            outcome = Some(answer(&context, &view, &question.message, question.transport, &mut out));
+            outcome = Some(answer(&context, &view, &question.message, question.transport, None, &mut out));
         });
         assert_eq!(counted.count_total, 0, "{}: {counted:?}", question.title);
         match outcome {
@@ -183,7 +183,7 @@ fn an_answer_with_a_cookie_allocates_nothing() {
         let counted = allocation_counter::measure(|| {
             let batch = context.load();
             let view = context.view(&batch, hot::NOW, &rotation);
-            outcome = Some(answer_client(&context, &view, &message, question.transport, client, &mut out));
+            outcome = Some(answer(&context, &view, &message, question.transport, client, &mut out));
         });
         assert_eq!(counted.count_total, 0, "{}: {counted:?}", question.title);
         if let Some(Outcome::Reply(reply)) = outcome {

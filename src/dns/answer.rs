@@ -20,24 +20,16 @@ use self::response::Response;
 use super::{Question, ServedFrom, Transport};
 use crate::wire::{self, EdeCode, NoQuery, Query, Rcode, Reject};
 
-/// Answers one message.
+/// Answers one message: a datagram, or the message behind a TCP length prefix.
 ///
-/// `message` is a datagram, or what stands behind a TCP length prefix. What is to be sent back is written to the start
-/// of `out`, which holds at least [`UDP_BYTES_MIN`](wire::UDP_BYTES_MIN) bytes and limits the answer; over UDP the
-/// client's limit and ours ([`UDP_BYTES_MAX`](wire::UDP_BYTES_MAX)) do too.
-///
-/// # Panics
-/// If `out` is too short.
-pub fn answer(context: &Context, view: &View<'_>, message: &[u8], transport: Transport, out: &mut [u8]) -> Outcome {
-    answer_client(context, view, message, transport, None, out)
-}
-
-/// Answers one message of a `client` that is known, as [`answer`] does: with a cookie, if it sent one and they are answered.
+/// The response is written to the start of `out`, which holds at least [`UDP_BYTES_MIN`](wire::UDP_BYTES_MIN) bytes and
+/// limits it; over UDP the client's limit and ours ([`UDP_BYTES_MAX`](wire::UDP_BYTES_MAX)) do too. The response has a
+/// cookie only if the address of the `client` is known, the query has one, and `context` has cookies (RFC 7873).
 ///
 /// # Panics
 /// If `out` is too short.
 #[inline]
-pub fn answer_client(
+pub fn answer(
     context: &Context,
     view: &View<'_>,
     message: &[u8],

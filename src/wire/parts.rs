@@ -47,12 +47,6 @@ impl<'a> NameRef<'a> {
         Self { head, tail: Tail::Name(name) }
     }
 
-    /// Labels in front of the name asked for without its first `skip` labels.
-    #[must_use]
-    pub const fn under_question(head: &'a [&'a [u8]], skip: usize) -> Self {
-        Self { head, tail: Tail::Question(skip) }
-    }
-
     /// Text such as `db.example.com`, with or without the final dot and without escapes.
     #[must_use]
     pub const fn dotted(text: &'a str) -> Self {
@@ -134,7 +128,7 @@ mod tests {
         for (name, question, wire) in [
             (NameRef::under(&[b"db", b"prod"], &zone), None, &b"\x02db\x04prod\x07cluster\x05local\0"[..]),
             (NameRef::under(&[b"db"], &zone), Some(&b"\x07Cluster\x05local\0"[..]), b"\x02db\x07Cluster\x05local\0"),
-            (NameRef::under_question(&[b"db"], 1), Some(b"\x03Svc\0"), b"\x02db\x03Svc\0"),
+            (NameRef { head: &[b"db"], tail: Tail::Question(1) }, Some(b"\x03Svc\0"), b"\x02db\x03Svc\0"),
             (NameRef::dotted("a.b."), None, b"\x01a\x01b\0"),
             (NameRef::dotted(""), None, b"\0"),
             (NameRef { head: &[b"db"], tail: Tail::Dotted("a.b") }, None, b"\x02db\x01a\x01b\0"),

@@ -53,12 +53,6 @@ impl<'a> Message<'a> {
         u16::from_be_bytes([self.header[0], self.header[1]])
     }
 
-    /// QR: true for a response.
-    #[must_use]
-    pub fn is_response(&self) -> bool {
-        self.header[2] & 0x80 != 0
-    }
-
     /// What kind of request it is or answers.
     #[must_use]
     pub fn opcode(&self) -> Opcode {
@@ -339,7 +333,7 @@ mod tests {
     fn header_question_and_records_are_read() {
         let message = Message::new(RESPONSE).unwrap();
         assert_eq!((message.id(), message.opcode(), message.rcode()), (0x1234, Opcode::QUERY, Rcode::NXDOMAIN));
-        assert!(message.is_response() && message.authoritative() && message.truncated() && message.authentic());
+        assert!(message.authoritative() && message.truncated() && message.authentic());
         let question = message.question().unwrap();
         assert_eq!((question.qtype, question.qclass, question.raw), (Rtype::A, Class::IN, &RESPONSE[12..22]));
         assert!(question.name.is(&"a.io".parse().unwrap()));

@@ -199,7 +199,7 @@ fn targets_are_compressed_where_the_set_would_not_fit_otherwise() {
         let put = |set: &mut Rrset<'_, '_, '_>| {
             hosts[..count].iter().try_for_each(|host| {
                 let target = [host.as_bytes()];
-                let target = NameRef::under_question(&target, 0);
+                let target = NameRef { head: &target, tail: Tail::Question(0) };
                 set.put(NameRef::QUESTION, 5, Rdata::Srv { priority: 0, weight: 3, port: 80, target })
             })
         };
@@ -285,7 +285,7 @@ fn the_root_can_be_asked_for() {
     let query = query(&message);
     let mut buf = [0; 512];
     let mut writer = ResponseWriter::new(&mut buf, &query, 512);
-    let ns = Rdata::Ns(NameRef::under_question(&[b"ns"], 0));
+    let ns = Rdata::Ns(NameRef { head: &[b"ns"], tail: Tail::Question(0) });
     writer.rrset(Section::Answer, |set| set.put(NameRef::QUESTION, 5, ns)).unwrap();
     let len = writer.finish(Rcode::NOERROR, true, None);
     assert_eq!(names(&buf[..len]), [".", "ns."]);

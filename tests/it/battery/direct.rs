@@ -18,7 +18,7 @@ fn ask(context: &Context, clock: &Clock, rotation: &Rotation, transport: Transpo
     let batch = context.load();
     let view = context.view(&batch, clock.now(), rotation);
     let mut out = vec![0xA5; TCP_BYTES_MAX];
-    match answer(context, &view, query, transport, &mut out) {
+    match answer(context, &view, query, transport, None, &mut out) {
         Outcome::Reply(reply) => Some(out[..reply.len].to_vec()),
         Outcome::Drop(_) => None,
         Outcome::Forward(forward) => {

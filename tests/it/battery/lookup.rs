@@ -82,7 +82,7 @@ fn lookup_holds_every_case() {
             let view = context.view(&batch, clock.now(), &rotation);
             let mut out = vec![0; 65_535];
             let asked = query(case.name.wire(), case.qtype, Some(1232));
-            let right = match answer(&context, &view, &asked, Transport::Tcp, &mut out) {
+            let right = match answer(&context, &view, &asked, Transport::Tcp, None, &mut out) {
                 dns::Outcome::Reply(reply) => said(&Message::from_vec(&out[..reply.len]).unwrap()) == told(&got),
                 dns::Outcome::Forward(Forward::Whole | Forward::Fallback | Forward::Complete { .. }) => {
                     got.outcome == Outcome::Forwarded && got.sent.is_some()

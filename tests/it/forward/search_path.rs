@@ -35,7 +35,7 @@ fn said(context: &Context, owner: &str, qtype: RecordType) -> (Outcome, Response
     let rotation = Rotation::default();
     let view = context.view(&batch, NOW, &rotation);
     let mut out = vec![0; 65_535];
-    let outcome = answer(context, &view, &query(owner, qtype, None), Transport::Udp, &mut out);
+    let outcome = answer(context, &view, &query(owner, qtype, None), Transport::Udp, None, &mut out);
     let len = match outcome {
         Outcome::Reply(reply) => reply.len,
         Outcome::Forward(Forward::Complete { len, .. }) => len,

@@ -118,7 +118,7 @@ impl World {
         let (batch, rotation) = (self.records.load(), Rotation::default());
         let mut out = vec![0; 65_535];
         let view = self.records.view(&batch, self.clock.now(), &rotation);
-        let (forward, len) = match answer(&self.records, &view, &query, transport, &mut out) {
+        let (forward, len) = match answer(&self.records, &view, &query, transport, None, &mut out) {
             Outcome::Reply(reply) => return Ok(Resolved { message: out[..reply.len].to_vec(), from: reply.from }),
             Outcome::Drop(reason) => panic!("{reason:?}"),
             Outcome::Forward(forward @ (Forward::Chase { len } | Forward::Complete { len, .. })) => (forward, len),
