@@ -1,4 +1,4 @@
-//! The numbers of the protocol with the names people know them by.
+//! Numbers of the protocol (IANA's DNS parameters) with their mnemonics.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ macro_rules! numbers {
         impl $type {
             $($(#[$const_doc])* pub const $const: Self = Self($value);)*
 
-            /// The mnemonic, if it is one we know.
+            /// The mnemonic, if the number is in the list.
             #[must_use]
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
@@ -82,9 +82,9 @@ impl Rtype {
     }
 }
 
-/// A word that is no record type.
+/// A word that is not a record type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no record type (a mnemonic, or TYPE and a number)")]
+#[error("{0:?} is not a record type: expected a mnemonic such as AAAA, or TYPE and a number")]
 pub struct ParseRtypeError(String);
 
 impl FromStr for Rtype {
@@ -115,7 +115,7 @@ numbers! {
 }
 
 numbers! {
-    /// What kind of request a message is; four bits.
+    /// Kind of request; four bits (RFC 1035, 4.1.1).
     Opcode(u8), "OPCODE":
     QUERY = 0 "QUERY",
     IQUERY = 1 "IQUERY",
@@ -134,7 +134,7 @@ numbers! {
     Rcode(u16), "RCODE":
     NOERROR = 0 "NOERROR",
     FORMERR = 1 "FORMERR",
-    /// We could not find out.
+    /// The server failed to get an answer.
     SERVFAIL = 2 "SERVFAIL",
     /// The name does not exist.
     NXDOMAIN = 3 "NXDOMAIN",
@@ -162,7 +162,7 @@ numbers! {
     EdeCode(u16), "EDE":
     /// None of the others.
     OTHER = 0 "Other",
-    /// The data are older than they should be.
+    /// The data are older than their TTL allows.
     STALE_ANSWER = 3 "Stale Answer",
     /// An answer made up by policy.
     FORGED_ANSWER = 4 "Forged Answer",
@@ -170,12 +170,12 @@ numbers! {
     DNSSEC_BOGUS = 6 "DNSSEC Bogus",
     /// A failure answered from the cache.
     CACHED_ERROR = 13 "Cached Error",
-    /// We do not know the zone yet.
+    /// The server has no data of the zone yet.
     NOT_READY = 14 "Not Ready",
     BLOCKED = 15 "Blocked",
     PROHIBITED = 18 "Prohibited",
     STALE_NXDOMAIN_ANSWER = 19 "Stale NXDOMAIN Answer",
-    /// The name is not one we answer for.
+    /// The server is not authoritative for the name.
     NOT_AUTHORITATIVE = 20 "Not Authoritative",
     /// The operation or type is not supported.
     NOT_SUPPORTED = 21 "Not Supported",
@@ -183,7 +183,7 @@ numbers! {
     NO_REACHABLE_AUTHORITY = 22 "No Reachable Authority",
     /// The network failed on the way to an upstream.
     NETWORK_ERROR = 23 "Network Error",
-    /// An upstream sent what is no answer.
+    /// An upstream sent an invalid response.
     INVALID_DATA = 24 "Invalid Data",
 }
 

@@ -1,4 +1,4 @@
-//! The OPT record, as we write it.
+//! The OPT record of responses.
 
 use super::{EdeCode, Rcode, UDP_BYTES_MAX};
 
@@ -11,10 +11,10 @@ const OPTION_EDE: u16 = 15;
 /// Bytes of an OPT record without options.
 pub(super) const OPT_BYTES: usize = 11;
 
-/// Bytes of a COOKIE option of ours.
+/// Bytes of a COOKIE option in a response.
 pub(super) const COOKIE_BYTES: usize = 4 + size_of::<Cookie>();
 
-/// What a COOKIE option of an answer holds: the client's cookie, and a server's of 16 bytes (RFC 9018, 4).
+/// Data of a COOKIE option in a response: the client's cookie, and a server cookie of 16 bytes (RFC 9018, 4).
 pub type Cookie = [u8; 24];
 
 /// Bytes of an EDE option without text.
@@ -24,7 +24,7 @@ pub(super) const EDE_BYTES: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ede<'a> {
     pub code: EdeCode,
-    /// For people; short, and left out where it does not fit.
+    /// Text for people; short, left out where it does not fit.
     pub text: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! Names in uncompressed wire form, and the limits all names keep.
+//! Names in uncompressed wire form, and the limits of names.
 
 /// Longest label (RFC 1035, 2.3.4).
 pub(super) const LABEL_BYTES_MAX: usize = 63;
@@ -12,7 +12,7 @@ const LABELS_MAX: usize = 127;
 /// Bytes handled at once when a name is copied; the copy is rounded up to it.
 const CHUNK: usize = 16;
 
-/// Why text or bytes are no name.
+/// Why text or bytes are not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Two dots in a row, or a dot in front.
@@ -32,14 +32,14 @@ pub enum NameError {
     Malformed,
 }
 
-/// A name in uncompressed wire form with its labels counted, in whatever case.
+/// A name in uncompressed wire form with the offsets of its labels, in any case.
 #[derive(Clone)]
 pub(super) struct Flat {
     /// The wire form; what follows the root is of no meaning.
     bytes: [u8; 256],
-    /// Where each label's length byte is.
+    /// Offset of each label's length byte.
     starts: [u8; LABELS_MAX + 1],
-    /// Where the root's zero byte is. Not the length, so that the root is all zeros and cheap to make.
+    /// Offset of the root's zero byte. Not the length, so that the root name is all zeros and cheap to make.
     root: u8,
     labels: u8,
 }

@@ -1,7 +1,7 @@
-//! DNS messages as bytes: the query parser, the response writer and a reader of other people's messages.
+//! DNS messages as bytes: the query parser, the response writer and a reader of upstreams' messages.
 //!
-//! Owns every fact of the wire format that the hot path needs. Never allocates, never does I/O, knows no zone and no
-//! record store; what is off the hot path (upstream exchange, tools) may use hickory-proto instead, which is also the
+//! Owns the wire format as far as the hot path needs it. Never allocates, never does I/O, knows no zone and no
+//! record store; code off the hot path (upstream exchange, tools) may use hickory-proto instead, which is also the
 //! oracle of the tests here.
 //!
 //! ```
@@ -14,7 +14,7 @@
 //!     Parsed::Reject(reject) => wire::write_reject(&reject, &mut buf),
 //!     Parsed::Query(query) => {
 //!         let mut writer = ResponseWriter::new(&mut buf, &query, query.udp_limit());
-//!         // A set that does not fit leaves nothing behind but TC=1, which `finish` sends.
+//!         // Of a set that does not fit, the records that fit stay, and `finish` sets TC.
 //!         let _ = writer.rrset(Section::Answer, |set| {
 //!             set.put(NameRef::QUESTION, 5, Rdata::A([10, 0, 0, 1].into()))?;
 //!             set.put(NameRef::QUESTION, 5, Rdata::A([10, 0, 0, 2].into()))
@@ -53,21 +53,21 @@ pub use response::{ResponseWriter, Rrset, WriteError};
 /// Bytes of a message header (RFC 1035, 4.1.1).
 pub const HEADER_BYTES: usize = 12;
 
-/// What every client can take over UDP, and so the least any answer buffer must hold (RFC 1035, 2.3.4).
+/// Bytes that every client accepts over UDP: minimum length of an answer buffer (RFC 1035, 2.3.4).
 pub const UDP_BYTES_MIN: usize = 512;
 
-/// The most we send over UDP and what our OPT records announce: an IPv6 packet that no link fragments (RFC 9715).
+/// Maximum bytes sent over UDP, also announced in OPT records: no link fragments such an IPv6 packet (RFC 9715).
 pub const UDP_BYTES_MAX: usize = 1232;
 
-/// The most a two-byte length prefix can announce (RFC 1035, 4.2.2).
+/// Maximum of a two-byte length prefix (RFC 1035, 4.2.2).
 pub const TCP_BYTES_MAX: usize = 65_535;
 
-/// A part of a message that holds records, in the order they are written.
+/// A section of a message, in the order they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Section {
     Answer,
     /// The SOA of negative answers, the NS of referrals.
     Authority,
-    /// What may be left out.
+    /// Additional records; left out where they do not fit.
     Additional,
 }

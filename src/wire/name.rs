@@ -6,7 +6,7 @@ use super::flat::{Flat, LABEL_BYTES_MAX, NameError};
 
 /// A domain name in lower case, on the stack.
 ///
-/// Labels can be had from both ends without walking. Equality, order and hash are those of the wire form.
+/// Labels are indexed from both ends. Equality, order and hash are those of the wire form.
 #[derive(Clone)]
 pub struct Name(Flat);
 
@@ -23,13 +23,13 @@ impl Name {
         Ok(name)
     }
 
-    /// [`Self::from_wire`] in place; after an error the name is of no meaning.
+    /// [`Self::from_wire`] in place; after an error the name has no meaning.
     #[inline]
     pub(super) fn read_wire(&mut self, bytes: &[u8]) -> Result<(), NameError> {
         self.0.read_lower(bytes)
     }
 
-    /// Puts a name together from labels, the leftmost first, in lower case.
+    /// Makes a name from labels, the leftmost first, in lower case.
     ///
     /// # Errors
     /// If a label is empty, or a length limit broken.
@@ -189,7 +189,7 @@ impl FromStr for Name {
     }
 }
 
-/// What follows a backslash: three digits, or one character.
+/// The byte escaped after a backslash: three digits, or one character.
 fn unescape(bytes: &mut std::str::Bytes<'_>) -> Option<u8> {
     let first = bytes.next()?;
     if !first.is_ascii_digit() {

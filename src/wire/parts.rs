@@ -1,14 +1,14 @@
-//! A name to be written, given as parts.
+//! A name to be written, as parts.
 
 use super::{
     Name, NameError,
     flat::{LABEL_BYTES_MAX, NAME_BYTES_MAX},
 };
 
-/// A name to be written into a response: labels, and what they stand in front of.
+/// A name to be written into a response: labels in front of a tail.
 ///
-/// What the response already holds in the same case is pointed to instead of being repeated, so a name may be given in
-/// whichever way is at hand. What is part of the question is found without a search, also where it is given as a name.
+/// A suffix that the response has already in the same case becomes a compression pointer, so a name may be given in
+/// any form. A suffix of the question is found without a search, also where it is given as a name.
 #[derive(Clone, Copy, Debug)]
 pub struct NameRef<'a> {
     /// Labels, the leftmost first.
@@ -16,7 +16,7 @@ pub struct NameRef<'a> {
     pub tail: Tail<'a>,
 }
 
-/// What the labels of a [`NameRef`] stand in front of.
+/// The rest of a [`NameRef`] after its labels.
 #[derive(Clone, Copy, Debug)]
 pub enum Tail<'a> {
     /// The name asked for without this many labels from the left, in the case asked.
@@ -53,7 +53,7 @@ impl<'a> NameRef<'a> {
         Self { head: &[], tail: Tail::Dotted(text) }
     }
 
-    /// The whole name, and where in it the tail begins. `question` is what the tail is, if it is part of the question.
+    /// The whole name, and the offset of its tail. `question` is the tail, if that is part of the question.
     pub(super) fn flatten(&self, question: Option<&[u8]>) -> Result<(Wire, usize), NameError> {
         let mut wire = Wire { bytes: [0; 256], len: 0 };
         for label in self.head {

@@ -1,4 +1,4 @@
-//! Responses whose sections lie ready: copied, with the client's own header, question and OPT.
+//! Responses with prepared sections: copied, with the client's own header, question and OPT.
 
 use super::{
     Ede, HEADER_BYTES, Opcode, Query, Rcode,
@@ -7,25 +7,25 @@ use super::{
     response::header,
 };
 
-/// A response without what differs from client to client.
+/// A response without the parts that differ between clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared<'a> {
     /// A header of which only the counts matter, a question for the same name, type and class, and the answer and
     /// authority sections; names may be compressed.
     pub message: &'a [u8],
-    /// Where the TTL of each record stands in it.
+    /// Offset of each record's TTL.
     pub ttls: &'a [u16],
     pub rcode: Rcode,
     /// Whether AD may be set for a client that asked for it (RFC 6840, 5.7 and 5.8).
     pub authentic: bool,
-    /// Told to clients with EDNS.
+    /// Sent to clients with EDNS.
     pub ede: Option<Ede<'a>>,
 }
 
 /// Writes `prepared` as the response to `query`, at most `limit` bytes; each TTL becomes what `ttl` makes of it. AA is never
 /// set.
 ///
-/// What does not fit is cut: TC is set, and the answer section holds as many whole records as fit. The last RRset then
+/// If it does not fit, TC is set and the answer section has as many whole records as fit. The last RRset then
 /// begins at a record that the query's id chooses, so that over many queries each record has its turn.
 ///
 /// # Panics
@@ -108,7 +108,7 @@ fn put_part(
     let last =
         (1..answers).rev().take_while(|nth| set(*nth - 1) == set(answers - 1)).last().map_or(answers, |nth| nth - 1);
     let turning = answers - last;
-    // An owner that is spelled out is what the others point to: it stays where it is.
+    // The other owners point to the one that is written whole: it stays in place.
     let turn = if turning > 0 && is_pointer(last) { usize::from(turn) % turning } else { 0 };
     let order = (0..last).chain((0..turning).map(|nth| last + (turn + nth) % turning));
     let (mut len, mut count) = (fixed, 0);

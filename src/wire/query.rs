@@ -1,4 +1,4 @@
-//! Reads what clients send. Never follows a compression pointer, never looks at a byte twice for the same reason.
+//! Reads queries of clients. Never follows a compression pointer.
 
 use super::{
     Class, EdeCode, HEADER_BYTES, Name, Opcode, Rcode, Reject, Rtype, UDP_BYTES_MAX, UDP_BYTES_MIN,
@@ -6,14 +6,14 @@ use super::{
     reject::Echo,
 };
 
-/// What a message from a client is.
+/// A message from a client, read.
 #[expect(clippy::large_enum_variant, reason = "it is on the stack for the time of one answer, and nowhere else")]
 #[derive(Debug)]
 pub enum Parsed<'a> {
     Query(Query<'a>),
-    /// Not to be answered with data: write it with [`write_reject`](super::write_reject).
+    /// Gets an answer without data: see [`write_reject`](super::write_reject).
     Reject(Reject<'a>),
-    /// Not to be answered at all.
+    /// Gets no answer.
     Drop(DropReason),
 }
 
@@ -30,7 +30,7 @@ pub enum DropReason {
 /// The other bits of its header (AA, TC, RA, Z, and the RCODE) are ignored (RFC 8906, 3.1).
 #[derive(Clone, Debug)]
 pub struct Query<'a> {
-    /// To be copied into the response.
+    /// Copied into the response.
     pub id: u16,
     /// Recursion desired; copied into the response.
     pub rd: bool,
@@ -48,26 +48,26 @@ pub struct Query<'a> {
     pub question: &'a [u8],
     /// The client's OPT record, if there is one. Its version is 0.
     pub edns: Option<Edns<'a>>,
-    /// The cookie to go into every response to this, if it has an OPT record. Nobody reads one from a message: it is for
-    /// whoever answers cookies to set.
+    /// The cookie of the response, if the query has an OPT record. Never read from a message: set by
+    /// `dns::cookies`.
     pub cookie: Option<Cookie>,
 }
 
-/// What an OPT record says (RFC 6891, 6.1).
+/// The client's OPT record (RFC 6891, 6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns<'a> {
-    /// EDNS version; 0 is the only one there is.
+    /// EDNS version; only 0 is defined.
     pub version: u8,
-    /// The most the client can take over UDP, in bytes; at least 512 whatever it says.
+    /// Maximum bytes of a UDP answer to this client; values below 512 count as 512.
     pub payload_size: u16,
     /// DNSSEC OK; copied into the response.
     pub dnssec_ok: bool,
-    /// The first COOKIE option as it came, of any length (RFC 7873, 4); whoever answers cookies checks that.
+    /// The first COOKIE option, of any length (RFC 7873, 4); `dns::cookies` checks it.
     pub cookie: Option<&'a [u8]>,
 }
 
 impl Default for Query<'_> {
-    /// No question yet; to be read into.
+    /// An empty query, for [`Query::read`].
     #[inline]
     fn default() -> Self {
         // Field by field, for this is most cheaply made in place.
@@ -128,7 +128,7 @@ impl<'a> Query<'a> {
         Err(NoQuery::Reject(Reject { rcode, ede: None, cookie: None, echo, asked_cookie, for_cookie_alone }))
     }
 
-    /// The most that may be sent to this client over UDP, in bytes (RFC 6891, 6.2.5).
+    /// Maximum bytes of a UDP answer to this client, ours included (RFC 6891, 6.2.5).
     #[must_use]
     #[inline]
     pub fn udp_limit(&self) -> usize {
@@ -165,7 +165,7 @@ impl<'a> Query<'a> {
 /// Bytes behind the last record are ignored, as are records in the answer and authority sections and those in the
 /// additional section that are not OPT (TSIG among them: we hold no keys, and answer as if unsigned).
 ///
-/// A [`Query`] is large to move; who answers many of them keeps one in place and calls [`Query::read`].
+/// A [`Query`] is large to move: to answer many, keep one in place and call [`Query::read`].
 #[must_use]
 pub fn parse(message: &[u8]) -> Parsed<'_> {
     let mut query = Query::default();
@@ -176,16 +176,16 @@ pub fn parse(message: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// What a message is, if it is no query to answer.
+/// A message that is not a query to answer.
 #[derive(Debug)]
 pub enum NoQuery<'a> {
-    /// Not to be answered with data: write it with [`write_reject`](super::write_reject).
+    /// Gets an answer without data: see [`write_reject`](super::write_reject).
     Reject(Reject<'a>),
-    /// Not to be answered at all.
+    /// Gets no answer.
     Drop(DropReason),
 }
 
-/// The message is not what its header says.
+/// The message does not match its header.
 struct Malformed;
 
 /// Reads the question; returns what follows it.
@@ -223,7 +223,7 @@ fn read_records<'a>(query: &mut Query<'a>, mut rest: &'a [u8], counts: [u8; 6]) 
         }
         let payload_size = u16::from_be_bytes([class_high, class_low]).max(512);
         query.edns = Some(Edns { version, payload_size, dnssec_ok: flags & 0x80 != 0, cookie: None });
-        // What another version puts into its options is not ours to judge.
+        // The options of another EDNS version are not checked.
         if version == 0 {
             let cookie = read_options(rdata)?;
             query.edns = query.edns.map(|edns| Edns { cookie, ..edns });

@@ -1,4 +1,4 @@
-//! What records say.
+//! The data of records.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,11 +21,11 @@ pub enum Rdata<'a> {
         mname: NameRef<'a>,
         rname: NameRef<'a>,
         serial: u32,
-        /// How often a secondary looks.
+        /// How often a secondary checks the serial.
         refresh: u32,
-        /// How soon it looks again after a failure.
+        /// How soon a secondary tries again after a failure.
         retry: u32,
-        /// How long it serves without having seen the primary.
+        /// How long a secondary serves without reaching the primary.
         expire: u32,
         /// How long NXDOMAIN and NODATA may be cached.
         minimum: u32,

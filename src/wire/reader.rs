@@ -1,18 +1,18 @@
-//! Reads messages of others, upstream responses above all, in place: where their records are and what they say.
+//! Reads messages in place, mostly upstream responses: the offsets of their records, and their data.
 //!
-//! Pointers are followed only when a name is asked for, and never forwards.
+//! Compression pointers are followed only where the caller reads a name, and only backwards.
 
 use std::fmt;
 
 use super::{Class, HEADER_BYTES, Name, NameError, Opcode, Rcode, Rtype, Section};
 
-/// Why bytes are no message.
+/// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The bytes end before the message does.
     #[error("the message is cut off at byte {0}")]
     CutOff(usize),
-    /// A label's first byte is of a kind that does not exist.
+    /// A label's first byte has an undefined type.
     #[error("the label at byte {0} is of an unknown kind")]
     LabelKind(usize),
     /// A pointer does not lead backwards.
@@ -26,7 +26,7 @@ pub enum ReadError {
     Questions(u16),
 }
 
-/// A message, its header read.
+/// A message with a whole header.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     bytes: &'a [u8],
@@ -34,7 +34,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Takes a message as it came.
+    /// Reads the header of a message.
     ///
     /// # Errors
     /// If it is shorter than a header.
@@ -53,7 +53,7 @@ impl<'a> Message<'a> {
         u16::from_be_bytes([self.header[0], self.header[1]])
     }
 
-    /// What kind of request it is or answers.
+    /// Kind of request.
     #[must_use]
     pub fn opcode(&self) -> Opcode {
         Opcode((self.header[2] >> 3) & 0x0F)
@@ -80,7 +80,7 @@ impl<'a> Message<'a> {
         Rcode(u16::from(self.header[3] & 0x0F))
     }
 
-    /// How many records a section is said to have.
+    /// Count of a section in the header.
     #[must_use]
     pub fn count(&self, section: Section) -> u16 {
         self.header_count(1 + section as usize)
@@ -248,7 +248,7 @@ impl NameAt<'_> {
         })
     }
 
-    /// Whether it is this name, in any case. A malformed name is none.
+    /// True if it is this name, in any case. False for a malformed name.
     #[must_use]
     pub fn is(&self, name: &Name) -> bool {
         let mut rest = name.wire();
@@ -263,7 +263,7 @@ impl NameAt<'_> {
     /// Hands out the labels one by one, each with its length byte, the root's too.
     fn walk(&self, mut each: impl FnMut(&[u8]) -> Result<(), ReadError>) -> Result<(), ReadError> {
         let mut at = self.at;
-        // Every pointer must lead to before the part it ends, so that there is an end (as names are written).
+        // A pointer must lead before the part that it ends: this excludes loops.
         let mut part = self.at;
         loop {
             let &len = self.message.get(at).ok_or(ReadError::CutOff(at))?;
@@ -299,7 +299,7 @@ impl fmt::Debug for NameAt<'_> {
     }
 }
 
-/// Where what follows a name begins. Pointers are not followed.
+/// Offset after a name. Pointers are not followed.
 fn skip_name(message: &[u8], start: usize) -> Result<usize, ReadError> {
     let mut at = start;
     loop {

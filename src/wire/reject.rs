@@ -2,10 +2,10 @@
 
 use super::{Cookie, Ede, Opcode, Query, Rcode, UDP_BYTES_MIN, edns::Opt, response::header};
 
-/// A response without data, ready to be written.
+/// A response without data.
 #[derive(Clone, Debug)]
 pub struct Reject<'a> {
-    /// What it says; codes above 15 need a query with EDNS.
+    /// Codes above 15 need a query with EDNS.
     pub rcode: Rcode,
     /// Why, for a client with EDNS.
     pub ede: Option<Ede<'a>>,
@@ -16,7 +16,7 @@ pub struct Reject<'a> {
     pub(super) for_cookie_alone: bool,
 }
 
-/// What a response repeats of a query.
+/// The parts of a query that a response repeats.
 #[derive(Clone, Debug)]
 pub(super) struct Echo<'a> {
     pub id: u16,

@@ -10,7 +10,7 @@ use super::{
     reject::Echo,
 };
 
-/// Why a record was not written.
+/// Why a record is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// It does not fit the limit.
@@ -34,9 +34,9 @@ pub struct ResponseWriter<'b, 'q> {
     /// The caller's buffer, cut to the limit.
     buf: &'b mut [u8],
     query: &'q Query<'q>,
-    /// Bytes written.
+    /// Bytes written so far.
     len: usize,
-    /// Where records have to end, so that the OPT record has its room.
+    /// Maximum end of the records: the OPT record has its bytes after it.
     end: usize,
     section: Section,
     counts: [u16; 3],
@@ -131,7 +131,7 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
         result
     }
 
-    /// Whether a set did not fit, so that TC will be set.
+    /// True if a set did not fit, so that TC will be set.
     #[must_use]
     pub fn truncated(&self) -> bool {
         self.truncated

@@ -1,4 +1,4 @@
-//! Addresses in labels: dashed ones as endpoints and pods have them. No formatting machinery, no allocation.
+//! Dashed addresses: the labels of endpoints and pods, such as `10-1-2-3`. Never allocates.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,8 +13,8 @@ pub(super) struct Dashed {
 }
 
 impl Dashed {
-    /// The label of an address: its canonical text (RFC 5952) with dashes for dots and colons. One that would end in a
-    /// dash gets a 0, for a label must not.
+    /// The label of an address: its canonical text (RFC 5952) with dashes for dots and colons. A label that would end in a
+    /// dash gets a 0: labels must not end in one (RFC 1123, 2.1).
     pub(super) fn of(ip: IpAddr) -> Self {
         let mut label = Self { bytes: [0; DASHED_BYTES_MAX], len: 0 };
         match ip {
@@ -93,7 +93,7 @@ fn longest_zeros(groups: &[u16; 8]) -> (usize, usize) {
     best
 }
 
-/// The address a lower-case label spells: `10-1-2-3`, or a v6 address in any valid spelling with dashes for colons.
+/// The address of a lower-case label: `10-1-2-3`, or an IPv6 address in any valid spelling with dashes for colons.
 pub(super) fn parse_dashed(label: &[u8]) -> Option<IpAddr> {
     let mut text = [0; DASHED_BYTES_MAX];
     let text = text.get_mut(..label.len())?;

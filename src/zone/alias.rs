@@ -1,4 +1,4 @@
-//! Aliases: `ExternalName` services and what they lead to.
+//! Aliases: `ExternalName` services and their targets.
 
 use std::net::IpAddr;
 
@@ -8,10 +8,10 @@ use crate::{
     wire::{Name, Rtype},
 };
 
-/// Most aliases followed inside the zone, twice as many as `CoreDNS` follows.
+/// Maximum aliases followed inside the zone: twice as many as `CoreDNS` follows.
 pub const CHAIN_MAX: usize = 16;
 
-/// One or more aliases in a row, and what stands at the end.
+/// One or more aliases in a row, and the result for the last target.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a> {
     first: &'a Service,
@@ -21,7 +21,7 @@ pub struct Chain<'a> {
     ttl: u32,
 }
 
-/// What the last alias of a chain leads to.
+/// The result for the last target of a chain.
 #[derive(Clone, Copy, Debug)]
 pub enum ChainEnd<'a> {
     /// Records; their owner is the last target.
@@ -30,11 +30,11 @@ pub enum ChainEnd<'a> {
     NoData,
     /// A name in the zone that does not exist.
     NxDomain,
-    /// The last target is outside the zone: upstream knows.
+    /// The last target is outside the zone: an upstream answers for it.
     Outside,
-    /// The alias itself was asked for; nothing was followed.
+    /// The question is for the alias itself (CNAME); it is not followed.
     Asked,
-    /// An alias that is in the chain already, or one too many.
+    /// A loop, or more aliases than the maximum.
     Looped,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Chain<'a> {
         target_of(self.others.iter().rev().find_map(|other| *other).unwrap_or(self.first))
     }
 
-    /// What stands at the end.
+    /// The result for the last target.
     #[must_use]
     pub fn end(&self) -> ChainEnd<'a> {
         self.end
@@ -62,12 +62,12 @@ impl<'a> Chain<'a> {
         self.targets().map(move |target| RrSet::alias(target, ttl))
     }
 
-    /// Whether it leads to no records though they were asked for.
+    /// True if the question's type has no records at the end of the chain.
     pub(super) fn is_empty_handed(&self) -> bool {
         matches!(self.end, ChainEnd::NoData | ChainEnd::NxDomain | ChainEnd::Looped)
     }
 
-    /// Adds an alias. False if it is there already, or there is no room.
+    /// Adds an alias. False if the chain has it already, or is full.
     fn push(&mut self, service: &'a Service) -> bool {
         let same = |held: &Service| held.key() == service.key();
         if same(self.first) || self.others.iter().flatten().any(|other| same(other)) {
@@ -78,7 +78,7 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// The target of a service that is an alias, without a final dot.
+/// The target of an `ExternalName` service, without a final dot.
 pub(super) fn target_of(service: &Service) -> &str {
     match service.kind() {
         Kind::ExternalName(target) => target.strip_suffix('.').unwrap_or(target),
@@ -86,14 +86,14 @@ pub(super) fn target_of(service: &Service) -> &str {
     }
 }
 
-/// The name an alias points to. None if the text is no name, or an address: such an alias does not exist.
+/// The target as a name. `None` if the text is not a name, or is an address: such an alias does not exist.
 pub(super) fn target_name(service: &Service) -> Option<Name> {
     let target = target_of(service);
     let address = target.parse::<IpAddr>().is_ok();
     if address { None } else { Name::from_labels(target.split('.').map(str::as_bytes)).ok() }
 }
 
-/// Follows an alias as far as the zone goes.
+/// Follows an alias to the end of the chain or to the first target outside the zone.
 pub(super) fn follow<'a>(zone: &'a Zone, snapshot: &'a Snapshot, first: &'a Service, qtype: Rtype) -> Chain<'a> {
     let mut chain = Chain { first, others: [None; CHAIN_MAX - 1], end: ChainEnd::Asked, ttl: zone.ttl() };
     if qtype == Rtype::CNAME {
@@ -106,7 +106,7 @@ pub(super) fn follow<'a>(zone: &'a Zone, snapshot: &'a Snapshot, first: &'a Serv
         match zone.find(snapshot, true, &name, depth, qtype) {
             Found::Hit(set) => break ChainEnd::Hit(set),
             Found::NoData => break ChainEnd::NoData,
-            // Not ready is said of an unsynced store only, which holds no service.
+            // Only a store without a first list is not ready, and it has no services.
             Found::NxDomain | Found::NotReady => break ChainEnd::NxDomain,
             Found::Alias(next) if chain.push(next) => service = next,
             Found::Alias(_) => break ChainEnd::Looped,

@@ -1,4 +1,4 @@
-//! Everything the zone answers, for a zone file or a table. Off the path of answers: it sorts, so it allocates.
+//! Every RRset of the zone, for a zone file or a table. It sorts and allocates: never used for answers.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 

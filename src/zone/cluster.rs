@@ -10,7 +10,7 @@ use crate::{
     wire::{Name, Rtype},
 };
 
-/// What a name in the zone holds, aliases not followed.
+/// The data of a name in the zone, aliases not followed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Found<'a> {
     Hit(RrSet<'a>),
@@ -22,7 +22,7 @@ pub(super) enum Found<'a> {
 }
 
 impl Zone {
-    /// What `name` holds, which has `depth` labels in front of the zone.
+    /// The data of `name`, which has `depth` labels in front of the zone.
     #[inline]
     pub(super) fn find<'a>(
         &'a self,
@@ -47,7 +47,7 @@ impl Zone {
             (b"pod", 3) => self.pod(snapshot, name, qtype),
             _ => Found::NxDomain,
         };
-        // Before the first list nobody is told that a name does not exist.
+        // Before the first list no name is known not to exist.
         if !synced && matches!(found, Found::NxDomain) { Found::NotReady } else { found }
     }
 
@@ -59,7 +59,7 @@ impl Zone {
         }
     }
 
-    /// A name that has no records of any type asked for but ANY, which is answered without looking (RFC 8482, 4.2).
+    /// A name without records of the question's type. ANY is answered with HINFO (RFC 8482, 4.2).
     #[inline]
     pub(super) fn no_data(&self, qtype: Rtype) -> Found<'_> {
         if qtype == Rtype::ANY { Found::Hit(self.any()) } else { Found::NoData }
@@ -149,7 +149,7 @@ impl Zone {
     }
 }
 
-/// A headless service without a ready endpoint does not exist: workloads poll for it, and the specification says so.
+/// A headless service without a ready endpoint is NXDOMAIN, as the specification says: workloads poll for it.
 fn has_ready(service: &Service) -> bool {
     service.ready_endpoints().next().is_some()
 }

@@ -1,19 +1,19 @@
-//! Names that a search path made: an outside name with `namespace.svc` and the zone behind it.
+//! Names made by a search path: an outside name followed by `namespace.svc` and the zone.
 //!
-//! Owns the rule which names those are; never says what the outside name holds.
+//! Owns the rule that recognizes such names; never answers for the outside name.
 
 use super::Zone;
 use crate::{record::Snapshot, wire::Name};
 
-/// Labels an outside name has at least: one alone is what services are called by.
+/// Minimum labels of an outside name: one label alone is the name of a service.
 const LABELS_MIN: usize = 2;
 
 impl Zone {
-    /// How many labels of `name`, from its start, a client most likely meant, if a search path put
+    /// The number of labels of `name`, from its start, that the application asked for, if a search path put
     /// `namespace.svc.zone` behind them.
     ///
-    /// None unless the namespace exists and nothing under `name` could: the label before the namespace is no service of
-    /// it, and no label is that of a port or protocol.
+    /// `None` unless the namespace exists and `name` cannot: the label before the namespace is not a service of
+    /// it, and no label is a port or protocol.
     #[must_use]
     pub fn search_path_target(&self, snapshot: &Snapshot, name: &Name) -> Option<usize> {
         let labels = name.labels_above(self.name())?.checked_sub(2).filter(|labels| *labels >= LABELS_MIN)?;

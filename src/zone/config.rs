@@ -1,4 +1,4 @@
-//! What can be set about the cluster zone.
+//! Settings of the cluster zone.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use crate::wire::Name;
 
-/// TTL of the version record, in seconds: it changes with the software only (the specification's own example, 2.2).
+/// TTL of the version record in seconds: the value in the specification's example (2.2).
 pub const VERSION_TTL: u32 = 28_800;
 
-/// The most an answer from stale records may be cached, in seconds (RFC 8767, 5).
+/// Maximum TTL of answers from stale records, in seconds (RFC 8767, 5).
 pub const STALE_TTL_MAX: u32 = 30;
 
 /// Names and rules of the zone.
@@ -18,13 +18,13 @@ pub struct Config {
     pub zone: Name,
     /// Which names of pods exist.
     pub pods: Pods,
-    /// TTL of every answer but the version, in seconds, and of negative ones.
+    /// TTL of every answer but the version, and of negative answers, in seconds.
     pub ttl: u32,
-    /// Networks whose reverse names are ours, empty or not.
+    /// Networks whose reverse names belong to this zone, with records or without.
     pub reverse: Vec<IpNet>,
-    /// Whose answers to give where ours differ on purpose.
+    /// Whose answers are given where those of holdfast differ from CoreDNS on purpose.
     pub compat: Compat,
-    /// The addresses we are reached at, which `ns.dns` of the zone resolves to. Unspecified ones are left out.
+    /// The listen addresses, which `ns.dns` of the zone resolves to. Unspecified addresses are left out.
     pub name_servers: Vec<IpAddr>,
 }
 
@@ -41,20 +41,20 @@ impl Default for Config {
     }
 }
 
-/// What `1-2-3-4.namespace.pod` answers.
+/// The answers to `1-2-3-4.namespace.pod`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pods {
-    /// The address in the name, whether or not there is such a pod.
+    /// The address in the name, with or without such a pod.
     #[default]
     Insecure,
-    /// Nothing: no such name exists.
+    /// NXDOMAIN.
     Disabled,
 }
 
-/// Whose answers to give where ours differ on purpose.
+/// Whose answers are given where those of holdfast differ from CoreDNS on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compat {
-    /// Ours, as the RFCs have it.
+    /// Those of holdfast, as the RFCs define them.
     #[default]
     None,
     /// Those of the kubernetes plugin of CoreDNS: the addresses of the service for A and AAAA of `_port._proto` names,

@@ -1,4 +1,4 @@
-//! The endpoints behind an answer: ready ones of one family, each address once, beginning anywhere.
+//! The endpoints of an answer: ready ones of one family, each address once, rotated.
 
 use std::net::IpAddr;
 
@@ -37,7 +37,7 @@ impl<'a> Endpoints<'a> {
         endpoint.ready && self.port.is_none_or(|filter| filter.select(&endpoint.ports).next().is_some())
     }
 
-    /// Whether there is one of the family.
+    /// True if there is an endpoint of the family.
     pub fn any(&self, rtype: Rtype) -> bool {
         of_family(self.service, rtype).iter().any(|endpoint| self.holds(endpoint))
     }
@@ -62,18 +62,18 @@ impl<'a> Endpoints<'a> {
     }
 }
 
-/// The indices below `len`, beginning at `rotation`, a fraction of 2³².
+/// The indices below `len`, rotated: they begin at `rotation`, a fraction of 2³².
 pub(super) fn rotated(len: usize, rotation: u32) -> impl Iterator<Item = usize> {
     let from = start(len, rotation);
     (from..len).chain(0..from)
 }
 
-/// Where to begin among `len`.
+/// The first index of a rotated list of `len`.
 fn start(len: usize, rotation: u32) -> usize {
     usize::try_from((u64::from(rotation) * len as u64) >> 32).expect("below the length")
 }
 
-/// The name of the ready endpoints that `label` stands for, if there are any.
+/// The name of the ready endpoints with this `label`, if there are any.
 pub(super) fn find<'a>(service: &'a Service, label: &[u8]) -> Option<EndpointLabel<'a>> {
     if let Some(endpoint) = service.endpoints_named(label).find(|endpoint| endpoint.ready) {
         return Some(EndpointLabel::of(endpoint));

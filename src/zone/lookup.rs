@@ -1,4 +1,4 @@
-//! The states an answer can be in, and the way to them.
+//! The results of a lookup in the zones, and how a question gets one.
 
 use std::net::IpAddr;
 
@@ -10,24 +10,24 @@ use crate::{
     wire::{Name, Rtype},
 };
 
-/// What the rules say of a question.
+/// The result for a question.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'a> {
     /// The name has records of the type.
     Hit(RrSet<'a>),
-    /// The name is an alias, and this is where it leads.
+    /// The name is an alias.
     Cname(Chain<'a>),
     /// The name exists without records of the type (RFC 2308, 2.2); SOA of that zone.
     NoData(Apex),
     /// The name does not exist (RFC 2308, 2.1); SOA of that zone.
     NxDomain(Apex),
-    /// The name is in none of our zones, and no reverse name we hold.
+    /// The name is in no zone of ours, and is not the reverse name of a record.
     NotOurs,
-    /// The name is ours and needs records, of which there are none yet.
+    /// The name is in a zone of ours, but there was no first list yet.
     NotReady,
 }
 
-/// One of the zones we answer for, seen from a name in it.
+/// One of our zones, seen from a name in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Apex {
     Cluster,
@@ -107,8 +107,8 @@ impl Zone {
 
     /// Answers a question of class IN. Never allocates, never fails.
     ///
-    /// `synced` says that there was a first list, or records were loaded: before that nobody can say that a name does
-    /// not exist, and names that need records are [`Lookup::NotReady`].
+    /// `synced` is true after the first list or after records were loaded from disk: before that no name is known not to
+    /// exist, and names that need records are [`Lookup::NotReady`].
     #[must_use]
     #[inline]
     pub fn lookup<'a>(&'a self, snapshot: &'a Snapshot, synced: bool, name: &Name, qtype: Rtype) -> Lookup<'a> {

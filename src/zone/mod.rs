@@ -1,8 +1,8 @@
-//! The Kubernetes DNS rules: what the records of a cluster answer to a name and a type.
+//! The Kubernetes DNS rules: the answer to a name and a type from the records of a cluster.
 //!
-//! Owns every rule of the Kubernetes DNS-Based Service Discovery specification 1.1.0 and the corners it leaves open.
+//! Owns every rule of the Kubernetes DNS-Based Service Discovery specification 1.1.0 and the cases it leaves open.
 //! Pure: borrows from a [`Snapshot`](crate::record::Snapshot), does no I/O, reads no clock and cannot fail. A look-up never
-//! allocates. Writes no message: whoever asks renders the [`RrSet`]s, as bytes, as a zone file or as a table.
+//! allocates. Writes no message: the caller renders the [`RrSet`]s as bytes, as a zone file or as a table.
 
 mod address;
 mod alias;

@@ -1,4 +1,4 @@
-//! The names the zone answers for and points to, by what they mean.
+//! The names of the zone and of its targets, by their meaning.
 
 use std::net::IpAddr;
 
@@ -25,7 +25,7 @@ pub enum ZoneName<'a> {
     Reverse(ReverseName),
 }
 
-/// What names an endpoint below its service.
+/// The label of an endpoint below its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointLabel<'a> {
     Hostname(&'a str),
@@ -41,7 +41,7 @@ impl<'a> EndpointLabel<'a> {
 }
 
 impl Zone {
-    /// Hands a name to `write` in the form responses are written from; nothing is put together.
+    /// Hands the parts of a name to `write`, without copying them together.
     pub fn with_ref<R>(&self, name: ZoneName<'_>, write: impl FnOnce(NameRef<'_>) -> R) -> R {
         let below = self.name();
         match name {
@@ -69,7 +69,7 @@ impl Zone {
                         label[1..].copy_from_slice(port.name.as_bytes());
                         &*label
                     }
-                    // Too long for a label, and so refused by whoever reads the name.
+                    // Too long for a label: the reader of the name refuses it.
                     None => port.name.as_bytes(),
                 };
                 write(NameRef::under(&[label, port.protocol.srv_label(), name, namespace, b"svc"], below))
@@ -82,7 +82,7 @@ impl Zone {
     /// A name as a whole, in lower case.
     ///
     /// # Errors
-    /// If a record holds what is no label; what the sources let through always is.
+    /// If a record has a name that is not a label. Sources refuse such records.
     pub fn name_of(&self, name: ZoneName<'_>) -> Result<Name, NameError> {
         self.with_ref(name, |NameRef { head, tail }| match tail {
             Tail::Name(name) => Name::from_labels(head.iter().copied().chain(name.labels())),

@@ -17,13 +17,13 @@ impl Protocol {
         }
     }
 
-    /// The protocol a lower-case label stands for.
+    /// The protocol of a lower-case label.
     pub(super) fn from_srv_label(label: &[u8]) -> Option<Self> {
         [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.srv_label() == label)
     }
 }
 
-/// Which ports are asked for.
+/// The ports of a question.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum PortFilter<'a> {
     /// All, unnamed ones too: SRV of the service's own name.
@@ -32,7 +32,7 @@ pub(super) enum PortFilter<'a> {
 }
 
 impl<'f> PortFilter<'f> {
-    /// Those of `ports` asked for.
+    /// Those of `ports` that match.
     pub fn select<'p>(self, ports: &'p [Port]) -> impl Iterator<Item = &'p Port> + Clone + use<'p, 'f> {
         ports.iter().filter(move |port| match self {
             Self::All => true,
@@ -79,7 +79,7 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Ports<'a> {
-    /// Whether there is a record.
+    /// True if there is a record.
     pub fn any(&self) -> bool {
         self.pairs().next().is_some()
     }

@@ -1,4 +1,4 @@
-//! Reverse names: which zone of ours they are in, and what they point to.
+//! Reverse names: their zone and the names they point to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -96,9 +96,9 @@ fn digits(value: u8, decimal: bool, text: &mut [u8; 3]) -> &[u8] {
 /// A name below `in-addr.arpa` or `ip6.arpa`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Spelled {
-    /// As far as its labels, read from the right, spell an address.
+    /// The labels, read from the right, are the start of an address or all of one.
     prefix: ReverseName,
-    /// There are more labels, or one that spells nothing.
+    /// There are more labels than an address has, or one that is not part of an address.
     more: bool,
 }
 
@@ -179,7 +179,7 @@ impl Zone {
         let prefix = spelled.prefix;
         let covers = |net: &&IpNet| apex_parts(**net) <= prefix.parts && net.contains(&prefix.ip);
         let Some(parts) = self.reverse().iter().filter(covers).map(|net| apex_parts(*net)).max() else {
-            // Without zones of our own we know those addresses only that we hold.
+            // Without reverse zones only addresses with records are answered.
             let ip = spelled.address().filter(|_| qtype == Rtype::PTR && self.reverse().is_empty());
             return ip.and_then(|ip| self.pointer(snapshot, ip)).map_or(Lookup::NotOurs, Lookup::Hit);
         };
@@ -204,7 +204,7 @@ impl Zone {
         }
     }
 
-    /// What an address points to: the service whose cluster IP it is, alone, or else a name for each service that has a
+    /// The target of an address: the service with this cluster IP, or else one name for each service that has a
     /// ready endpoint there.
     pub(super) fn pointer<'a>(&self, snapshot: &'a Snapshot, ip: IpAddr) -> Option<RrSet<'a>> {
         if let Some(service) = cluster_ip(snapshot, ip) {
@@ -221,7 +221,7 @@ fn cluster_ip(snapshot: &Snapshot, ip: IpAddr) -> Option<&Service> {
     keys.min().and_then(|key| snapshot.service_by_key(key)).map(|service| &**service)
 }
 
-/// Whether an address points anywhere.
+/// True if an address has a PTR record.
 fn is_held(snapshot: &Snapshot, ip: IpAddr) -> bool {
     snapshot.holders(ip).iter().any(|holder| {
         let service = snapshot.service_by_key(&holder.service);
@@ -229,9 +229,9 @@ fn is_held(snapshot: &Snapshot, ip: IpAddr) -> bool {
     })
 }
 
-/// Whether there may be names below one that spells part of an address.
+/// True if there may be names below one that is part of an address.
 ///
-/// Nothing exists below what is no address. With up to 256 addresses below, all are tried; with more, there may be: to
+/// Nothing exists below a name that is not part of an address. Up to 256 addresses are all looked up; with more it is true: to
 /// say NODATA of a name without names below it does no harm, while NXDOMAIN of one that has them denies them all
 /// (RFC 8020).
 fn has_names_below(snapshot: &Snapshot, spelled: Spelled) -> bool {

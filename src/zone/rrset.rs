@@ -1,4 +1,4 @@
-//! RRsets as the rules find them: borrowed from the records, made only when somebody walks over them.
+//! RRsets: borrowed from the snapshot, each record made only when it is read.
 
 use std::net::IpAddr;
 
@@ -56,10 +56,10 @@ pub enum Data<'a> {
         port: u16,
         target: ZoneName<'a>,
     },
-    /// SOA; times in seconds. Nobody transfers the zone, so only the minimum means anything.
+    /// SOA; times in seconds. The zone cannot be transferred, so only the minimum has a meaning.
     Soa {
         mname: ZoneName<'a>,
-        /// The mailbox of the person in charge.
+        /// The mailbox of the administrator.
         rname: ZoneName<'a>,
         serial: u32,
         /// For secondaries, of which there are none.
@@ -211,7 +211,7 @@ impl Zone {
     /// The SOA of every zone we answer for: the owner differs, the data do not.
     #[must_use]
     pub fn soa(&self, version: &Version) -> RrSet<'static> {
-        // Rises with every change and every epoch, until an epoch has more than 16 million changes.
+        // Rises with every change and every epoch, up to 16 million changes in an epoch.
         let serial = version.epoch.wrapping_shl(24).wrapping_add(version.rev) & u64::from(u32::MAX);
         let serial = u32::try_from(serial).expect("masked to 32 bits");
         RrSet::new(Rtype::SOA, self.ttl(), Source::Soa { serial, minimum: self.ttl() })
