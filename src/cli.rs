@@ -58,41 +58,41 @@ pub enum Command {
         #[command(flatten)]
         flags: HubFlags,
     },
-    /// Run in the place of NodeLocal DNSCache: its flags, its Corefile, its config maps
+    /// Run in place of NodeLocal DNSCache, with its flags, Corefile and ConfigMaps
     NodeCache(node_cache::NodeCacheArgs),
-    /// Print the configuration that a Corefile comes to, and what of it is not honoured
+    /// Translate a Corefile into a holdfast configuration, and list what is not honoured
     ImportCorefile(import::ImportArgs),
     /// Print every record: services, ports and endpoints
     Dump(DumpArgs),
-    /// Look a name up: the answer as DNS gives it, and why
+    /// Show the answer DNS gives for a name, and where it comes from
     Lookup(LookupArgs),
-    /// Say how things stand: records and their age, source, disk
+    /// Show the state of a process: records and their age, source, disk
     Status(StatusArgs),
-    /// Make a name answer these addresses, whatever its source says; without a name, list what is pinned
+    /// Answer a name with fixed addresses, whatever the cluster says; without a name, list all pins
     Pin(PinArgs),
-    /// Let go of a pinned name
+    /// Remove a pin
     Unpin(UnpinArgs),
-    /// Say what differs between two sets of records
+    /// Compare two sets of records
     Diff(DiffArgs),
-    /// Every apiserver address known, and how each answers from here; or a kubeconfig that goes to one directly
+    /// Test every known apiserver address from here; or write a kubeconfig for one of them
     ControlPlane(ControlPlaneArgs),
-    /// Show which deletions are held back and why, or let go of them
+    /// Show deletions that the guard holds back, and why; or release them
     Guard(GuardArgs),
-    /// Make a CA and the certificates of hubs and agents, for people without cert-manager
+    /// Make a CA and certificates for hubs and agents, where there is no cert-manager
     Certs(certs::Certs),
-    /// Rehearse: put the load of thousands of agents on a hub
+    /// Load tests: thousands of agents on a hub, or queries on an agent
     #[command(subcommand)]
     Simulate(simulate::Simulate),
-    /// Set up the node: the interface with the addresses pods ask, and the rules that keep their queries untracked
+    /// Set up the node: the interface with the DNS addresses, and rules that disable connection tracking for them
     #[command(subcommand)]
     Node(node::Node),
-    /// Check a configuration: print everything that is wrong with it, or what is in effect
+    /// Check a configuration: print all errors, or the configuration in effect
     CheckConfig {
         /// Whose it is, and its flags, as they would be given to it
         #[command(flatten)]
         flags: RoleFlags,
     },
-    /// Print the completions of a shell, to be sourced by it
+    /// Print shell completions
     Completions {
         /// The shell
         shell: clap_complete::Shell,

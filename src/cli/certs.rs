@@ -11,20 +11,20 @@ use crate::{
 /// What `holdfast certs` takes.
 #[derive(Debug, clap::Args)]
 pub struct Certs {
-    /// Directory to write ca/, hub/ and agent/ into, or ca/ and dns/ with --dns-name; a CA that is there already signs again
+    /// Output directory: ca/, hub/ and agent/, or ca/ and dns/ with --dns-name; an existing CA is used again
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The name both ends of a stream must share
+    /// Trust domain: hubs and agents must have the same
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     trust_domain: String,
-    /// A DNS name or address by which clients of encrypted DNS know the agents; give it for each. Writes dns/ for
-    /// encrypted.certificate, and leaves hub/ and agent/ as they are
+    /// A DNS name or address of the agents for clients of encrypted DNS; may be repeated. Writes dns/ for
+    /// encrypted.certificate; hub/ and agent/ do not change
     #[arg(long, value_name = "NAME|IP")]
     dns_name: Vec<String>,
-    /// How long certificates other than the CA's are good for
+    /// Validity of the certificates in days, the CA's excepted
     #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
-    /// Replace certificates that are there; a CA stays
+    /// Replace existing certificates; the CA stays
     #[arg(long)]
     force: bool,
 }

@@ -17,13 +17,13 @@ use crate::{
 pub struct ImportArgs {
     /// The Corefile, or a template of NodeLocal DNSCache with its `__PILLAR__` variables
     pub file: PathBuf,
-    /// Addresses to listen on, in the place of `__PILLAR__LOCAL__DNS__`
+    /// Listen addresses, used for `__PILLAR__LOCAL__DNS__`
     #[arg(long, value_name = "IP", value_delimiter = ',', default_value = "169.254.20.10")]
     pub localip: Vec<IpAddr>,
-    /// Address of the cluster's DNS service, in the place of `__PILLAR__CLUSTER__DNS__`
+    /// Address of the cluster's DNS service, used for `__PILLAR__CLUSTER__DNS__`
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
-    /// Names of the cluster are to come from hubs, which the configuration is still to name
+    /// Answer names of the cluster from hubs; add their addresses to the configuration afterwards
     #[arg(long)]
     pub hub: bool,
 }

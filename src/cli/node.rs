@@ -23,31 +23,31 @@ use crate::{
 /// What to do with the node.
 #[derive(Debug, Subcommand)]
 pub enum Node {
-    /// Make the interface, its addresses and the rules, or mend them
+    /// Create or repair the interface, its addresses and the rules
     Setup {
         /// The flags of the agent, as they would be given to it
         #[command(flatten)]
         flags: AgentFlags,
     },
-    /// Say what is not as the agent would have it; exit code 1 then
+    /// Compare the node with the configuration; exit code 1 if something is missing or differs
     Check {
         /// The flags of the agent, as they would be given to it
         #[command(flatten)]
         flags: AgentFlags,
     },
-    /// Remove interface and rules
+    /// Remove the interface and the rules
     Teardown {
         /// The flags of the agent, as they would be given to it
         #[command(flatten)]
         flags: AgentFlags,
     },
-    /// Exit code 0 if the agent of this container is ready: for a startup probe, which no other agent of the node must answer
+    /// Exit code 0 if the agent of this container is ready: for a startup probe
     Ready {
         /// The flags of the agent, as they would be given to it
         #[command(flatten)]
         flags: AgentFlags,
     },
-    /// Set up and stay: put back what is removed, and give the cluster's DNS its address while nothing is answered here
+    /// Set up and keep running: repair changes, and give the address to the cluster's DNS while no agent answers
     Watch {
         /// Started by an agent: the configuration comes by standard input, and so does the end
         #[arg(long, hide = true)]

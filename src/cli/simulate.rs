@@ -12,9 +12,9 @@ use crate::simulate::{self, Options, Report, queries};
 /// What can be simulated.
 #[derive(Debug, Subcommand)]
 pub enum Simulate {
-    /// Connect N agents to hubs; each verifies every state. Exit code 1 if one is not in sync at the end, or differs
+    /// Connect N agents to hubs; each verifies its records. Exit code 1 if one is not in sync at the end, or differs
     Agents(Agents),
-    /// Send queries at a steady rate and count those that are lost, fail or get no record. Exit code 1 if any does
+    /// Send queries at a steady rate and count those that are lost, fail or get no record. Exit code 1 if there are any
     Queries(Queries),
 }
 
@@ -30,31 +30,31 @@ pub struct Queries {
     /// Transport of the queries; tls, https and quic need --ca or --insecure
     #[arg(long, value_name = "PROTOCOL", default_value = "udp")]
     proto: Proto,
-    /// Queries a second
+    /// Queries per second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     qps: u32,
-    /// Connections that share the queries, each with one at a time; not for udp
+    /// Number of connections, each with one query at a time; not for udp
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
-    /// Open a connection for each query, with a full handshake, rather than keep it
+    /// Open a new connection, with a full handshake, for each query
     #[arg(long)]
     new_connections: bool,
     /// PEM file with the CA that signed the server's certificate
     #[cfg(feature = "encrypted")]
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     ca: Option<PathBuf>,
-    /// The name its certificate must be for (default: the address in --server)
+    /// The name in the server's certificate (default: the address in --server)
     #[cfg(feature = "encrypted")]
     #[arg(long, value_name = "NAME", requires = "ca")]
     server_name: Option<String>,
-    /// Take any certificate
+    /// Accept any certificate
     #[cfg(feature = "encrypted")]
     #[arg(long)]
     insecure: bool,
-    /// TCP connections beside, each of which asks five times a second
+    /// Additional TCP connections, each with five queries per second
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     tcp: u32,
-    /// How long to ask; ^C ends it sooner
+    /// Duration of the test; ^C ends it
     #[arg(long, value_name = "S", default_value_t = 10)]
     seconds: u64,
     /// How
@@ -78,16 +78,16 @@ enum Proto {
 /// What `holdfast simulate agents` takes.
 #[derive(Debug, clap::Args)]
 pub struct Agents {
-    /// A hub to follow; agents are spread over several
+    /// A hub to follow; may be repeated, the agents are spread
     #[arg(long, value_name = "HOST:PORT", required = true)]
     hub: Vec<String>,
     /// Directory with an agent's ca.crt, tls.crt and tls.key, or `insecure` for a hub on loopback without TLS
     #[arg(long, value_name = "DIR")]
     tls: PathBuf,
-    /// How many agents; each takes a file descriptor here and one at the hub
+    /// Number of agents; each takes a file descriptor here and one at the hub
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: u32,
-    /// How long to watch once all are live; ^C ends it sooner
+    /// How long to watch after all are in sync; ^C ends it
     #[arg(long, value_name = "S", default_value_t = 30)]
     seconds: u64,
     /// How

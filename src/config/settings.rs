@@ -27,150 +27,150 @@ use crate::{
 settings! {
     /// The settings of a process, as given or by default.
     pub struct Settings {
-        /// The zone of the cluster's names.
+        /// The cluster's DNS zone.
         zone: ZoneName = Setting::new("zone", "cluster.local").flag("--zone", "ZONE");
-        /// Addresses that answer DNS over UDP and TCP; the port is 53 unless written.
+        /// Addresses that answer DNS over UDP and TCP. Default port: 53.
         listen: Vec<Addr<53>> = Setting::new("listen", "[127.0.0.1]").flag("--listen", "IP[:PORT]").agent();
-        /// Addresses that serve the stream to agents and other hubs; the port is 7443 unless written.
+        /// Addresses that serve records to agents and other hubs. Default port: 7443.
         listen_stream: Vec<Addr<7443>> = Setting::new("listen", "[0.0.0.0]").flag("--listen", "IP[:PORT]").hub();
-        /// Where agents and other hubs reach this hub; they are told, and remember it. The addresses it listens on unless
-        /// given, or for `0.0.0.0` and `::` the pod's address in the variable `POD_IP`.
+        /// Addresses at which agents and other hubs reach this hub; the hub sends them to all of them. Default: the addresses
+        /// in `listen`, with the pod's address (environment variable `POD_IP`) in place of `0.0.0.0` and `::`.
         advertise: Vec<HostPort> = Setting::new("advertise", "[]").flag("--advertise", "HOST:PORT").hub();
-        /// The name of this process among those it follows and serves, which no two hubs may share; the machine's hostname
-        /// unless given, with the port of the stream behind it for a hub.
+        /// The name of this process, unique among all hubs and agents. Default: the machine's hostname; for a hub, followed by
+        /// the port in `listen`.
         name: Option<String> = Setting::new("name", "none").flag("--name", "NAME");
-        /// Names that spell a pod's address (`10-1-2-3.prod.pod.cluster.local`): answered for any address in a namespace
-        /// that exists, or not at all.
+        /// Pod names such as `10-1-2-3.prod.pod.cluster.local`. `insecure`: answered for every address, if the namespace exists.
+        /// `disabled`: NXDOMAIN.
         pods: Pods = Setting::new("pods", "insecure").flag("--pods", "insecure|disabled").agent();
-        /// Which endpoints are kept: those of headless services, or all. `all` adds the names CoreDNS gives to endpoints
-        /// behind a cluster IP, at the price of memory and of watching every slice.
+        /// The endpoints kept: those of headless services, or all. `all` adds the names that CoreDNS gives to endpoints
+        /// behind a cluster IP; it takes more memory, and a watch of every EndpointSlice.
         endpoints: EndpointsMode = Setting::new("endpoints", "headless").flag("--endpoints", "headless|all");
         /// TTL of answers from the cluster zone, in whole seconds.
         ttl: Duration = Setting::new("ttl", "5s").within("0s", "1h", "longer ones keep dead addresses in use").agent();
         /// Answers from records older than this say so (EDE 3, RFC 8914) and carry a TTL of at most 30s. They are never refused.
         stale_after: Duration =
             Setting::new("stale_after", "60s").within("10s", "30d", "a healthy source is up to 10s behind");
-        /// Networks whose reverse names we answer with authority: the networks of services and pods.
+        /// Networks whose reverse names holdfast answers with authority: those of services and pods.
         reverse: Vec<IpNet> = Setting::new("reverse", "[]").agent();
-        /// Gives CoreDNS's answer where ours differs, for a comparison during a migration.
+        /// `coredns`: gives CoreDNS's answers where those of holdfast differ, to compare them during a migration.
         compat: Compat = Setting::new("compat", "none").agent();
-        /// Answers DNS cookies (RFC 7873, RFC 9018), so that a client can tell our answers from forged ones. Nobody is refused
-        /// for want of one. The secret is kept in the store (`cookie-secret`); removed there, it is made anew at the next start.
+        /// Answers DNS cookies (RFC 7873, RFC 9018), so that a client can tell real answers from forged ones. Clients without a
+        /// cookie are answered too. The secret is in the store (`cookie-secret`); if that file is removed, the next start makes a new one.
         cookies: bool = Setting::new("cookies", "false").agent();
-        /// Asked for names of the cluster as long as there are no records at all: first boot, no source, nothing on disk.
+        /// Upstreams for names of the cluster while there are no records: at the first start, with nothing on disk and no source.
         cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent().reload();
         /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.
-        /// Until `/etc/resolv.conf` has named one, names of the cluster are answered and all others SERVFAIL.
+        /// While `/etc/resolv.conf` names no server, only names of the cluster are answered; all others get SERVFAIL.
         upstream: Vec<UpstreamSource> =
             Setting::new("upstream", "[/etc/resolv.conf]").flag("--upstream", "IP[:PORT]").agent().reload();
 
-        /// Hubs to follow, in the order of preference. One source at most.
+        /// Hubs to follow, in the order of preference. Only one source may be set.
         source_hub_addresses: Vec<HostPort> = Setting::new("source.hub.addresses", "[]").flag("--hub", "HOST:PORT").reload();
-        /// The apiserver to watch, by a kubeconfig file; `in-cluster` for the one of the pod's service account.
+        /// Kubeconfig file of the apiserver to watch; `in-cluster` for the pod's service account.
         source_kubernetes_kubeconfig: Option<PathBuf> =
             Setting::new("source.kubernetes.kubeconfig", "none").flag("--kubeconfig", "FILE").reload();
-        /// A file or directory of YAML or JSON to take the records from: namespaces, services and endpoint slices, as
+        /// File or directory with namespaces, services and EndpointSlices in YAML or JSON, as
         /// `kubectl get ns,svc,endpointslices -A -o yaml` prints them. Read again when it changes.
         source_manifests_path: Option<PathBuf> =
             Setting::new("source.manifests.path", "none").flag("--manifests", "PATH").reload();
-        /// No source: names of the cluster are forwarded like all others, by the `forward` zone that covers them, and no
-        /// records are kept. What `holdfast node-cache` does without `--hub`.
+        /// No source and no records: names of the cluster are forwarded like all others, by the `forward` zone that covers them,
+        /// as `holdfast node-cache` does without `--hub`.
         source_none: bool = Setting::new("source.none", "false").agent();
-        /// The Lease by which the hubs of a cluster elect the one that watches the apiserver, in the namespace of the
-        /// kubeconfig's context or of the pod; the others follow that one. `none` for a hub that always watches.
+        /// The Lease by which the hubs elect a leader, in the namespace of the kubeconfig's context or of the pod. Only the leader
+        /// watches the apiserver; the other hubs follow it. `none`: this hub always watches.
         lease_name: Option<String> = Setting::new("lease.name", "holdfast-hub").hub();
-        /// After how long without a renewal another hub takes the lease, as long as the apiserver answers.
+        /// Time without a renewal after which another hub takes the lease.
         lease_duration: Duration =
             Setting::new("lease.duration", "15s").within("3s", "5m", "a holder renews every fourth part of it").hub();
-        /// Directory with `ca.crt`, `tls.crt` and `tls.key` for the stream between hub and agents, read again when they
+        /// Directory with `ca.crt`, `tls.crt` and `tls.key` for connections between hubs and agents, read again when they
         /// change; `insecure` for no TLS, on loopback only.
         tls: Option<Tls> = Setting::new("tls", "none").flag("--tls", "DIR");
 
-        /// Directory of the records on disk; `none` to keep nothing.
+        /// Directory of the records on disk; `none`: nothing is kept on disk.
         store_path: Option<PathBuf> = Setting::new("store.path", "/var/lib/holdfast").flag("--store", "DIR");
 
-        /// A complete list may always lack this many services; what it lacks beyond that is held: served on, and reported.
+        /// A list may always miss this many services. If it misses more, the guard holds them: they are served still, and reported.
         guard_list_services_min: usize = Setting::new("guard.list_services_min", "50");
-        /// A complete list may lack this many services in a hundred.
+        /// A list may miss this percentage of services.
         guard_list_percent: u8 = Setting::new("guard.list_percent", "2").within("0", "100", "percent");
-        /// A class of records (headless services, endpoints, namespaces and the like) with this many may not become empty in one
-        /// list.
+        /// Records of one kind (headless services, endpoints, namespaces …) are held if a list misses all of them and they are at
+        /// least this many.
         guard_class_min: usize = Setting::new("guard.class_min", "20");
-        /// The time from a list that is held to a second one that may confirm it.
+        /// Time from a list that is held to the second list that may confirm it.
         guard_confirm_after: Duration =
             Setting::new("guard.confirm_after", "10s").within("1s", "1h", "a restarting apiserver says the same twice");
-        /// A list that lacks more services in a hundred than this is not confirmed by another, only by an operator.
+        /// If a list misses a higher percentage of services, a second list does not confirm it: only `holdfast guard release` does.
         guard_confirm_percent_max: u8 = Setting::new("guard.confirm_percent_max", "20").within("0", "100", "percent");
-        /// Two lists say the same if they differ in no more services in a hundred than this.
+        /// Maximum difference of two lists that confirm each other, in percent of services.
         guard_confirm_tolerance_percent: u8 =
             Setting::new("guard.confirm_tolerance_percent", "1").within("0", "100", "percent");
-        /// Fewer deletes on a watch than this within the window are never held.
+        /// Fewer deleted services within `guard.deletes_within` are never held.
         guard_deletes_min: usize = Setting::new("guard.deletes_min", "20");
-        /// More deletes on a watch than this many services in a hundred within the window are held.
+        /// A higher percentage of services deleted within `guard.deletes_within` is held.
         guard_deletes_percent: u8 = Setting::new("guard.deletes_percent", "20").within("0", "100", "percent");
-        /// The window for deletes.
+        /// The period in which deleted services are counted.
         guard_deletes_within: Duration = Setting::new("guard.deletes_within", "60s").within("1s", "1h", "memory");
-        /// How long deletes are held; then they go if a complete list on a new connection agrees.
+        /// How long deleted services are held; then they are removed if a list on a new connection misses them too.
         guard_deletes_held_for: Duration =
             Setting::new("guard.deletes_held_for", "10m").within("10s", "1d", "an operator must have time to look");
-        /// Fewer services than this deleted with their namespaces are never held.
+        /// Fewer services deleted together with their namespaces are never held.
         guard_meant_min: usize = Setting::new("guard.meant_min", "50");
-        /// As many services in a hundred deleted with their namespaces within `guard.deletes_within` are held as deletes are.
+        /// This percentage of services deleted together with their namespaces within `guard.deletes_within` is held like other deletes.
         guard_meant_percent: u8 = Setting::new("guard.meant_percent", "50").within("0", "100", "percent");
-        /// Namespaces whose services are held when the namespace is deleted, however few they are.
+        /// Namespaces whose services are always held when the namespace is deleted.
         guard_protect: Vec<String> = Setting::new("guard.protect", "[kube-system, default]");
-        /// Endpoints that go away are held only if they go from more services than this.
+        /// Removed endpoints are held only if more services than this lose some.
         guard_losses_services_min: usize = Setting::new("guard.losses_services_min", "50");
-        /// More endpoints than this many in a hundred that go away within the window are held.
+        /// A higher percentage of endpoints removed within `guard.losses_within` is held.
         guard_losses_percent: u8 = Setting::new("guard.losses_percent", "30").within("0", "100", "percent");
-        /// The window for endpoints.
+        /// The period in which removed endpoints are counted.
         guard_losses_within: Duration = Setting::new("guard.losses_within", "30s").within("1s", "1h", "memory");
-        /// How long endpoints are held at most.
+        /// Maximum time that removed endpoints are held.
         guard_losses_held_for: Duration =
             Setting::new("guard.losses_held_for", "10m").within("0s", "1d", "addresses of pods are used again");
 
-        /// Upstreams and their options by zone; the longest zone that covers a name is asked.
+        /// Upstreams and their options by zone; the longest zone that covers the name is used.
         forward: Vec<ForwardZone> = Setting::new("forward", "[]").agent().reload();
-        /// Further addresses that answer DNS, each with `forward` zones of its own. Names of the cluster are answered there
-        /// as everywhere.
+        /// More addresses that answer DNS, each with `forward` zones of its own. Names of the cluster have the same answers
+        /// there.
         views: Vec<View> = Setting::new("views", "[]").agent();
-        /// The time a question to upstreams may take in all; a client gets an error then.
+        /// Maximum time to answer a query from upstreams; then the client gets SERVFAIL or an expired answer.
         upstream_timeout: Duration =
             Setting::new("upstream_timeout", "5s").within("100ms", "30s", "stub resolvers give up after 5s").agent().reload();
-        /// Memory for answers from upstreams, overhead included.
+        /// Maximum memory for cached answers, overhead included.
         cache_max_bytes: Bytes =
             Setting::new("cache.max_bytes", "64MiB").within("1MiB", "64GiB", "smaller holds too little to help").agent();
-        /// The longest an answer from an upstream is kept as fresh.
+        /// Maximum TTL of cached answers.
         cache_max_ttl: Duration = Setting::new("cache.max_ttl", "1h").within("0s", "7d", "RFC 8767, 4").agent().reload();
-        /// The least an answer from an upstream is kept as fresh.
+        /// Minimum TTL of cached answers.
         cache_min_ttl: Duration =
             Setting::new("cache.min_ttl", "0s").within("0s", "1h", "longer ones keep dead addresses in use").agent().reload();
-        /// The longest a negative answer from an upstream is kept.
+        /// Maximum TTL of cached negative answers (NXDOMAIN, NODATA).
         cache_negative_ttl: Duration =
             Setting::new("cache.negative_ttl", "30s").within("0s", "3h", "RFC 2308, 5").agent().reload();
-        /// Answers from expired data when the upstreams of a zone fail (RFC 8767).
+        /// Serves expired answers while the upstreams of a zone fail (RFC 8767).
         cache_serve_stale: bool = Setting::new("cache.serve_stale", "true").agent().reload();
-        /// How long a client waits for upstreams before it gets expired data; `0s` answers with it at once and refreshes behind.
+        /// How long a client waits for upstreams before it gets an expired answer; `0s`: it gets that at once, and the cache asks again afterwards.
         cache_client_timeout: Duration =
             Setting::new("cache.client_timeout", "1800ms").within("0s", "5s", "RFC 8767, 5").agent().reload();
-        /// How long after its end data may still be served while an upstream of the zone answers others; while every upstream
-        /// fails there is no end.
+        /// How long an expired answer is served while an upstream of the zone answers other names. While every upstream
+        /// fails it has no end.
         cache_stale_max: Duration = Setting::new("cache.stale_max", "1d").within("0s", "30d", "RFC 8767, 5").agent().reload();
         /// Believes that a name that was good is gone only when told twice, 2s apart or by two upstreams.
         cache_confirm_negative: bool = Setting::new("cache.confirm_negative", "true").agent().reload();
-        /// Answers that every name below one that does not exist does not exist either, without asking (RFC 8020). Servers that
-        /// deny a name which has names below it are wrong, and exist.
+        /// After NXDOMAIN for a name, answers NXDOMAIN for all names below it without asking (RFC 8020). Some servers send NXDOMAIN
+        /// for a name that has names below it, against the RFC: leave it off with those.
         cache_nxdomain_cut: bool = Setting::new("cache.nxdomain_cut", "false").agent().reload();
-        /// How often the answers are written to the store's directory, beside the records. They are written at exit too.
+        /// How often cached answers are written to the store's directory; they are also written at exit.
         cache_save_interval: Duration =
-            Setting::new("cache.save_interval", "60s").within("1s", "1d", "what a crash may lose against wear of the disk").agent();
-        /// Asks again for names that are asked often before their time is up.
+            Setting::new("cache.save_interval", "60s").within("1s", "1d", "shorter wears the disk, longer loses more in a crash").agent();
+        /// Asks upstreams again for often used names before their answers expire.
         cache_prefetch: bool = Setting::new("cache.prefetch", "true").agent().reload();
-        /// Answers A and AAAA of `external.name.ns.svc.cluster.local` with a CNAME to `external.name` and its addresses, in one
-        /// round trip in the place of five or more (`ndots:5`), if the namespace exists and has no service called `name`.
-        /// The risk: a name in the shape of a service (`web.db` for `web` of a service `db` that is not there yet) is asked
-        /// of upstreams, which sees it, and if a public name is the same, a client gets that: leave it off where names of
-        /// services are also top-level domains, such as `dev` or `app`.
+        /// Answers A and AAAA of `external.name.ns.svc.cluster.local` with a CNAME to `external.name` and its addresses, if the
+        /// namespace exists and has no service called `name`: one query instead of five or more (`ndots:5`).
+        /// The risk: a name that looks like one of a service (`web.db` for `web` of a service `db` that does not exist yet) is sent
+        /// to upstreams, and if a public name is the same, the client gets its address. Leave it off where names of services are
+        /// also top-level domains, such as `dev` or `app`.
         search_path_completion: bool = Setting::new("search_path_completion", "false").agent();
 
         /// Unix socket for the tools.
@@ -180,43 +180,43 @@ settings! {
         /// Address of `/metrics`; `none` for no listener.
         metrics: Option<Addr<9253>> = Setting::new("metrics", "127.0.0.1:9253").flag("--metrics", "IP:PORT");
 
-        /// Further addresses of `/health` and `/ready`.
+        /// More addresses of `/health` and `/ready`.
         http_more: Vec<Addr<8080>> = Setting::new("http_more", "[]");
-        /// Further addresses of `/metrics`.
+        /// More addresses of `/metrics`.
         metrics_more: Vec<Addr<9253>> = Setting::new("metrics_more", "[]");
-        /// Networks that may ask `/health` and `/ready`, besides this node itself. Empty means anybody.
+        /// Networks that may read `/health` and `/ready`, besides this node itself. Empty: all networks.
         http_allow: Vec<IpNet> = Setting::new("http_allow", "[]");
-        /// Networks that may ask `/metrics`, besides this node itself. Empty means anybody.
+        /// Networks that may read `/metrics`, besides this node itself. Empty: all networks.
         metrics_allow: Vec<IpNet> = Setting::new("metrics_allow", "[]");
-        /// Metrics under the names others give them too, for dashboards and alerts made for CoreDNS and NodeLocal DNSCache.
+        /// `coredns`: metrics also have CoreDNS's names, for dashboards and alerts made for CoreDNS and NodeLocal DNSCache.
         metrics_compat: Compat =
             Setting::new("metrics_compat", "none").flag("--metrics-compat", "none|coredns").agent();
 
-        /// TCP connections open at once.
+        /// Maximum open TCP connections.
         tcp_max_connections: usize = Setting::new("tcp.max_connections", "1000")
             .within("10", "100000", "each takes a file descriptor").agent();
-        /// TCP connections open at once from one address.
+        /// Maximum open TCP connections from one address.
         tcp_max_per_source: usize = Setting::new("tcp.max_per_source", "100")
             .within("1", "100000", "RFC 9210, 4.2").agent();
-        /// How long an idle TCP connection is kept.
+        /// How long an idle TCP connection is kept open.
         tcp_idle: Duration = Setting::new("tcp.idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3").agent();
 
-        /// Addresses that answer DNS over TLS (DoT, RFC 7858); the port is 853 unless written.
+        /// Addresses that answer DNS over TLS (DoT, RFC 7858). Default port: 853.
         encrypted_tls: Vec<Addr<853>> = Setting::new("encrypted.tls", "[]").agent();
-        /// Addresses that answer DNS over HTTPS (DoH, RFC 8484) at `/dns-query`, HTTP/2 only; the port is 443 unless written.
+        /// Addresses that answer DNS over HTTPS (DoH, RFC 8484) at `/dns-query`, HTTP/2 only. Default port: 443.
         encrypted_https: Vec<Addr<443>> = Setting::new("encrypted.https", "[]").agent();
-        /// Addresses that answer DNS over QUIC (DoQ, RFC 9250); the port is 853 unless written.
+        /// Addresses that answer DNS over QUIC (DoQ, RFC 9250). Default port: 853.
         encrypted_quic: Vec<Addr<853>> = Setting::new("encrypted.quic", "[]").agent();
         /// Directory with `tls.crt` and `tls.key` for encrypted DNS, as a Kubernetes TLS secret holds them or
         /// `holdfast certs --dns-name` makes them; read again when they change. Clients find encrypted DNS by the DNS names in the certificate (DDR, RFC 9462).
         encrypted_certificate: Option<PathBuf> = Setting::new("encrypted.certificate", "none").agent();
 
-        /// Who may ask: networks, and `node-local` for this node and the pods on it. Others are dropped and counted. Empty means
-        /// `node-local` on link-local addresses and on those of `node.local_ips`, and anybody on the rest.
+        /// Clients that are answered: networks, and `node-local` for this node and its pods. Queries of other clients are dropped
+        /// and counted. Empty: `node-local` on link-local addresses and those of `node.local_ips`, all clients on the other addresses.
         allow: Vec<Allow> = Setting::new("allow", "[]").flag("--allow", "node-local|CIDR").agent();
 
-        /// Answers over UDP in a second to one public network (a /24, or a /56 of IPv6), at addresses where anybody may ask. Of the
-        /// queries beyond, half get an empty answer that asks for TCP, and half none. `0` for no limit.
+        /// Maximum UDP answers per second to one public network (a /24, or a /56 of IPv6), at addresses that answer all clients.
+        /// Above that, half of the queries get an empty answer with TC (ask over TCP), the other half none. `0`: no limit.
         open_rate: u32 = Setting::new("open_rate", "50").within("0", "1000000", "a source address can be forged").agent();
 
         /// The interface that carries `node.local_ips`: of type dummy, or a bridge without ports where the kernel has no dummy.
@@ -238,20 +238,20 @@ settings! {
             .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent();
         /// The addresses given back; those of `node.local_ips` that are not link-local unless given.
         node_failsafe_ips: Vec<IpAddr> = Setting::new("node.failsafe_ips", "[]").agent();
-        /// Gives up rights once the process answers: capabilities, system calls, writing to files but those of the store and the
-        /// admin socket, and reading homes and the secrets of the system's users. `docs/security.md` has the list.
+        /// Gives up rights after the start: capabilities, system calls, write access outside the store and the admin socket, read
+        /// access to home directories and secrets of the system's users. `docs/security.md` has the list.
         sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL");
 
-        /// What is logged, as `level` or `target=level,…` (trace, debug, info, warn, error).
+        /// Lines that are logged, as `level` or `target=level,…` (trace, debug, info, warn, error).
         log_filter: String = Setting::new("log.filter", "info").reload();
-        /// Logs one question to upstreams in so many, with the name asked and where the answer came from; 0 for none.
+        /// Logs one in N queries for outside names, with the name and the server that answered; 0: none.
         log_query_every: u32 = Setting::new("log.query_every", "0").agent().reload();
-        /// Unix socket of a dnstap collector, which is told of answers to names outside the cluster (`CLIENT_RESPONSE`, Frame
-        /// Streams); `none` for no collector.
+        /// Unix socket of a dnstap collector that gets the answers to names outside the cluster (`CLIENT_RESPONSE`, Frame
+        /// Streams); `none`: no collector.
         log_dnstap: Option<PathBuf> = Setting::new("log.dnstap", "none").agent();
-        /// Tells the collector of one answer in so many. Each one told is answered off the fast path.
+        /// Sends one in N answers to the collector. An answer that is sent is made off the fast path.
         log_dnstap_every: u32 = Setting::new("log.dnstap_every", "1").within("1", "1000000", "`log.dnstap` turns it off").agent();
-        /// How log lines look.
+        /// Format of log lines.
         log_format: LogFormat = Setting::new("log.format", "text");
     }
 }
@@ -259,39 +259,39 @@ settings! {
 settings! {
     /// How the names of one zone are forwarded.
     pub struct ForwardZone {
-        /// The zone; `.` for everything no other zone covers.
+        /// The zone; `.` for all names that no other zone covers.
         zone: ZoneName = Setting::new("zone", ".").required();
         /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, or the path of a resolv.conf, which is read again when it changes.
         /// One that names nobody is waited for, and so is `/etc/resolv.conf` if it is missing; any other must be there, or have
         /// been before. Meanwhile those it named last are asked, which is kept in the store (`upstreams.json`).
         upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]");
-        /// Answers every question of this zone with this code and asks nobody: `noerror` (without records), `nxdomain`,
-        /// `refused` or `servfail`. In the place of `upstreams`; names of `hosts` are answered still.
+        /// Answers every query of this zone with this code, without upstreams: `noerror` (no records), `nxdomain`, `refused` or
+        /// `servfail`. Takes the place of `upstreams`; names in `hosts` are still answered.
         answer: Option<FixedAnswer> = Setting::new("answer", "none");
         /// The server asked first. `random` and `round_robin`: another one is asked as well when the first is slow, and the first
         /// usable answer counts. `sequential`: a server is asked only when the ones before it failed (silent for 2s, not reachable,
         /// SERVFAIL and the like), so that its answers never replace theirs.
         policy: Policy = Setting::new("policy", "random");
-        /// Asks over TCP always.
+        /// Always asks over TCP.
         force_tcp: bool = Setting::new("force_tcp", "false");
-        /// Mixes the case of what is asked, against forged answers.
+        /// Sends names in random case, against forged answers.
         case_randomization: bool = Setting::new("case_randomization", "true");
-        /// Questions in flight at once; more are answered SERVFAIL.
+        /// Maximum queries in flight at once; more get SERVFAIL.
         max_concurrent: usize = Setting::new("max_concurrent", "1000").within("1", "100000", "each takes a socket");
-        /// Questions without an answer, one after another, that make an upstream one to be asked last, if a probe has no answer
-        /// either; 0 for never.
+        /// Queries in a row without an answer after which a probe is sent; if that has no answer either, the upstream is asked last.
+        /// 0: never.
         max_fails: u32 = Setting::new("max_fails", "3").within("0", "1000", "a burst of lost packets is no outage");
-        /// How long a TCP or TLS connection to an upstream is kept without queries.
+        /// How long an idle TCP or TLS connection to an upstream is kept open.
         connection_idle: Duration = Setting::new("connection_idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3");
-        /// File of the certificate authorities for `tls://` upstreams, in PEM; those of the system unless given.
+        /// PEM file with the certificate authorities for `tls://` upstreams. Default: those of the system.
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
-        /// Names of this zone answered here, as lines of a hosts file.
+        /// Names of this zone with fixed addresses, as lines of a hosts file.
         hosts: Vec<Host> = Setting::new("hosts", "[]");
-        /// The same from a file in the form of /etc/hosts, read again when it changes, and as soon as it is there.
+        /// A file in the form of /etc/hosts with more such names, read again when it changes or appears.
         hosts_file: Option<PathBuf> = Setting::new("hosts_file", "none");
-        /// TTL of what `hosts` and `hosts_file` answer.
+        /// TTL of answers from `hosts` and `hosts_file`.
         hosts_ttl: Duration = Setting::new("hosts_ttl", "30s").within("0s", "1d", "longer ones outlive the file");
-        /// Answers the reverse names of the addresses in `hosts` and `hosts_file` too.
+        /// Also answers the reverse names of the addresses in `hosts` and `hosts_file`.
         hosts_reverse: bool = Setting::new("hosts_reverse", "true");
         /// Names looked up under other names, before `template` and `hosts` see them: `exact NAME NAME`, `suffix ZONE ZONE` for
         /// all names in a zone, or `regex PATTERN NAME`, where `{1}` in the name is the first group of the pattern. The first
@@ -304,7 +304,7 @@ settings! {
         template: Vec<Template> = Setting::new("template", "[]");
         /// Makes IPv6 addresses of IPv4 ones with this prefix where a name has no others (RFC 6147), as in `64:ff9b::/96`.
         dns64: Option<Prefix> = Setting::new("dns64", "none");
-        /// Keeps answers of this zone; without it each question is asked, and TTLs pass as they come.
+        /// Caches answers of this zone. Without it each query is sent to upstreams, and TTLs are not changed.
         cache: bool = Setting::new("cache", "true");
         /// `cache.max_ttl` for this zone.
         max_ttl: Option<Duration> = Setting::new("max_ttl", "none").within("0s", "7d", "RFC 8767, 4");
@@ -313,7 +313,7 @@ settings! {
             Setting::new("min_ttl", "none").within("0s", "1h", "longer ones keep dead addresses in use");
         /// `cache.negative_ttl` for this zone.
         negative_ttl: Option<Duration> = Setting::new("negative_ttl", "none").within("0s", "3h", "RFC 2308, 5");
-        /// The least a negative answer of this zone is kept.
+        /// Minimum TTL of cached negative answers of this zone.
         min_negative_ttl: Duration =
             Setting::new("min_negative_ttl", "0s").within("0s", "1h", "longer ones hide what is new");
         /// `cache.serve_stale` for this zone.
@@ -330,7 +330,7 @@ settings! {
 settings! {
     /// Addresses with forwarding of their own.
     pub struct View {
-        /// The addresses; the port is 53 unless written.
+        /// The addresses. Default port: 53.
         listen: Vec<Addr<53>> = Setting::new("listen", "[]").required();
         /// As `encrypted.tls`, for this view.
         tls: Vec<Addr<853>> = Setting::new("tls", "[]");
@@ -338,7 +338,7 @@ settings! {
         https: Vec<Addr<443>> = Setting::new("https", "[]");
         /// As `encrypted.quic`, for this view.
         quic: Vec<Addr<853>> = Setting::new("quic", "[]");
-        /// As `forward`, for questions that come to these addresses.
+        /// As `forward`, for queries to these addresses.
         forward: Vec<ForwardZone> = Setting::new("forward", "[]").required();
     }
 }
