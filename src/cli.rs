@@ -58,7 +58,7 @@ pub enum Command {
         #[command(flatten)]
         flags: HubFlags,
     },
-    /// Run in place of NodeLocal DNSCache, with its flags, Corefile and ConfigMaps
+    /// Run in place of NodeLocal DNSCache, with its flags, its Corefile and its config maps
     NodeCache(node_cache::NodeCacheArgs),
     /// Translate a Corefile into a holdfast configuration, and list what is not honoured
     ImportCorefile(import::ImportArgs),
