@@ -19,7 +19,7 @@ use super::{
 use crate::{
     dns::{
         Allow,
-        forward::{FixedAnswer, Host, Policy, Prefix, Rewrite, Template, UpstreamSource},
+        forward::{FixedAnswer, Host, Next, Policy, Prefix, Rewrite, Template, UpstreamSource, Verdict},
     },
     source::EndpointsMode,
 };
@@ -283,6 +283,31 @@ settings! {
         max_fails: u32 = Setting::new("max_fails", "3").within("0", "1000", "a burst of lost packets is no outage");
         /// How long an idle TCP or TLS connection to an upstream is kept open.
         connection_idle: Duration = Setting::new("connection_idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3");
+        /// How long such a connection gets new queries.
+        connection_age: Duration = Setting::new("connection_age", "5m").within("1s", "1d", "RFC 7766, 6.2.3");
+        /// Connections to one upstream that are kept without queries; 0 for no limit but `connection_idle`.
+        idle_connections: usize = Setting::new("idle_connections", "0").within("0", "100", "there are 8 at most");
+        /// The address questions to upstreams of its family are sent from; `none` as the system chooses.
+        source_address: Option<IpAddr> = Setting::new("source_address", "none");
+        /// Answers after which the next upstream is asked, as after a failure; the last one's counts: `nxdomain`, `nodata`,
+        /// `noerror`, `servfail`, `refused`, `other`. After the last three it is asked always.
+        failover: Vec<Verdict> = Setting::new("failover", "[]");
+        /// Upstreams that are asked when the answer so far is one of these, in turn: `nxdomain nodata then 10.0.0.2`. Behind `then`
+        /// there may be a policy and `force_tcp`.
+        next: Vec<Next> = Setting::new("next", "[]");
+        /// Tries of one question that may fail for want of a connection; 0 for as many as there is time for.
+        max_attempts: u32 = Setting::new("max_attempts", "0").within("0", "1000", "time ends before");
+        /// Silence after which the next upstream is asked with `policy: sequential`.
+        read_timeout: Duration = Setting::new("read_timeout", "2s").within("10ms", "1m", "recursion takes time");
+        /// With every upstream failing, questions are answered at once with what is known, and SERVFAIL.
+        fail_fast: bool = Setting::new("fail_fast", "false");
+        /// How often a failing upstream is probed; unless given, every second, and every 5s the longer it is gone.
+        probe_interval: Option<Duration> =
+            Setting::new("probe_interval", "none").within("100ms", "1h", "an upstream that is back has to be seen");
+        /// The name whose NS records probes ask for.
+        probe_name: ZoneName = Setting::new("probe_name", ".");
+        /// Probes ask for recursion.
+        probe_recursion: bool = Setting::new("probe_recursion", "true");
         /// PEM file with the certificate authorities for `tls://` upstreams. Default: those of the system.
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
         /// Names of this zone with fixed addresses, as lines of a hosts file.
@@ -306,6 +331,16 @@ settings! {
         dns64: Option<Prefix> = Setting::new("dns64", "none");
         /// Caches answers of this zone. Without it each query is sent to upstreams, and TTLs are not changed.
         cache: bool = Setting::new("cache", "true");
+        /// Keeps answers with records.
+        cache_positive: bool = Setting::new("cache_positive", "true");
+        /// Keeps answers without records.
+        cache_negative: bool = Setting::new("cache_negative", "true");
+        /// TTLs of kept answers read as they came, and are not counted down.
+        keep_ttl: bool = Setting::new("keep_ttl", "false");
+        /// How long a failure is remembered, `0s` for not at all; unless given, 1s, and up to 5s while it goes on (RFC 9520).
+        failure_ttl: Option<Duration> = Setting::new("failure_ttl", "none").within("0s", "5m", "RFC 2308, 7.1");
+        /// TTL of expired answers.
+        stale_ttl: Duration = Setting::new("stale_ttl", "30s").within("0s", "1d", "RFC 8767, 4");
         /// `cache.max_ttl` for this zone.
         max_ttl: Option<Duration> = Setting::new("max_ttl", "none").within("0s", "7d", "RFC 8767, 4");
         /// `cache.min_ttl` for this zone.

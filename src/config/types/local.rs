@@ -3,7 +3,7 @@
 use hickory_proto::rr::Name;
 
 use super::{super::value::Scalar, ZoneName};
-use crate::dns::forward::{Host, Prefix, Rewrite, Template, parse_host_ip};
+use crate::dns::forward::{Host, Next, Prefix, Rewrite, Template, parse_host_ip};
 
 impl Scalar for Host {
     const KIND: &'static str = "line of a hosts file";
@@ -26,6 +26,18 @@ impl Scalar for Host {
 
 impl Scalar for Rewrite {
     const KIND: &'static str = "rewrite";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Scalar for Next {
+    const KIND: &'static str = "answers and upstreams";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()

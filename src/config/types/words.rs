@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::value::Scalar;
 use crate::{
-    dns::forward::{FixedAnswer, Policy},
+    dns::forward::{FixedAnswer, Policy, Verdict},
     source::EndpointsMode,
     sys::labels,
 };
@@ -52,7 +52,7 @@ macro_rules! scalars {
     };
 }
 
-scalars!(Pods, Compat, LogFormat, EndpointsMode, FixedAnswer, Policy);
+scalars!(Pods, Compat, LogFormat, EndpointsMode, FixedAnswer, Policy, Verdict);
 
 /// Where the certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,6 +34,14 @@ pub struct Lifetimes {
     pub min_negative_ttl: Duration,
     /// Keep answers at all. Without it TTLs pass as upstreams give them. Default on.
     pub keep: bool,
+    /// Keep answers with records. Default on.
+    pub keep_positive: bool,
+    /// Keep answers without. Default on.
+    pub keep_negative: bool,
+    /// TTLs of fresh answers read as they came, and are not counted down. Default off.
+    pub keep_ttl: bool,
+    /// How long a failure is remembered; 0 for not at all. Default 1 s, and up to 5 s while it goes on.
+    pub failure_ttl: Option<Duration>,
     /// Give answers past their TTL when upstreams fail (RFC 8767). Default on.
     pub serve_stale: bool,
     /// How old an answer may get while its upstreams work but do not renew it. While all of them fail there is no end.
@@ -61,6 +69,10 @@ impl Default for Lifetimes {
             negative_ttl: Duration::from_secs(30),
             min_negative_ttl: Duration::ZERO,
             keep: true,
+            keep_positive: true,
+            keep_negative: true,
+            keep_ttl: false,
+            failure_ttl: None,
             serve_stale: true,
             stale_max: Duration::from_secs(24 * 3_600),
             client_timeout: Duration::from_millis(1_800),

@@ -70,6 +70,7 @@ pub struct Parts {
 const AUTHENTIC: u8 = 1;
 const CONTINUES: u8 = 2;
 const TRUNCATED: u8 = 4;
+const KEEPS_TTL: u8 = 8;
 
 #[derive(Debug)]
 pub struct Entry {
@@ -187,6 +188,18 @@ impl Entry {
         self
     }
 
+    /// The same, with TTLs that are not counted down.
+    #[must_use]
+    pub fn keeping_ttl(mut self) -> Self {
+        self.flags |= KEEPS_TTL;
+        self
+    }
+
+    /// When its TTLs begin to count.
+    fn counted_from(&self, now: UnixMillis) -> UnixMillis {
+        if self.flags & KEEPS_TTL == 0 { self.stored } else { now }
+    }
+
     pub fn is_truncated(&self) -> bool {
         self.flags & TRUNCATED != 0
     }
@@ -209,7 +222,7 @@ impl Entry {
     /// Its records again, TTLs as `age` says, for putting answers together.
     pub fn records(&self, now: UnixMillis, age: Age) -> (Vec<Record>, Vec<Record>) {
         let Ok(mut message) = Message::from_vec(&self.wire) else { return (Vec::new(), Vec::new()) };
-        let ttl = Ttl::of(self.stored, now, age);
+        let ttl = Ttl::of(self.counted_from(now), now, age);
         for record in message.answers.iter_mut().chain(&mut message.authorities) {
             record.ttl = ttl.now(record.ttl);
         }
@@ -243,7 +256,7 @@ impl Entry {
     /// # Panics
     /// If `out` is below 512 bytes.
     pub fn write(&self, query: &Query<'_>, transport: Transport, now: UnixMillis, age: Age, out: &mut [u8]) -> usize {
-        self.ready().write(query, transport, now, age, out)
+        Ready { stored: self.counted_from(now), ..self.ready() }.write(query, transport, now, age, out)
     }
 
     /// Counts one use; returns whether the answer is popular by now.

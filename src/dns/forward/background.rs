@@ -18,16 +18,17 @@ use tokio::{
 
 use super::{
     Inner,
-    route::{Route, Routes},
+    route::{Probe, Route, Routes},
     upstream::{ExchangeOptions, Upstream, exchange},
 };
 use crate::{
     dns::{
         Question,
         cache::{self, PersistError},
+        question::question_name,
     },
     sys::give_way,
-    wire::{Name, Rtype},
+    wire::Rtype,
 };
 
 /// How often there is something to look at.
@@ -95,13 +96,14 @@ async fn ticks(inner: &Arc<Inner>) {
 /// Asks each upstream that left a question unanswered whether it answers at all, and each failing one whether it is back, less
 /// often the longer it is gone.
 fn probe_failing(inner: &Arc<Inner>) {
-    for route in inner.routes.load().iter() {
-        let due = |upstream: &&Arc<Upstream>| upstream.take_due_probe();
+    for route in inner.routes.load().iter().flat_map(Route::and_next) {
+        let due = |upstream: &&Arc<Upstream>| upstream.take_due_probe(route.config.probe.every);
         for upstream in route.upstreams().iter().filter(due) {
             let (inner, upstream, route) = (Arc::clone(inner), Arc::clone(upstream), Arc::clone(route));
             tokio::spawn(async move {
-                let question = Question::new(Name::ROOT, Rtype::NS);
-                if answers(&inner, &route, &upstream, &question).await {
+                let Probe { name, recursion, .. } = &route.config.probe;
+                let question = Question::new(question_name(name), Rtype::NS);
+                if answers(&inner, &route, &upstream, &question, *recursion).await {
                     // Names that failed while it was away may be asked for again at once.
                     inner.failures.clear();
                 } else {
@@ -116,8 +118,8 @@ fn probe_failing(inner: &Arc<Inner>) {
 }
 
 /// Whether `upstream` answers anything at all.
-async fn answers(inner: &Inner, route: &Route, upstream: &Upstream, question: &Question) -> bool {
-    let options = ExchangeOptions { plain: upstream.may_drop_edns(), ..route.exchange_options() };
+async fn answers(inner: &Inner, route: &Route, upstream: &Upstream, question: &Question, recursion: bool) -> bool {
+    let options = ExchangeOptions { plain: upstream.may_drop_edns(), recursion, ..route.exchange_options() };
     let once = Notify::new();
     let exchange = exchange(upstream, question, options, &once, inner.metrics());
     matches!(tokio::time::timeout(PROBE_WAIT, exchange).await, Ok(Ok(_)))
@@ -132,7 +134,7 @@ fn probe_loops(inner: &Arc<Inner>, all: bool) {
                 let labels = [(); 2].map(|()| format!("{:016x}", rand::rng().random::<u64>()));
                 let name = route.begin_loop_probe(&upstream, [labels[0].as_bytes(), labels[1].as_bytes()]);
                 let question = Question::new(name, LOOP_TYPE);
-                answers(&inner, &route, &upstream, &question).await;
+                answers(&inner, &route, &upstream, &question, true).await;
                 route.end_loop_probe(&question.name);
             });
         }
@@ -245,8 +247,8 @@ impl Files {
 /// Re-reads what changed; what cannot be read or used leaves things as they are. Returns whether upstreams changed.
 fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
     let (mut any, mut named) = (false, Vec::new());
-    let routes: Vec<Arc<Route>> = inner.routes.load().iter().cloned().collect();
-    for route in routes {
+    let routes = inner.routes.load_full();
+    for route in routes.iter().flat_map(Route::and_next) {
         let mut changed = false;
         for path in route.resolv_conf_paths() {
             changed |= seen.changed(path);

@@ -42,6 +42,11 @@ impl Failure {
         Self::because(EdeCode::OTHER, "too many questions in flight")
     }
 
+    /// Every upstream fails, and none is to be waited for.
+    pub fn down() -> Self {
+        Self::because(EdeCode::NO_REACHABLE_AUTHORITY, "every upstream fails")
+    }
+
     pub fn broken_off() -> Self {
         Self::because(EdeCode::OTHER, "broken off")
     }

@@ -35,10 +35,13 @@ impl Failures {
         self.0.get(key).filter(|known| now < known.until).map(|known| known.failure.clone())
     }
 
-    /// Remembers `failure`, for longer each time until the name answers again.
-    pub fn insert(&self, key: &[u8], failure: Failure, now: UnixMillis) {
+    /// Remembers `failure` for `kept`, or for longer each time until the name answers again.
+    pub fn insert(&self, key: &[u8], failure: Failure, now: UnixMillis, kept: Option<Duration>) {
+        if kept == Some(Duration::ZERO) {
+            return;
+        }
         let before = self.0.get(key).map(|known| known.kept);
-        let kept = before.map_or(KEPT_MIN, |kept| (kept * 2).min(KEPT_MAX));
+        let kept = kept.unwrap_or_else(|| before.map_or(KEPT_MIN, |kept| (kept * 2).min(KEPT_MAX)));
         let until = UnixMillis(now.0.saturating_add(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)));
         self.0.insert(key.into(), Arc::new(RecentFailure { failure, until, kept }));
     }

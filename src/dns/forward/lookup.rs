@@ -327,7 +327,8 @@ impl Exchange {
             if let Some(entry) = inner.cache.get(&self.key) {
                 entry.refresh_failed(now);
             }
-            inner.failures.insert(self.key.as_bytes(), failure.clone(), now);
+            let kept = self.route.config.lifetimes.failure_ttl;
+            inner.failures.insert(self.key.as_bytes(), failure.clone(), now, kept);
         }
         outcome
     }
@@ -341,8 +342,21 @@ impl Exchange {
             inner.metrics().down.inc();
         }
         let budget = if down { BUDGET_DOWN.min(budget) } else { budget };
-        let sequential = route.config.policy == Policy::Sequential;
-        let answered = self.ask(Attempts::new(route.order(), sequential), Instant::now() + budget).await;
+        if down && route.config.fail_fast {
+            return Err(Failure::down());
+        }
+        let deadline = Instant::now() + budget;
+        let mut answered = self.ask(route, route.attempts(), deadline).await;
+        for (on, next) in route.next() {
+            let goes_on = match &answered {
+                Ok(answered) => on.fit(answered.sanitized.parts.kind),
+                Err(failed) => on.fit_failure(failed.kind),
+            };
+            if !goes_on {
+                break;
+            }
+            answered = self.ask(next, next.attempts(), deadline).await;
+        }
         let answered = answered.map_err(|failed| Failure::failed(&failed))?;
         let known = inner.cache.holds_data(&self.key).filter(|_| route.config.lifetimes.serve_stale);
         let sanitized = match known {
@@ -354,9 +368,9 @@ impl Exchange {
         self.keep(sanitized)
     }
 
-    async fn ask(&self, attempts: Attempts, deadline: Instant) -> Result<Answered, Failed> {
+    async fn ask(&self, route: &Route, attempts: Attempts, deadline: Instant) -> Result<Answered, Failed> {
         let speaks_for = |name: &RecordName| self.speaks_for(name);
-        let (options, metrics) = (self.route.exchange_options(), self.inner.metrics());
+        let (options, metrics) = (route.exchange_options(), self.inner.metrics());
         race(options, attempts, &self.question, speaks_for, deadline, metrics).await
     }
 
@@ -379,7 +393,7 @@ impl Exchange {
         let others = route.order().into_iter().filter(|other| !sequential && !Arc::ptr_eq(other, &answered.upstream));
         let others: Vec<_> = others.collect();
         if !others.is_empty() && !others.iter().all(|other| other.is_failing()) {
-            match self.ask(Attempts::new(others, false), Instant::now() + CONFIRM_WAIT).await {
+            match self.ask(route, route.attempts_at(others, false), Instant::now() + CONFIRM_WAIT).await {
                 Ok(second) if !second.sanitized.unproven => return Ok(second.sanitized),
                 // Silence and what comes without proof confirm nothing.
                 Ok(_) | Err(_) => {}
@@ -400,14 +414,19 @@ impl Exchange {
     fn keep(&self, mut sanitized: Sanitized) -> Outcome {
         let Self { inner, route, key, question, .. } = self;
         inner.failures.remove(key.as_bytes());
-        let keep = route.config.lifetimes.keep;
-        let ttl = if keep { cap(&mut sanitized, &route.config.lifetimes) } else { sanitized.ttl };
+        let lifetimes = &route.config.lifetimes;
+        let keep = lifetimes.keep
+            && match sanitized.parts.kind {
+                Kind::Data => lifetimes.keep_positive,
+                Kind::NoData | Kind::NxDomain => lifetimes.keep_negative,
+            };
+        let ttl = if keep { cap(&mut sanitized, lifetimes) } else { sanitized.ttl };
         let now = inner.now();
         let entry = Entry::new(&sanitized.parts, now, ttl).ok_or_else(Failure::too_large)?;
         if sanitized.truncated {
             return Ok(Arc::new(entry.truncated()));
         }
-        let entry = Arc::new(entry);
+        let entry = Arc::new(if lifetimes.keep_ttl { entry.keeping_ttl() } else { entry });
         if keep && ttl > 0 && !sanitized.unproven {
             inner.cache.insert(key, Arc::clone(&entry));
             inner.keep_cut(route, question, &entry, now);

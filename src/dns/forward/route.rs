@@ -6,6 +6,7 @@ mod config;
 pub mod dns64;
 pub mod hosts;
 mod names;
+pub mod next;
 mod resolv_conf;
 mod resolv_conf_cache;
 mod rewrite;
@@ -28,10 +29,11 @@ use tokio_rustls::TlsConnector;
 
 use self::servers::{Missing, Servers, servers};
 pub use self::{
-    config::{Config, ConfigError, FixedAnswer, UpstreamSource, ZoneConfig},
+    config::{Config, ConfigError, FixedAnswer, Probe, UpstreamSource, ZoneConfig},
     dns64::Prefix,
     hosts::{Host, parse_ip as parse_host_ip, parse_line as parse_host},
     names::{ByZone, OnNode, Renamed, ZoneNames, zone_names},
+    next::{Next, Verdict, Verdicts},
     resolv_conf_cache::ResolvConfCache,
     rewrite::Rewrite,
     servers::problems,
@@ -41,7 +43,7 @@ use super::{
     Environment,
     lookup::Via,
     observe::Metrics,
-    upstream::{self, ExchangeOptions, Limits, Server, Upstream},
+    upstream::{self, Attempts, ExchangeOptions, Limits, Rules, Server, Upstream},
 };
 use crate::{
     dns::{
@@ -79,6 +81,8 @@ pub struct Route {
     /// Questions its upstreams had left without an answer when loops were last searched for.
     lost_before: AtomicU64,
     build: Build,
+    /// Asked in turn, each when the answer so far is one of its own.
+    next: Vec<(Verdicts, Arc<Route>)>,
 }
 
 /// What new upstreams of a route are made with.
@@ -125,7 +129,7 @@ impl Routes {
         for zone in &config.zones {
             let name = question_name(&zone.zone);
             let may_wait = has_nobody(before.and_then(|before| before.by_zone.get(&name)));
-            match Route::new(zone, id(name.wire()), environment, config.connection_age_max, may_wait) {
+            match Route::new(zone, id(name.wire()), environment, may_wait) {
                 Ok(route) => {
                     if by_zone.insert(&name, Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
@@ -139,7 +143,7 @@ impl Routes {
             let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), ..ZoneConfig::default() };
             // No zone has an empty wire form.
             let may_wait = has_nobody(before.and_then(|before| before.cluster_fallback.as_ref()));
-            match Route::new(&zone, id(&[]), environment, config.connection_age_max, may_wait) {
+            match Route::new(&zone, id(&[]), environment, may_wait) {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
@@ -167,21 +171,27 @@ impl Routes {
 }
 
 impl Route {
-    fn new(
-        config: &ZoneConfig,
-        id: RouteId,
-        Environment { listen, metrics, resolv_conf_cache, .. }: &Environment,
-        age_max: Duration,
-        may_wait: bool,
-    ) -> Result<Self, ConfigError> {
+    fn new(config: &ZoneConfig, id: RouteId, environment: &Environment, may_wait: bool) -> Result<Self, ConfigError> {
         let config = Arc::new(config.clone());
-        let limits = Limits { age_max, idle_max: config.connection_idle_max };
+        let limits = Limits {
+            age_max: config.connection_age_max,
+            idle_max: config.connection_idle_max,
+            idle_connections_max: config.idle_connections_max,
+            source: config.source_address,
+        };
         if config.max_concurrent == 0 {
             return Err(ConfigError::Zero("forward max_concurrent"));
         }
         if config.budget.is_zero() {
             return Err(ConfigError::Zero("forward timeout"));
         }
+        let next = (config.next.iter().map(|next| {
+            let Next { policy, force_tcp, upstreams, .. } = next.clone();
+            let zone = ZoneConfig { policy, force_tcp, upstreams, next: Vec::new(), ..(*config).clone() };
+            Self::new(&zone, id, environment, may_wait).map(|route| (next.on, Arc::new(route)))
+        }))
+        .collect::<Result<_, _>>()?;
+        let Environment { listen, metrics, resolv_conf_cache, .. } = environment;
         let Servers { servers, missing } = servers(&config, listen, may_wait.then_some(resolv_conf_cache))?;
         if let Some(file) = &missing {
             let zone = &config.zone;
@@ -214,13 +224,41 @@ impl Route {
             loop_probes: Lock::default(),
             lost_before: AtomicU64::new(0),
             build,
+            next,
             config,
         })
     }
 
     /// How its upstreams are asked.
     pub fn exchange_options(&self) -> ExchangeOptions {
-        ExchangeOptions { force_tcp: self.config.force_tcp, mix_case: self.config.case_randomization, plain: false }
+        ExchangeOptions {
+            force_tcp: self.config.force_tcp,
+            mix_case: self.config.case_randomization,
+            plain: false,
+            recursion: true,
+        }
+    }
+
+    /// A question to all of its upstreams.
+    pub fn attempts(&self) -> Attempts {
+        self.attempts_at(self.order(), self.config.policy == Policy::Sequential)
+    }
+
+    /// A question to some of its upstreams.
+    pub fn attempts_at(&self, order: Vec<Arc<Upstream>>, sequential: bool) -> Attempts {
+        let ZoneConfig { failover, attempts_max, silence_max, .. } = &*self.config;
+        let rules = Rules { sequential, failover: *failover, attempts_max: *attempts_max, silence_max: *silence_max };
+        Attempts::new(order, rules)
+    }
+
+    /// The upstreams that are asked when the answer so far is one of these, in turn.
+    pub fn next(&self) -> &[(Verdicts, Arc<Self>)] {
+        &self.next
+    }
+
+    /// It and those that are asked after it.
+    pub fn and_next(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::once(self).chain(self.next.iter().map(|(_, route)| route))
     }
 
     /// Whether there is nobody to ask: so far, a file names none.

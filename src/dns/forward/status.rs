@@ -14,7 +14,9 @@ pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
             down: route.is_down(),
             looped: route.upstreams().iter().any(|upstream| upstream.is_looped()),
             missing: route.missing().map(|missing| missing.to_string()),
-            upstreams: route.upstreams().iter().map(|upstream| upstream.status()).collect(),
+            upstreams: (route.and_next().flat_map(|route| route.upstreams().to_vec()))
+                .map(|upstream| upstream.status())
+                .collect(),
         })
         .collect();
     zones.sort_by(|one, other| (one.zone.len(), &one.zone).cmp(&(other.zone.len(), &other.zone)));

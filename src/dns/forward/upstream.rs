@@ -12,7 +12,7 @@ mod udp;
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::tcp::{Pool, TlsDial};
 pub use self::{
-    attempts::{Answered, Attempts, Failed, race},
+    attempts::{Answered, Attempts, Failed, Rules, race},
     exchange::{ExchangeOptions, exchange},
     sanitize::Sanitized,
     tcp::Limits,
@@ -91,6 +91,8 @@ impl fmt::Display for Server {
 #[derive(Debug)]
 pub struct Upstream {
     server: Server,
+    /// The address its questions are sent from; `None` as the system chooses.
+    pub source: Option<IpAddr>,
     label: Named,
     /// Its TCP or TLS connections.
     pub pool: Pool,
@@ -137,7 +139,8 @@ impl Upstream {
     pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, max_fails: u32, metrics: Metrics) -> Self {
         let label = metrics.named(server.to_string());
         let pool = Pool::new(server.address, tls, limits, metrics);
-        Self { server, label, pool, max_fails, state: Lock::default(), looped: AtomicBool::new(false) }
+        let source = limits.source_to(server.address);
+        Self { server, source, label, pool, max_fails, state: Lock::default(), looped: AtomicBool::new(false) }
     }
 
     pub fn server(&self) -> &Server {
@@ -264,13 +267,13 @@ impl Upstream {
     }
 
     /// Takes the turn for a probe, if it is failing or suspected to and the time has come.
-    pub fn take_due_probe(&self) -> bool {
+    pub fn take_due_probe(&self, every: Option<Duration>) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
         if (state.failing_since.is_none() && !state.suspected) || state.next_probe.is_none_or(|at| now < at) {
             return false;
         }
-        state.probe_interval = (state.probe_interval * 3 / 2).min(PROBE_MAX);
+        state.probe_interval = every.unwrap_or_else(|| (state.probe_interval * 3 / 2).min(PROBE_MAX));
         state.next_probe = Some(now + state.probe_interval);
         true
     }
@@ -382,7 +385,12 @@ mod tests {
 
     fn upstream() -> Upstream {
         let server = Server { address: ([127, 0, 0, 1], 53).into(), tls: None };
-        let limits = Limits { age_max: Duration::from_secs(1), idle_max: Duration::from_secs(1) };
+        let limits = Limits {
+            age_max: Duration::from_secs(1),
+            idle_max: Duration::from_secs(1),
+            idle_connections_max: 0,
+            source: None,
+        };
         Upstream::new(server, None, limits, 3, Metrics::register(&prometheus::Registry::new()).unwrap())
     }
 

@@ -96,11 +96,11 @@ async fn a_truncated_answer_is_neither_told_nor_kept_where_tcp_does_not_work() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_gets_no_new_questions_past_its_age() {
     let upstream = Upstream::with_a(60, TRUE).await;
-    let zones = vec![ZoneConfig { force_tcp: true, ..zone(".", &[&upstream]) }];
     // The search for loops is answered at once: a connection on which an answer stays away is not used again.
     upstream.hear_loop_probes();
     let age_max = Duration::from_secs(20);
-    let config = Config { zones, connection_age_max: age_max, ..Config::default() };
+    let zones = vec![ZoneConfig { force_tcp: true, connection_age_max: age_max, ..zone(".", &[&upstream]) }];
+    let config = Config { zones, ..Config::default() };
     let world = World::build(&config, no_cluster());
     let mut asked = 0;
     while asked < 10 {

@@ -3,6 +3,7 @@
 //! Reads no files but those a test of an address needs; never resolves names: an upstream is an address.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -11,7 +12,13 @@ use std::{
 
 use hickory_proto::rr::Name;
 
-use super::{dns64::Prefix, hosts::Host, rewrite::Rewrite, template::Template};
+use super::{
+    dns64::Prefix,
+    hosts::Host,
+    next::{Next, Verdicts},
+    rewrite::Rewrite,
+    template::Template,
+};
 use crate::{
     dns::{
         cache::Lifetimes,
@@ -33,8 +40,6 @@ pub struct Config {
     pub zones: Vec<ZoneConfig>,
     /// Who is asked for names of the cluster while there are no records yet. Default nobody.
     pub cluster_fallback: Vec<UpstreamSource>,
-    /// Answers of TCP and TLS connections are awaited on the same connection until it is this old. Default 5 min.
-    pub connection_age_max: Duration,
     /// Log one question in so many. Default 0: none.
     pub query_log_every: u32,
     /// The socket of a dnstap collector. Default none.
@@ -48,7 +53,6 @@ impl Default for Config {
         Self {
             zones: vec![ZoneConfig::default()],
             cluster_fallback: Vec::new(),
-            connection_age_max: Duration::from_secs(300),
             query_log_every: 0,
             dnstap: None,
             dnstap_every: 1,
@@ -80,6 +84,24 @@ pub struct ZoneConfig {
     pub max_fails: u32,
     /// A TCP or TLS connection without queries is closed after this time. Default 10 s (RFC 7766, 6.2.3).
     pub connection_idle_max: Duration,
+    /// A connection gets no new queries when it is this old. Default 5 min.
+    pub connection_age_max: Duration,
+    /// Connections without queries that are kept; 0 for no limit. Default 0.
+    pub idle_connections_max: usize,
+    /// The address questions are sent from. Default as the system chooses.
+    pub source_address: Option<IpAddr>,
+    /// Answers that make the next upstream be asked, as failures do. Default none.
+    pub failover: Verdicts,
+    /// Tries of one question that may fail for want of a connection; 0 for no limit. Default 0.
+    pub attempts_max: u32,
+    /// Silence after which the next server of a sequential zone is asked. Default 2 s.
+    pub silence_max: Duration,
+    /// With every upstream failing, questions fail at once. Default off.
+    pub fail_fast: bool,
+    /// How failing upstreams are probed.
+    pub probe: Probe,
+    /// Upstreams that are asked after these, in turn. Default none.
+    pub next: Vec<Next>,
     pub hosts: Vec<Host>,
     /// Names answered here: a file like `/etc/hosts`, re-read on change. Default none.
     pub hosts_file: Option<PathBuf>,
@@ -110,6 +132,15 @@ impl Default for ZoneConfig {
             answer: None,
             max_fails: 3,
             connection_idle_max: Duration::from_secs(10),
+            connection_age_max: Duration::from_secs(300),
+            idle_connections_max: 0,
+            source_address: None,
+            failover: Verdicts::default(),
+            attempts_max: 0,
+            silence_max: Duration::from_secs(2),
+            fail_fast: false,
+            probe: Probe::default(),
+            next: Vec::new(),
             hosts: Vec::new(),
             hosts_file: None,
             hosts_ttl: Duration::from_secs(30),
@@ -119,6 +150,23 @@ impl Default for ZoneConfig {
             dns64: None,
             tls_ca: None,
         }
+    }
+}
+
+/// A question to a failing upstream that tells whether it answers again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// How often. Default 1 s, and less often the longer an upstream is gone.
+    pub every: Option<Duration>,
+    /// The name whose NS records are asked for. Default the root.
+    pub name: Name,
+    /// RD is set. Default on.
+    pub recursion: bool,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { every: None, name: Name::root(), recursion: true }
     }
 }
 
@@ -158,7 +206,7 @@ pub enum ConfigError {
     /// Not an address, not a path.
     #[error("upstream {0:?}: expected IP, IP:port, tls://IP#name or the absolute path of a resolv.conf")]
     Upstream(String),
-    #[error("upstream {0:?}: a name after # needs tls:// in worker_cache")]
+    #[error("upstream {0:?}: a name after # needs tls:// in front")]
     NameWithoutTls(String),
     /// The name after `#` cannot be in a certificate.
     #[error("upstream {0:?}: {1:?} is not a DNS name")]
@@ -183,6 +231,15 @@ pub enum ConfigError {
     /// Zero where something is needed.
     #[error("{0} must be greater than 0")]
     Zero(&'static str),
+}
+
+impl fmt::Display for UpstreamSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(server) => server.fmt(f),
+            Self::ResolvConf(path) => path.display().fmt(f),
+        }
+    }
 }
 
 impl FromStr for UpstreamSource {

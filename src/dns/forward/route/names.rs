@@ -113,6 +113,7 @@ impl ZoneNames {
     #[inline]
     pub fn is_plain(&self, question: Question<&Name>) -> bool {
         self.config.answer.is_none()
+            && !self.config.lifetimes.keep_ttl
             && self.config.rewrites.is_empty()
             && !self.config.templates.iter().any(|template| template.is_for(RecordType::from(question.rtype.0)))
             && (self.config.dns64.is_none() || question.rtype != Rtype::AAAA)

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::dns::{
     Question,
-    forward::observe::{FailureKind, Metrics},
+    forward::{
+        observe::{FailureKind, Metrics},
+        route::Verdicts,
+    },
 };
 
 /// Tries of one question at one upstream, all from one socket: with two upstreams and a third of all packets lost, all ten are
@@ -31,8 +34,19 @@ const TRIES_MAX: u32 = 5;
 const INTERVAL_MAX: Duration = Duration::from_millis(600);
 /// Times an upstream may refuse by ICMP or reset before it is not asked again for this question.
 const REFUSALS_MAX: u32 = 3;
-/// How long a server of a sequential zone may be silent before the next one may speak (the read timeout of `CoreDNS`).
-const SEQUENTIAL_WAIT: Duration = Duration::from_secs(2);
+
+/// What a zone says of how one question is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// A server is asked only when those before it failed.
+    pub sequential: bool,
+    /// Answers that make the next server be asked.
+    pub failover: Verdicts,
+    /// Tries that may fail for want of a connection; 0 for no limit.
+    pub attempts_max: u32,
+    /// How long a server of a sequential zone may be silent before the next one may speak.
+    pub silence_max: Duration,
+}
 
 /// An answer and who gave it.
 #[derive(Debug)]
@@ -69,8 +83,8 @@ impl Attempt {
     }
 
     /// Whether the next server of a sequential zone may be asked.
-    fn has_failed(&self) -> bool {
-        self.exhausted || self.refusals > 0 || (self.tries > 0 && self.first_try.elapsed() >= SEQUENTIAL_WAIT)
+    fn has_failed(&self, silence_max: Duration) -> bool {
+        self.exhausted || self.refusals > 0 || (self.tries > 0 && self.first_try.elapsed() >= silence_max)
     }
 }
 
@@ -99,7 +113,7 @@ pub async fn race(
             next_try = Instant::now() + interval;
             interval = (interval * 3 / 2).min(INTERVAL_MAX.max(interval));
         }
-        if attempts.all_exhausted() || (tries.is_empty() && attempts.is_over()) {
+        if attempts.all_exhausted() || attempts.is_given_up() || (tries.is_empty() && attempts.is_over()) {
             break;
         }
         tokio::select! {
@@ -110,13 +124,18 @@ pub async fn race(
                     metrics.dropped_records.inc_by(sanitized.dropped as u64);
                     attempts.servers[at].answered = true;
                     let answered = Answered { sanitized, upstream: Arc::clone(&attempts.servers[at].upstream) };
-                    if attempts.sequential || !answered.sanitized.unproven {
+                    let kind = answered.sanitized.parts.kind;
+                    // An answer that stands for failure is given when no server has another.
+                    let fails = attempts.rules.failover.fit(kind) && !attempts.is_last(at);
+                    if !fails && (attempts.rules.sequential || !answered.sanitized.unproven) {
                         answered.upstream.was_of_use();
                         attempts.settle(metrics);
                         return Ok(answered);
                     }
-                    metrics.failure(FailureKind::Lame, answered.upstream.server());
-                    answered.upstream.was_of_no_use();
+                    if !fails {
+                        metrics.failure(FailureKind::Lame, answered.upstream.server());
+                        answered.upstream.was_of_no_use();
+                    }
                     attempts.servers[at].exhausted = true;
                     unproven = Some(answered);
                     next_try = Instant::now();
@@ -159,12 +178,11 @@ fn judge(
 pub struct Attempts {
     servers: Vec<Attempt>,
     failed: Failed,
-    /// A server is asked only when those before it failed.
-    sequential: bool,
+    rules: Rules,
 }
 
 impl Attempts {
-    pub fn new(order: Vec<Arc<Upstream>>, sequential: bool) -> Self {
+    pub fn new(order: Vec<Arc<Upstream>>, rules: Rules) -> Self {
         let now = Instant::now();
         let upstream = order.first().map(|upstream| upstream.server().to_string()).unwrap_or_default();
         let attempt = |upstream| Attempt {
@@ -179,7 +197,7 @@ impl Attempts {
         };
         Self {
             servers: order.into_iter().map(attempt).collect(),
-            sequential,
+            rules,
             failed: Failed { kind: FailureKind::Timeout, upstream },
         }
     }
@@ -207,8 +225,8 @@ impl Attempts {
     /// The server to try now.
     fn turn(&self) -> Option<usize> {
         let servers = || self.servers.iter().enumerate();
-        if self.sequential
-            && let Some((at, attempt)) = servers().find(|(_, attempt)| !attempt.has_failed())
+        if self.rules.sequential
+            && let Some((at, attempt)) = servers().find(|(_, attempt)| !attempt.has_failed(self.rules.silence_max))
         {
             // The next server has to wait, also when this one has been asked often enough.
             return attempt.is_able().then_some(at);
@@ -224,6 +242,17 @@ impl Attempts {
 
     fn is_over(&self) -> bool {
         !self.servers.iter().any(Attempt::is_able)
+    }
+
+    /// Whether every other server has spoken.
+    fn is_last(&self, at: usize) -> bool {
+        self.servers.iter().enumerate().all(|(other, attempt)| other == at || attempt.exhausted)
+    }
+
+    /// Whether so many tries failed that no more are allowed.
+    fn is_given_up(&self) -> bool {
+        let refusals: u32 = self.servers.iter().map(|attempt| attempt.refusals).sum();
+        self.rules.attempts_max > 0 && refusals >= self.rules.attempts_max
     }
 
     /// Notes a failed try. Returns whether the next upstream should be asked at once.

@@ -20,6 +20,15 @@ pub struct ExchangeOptions {
     pub mix_case: bool,
     /// Without EDNS, for a server that may drop queries with it.
     pub plain: bool,
+    /// RD is set.
+    pub recursion: bool,
+}
+
+impl ExchangeOptions {
+    fn query(self, question: &Question, edns: bool, mix_case: bool) -> Query {
+        let query = Query::new(question, edns, mix_case);
+        if self.recursion { query } else { query.without_recursion() }
+    }
 }
 
 /// How long TCP may take when a truncated answer is there to be given instead.
@@ -81,19 +90,21 @@ async fn transfer(
     metrics: &Metrics,
 ) -> io::Result<(Box<Message>, bool)> {
     let over_stream = |edns| {
-        let query = Query::new(question, edns, false);
+        let query = options.query(question, edns, false);
         async move { stream(upstream, &query).await.map(|(message, _)| (message, edns)) }
     };
     if options.force_tcp || upstream.server().tls.is_some() {
         return over_stream(edns).await;
     }
     let mix_case = options.mix_case && upstream.keeps_case();
-    let mut exchange = datagram(upstream, question, edns, mix_case, metrics).await?;
+    let mut exchange = datagram(upstream, question, edns, ExchangeOptions { mix_case, ..options }, metrics).await?;
     let received = match exchange.receive(again, metrics).await? {
-        Received::Folded => match after_folding(upstream, question, edns, &mut exchange, again, metrics).await? {
-            Ok(message) => return Ok((message, edns)),
-            Err(received) => received,
-        },
+        Received::Folded => {
+            match after_folding(upstream, question, edns, options, &mut exchange, again, metrics).await? {
+                Ok(message) => return Ok((message, edns)),
+                Err(received) => received,
+            }
+        }
         received => received,
     };
     let edns = edns && !exchange.is_answered_plain();
@@ -113,7 +124,7 @@ async fn transfer(
             Ok((part, edns))
         }
         Received::UnderAttack | Received::Folded => {
-            let message = under_attack(upstream, question, edns, &mut exchange, again, metrics).await?;
+            let message = under_attack(upstream, question, edns, options, &mut exchange, again, metrics).await?;
             Ok((message, edns && !exchange.is_answered_plain()))
         }
     }
@@ -124,11 +135,12 @@ async fn under_attack(
     upstream: &Upstream,
     question: &Question,
     edns: bool,
+    options: ExchangeOptions,
     exchange: &mut Exchange,
     again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
-    let query = Query::new(question, edns, false);
+    let query = options.query(question, edns, false);
     let mut over_tcp = std::pin::pin!(stream(upstream, &query));
     let mut tcp_failed = None;
     loop {
@@ -159,11 +171,12 @@ async fn after_folding(
     upstream: &Upstream,
     question: &Question,
     edns: bool,
+    options: ExchangeOptions,
     exchange: &mut Exchange,
     again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<Result<Box<Message>, Received>> {
-    let query = Query::new(question, edns, true);
+    let query = options.query(question, edns, true);
     let over_tcp = tokio::select! {
         received = past_folded(exchange, again, metrics) => return received.map(Err),
         answer = stream(upstream, &query) => answer,
@@ -175,7 +188,7 @@ async fn after_folding(
         return Ok(Ok(message));
     }
     // No TCP there. A second socket with plain case is what every forwarder without this protection uses always.
-    let mut plain = datagram(upstream, question, edns, false, metrics).await?;
+    let mut plain = datagram(upstream, question, edns, ExchangeOptions { mix_case: false, ..options }, metrics).await?;
     let once = Notify::new();
     tokio::select! {
         received = past_folded(exchange, again, metrics) => received.map(Err),
@@ -196,13 +209,14 @@ async fn datagram(
     upstream: &Upstream,
     question: &Question,
     edns: bool,
-    mix_case: bool,
+    options: ExchangeOptions,
     metrics: &Metrics,
 ) -> io::Result<Exchange> {
     metrics.queries_udp.inc();
     // Every second query is without EDNS until the server is known to take it.
-    let plain = (edns && upstream.may_drop_edns()).then(|| Query::new(question, false, mix_case));
-    Exchange::start(upstream.address(), Query::new(question, edns, mix_case), plain).await
+    let query = |edns| options.query(question, edns, options.mix_case);
+    let plain = (edns && upstream.may_drop_edns()).then(|| query(false));
+    Exchange::start(upstream.address(), upstream.source, query(edns), plain).await
 }
 
 async fn stream(upstream: &Upstream, query: &Query) -> io::Result<(Box<Message>, bool)> {

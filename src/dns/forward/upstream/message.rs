@@ -54,6 +54,13 @@ impl Query {
         Self { wire, question_end }
     }
 
+    /// The same with RD cleared.
+    #[must_use]
+    pub fn without_recursion(mut self) -> Self {
+        self.wire[2] &= !1;
+        self
+    }
+
     /// The bytes to send.
     pub fn as_bytes(&self) -> &[u8] {
         &self.wire

@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -18,7 +18,7 @@ use rand::RngExt;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::{mpsc, oneshot},
     time::Instant,
 };
@@ -54,6 +54,17 @@ pub struct Limits {
     pub age_max: Duration,
     /// Closed after this time without queries.
     pub idle_max: Duration,
+    /// Connections without queries that are kept; 0 for no limit.
+    pub idle_connections_max: usize,
+    /// The address to send from.
+    pub source: Option<IpAddr>,
+}
+
+impl Limits {
+    /// The address that questions to `upstream` are sent from, if it is of the same family.
+    pub fn source_to(self, upstream: SocketAddr) -> Option<IpAddr> {
+        self.source.filter(|source| source.is_ipv4() == upstream.is_ipv4())
+    }
 }
 
 /// The connections to one upstream.
@@ -140,6 +151,8 @@ impl Pool {
                 && let Ok(answer) = answer.await
             {
                 waiting.answered = true;
+                drop(waiting);
+                self.close_spare();
                 return Ok(answer);
             }
             connection.suspect.store(true, Ordering::Relaxed);
@@ -183,9 +196,38 @@ impl Pool {
             .cloned()
     }
 
-    async fn dial(&self) -> io::Result<Arc<Connection>> {
-        let stream = TcpStream::connect(self.address).await?;
+    /// Closes connections without queries beyond the number that is kept, the oldest first.
+    fn close_spare(&self) {
+        let kept = self.limits.idle_connections_max;
+        if kept == 0 {
+            return;
+        }
+        let mut connections = self.lock();
+        let is_idle = |connection: &Arc<Connection>| connection.in_flight.load(Ordering::Relaxed) == 0;
+        let mut spare = connections.iter().filter(|connection| is_idle(connection)).count().saturating_sub(kept);
+        connections.retain(|connection| {
+            let closes = spare > 0 && is_idle(connection);
+            spare -= usize::from(closes);
+            !closes
+        });
+    }
+
+    /// A TCP connection to the upstream.
+    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
+        let stream = match self.limits.source_to(self.address) {
+            None => TcpStream::connect(self.address).await?,
+            Some(source) => {
+                let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                socket.bind(SocketAddr::new(source, 0))?;
+                socket.connect(self.address).await?
+            }
+        };
         stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    async fn dial(&self) -> io::Result<Arc<Connection>> {
+        let stream = self.connect().await?;
         let (requests, inbox) = mpsc::channel(PIPELINE_MAX);
         let connection = Connection {
             requests,

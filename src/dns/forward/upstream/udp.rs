@@ -65,10 +65,15 @@ impl Exchange {
     ///
     /// # Errors
     /// What the kernel says to bind, connect or send.
-    pub async fn start(upstream: SocketAddr, query: Query, plain: Option<Query>) -> io::Result<Self> {
+    pub async fn start(
+        upstream: SocketAddr,
+        source: Option<IpAddr>,
+        query: Query,
+        plain: Option<Query>,
+    ) -> io::Result<Self> {
         // The caller holds the clock: a question that gets no socket in time fails as one without an answer.
         let place = SOCKETS.acquire().await.map_err(io::Error::other)?;
-        let socket = bind(upstream.ip()).await?;
+        let socket = bind(source.unwrap_or_else(|| any(upstream.ip()))).await?;
         socket.connect(upstream).await?;
         let now = Instant::now();
         match socket.send(query.as_bytes()).await {
@@ -191,18 +196,22 @@ static PORTS: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
     }
 });
 
-/// A socket on a random port of the family of `upstream`.
-async fn bind(upstream: IpAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = match upstream {
+/// The wildcard of the family of `upstream`.
+fn any(upstream: IpAddr) -> IpAddr {
+    match upstream {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
+    }
+}
+
+/// A socket on a random port of `source`.
+async fn bind(source: IpAddr) -> io::Result<UdpSocket> {
     for _ in 0..PORT_TRIES {
         let port = rand::rng().random_range(PORTS.clone());
-        match UdpSocket::bind((any, port)).await {
+        match UdpSocket::bind((source, port)).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             bound => return bound,
         }
     }
-    UdpSocket::bind((any, 0)).await
+    UdpSocket::bind((source, 0)).await
 }
