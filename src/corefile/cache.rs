@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Directive, Property, Weight,
+    Directive, Error, Property, Token, Weight,
     findings::Findings,
     words::{self, shown, text},
 };
@@ -13,12 +13,15 @@ use crate::config::Shown;
 const SUCCESS: u64 = 3_600;
 const DENIAL: u64 = 1_800;
 const LEAST: u64 = 5;
-const CAPACITY: u64 = 9_984;
+const CAPACITY: i64 = 9_984;
 const STALE: Duration = Duration::from_secs(3_600);
 
 const MAX_TTL: Duration = Duration::from_secs(7 * 86_400);
 const MIN_TTL: Duration = Duration::from_secs(3_600);
 const NEGATIVE_TTL: Duration = Duration::from_secs(3 * 3_600);
+/// RFC 2308, 7.1.
+const FAILURE_MAX: Duration = Duration::from_secs(300);
+const STALE_TTL_MAX: Duration = Duration::from_secs(86_400);
 const STALE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 #[derive(Clone, Debug)]
@@ -27,48 +30,63 @@ pub(super) struct Cache {
     pub zones: Vec<String>,
     /// Settings of the forward zone.
     pub fields: Vec<(&'static str, Shown)>,
+    /// Zones in which answers of a kind are not kept, with the setting that says so.
+    pub disabled: Vec<(&'static str, Vec<String>)>,
 }
 
 pub(super) fn read(directive: &Directive, found: &mut Findings) -> Cache {
     let mut success = (SUCCESS, LEAST);
     let mut denial = (DENIAL, LEAST);
     let mut zones = directive.args.as_slice();
-    if let Some(ttl) = zones.first().and_then(|token| token.text.parse::<u64>().ok()) {
-        if ttl == 0 {
-            found.error(zones[0].at, "a TTL of 0 keeps nothing: leave the directive out");
+    if let Some(ttl) = zones.first().and_then(|token| token.text.parse::<i64>().ok()) {
+        match u64::try_from(ttl) {
+            Ok(ttl @ 1..) => (success.0, denial.0) = (ttl, ttl),
+            _ => found.error(zones[0].at, "a TTL of 0 keeps nothing: leave the directive out"),
         }
-        (success.0, denial.0) = (ttl, ttl);
         zones = &zones[1..];
     }
     let zones = zones.iter().flat_map(|token| found.take(words::zones(token)).unwrap_or_default()).collect();
-    let mut fields = Vec::new();
+    let (mut fields, mut disabled) = (Vec::new(), Vec::new());
+    let (mut stale, mut policy) = (false, None);
     for property in &directive.properties {
         match property.name.text.as_str() {
             "success" => limits(directive, property, &mut success, found),
             "denial" => limits(directive, property, &mut denial, found),
             "prefetch" => prefetch(directive, property, &mut fields, found),
-            "serve_stale" => serve_stale(directive, property, &mut fields, found),
-            "servfail" => servfail(directive, property, found),
-            "disable" => {
-                let said = "answers of this kind are kept all the same: leave `cache` out to keep none";
-                found.note(property.name.at, "cache disable", Weight::Answers, said);
+            "serve_stale" => {
+                stale = true;
+                serve_stale(directive, property, &mut fields, found);
+            }
+            "servfail" => servfail(property, &mut fields, found),
+            "disable" => disabled.extend(disable(property, found)),
+            "serve_stale_policy" if policy.is_some() => {
+                found.error(property.name.at, "serve_stale_policy is given twice");
             }
             "serve_stale_policy" => {
-                let Some(policy) = found.one(property) else { continue };
-                match policy.text.as_str() {
-                    "prefer_positive" => {
-                        found.manner(directive, property, "a name that had an answer keeps it for a while");
-                    }
-                    "default" => {}
-                    _ => found.manner(directive, property, "this policy is not known and has no effect"),
+                policy = Some(property);
+                let Some(word) = found.one(property) else { continue };
+                if word.text.eq_ignore_ascii_case("prefer_positive") {
+                    found.manner(
+                        directive,
+                        property,
+                        "a name that had an answer keeps it for a while: cache.confirm_negative",
+                    );
+                } else {
+                    let said = format!("{:?} is not known and has no effect", word.text);
+                    found.note(word.at, "cache serve_stale_policy", Weight::Answers, said);
                 }
             }
             "keepttl" => {
-                let said = "TTLs count down while an answer is kept";
-                found.note(property.name.at, "cache keepttl", Weight::Answers, said);
+                if let Some(extra) = property.args.first() {
+                    found.error(extra.at, "keepttl takes no value");
+                }
+                fields.push(("keep_ttl", text(true)));
             }
             _ => found.unknown(directive, property),
         }
+    }
+    if let Some(property) = policy.filter(|_| !stale) {
+        found.error(property.name.at, "serve_stale_policy takes serve_stale beside it");
     }
     let seconds = |number: u64, most| shown(Duration::from_secs(number), most);
     fields.extend([
@@ -77,24 +95,49 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Cache {
         ("negative_ttl", seconds(denial.0, NEGATIVE_TTL)),
         ("min_negative_ttl", seconds(denial.1.min(denial.0), MIN_TTL)),
     ]);
-    Cache { zones, fields }
+    Cache { zones, fields, disabled }
+}
+
+/// `disable success|denial [ZONES…]`.
+fn disable(property: &Property, found: &mut Findings) -> Option<(&'static str, Vec<String>)> {
+    let setting = match property.args.first().map(|kind| kind.text.as_str()) {
+        Some("success") => "cache_positive",
+        Some("denial") => "cache_negative",
+        _ => {
+            found.error(property.name.at, "disable takes success or denial, and zones");
+            return None;
+        }
+    };
+    let named = &property.args[1..];
+    let zones = named.iter().flat_map(|token| found.take(words::zones(token)).unwrap_or_default());
+    Some((setting, if named.is_empty() { vec![".".into()] } else { zones.collect() }))
 }
 
 /// `success` and `denial`: a capacity, the longest TTL, the least.
 fn limits(directive: &Directive, property: &Property, limits: &mut (u64, u64), found: &mut Findings) {
-    let numbers: Option<Vec<u64>> = property.args.iter().map(|token| found.take(words::number(token))).collect();
-    let Some(numbers) = numbers else { return };
-    match numbers[..] {
-        [_] => {}
-        [_, 0, ..] => return found.error(property.args[1].at, "a TTL of 0 keeps nothing: leave the directive out"),
-        [_, longest] => limits.0 = longest,
-        [_, longest, least, ..] => *limits = (longest, least),
-        [] => {
-            return found
-                .error(property.name.at, format!("{} takes a capacity and up to two TTLs", property.name.text));
+    let integer = |token: &Token, found: &mut Findings| {
+        let number = token.text.parse::<i64>();
+        found.take(number.map_err(|_| Error::at(token.at, format!("{:?} is not a whole number", token.text))))
+    };
+    let mut numbers = Vec::new();
+    for token in &property.args {
+        let number = if numbers.len() < 3 { integer(token, found) } else { break };
+        let Some(number) = number else { return };
+        numbers.push(number);
+    }
+    let [capacity, ttls @ ..] = &numbers[..] else {
+        return found.error(property.name.at, format!("{} takes a capacity and up to two TTLs", property.name.text));
+    };
+    for (at, ttl) in ttls.iter().enumerate() {
+        let token = &property.args[at + 1];
+        match (at, u64::try_from(*ttl)) {
+            (0, Ok(longest @ 1..)) => limits.0 = longest,
+            (0, _) => return found.error(token.at, "a TTL of 0 keeps nothing: leave the directive out"),
+            (_, Ok(least)) => limits.1 = least,
+            (_, Err(_)) => return found.error(token.at, "a TTL is not below 0"),
         }
     }
-    if numbers[0] != CAPACITY {
+    if *capacity != CAPACITY {
         found.manner(directive, property, "the cache is bounded in bytes, for all zones together: cache.max_bytes");
     }
 }
@@ -144,9 +187,32 @@ fn serve_stale(
             other => return found.error(mode.at, format!("{other:?} is neither immediate nor verify")),
         },
     }
-    let patience = args.next().and_then(|token| found.take(words::duration(token)));
-    if let Some(extra) = args.next() {
-        found.error(extra.at, "serve_stale takes a duration, a mode and a timeout");
+    // A timeout for verify alone, the TTL of stale answers, and the time between two tries.
+    let mut rest = property.args.get(2..).unwrap_or_default();
+    let mut patience = None;
+    if let (false, [timeout, others @ ..]) = (immediate, rest) {
+        (patience, rest) = (found.take(words::duration(timeout)), others);
+    }
+    if let [ttl, others @ ..] = rest {
+        let Some(ttl) = found.take(words::duration(ttl)) else { return };
+        if ttl.subsec_nanos() > 0 {
+            return found.error(rest[0].at, "the TTL of stale answers is in whole seconds");
+        }
+        fields.push(("stale_ttl", shown(ttl, STALE_TTL_MAX)));
+        rest = others;
+    }
+    if let [recheck, others @ ..] = rest {
+        if found.take(words::duration(recheck)).is_some_and(|recheck| recheck > FAILURE_MAX) {
+            return found.error(recheck.at, "failures are looked at again after 5m at most");
+        }
+        found.manner(directive, property, "an upstream that fails is asked again after 5 s");
+        rest = others;
+    }
+    if let [extra, ..] = rest {
+        found.error(
+            extra.at,
+            "serve_stale takes a duration, a mode, a timeout for verify, a TTL and a time between tries",
+        );
     }
     fields.push(("serve_stale", text(!longest.is_zero())));
     if longest.is_zero() {
@@ -155,8 +221,10 @@ fn serve_stale(
     fields.push(("stale_max", shown(longest, STALE_MAX)));
     match (immediate, patience) {
         (true, _) => fields.push(("client_timeout", text("0s"))),
-        (false, Some(patience)) => fields.push(("client_timeout", shown(patience, Duration::from_secs(5)))),
-        (false, None) => {}
+        (false, Some(patience)) if !patience.is_zero() => {
+            fields.push(("client_timeout", shown(patience, Duration::from_secs(5))));
+        }
+        (false, _) => {}
     }
     found.manner(
         directive,
@@ -165,12 +233,10 @@ fn serve_stale(
     );
 }
 
-fn servfail(directive: &Directive, property: &Property, found: &mut Findings) {
+fn servfail(property: &Property, fields: &mut Vec<(&'static str, Shown)>, found: &mut Findings) {
     let Some(duration) = found.one(property).and_then(|token| found.take(words::duration(token))) else { return };
-    if duration > Duration::from_secs(300) {
+    if duration > FAILURE_MAX {
         return found.error(property.name.at, "servfail takes at most 5m");
     }
-    if duration != Duration::from_secs(5) {
-        found.manner(directive, property, "failures are remembered 1 s, and up to 5 s while they go on (RFC 9520)");
-    }
+    fields.push(("failure_ttl", shown(duration, FAILURE_MAX)));
 }

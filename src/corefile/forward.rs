@@ -1,17 +1,30 @@
 //! `forward`: whom a zone asks, and how.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
-    Directive, Property, Weight,
+    Directive, Property, Token, Weight,
     findings::Findings,
     words::{self, shown, text},
 };
-use crate::{config::Shown, dns::forward::UpstreamSource};
+use crate::{
+    config::Shown,
+    dns::forward::{UpstreamSource, Verdict, Verdicts},
+};
 
 /// Upstreams one directive may have, as CoreDNS has it.
 const UPSTREAMS_MAX: usize = 15;
 const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// How long CoreDNS keeps a connection without queries.
+const EXPIRE: Duration = Duration::from_secs(10);
+const AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
+const IDLE_CONNECTIONS_MAX: u64 = 100;
+const ATTEMPTS_MAX: u64 = 1_000;
+const READ_TIMEOUT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+const PROBE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3_600));
 const FAILS_MAX: u64 = 1_000;
 const CONCURRENT_MAX: u64 = 100_000;
 
@@ -25,6 +38,17 @@ pub(super) struct Forward {
     pub upstreams: Vec<String>,
     /// Settings of the forward zone.
     pub fields: Vec<(&'static str, Shown)>,
+    /// Answers after which the directive behind it is asked.
+    pub next: Verdicts,
+}
+
+/// What its options say of its upstreams.
+#[derive(Debug, Default)]
+struct Options<'d> {
+    server_name: Option<&'d Token>,
+    failover: Verdicts,
+    expire: Option<Duration>,
+    max_age: Option<(Duration, &'d Token)>,
 }
 
 pub(super) fn read(directive: &Directive, found: &mut Findings) -> Option<Forward> {
@@ -41,47 +65,139 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Option<Forwar
         let note = format!("{:?} is several zones, and forward is for the first of them, as in CoreDNS", from.text);
         found.note(from.at, "forward", Weight::Manner, note);
     }
-    let mut forward =
-        Forward { from: zones.swap_remove(0), except: Vec::new(), upstreams: Vec::new(), fields: Vec::new() };
-    let mut server_name = None;
+    let mut forward = Forward {
+        from: zones.swap_remove(0),
+        except: Vec::new(),
+        upstreams: Vec::new(),
+        fields: Vec::new(),
+        next: Verdicts::default(),
+    };
+    let mut options = Options::default();
     for property in &directive.properties {
-        option(directive, property, &mut forward, &mut server_name, found);
+        option(directive, property, &mut forward, &mut options, found);
     }
-    let resolved = directive.properties.iter().any(|property| property.name.text == "resolver");
+    if let Some((max_age, token)) = options.max_age
+        && max_age < options.expire.unwrap_or(EXPIRE)
+        && !max_age.is_zero()
+    {
+        found.error(token.at, "max_age must not be less than expire");
+    }
+    if !options.failover.is_empty() {
+        let words = options.failover.iter().map(|verdict| text(verdict.as_str())).collect();
+        forward.fields.push(("failover", Shown::List(words)));
+    }
     for token in to {
-        let unasked = ["https://", "grpc://", "quic://"].iter().any(|scheme| token.text.starts_with(scheme));
-        match upstream(&token.text, server_name.as_deref()) {
-            _ if unasked => {
-                found.note(token.at, "forward", Weight::Answers, "only dns:// and tls:// upstreams are asked");
+        match upstream(token, &options) {
+            Ok(upstream) => {
+                if !forward.upstreams.contains(&upstream) {
+                    forward.upstreams.push(upstream);
+                }
             }
-            Ok(upstream) => forward.upstreams.push(upstream),
-            Err(_) if resolved => {
-                found.note(token.at, "forward", Weight::Answers, "an upstream is an address: this name is left out");
-            }
-            Err(message) => found.error(token.at, message),
+            Err(Unused::Note(said)) => found.note(token.at, "forward", Weight::Answers, said),
+            Err(Unused::Error(message)) => found.error(token.at, message),
         }
     }
     Some(forward)
 }
 
-/// A server as holdfast writes it.
-fn upstream(word: &str, server_name: Option<&str>) -> Result<String, String> {
-    let bare = word.strip_prefix("dns://").unwrap_or(word);
-    let named = match (bare.starts_with("tls://") && !bare.contains('#'), server_name) {
-        (true, Some(name)) => format!("{bare}#{name}"),
-        // CoreDNS writes `tls://IP%name` for one server's name.
-        (true, None) => bare.replacen('%', "#", 1),
-        (false, _) => bare.to_owned(),
-    };
-    named.parse::<UpstreamSource>().map_err(|error| error.to_string())?;
-    Ok(named)
+impl Forward {
+    /// Whether it passes names of `zone` on. It never does so with its own.
+    pub fn leaves_out(&self, zone: &str) -> bool {
+        zone != self.from && self.except.iter().any(|except| words::holds(except, zone))
+    }
 }
 
-fn option(
+/// The directives behind `first` that are asked after it, as holdfast writes them.
+pub(super) fn next<'f>(mut first: &'f Forward, behind: impl Iterator<Item = &'f Forward>) -> Vec<Shown> {
+    let mut next = Vec::new();
+    for forward in behind {
+        if first.next.is_empty() || forward.upstreams.is_empty() {
+            break;
+        }
+        let option = |name: &str| {
+            forward.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| match value {
+                Shown::Text(word) => word.clone(),
+                _ => String::new(),
+            })
+        };
+        let mut said: Vec<String> = first.next.iter().map(|verdict| verdict.as_str().to_owned()).collect();
+        said.push("then".into());
+        said.extend(option("policy").filter(|policy| policy != "random"));
+        said.extend(option("force_tcp").map(|_| "force_tcp".to_owned()));
+        said.extend(forward.upstreams.iter().cloned());
+        next.push(text(said.join(" ")));
+        first = forward;
+    }
+    next
+}
+
+/// Why a server is not asked.
+enum Unused {
+    Note(String),
+    Error(String),
+}
+
+/// A server as holdfast writes it.
+fn upstream(token: &Token, options: &Options<'_>) -> Result<String, Unused> {
+    let (scheme, rest) = match token.text.split_once("://") {
+        Some((scheme @ ("tls" | "dns"), rest)) => (scheme, rest),
+        Some(("https" | "grpc" | "quic", _)) => {
+            return Err(Unused::Note("only dns:// and tls:// upstreams are asked".into()));
+        }
+        _ => ("dns", token.text.as_str()),
+    };
+    let (address, own_name) = split_name(scheme, rest);
+    let name = match (own_name, options.server_name) {
+        (Some(own), Some(all)) => {
+            let message = format!("both tls_servername {:?} and {own:?} are given for this server", all.text);
+            return Err(Unused::Error(message));
+        }
+        (Some(own), None) => Some(own),
+        (None, all) => all.map(|token| token.text.clone()).filter(|_| scheme != "dns"),
+    };
+    let bare = address.trim_start_matches('[').split(']').next().unwrap_or_default();
+    let prefix = if scheme == "dns" { "" } else { "tls://" };
+    let written = format!("{prefix}{address}{}", name.map(|name| format!("#{name}")).unwrap_or_default());
+    match written.parse::<UpstreamSource>() {
+        Ok(_) => Ok(written),
+        Err(error) => {
+            let host =
+                bare.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(bare, |(host, _)| host);
+            // CoreDNS looks names up at its start.
+            if words::zone(host).is_some_and(|zone| zone != ".")
+                && !host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+            {
+                return Err(Unused::Note(format!("{host} is a name: give its addresses, this server is left out")));
+            }
+            Err(Unused::Error(error.to_string()))
+        }
+    }
+}
+
+/// `IP%name:port` of TLS as an address and a name; what follows the percent sign of a plain server is its scope.
+fn split_name(scheme: &str, text: &str) -> (String, Option<String>) {
+    let Some((host, behind)) = text.rsplit_once('%').filter(|_| scheme != "dns") else {
+        return (text.to_owned(), None);
+    };
+    let (name, port) = match behind.rsplit_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (behind, None),
+    };
+    let name = name.trim_end_matches(']');
+    let host = host.strip_prefix('[').unwrap_or(host);
+    let address = match port {
+        Some(port) if host.contains(':') => format!("[{host}]:{port}"),
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    (address, Some(name.to_owned()))
+}
+
+fn option<'d>(
     directive: &Directive,
-    property: &Property,
+    property: &'d Property,
     forward: &mut Forward,
-    server_name: &mut Option<String>,
+    options: &mut Options<'d>,
     found: &mut Findings,
 ) {
     let flag = |found: &mut Findings| {
@@ -89,6 +205,8 @@ fn option(
             found.error(extra.at, format!("{} takes no value", property.name.text));
         }
     };
+    let duration = |found: &mut Findings| found.one(property).and_then(|token| found.take(words::duration(token)));
+    let number = |found: &mut Findings| found.one(property).and_then(|token| found.take(words::number(token)));
     match property.name.text.as_str() {
         "except" => {
             if property.args.is_empty() {
@@ -113,38 +231,103 @@ fn option(
         // UDP first is what is always done here.
         "prefer_udp" => flag(found),
         "max_fails" => {
-            let Some(fails) = found.one(property).and_then(|token| found.take(words::number(token))) else { return };
+            let Some(fails) = number(found) else { return };
             forward.fields.push(("max_fails", text(fails.min(FAILS_MAX))));
         }
         "expire" => {
-            let Some(idle) = found.one(property).and_then(|token| found.take(words::duration(token))) else { return };
+            let Some(idle) = duration(found) else { return };
+            options.expire = Some(idle);
             forward.fields.push(("connection_idle", shown(idle.max(IDLE.0), IDLE.1)));
         }
+        "max_age" => {
+            let Some(age) = duration(found) else { return };
+            options.max_age = Some((age, &property.args[0]));
+            if !age.is_zero() {
+                forward.fields.push(("connection_age", shown(age.max(AGE.0), AGE.1)));
+            }
+        }
+        "max_idle_conns" => {
+            let Some(most) = number(found) else { return };
+            forward.fields.push(("idle_connections", text(most.min(IDLE_CONNECTIONS_MAX))));
+        }
         "max_concurrent" => {
-            let Some(most) = found.one(property).and_then(|token| found.take(words::number(token))) else { return };
+            let Some(most) = number(found) else { return };
             let most = if most == 0 { CONCURRENT_MAX } else { most.min(CONCURRENT_MAX) };
             forward.fields.push(("max_concurrent", text(most)));
         }
-        "tls_servername" => *server_name = found.one(property).map(|token| token.text.clone()),
-        "tls" => tls(directive, property, forward, found),
-        "health_check" => health_check(directive, property, found),
-        "failfast_all_unhealthy_upstreams" => {
-            found.manner(directive, property, "with every upstream failing a question gets 1 s, then what was known");
-        }
-        "max_idle_conns" => found.manner(directive, property, "idle connections end by their age alone: expire"),
         "max_connect_attempts" => {
-            found.manner(directive, property, "upstreams are tried until a question's time is over");
+            let Some(most) = number(found) else { return };
+            forward.fields.push(("max_attempts", text(most.min(ATTEMPTS_MAX))));
         }
-        "max_age" => found.manner(directive, property, "a connection is used for 5 minutes at most"),
-        "resolver" => found.manner(directive, property, "upstreams are addresses: no name is looked up"),
-        "doh_method" => found.manner(directive, property, "upstreams are not asked over HTTPS"),
-        "next" | "next_on_nodata" | "failover" => {
-            let name = format!("forward {}", property.name.text);
-            let said = "answers of an upstream are not weighed by their code; an unusable one makes the next be asked";
-            found.note(property.name.at, name, Weight::Answers, said);
+        "read_timeout" => {
+            let Some(timeout) = duration(found) else { return };
+            if timeout.is_zero() {
+                return found.error(property.args[0].at, "read_timeout is above 0");
+            }
+            forward.fields.push(("read_timeout", shown(timeout.max(READ_TIMEOUT.0), READ_TIMEOUT.1)));
+        }
+        "source_address" => {
+            let Some(token) = found.one(property) else { return };
+            match token.text.parse::<IpAddr>() {
+                Ok(address) => forward.fields.push(("source_address", text(address))),
+                Err(_) => found.error(token.at, format!("{:?} is not an address", token.text)),
+            }
+        }
+        "tls_servername" => options.server_name = found.one(property),
+        "tls" => tls(directive, property, forward, found),
+        "health_check" => health_check(property, forward, found),
+        "failfast_all_unhealthy_upstreams" => {
+            flag(found);
+            forward.fields.push(("fail_fast", text(true)));
+        }
+        "resolver" => {
+            let port = |text: &str| text.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| text.parse());
+            match property.args.iter().find(|token| port(&token.text).is_err()) {
+                Some(token) => found.error(token.at, format!("{:?} is not an address", token.text)),
+                None if property.args.is_empty() => found.error(property.name.at, "resolver takes addresses"),
+                None => found.manner(directive, property, "upstreams are addresses: no name is looked up"),
+            }
+        }
+        "doh_method" => match found.one(property) {
+            Some(token) if !matches!(token.text.as_str(), "GET" | "POST") => {
+                found.error(token.at, format!("{:?} is not GET or POST", token.text));
+            }
+            Some(_) => found.manner(directive, property, "upstreams are not asked over HTTPS"),
+            None => {}
+        },
+        "next" => forward.next = verdicts(property, found).iter().chain(forward.next.iter()).collect(),
+        "next_on_nodata" => {
+            flag(found);
+            forward.next = forward.next.with(Verdict::NoData);
+        }
+        "failover" => {
+            let codes = verdicts(property, found);
+            if codes.has(Verdict::NoError) {
+                found.error(property.name.at, "NOERROR is no failure");
+            }
+            options.failover = codes.iter().chain(options.failover.iter()).collect();
         }
         _ => found.unknown(directive, property),
     }
+}
+
+/// The codes of an option.
+fn verdicts(property: &Property, found: &mut Findings) -> Verdicts {
+    if property.args.is_empty() {
+        found.error(property.name.at, format!("{} takes codes such as NXDOMAIN", property.name.text));
+    }
+    let verdict = |token: &Token| match words::rcode(&token.text) {
+        Some("NOERROR") => Some(Verdict::NoError),
+        Some("NXDOMAIN") => Some(Verdict::NxDomain),
+        Some("SERVFAIL") => Some(Verdict::ServFail),
+        Some("REFUSED") => Some(Verdict::Refused),
+        Some(_) => Some(Verdict::Other),
+        None => {
+            found.error(token.at, format!("{:?} is no code such as NXDOMAIN", token.text));
+            None
+        }
+    };
+    property.args.iter().filter_map(verdict).collect()
 }
 
 fn tls(directive: &Directive, property: &Property, forward: &mut Forward, found: &mut Findings) {
@@ -163,24 +346,26 @@ fn tls(directive: &Directive, property: &Property, forward: &mut Forward, found:
 
 const NO_CLIENT_CERTIFICATE: &str = "upstreams are asked without a certificate of our own";
 
-fn health_check(directive: &Directive, property: &Property, found: &mut Findings) {
+fn health_check(property: &Property, forward: &mut Forward, found: &mut Findings) {
     let Some(interval) = property.args.first() else {
         return found.error(property.name.at, "health_check takes an interval");
     };
-    found.take(words::duration(interval));
+    if let Some(every) = found.take(words::duration(interval)) {
+        forward.fields.push(("probe_interval", shown(every.max(PROBE.0), PROBE.1)));
+    }
     let mut rest = property.args[1..].iter();
     while let Some(word) = rest.next() {
-        let fine = match word.text.as_str() {
-            "no_rec" => true,
-            "domain" => rest.next().is_some(),
-            _ => false,
-        };
-        if !fine {
-            let said = format!("{:?} is not known and has no effect", word.text);
-            found.note(word.at, "forward health_check", Weight::Manner, said);
+        match word.text.as_str() {
+            "no_rec" => forward.fields.push(("probe_recursion", text(false))),
+            "domain" => match rest.next().map(|name| (name, words::zone(&name.text))) {
+                Some((_, Some(name))) => forward.fields.push(("probe_name", text(name))),
+                Some((name, None)) => found.error(name.at, format!("{:?} is no name", name.text)),
+                None => found.error(word.at, "domain takes a name"),
+            },
+            _ => {
+                let said = format!("{:?} is not known and has no effect", word.text);
+                found.note(word.at, "forward health_check", Weight::Manner, said);
+            }
         }
     }
-    let said =
-        "an upstream that works is asked questions only; one that fails is probed every 1 s to 5 s for the root's NS";
-    found.manner(directive, property, said);
 }

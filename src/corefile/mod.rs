@@ -18,6 +18,8 @@ mod translate;
 mod words;
 
 #[cfg(test)]
+mod options;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod tests;

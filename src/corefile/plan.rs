@@ -2,7 +2,7 @@
 
 use super::{
     cache::Cache,
-    forward::Forward,
+    forward::{self, Forward},
     local::{Hosts, Template},
     words::{holds, text},
 };
@@ -29,6 +29,7 @@ impl Content {
         let mut zones = vec![zone];
         let spoken_of = (self.forwards.iter().flat_map(|forward| forward.except.iter().chain([&forward.from])))
             .chain(self.cache.iter().flat_map(|cache| &cache.zones))
+            .chain(self.cache.iter().flat_map(|cache| cache.disabled.iter().flat_map(|(_, zones)| zones)))
             .chain(self.hosts.iter().flat_map(|hosts| hosts.zones.iter().chain(&hosts.fallthrough)))
             .chain(self.templates.iter().flat_map(|template| &template.zones));
         for inner in spoken_of {
@@ -51,7 +52,9 @@ impl Content {
         let hosts = if template.is_none() { self.hosts.iter().find(|hosts| covers(&hosts.zones)) } else { None };
         // CoreDNS has no SOA to give for hosts, and fails where a name is not among them.
         let last_word = hosts.filter(|hosts| !within(&hosts.fallthrough)).map(|_| "servfail");
-        let forward = self.forwards.iter().find(|forward| holds(&forward.from, zone) && !within(&forward.except));
+        let mut forwards =
+            self.forwards.iter().filter(|forward| holds(&forward.from, zone) && !forward.leaves_out(zone));
+        let forward = forwards.next();
         let nobody = match (self.whoami, self.handles) {
             (true, _) => "noerror",
             (false, true) => "servfail",
@@ -65,8 +68,19 @@ impl Content {
             (None, Some(forward)) => {
                 add("upstreams", Shown::List(forward.upstreams.iter().map(text).collect()));
                 forward.fields.iter().for_each(|(name, value)| add(name, value.clone()));
+                let next = forward::next(forward, forwards);
+                if !next.is_empty() {
+                    add("next", Shown::List(next));
+                }
                 match self.cache.as_ref().filter(|cache| covers(&cache.zones)) {
-                    Some(cache) => cache.fields.iter().for_each(|(name, value)| add(name, value.clone())),
+                    Some(cache) => {
+                        cache.fields.iter().for_each(|(name, value)| add(name, value.clone()));
+                        for (name, zones) in &cache.disabled {
+                            if within(zones) {
+                                add(name, text(false));
+                            }
+                        }
+                    }
                     None => add("cache", text(false)),
                 }
                 if let Some(prefix) = &self.dns64 {

@@ -3,4 +3,6 @@
 mod import;
 mod metrics;
 mod migration;
+mod options;
 mod process;
+mod served;
