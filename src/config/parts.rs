@@ -32,7 +32,6 @@ impl Settings {
             query_log_every: self.log_query_every,
             dnstap: self.log_dnstap.clone(),
             dnstap_every: self.log_dnstap_every,
-            ..dns::forward::Config::default()
         }
     }
 
@@ -86,7 +85,6 @@ impl Settings {
                 confirm_negative: self.cache_confirm_negative,
                 nxdomain_cut: self.cache_nxdomain_cut,
                 prefetch: zone.prefetch.unwrap_or(self.cache_prefetch),
-                ..dns::cache::Lifetimes::default()
             },
         }
     }

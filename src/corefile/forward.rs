@@ -206,7 +206,6 @@ fn option<'d>(
         }
     };
     let duration = |found: &mut Findings| found.one(property).and_then(|token| found.take(words::duration(token)));
-    let number = |found: &mut Findings| found.one(property).and_then(|token| found.take(words::number(token)));
     match property.name.text.as_str() {
         "except" => {
             if property.args.is_empty() {
@@ -230,10 +229,6 @@ fn option<'d>(
         }
         // UDP first is what is always done here.
         "prefer_udp" => flag(found),
-        "max_fails" => {
-            let Some(fails) = number(found) else { return };
-            forward.fields.push(("max_fails", text(fails.min(FAILS_MAX))));
-        }
         "expire" => {
             let Some(idle) = duration(found) else { return };
             options.expire = Some(idle);
@@ -245,19 +240,6 @@ fn option<'d>(
             if !age.is_zero() {
                 forward.fields.push(("connection_age", shown(age.max(AGE.0), AGE.1)));
             }
-        }
-        "max_idle_conns" => {
-            let Some(most) = number(found) else { return };
-            forward.fields.push(("idle_connections", text(most.min(IDLE_CONNECTIONS_MAX))));
-        }
-        "max_concurrent" => {
-            let Some(most) = number(found) else { return };
-            let most = if most == 0 { CONCURRENT_MAX } else { most.min(CONCURRENT_MAX) };
-            forward.fields.push(("max_concurrent", text(most)));
-        }
-        "max_connect_attempts" => {
-            let Some(most) = number(found) else { return };
-            forward.fields.push(("max_attempts", text(most.min(ATTEMPTS_MAX))));
         }
         "read_timeout" => {
             let Some(timeout) = duration(found) else { return };
@@ -273,6 +255,7 @@ fn option<'d>(
                 Err(_) => found.error(token.at, format!("{:?} is not an address", token.text)),
             }
         }
+        "max_fails" | "max_idle_conns" | "max_concurrent" | "max_connect_attempts" => limit(property, forward, found),
         "tls_servername" => options.server_name = found.one(property),
         "tls" => tls(directive, property, forward, found),
         "health_check" => health_check(property, forward, found),
@@ -309,6 +292,18 @@ fn option<'d>(
         }
         _ => found.unknown(directive, property),
     }
+}
+
+/// An option that is a number.
+fn limit(property: &Property, forward: &mut Forward, found: &mut Findings) {
+    let Some(number) = found.one(property).and_then(|token| found.take(words::number(token))) else { return };
+    forward.fields.push(match property.name.text.as_str() {
+        "max_fails" => ("max_fails", text(number.min(FAILS_MAX))),
+        "max_idle_conns" => ("idle_connections", text(number.min(IDLE_CONNECTIONS_MAX))),
+        "max_connect_attempts" => ("max_attempts", text(number.min(ATTEMPTS_MAX))),
+        _ if number == 0 => ("max_concurrent", text(CONCURRENT_MAX)),
+        _ => ("max_concurrent", text(number.min(CONCURRENT_MAX))),
+    });
 }
 
 /// The codes of an option.

@@ -61,6 +61,7 @@ impl Default for Config {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, named as in the configuration")]
 pub struct ZoneConfig {
     /// The zone, `.` for everything else. Default `.`.
     pub zone: Name,

@@ -15,6 +15,7 @@ use super::{
 use crate::dns::{Question, forward::observe::Metrics};
 
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct ExchangeOptions {
     pub force_tcp: bool,
     pub mix_case: bool,
