@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Endpoint, Kind, Port, Protocol, Service, Snapshot};
+use super::{Endpoint, Kind, PARTIAL, Port, Protocol, Service, Snapshot};
 
 /// Every record, or those of one namespace, as API objects: the namespaces by name, then each service by
 /// `namespace/name`, followed by its endpoint slices.
@@ -15,7 +15,7 @@ use super::{Endpoint, Kind, Port, Protocol, Service, Snapshot};
 pub fn objects(snapshot: &Snapshot, namespace: Option<&str>) -> Vec<Value> {
     let wanted = |name: &str| namespace.is_none_or(|wanted| wanted == name);
     let mut namespaces: Vec<&str> =
-        snapshot.listed_namespaces().map(|name| &**name).filter(|name| wanted(name)).collect();
+        snapshot.listed_namespaces().map(|name| &**name).filter(|name| *name != PARTIAL && wanted(name)).collect();
     namespaces.sort_unstable();
     let mut services: Vec<&Service> =
         snapshot.services().map(|service| &**service).filter(|service| wanted(service.namespace())).collect();

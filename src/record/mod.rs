@@ -21,7 +21,7 @@ pub use hold::{
 pub use manifest::objects;
 pub use release::{Release, Released};
 pub use service::{ByHostname, Endpoint, Kind, Port, Protocol, Service, ServiceKey};
-pub use snapshot::{BUCKETS, Counts, Snapshot, bucket_of_namespace};
+pub use snapshot::{BUCKETS, Counts, PARTIAL, Snapshot, bucket_of_namespace};
 
 use std::{fmt, sync::Arc};
 

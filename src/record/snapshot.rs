@@ -15,6 +15,10 @@ use super::{
 /// The number of buckets. Part of the stream's and the disk's format.
 pub const BUCKETS: usize = 256;
 
+/// The namespace that a source lists which saw only part of a cluster: namespaces that are not listed are not known, instead of
+/// absent. No namespace of a cluster can have this name; it travels to disk and followers like any other.
+pub const PARTIAL: &str = "_partial";
+
 /// How many records a snapshot holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
@@ -31,6 +35,7 @@ pub struct Snapshot {
     buckets: Box<[Arc<Bucket>]>,
     reverse: Box<[Arc<ReverseShard>]>,
     counts: Counts,
+    partial: bool,
     held: Arc<Held>,
     lineage: Arc<Lineage>,
 }
@@ -51,6 +56,7 @@ impl Snapshot {
             buckets: vec![bucket; BUCKETS].into(),
             reverse: vec![shard; BUCKETS].into(),
             counts: Counts::default(),
+            partial: false,
             held: Arc::default(),
             lineage: Arc::default(),
         }
@@ -122,11 +128,23 @@ impl Snapshot {
         self.service(key.namespace().as_bytes(), key.name().as_bytes())
     }
 
+    /// Whether the source saw only part of the cluster: see [`PARTIAL`].
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// Whether it is known if this namespace exists.
+    #[must_use]
+    pub fn knows_namespace(&self, namespace: &[u8]) -> bool {
+        !self.partial || self.has_namespace(namespace)
+    }
+
     /// Whether this lower-case namespace exists: listed by the source, or named by a service held.
     #[must_use]
     pub fn has_namespace(&self, namespace: &[u8]) -> bool {
         std::str::from_utf8(namespace)
-            .is_ok_and(|name| self.buckets[bucket_of_namespace(name)].namespace(name).is_some())
+            .is_ok_and(|name| name != PARTIAL && self.buckets[bucket_of_namespace(name)].namespace(name).is_some())
     }
 
     /// Whether the source listed this namespace.
@@ -148,10 +166,10 @@ impl Snapshot {
 
     /// All namespaces that exist, in no order.
     pub fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.buckets.iter().flat_map(|bucket| bucket.namespaces())
+        self.buckets.iter().flat_map(|bucket| bucket.namespaces()).filter(|name| &***name != PARTIAL)
     }
 
-    /// The namespaces the source listed, in no order.
+    /// The namespaces the source listed, [`PARTIAL`] among them, in no order.
     pub fn listed_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
         self.buckets.iter().flat_map(|bucket| bucket.listed_namespaces())
     }
@@ -231,6 +249,7 @@ impl Snapshot {
     fn list_namespace(&mut self, name: &Arc<str>, listed: bool) {
         let held = self.buckets[bucket_of_namespace(name)].namespace(name).is_some_and(|entry| entry.listed);
         if held != listed {
+            self.partial = if &**name == PARTIAL { listed } else { self.partial };
             self.change_namespace(name, |bucket| {
                 bucket.list_namespace(name, listed);
             });
@@ -241,6 +260,9 @@ impl Snapshot {
         let bucket = &mut self.buckets[bucket_of_namespace(name)];
         let before = usize::from(bucket.namespace(name).is_some());
         change(Arc::make_mut(bucket));
+        if name == PARTIAL {
+            return;
+        }
         self.counts.namespaces = self.counts.namespaces - before + usize::from(bucket.namespace(name).is_some());
     }
 
@@ -380,6 +402,22 @@ mod tests {
         let without = with.apply([Change::Remove(ServiceKey::new("prod", "web"))], version(4));
         assert!(without.has_namespace(b"prod"));
         assert_eq!(without.root(), listed.root());
+    }
+
+    #[test]
+    fn records_of_a_part_of_the_cluster_say_so_and_hide_the_mark() {
+        let whole = Snapshot::default().apply([Change::Put(cluster_ip("prod/web", "10.0.0.1"))], version(1));
+        assert!(!whole.is_partial() && whole.knows_namespace(b"other"));
+        let part = whole.apply([Change::PutNamespace(PARTIAL.into())], version(2));
+        assert!(part.is_partial() && part.knows_namespace(b"prod") && !part.knows_namespace(b"other"));
+        assert!(!part.has_namespace(PARTIAL.as_bytes()) && part.namespaces().all(|name| &**name != PARTIAL));
+        assert_eq!(part.counts(), whole.counts());
+        assert_ne!(part.root(), whole.root(), "followers learn of it");
+        let again = Snapshot::default().apply(part.diff(&Snapshot::default()), version(3));
+        assert!(again.is_partial(), "over the disk and the stream too");
+        let all = part.apply([Change::RemoveNamespace(PARTIAL.into())], version(4));
+        assert!(!all.is_partial() && all.root() == whole.root());
+        assert_eq!(all.counts(), whole.counts());
     }
 
     #[test]

@@ -16,6 +16,9 @@
 //! - A file cut off exactly between two documents cannot be told from a change. The store's guard is what holds a mass
 //!   deletion.
 //!
+//! A dump says how old its records are, and which namespaces it has: they stay as old as that, and where the dump has some
+//! namespaces only, the records of others stand if they are of the same cluster, else nothing is known of them.
+//!
 //! After a start with records from disk, nothing is deleted before every file was read well once.
 //!
 //! Never writes, and never decides what is held.
@@ -24,6 +27,7 @@ mod document;
 mod files;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -35,7 +39,7 @@ use tracing::{info, warn};
 use self::files::{Files, Look};
 use super::{EndpointsMode, Metrics};
 use crate::{
-    record::Change,
+    record::{Change, PARTIAL},
     store::{Origin, Reader, Records, Rejections, Update, What},
     sys::{Clock, UnixMillis},
 };
@@ -104,6 +108,8 @@ pub struct Reading {
     pub rejections: Rejections,
     /// Why this is not all there is: the first file that did not read.
     pub incomplete: Option<String>,
+    /// When the records of a dump were last confirmed; `None` if the files are no dump, and say what is now.
+    pub as_of: Option<UnixMillis>,
 }
 
 /// Reads manifests once, as they stand. Blocks.
@@ -145,6 +151,7 @@ pub async fn run(config: Config, clock: Clock, metrics: Metrics, reader: Reader,
         metrics,
         said: None,
         vouched: None,
+        beside: None,
     };
     let mut files = Files::new(path, endpoints);
     loop {
@@ -175,6 +182,8 @@ struct Follower {
     said: Option<String>,
     /// When the files last were all read well and the store was told: for the timer, and as the store has it.
     vouched: Option<(tokio::time::Instant, UnixMillis)>,
+    /// When the records beside those of a partial dump were confirmed.
+    beside: Option<UnixMillis>,
 }
 
 impl Follower {
@@ -185,17 +194,43 @@ impl Follower {
             Ok(Look::Same) => match files.problem() {
                 Some(problem) => self.lost(problem).into_iter().collect(),
                 None if self.said.is_none() && self.vouched.is_some_and(|(at, _)| at.elapsed() < vouch) => Vec::new(),
-                None => vec![What::Fresh { as_of: self.vouch() }],
+                None => vec![What::Fresh { as_of: self.vouch(files.as_of()) }],
             },
             Ok(Look::Changed) => self.changed(files),
         }
     }
 
-    fn vouch(&mut self) -> UnixMillis {
+    /// Notes that the files were all read well, and says when the records were last confirmed: `dumped` is the age of a dump.
+    fn vouch(&mut self, dumped: Option<UnixMillis>) -> UnixMillis {
         let now = self.clock.now();
+        let as_of = [dumped, self.beside].into_iter().flatten().fold(now, UnixMillis::min);
         self.said = None;
-        self.vouched = Some((tokio::time::Instant::now(), now));
-        now
+        self.vouched = Some((tokio::time::Instant::now(), as_of));
+        as_of
+    }
+
+    /// Records of the namespaces that a partial dump does not have, if those held are of its cluster.
+    fn beside(&mut self, records: &mut Records, cluster: &Arc<str>) {
+        let held = self.reader.snapshot();
+        let Some(mark) = records.namespaces.iter().position(|name| &**name == PARTIAL) else {
+            self.beside = None;
+            return;
+        };
+        if held.version().cluster != *cluster || self.reader.as_of().is_none() {
+            self.beside = None;
+            return;
+        }
+        if !held.is_partial() {
+            records.namespaces.swap_remove(mark);
+        }
+        let mut dumped: HashSet<Arc<str>> = records.namespaces.iter().cloned().collect();
+        dumped.extend(records.services.keys().map(|key| Arc::from(key.namespace())));
+        let others = held.services().filter(|service| !dumped.contains(service.namespace()));
+        let before = records.services.len();
+        records.services.extend(others.map(|service| (service.key().clone(), Arc::clone(service))));
+        let has_others = records.services.len() > before;
+        records.namespaces.extend(held.listed_namespaces().filter(|name| !dumped.contains(*name)).cloned());
+        self.beside = if has_others { self.beside.or_else(|| self.reader.as_of()) } else { None };
     }
 
     fn lost(&mut self, reason: String) -> Option<What> {
@@ -211,14 +246,15 @@ impl Follower {
         for of in files.take_newly_rejected() {
             self.metrics.rejected(of);
         }
-        let Reading { records, cluster, rejections, incomplete } = files.reading();
+        let Reading { mut records, cluster, rejections, incomplete, as_of: dumped } = files.reading();
+        self.beside(&mut records, &cluster);
         let (services, rejected) = (records.services.len(), rejections.total);
         let mut updates = vec![What::Rejected(rejections)];
         // What is kept of a file that does not read is as old as the last time it did.
         let as_of = match (&incomplete, self.vouched) {
-            (None, _) => self.vouch(),
+            (None, _) => self.vouch(dumped),
             (Some(_), Some((_, at))) => at,
-            (Some(_), None) => self.clock.now(),
+            (Some(_), None) => dumped.unwrap_or_else(|| self.clock.now()),
         };
         if files.read_well() > 0 {
             info!(services, rejected, others = files.others(), files = files.read_well(), "manifests read");
@@ -245,7 +281,7 @@ impl Follower {
             held.service_by_key(service.key()).is_none_or(|held| held.digest() != service.digest())
         };
         let services = records.services.into_values().filter(differs).map(Change::Put);
-        let listed: std::collections::HashSet<&Arc<str>> = held.listed_namespaces().collect();
+        let listed: HashSet<&Arc<str>> = held.listed_namespaces().collect();
         let namespaces = records.namespaces.into_iter().filter(|name| !listed.contains(name)).map(Change::PutNamespace);
         let changes: Vec<Change> = services.chain(namespaces).collect();
         let origin = Origin::Watched { cluster: Arc::clone(&held.version().cluster), new_epoch: false };

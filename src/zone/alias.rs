@@ -93,11 +93,17 @@ pub(super) fn target_name(service: &Service) -> Option<Name> {
     if address { None } else { Name::from_labels(target.split('.').map(str::as_bytes)).ok() }
 }
 
-/// Follows an alias to the end of the chain or to the first target outside the zone.
-pub(super) fn follow<'a>(zone: &'a Zone, snapshot: &'a Snapshot, first: &'a Service, qtype: Rtype) -> Chain<'a> {
+/// Follows an alias to the end of the chain or to the first target outside the zone; none if the chain leads into a namespace that
+/// is not known.
+pub(super) fn follow<'a>(
+    zone: &'a Zone,
+    snapshot: &'a Snapshot,
+    first: &'a Service,
+    qtype: Rtype,
+) -> Option<Chain<'a>> {
     let mut chain = Chain { first, others: [None; CHAIN_MAX - 1], end: ChainEnd::Asked, ttl: zone.ttl() };
     if qtype == Rtype::CNAME {
-        return chain;
+        return Some(chain);
     }
     let mut service = first;
     chain.end = loop {
@@ -106,11 +112,11 @@ pub(super) fn follow<'a>(zone: &'a Zone, snapshot: &'a Snapshot, first: &'a Serv
         match zone.find(snapshot, true, &name, depth, qtype) {
             Found::Hit(set) => break ChainEnd::Hit(set),
             Found::NoData => break ChainEnd::NoData,
-            // Only a store without a first list is not ready, and it has no services.
-            Found::NxDomain | Found::NotReady => break ChainEnd::NxDomain,
+            Found::NxDomain => break ChainEnd::NxDomain,
+            Found::NotReady => return None,
             Found::Alias(next) if chain.push(next) => service = next,
             Found::Alias(_) => break ChainEnd::Looped,
         }
     };
-    chain
+    Some(chain)
 }

@@ -47,8 +47,12 @@ impl Zone {
             (b"pod", 3) => self.pod(snapshot, name, qtype),
             _ => Found::NxDomain,
         };
-        // Before the first list no name is known not to exist.
-        if !synced && matches!(found, Found::NxDomain) { Found::NotReady } else { found }
+        // Names are denied only after the first list, and only in namespaces that the source saw.
+        match found {
+            Found::NxDomain if !synced => Found::NotReady,
+            Found::NxDomain if snapshot.is_partial() && is_unknown(snapshot, name, class, depth) => Found::NotReady,
+            found => found,
+        }
     }
 
     fn apex<'a>(&'a self, snapshot: &'a Snapshot, qtype: Rtype) -> Found<'a> {
@@ -147,6 +151,12 @@ impl Zone {
             _ => Found::NxDomain,
         }
     }
+}
+
+/// Whether the name is in a namespace that the source, which saw only part of the cluster, did not list.
+#[cold]
+fn is_unknown(snapshot: &Snapshot, name: &Name, class: &[u8], depth: usize) -> bool {
+    matches!(class, b"svc" | b"pod") && depth >= 2 && !snapshot.knows_namespace(label(name, depth - 2))
 }
 
 /// A headless service without a ready endpoint is NXDOMAIN, as the specification says: workloads poll for it.

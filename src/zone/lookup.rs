@@ -23,7 +23,7 @@ pub enum Lookup<'a> {
     NxDomain(Apex),
     /// The name is in no zone of ours, and is not the reverse name of a record.
     NotOurs,
-    /// The name is in a zone of ours, but there was no first list yet.
+    /// The name is in a zone of ours, but there was no first list yet, or none of its namespace.
     NotReady,
 }
 
@@ -121,7 +121,7 @@ impl Zone {
             Found::NoData => Lookup::NoData(Apex::Cluster),
             Found::NotReady => Lookup::NotReady,
             Found::Alias(service) => {
-                let chain = alias::follow(self, snapshot, service, qtype);
+                let Some(chain) = alias::follow(self, snapshot, service, qtype) else { return Lookup::NotReady };
                 // CoreDNS puts an alias into its answer only together with what it leads to.
                 let empty = self.compat == Compat::CoreDns && chain.is_empty_handed();
                 if empty { Lookup::NoData(Apex::Cluster) } else { Lookup::Cname(chain) }

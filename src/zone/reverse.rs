@@ -193,6 +193,8 @@ impl Zone {
                 Some(Some(set)) if qtype == Rtype::PTR => Found::Hit(set),
                 Some(Some(_)) => self.no_data(qtype),
                 _ if at_apex || has_names_below(snapshot, spelled) => self.no_data(qtype),
+                // A service of a namespace that the source did not see may have the address.
+                _ if snapshot.is_partial() => Found::NotReady,
                 _ => Found::NxDomain,
             },
         };

@@ -3,7 +3,7 @@
 //! Reads a document in one pass and keeps only the fields used. A broken object rejects itself; a broken document
 //! rejects itself and leaves the others of the file.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer,
@@ -11,10 +11,14 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use crate::source::{
-    Objects,
-    convert::{self, Broken, Object},
-    objects, one_line,
+use crate::{
+    report::Time,
+    source::{
+        Objects,
+        convert::{self, Broken, Object},
+        objects, one_line,
+    },
+    sys::UnixMillis,
 };
 
 /// Deepest nesting of lists and maps read.
@@ -32,10 +36,39 @@ pub struct Text {
     pub documents: usize,
     /// Objects of kinds that are not used. Lists are no objects.
     pub others: usize,
+    /// What dumps say of themselves.
+    pub heads: Vec<Head>,
     /// Lists and objects, of whatever kind.
     maps: usize,
     /// Documents that are text, a number or a bare sequence.
     no_maps: usize,
+}
+
+/// What a dump says of its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// UID of the cluster, or a word for the source.
+    pub cluster: Option<Arc<str>>,
+    /// When the source last confirmed the records; `None` of a process that had none.
+    pub as_of: Option<UnixMillis>,
+    /// The dump has some namespaces of the cluster, and others are not known.
+    pub is_partial: bool,
+}
+
+impl Head {
+    /// Reads the head; `None` for something else under its name.
+    fn of(head: &Map<String, Value>) -> Option<Self> {
+        let source = head.get("source")?;
+        let as_of = Option::<Time>::deserialize(source.get("as_of")?).ok()?;
+        let cluster = head.get("version").and_then(|version| version.get("cluster")).and_then(Value::as_str);
+        let is_partial = head.get("namespace").is_some_and(Value::is_string)
+            || head.get("partial").and_then(Value::as_bool).unwrap_or_default();
+        Some(Self {
+            cluster: cluster.filter(|cluster| !cluster.is_empty()).map(Into::into),
+            as_of: as_of.map(|as_of| as_of.0),
+            is_partial,
+        })
+    }
 }
 
 #[must_use]
@@ -124,12 +157,13 @@ impl Text {
     }
 
     fn take_entry(&mut self, entry: Entry) {
-        self.maps += usize::from(!matches!(entry, Entry::NoMap));
+        self.maps += usize::from(!matches!(entry, Entry::NoMap | Entry::Head(_)));
         match entry {
             Entry::Object(object) => self.objects.push(object),
             Entry::Broken(of, broken) => self.broken.push((of, broken)),
             Entry::Kindless(_) | Entry::Other => self.others += 1,
             Entry::List => {}
+            Entry::Head(head) => self.heads.push(head),
             Entry::NoMap => self.no_maps += 1,
         }
     }
@@ -147,6 +181,8 @@ enum Entry {
     Other,
     /// A list, whose items are laid beside it.
     List,
+    /// The head of a list that is a dump.
+    Head(Head),
     /// The document is neither an object nor empty.
     NoMap,
 }
@@ -169,6 +205,8 @@ enum Picked {
     Metadata,
     Labels,
     Spec,
+    /// What a dump says of itself.
+    Head,
 }
 
 impl Picked {
@@ -177,11 +215,13 @@ impl Picked {
         match (self, name) {
             (Self::Object, "metadata") => Some(Field::Picked(Self::Metadata)),
             (Self::Object, "spec") => Some(Field::Picked(Self::Spec)),
+            (Self::Object, "holdfast") => Some(Field::Picked(Self::Head)),
             (Self::Object, "items") => Some(Field::Items),
             (Self::Metadata, "labels") => Some(Field::Picked(Self::Labels)),
             (Self::Object, "apiVersion" | "kind" | "addressType" | "endpoints" | "ports")
             | (Self::Metadata, "name" | "namespace" | "uid")
             | (Self::Labels, "kubernetes.io/service-name")
+            | (Self::Head, "source" | "version" | "namespace" | "partial")
             | (
                 Self::Spec,
                 "type" | "clusterIP" | "clusterIPs" | "externalName" | "ports" | "publishNotReadyAddresses",
@@ -243,6 +283,9 @@ impl<'de> Visitor<'de> for Node<'_> {
                     (Entry::Kindless(object), Some(of)) => object_of(of, object),
                     (item, _) => item,
                 });
+            }
+            if let Some(Value::Object(head)) = map.remove("holdfast") {
+                self.entries.extend(Head::of(&head).map(Entry::Head));
             }
             self.entries.push(entry(map));
             return Ok(Value::Null);

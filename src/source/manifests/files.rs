@@ -5,11 +5,14 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use super::{CLUSTER, Error, Reading, document};
+use super::{
+    CLUSTER, Error, Reading,
+    document::{self, Head},
+};
 use crate::{
+    record::PARTIAL,
     source::{
         EndpointsMode, Objects,
         assemble::{self, Assembler, Object, Part},
@@ -52,6 +55,8 @@ pub(super) enum Look {
 struct File {
     mark: Option<Mark>,
     objects: Vec<(Part, Object)>,
+    /// What it says of itself, if it is a dump; the oldest, of several.
+    head: Option<Head>,
     rejected: Vec<Rejection>,
     rejected_total: u64,
     /// Objects of kinds that are not used.
@@ -146,9 +151,25 @@ impl Files {
             let room = Rejections::NAMED_MAX.saturating_sub(rejections.objects.len());
             rejections.objects.extend(file.problem.iter().chain(&file.rejected).take(room).cloned());
         }
-        let cluster: Arc<str> = assembler.cluster().unwrap_or(CLUSTER).into();
-        let records = Records { from_files: true, ..assembler.records() };
-        Reading { records, cluster, rejections, incomplete: self.problem() }
+        let mut heads = self.held.values().filter_map(|file| file.head.as_ref());
+        let named = || heads.find_map(|head| head.cluster.clone()).unwrap_or_else(|| CLUSTER.into());
+        let cluster = assembler.cluster().map_or_else(named, Into::into);
+        let mut records = Records { from_files: true, ..assembler.records() };
+        if self.is_partial() {
+            records.namespaces.push(PARTIAL.into());
+        }
+        Reading { records, cluster, rejections, incomplete: self.problem(), as_of: self.as_of() }
+    }
+
+    /// Whether the files are dumps of some namespaces, so that others are not known. A dump of everything beside them tells of all.
+    fn is_partial(&self) -> bool {
+        let mut heads = self.held.values().filter_map(|file| file.head.as_ref()).peekable();
+        heads.peek().is_some() && heads.all(|head| head.is_partial)
+    }
+
+    /// When the source behind the oldest dump among the files last confirmed its records; `None` without dumps.
+    pub(super) fn as_of(&self) -> Option<UnixMillis> {
+        self.held.values().filter_map(|file| file.head.as_ref()?.as_of).min()
     }
 
     /// The first file whose content does not count, and why.
@@ -194,7 +215,14 @@ impl File {
         };
         let text = text.map(|text| document::parse(&text)).and_then(|text| {
             let what = "holds no object, but text or a sequence: taken for another file";
-            if text.is_something_else() { Err(what.to_owned()) } else { Ok(text) }
+            let empty = "is a dump of a process that had no records";
+            match text.heads.as_slice() {
+                _ if text.is_something_else() => Err(what.to_owned()),
+                heads if heads.iter().any(|head| head.as_of.is_none()) && text.objects.is_empty() => {
+                    Err(empty.to_owned())
+                }
+                _ => Ok(text),
+            }
         });
         let text = match text {
             Ok(text) => text,
@@ -217,6 +245,11 @@ impl File {
         }
         self.read_well |= self.problem.is_none();
         newly_rejected.extend(text.broken.iter().map(|(of, _)| Some(*of)));
+        self.head = text.heads.into_iter().reduce(|a, b| Head {
+            as_of: a.as_of.min(b.as_of),
+            is_partial: a.is_partial && b.is_partial,
+            ..a
+        });
         self.rejected_total = text.broken.len() as u64;
         self.others = text.others;
         self.rejected = text

@@ -352,3 +352,101 @@ fn records_written_as_objects_read_back_to_the_same_digest() {
         assert_eq!(again.version().cluster, first.version().cluster, "{name}");
     }
 }
+
+/// A dump of these services, whose records were confirmed at `as_of`, of one namespace if it is given.
+fn dump(namespace: Option<&str>, as_of: &str, cluster: &str, services: &[(&str, &str)]) -> String {
+    let items = services.iter().map(|(key, ip)| {
+        let (namespace, name) = key.split_once('/').unwrap();
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": ip},
+        })
+    });
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "List",
+        "holdfast": {
+            "made_at": "2024-12-11T20:00:00.000Z", "namespace": namespace, "partial": namespace.is_some(),
+            "version": {"cluster": cluster}, "source": {"as_of": as_of, "state": "up"},
+        },
+        "items": items.collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+const DUMPED: &str = "2024-12-11T18:23:15.000Z";
+const DUMPED_MILLIS: UnixMillis = UnixMillis(1_733_941_395_000);
+
+#[tokio::test(start_paused = true)]
+async fn a_dump_is_as_old_as_it_says_and_stays_so() {
+    let mut running = Running::over(&[("dump.json", &dump(None, DUMPED, "uid-1", &[("prod/a", "10.0.0.1")]))]);
+    running.until_names(&["a"]).await;
+    running.until_up().await;
+    assert_eq!(running.reader.as_of(), Some(DUMPED_MILLIS));
+    assert_eq!(&*running.reader.load().version().cluster, "uid-1");
+    assert!(!running.reader.load().is_partial());
+    let count = *running.published.borrow_and_update();
+    running.until("confirmed again", |reader| *reader.subscribe().borrow() > count).await;
+    assert_eq!(running.reader.as_of(), Some(DUMPED_MILLIS), "reading the file again makes nothing younger");
+    // The oldest dump says how old all is.
+    running.write("b.json", &dump(None, "2024-12-10T00:00:00.000Z", "uid-1", &[("prod/b", "10.0.0.2")]));
+    running.until_names(&["a", "b"]).await;
+    assert!(running.reader.as_of() < Some(DUMPED_MILLIS));
+    running.write("b.json", &dump(None, "2024-12-12T00:00:00.000Z", "uid-1", &[("prod/c", "10.0.0.2")]));
+    running.until_names(&["a", "c"]).await;
+    assert_eq!(running.reader.as_of(), Some(DUMPED_MILLIS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn manifests_that_are_no_dump_are_as_young_as_their_last_look() {
+    let list = serde_json::json!({"kind": "List", "holdfast": {"version": "1.1"}, "items": []}).to_string();
+    let mut running = Running::over(&[("a.yaml", &service("a", "10.0.0.1")), ("b.json", &list)]);
+    running.until_up().await;
+    assert!(running.reader.as_of() > Some(UnixMillis(DUMPED_MILLIS.0 + 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dump_of_one_namespace_says_nothing_of_others() {
+    let mut running = Running::over(&[("dump.json", &dump(Some("prod"), DUMPED, "uid-1", &[("prod/a", "10.0.0.1")]))]);
+    running.until_names(&["a"]).await;
+    let snapshot = running.reader.snapshot();
+    assert!(snapshot.is_partial() && snapshot.knows_namespace(b"prod") && !snapshot.knows_namespace(b"data"));
+    // Beside a dump of everything nothing is unknown.
+    running.write("all.json", &dump(None, DUMPED, "uid-1", &[("data/b", "10.0.0.2")]));
+    running.until_names(&["a", "b"]).await;
+    assert!(!running.reader.snapshot().is_partial());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dump_of_one_namespace_leaves_the_records_of_others_of_its_cluster() {
+    let puts = [("prod/a", "10.0.0.1"), ("prod/gone", "10.0.0.2"), ("data/b", "10.0.0.3")].map(|(key, ip)| {
+        let (namespace, name) = key.split_once('/').unwrap();
+        let kind = crate::record::Kind::ClusterIp([ip.parse().unwrap()].into());
+        Change::Put(Arc::new(Service::new(ServiceKey::new(namespace, name), kind, vec![], vec![])))
+    });
+    let held = Snapshot::default().apply(puts, Version { cluster: "uid-1".into(), epoch: 1, rev: 7 });
+    let start = |cluster: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let text = dump(Some("prod"), DUMPED, cluster, &[("prod/a", "10.0.0.9")]);
+        fs::write(dir.path().join("dump.json"), text).unwrap();
+        let path = dir.path().to_owned();
+        Running::start(dir, &path, Some(held.clone()))
+    };
+    let mut same = start("uid-1");
+    same.until_names(&["a", "b"]).await;
+    assert!(!same.reader.snapshot().is_partial(), "all namespaces were known before");
+    assert_eq!(same.reader.as_of(), Some(UnixMillis(1)), "as old as the oldest of both");
+    let mut other = start("uid-2");
+    other.until_names(&["a"]).await;
+    assert!(other.reader.snapshot().is_partial());
+    assert_eq!(other.reader.as_of(), Some(DUMPED_MILLIS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dump_of_a_process_without_records_deletes_nothing() {
+    let mut running = Running::over(&[("a.json", &dump(None, DUMPED, "uid-1", &[("prod/a", "10.0.0.1")]))]);
+    running.until_names(&["a"]).await;
+    let empty = dump(None, DUMPED, "", &[]).replace(&format!("\"{DUMPED}\""), "null");
+    running.write("a.json", &empty);
+    running.until_lost("a.json: is a dump of a process that had no records").await;
+    assert_eq!(names(&running.reader), ["a"]);
+}

@@ -133,6 +133,7 @@ impl Section {
                 let name = self.expand(name);
                 self.pins.push(Pin { name, addresses, ttl: 7, since: NOW, until: None, reason: None });
             }
+            ["partial"] => self.cluster.push_str("\nnamespace _partial\n"),
             ["fallback"] => self.answer.cluster_fallback = true,
             ["age", "never"] => self.as_of = None,
             ["age", age] => {
