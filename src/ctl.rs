@@ -4,6 +4,7 @@
 //! Never needs a control plane, and never changes what it looks at; only `pin` tells a process to answer something else, and
 //! `guard release` to let go of what it holds.
 
+mod ask;
 mod client;
 mod cluster;
 mod control_plane;

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::{
     documents::Shared,
     peer::Peer,
-    view::{self, PinDoc, meant},
+    view::{self, PinDoc, host_of, meant},
 };
 use crate::{
     dns::pins::{Kept, Pin, Pins},
@@ -119,7 +119,8 @@ async fn pin(State((pins, shared)): Known, peer: Option<Extension<Peer>>, Json(r
 
 /// Why a pin of this would answer no question, or none that was meant.
 fn not_a_name(given: &str) -> Option<String> {
-    let bare = given.trim().trim_end_matches('.');
+    let bare = host_of(given);
+    let bare = bare.trim_end_matches('.');
     if bare.parse::<IpAddr>().is_ok() {
         return Some(format!("{given:?} is an address: give the name first, then its addresses"));
     }

@@ -5,7 +5,9 @@
 
 mod cached;
 mod dump;
+mod given;
 mod held;
+mod live;
 mod lookup;
 mod pins;
 mod records;
@@ -18,8 +20,12 @@ use serde::{Deserialize, Serialize};
 
 pub use cached::CachedDoc;
 pub use dump::{Dump, DumpHead};
+pub use given::host_of;
 pub use held::{HeldDoc, HeldRow, HeldWhat, Until};
-pub use lookup::{Answer, Inspect, Lookup, Outcome, Question, SentDoc, ServiceDoc, lookup, meant};
+pub use live::{LiveAnswer, LiveDoc};
+pub use lookup::{
+    Answer, Inspect, Lookup, Outcome, Question, SentDoc, ServiceDoc, candidates, lookup, meant, text_of_ede, types,
+};
 pub use pins::PinDoc;
 pub use records::{Record, pointers, records};
 pub use status::{DiskDoc, ListenerDoc, Process, StateWord, Status, status};

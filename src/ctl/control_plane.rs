@@ -26,7 +26,7 @@ use super::{
     Exit, Misused, Output, json, print,
     reach::{Reached, Where, snapshot_of},
     status,
-    table::Table,
+    table::{Table, width},
 };
 use crate::{
     admin::{
@@ -257,7 +257,7 @@ fn text(document: &ControlPlane) -> String {
         ]);
     }
     let source = document.source.as_ref().map_or_else(String::new, |source| format!("\nthis process sees {source}\n"));
-    format!("{}{source}", table.text())
+    format!("{}{source}", table.text(width()))
 }
 
 /// Writes `from` anew, with every cluster at `server` and the name its certificate is verified by.

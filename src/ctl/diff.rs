@@ -12,10 +12,11 @@ use serde::Serialize;
 use super::{
     Exit, Output, cluster, json, print,
     reach::{Reached, Where, into_snapshot, snapshot_of},
+    table::count,
 };
 use crate::{
     admin::view::ServiceDoc,
-    record::{Change, Endpoint, Kind, Service, Snapshot, Version},
+    record::{Change, Endpoint, Kind, PARTIAL, Service, Snapshot, Version},
     source::{
         EndpointsMode,
         manifests::{self, Reading},
@@ -173,13 +174,22 @@ fn differences(a: &Snapshot, b: &Snapshot) -> Vec<Difference> {
         Change::PutNamespace(name) => {
             (!a.has_namespace(name.as_bytes())).then(|| (name.to_string(), What::Namespace, Side::OnlyB, vec![]))
         }
-        // Records served on both sides are equal, held or not.
         Change::Hold(..) | Change::Release(_) => None,
         Change::RemoveNamespace(name) => {
             (!b.has_namespace(name.as_bytes())).then(|| (name.to_string(), What::Namespace, Side::OnlyA, vec![]))
         }
     };
-    let changes = b.diff(a).into_iter().filter_map(difference);
+    let is_known = |change: &Change| {
+        let namespace = match change {
+            Change::Put(service) => service.namespace(),
+            Change::Remove(key) => key.namespace(),
+            Change::PutNamespace(name) | Change::RemoveNamespace(name) => name,
+            // Records served on both sides are equal, held or not.
+            Change::Hold(..) | Change::Release(_) => return false,
+        };
+        namespace != PARTIAL && [a, b].iter().all(|side| side.knows_namespace(namespace.as_bytes()))
+    };
+    let changes = b.diff(a).into_iter().filter(is_known).filter_map(difference);
     let mut differences: Vec<Difference> =
         changes.map(|(name, what, side, how)| Difference { name, what, side, how }).collect();
     differences.sort_unstable();
@@ -231,7 +241,7 @@ fn how(a: &Service, b: &Service) -> Vec<String> {
 
 fn text(differences: &[Difference], services: usize) -> String {
     if differences.is_empty() {
-        return format!("equal: {services} services\n");
+        return format!("equal: {}\n", count(services, "service"));
     }
     let mut lines = Vec::new();
     for Difference { name, what, side, how } in differences {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write as _};
 use super::{
     Exit, json, print,
     reach::{Where, snapshot_of},
-    table::{Table, some},
+    table::{Table, some, width},
 };
 use crate::{
     admin::view::{self, DumpHead, HeldRow, HeldWhat, Record},
@@ -102,7 +102,7 @@ fn table(head: &DumpHead, snapshot: &Snapshot) -> String {
         let (namespace, name) = (service.namespace().to_owned(), service.name().to_owned());
         table.row([namespace, name, kind.into(), address, some(&ports, 4), endpoints]);
     }
-    table.text()
+    table.text(width())
 }
 
 fn texts<T: ToString>(items: &[T]) -> Vec<String> {

@@ -13,7 +13,7 @@ use super::{
     Exit, Misused, Output, client, json, print,
     reach::{ask_process, default_socket},
     status::{held, held_table},
-    table::{Table, count},
+    table::{Table, broken, count, width},
 };
 use crate::admin::{
     GuardDoc, ReleasedDoc,
@@ -101,21 +101,22 @@ fn show(asked: &Asked, verbose: bool) -> anyhow::Result<Exit> {
     let doc: GuardDoc = serde_json::from_slice(&text)?;
     match asked.output {
         Output::Json => print(&json(&doc)?)?,
-        Output::Table => print(shown(&doc, verbose).as_bytes())?,
+        Output::Table => print(shown(&doc, verbose, width()).as_bytes())?,
     }
     Ok(if doc.held.is_empty() { Exit::Ok } else { Exit::No })
 }
 
-fn shown(doc: &GuardDoc, verbose: bool) -> String {
+fn shown(doc: &GuardDoc, verbose: bool, width: Option<usize>) -> String {
     let mut text = String::new();
     if doc.held.is_empty() {
         text.push_str("nothing is held\n");
     } else {
-        let _ = writeln!(text, "{}", held(&doc.held));
-        let _ = writeln!(text, "{}", decided_by(doc));
-        text.push_str(&groups(doc));
+        for line in [held(&doc.held), decided_by(doc)] {
+            let _ = writeln!(text, "{}", fit(&line, width));
+        }
+        text.push_str(&groups(doc, width));
         if verbose {
-            text.push_str(&held_table(&doc.held, doc.at));
+            text.push_str(&held_table(&doc.held, doc.at, width));
         }
     }
     if doc.refusing > 0 {
@@ -132,6 +133,10 @@ pub(super) fn followers(many: u64) -> String {
     if many == 1 { "1 connected agent or hub".into() } else { format!("{many} connected agents or hubs") }
 }
 
+fn fit(text: &str, width: Option<usize>) -> String {
+    broken(text, width.unwrap_or(usize::MAX)).join("\n")
+}
+
 /// Where the decision is made, and how many nodes serve what is held.
 fn decided_by(doc: &GuardDoc) -> String {
     let serve = doc.followers.map_or_else(String::new, |many| format!("; also served by {}", followers(many)));
@@ -145,7 +150,7 @@ fn decided_by(doc: &GuardDoc) -> String {
 }
 
 /// What is held by reason, rule and end, and under each the namespaces.
-fn groups(doc: &GuardDoc) -> String {
+fn groups(doc: &GuardDoc, width: Option<usize>) -> String {
     #[derive(Default)]
     struct Group<'a> {
         first: Option<&'a HeldRow>,
@@ -177,7 +182,10 @@ fn groups(doc: &GuardDoc) -> String {
         let (reason, until, refused) = key;
         let by = if refused { " (refused here: the hub could not know these records)" } else { "" };
         let since = words(first.since.0.age(doc.at.0));
-        let _ = writeln!(text, "\n{reason}{by}\n  rule: {}\n  held for {since}, {until}", first.rule);
+        let _ = writeln!(text, "\n{}", fit(&format!("{reason}{by}"), width));
+        for line in [format!("rule: {}", first.rule), format!("held for {since}, {until}")] {
+            let _ = writeln!(text, "  {}", fit(&line, width.map(|width| width - 2)).replace('\n', "\n  "));
+        }
         let mut table = Table::new(&["NAMESPACE", "SERVICES", "ENDPOINTS", "NAMES"]);
         for (namespace, (services, endpoints, names)) in namespaces {
             if rows >= ROWS_MAX {
@@ -191,7 +199,7 @@ fn groups(doc: &GuardDoc) -> String {
             }
             table.row([namespace.to_owned(), services.to_string(), endpoints.to_string(), shown]);
         }
-        text.push_str(&table.text());
+        text.push_str(&table.text(width));
     }
     if left > 0 {
         let _ = writeln!(text, "and {}; -v shows every record", count(left, "more namespace"));
@@ -320,12 +328,12 @@ mod tests {
     #[test]
     fn held_records_are_shown_by_reason_and_namespace() {
         let shop = (0..5).map(|n| row(&format!("shop/s-{n}"), "a list"));
-        let shown = shown(&doc(shop.chain([row("ci/s-0", "a list"), row("ci/s-1", "deletes")]).collect()), false);
+        let shown = shown(&doc(shop.chain([row("ci/s-0", "a list"), row("ci/s-1", "deletes")]).collect()), false, None);
         let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
         assert_eq!(
             lines,
             [
-                "7 services DELETED at the source, still served (safety hold); see `holdfast guard`",
+                "7 services DELETED at the source, still served (safety hold)",
                 "decided by this process; also served by 7 connected agents or hubs",
                 "",
                 "a list",
@@ -346,7 +354,7 @@ mod tests {
 
     #[test]
     fn no_more_than_twenty_namespaces_are_shown() {
-        let shown = shown(&doc((0..25).map(|n| row(&format!("ns-{n:02}/s"), "a list")).collect()), false);
+        let shown = shown(&doc((0..25).map(|n| row(&format!("ns-{n:02}/s"), "a list")).collect()), false, None);
         assert!(shown.contains("ns-19") && !shown.contains("ns-20"), "{shown}");
         assert!(shown.ends_with("and 5 more namespaces; -v shows every record\n"), "{shown}");
     }

@@ -3,25 +3,28 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Exit, Misused, Output, client, json, print,
+    Exit, Misused, Output, ask, client, json, print,
     reach::{Reached, Where},
     status,
-    table::{Table, some},
+    table::{Table, count, some, width},
 };
 use crate::{
-    admin::view::{self, Answer, CachedDoc, HeldWhat, Lookup, Outcome, Question, SentDoc, ServiceDoc},
+    admin::view::{
+        self, Answer, CachedDoc, HeldWhat, LiveAnswer, LiveDoc, Lookup, Outcome, Question, Record, SentDoc, ServiceDoc,
+        Status,
+    },
     dns::{self, Records, Rules},
     wire::Rtype,
 };
 
 /// What `holdfast lookup` takes.
 ///
-/// A name outside the cluster is looked up in the cache of the process, and no upstream is asked.
+/// A name outside the cluster is looked up in the cache of the process; upstream servers are asked only with --ask.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 0 there is an answer, also a cached one of upstreams that says that there is no such \
 name; 1 there is none, or upstreams would be asked and nothing of the name is cached; 2 usage; 3 could not read. \
-No upstream is ever asked."
+With --ask: 0 records came, 1 none came."
 )]
 pub struct LookupArgs {
     /// A name, whole or completed like a pod's resolver does; or an IP address
@@ -32,6 +35,9 @@ pub struct LookupArgs {
     /// Namespace of the pod that asks, to complete names of services in it
     #[arg(short, long)]
     pub namespace: Option<String>,
+    /// Ask the running agent over DNS too, as a pod's resolver does; the agent may ask upstream servers
+    #[arg(long, conflicts_with = "store")]
+    pub ask: bool,
     /// Where to look
     #[command(flatten)]
     pub place: Where,
@@ -42,6 +48,7 @@ pub struct LookupArgs {
 
 /// Looks a name up and says why it answers what it answers.
 pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
+    let question = Question { name: args.name.clone(), rtype: args.rtype, namespace: args.namespace.clone() };
     let lookup = match args.place.reach()? {
         Reached::Process(socket) => {
             let given = [
@@ -51,10 +58,18 @@ pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
             ];
             let given =
                 given.iter().filter_map(|(key, value)| Some(format!("{key}={}", client::encode(value.as_ref()?))));
-            Reached::document(&socket, &format!("/lookup?{}", given.collect::<Vec<_>>().join("&")))?
+            let target = format!("/lookup?{}", given.collect::<Vec<_>>().join("&"));
+            let lookup: Lookup = Reached::document(&socket, &target)?;
+            let live = if args.ask {
+                let status: Status = Reached::document(&socket, "/status")?;
+                Some(ask::ask(&status, &question).map_err(Misused)?)
+            } else {
+                None
+            };
+            Lookup { live, ..lookup }
         }
+        Reached::Store(_) if args.ask => return Err(Misused("--ask needs a running agent".into()).into()),
         Reached::Store(stored) => {
-            let question = Question { name: args.name.clone(), rtype: args.rtype, namespace: args.namespace.clone() };
             let (rules, names) = (stored.rules(), stored.names());
             let inspect =
                 |rules: &Rules, records: Records<'_>, question: &dns::Question| names.inspect(rules, records, question);
@@ -65,19 +80,32 @@ pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
         Output::Json => print(&json(&lookup)?)?,
         Output::Table => print(text(&lookup).as_bytes())?,
     }
-    Ok(if lookup.found { Exit::Ok } else { Exit::No })
+    let found = lookup.live.as_ref().map_or(lookup.found, LiveDoc::found);
+    Ok(if found { Exit::Ok } else { Exit::No })
 }
 
 /// The look-up for people.
 fn text(lookup: &Lookup) -> String {
     let mut seen = HashSet::new();
-    let records = lookup.answers.iter().flat_map(|answer| &answer.answer).map(ToString::to_string);
+    let records: Vec<&Record> = match &lookup.live {
+        Some(live) => live.answers.iter().flat_map(|answer| &answer.answer).collect(),
+        None => lookup.answers.iter().flat_map(|answer| &answer.answer).collect(),
+    };
+    let records = records.into_iter().map(ToString::to_string);
     let mut lines: Vec<String> = records.filter(|record| seen.insert(record.clone())).collect();
-    if !lookup.found {
-        lines.push(format!("{} {}", lookup.name, verdict(lookup)));
+    match &lookup.live {
+        Some(live) if !live.found() => lines.extend(live.answers.last().map(live_line)),
+        None if !lookup.found => lines.push(format!("{} {}", lookup.name, verdict(lookup))),
+        _ => {}
     }
     let mut table = Table::bare();
     let mut line = |name: &str, text: String| table.row([name.to_owned(), text]);
+    if let Some(live) = &lookup.live {
+        line("answered", format!("by {} over DNS", live.server));
+        for answer in &live.answers {
+            line("", live_line(answer));
+        }
+    }
     line("why", lookup.why.clone());
     if lookup.found && lookup.asked.trim_end_matches('.') != lookup.name.trim_end_matches('.') {
         line("asked", format!("{}, completed to {}", lookup.asked, lookup.name));
@@ -92,6 +120,9 @@ fn text(lookup: &Lookup) -> String {
     }
     if let Some(sent) = lookup.answers.iter().find_map(|answer| answer.sent.as_ref()) {
         line("would ask", sent_line(sent));
+    }
+    if let Some(sent) = &lookup.goes_on {
+        line("then", format!("a pod's resolver asks {}", sent_line(sent)));
     }
     if let Some(error) = lookup.answers.iter().find_map(|answer| answer.extended_error.as_ref()) {
         line("EDE", format!("clients see {error}"));
@@ -112,7 +143,20 @@ fn text(lookup: &Lookup) -> String {
         line("service", service_line(service));
     }
     let endpoints = lookup.service.as_ref().map_or_else(String::new, endpoints);
-    format!("{}\n\n{}{endpoints}", lines.join("\n"), table.text())
+    format!("{}\n\n{}{endpoints}", lines.join("\n"), table.text(width()))
+}
+
+/// The answer that came over DNS to one question.
+fn live_line(answer: &LiveAnswer) -> String {
+    let LiveAnswer { name, rtype, rcode, answer, extended_errors, microseconds, error } = answer;
+    let time = Duration::from_micros(*microseconds);
+    let rcode = match (rcode, error) {
+        (Some(rcode), _) => rcode,
+        (None, error) => return format!("{name} {rtype}: NO ANSWER: {}", error.as_deref().unwrap_or("none came")),
+    };
+    let records = if rcode == "NOERROR" { format!(", {}", count(answer.len(), "record")) } else { String::new() };
+    let errors: String = extended_errors.iter().map(|error| format!(", EDE {error}")).collect();
+    format!("{name} {rtype}: {rcode}{records}{errors}, {time:.1?}")
 }
 
 /// The question that would leave the node.
@@ -135,7 +179,7 @@ fn verdict(lookup: &Lookup) -> String {
             let rcode = lookup.answers.first().and_then(|answer| answer.rcode.as_deref()).unwrap_or("REFUSED");
             format!("is answered {rcode}")
         }
-        Some(Outcome::NotReady) => "cannot be answered yet (SERVFAIL)".into(),
+        Some(Outcome::NotReady) => "cannot be answered: it is not known whether it exists (SERVFAIL)".into(),
         _ => "does not exist (NXDOMAIN)".into(),
     }
 }
@@ -182,5 +226,5 @@ fn endpoints(service: &ServiceDoc) -> String {
     }
     let more = service.endpoints.len().saturating_sub(ENDPOINTS_SHOWN);
     let more = if more == 0 { String::new() } else { format!("and {more} more\n") };
-    format!("\n{}{more}", table.text())
+    format!("\n{}{more}", table.text(width()))
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{
     Exit, Output, json, print,
     reach::{ask_process, default_socket},
-    table::{Table, count, some},
+    table::{Table, count, some, width},
 };
 use crate::{
     admin::{PinRequest, PinsDoc, UnpinRequest, view::words},
@@ -155,5 +155,5 @@ fn text(document: &PinsDoc) -> String {
             pin.reason.clone().unwrap_or_else(|| "-".into()),
         ]);
     }
-    format!("{}{}\n", table.text(), count(document.pins.len(), "name"))
+    format!("{}{}\n", table.text(width()), count(document.pins.len(), "name"))
 }

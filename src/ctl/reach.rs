@@ -244,6 +244,9 @@ fn remedied(error: ClientError, not_running: &str, hangs: &str) -> anyhow::Error
 /// # Errors
 /// If there are objects in it that are none.
 pub fn snapshot_of(dump: &Dump) -> anyhow::Result<Snapshot> {
+    if dump.holdfast.source.as_of.is_none() {
+        return Ok(Snapshot::default());
+    }
     let text = serde_json::to_vec(dump)?;
     let reading = manifests::parse(Path::new("dump"), text, EndpointsMode::All)?;
     let version = &dump.holdfast.version;

@@ -116,11 +116,21 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
             0 => String::new(),
             many => format!("; also served by {}", guard::followers(many)),
         };
-        rows.row("held", &format!("{}{too}", held(&status.held)));
+        rows.row("held", &format!("{}; see `holdfast guard`{too}", held(&status.held)));
     }
     if !status.pinned.is_empty() {
         let names: Vec<String> = status.pinned.iter().map(|pin| pin.name.clone()).collect();
         rows.row("pinned", &format!("{} PINNED by hand: {}", count(names.len(), "name"), some(&names, 4)));
+    }
+    if let Some(known) = &status.known_namespaces {
+        rows.row(
+            "known",
+            &format!(
+                "ONLY {}: the records come from a dump of part of a cluster. Names of other namespaces get SERVFAIL, or are sent \
+                 to cluster_fallback if it is set",
+                some(known, 6).replace(',', ", ")
+            ),
+        );
     }
     if let Some(lease) = &status.lease {
         rows.row("leader", &row(lease, |lease| streams::leader(lease, status.at)));
@@ -166,16 +176,16 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
     let mut shown = rows.text();
     if !status.held.is_empty() {
         shown.push_str(&if verbose {
-            held_table(&status.held, status.at)
+            held_table(&status.held, status.at, width)
         } else {
-            held_groups(&status.held, status.at)
+            held_groups(&status.held, status.at, width)
         });
     }
     if let Some(forward) = status.forward.as_ref().and_then(Row::read) {
-        shown.push_str(&upstreams::rows(forward, if verbose { usize::MAX } else { ROWS_MAX }));
+        shown.push_str(&upstreams::rows(forward, if verbose { usize::MAX } else { ROWS_MAX }, width));
     }
     if status.rejected.total > 0 {
-        shown.push_str(&rejected(status, if verbose { usize::MAX } else { ROWS_MAX }));
+        shown.push_str(&rejected(status, if verbose { usize::MAX } else { ROWS_MAX }, width));
     }
     shown
 }
@@ -211,6 +221,7 @@ fn attention(status: &Status) -> Vec<&'static str> {
     let rows = [
         ("apiserver", apiserver.is_some_and(|apiserver| apiserver.state == Reach::Slow)),
         ("held", !status.held.is_empty()),
+        ("known", status.known_namespaces.is_some()),
         ("leader", leader.is_some_and(|leader| matches!(leader.standing, Standing::Namesake { renews: true, .. }))),
         ("disk", status.disk.as_ref().is_some_and(|disk| disk.state == DiskState::Degraded)),
         ("upstreams", upstreams),
@@ -312,11 +323,11 @@ pub(super) fn held(held: &HeldDoc) -> String {
     let parts = [(counts.services, "service"), (counts.endpoints, "endpoint"), (counts.namespaces, "namespace")];
     let parts: Vec<String> =
         parts.iter().filter(|(many, _)| *many > 0).map(|(many, noun)| count(*many, noun)).collect();
-    format!("{} DELETED at the source, still served (safety hold); see `holdfast guard`", parts.join(", "))
+    format!("{} DELETED at the source, still served (safety hold)", parts.join(", "))
 }
 
 /// What is held, by reason and namespace.
-pub(super) fn held_groups(held: &HeldDoc, at: Time) -> String {
+pub(super) fn held_groups(held: &HeldDoc, at: Time, width: Option<usize>) -> String {
     let mut groups: BTreeMap<(&str, &str), Vec<&HeldRow>> = BTreeMap::new();
     for row in &held.rows {
         let namespace = row.name.split_once('/').map_or(row.name.as_str(), |(namespace, _)| namespace);
@@ -333,7 +344,7 @@ pub(super) fn held_groups(held: &HeldDoc, at: Time) -> String {
         let parts: Vec<String> =
             parts.iter().filter(|(many, _)| *many > 0).map(|(many, noun)| count(*many, noun)).collect();
         let since = rows.iter().map(|row| row.since).min().map_or_else(String::new, |since| ago(since, at));
-        let ends = rows.first().map_or_else(String::new, |row| row.until(at.0));
+        let ends = rows.first().map_or_else(String::new, |row| row.ends(at.0));
         table.row([(*namespace).to_owned(), parts.join(", "), since, ends, (*reason).to_owned()]);
     }
     let more = groups.len().saturating_sub(ROWS_MAX);
@@ -342,11 +353,11 @@ pub(super) fn held_groups(held: &HeldDoc, at: Time) -> String {
         0 => String::new(),
         unnamed => format!("and {unnamed} records not named here; `holdfast guard` names them\n"),
     };
-    format!("\n{}{more}{unnamed}", table.text())
+    format!("\n{}{more}{unnamed}", table.text(width))
 }
 
 /// What is held, each in its row.
-pub(super) fn held_table(held: &HeldDoc, at: Time) -> String {
+pub(super) fn held_table(held: &HeldDoc, at: Time, width: Option<usize>) -> String {
     let mut table = Table::new(&["HELD", "WHAT", "SINCE", "ENDS", "WHY"]);
     for row in &held.rows {
         let what = match row.what {
@@ -354,13 +365,13 @@ pub(super) fn held_table(held: &HeldDoc, at: Time) -> String {
             HeldWhat::Endpoints => count(row.endpoints.len(), "endpoint"),
             HeldWhat::Namespace => "namespace".into(),
         };
-        table.row([row.name.clone(), what, ago(row.since, at), row.until(at.0), row.reason.clone()]);
+        table.row([row.name.clone(), what, ago(row.since, at), row.ends(at.0), row.reason.clone()]);
     }
     let more = match held.left_out {
         0 => String::new(),
         more => format!("and {more} more; `holdfast guard` names all\n"),
     };
-    format!("\n{}{more}", table.text())
+    format!("\n{}{more}", table.text(width))
 }
 
 fn ago(since: Time, at: Time) -> String {
@@ -414,7 +425,7 @@ fn configuration(config: &ConfigStatus, at: Time) -> String {
     text
 }
 
-fn rejected(status: &Status, rows_max: usize) -> String {
+fn rejected(status: &Status, rows_max: usize, width: Option<usize>) -> String {
     let mut table = Table::new(&["IGNORED", "NAME", "WHY"]);
     for object in status.rejected.objects.iter().take(rows_max) {
         table.row([object.kind.clone(), object.name.clone(), object.reason.clone()]);
@@ -422,7 +433,7 @@ fn rejected(status: &Status, rows_max: usize) -> String {
     let shown = status.rejected.objects.len().min(rows_max) as u64;
     let more = status.rejected.total.saturating_sub(shown);
     let more = if more == 0 { String::new() } else { format!("and {more} more\n") };
-    format!("\n{}{more}", table.text())
+    format!("\n{}{more}", table.text(width))
 }
 
 #[cfg(test)]

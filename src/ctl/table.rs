@@ -24,30 +24,116 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// The text, one line a row.
-    pub fn text(&self) -> String {
+    /// The text, one line a row; without a width no line is broken.
+    ///
+    /// Where a row is wider than that, columns stand closer, the last one is broken between words, and columns that find no
+    /// place go to a second line, indented.
+    pub fn text(&self, width: Option<usize>) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
+        let widest = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let widths: Vec<usize> = (0..columns).map(widest).collect();
+        let layout = Layout::new(&widths, width.filter(|width| *width >= WIDTH_MIN));
         let mut text = String::new();
         for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let _ = write!(line, "{cell:<width$}   ");
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
+            layout.row(row, &mut text);
         }
         text
     }
 }
 
+/// Where the columns of a table stand.
+#[derive(Debug)]
+struct Layout {
+    /// The line of each column, counted from the first one of its row, and where it begins there.
+    places: Vec<(usize, usize)>,
+    /// The width in which the last column is broken between words.
+    last: Option<usize>,
+}
+
+impl Layout {
+    fn new(widths: &[usize], width: Option<usize>) -> Self {
+        let line = |gap: usize| widths.iter().sum::<usize>() + gap * widths.len().saturating_sub(1);
+        let (gap, bound) = match width {
+            None => (GAP, usize::MAX),
+            Some(width) if line(GAP) <= width => (GAP, width),
+            Some(width) => (GAP_NARROW, width),
+        };
+        let (mut places, mut row, mut column) = (Vec::new(), 0, 0);
+        for (nth, wide) in widths.iter().enumerate() {
+            let is_last = nth + 1 == widths.len();
+            let least = if is_last { (*wide).min(LAST_MIN) } else { *wide };
+            if nth > 0 && column + least > bound {
+                (row, column) = (row + 1, CONTINUED);
+            }
+            places.push((row, column));
+            column += wide + gap;
+        }
+        let last = places.last().and_then(|(_, column)| width.map(|width| width.saturating_sub(*column)));
+        Self { places, last }
+    }
+
+    fn row(&self, cells: &[String], text: &mut String) {
+        let mut line = String::new();
+        let mut at = 0;
+        for (nth, (cell, (row, column))) in cells.iter().zip(&self.places).enumerate() {
+            if *row > at {
+                end(&line, text);
+                (line, at) = (String::new(), *row);
+            }
+            let used = line.chars().count();
+            let _ = write!(line, "{:1$}", "", column.saturating_sub(used));
+            match self.last.filter(|_| nth + 1 == self.places.len()) {
+                None => line.push_str(cell),
+                Some(width) => {
+                    let mut broken = broken(cell, width).into_iter();
+                    line.push_str(&broken.next().unwrap_or_default());
+                    for more in broken {
+                        end(&line, text);
+                        line = format!("{:1$}{more}", "", column);
+                    }
+                }
+            }
+        }
+        if at == 0 || !line.trim().is_empty() {
+            end(&line, text);
+        }
+    }
+}
+
+fn end(line: &str, text: &mut String) {
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+/// The text in lines of this width, broken between words; a word that is longer has a line of its own.
+pub fn broken(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for (nth, word) in text.split(' ').enumerate() {
+        let line = lines.last_mut().expect("never empty");
+        if nth > 0 && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            line.push_str(if nth > 0 { " " } else { "" });
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+/// Columns between two columns, and where a line is too narrow for that.
+const GAP: usize = 3;
+const GAP_NARROW: usize = 2;
+/// Least width of a last column that is broken between words.
+const LAST_MIN: usize = 24;
+/// Where a row goes on in its second line.
+const CONTINUED: usize = 4;
+
 /// The columns a terminal line may take: `COLUMNS` if it is set, else those of the terminal, if output goes to one.
 pub fn width() -> Option<usize> {
     let given = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    given.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
+    given.or_else(|| terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0)))
 }
 
 /// The column at which the texts of [`Rows`] begin.
@@ -70,22 +156,10 @@ impl Rows {
 
     /// Adds a row.
     pub fn row(&mut self, name: &str, text: &str) {
-        let mut line = format!("{name:<INDENT$}");
-        let mut column = INDENT;
-        for (nth, word) in text.split(' ').enumerate() {
-            let long = word.chars().count();
-            if nth > 0 && self.width.is_some_and(|width| column + 1 + long > width) {
-                let _ = write!(line, "\n{:INDENT$}", "");
-                column = INDENT;
-            } else if nth > 0 {
-                line.push(' ');
-                column += 1;
-            }
-            line.push_str(word);
-            column += long;
+        let lines = broken(text, self.width.map_or(usize::MAX, |width| width - INDENT));
+        for (nth, line) in lines.iter().enumerate() {
+            end(&format!("{:<INDENT$}{line}", if nth == 0 { name } else { "" }), &mut self.text);
         }
-        self.text.push_str(line.trim_end());
-        self.text.push('\n');
     }
 
     pub fn text(self) -> String {
@@ -117,7 +191,30 @@ mod tests {
         let mut table = Table::new(&["NAME", "X", ""]);
         table.row(["a".into(), "long cell".into(), "end".into()]);
         table.row(["ä".into(), String::new(), String::new()]);
-        assert_eq!(table.text(), "NAME   X\na      long cell   end\nä\n");
+        assert_eq!(table.text(None), "NAME   X\na      long cell   end\nä\n");
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal() {
+        let mut table = Table::new(&["NAMESPACE", "HELD", "SINCE", "WHY"]);
+        table.row([
+            "shop".into(),
+            "100 services".into(),
+            "1m10s ago".into(),
+            "the list of the apiserver is half empty".into(),
+        ]);
+        let wide = "NAMESPACE   HELD           SINCE       WHY\n\
+                    shop        100 services   1m10s ago   the list of the apiserver is half empty\n";
+        assert_eq!(table.text(Some(80)), wide);
+        let broken = "NAMESPACE  HELD          SINCE      WHY\n\
+                      shop       100 services  1m10s ago  the list of the\n\
+                      \x20                                   apiserver is half empty\n";
+        assert_eq!(table.text(Some(60)), broken);
+        let narrow = "NAMESPACE  HELD          SINCE\n    WHY\nshop       100 services  1m10s ago\n    \
+                      the list of the apiserver is half\n    empty\n";
+        assert_eq!(table.text(Some(40)), narrow);
+        assert!(table.text(Some(40)).lines().all(|line| line.len() <= 40));
+        assert_eq!(table.text(Some(10)), table.text(None), "narrower than any terminal");
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::support::{
     command::{Ran, holdfast},
 };
 
+mod asked;
 mod input;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/online-boutique.yaml");
@@ -304,7 +305,7 @@ fn what_the_guard_holds_is_marked_everywhere() {
     assert!(status.contains("records are fresh. LOOK AT: held\n"), "{status}");
     let held = "held        1 service DELETED at the source, still served (safety hold); see `holdfast guard`\n";
     assert!(status.contains(held), "{status}");
-    assert!(status.contains("default     1 service   0s ago   until "), "{status}");
+    assert!(status.contains("default     1 service   0s ago   by a list in "), "{status}");
     let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
     assert!(lookup.starts_with("frontend.default.svc.cluster.local. 5 IN A 10.96.130.4\n"), "{lookup}");
     assert!(lookup.contains("HELD      the service: deleted at the source at "), "{lookup}");

@@ -39,6 +39,9 @@ pub struct DumpHead {
     pub counts: Counts,
     /// The one namespace that was asked for.
     pub namespace: Option<String>,
+    /// Namespaces that are not among the records are not known, instead of absent.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 impl Dump {
@@ -56,6 +59,7 @@ impl Dump {
                 zone: zone.into(),
                 counts: snapshot.counts(),
                 namespace: namespace.map(str::to_owned),
+                partial: namespace.is_some() || snapshot.is_partial(),
             },
             items: record::objects(snapshot, namespace),
         }

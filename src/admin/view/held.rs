@@ -105,6 +105,16 @@ impl HeldRow {
         Self::of(&HeldKey::Service(key.clone()), hold)
     }
 
+    /// What ends it, for a column: the end, or the operator.
+    pub fn ends(&self, now: UnixMillis) -> String {
+        match (self.until, self.ends_at) {
+            (Until::Time, Some(Time(at))) => format!("in {}", words(now.age(at))),
+            (Until::Confirmed, Some(Time(at))) if now < at => format!("by a list in {} or later", words(now.age(at))),
+            (Until::Confirmed, _) => "by the next list that agrees".into(),
+            _ => "when released".into(),
+        }
+    }
+
     /// What ends it, for people.
     pub fn until(&self, now: UnixMillis) -> String {
         match (self.until, self.ends_at) {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CachedDoc, HeldRow, Moment, PinDoc, Record, SourceDoc, Time, VersionDoc,
-    records::{set_of, text_of, text_of_record},
+    CachedDoc, HeldRow, LiveDoc, Moment, PinDoc, Record, SourceDoc, Time, VersionDoc, host_of,
+    records::{set_of, text_of},
     why,
 };
 use crate::{
@@ -54,6 +54,12 @@ pub struct Lookup {
     pub pinned: Option<PinDoc>,
     /// The names that were tried besides, as a pod's resolver completes what it is given, and why each has no answer.
     pub tried: Vec<Tried>,
+    /// The question that a pod's resolver goes on with, to upstreams, where none of the names in the cluster has an answer.
+    #[serde(default)]
+    pub goes_on: Option<SentDoc>,
+    /// The answers of the process itself, if it was asked (`--ask`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveDoc>,
     /// How the source is, and how old what it said.
     pub source: SourceDoc,
     /// Which state of which cluster this is.
@@ -185,15 +191,33 @@ pub type Inspect<'a> = &'a dyn Fn(&Rules, Records<'_>, &dns::Question) -> Inspec
 pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: Inspect<'_>) -> Result<Lookup, String> {
     let zone = rules.zone();
     let asker = Asker { rules, records: moment.records(), inspect };
-    let candidates = candidates(zone, question)?;
+    let candidates = candidates(zone.name(), question)?;
     let ask = |name: &Name| -> Vec<Answer> {
-        types(zone, name, question.rtype).into_iter().map(|rtype| asker.answer(name, rtype)).collect()
+        types(zone.name(), name, question.rtype).into_iter().map(|rtype| asker.answer(name, rtype)).collect()
     };
     let answers = |answer: &Answer| answer.outcome == Outcome::Records || answer.cached.is_some();
-    let found = candidates.iter().position(|name| ask(name).iter().any(answers));
-    // Where nothing is found, the name that was most probably meant stands first.
-    let chosen = found.unwrap_or(0);
+    // A resolver goes to the next name only where there is none, and no data.
+    let ends = |answer: &Answer| answers(answer) || !matches!(answer.outcome, Outcome::NoData | Outcome::NoSuchName);
+    let end = candidates.iter().position(|name| ask(name).iter().any(ends));
+    let found = end.filter(|end| ask(&candidates[*end]).iter().any(answers));
+    // Where nothing is found, a name in the cluster that was most probably meant stands first.
+    let given = host_of(&question.name).trim_end_matches('.').split('.').count();
+    let is_meant = |name: &Name| {
+        let above = name.labels_above(zone.name()).and_then(|above| above.checked_sub(2));
+        above.is_some_and(|above| {
+            let namespace = name.label(above).unwrap_or_default();
+            let is_completed = above + 1 == given || (given == 1 && above == 1);
+            let is_completed = is_completed && name.label(above + 1) == Some(b"svc");
+            is_completed && (moment.snapshot.has_namespace(namespace) || why::misspelt(rules, moment, name).is_some())
+        })
+    };
+    let meant = || candidates.iter().position(is_meant);
+    let chosen = found.or_else(meant).or(end).unwrap_or(0);
     let name = &candidates[chosen];
+    let goes_on = end.filter(|end| found.is_none() && *end != chosen).and_then(|end| {
+        let sent = ask(&candidates[end]).into_iter().find_map(|answer| answer.sent)?;
+        (name.labels_above(zone.name()).is_some() && ask(name).iter().all(|answer| !ends(answer))).then_some(sent)
+    });
     let answers = ask(name);
     let explained = why::why(rules, moment, name, &answers);
     let others = candidates.iter().enumerate().filter(|(at, _)| found.map_or(*at != chosen, |found| *at < found));
@@ -213,6 +237,8 @@ pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: 
         held,
         pinned: pin,
         tried: tried.collect(),
+        goes_on,
+        live: None,
         source: SourceDoc::of(moment),
         version: VersionDoc::of(moment.snapshot),
         answers,
@@ -225,11 +251,11 @@ pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: 
 /// # Errors
 /// If it is no name, or a single word that could be anything.
 pub fn meant(rules: &Rules, moment: &Moment<'_>, given: &str) -> Result<Name, String> {
-    let whole = name_of(given).map_err(|error| error.to_string())?;
+    let given = host_of(given);
+    let whole = name_of(&given).map_err(|error| error.to_string())?;
     let zone = rules.zone();
-    let mut candidates = candidates(zone, &Question { name: given.to_owned(), ..Question::default() })?;
-    // The last one is the name as it was given, and a name that nothing is put behind is the only one.
-    candidates.pop();
+    let mut candidates = candidates(zone.name(), &Question { name: given.clone(), ..Question::default() })?;
+    candidates.retain(|name| *name != whole);
     if candidates.is_empty() {
         return Ok(whole);
     }
@@ -240,7 +266,7 @@ pub fn meant(rules: &Rules, moment: &Moment<'_>, given: &str) -> Result<Name, St
             let local = rules.local(&records, question.by_ref());
             rules.sections(&records, &question, &local).is_some_and(|sections| !sections.answers.is_empty())
         };
-        types(zone, name, None).into_iter().any(has)
+        types(zone.name(), name, None).into_iter().any(has)
     };
     if let Some(name) = candidates.iter().find(answers) {
         return Ok(name.clone());
@@ -255,9 +281,15 @@ pub fn meant(rules: &Rules, moment: &Moment<'_>, given: &str) -> Result<Name, St
     }
 }
 
+/// Dots from which a pod's resolver asks for the name as it is first (`ndots` of `ClusterFirst`).
+const NDOTS: usize = 5;
+
 /// The names to try, in the order of a pod's resolver.
-fn candidates(zone: &Zone, question: &Question) -> Result<Vec<Name>, String> {
-    let given = question.name.trim();
+///
+/// # Errors
+/// If it is no name.
+pub fn candidates(zone: &Name, question: &Question) -> Result<Vec<Name>, String> {
+    let given = &*host_of(&question.name);
     if let Ok(ip) = given.parse::<IpAddr>() {
         return Ok(vec![ReverseName::of(ip).to_name()]);
     }
@@ -272,22 +304,27 @@ fn candidates(zone: &Zone, question: &Question) -> Result<Vec<Name>, String> {
     };
     let name = below(&[], None).map_err(|error| format!("{given:?} is no name: {error}"))?;
     let reverse = name.label_from_end(0) == Some(b"arpa");
-    if absolute || reverse || name.labels_above(zone.name()).is_some() {
+    if absolute || reverse || name.labels_above(zone).is_some() {
         return Ok(vec![name]);
     }
     let namespace = question.namespace.as_deref();
-    let completed = namespace.map(|namespace| below(&[namespace, "svc"], Some(zone.name()))).into_iter();
-    let completed = completed.chain([below(&["svc"], Some(zone.name())), below(&[], Some(zone.name()))]);
-    // What becomes too long by completion is not tried, as by a resolver.
-    Ok(completed.flatten().chain([name]).collect())
+    let completed = namespace.map(|namespace| below(&[namespace, "svc"], Some(zone))).into_iter();
+    let completed = completed.chain([below(&["svc"], Some(zone)), below(&[], Some(zone))]);
+    // A completed name that is too long is not tried, as by a resolver.
+    let mut names: Vec<Name> = completed.flatten().chain([name]).collect();
+    if text.matches('.').count() >= NDOTS {
+        names.rotate_right(1);
+    }
+    Ok(names)
 }
 
-fn types(zone: &Zone, name: &Name, asked: Option<Rtype>) -> Vec<Rtype> {
+/// The types asked for: those that make sense for the name, if none is given.
+pub fn types(zone: &Name, name: &Name, asked: Option<Rtype>) -> Vec<Rtype> {
     if let Some(rtype) = asked {
         return vec![rtype];
     }
     let first = name.label(0).unwrap_or_default();
-    match name.labels_above(zone.name()) {
+    match name.labels_above(zone) {
         Some(0) => vec![Rtype::SOA, Rtype::NS],
         Some(1) if first == b"dns-version" => vec![Rtype::TXT],
         Some(_) if first.starts_with(b"_") => vec![Rtype::SRV],
@@ -393,11 +430,11 @@ fn outcome_of(rcode: Rcode, kind: cache::Kind) -> Outcome {
 }
 
 fn text(records: &[hickory_proto::rr::Record]) -> Vec<Record> {
-    records.iter().map(text_of_record).collect()
+    records.iter().map(Record::from).collect()
 }
 
 /// An extended error as in `3 (Stale Answer)`.
-fn text_of_ede(code: EdeCode) -> String {
+pub fn text_of_ede(code: EdeCode) -> String {
     match code.name() {
         Some(name) => format!("{} ({name})", code.0),
         None => code.0.to_string(),

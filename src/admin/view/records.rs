@@ -67,8 +67,14 @@ fn data_of(zone: &Zone, data: Data<'_>) -> String {
     }
 }
 
+impl From<&rr::Record> for Record {
+    fn from(record: &rr::Record) -> Self {
+        text_of_record(record)
+    }
+}
+
 /// A record that the resolver put together, in the same form.
-pub(super) fn text_of_record(record: &rr::Record) -> Record {
+fn text_of_record(record: &rr::Record) -> Record {
     // hickory escapes a dash at the start of a label, which is no more special than elsewhere.
     let name = |name: &rr::Name| name.to_string().replace("\\-", "-").to_ascii_lowercase();
     let data = match &record.data {

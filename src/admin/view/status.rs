@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HeldDoc, Moment, PinDoc, SourceDoc, Time, VersionDoc};
 use crate::{
-    record::Counts,
+    record::{Counts, Snapshot},
     report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Row, StreamStatus},
     store::{
         Rejections,
@@ -35,6 +35,9 @@ pub struct Status {
     /// Whether there are records at all: a first list came, or they were loaded.
     pub synced: bool,
     pub serving: Counts,
+    /// The namespaces that are known, if the source saw only part of the cluster; null if it saw all.
+    #[serde(default)]
+    pub known_namespaces: Option<Vec<String>>,
     /// Which state of which cluster they are.
     pub version: VersionDoc,
     /// How the source is, and how old what it said.
@@ -155,6 +158,13 @@ impl From<DiskStatus> for DiskDoc {
     }
 }
 
+/// The namespaces of a source that saw only part of the cluster, by name.
+pub(super) fn known_namespaces(snapshot: &Snapshot) -> Option<Vec<String>> {
+    let mut names: Vec<String> = snapshot.namespaces().map(ToString::to_string).collect();
+    names.sort_unstable();
+    snapshot.is_partial().then_some(names)
+}
+
 /// The status at this moment.
 pub fn status(
     moment: &Moment<'_>,
@@ -171,6 +181,7 @@ pub fn status(
         zone: zone.zone.to_string(),
         synced: moment.freshness.as_of.is_some(),
         serving: moment.snapshot.counts(),
+        known_namespaces: known_namespaces(moment.snapshot),
         version: VersionDoc::of(moment.snapshot),
         source: SourceDoc::of(moment),
         held: HeldDoc::of(moment.held, HELD_MAX),

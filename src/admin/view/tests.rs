@@ -157,7 +157,8 @@ fn a_name_without_an_answer_says_what_was_probably_meant() {
         ("bd.prod", Outcome::NoSuchName, "there is no service \"bd\" in namespace prod, did you mean \"db\"?"),
         ("db.prdo", Outcome::NoSuchName, "there is no namespace \"prdo\", did you mean \"prod\"?"),
         ("db", Outcome::NoSuchName, "there is no namespace \"db\", did you mean service \"db.prod\"?"),
-        ("db.elsewhere", Outcome::NoSuchName, "there is no namespace \"elsewhere\""),
+        ("db.elsewhere.svc.cluster.local", Outcome::NoSuchName, "there is no namespace \"elsewhere\""),
+        ("db.elsewhere", Outcome::Forwarded, "not a name of cluster.local.: upstreams are asked"),
         (
             "idle.prod",
             Outcome::NoSuchName,
@@ -212,6 +213,47 @@ fn a_name_is_completed_as_by_a_resolver_and_what_was_tried_is_told() {
         let question = Question { name: name.into(), ..Question::default() };
         assert!(look(&snapshot, &freshness, &question).is_err(), "{name:?}");
     }
+}
+
+#[test]
+fn a_name_outside_is_the_headline_unless_one_in_the_cluster_was_meant() {
+    let outside = ask("example.com", None, 0);
+    assert_eq!((outside.name.as_str(), outside.answers[0].outcome), ("example.com.", Outcome::Forwarded));
+    assert_eq!(outside.why, "not a name of cluster.local.: upstreams are asked");
+    assert_eq!(outside.goes_on, None);
+    let meant = ask("db.prdo", None, 0);
+    assert_eq!((meant.name.as_str(), meant.answers[0].outcome), ("db.prdo.svc.cluster.local.", Outcome::NoSuchName));
+    assert_eq!(meant.goes_on.unwrap().name, "db.prdo.", "the resolver of a pod goes on to upstreams");
+    for (given, name) in
+        [("prod/web", "web.prod.svc.cluster.local."), ("http://web.prod:8080/x", "web.prod.svc.cluster.local.")]
+    {
+        assert_eq!((ask(given, None, 0).name.as_str(), ask(given, None, 0).found), (name, true), "{given}");
+    }
+}
+
+#[test]
+fn names_of_namespaces_that_a_dump_left_out_are_not_known() {
+    let partial = snapshot().apply(
+        [
+            Change::PutNamespace(crate::record::PARTIAL.into()),
+            put("prod/far", Kind::ExternalName("web.elsewhere.svc.cluster.local".into()), &[], &[]),
+        ],
+        Version { cluster: "uid".into(), epoch: 1, rev: 43 },
+    );
+    let look = |name: &str| {
+        let question = Question { name: name.into(), ..Question::default() };
+        look(&partial, &freshness(0), &question).unwrap()
+    };
+    let unknown = look("web.elsewhere.svc.cluster.local");
+    assert_eq!(unknown.answers[0].outcome, Outcome::NotReady);
+    assert_eq!(unknown.why, "namespace \"elsewhere\" is not known: the records come from a dump of empty, prod only");
+    assert_eq!(look("far.prod").answers[0].outcome, Outcome::NotReady, "an alias to a name that is not known");
+    assert_eq!(look("nope.prod.svc.cluster.local").answers[0].outcome, Outcome::NoSuchName);
+    let freshness = freshness(0);
+    let status = status(&moment(&partial, &freshness), &zone::Config::default(), None, None, Rejections::default());
+    assert_eq!(status.known_namespaces, Some(vec!["empty".into(), "prod".into()]));
+    assert_eq!(status.serving.namespaces, 2);
+    assert!(Dump::of(&moment(&partial, &freshness), &zone::Config::default(), None).holdfast.partial);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Answer, Moment, Outcome, SourceDoc, SourceWord};
+use super::{Answer, Moment, Outcome, SourceDoc, SourceWord, status::known_namespaces};
 use crate::{
     dns::{Local, Question, Rules},
     record::{Kind, Service, Snapshot},
@@ -51,6 +51,15 @@ pub fn why<'a>(rules: &Rules, moment: &Moment<'a>, name: &Name, answers: &[Answe
     }
     match (label(depth - 1).as_str(), depth) {
         ("svc" | "pod", 1) => only("services and pods stand below this name".into()),
+        ("svc" | "pod", _) if !snapshot.knows_namespace(label(depth - 2).as_bytes()) => {
+            let known = known_namespaces(snapshot).unwrap_or_default();
+            let fallback = if rules.config().cluster_fallback { "; cluster_fallback is asked" } else { "" };
+            only(format!(
+                "namespace {:?} is not known: the records come from a dump of {} only{fallback}",
+                label(depth - 2),
+                known.join(", ")
+            ))
+        }
         ("svc" | "pod", _) if !snapshot.has_namespace(label(depth - 2).as_bytes()) => {
             only(no_namespace(snapshot, &label(depth - 2), depth == 2))
         }
@@ -71,8 +80,18 @@ fn text(label: &[u8]) -> String {
 /// Whether any label in front of the service's is there, and what it is.
 fn service<'a>(snapshot: &'a Snapshot, namespace: &str, name: &str, below: usize, whole: &Name) -> Why<'a> {
     let Some(service) = snapshot.service(namespace.as_bytes(), name.as_bytes()) else {
-        let near = nearest(name, services_of(snapshot, namespace));
-        let text = format!("there is no service {name:?} in namespace {namespace}{}", did_you_mean(near));
+        let near = nearest(name, services_of(snapshot, namespace)).map(|near| format!("{near:?}"));
+        let elsewhere = || {
+            let mut namespaces: Vec<&str> = snapshot
+                .services()
+                .filter(|service| service.name() == name)
+                .map(|service| service.namespace())
+                .collect();
+            namespaces.sort_unstable();
+            namespaces.first().map(|other| format!("\"{name}.{other}\""))
+        };
+        let meant = near.or_else(elsewhere).map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
+        let text = format!("there is no service {name:?} in namespace {namespace}{meant}");
         return Why { text, service: None };
     };
     let key = service.key();

@@ -62,7 +62,7 @@ pub(super) fn cache(forward: &ForwardStatus) -> String {
     format!("{entries}, {} of {} MiB; {stale} given", mebibytes(bytes), mebibytes(max_bytes))
 }
 
-pub(super) fn rows(forward: &ForwardStatus, rows_max: usize) -> String {
+pub(super) fn rows(forward: &ForwardStatus, rows_max: usize, width: Option<usize>) -> String {
     let mut table = Table::new(&["ZONE", "UPSTREAM", "STATE", "RTT", "LAST ANSWER", "ANSWERS", "FAILURES"]);
     for (name, upstream) in zones(forward)
         .flat_map(|(name, zone)| zone.upstreams.iter().map(move |upstream| (name.clone(), upstream)))
@@ -87,5 +87,5 @@ pub(super) fn rows(forward: &ForwardStatus, rows_max: usize) -> String {
     let all = zones(forward).map(|(_, zone)| zone.upstreams.len()).sum::<usize>();
     let more = all.saturating_sub(rows_max);
     let more = if more == 0 { String::new() } else { format!("and {more} more; -v shows all\n") };
-    format!("\n{}{more}", table.text())
+    format!("\n{}{more}", table.text(width))
 }

@@ -1,0 +1,50 @@
+//! What a running process answered over DNS when it was asked by a tool.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+
+/// The questions that a pod's resolver would have sent, and the answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveDoc {
+    pub server: SocketAddr,
+    /// One a name and type, in the order of the questions. Names after the first with an answer were not asked for.
+    pub answers: Vec<LiveAnswer>,
+}
+
+/// The answer to one question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveAnswer {
+    /// The name, with its final dot.
+    pub name: String,
+    #[serde(rename = "type")]
+    pub rtype: String,
+    /// Null if no answer came.
+    pub rcode: Option<String>,
+    pub answer: Vec<Record>,
+    /// Extended errors (RFC 8914), as in `3 (Stale Answer)`.
+    pub extended_errors: Vec<String>,
+    pub microseconds: u64,
+    /// Why no answer came.
+    pub error: Option<String>,
+}
+
+impl LiveDoc {
+    /// Whether records came.
+    pub fn found(&self) -> bool {
+        self.answers.iter().any(|answer| !answer.answer.is_empty())
+    }
+}
+
+impl LiveAnswer {
+    /// Whether a resolver goes on to the next name of its search list.
+    pub fn goes_on(&self) -> bool {
+        match self.rcode.as_deref() {
+            Some("NXDOMAIN") => true,
+            Some("NOERROR") => self.answer.is_empty(),
+            _ => false,
+        }
+    }
+}
