@@ -155,7 +155,7 @@ fn live_line(answer: &LiveAnswer) -> String {
         (None, error) => return format!("{name} {rtype}: NO ANSWER: {}", error.as_deref().unwrap_or("none came")),
     };
     let records = if rcode == "NOERROR" { format!(", {}", count(answer.len(), "record")) } else { String::new() };
-    let errors: String = extended_errors.iter().map(|error| format!(", EDE {error}")).collect();
+    let errors: String = extended_errors.iter().fold(String::new(), |text, error| text + ", EDE " + error);
     format!("{name} {rtype}: {rcode}{records}{errors}, {time:.1?}")
 }
 
