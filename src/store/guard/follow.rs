@@ -105,7 +105,7 @@ impl Guard {
         let stays = if back { Verdict::Pass } else { earlier.verdict };
         let passes = self.passes(verdict.max(stays), &earlier, &comparison.missing, of, now);
         Self::become_hub(draft, records);
-        if let Some(ends) = passes.ends(&self.config, now) {
+        if let Some(ends) = passes.ends() {
             for key in &comparison.missing {
                 let Some(service) = before.service_by_key(key) else { continue };
                 draft.put(service);
@@ -148,20 +148,36 @@ impl Guard {
         }
         let of = before.counts().endpoints;
         let reason = match comparison.endpoints_emptied(&self.config) {
-            Some(of) => Reason::Class { class: Class::Endpoints, of: of as u64 },
-            None if judge::losses(net, of, losing.len(), &self.config) => {
-                Reason::Endpoints { lost: net as u64, of: of as u64, services: losing.len() as u64 }
-            }
-            None => return,
+            Some(of) => Some(Reason::Class { class: Class::Endpoints, of: of as u64 }),
+            None => judge::losses(net, of, losing.len(), &self.config).then_some(Reason::Endpoints {
+                lost: net as u64,
+                of: of as u64,
+                services: losing.len() as u64,
+            }),
         };
-        let ends = Ends::At(now.plus(self.config.losses_held_for));
-        for (service, gone) in losing {
+        let new = reason.map(|reason| Hold {
+            kept: Kept::Whole,
+            reason,
+            since: now,
+            ends: Ends::At(now.plus(self.config.losses_held_for)),
+            refused: true,
+        });
+        for (service, mut gone) in losing {
+            // Those refused before stay until their time is over, whatever is lost now.
+            let earlier = before.held().service(service.key()).filter(|hold| hold.refused);
+            let earlier =
+                earlier.and_then(|hold| if let Kept::Endpoints(ips) = &hold.kept { Some((hold, ips)) } else { None });
+            if let (None, Some((_, ips))) = (&new, earlier) {
+                gone.retain(|endpoint| ips.contains(&endpoint.ip));
+            }
+            let Some(hold) = earlier.map(|(hold, _)| hold).or(new.as_ref()).filter(|_| !gone.is_empty()) else {
+                continue;
+            };
             let mut ips: Vec<_> = gone.iter().map(|endpoint| endpoint.ip).collect();
             ips.sort_unstable();
             self.sources.insert(service.key().clone(), Arc::clone(service));
             draft.put(&Arc::new(with_endpoints(service, &gone)));
-            let kept = Kept::Endpoints(ips.into());
-            let hold = Hold { kept, reason: reason.clone(), since: now, ends, refused: true };
+            let hold = Hold { kept: Kept::Endpoints(ips.into()), ..hold.clone() };
             draft.hold(HeldKey::Service(service.key().clone()), hold);
         }
     }

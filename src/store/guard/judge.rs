@@ -23,6 +23,8 @@ pub(super) enum Verdict {
     Pass,
     /// They wait for a second list that agrees.
     Confirm,
+    /// The same, but that list must come much later.
+    ConfirmLate,
     /// They wait for an operator.
     Operator,
 }
@@ -36,8 +38,13 @@ pub(super) fn list(list: List, config: &Config) -> Verdict {
     if missing <= allowed && !emptied && !half {
         return Verdict::Pass;
     }
-    let few = missing < config.deletes_min && missing < served;
-    if few || missing <= percent(config.confirm_percent_max, served) { Verdict::Confirm } else { Verdict::Operator }
+    if missing <= percent(config.confirm_percent_max, served) {
+        Verdict::Confirm
+    } else if missing < config.deletes_min && missing < served {
+        Verdict::ConfirmLate
+    } else {
+        Verdict::Operator
+    }
 }
 
 /// Whether two lists lack the same services, but for a few.
@@ -76,16 +83,19 @@ mod tests {
 
     #[test]
     fn a_list_may_lack_fifty_services_or_two_in_a_hundred_but_not_half_and_no_whole_class() {
-        use Verdict::{Confirm, Operator, Pass};
+        use Verdict::{Confirm, ConfirmLate, Operator, Pass};
         // served, missing, largest class emptied, verdict, verdict for files
         let cases = [
             (0, 0, 0, Pass, Pass),
             (10_000, 0, 0, Pass, Pass),
             (1, 1, 0, Operator, Pass),
             (18, 18, 18, Operator, Pass),
-            (18, 9, 0, Confirm, Pass),
+            (18, 9, 0, ConfirmLate, Pass),
             (18, 8, 0, Pass, Pass),
-            (5, 3, 0, Confirm, Pass),
+            (5, 3, 0, ConfirmLate, Pass),
+            (2, 1, 0, ConfirmLate, Pass),
+            (38, 19, 0, ConfirmLate, Pass),
+            (39, 20, 0, Operator, Pass),
             (60, 29, 0, Pass, Pass),
             (60, 30, 0, Operator, Pass),
             (118, 30, 0, Pass, Pass),

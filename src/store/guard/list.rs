@@ -3,10 +3,11 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
-    Class, Config, Draft, Ends, Guard, Held, HeldKey, Hold, Kept, Reason,
+    Class, Draft, Ends, Guard, Held, HeldKey, Hold, Kept, Reason,
     comparison::Comparison,
     hold_again,
     judge::{self, List, Verdict},
@@ -61,7 +62,7 @@ impl Guard {
         self.put_all(draft, puts, no_endpoints, now);
 
         let passes = self.passes(verdict, &earlier, &comparison.missing, of, now);
-        if let Some(ends) = passes.ends(&self.config, now) {
+        if let Some(ends) = passes.ends() {
             for key in &comparison.missing {
                 self.hold_whole(draft, key, &reason, ends, now);
             }
@@ -131,17 +132,21 @@ impl Guard {
         of: usize,
         now: UnixMillis,
     ) -> Passes {
-        match (verdict, earlier.confirm_at) {
-            (Verdict::Pass, _) => Passes::Yes,
-            (Verdict::Operator, _) => Passes::ByOperator,
-            (Verdict::Confirm, Some(at)) if judge::agrees(&earlier.missing, missing, of, &self.config) => {
-                if at <= now {
-                    Passes::Yes
-                } else {
-                    Passes::NotYet(at)
+        let later = |by: Duration| Passes::At(now.plus(by).max(earlier.confirm_at.unwrap_or_default()));
+        match verdict {
+            Verdict::Pass => Passes::Yes,
+            Verdict::Operator => Passes::ByOperator,
+            Verdict::Confirm | Verdict::ConfirmLate => match earlier.confirm_at {
+                Some(at) if judge::agrees(&earlier.missing, missing, of, &self.config) => {
+                    if at <= now {
+                        Passes::Yes
+                    } else {
+                        Passes::At(at)
+                    }
                 }
-            }
-            (Verdict::Confirm, _) => Passes::Later,
+                _ if verdict == Verdict::Confirm => later(self.config.confirm_after),
+                _ => later(self.config.deletes_held_for),
+            },
         }
     }
 }
@@ -180,19 +185,17 @@ impl Earlier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Passes {
     Yes,
-    /// It agrees with an earlier list, which may be confirmed from then on.
-    NotYet(UnixMillis),
-    Later,
+    /// A list that agrees may confirm them from then on.
+    At(UnixMillis),
     ByOperator,
 }
 
 impl Passes {
     /// The end of the holds; none if the removals pass.
-    pub(super) fn ends(self, config: &Config, now: UnixMillis) -> Option<Ends> {
+    pub(super) fn ends(self) -> Option<Ends> {
         match self {
             Self::Yes => None,
-            Self::NotYet(at) => Some(Ends::Listed(at)),
-            Self::Later => Some(Ends::Listed(now.plus(config.confirm_after))),
+            Self::At(at) => Some(Ends::Listed(at)),
             Self::ByOperator => Some(Ends::ByOperator),
         }
     }

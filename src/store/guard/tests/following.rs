@@ -236,10 +236,41 @@ fn a_refused_half_of_few_is_confirmed_by_a_second_repair() {
     pair.hub = hub;
     pair.repair();
     assert_eq!(pair.agent.now(), (10, 6, 0));
-    assert_eq!(pair.agent.reader.held().confirm_at(true), Some(pair.hub.clock.now().plus(Duration::from_secs(10))));
-    pair.hub.pass(10);
+    assert_eq!(pair.agent.reader.held().confirm_at(true), Some(pair.hub.clock.now().plus(Duration::from_secs(600))));
+    pair.hub.pass(600);
     pair.repair();
     pair.assert_equal();
+}
+
+#[test]
+fn refused_endpoints_go_ten_minutes_after_they_were_refused_whatever_is_repaired_meanwhile() {
+    let mut pair = Pair::new(Store::with((0..100).map(|n| headless(n, 3, &[]))));
+    pair.repair();
+    let mut hub = Store::new();
+    hub.clock = pair.hub.clock.clone();
+    hub.writer = hub.writer.guarded(Config::default(), Clock::Manual(hub.clock.clone()));
+    hub.writer.begin_epoch(50);
+    hub.list((0..100).map(|n| headless(n, 3, &[1, 2])));
+    assert_eq!(hub.now(), (100, 0, 0), "it knows no better");
+    pair.hub = hub;
+    pair.repair();
+    assert_eq!((pair.agent.now(), pair.agent.reader.held().refused()), ((100, 0, 200), 100));
+    let ends = pair.hub.clock.now().plus(Duration::from_secs(600));
+    for _ in 0..2 {
+        pair.hub.pass(200);
+        pair.repair();
+        assert_eq!((pair.agent.now(), pair.agent.reader.held().next_end()), ((100, 0, 200), Some(ends)));
+    }
+    // Most are back; the loss that is left would be too small to be held now.
+    pair.hub.watch((0..90).map(|n| Change::Put(headless(n, 3, &[]))));
+    pair.repair();
+    assert_eq!((pair.agent.now(), pair.agent.reader.held().next_end()), ((100, 0, 20), Some(ends)));
+    pair.hub.pass(200);
+    pair.agent.writer.tick();
+    pair.assert_equal();
+    pair.repair();
+    pair.assert_equal();
+    assert_eq!(pair.agent.now(), (100, 0, 0));
 }
 
 #[test]

@@ -81,13 +81,29 @@ fn three_of_five_services_deleted_by_events_is_an_ordinary_day() {
 }
 
 #[test]
-fn a_small_list_without_half_of_its_services_is_confirmed_by_a_second() {
+fn a_small_list_without_half_of_its_services_is_confirmed_ten_minutes_later() {
     let mut store = Store::with((0..4).map(cluster_ip));
     store.list((2..4).map(cluster_ip));
-    assert_eq!(store.now(), (4, 2, 0));
-    store.pass(10);
+    let ends = store.clock.now().plus(Duration::from_secs(600));
+    assert_eq!((store.now(), store.reader.held().confirm_at(false)), ((4, 2, 0), Some(ends)));
+    store.pass(599);
+    store.list((2..4).map(cluster_ip));
+    assert_eq!((store.now(), store.reader.held().confirm_at(false)), ((4, 2, 0), Some(ends)), "its time goes on");
+    store.pass(1);
     store.list((2..4).map(cluster_ip));
     assert_eq!(store.now(), (2, 0, 0));
+}
+
+#[test]
+fn a_small_list_that_differs_from_the_one_before_waits_anew() {
+    let mut store = Store::with((0..8).map(cluster_ip));
+    store.list((4..8).map(cluster_ip));
+    store.pass(600);
+    store.list((5..8).map(cluster_ip));
+    let ends = store.clock.now().plus(Duration::from_secs(600));
+    assert_eq!((store.now(), store.reader.held().confirm_at(false)), ((8, 5, 0), Some(ends)));
+    store.list((3..8).map(cluster_ip));
+    assert_eq!(store.now(), (5, 0, 0), "fewer than half are missing");
 }
 
 #[test]
