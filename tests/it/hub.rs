@@ -16,3 +16,4 @@ mod losses;
 mod namesakes;
 mod outage;
 mod pair;
+mod verdict;

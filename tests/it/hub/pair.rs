@@ -20,12 +20,17 @@ pub struct Pair {
 
 impl Pair {
     pub async fn new() -> Self {
+        Self::with_lease("3s").await
+    }
+
+    /// The same, with a lease that lasts so long without a renewal.
+    pub async fn with_lease(duration: &str) -> Self {
         let server = Apiserver::start().await;
         server.put(namespace("prod"));
         server.put_all((0..100).map(|n| service("prod", &format!("web-{n}"), &format!("10.96.1.{n}"))));
         let homes: [Home; 4] = std::array::from_fn(|_| Home::new());
         let config = homes[0].path().join("hub.yaml");
-        std::fs::write(&config, "lease: { duration: 3s }").unwrap();
+        std::fs::write(&config, format!("lease: {{ duration: {duration} }}")).unwrap();
         Self { server, homes, config: config.to_str().unwrap().to_owned() }
     }
 

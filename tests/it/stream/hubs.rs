@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast::{
-    record::{Change, ServiceKey},
+    record::{Change, Release, ServiceKey},
     source::hub::State,
     store::{SourceState, What},
     stream,
@@ -53,6 +53,32 @@ async fn age_travels_with_heartbeats_and_a_lost_source_is_told_at_once_with_the_
     hub.vouch();
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(agent.reader.freshness().source, SourceState::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_is_told_once_how_many_records_are_refused_and_once_that_none_are() {
+    let world = World::new();
+    let full = world.hub("full", 120);
+    let disk = (*full.writer.reader().snapshot()).clone();
+    // It began with nothing, and the source gave it a tenth.
+    let mut hub = Hub::start("hub", &world.clock, stream::Config::default());
+    hub.writer.begin_epoch(1_000);
+    hub.list(services(12), false);
+    world.open(&hub);
+    let agent = Agent::guarded("agent", &world.clock, &world.net, &["hub"], disk);
+    let minute = Duration::from_secs(60);
+    tokio::time::sleep(minute).await;
+    assert_eq!((agent.reader.load().counts().services, agent.reader.held().refused()), (120, 108));
+    assert_eq!(hub.metric("holdfast_stream_refusing", ""), 1);
+    let greeted = hub.metric("holdfast_stream_resume_total", "");
+    assert_eq!(greeted, 2, "at first, and with the number of refused records");
+
+    hub.writer.release(&Release::All);
+    tokio::time::sleep(minute).await;
+    assert_eq!((agent.reader.load().counts().services, agent.reader.held().refused()), (12, 0));
+    assert_eq!(hub.metric("holdfast_stream_refusing", ""), 0);
+    assert_eq!(hub.metric("holdfast_stream_resume_total", ""), greeted + 1);
+    assert_eq!(agent.metric("holdfast_store_digest_mismatch_total", ""), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -285,7 +285,22 @@ impl Agent {
     }
 
     pub fn with(config: hub::Config, clock: &Clock, net: &Net, held: Option<Snapshot>) -> Self {
-        let (mut writer, reader) = store::open();
+        Self::over(config, clock, net, held, store::open().0)
+    }
+
+    /// An agent with a guard, whose disk held these records.
+    pub fn guarded(node: &str, clock: &Clock, net: &Net, hubs: &[&str], held: Snapshot) -> Self {
+        let config = hub::Config {
+            addresses: hubs.iter().map(ToString::to_string).collect(),
+            node: node.into(),
+            ..hub::Config::default()
+        };
+        let writer = store::open().0.guarded(store::guard::Config::default(), clock.clone());
+        Self::over(config, clock, net, Some(held), writer)
+    }
+
+    fn over(config: hub::Config, clock: &Clock, net: &Net, held: Option<Snapshot>, mut writer: Writer) -> Self {
+        let reader = writer.reader();
         if let Some(held) = held {
             writer.restore(held, UnixMillis(EPOCH_MS));
         }

@@ -2,10 +2,15 @@
 //!
 //! No network and no time: each node is a store and a mirror, and the frames a hub would send are handed from one to the other.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use holdfast::{
-    record::{Change, Kind, Release, Service, ServiceKey, Snapshot},
+    record::{Change, Endpoint, HeldCounts, Kind, Release, Service, ServiceKey, Snapshot, Version},
     store::{Origin, Records, Update, What, guard},
     sys::{ManualClock, UnixMillis},
 };
@@ -15,6 +20,9 @@ use crate::support::node::Node;
 
 const FOLLOWERS: usize = 20;
 const CLUSTER: &str = "uid";
+const NAMESPACES: usize = 8;
+/// The first namespace of headless services.
+const HEADLESS: usize = 5;
 
 /// Two hubs, of which one leads; a relay below the other; half of the followers at the relay, the rest at the hubs.
 struct World {
@@ -26,29 +34,50 @@ struct World {
     followers: Vec<Node>,
     /// The source: namespaces with their services.
     source: BTreeMap<usize, Vec<usize>>,
+    /// Headless services of which two endpoints of three are not ready.
+    degraded: BTreeSet<(usize, usize)>,
     rng: SmallRng,
+    /// Times that followers refused something.
+    refusals: usize,
 }
 
 fn key(namespace: usize, n: usize) -> ServiceKey {
     ServiceKey::new(&format!("ns-{namespace}"), &format!("svc-{n}"))
 }
 
-fn service(namespace: usize, n: usize) -> Arc<Service> {
+/// A service with a cluster IP; a headless one with so many ready endpoints of three in the namespaces from [`HEADLESS`] on.
+fn service(namespace: usize, n: usize, ready: usize) -> Arc<Service> {
     let [a, b] = u16::try_from(namespace * 64 + n).unwrap().to_be_bytes();
-    let kind = Kind::ClusterIp([std::net::IpAddr::from([10, 96, a, b])].into());
-    Arc::new(Service::new(key(namespace, n), kind, vec![], vec![]))
+    if namespace < HEADLESS {
+        let kind = Kind::ClusterIp([IpAddr::from([10, 96, a, b])].into());
+        return Arc::new(Service::new(key(namespace, n), kind, vec![], vec![]));
+    }
+    let endpoint = |i: usize| Endpoint {
+        ip: IpAddr::from([10, 128 + u8::try_from(i).unwrap(), a, b]),
+        hostname: None,
+        ports: [].into(),
+        ready: i < ready,
+    };
+    Arc::new(Service::new(key(namespace, n), Kind::Headless, vec![], (0..3).map(endpoint).collect()))
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let clock = ManualClock::new(UnixMillis(1_000_000));
-        let config = guard::Config { list_services_min: 10, deletes_min: 8, meant_min: 20, ..guard::Config::default() };
+        let config = guard::Config {
+            list_services_min: 10,
+            deletes_min: 8,
+            meant_min: 20,
+            losses_services_min: 10,
+            ..guard::Config::default()
+        };
         let node = || Node::new(&clock, &config, None);
-        let source = (0..8).map(|namespace| (namespace, (0..15).collect())).collect();
+        let source = (0..NAMESPACES).map(|namespace| (namespace, (0..15).collect())).collect();
         let hubs = [node(), node()];
         let (relay, followers) = (node(), (0..FOLLOWERS).map(|_| node()).collect());
         let rng = SmallRng::seed_from_u64(seed);
-        let mut world = Self { clock, config, hubs, leader: 0, relay, followers, source, rng };
+        let degraded = BTreeSet::new();
+        let mut world = Self { clock, config, hubs, leader: 0, relay, followers, source, degraded, rng, refusals: 0 };
         world.hubs[0].writer.begin_epoch(1);
         world.list(false, |_, _| true);
         world
@@ -62,15 +91,26 @@ impl World {
         self.clock.advance(by);
     }
 
+    /// The source's records.
+    fn records(&self) -> Vec<Change> {
+        let services = self.source.iter().flat_map(|(ns, services)| services.iter().map(|n| self.put(*ns, *n)));
+        let namespaces = self.source.keys().map(|ns| Change::PutNamespace(format!("ns-{ns}").into()));
+        services.chain(namespaces).collect()
+    }
+
+    fn put(&self, namespace: usize, n: usize) -> Change {
+        Change::Put(service(namespace, n, if self.degraded.contains(&(namespace, n)) { 1 } else { 3 }))
+    }
+
     /// The source lists what `has` says.
     fn list(&mut self, new_epoch: bool, has: impl Fn(usize, usize) -> bool) {
-        let services = self
-            .source
-            .iter()
-            .flat_map(|(namespace, services)| services.iter().map(|n| (*namespace, *n)).collect::<Vec<_>>());
-        let puts = services.filter(|(namespace, n)| has(*namespace, *n)).map(|(ns, n)| Change::Put(service(ns, n)));
-        let namespaces = self.source.keys().map(|ns| Change::PutNamespace(format!("ns-{ns}").into()));
-        let records: Records = puts.chain(namespaces).collect();
+        let mut records = Vec::new();
+        for (namespace, services) in &self.source {
+            records.push(Change::PutNamespace(format!("ns-{namespace}").into()));
+            let listed = services.iter().filter(|n| has(*namespace, **n));
+            records.extend(listed.map(|n| self.put(*namespace, *n)));
+        }
+        let records: Records = records.into_iter().collect();
         let (origin, as_of) = (Origin::Watched { cluster: CLUSTER.into(), new_epoch }, self.clock.now());
         self.lead().writer.apply(What::Reset { origin, records, as_of }).unwrap();
     }
@@ -127,7 +167,7 @@ impl World {
 
     /// One random step; its name.
     fn step(&mut self) -> String {
-        match self.rng.random_range(0..15) {
+        match self.rng.random_range(0..21) {
             0 | 1 => {
                 let share = [0.02, 0.1, 0.4, 0.8][self.rng.random_range(0..4)];
                 let gone = self.some_services(share);
@@ -136,7 +176,7 @@ impl World {
                 format!("{} deletes", gone.len())
             }
             2 => {
-                let namespace = self.rng.random_range(0..8);
+                let namespace = self.rng.random_range(0..NAMESPACES);
                 let name: Arc<str> = format!("ns-{namespace}").into();
                 let services = self.source.remove(&namespace).unwrap_or_default();
                 let mut changes: Vec<Change> = services.iter().map(|n| Change::Remove(key(namespace, *n))).collect();
@@ -145,9 +185,10 @@ impl World {
                 "a namespace is deleted".into()
             }
             3 | 4 => {
-                let namespace = self.rng.random_range(0..8);
+                let namespace = self.rng.random_range(0..NAMESPACES);
                 self.source.insert(namespace, (0..self.rng.random_range(1..20)).collect());
-                let puts = self.source[&namespace].iter().map(|n| Change::Put(service(namespace, *n)));
+                self.degraded.retain(|(of, _)| *of != namespace);
+                let puts = self.source[&namespace].iter().map(|n| self.put(namespace, *n));
                 let puts = puts.chain([Change::PutNamespace(format!("ns-{namespace}").into())]).collect();
                 self.watch(puts, vec![]);
                 "services come".into()
@@ -212,20 +253,77 @@ impl World {
                 assert_eq!(applied.changes, 0, "a follower releases nothing of its hub");
                 "release at a follower".into()
             }
-            _ => {
+            14 => {
                 let n = self.rng.random_range(0..FOLLOWERS);
                 let disk = self.followers[n].reader.snapshot();
-                self.followers[n] = Node::new(&self.clock.clone(), &self.config.clone(), Some(&disk));
+                self.followers[n] = Node::new(&self.clock, &self.config, Some(&disk));
                 "a follower restarts".into()
             }
+            15 | 16 => {
+                let share = [0.1, 0.5, 1.0][self.rng.random_range(0..3)];
+                let hit = self.some_services(share);
+                let hit: Vec<(usize, usize)> = hit.into_iter().filter(|(ns, _)| *ns >= HEADLESS).collect();
+                self.degraded.extend(&hit);
+                self.watch(hit.iter().map(|(ns, n)| self.put(*ns, *n)).collect(), vec![]);
+                format!("endpoints of {} services die", hit.len())
+            }
+            17 => {
+                let back = std::mem::take(&mut self.degraded);
+                let back = back.into_iter().filter(|(ns, n)| self.source.get(ns).is_some_and(|has| has.contains(n)));
+                let back: Vec<(usize, usize)> = back.collect();
+                self.watch(back.iter().map(|(ns, n)| self.put(*ns, *n)).collect(), vec![]);
+                format!("endpoints of {} services are back", back.len())
+            }
+            18 => {
+                let other = 1 - self.leader;
+                let (held, relay) = (self.hubs[other].reader.held(), self.relay.reader.held());
+                for node in [&mut self.hubs[other], &mut self.relay] {
+                    assert_eq!(node.writer.release(&Release::All).changes, 0, "only the leader decides");
+                }
+                assert_eq!(held.digest(), self.hubs[other].reader.held().digest());
+                assert_eq!(relay.digest(), self.relay.reader.held().digest());
+                "release at the hubs that follow".into()
+            }
+            19 => {
+                let disk = self.rng.random::<bool>().then(|| self.relay.reader.snapshot());
+                self.relay = Node::new(&self.clock, &self.config, disk.as_deref());
+                let other = 1 - self.leader;
+                self.hubs[other] = Node::new(&self.clock, &self.config, None);
+                "the hubs that follow restart".into()
+            }
+            _ => self.lose_the_leaders_disk(),
         }
+    }
+
+    /// The leader starts with nothing: its followers keep what it does not have, all the same, until its operator releases.
+    fn lose_the_leaders_disk(&mut self) -> String {
+        let held = self.lead().reader.held().counts();
+        *self.lead() = Node::new(&self.clock, &self.config, None);
+        let epoch = self.clock.now().0;
+        self.lead().writer.begin_epoch(epoch);
+        self.list(false, |_, _| true);
+        self.spread();
+        let first = self.followers[0].reader.snapshot();
+        for (n, follower) in self.followers.iter().enumerate() {
+            let snapshot = follower.reader.snapshot();
+            assert_eq!(snapshot.root(), first.root(), "follower {n}: served");
+            assert_eq!(snapshot.held().digest(), first.held().digest(), "follower {n}: holds");
+            assert_eq!(snapshot.held().refused(), snapshot.held().all().count(), "its hub holds nothing");
+        }
+        let refused = first.held().counts();
+        if refused != HeldCounts::default() {
+            self.refusals += 1;
+        }
+        self.pass(Duration::from_secs(1));
+        self.lead().writer.release(&Release::All);
+        format!("the leader loses its disk and {held:?}, {refused:?} are refused and released")
     }
 }
 
 #[test]
 fn all_nodes_hold_and_serve_the_same_after_every_step() {
-    let mut held_steps = 0;
-    for seed in 0..4 {
+    let (mut held_steps, mut refusals, mut endpoints) = (0, 0, 0);
+    for seed in 0..5 {
         let mut world = World::new(seed);
         world.spread();
         world.assert_equal("the first list");
@@ -245,17 +343,20 @@ fn all_nodes_hold_and_serve_the_same_after_every_step() {
             world.spread();
             world.assert_equal(&told);
             held_steps += usize::from(!world.lead().reader.held().is_empty());
+            endpoints += usize::from(world.lead().reader.held().counts().endpoints > 0);
         }
+        refusals += world.refusals;
         // In the end the source has its way, if it insists and an operator agrees.
         world.list(false, |_, _| true);
         world.lead().writer.release(&Release::All);
         world.spread();
         world.assert_equal("the end");
-        let services: usize = world.source.values().map(Vec::len).sum();
-        assert_eq!(world.lead().reader.load().counts().services, services, "seed {seed}");
+        let expected = Snapshot::default().apply(world.records(), Version::default());
+        assert_eq!(world.lead().reader.snapshot().diff(&expected), [], "seed {seed}");
         assert!(world.lead().reader.held().is_empty(), "seed {seed}");
     }
-    assert!(held_steps > 40, "{held_steps}: this tests nothing");
+    let told = format!("{held_steps} steps with holds, {endpoints} with endpoints, {refusals} refusals");
+    assert!(held_steps > 40 && endpoints > 10 && refusals > 2, "{told}: this tests nothing");
 }
 
 #[test]
