@@ -15,6 +15,7 @@
 
 mod ask;
 mod dial;
+mod doubt;
 mod last_read;
 mod learnt;
 mod list;
@@ -26,21 +27,18 @@ pub use dial::{Dial, Io, dial};
 pub use learnt::{Keep, Learnt};
 pub use metrics::Metrics;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
-use hyper_util::rt::TokioIo;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tonic::{
-    Code, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Streaming, transport::Channel};
 
 use self::{
-    last_read::{LastRead, TrackedIo},
+    dial::connect,
+    doubt::{ASKED_MAX, Asker, Doubt, Next, ask_all},
+    last_read::LastRead,
     list::HubList,
     metrics::Attempt,
     offset::Offset,
@@ -62,18 +60,8 @@ const FRAME_TIME_MAX: Duration = Duration::from_secs(600);
 const FRESHER: &str = "its records are old, and another hub has fresh ones";
 /// Shortest wait between two attempts.
 const RETRY_MIN: Duration = Duration::from_millis(500);
-/// Over how long followers spread their first question to other hubs, when they come to doubt their own.
-const ASK_SPREAD: Duration = Duration::from_secs(1);
-/// Between two rounds of questions, plus up to half as much again.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-/// How long hubs that have not answered are waited for when one has that is fresh.
-const ASK_OTHERS_LEFT: Duration = Duration::from_millis(300);
-/// Most hubs asked in one round.
-const ASKED_MAX: usize = 4;
 /// Bounds of the window over which followers spread their move to another hub.
 const MOVE_SPREAD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
-/// Window over which connections are received: a snapshot fits without waiting for the reader.
-const WINDOW_BYTES: u32 = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -216,32 +204,6 @@ struct Follower {
     doubt: Doubt,
 }
 
-type Asking = Pin<Box<dyn Future<Output = Vec<(String, HubState)>> + Send>>;
-
-/// What makes a follower ask other hubs, and the questions under way.
-#[derive(Default)]
-struct Doubt {
-    /// The hub has no records for us: any other that has some will do.
-    waiting: bool,
-    ask_at: Option<Instant>,
-    asking: Option<Asking>,
-    /// The hub that said it is better off.
-    target: Option<String>,
-}
-
-impl Doubt {
-    fn is_idle(&self) -> bool {
-        self.ask_at.is_none() && self.asking.is_none()
-    }
-
-    /// Begins to ask others, unless that is under way.
-    fn begin(&mut self) {
-        if self.is_idle() {
-            self.ask_at = Some(Instant::now() + spread(ASK_SPREAD));
-        }
-    }
-}
-
 /// What reading one stream led to.
 enum Step {
     On,
@@ -337,15 +299,11 @@ impl Follower {
                     self.doubt.begin();
                     continue;
                 }
-                () = until(self.doubt.ask_at) => {
-                    self.doubt.ask_at = None;
-                    self.doubt.asking = Some(self.ask_others());
-                    continue;
-                }
-                answers = answered(&mut self.doubt.asking) => {
-                    self.doubt.asking = None;
-                    if leave.is_none() {
-                        leave = self.decide(answers);
+                step = self.doubt.next() => {
+                    match step {
+                        Next::Ask => self.ask_others(),
+                        Next::Answers(answers) if leave.is_none() => leave = self.decide(answers),
+                        Next::Answers(_) => {}
                     }
                     continue;
                 }
@@ -385,57 +343,25 @@ impl Follower {
         }
     }
 
-    /// Asks other hubs what they have, all at once.
-    fn ask_others(&self) -> Asking {
-        let (dial, node, now) = (Arc::clone(&self.parts.dial), self.config.node.clone(), self.parts.clock.now());
-        let questions = self.hubs.others(ASKED_MAX).into_iter().map(move |address| {
-            let (dial, node) = (Arc::clone(&dial), node.clone());
-            async move { ask(&dial, &address, &node, now).await.ok().map(|state| (address, state)) }
-        });
-        let mut questions: FuturesUnordered<_> = questions.collect();
-        Box::pin(async move {
-            let (mut answers, mut end) = (Vec::new(), None);
-            loop {
-                tokio::select! {
-                    answer = questions.next() => match answer {
-                        Some(Some((address, state))) => {
-                            // Hubs that do not answer at all are not waited for once one is fresh.
-                            if state.lost.is_none() && end.is_none() {
-                                end = Some(Instant::now() + ASK_OTHERS_LEFT);
-                            }
-                            answers.push((address, state));
-                        }
-                        Some(None) => {}
-                        None => return answers,
-                    },
-                    () = until(end) => return answers,
-                }
-            }
-        })
+    fn ask_others(&mut self) {
+        let (dial, node) = (Arc::clone(&self.parts.dial), self.config.node.clone());
+        self.doubt.ask(ask_all(dial, node, self.parts.clock.now(), self.hubs.others(ASKED_MAX)));
     }
 
-    /// When to leave for a hub that is better off than the one followed; if there is none, when to ask again is noted.
+    /// When to leave for a hub that is better off than the one followed; if there is none, others are asked again later.
     fn decide(&mut self, answers: Vec<(String, HubState)>) -> Option<(Instant, &'static str)> {
-        let Some(address) = self.better(answers) else {
-            self.doubt.ask_at = Some(Instant::now() + ASK_EVERY + spread(ASK_EVERY / 2));
+        let asker = Asker {
+            node: &self.config.node,
+            held: self.mirror.held().version(),
+            as_of: self.parts.reader.as_of().unwrap_or_default(),
+            waiting: self.doubt.waiting,
+        };
+        let Some(address) = asker.better(answers) else {
+            self.doubt.again();
             return None;
         };
         self.doubt.target = Some(address);
         Some((Instant::now() + spread(self.window.clamp(MOVE_SPREAD.0, MOVE_SPREAD.1)), FRESHER))
-    }
-
-    /// The hub that is better off than the one followed, if there is one: the freshest.
-    fn better(&self, answers: Vec<(String, HubState)>) -> Option<String> {
-        let held = self.mirror.held().version();
-        let current = self.parts.reader.as_of().unwrap_or_default();
-        let better = |state: &HubState| {
-            let same_history = held.cluster.is_empty() || held.cluster == state.version.cluster;
-            let usable = !state.version.cluster.is_empty() && same_history && !held.follows(&state.version);
-            let fresh = state.lost.is_none() && state.as_of > current;
-            usable && (fresh || self.doubt.waiting) && !state.path.contains(&self.config.node)
-        };
-        let best = answers.into_iter().filter(|(_, state)| better(state)).max_by_key(|(_, state)| state.as_of);
-        best.map(|(address, _)| address)
     }
 
     async fn handle(&mut self, mut event: Event, leave: &mut Option<(Instant, &'static str)>) -> Step {
@@ -585,13 +511,6 @@ impl Follower {
     }
 }
 
-async fn answered(asking: &mut Option<Asking>) -> Vec<(String, HubState)> {
-    match asking {
-        Some(asking) => asking.await,
-        None => std::future::pending().await,
-    }
-}
-
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
@@ -606,20 +525,4 @@ fn unanswered(status: &tonic::Status) -> String {
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => status.message().to_owned(),
         _ => format!("no answer to the greeting: {}", status.message()),
     }
-}
-
-/// One connection as a channel; it is never made anew behind our back.
-async fn connect(dial: &Dial, address: &str, last_read: LastRead) -> Result<Channel, String> {
-    let io = dial(address.to_owned()).await.map_err(|error| error.to_string())?;
-    let mut once = Some(TokioIo::new(TrackedIo::new(io, last_read)));
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let io = once.take().ok_or_else(|| std::io::Error::other("connection broke off, or what came was no HTTP/2"));
-        async move { io }
-    });
-    Endpoint::from_static("http://holdfast.invalid")
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| error.to_string())
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Dial, connect, last_read::LastRead};
+use super::{
+    dial::{Dial, connect},
+    last_read::LastRead,
+};
 use crate::{
     proto::{self, RecordsClient, StateRequest},
     record::Version,

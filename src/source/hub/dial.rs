@@ -3,17 +3,23 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
 
+use super::last_read::{LastRead, TrackedIo};
 use crate::tls::Tls;
 
 /// As on the hub's side: what nobody acknowledges for this long is gone.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+
+/// Window over which connections are received: a snapshot fits without waiting for the reader.
+const WINDOW_BYTES: u32 = 1 << 20;
 
 /// A connection, whatever it runs over.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -44,4 +50,20 @@ pub fn dial(tls: Option<Tls>) -> Dial {
         }
         .boxed()
     })
+}
+
+/// One connection as a channel; it is never made anew behind our back.
+pub(super) async fn connect(dial: &Dial, address: &str, last_read: LastRead) -> Result<Channel, String> {
+    let io = dial(address.to_owned()).await.map_err(|error| error.to_string())?;
+    let mut once = Some(TokioIo::new(TrackedIo::new(io, last_read)));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let io = once.take().ok_or_else(|| io::Error::other("connection broke off, or what came was no HTTP/2"));
+        async move { io }
+    });
+    Endpoint::from_static("http://holdfast.invalid")
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| error.to_string())
 }
