@@ -216,6 +216,28 @@ impl World {
                 }
                 "time passes".into()
             }
+            15 | 16 => {
+                let share = [0.1, 0.5, 1.0][self.rng.random_range(0..3)];
+                let hit = self.some_services(share);
+                let hit: Vec<(usize, usize)> = hit.into_iter().filter(|(ns, _)| *ns >= HEADLESS).collect();
+                self.degraded.extend(&hit);
+                self.watch(hit.iter().map(|(ns, n)| self.put(*ns, *n)).collect(), vec![]);
+                format!("endpoints of {} services die", hit.len())
+            }
+            17 => {
+                let back = std::mem::take(&mut self.degraded);
+                let back = back.into_iter().filter(|(ns, n)| self.source.get(ns).is_some_and(|has| has.contains(n)));
+                let back: Vec<(usize, usize)> = back.collect();
+                self.watch(back.iter().map(|(ns, n)| self.put(*ns, *n)).collect(), vec![]);
+                format!("endpoints of {} services are back", back.len())
+            }
+            n => self.step_of_nodes(n),
+        }
+    }
+
+    /// A restart, a hand-over, a lost disk or a release.
+    fn step_of_nodes(&mut self, n: usize) -> String {
+        match n {
             9 => {
                 let disk = self.lead().reader.snapshot();
                 let epoch = self.clock.now().0;
@@ -258,21 +280,6 @@ impl World {
                 let disk = self.followers[n].reader.snapshot();
                 self.followers[n] = Node::new(&self.clock, &self.config, Some(&disk));
                 "a follower restarts".into()
-            }
-            15 | 16 => {
-                let share = [0.1, 0.5, 1.0][self.rng.random_range(0..3)];
-                let hit = self.some_services(share);
-                let hit: Vec<(usize, usize)> = hit.into_iter().filter(|(ns, _)| *ns >= HEADLESS).collect();
-                self.degraded.extend(&hit);
-                self.watch(hit.iter().map(|(ns, n)| self.put(*ns, *n)).collect(), vec![]);
-                format!("endpoints of {} services die", hit.len())
-            }
-            17 => {
-                let back = std::mem::take(&mut self.degraded);
-                let back = back.into_iter().filter(|(ns, n)| self.source.get(ns).is_some_and(|has| has.contains(n)));
-                let back: Vec<(usize, usize)> = back.collect();
-                self.watch(back.iter().map(|(ns, n)| self.put(*ns, *n)).collect(), vec![]);
-                format!("endpoints of {} services are back", back.len())
             }
             18 => {
                 let other = 1 - self.leader;
