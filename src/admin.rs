@@ -236,6 +236,13 @@ impl Bound {
     }
 }
 
+/// Serves `router` on a socket for this user and root until `stop`.
+pub async fn serve_socket(listener: UnixListener, router: Router, metrics: Metrics, stop: CancellationToken) {
+    let refused = metrics.refused.with_label_values(&["admin"]);
+    let limits = Limits { connections: CONNECTIONS, time: PROBE_TIME, refused };
+    serve::serve(Listener::Unix(listener), router, limits, stop).await;
+}
+
 /// Serves the socket of the tools, and listens anew when its file was taken away and nobody else answers there: by
 /// somebody who cleans up, or by a successor that died. One that could not be had is tried for likewise.
 async fn keep_unix(
@@ -270,7 +277,7 @@ async fn keep_unix(
 }
 
 /// `/health`: this process runs. `/ready`: nothing is waited for any more.
-fn probes(readiness: Readiness, health: Histogram) -> Router {
+pub fn probes(readiness: Readiness, health: Histogram) -> Router {
     let healthy = move || async move {
         let _timer = health.start_timer();
         "ok\n"

@@ -23,14 +23,14 @@ use crate::{
         self, ControlPlaneArgs, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs,
         UnpinArgs, print,
     },
-    node::privileges::directory_of,
+    node::{parent, privileges::directory_of},
     role::{
         Reread, Signals, Why,
         agent::{self, Agent, Prepared},
         descriptors,
         hub::Hub,
     },
-    sys::{self, Clock},
+    sys::{self, Clock, FdStore, fdstore},
 };
 
 /// Cluster DNS that outlives the control plane.
@@ -151,11 +151,19 @@ pub fn main() -> ExitCode {
     if node_cache::is_meant(line.iter().map(|word| word.to_string_lossy().into_owned())) {
         line.insert(1.min(line.len()), "node-cache".into());
     }
+    let answers = line.get(1).is_some_and(|role| role == "agent" || role == "node-cache");
+    if answers
+        && !fdstore::is_child()
+        && let Some(code) = parent::run(&line)
+    {
+        return ExitCode::from(code);
+    }
     let json = wants_json(&line);
     let exit = run(Cli::parse_from(line)).unwrap_or_else(|error| {
         // One line, causes and all, and the last one: log lines that still wait come first.
         log::flush();
         sys::write_stderr(&format!("holdfast: {error:#}\n"));
+        tell_parent(&format!("{error:#}"));
         let exit = ctl::exit_of(&error);
         if json {
             let document = serde_json::json!({ "error": format!("{error:#}"), "exit_code": exit as u8 });
@@ -178,6 +186,13 @@ fn wants_json(line: &[OsString]) -> bool {
 
 /// How often the configuration file is looked at for changes, as a changed `ConfigMap` brings them.
 const CONFIG_EVERY: Duration = Duration::from_secs(10);
+
+/// Says why this process ends, for `status` of the next one.
+fn tell_parent(line: &str) {
+    if let Some(store) = FdStore::inherited() {
+        store.tell(fdstore::Kind::Failed, line);
+    }
+}
 
 /// Threads for TCP, forwards and the source; UDP has its own.
 const RUNTIME_THREADS: usize = 2;
@@ -209,6 +224,7 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("{errors}");
+            tell_parent(errors.to_string().lines().last().unwrap_or_default());
             return Ok(Exit::Usage);
         }
     };

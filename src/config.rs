@@ -122,7 +122,8 @@ fn read_text(flags: &Flags) -> Result<String, ConfigErrors> {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load_settings(role: Role, flags: &Flags) -> Result<Settings, ConfigErrors> {
-    let (settings, _, errors) = read_settings(role, &read_text(flags)?, flags, Gather::new(flags.file.as_deref()))?;
+    let (mut settings, _, errors) = read_settings(role, &read_text(flags)?, flags, Gather::new(flags.file.as_deref()))?;
+    source::find_cluster_dns(&mut settings, role, environment);
     if errors.len() == 0 { Ok(settings) } else { Err(errors.finish()) }
 }
 
@@ -170,7 +171,8 @@ fn load_text(
 ) -> Result<Config, ConfigErrors> {
     let (mut settings, given, mut errors) = read_settings(role, text, flags, errors)?;
     source::advertise(&mut settings, role, &environment);
-    let source = source::choose(&mut settings, &given, role, environment, &mut errors);
+    let source = source::choose(&mut settings, &given, role, &environment, &mut errors);
+    source::find_cluster_dns(&mut settings, role, environment);
     source::check_tls(&settings, &given, role, &mut errors);
     default_forward(&mut settings, &given);
     match source {
@@ -263,7 +265,9 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
         errors.add(place_of(given, "log.filter"), "log.filter", message);
     }
     let node = settings.node();
-    if settings.node_intercept_failsafe.is_some() && node.local_ips.iter().all(|ip| node.failsafe_ips.contains(ip)) {
+    let failsafe =
+        settings.node_intercept_failsafe.is_some() && given.iter().any(|(key, _)| *key == "node.intercept_failsafe");
+    if failsafe && node.local_ips.iter().all(|ip| node.failsafe_ips.contains(ip)) {
         let message = "there is no address that stays, at which to find out whether there are answers: listen on \
                        169.254.20.10 too, or name fewer node.failsafe_ips";
         errors.add(place_of(given, "node.intercept_failsafe"), "node.intercept_failsafe", message);

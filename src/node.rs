@@ -5,12 +5,15 @@
 
 mod error;
 mod interface;
+mod listeners;
 mod metrics;
 mod netlink;
 mod nft;
+pub mod parent;
 pub mod privileges;
 mod routes;
 mod setup;
+pub mod status;
 pub mod watch;
 
 use std::{
@@ -18,11 +21,14 @@ use std::{
     time::Duration,
 };
 
+use xxhash_rust::xxh3::xxh3_64;
+
 pub use error::{ErrorType, SetupError};
 pub use interface::addresses_of;
+pub use listeners::used_by_others;
 pub use metrics::Metrics;
 pub use routes::{node_local, own_addresses};
-pub use setup::{Goal, Outcome, Step, check, is_released, reach};
+pub use setup::{Goal, Outcome, Step, approach, check, is_released, reach, was_set_up};
 
 /// What is to be set up on the node.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -37,12 +43,18 @@ pub struct Config {
     pub dns_port: u16,
     /// Where health is asked for; tracked no more than DNS if that is one of `local_ips`.
     pub health: Option<SocketAddr>,
-    /// How long nothing may be answered before `failsafe_ips` are given back; `None` for ever.
+    /// How long nothing may be answered before the cluster's DNS gets the queries; `None` for ever.
     pub intercept_failsafe: Option<Duration>,
-    /// The addresses given back then.
+    /// The addresses that the cluster's DNS has too.
     pub failsafe_ips: Vec<IpAddr>,
     /// Leave everything in place at an orderly end.
     pub skip_teardown: bool,
+    /// The cluster's zone: `kubernetes.default.svc` of it is asked for, to see whether DNS is answered.
+    pub zone: String,
+    /// The cluster's DNS, at an address that is not one of `local_ips`.
+    pub fallback: Vec<SocketAddr>,
+    /// The name of the agent with these addresses, see [`agent_name`].
+    pub agent: Option<String>,
 }
 
 impl Default for Config {
@@ -54,9 +66,12 @@ impl Default for Config {
             local_ips: Vec::new(),
             dns_port: 53,
             health: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
-            intercept_failsafe: None,
+            intercept_failsafe: Some(Duration::from_secs(3)),
             failsafe_ips: Vec::new(),
             skip_teardown: true,
+            zone: "cluster.local".into(),
+            fallback: Vec::new(),
+            agent: None,
         }
     }
 }
@@ -67,6 +82,24 @@ impl Config {
     pub fn is_wanted(&self) -> bool {
         self.setup_interface || self.setup_notrack
     }
+
+    /// The name for which one watch at a time keeps these addresses.
+    fn seat(&self) -> String {
+        let mut ips: Vec<String> = self.local_ips.iter().map(ToString::to_string).collect();
+        ips.sort();
+        format!("{}-{:016x}", self.interface, xxh3_64(ips.join(",").as_bytes()))
+    }
+}
+
+/// The name under which an agent that listens at these addresses is found in its network namespace, whatever it sees of the
+/// file system: of an abstract unix socket. None for ports that the kernel chooses.
+pub fn agent_name(listen: &[SocketAddr]) -> Option<String> {
+    if listen.is_empty() || listen.iter().any(|address| address.port() == 0) {
+        return None;
+    }
+    let mut listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+    listen.sort();
+    Some(format!("holdfast-agent-{:016x}", xxh3_64(listen.join(",").as_bytes())))
 }
 
 /// Whether an address means something on its own link only (RFC 3927; RFC 4291, 2.5.6), so that nobody else can have it

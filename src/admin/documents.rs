@@ -94,6 +94,11 @@ pub trait StatusInputs: Send + Sync {
     fn serves(&self) -> Option<StreamStatus> {
         None
     }
+
+    /// The node's part of an agent, as a document of its own; `None` for a hub.
+    fn node(&self) -> Option<serde_json::Value> {
+        None
+    }
 }
 
 /// What the documents are made from.
@@ -179,6 +184,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
         apiserver: inputs.apiserver().map(Into::into),
         lease: inputs.lease().map(Into::into),
         serves: inputs.serves().map(Into::into),
+        node: inputs.node(),
         ..status
     })
 }

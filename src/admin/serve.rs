@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 use super::{peer::Peer, port::Listening};
 use crate::{
     limits::{Activity, Capacity, ConnectionSlot, ConnectionTable, Origin},
-    sys::Lock,
+    sys::{self, Lock},
 };
 
 /// Longest time a request's head may take to arrive. A probe sends it with its first packet.
@@ -122,11 +122,14 @@ struct Accepted {
 impl Listener {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix(listener) => {
+            // A name in the abstract namespace is open to all users of the network namespace.
+            Self::Unix(listener) => loop {
                 let stream = listener.accept().await?.0;
-                let peer = stream.peer_cred().ok().map(|cred| Peer::of(&cred));
-                Ok(Accepted { stream: Box::new(stream), ends: None, peer })
-            }
+                let Ok(cred) = stream.peer_cred() else { continue };
+                if cred.uid() == 0 || sys::own_user() == Some(cred.uid()) {
+                    return Ok(Accepted { stream: Box::new(stream), ends: None, peer: Some(Peer::of(&cred)) });
+                }
+            },
             Self::Tcp(port) => {
                 let (stream, peer) = port.listener.accept().await?;
                 // Less room only means that the answer is sent in more steps.

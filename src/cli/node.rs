@@ -1,6 +1,6 @@
 //! `holdfast node`: interface and rules by hand, and the watch over them.
 
-use std::path::Path;
+use std::{os::fd::AsFd as _, path::Path};
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -55,6 +55,9 @@ pub enum Node {
         /// Started by such a one, with the configuration
         #[arg(long, hide = true, value_name = "JSON")]
         kept: Option<String>,
+        /// The one before it had begun
+        #[arg(long, hide = true, requires = "kept")]
+        begun: bool,
         /// The flags of the agent, as they would be given to it
         #[command(flatten)]
         flags: AgentFlags,
@@ -68,7 +71,7 @@ pub enum Node {
 pub fn run(what: &Node) -> anyhow::Result<Exit> {
     let flags = match what {
         Node::Watch { child: true, .. } => return keeper(),
-        Node::Watch { kept: Some(config), .. } => return kept(config),
+        Node::Watch { kept: Some(config), begun, .. } => return kept(config, *begun),
         Node::Setup { flags }
         | Node::Check { flags }
         | Node::Teardown { flags }
@@ -92,15 +95,15 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
         return Ok(Exit::Usage);
     }
     match what {
-        Node::Setup { .. } => Ok(told("mended: ", &node::reach(&config, Goal::Serving), Exit::Ok)),
+        Node::Setup { .. } => Ok(told("mended: ", &node::reach(&config, &Goal::Serving), Exit::Ok)),
         Node::Check { .. } => {
-            let outcome = node::check(&config, Goal::Serving);
+            let outcome = node::check(&config, &Goal::Serving);
             let differs = if outcome.steps.is_empty() { Exit::Ok } else { Exit::No };
             Ok(told("", &outcome, differs))
         }
         Node::Teardown { .. } => {
-            runtime()?.block_on(watch::dismiss(&config.interface));
-            Ok(told("mended: ", &node::reach(&config, Goal::Gone), Exit::Ok))
+            runtime()?.block_on(watch::dismiss(&config));
+            Ok(told("mended: ", &node::reach(&config, &Goal::Gone), Exit::Ok))
         }
         Node::Ready { .. } | Node::Watch { .. } => resident(&settings, &config),
     }
@@ -170,11 +173,13 @@ fn keeper() -> anyhow::Result<Exit> {
     let _ = drop_capabilities(&[caps::Capability::CAP_NET_ADMIN]);
     let _ = confine_files(&[], &[], true);
     let _bequest = Bequest::net_admin();
-    keep(&config_line(std::io::stdin()).context("standard input")?);
+    // Unbuffered: the orders behind the configuration are the watch's to read.
+    let input = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    keep(&config_line(input).context("standard input")?);
     Ok(Exit::Ok)
 }
 
-fn kept(config: &str) -> anyhow::Result<Exit> {
+fn kept(config: &str, begun: bool) -> anyhow::Result<Exit> {
     let _ = confine();
     let config = serde_json::from_str(config).context("the configuration of the watch")?;
     runtime()?.block_on(async {
@@ -185,7 +190,7 @@ fn kept(config: &str) -> anyhow::Result<Exit> {
                 let _ = writeln!(std::io::stderr(), "holdfast node watch: {}", event.to_line());
             }
         };
-        watch::run(&config, Mode::Child, Orders::stdin()?, tell).await?;
+        watch::run(&config, Mode::Child, Orders::stdin(begun)?, tell).await?;
         Ok(Exit::Ok)
     })
 }

@@ -120,6 +120,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
         Ok(config) => config,
         Err(error @ (ComposeError::Corefile { .. } | ComposeError::Config(_) | ComposeError::Pillar { .. })) => {
             eprintln!("{error}");
+            super::tell_parent(error.to_string().lines().next().unwrap_or_default());
             return Ok(Exit::Usage);
         }
         Err(error) => return Err(error.into()),

@@ -10,7 +10,7 @@ use super::{
     settings::{ForwardZone, View},
     types::{Addr, Compat, HostPort, Pods, Tls, ZoneName},
 };
-use crate::{admin, dns, node, source, store, stream, sys, wire, zone};
+use crate::{admin, dns, dns::forward::UpstreamSource, node, source, store, stream, sys, wire, zone};
 
 impl Settings {
     /// `forward_only` is for an agent without records (`source: none`).
@@ -151,7 +151,24 @@ impl Settings {
             failsafe_ips,
             local_ips,
             skip_teardown: self.node_skip_teardown,
+            zone: self.zone.as_str().trim_end_matches('.').to_owned(),
+            fallback: self.cluster_dns(),
+            agent: node::agent_name(&listen),
         }
+    }
+}
+
+impl Settings {
+    /// The servers of the cluster's DNS, over plain DNS.
+    fn cluster_dns(&self) -> Vec<SocketAddr> {
+        if !self.node_fallback.is_empty() {
+            return self.node_fallback.iter().map(|Addr(address)| *address).collect();
+        }
+        let plain = |source: &UpstreamSource| match source {
+            UpstreamSource::Server(server) if server.tls.is_none() => Some(server.address),
+            _ => None,
+        };
+        self.cluster_fallback.iter().filter_map(plain).collect()
     }
 }
 

@@ -58,6 +58,8 @@ settings! {
         /// cookie are answered too. The secret is in the store (`cookie-secret`); if that file is removed, the next start makes a new one.
         cookies: bool = Setting::new("cookies", "false").agent();
         /// Upstreams for names of the cluster while there are no records: at the first start, with nothing on disk and no source.
+        /// Unless given, the cluster's DNS at the first of the services `holdfast-upstream`, `kube-dns-upstream` and `kube-dns` that
+        /// the kubelet tells of and that is not an address of this agent.
         cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent().reload();
         /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.
         /// While `/etc/resolv.conf` names no server, only names of the cluster are answered; all others get SERVFAIL.
@@ -230,14 +232,19 @@ settings! {
             Setting::new("node.setup_notrack", "false").flag("--setup-notrack", "BOOL").agent();
         /// The addresses of the interface and of the rules; those of `listen` unless given, without loopback and wildcards.
         node_local_ips: Vec<IpAddr> = Setting::new("node.local_ips", "[]").agent();
-        /// Leaves interface and rules at an orderly end. If not, they are removed, unless another process has taken over.
+        /// Leaves the interface and the link-local addresses at an orderly end; `false`: removes everything. What another process
+        /// listens at is never removed.
         node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent();
-        /// How long nothing may be answered before `node.failsafe_ips` are given back to the cluster's DNS; they are taken again
-        /// when there are answers.
-        node_intercept_failsafe: Option<Duration> = Setting::new("node.intercept_failsafe", "none")
+        /// If the agent answers nothing for this long, queries go to the cluster's DNS until it answers again, at every address;
+        /// never where the cluster's DNS does not answer either. `none`: never.
+        node_intercept_failsafe: Option<Duration> = Setting::new("node.intercept_failsafe", "3s")
             .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent();
-        /// The addresses given back; those of `node.local_ips` that are not link-local unless given.
+        /// The addresses that the cluster's DNS has too: taken once queries are answered here, given back if they are not. Those of
+        /// `node.local_ips` that are not link-local unless given.
         node_failsafe_ips: Vec<IpAddr> = Setting::new("node.failsafe_ips", "[]").agent();
+        /// The cluster's DNS, at an address that is not one of `node.local_ips`: gets the queries while nothing is answered here.
+        /// Unless given, the servers of `cluster_fallback`.
+        node_fallback: Vec<Addr<53>> = Setting::new("node.fallback", "[]").agent();
         /// Gives up rights after the start: capabilities, system calls, write access outside the store and the admin socket, read
         /// access to home directories and secrets of the system's users. `docs/security.md` has the list.
         sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL");

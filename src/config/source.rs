@@ -1,15 +1,20 @@
 //! Which source the records come from: one of three, given or found in the environment.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use super::{
     Place,
     error::Gather,
     settings::Settings,
     table::Role,
-    types::{HostPort, Tls},
+    types::{Addr, HostPort, Tls},
     value::Scalar,
 };
+use crate::dns::forward::{Server, UpstreamSource};
 
 /// Where the records come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,12 +151,33 @@ fn from_environment(
     Some(Source::Kubernetes(None))
 }
 
+/// Services in front of the cluster's DNS, by the variables that the kubelet makes of their names.
+const CLUSTER_DNS: [&str; 3] =
+    ["HOLDFAST_UPSTREAM_SERVICE_HOST", "KUBE_DNS_UPSTREAM_SERVICE_HOST", "KUBE_DNS_SERVICE_HOST"];
+
+/// Fills in where the cluster's DNS is, if that was not said: at an address that queries to us do not go to.
+pub fn find_cluster_dns(settings: &mut Settings, role: Role, environment: impl Fn(&'static str) -> Option<String>) {
+    let said = !settings.cluster_fallback.is_empty() || !settings.node_fallback.is_empty();
+    if role != Role::Agent || said {
+        return;
+    }
+    let own =
+        [settings.node().local_ips, settings.every_listen_address().iter().map(SocketAddr::ip).collect()].concat();
+    let ip =
+        CLUSTER_DNS.iter().find_map(|name| environment(name)?.parse::<IpAddr>().ok().filter(|ip| !own.contains(ip)));
+    let Some(ip) = ip else { return };
+    settings.node_fallback = vec![Addr((ip, 53).into())];
+    if !settings.source_none {
+        settings.cluster_fallback = vec![UpstreamSource::Server(Server { address: (ip, 53).into(), tls: None })];
+    }
+}
+
 /// Fills in where a hub is reached, if that was not said.
 pub fn advertise(settings: &mut Settings, role: Role, environment: impl Fn(&'static str) -> Option<String>) {
     if role != Role::Hub || !settings.advertise.is_empty() {
         return;
     }
-    let pod = environment("POD_IP").and_then(|ip| ip.parse::<std::net::IpAddr>().ok());
+    let pod = environment("POD_IP").and_then(|ip| ip.parse::<IpAddr>().ok());
     for listen in settings.stream_addresses().iter().filter(|listen| listen.port() != 0) {
         let ip = if listen.ip().is_unspecified() { pod } else { Some(listen.ip()) };
         let hub = ip.map(|ip| HostPort { host: ip.to_string(), port: listen.port() });
@@ -183,5 +209,5 @@ pub fn check_tls(settings: &Settings, given: &[(&'static str, Place)], role: Rol
 }
 
 fn is_loopback(hub: &HostPort) -> bool {
-    hub.host == "localhost" || hub.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    hub.host == "localhost" || hub.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

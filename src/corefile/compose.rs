@@ -218,6 +218,13 @@ impl Composer {
         settings.node_setup_notrack = node_cache.node.setup_notrack;
         settings.node_skip_teardown = node_cache.node.skip_teardown;
         settings.node_local_ips.clone_from(&node_cache.local_ips);
+        // Names of the cluster are asked of it as well, by the Corefile.
+        let upstream = node_cache.cluster_dns.filter(|ip| !node_cache.local_ips.contains(ip));
+        if settings.node_fallback.is_empty()
+            && let Some(ip) = upstream
+        {
+            settings.node_fallback = vec![Addr((ip, 53).into())];
+        }
         settings.metrics_more.extend(node_cache.setup_metrics.map(Addr));
         if !node_cache.flags.given.iter().any(|given| given.key == "metrics_compat") {
             settings.metrics_compat = Compat::CoreDns;

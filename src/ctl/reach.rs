@@ -81,7 +81,13 @@ impl Where {
     pub fn reach(&self) -> anyhow::Result<Reached> {
         match (&self.admin, &self.store) {
             (Some(socket), _) => {
-                client::get(socket, "/health", HEALTH_PATIENCE).map_err(with_remedy)?;
+                client::get(socket, "/health", HEALTH_PATIENCE).map_err(|error| {
+                    let error = with_remedy(error);
+                    match deaths(socket) {
+                        Some(told) => error.context(told),
+                        None => error,
+                    }
+                })?;
                 Ok(Reached::Process(socket.clone()))
             }
             (None, Some(store)) => read_store(store),
@@ -96,6 +102,15 @@ impl Where {
 /// The socket to ask when none is given: `HOLDFAST_ADMIN`, else the default of the configuration.
 pub fn default_socket() -> PathBuf {
     std::env::var_os("HOLDFAST_ADMIN").map_or_else(|| Settings::default().admin, PathBuf::from)
+}
+
+/// What the parent of an agent says of its deaths while it does not answer.
+fn deaths(socket: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(socket.with_extension("deaths")).ok()?;
+    let deaths: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let (count, how) = (deaths["count"].as_u64()?, deaths["how"].as_str()?);
+    let error = deaths["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+    Some(format!("the agent died {count} times and does not start again; the last process {how}{error}"))
 }
 
 /// The socket if a process answers there, else the store: a process that hangs must not keep its records from anybody.

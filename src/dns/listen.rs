@@ -7,6 +7,7 @@ mod holder;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
@@ -15,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub use self::holder::Holder;
 use self::holder::holder;
 use super::{Config, Transport};
-use crate::sys::DatagramSocket;
+use crate::sys::{DatagramSocket, FdStore};
 
 /// Datagrams that may queue in the kernel while a worker is busy, in bytes of its accounting; `net.core.rmem_max` caps
 /// it.
@@ -120,23 +121,63 @@ pub fn bind(config: Config) -> Result<Bound, BindError> {
     };
     for asked in bound.config.listen.clone() {
         let (join, early) = (bound.config.join, bound.config.early);
-        let (first, listener) = open_pair(asked, join, early)?;
+        let inherited = Inherited::of(asked);
+        // Sockets of the process before share the port.
+        let (first, listener) = match inherited.pair() {
+            Some(pair) => pair,
+            None => open_pair(asked, join, early)?,
+        };
         let address = first.address();
         let mut first = Some(first);
-        for worker in &mut bound.workers {
-            let socket = match first.take() {
-                Some(first) => first,
+        for (number, worker) in bound.workers.iter_mut().enumerate() {
+            let socket = match first.take().or_else(|| inherited.udp(number)) {
+                Some(socket) => socket,
                 None => DatagramSocket::bind_early(address, true, early)
                     .map_err(|error| BindError::new("udp", address, error))?,
             };
             // Less room only means that a burst is dropped sooner, which the kernel counts.
             let _ = socket.set_receive_room(RECEIVE_ROOM_BYTES);
+            inherited.keep(&format!("udp {number}"), socket.as_fd());
             worker.push(Arc::new(socket));
         }
+        inherited.keep("tcp", listener.as_fd());
         bound.addresses.push(address);
         bound.listeners.push(listener);
     }
     Ok(bound)
+}
+
+/// The sockets of one configured address that a parent process keeps, if there is one.
+struct Inherited {
+    store: Option<&'static FdStore>,
+    /// As configured: port 0 is one port for as long as the parent lives.
+    asked: SocketAddr,
+}
+
+impl Inherited {
+    fn of(asked: SocketAddr) -> Self {
+        Self { store: FdStore::inherited(), asked }
+    }
+
+    /// The socket of the first worker and the listener; both or none.
+    fn pair(&self) -> Option<(DatagramSocket, TcpListener)> {
+        let (udp, tcp) = (self.udp(0), self.store?.take(&self.label("tcp")));
+        Some((udp?, tcp?.into()))
+    }
+
+    fn udp(&self, worker: usize) -> Option<DatagramSocket> {
+        DatagramSocket::from_fd(self.store?.take(&self.label(&format!("udp {worker}")))?).ok()
+    }
+
+    fn keep(&self, what: &str, socket: BorrowedFd<'_>) {
+        if let Some(store) = self.store {
+            store.keep(&self.label(what), socket);
+        }
+    }
+
+    fn label(&self, what: &str) -> String {
+        format!("{what} {}", self.asked)
+    }
 }
 
 /// A datagram socket and a listener on one port, both ready to be joined by others of this user.

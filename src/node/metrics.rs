@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::ErrorType;
+use super::{ErrorType, status::State};
 
 /// Counters of the setup. Clones share them.
 #[derive(Clone, Debug)]
@@ -10,7 +10,10 @@ pub struct Metrics {
     setup_errors: [IntCounter; ErrorType::ALL.len()],
     /// 1 while the failsafe has given the addresses back.
     released: IntGauge,
+    /// 1 while the addresses are not taken, as the cluster's DNS answers better.
+    waiting: IntGauge,
     watch_deaths: IntCounter,
+    process_deaths: IntCounter,
 }
 
 impl Metrics {
@@ -25,8 +28,13 @@ impl Metrics {
         )?;
         let released = IntGauge::new(
             "holdfast_node_intercept_released",
-            "1 while the failsafe has given the cluster's DNS address back because nothing was answered.",
+            "1 while the failsafe has given queries to the cluster's DNS because the agent did not answer.",
         )?;
+        let waiting = IntGauge::new(
+            "holdfast_node_addresses_waiting",
+            "1 while the agent leaves its addresses to the cluster's DNS because it cannot answer as well: no records, or another zone.",
+        )?;
+        registry.register(Box::new(waiting.clone()))?;
         registry.register(Box::new(errors.clone()))?;
         registry.register(Box::new(released.clone()))?;
         let watch_deaths = IntCounter::new(
@@ -34,8 +42,13 @@ impl Metrics {
             "Times the process that watches over interface and rules died and was started again.",
         )?;
         registry.register(Box::new(watch_deaths.clone()))?;
+        let process_deaths = IntCounter::new(
+            "holdfast_node_process_deaths_total",
+            "Times the answering process died and its parent started it again, since the parent started.",
+        )?;
+        registry.register(Box::new(process_deaths.clone()))?;
         let setup_errors = ErrorType::ALL.map(|kind| errors.with_label_values(&[kind.as_str()]));
-        Ok(Self { setup_errors, released, watch_deaths })
+        Ok(Self { setup_errors, released, waiting, watch_deaths, process_deaths })
     }
 
     /// A part of the node could not be set up.
@@ -53,9 +66,15 @@ impl Metrics {
         self.watch_deaths.inc();
     }
 
-    /// The failsafe has given the addresses back, or taken them again.
-    pub fn set_released(&self, released: bool) {
-        self.released.set(released.into());
+    /// The answering process died this often before it was started.
+    pub fn processes_died(&self, times: u64) {
+        self.process_deaths.inc_by(times);
+    }
+
+    /// Where queries to the addresses go.
+    pub fn set_state(&self, state: State) {
+        self.released.set((state == State::Released).into());
+        self.waiting.set((state == State::Waiting).into());
     }
 }
 

@@ -1,8 +1,9 @@
 //! The nftables table of holdfast: what it should hold, what it holds, and how it is written, all over netlink.
 //!
 //! The rules have the effect of node-cache's: queries to the node's own addresses and the answers to them are not tracked,
-//! and are accepted. One table for both families, replaced as a whole in one transaction, so that there is no moment with
-//! half of it.
+//! and are accepted. While the failsafe is on, queries are redirected to its relay instead. One table for both families and all
+//! agents of the node, replaced as a whole in one transaction, so that there is no moment with half of it; rules for addresses of
+//! other agents stay.
 
 mod expression;
 
@@ -55,14 +56,15 @@ const LIST_ELEMENT: u16 = 1;
 const POLICY_ACCEPT: u32 = 1;
 
 /// A chain at a hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Chain {
     name: String,
     hook: u32,
     priority: i32,
+    kind: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rule {
     chain: String,
     expressions: Vec<Expression>,
@@ -77,26 +79,53 @@ pub(super) struct Ruleset {
 /// Before connections are tracked (`raw` in iptables), and where `filter` is.
 const CHAINS: [(&str, u32, i32); 4] =
     [("prerouting", 0, -300), ("output", 3, -300), ("input", 1, 0), ("output_filter", 3, 0)];
+/// Before kube-proxy's, which are at -100. There only while something is redirected: not every kernel has NAT for both families.
+const REDIRECTS: [(&str, u32, i32); 2] = [("redirect", 0, -110), ("redirect_output", 3, -110)];
+
+/// Packets with this mark are never redirected. None of the bits that kube-proxy (0xc000), Calico (0xffff0000) and Cilium (0xf00) use.
+pub(super) const PROBE_MARK: u32 = 0x53;
+
+/// What the rules do for the addresses of an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Queries to these and answers from these are not tracked.
+    pub serve: Vec<IpAddr>,
+    /// Only answers from these are not tracked: those under way when an address is given away.
+    pub answer: Vec<IpAddr>,
+    /// Queries to these go to another port of the same address.
+    pub redirect: Vec<(IpAddr, u16)>,
+}
 
 const UDP: u8 = 17;
 const TCP: u8 = 6;
 
 impl Ruleset {
-    /// What the table should hold for these addresses.
-    pub(super) fn wanted(config: &Config, ips: &[IpAddr]) -> Self {
-        let chains = CHAINS.map(|(name, hook, priority)| Chain { name: name.to_owned(), hook, priority });
+    /// What the table should hold.
+    pub(super) fn wanted(config: &Config, plan: &Plan) -> Self {
+        let chain = |kind: &str| {
+            let kind = kind.to_owned();
+            move |(name, hook, priority): (&str, u32, i32)| Chain {
+                name: name.to_owned(),
+                hook,
+                priority,
+                kind: kind.clone(),
+            }
+        };
+        let mut chains: Vec<Chain> = CHAINS.map(chain("filter")).into();
         let mut rules = Vec::new();
         let mut rule = |chain: &str, ip, protocol, end, port, verdict| {
             let expressions = Expression::matching(ip, protocol, end, port, verdict);
             rules.push(Rule { chain: chain.to_owned(), expressions });
         };
-        for &ip in ips {
+        let port = config.dns_port;
+        for &ip in plan.serve.iter().chain(&plan.answer) {
             for protocol in [UDP, TCP] {
-                let port = config.dns_port;
-                rule("prerouting", ip, protocol, Field::Destination, port, Expression::Notrack);
-                rule("output", ip, protocol, Field::Destination, port, Expression::Notrack);
+                if plan.serve.contains(&ip) {
+                    rule("prerouting", ip, protocol, Field::Destination, port, Expression::Notrack);
+                    rule("output", ip, protocol, Field::Destination, port, Expression::Notrack);
+                    rule("input", ip, protocol, Field::Destination, port, Expression::Accept);
+                }
                 rule("output", ip, protocol, Field::Source, port, Expression::Notrack);
-                rule("input", ip, protocol, Field::Destination, port, Expression::Accept);
                 rule("output_filter", ip, protocol, Field::Source, port, Expression::Accept);
             }
             if let Some(health) = config.health
@@ -106,7 +135,41 @@ impl Ruleset {
                 rule("output", ip, TCP, Field::Source, health.port(), Expression::Notrack);
             }
         }
-        Self { chains: chains.into(), rules }
+        if !plan.redirect.is_empty() {
+            chains.extend(REDIRECTS.map(chain("nat")));
+        }
+        for &(ip, to) in &plan.redirect {
+            for protocol in [UDP, TCP] {
+                for (chain, ..) in REDIRECTS {
+                    let expressions = Expression::redirecting(ip, protocol, port, to, PROBE_MARK);
+                    rules.push(Rule { chain: chain.to_owned(), expressions });
+                }
+            }
+        }
+        Self { chains, rules }
+    }
+
+    /// Adds what `present` has for addresses that are not among `own`: the rules of other agents.
+    pub(super) fn with_others(mut self, present: Option<&Self>, own: &[IpAddr]) -> Self {
+        for rule in present.iter().flat_map(|present| &present.rules) {
+            let theirs = Expression::address(&rule.expressions).is_some_and(|ip| !own.contains(&ip));
+            let chain = present.and_then(|present| present.chains.iter().find(|chain| chain.name == rule.chain));
+            let Some(chain) = chain.filter(|_| theirs) else { continue };
+            if !self.chains.iter().any(|ours| ours.name == chain.name) {
+                self.chains.push(chain.clone());
+            }
+            self.rules.push(rule.clone());
+        }
+        self
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Whether there is a rule for one of these addresses.
+    pub(super) fn concerns(&self, ips: &[IpAddr]) -> bool {
+        self.rules.iter().any(|rule| Expression::address(&rule.expressions).is_some_and(|ip| ips.contains(&ip)))
     }
 
     /// What the table holds; `None` if there is no such table.
@@ -126,17 +189,15 @@ impl Ruleset {
         }))
     }
 
-    /// Whether two tables do the same: chains in any order, the rules of each chain in theirs.
+    /// Whether two tables do the same. Rules of one chain match different packets, so their order says nothing.
     pub(super) fn same(&self, other: &Self) -> bool {
-        let of = |ruleset: &Self, chain: &str| -> Vec<Rule> {
-            ruleset.rules.iter().filter(|rule| rule.chain == chain).cloned().collect()
+        let sorted = |ruleset: &Self| {
+            let mut ruleset = ruleset.clone();
+            ruleset.chains.sort();
+            ruleset.rules.sort();
+            ruleset
         };
-        self.chains.len() == other.chains.len()
-            && self.rules.len() == other.rules.len()
-            && self
-                .chains
-                .iter()
-                .all(|chain| other.chains.contains(chain) && of(self, &chain.name) == of(other, &chain.name))
+        sorted(self) == sorted(other)
     }
 
     /// Makes this what the table holds.
@@ -190,7 +251,7 @@ impl Chain {
             hook.put(HOOK_PRIORITY, &self.priority.to_be_bytes());
         });
         attributes.u32(CHAIN_POLICY, POLICY_ACCEPT);
-        attributes.text(CHAIN_TYPE, "filter");
+        attributes.text(CHAIN_TYPE, &self.kind);
         message(NEWCHAIN, CREATE, attributes)
     }
 }
@@ -221,10 +282,11 @@ fn ours(body: &[u8], name: u16) -> bool {
 }
 
 fn chain(body: &[u8]) -> Chain {
-    let mut chain = Chain { name: String::new(), hook: u32::MAX, priority: i32::MAX };
+    let mut chain = Chain { name: String::new(), hook: u32::MAX, priority: i32::MAX, kind: String::new() };
     for (kind, value) in attributes(answer(body)) {
         match kind {
             CHAIN_NAME => chain.name = text(value),
+            CHAIN_TYPE => chain.kind = text(value),
             CHAIN_HOOK => {
                 for (kind, value) in attributes(value) {
                     match kind {
@@ -262,29 +324,63 @@ mod tests {
         Config { health: Some("169.254.20.10:8080".parse().unwrap()), ..Config::default() }
     }
 
+    fn serving(ips: &[&str]) -> Ruleset {
+        let serve = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        Ruleset::wanted(&config(), &Plan { serve, ..Plan::default() })
+    }
+
     #[test]
     fn the_rules_of_an_address_are_those_of_node_cache() {
-        let ips = ["169.254.20.10".parse().unwrap(), "fd00::10".parse().unwrap()];
-        let wanted = Ruleset::wanted(&config(), &ips);
+        let wanted = serving(&["169.254.20.10", "fd00::10"]);
         let count = |chain: &str| wanted.rules.iter().filter(|rule| rule.chain == chain).count();
         assert_eq!((count("prerouting"), count("input"), count("output_filter")), (4, 4, 4));
         assert_eq!(count("output"), 8 + 2, "health is asked at one of the two");
-        assert!(wanted.same(&wanted.clone()));
-        assert!(!wanted.same(&Ruleset::wanted(&config(), &ips[..1])));
+        let mut shuffled = wanted.clone();
+        shuffled.rules.reverse();
+        assert!(wanted.same(&shuffled));
+        assert!(!wanted.same(&serving(&["169.254.20.10"])));
+    }
+
+    #[test]
+    fn rules_of_other_agents_stay() {
+        let (ours, theirs) = (serving(&["10.96.0.10"]), serving(&["169.254.20.11"]));
+        let own = ["10.96.0.10".parse().unwrap()];
+        let both = ours.clone().with_others(Some(&theirs), &own);
+        assert!(both.same(&serving(&["10.96.0.10", "169.254.20.11"])));
+        let gone = Ruleset::wanted(&config(), &Plan::default()).with_others(Some(&both), &own);
+        assert!(gone.same(&theirs) && !gone.concerns(&own));
+        assert!(Ruleset::wanted(&config(), &Plan::default()).with_others(Some(&ours), &own).is_empty());
+        let stray = Rule { chain: "input".into(), expressions: vec![Expression::Accept] };
+        let mut broken = ours.clone();
+        broken.rules.push(stray);
+        assert!(ours.clone().with_others(Some(&broken), &own).same(&ours), "a rule about no address is not ours");
+    }
+
+    #[test]
+    fn an_address_given_away_lets_answers_out_and_no_query_in() {
+        let ip: IpAddr = "10.96.0.10".parse().unwrap();
+        let wanted = Ruleset::wanted(&config(), &Plan { answer: vec![ip], ..Plan::default() });
+        let chains: Vec<&str> = wanted.rules.iter().map(|rule| rule.chain.as_str()).collect();
+        assert_eq!(chains, ["output", "output_filter", "output", "output_filter"]);
     }
 
     #[test]
     fn what_is_written_reads_back_as_the_same() {
-        for rule in Ruleset::wanted(&config(), &["10.96.0.10".parse().unwrap(), "fd00::10".parse().unwrap()]).rules {
+        let redirect = vec![("169.254.20.10".parse().unwrap(), 4053), ("fe80::10".parse().unwrap(), 4054)];
+        let redirecting = Ruleset::wanted(&config(), &Plan { redirect, ..Plan::default() });
+        assert_eq!((redirecting.chains.len(), redirecting.rules.len()), (6, 8));
+        for rule in serving(&["10.96.0.10", "fd00::10"]).rules.into_iter().chain(redirecting.rules) {
             assert_eq!(super::rule(&rule.message().body), rule);
+            assert!(Expression::address(&rule.expressions).is_some());
         }
-        let written = Chain { name: "output".into(), hook: 3, priority: -300 };
-        assert_eq!(chain(&written.message().body), written);
+        for written in redirecting.chains {
+            assert_eq!(chain(&written.message().body), written);
+        }
     }
 
     #[test]
     fn answers_that_are_cut_short_are_read_without_fault() {
-        let rule = &Ruleset::wanted(&config(), &["fd00::10".parse().unwrap()]).rules[0];
+        let rule = &serving(&["fd00::10"]).rules[0];
         let body = rule.message().body;
         for length in 0..body.len() {
             assert_ne!(super::rule(&body[..length]), *rule);

@@ -7,7 +7,7 @@ use std::{fmt, io, net::IpAddr};
 use super::{
     Config, SetupError,
     interface::{Address, Interfaces, Link, host_prefix},
-    nft::{self, Ruleset, TABLE},
+    nft::{self, Plan, Ruleset, TABLE},
 };
 
 /// The kinds of interface that are taken for ours, or for node-cache's, whose place we take.
@@ -46,13 +46,28 @@ impl fmt::Display for Step {
     }
 }
 
-/// What is to be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is to be reached for the addresses of one agent. Those of others on the same interface stay as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Goal {
     Serving,
-    /// Everything in place, but the addresses of the failsafe, which the cluster's DNS has.
-    Released,
+    /// The cluster's DNS has the addresses of the failsafe; queries to the others go to these ports of theirs, if there are any.
+    Released(Vec<(IpAddr, u16)>),
+    /// Only these addresses are left, at which another process listens, and no rules.
+    Yielded(Vec<IpAddr>),
     Gone,
+}
+
+impl Goal {
+    /// The addresses on the interface.
+    fn addresses(&self, config: &Config) -> Vec<IpAddr> {
+        let kept = |kept: &dyn Fn(&IpAddr) -> bool| config.local_ips.iter().copied().filter(kept).collect();
+        match self {
+            Self::Serving => config.local_ips.clone(),
+            Self::Released(_) => kept(&|ip| !config.failsafe_ips.contains(ip)),
+            Self::Yielded(others) => kept(&|ip| others.contains(ip)),
+            Self::Gone => Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -65,68 +80,112 @@ pub struct Outcome {
 
 /// Says what differs from `goal`, and changes nothing.
 #[must_use]
-pub fn check(config: &Config, goal: Goal) -> Outcome {
-    Planner::open(config, goal).outcome
+pub fn check(config: &Config, goal: &Goal) -> Outcome {
+    Planner::open(config, goal, false).outcome
 }
 
 /// Whether the addresses of the failsafe are the only thing that is missing, as [`Goal::Released`] leaves the node.
 #[must_use]
 pub fn is_released(config: &Config) -> bool {
     let missing = |step: &Step| matches!(step, Step::Add(ip) if config.failsafe_ips.contains(ip));
-    let steps = check(config, Goal::Serving).steps;
+    let steps = check(config, &Goal::Serving).steps;
     steps.iter().any(missing) && steps.iter().all(|step| missing(step) || matches!(step, Step::WriteRules(_)))
+}
+
+/// Whether there are rules of ours for the addresses: an agent has set them up before.
+pub fn was_set_up(config: &Config) -> bool {
+    Ruleset::present().is_ok_and(|present| present.is_some_and(|present| present.concerns(&config.local_ips)))
 }
 
 /// Brings the node to `goal`.
 #[must_use]
-pub fn reach(config: &Config, goal: Goal) -> Outcome {
-    let mut planner = Planner::open(config, goal);
-    let steps = planner.outcome.steps.clone();
-    for step in &steps {
-        if let Err(error) = planner.apply(step) {
-            planner.outcome.errors.push(error);
-        }
-    }
-    planner.outcome
+pub fn reach(config: &Config, goal: &Goal) -> Outcome {
+    Planner::open(config, goal, false).carried_out()
+}
+
+/// Brings the node towards `goal`, and lets answers under way out of the addresses that are given away: for
+/// [`reach`] to end once they have left.
+#[must_use]
+pub fn approach(config: &Config, goal: &Goal) -> Outcome {
+    Planner::open(config, goal, true).carried_out()
 }
 
 struct Planner<'a> {
     config: &'a Config,
     interfaces: Option<Interfaces>,
     link: Option<Link>,
+    rules: Option<Ruleset>,
     outcome: Outcome,
 }
 
 impl<'a> Planner<'a> {
-    fn open(config: &'a Config, goal: Goal) -> Self {
-        let mut planner = Self { config, interfaces: None, link: None, outcome: Outcome::default() };
-        let mut ips = match goal {
-            Goal::Serving => config.local_ips.clone(),
-            Goal::Released => config.local_ips.iter().copied().filter(|ip| !config.failsafe_ips.contains(ip)).collect(),
-            Goal::Gone => Vec::new(),
-        };
+    fn open(config: &'a Config, goal: &Goal, answers_leave: bool) -> Self {
+        let outcome = Outcome::default();
+        let mut planner = Self { config, interfaces: None, link: None, rules: None, outcome };
+        let mut ips = goal.addresses(config);
+        let given_away: Vec<IpAddr> = config.local_ips.iter().copied().filter(|ip| !ips.contains(ip)).collect();
         let mut on_interface = Vec::new();
         if config.setup_interface {
-            match planner.plan_interface(goal, &mut ips) {
+            match planner.plan_interface(goal, &mut ips, answers_leave) {
                 Ok(steps) => on_interface = steps,
                 Err(error) => planner.outcome.errors.push(error),
             }
         }
         let mut on_rules = Vec::new();
         if config.setup_notrack {
-            match plan_rules(config, &ips) {
+            let mut plan = Plan { serve: ips, ..Plan::default() };
+            match goal {
+                Goal::Released(redirect) => {
+                    plan.serve.retain(|ip| !redirect.iter().any(|(redirected, _)| redirected == ip));
+                    plan.redirect.clone_from(redirect);
+                }
+                Goal::Yielded(_) => plan.serve.clear(),
+                Goal::Serving | Goal::Gone => {}
+            }
+            if answers_leave {
+                plan.answer = given_away;
+            }
+            match planner.plan_rules(&plan) {
                 Ok(step) => on_rules.extend(step),
                 Err(error) => planner.outcome.errors.push(error),
             }
         }
         // An address that others take over must be tracked before they do: their DNAT needs that.
-        let steps = if goal == Goal::Serving { [on_interface, on_rules] } else { [on_rules, on_interface] };
+        let steps = if *goal == Goal::Serving { [on_interface, on_rules] } else { [on_rules, on_interface] };
         planner.outcome.steps = steps.concat();
         planner
     }
 
+    fn carried_out(mut self) -> Outcome {
+        let steps = self.outcome.steps.clone();
+        for step in &steps {
+            if let Err(error) = self.apply(step) {
+                self.outcome.errors.push(error);
+            }
+        }
+        self.outcome
+    }
+
+    fn plan_rules(&mut self, plan: &Plan) -> Result<Option<Step>, SetupError> {
+        let present = Ruleset::present().map_err(|error| nft_failed(error, "read"))?;
+        let wanted = Ruleset::wanted(self.config, plan).with_others(present.as_ref(), &self.config.local_ips);
+        let step = match &present {
+            Some(_) if wanted.is_empty() => Some(Step::RemoveRules),
+            None if wanted.is_empty() => None,
+            Some(present) if present.same(&wanted) => None,
+            _ => Some(Step::WriteRules(self.config.local_ips.clone())),
+        };
+        self.rules = Some(wanted);
+        Ok(step)
+    }
+
     /// What differs of interface and addresses. Those of `ips` that others have are taken out.
-    fn plan_interface(&mut self, goal: Goal, ips: &mut Vec<IpAddr>) -> Result<Vec<Step>, SetupError> {
+    fn plan_interface(
+        &mut self,
+        goal: &Goal,
+        ips: &mut Vec<IpAddr>,
+        answers_leave: bool,
+    ) -> Result<Vec<Step>, SetupError> {
         let name = &self.config.interface;
         let check = |error| {
             failed(error, "look at interfaces", |error| SetupError::InterfaceCheck { name: name.clone(), error })
@@ -140,38 +199,41 @@ impl<'a> Planner<'a> {
             refuse_foreign(link, &links)?;
         }
         self.link = link.cloned();
-        if goal == Goal::Gone {
+        let index = link.map(|link| link.index);
+        // The kernel gives every interface a v6 address of its own, with another prefix length.
+        let is_set = |address: &&Address| Some(address.index) == index && address.prefix == host_prefix(address.ip);
+        let present: Vec<&Address> = addresses.iter().filter(is_set).collect();
+        let own = |address: &&&Address| self.config.local_ips.contains(&address.ip);
+        if *goal == Goal::Gone && !answers_leave && present.iter().all(|address| own(&address)) {
             return Ok(link.map(|link| Step::RemoveInterface(link.name.clone())).into_iter().collect());
         }
         let mut steps = Vec::new();
-        match link {
-            None => steps.push(Step::MakeInterface(name.clone())),
-            Some(link) if !link.up => steps.push(Step::BringUp(name.clone())),
-            Some(_) => {}
+        if matches!(goal, Goal::Serving | Goal::Released(_)) {
+            match link {
+                None => steps.push(Step::MakeInterface(name.clone())),
+                Some(link) if !link.up => steps.push(Step::BringUp(name.clone())),
+                Some(_) => {}
+            }
+            ips.retain(|&ip| {
+                let elsewhere = addresses.iter().find(|address| address.ip == ip && Some(address.index) != index);
+                let Some(elsewhere) = elsewhere else { return true };
+                let interface = links.iter().find(|link| link.index == elsewhere.index);
+                let interface = interface.map_or_else(|| elsewhere.index.to_string(), |link| link.name.clone());
+                self.outcome.errors.push(SetupError::AddressElsewhere { address: ip, interface });
+                false
+            });
+            let missing = ips.iter().filter(|ip| !present.iter().any(|address| address.ip == **ip));
+            steps.extend(missing.map(|ip| Step::Add(*ip)));
         }
-        let index = link.map(|link| link.index);
-        ips.retain(|&ip| {
-            let elsewhere = addresses.iter().find(|address| address.ip == ip && Some(address.index) != index);
-            let Some(elsewhere) = elsewhere else { return true };
-            let interface = links.iter().find(|link| link.index == elsewhere.index);
-            let interface = interface.map_or_else(|| elsewhere.index.to_string(), |link| link.name.clone());
-            self.outcome.errors.push(SetupError::AddressElsewhere { address: ip, interface });
-            false
-        });
-        let present: Vec<&Address> = addresses.iter().filter(|address| Some(address.index) == index).collect();
-        let missing = ips.iter().filter(|ip| !present.iter().any(|address| address.ip == **ip));
-        steps.extend(missing.map(|ip| Step::Add(*ip)));
-        // The kernel gives every interface a v6 address of its own, with another prefix length.
-        let surplus =
-            present.iter().filter(|address| address.prefix == host_prefix(address.ip) && !ips.contains(&address.ip));
+        let surplus = present.iter().filter(own).filter(|address| !ips.contains(&address.ip));
         steps.extend(surplus.map(|address| Step::TakeOff(address.ip)));
         Ok(steps)
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), SetupError> {
         match step {
-            Step::WriteRules(ips) => {
-                let written = Ruleset::wanted(self.config, ips).write();
+            Step::WriteRules(_) => {
+                let written = self.rules.as_ref().map_or(Ok(()), Ruleset::write);
                 return written.map_err(|error| nft_failed(error, "write"));
             }
             Step::RemoveRules => return nft::remove().map_err(|error| nft_failed(error, "remove")),
@@ -226,16 +288,6 @@ fn refuse_foreign(link: &Link, links: &[Link]) -> Result<(), SetupError> {
         Some(port) => taken(format!("a bridge with the port {}", port.name)),
         None => Ok(()),
     }
-}
-
-fn plan_rules(config: &Config, ips: &[IpAddr]) -> Result<Option<Step>, SetupError> {
-    let present = Ruleset::present().map_err(|error| nft_failed(error, "read"))?;
-    Ok(match present {
-        Some(_) if ips.is_empty() => Some(Step::RemoveRules),
-        None if ips.is_empty() => None,
-        Some(present) if present.same(&Ruleset::wanted(config, ips)) => None,
-        _ => Some(Step::WriteRules(ips.to_vec())),
-    })
 }
 
 fn failed(error: io::Error, step: &str, named: impl FnOnce(io::Error) -> SetupError) -> SetupError {

@@ -1,127 +1,243 @@
-//! The process that watches over interface and rules, and over whether anybody answers.
+//! The process that keeps interface and rules, and knows whether queries are answered.
 //!
-//! It alone keeps `CAP_NET_ADMIN`. It puts back what somebody removes, and gives the addresses of the cluster's DNS back to
-//! the cluster while nothing is answered here. One for each interface name and network namespace: a newcomer asks the one
-//! before to leave ([`seat`]), and a resident one that was asked stays behind it. Never answers DNS itself and never reads a
-//! record.
+//! It alone keeps `CAP_NET_ADMIN`. It takes the addresses that the cluster's DNS has only once queries are answered here as well as
+//! there, restores what is deleted, and gives them to the cluster's DNS while nothing answers here. One for each agent's addresses
+//! in a network namespace ([`seat`]): a newcomer takes over, and the one before stays behind it, for when it ends. Never reads a
+//! record; passes queries on to the cluster's DNS ([`relay`]) only while the failsafe is on.
 
 pub mod child;
 mod event;
 mod failsafe;
 pub mod keeper;
 mod probe;
+mod relay;
 mod seat;
 
-use std::{collections::HashSet, io, os::fd::AsFd, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::{fd::AsFd, linux::net::SocketAddrExt, unix::net},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     net::unix::pipe,
-    signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, interval, sleep, sleep_until},
 };
 
 pub use self::event::{Event, Order};
 use self::{
     failsafe::Failsafe,
+    probe::Answer,
+    relay::Relay,
     seat::{Asked, Claimed, Seat},
 };
-use super::{Config, Goal, is_released, reach};
+use super::{Config, ErrorType, Goal, approach, is_released, reach, was_set_up};
 
 /// Between two looks at whether DNS is answered.
 const TICK: Duration = Duration::from_millis(500);
-/// Between two looks at interface and rules, in ticks: what is removed is back within 5 s.
-const LOOK_EVERY: u32 = 4;
+/// The same while the addresses wait to be taken for the first time.
+const FIRST_TICK: Duration = Duration::from_millis(50);
+/// Between two looks at interface and rules: what is deleted is back within 5 s.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long an agent that starts is not reported for answering nothing.
+const STARTING: Duration = Duration::from_secs(1);
+/// The time an answer may take: of the agent itself, which may ask the cluster's DNS for it, and of the cluster's DNS.
+const OWN_PATIENCE: Duration = Duration::from_millis(400);
+const FALLBACK_PATIENCE: Duration = Duration::from_secs(1);
+/// The time for answers under way to leave when an address is given away.
+const ANSWERS_LEAVE: Duration = Duration::from_millis(50);
+/// The relay answers what it was asked, after queries go to the agent again.
+const RELAY_ENDS: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Of an agent, which started it and tells it by its standard input when to end.
+    /// Of an agent, which started it and gives it orders by its standard input.
     Child,
     /// Its own: a unit of systemd, or a container beside the agent's. A child leaves the work to it.
     Resident,
 }
 
-/// Watches until told to end, and reports to `tell`. The first thing reported after a first setup is [`Event::Ready`].
+/// Watches until told to end, and reports to `tell`. [`Event::Ready`] comes once the addresses are taken, or will not be soon.
 ///
 /// # Errors
 /// If the system gives no signals.
 pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnMut(Event)) -> io::Result<()> {
-    let mut orders = orders;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut inputs = Inputs {
+        orders,
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        mode,
+    };
     // One that was asked to leave by another of its kind stays behind that one.
     let mut displaced = false;
     let mut said_ready = false;
     loop {
-        let mut seat = match seat::claim(&config.interface, mode, displaced).await {
+        // Before an agent has its ports, interface and rules are not ours to touch: another one may use them.
+        while !inputs.begun(config) {
+            if mode == Mode::Resident && !std::mem::replace(&mut said_ready, true) {
+                tell(Event::Info("waiting for the agent to listen".into()));
+                tell(Event::Ready);
+            }
+            tokio::select! {
+                order = inputs.next() => if order != Some(Order::Begin) { return Ok(()) },
+                () = sleep(TICK), if mode == Mode::Resident => {}
+            }
+        }
+        let mut seat = match seat::claim(&config.seat(), mode, displaced).await {
             Claimed::Seat(seat) => seat,
             Claimed::Foreign(reason) => {
                 tell(Event::Warn(format!("cannot be the only watch: {reason}")));
                 Seat::none()
             }
-            Claimed::Taken(mut held) => {
-                if !std::mem::replace(&mut said_ready, true) {
-                    tell(Event::Info("another watch is at work, which this one leaves it to".into()));
-                    tell(Event::Ready);
-                }
-                let (mut ticks, mut released) = (interval(TICK * LOOK_EVERY), false);
-                loop {
-                    tokio::select! {
-                        () = held.ended() => break,
-                        _ = orders.next() => return Ok(()),
-                        _ = terminate.recv() => if mode == Mode::Resident { return Ok(()) },
-                        _ = interrupt.recv() => return Ok(()),
-                        // What the other one does, ours is told of.
-                        _ = ticks.tick(), if config.intercept_failsafe.is_some() => {
-                            let now = is_released(config);
-                            if std::mem::replace(&mut released, now) != now {
-                                tell(if now { Event::Released } else { Event::Taken });
-                            }
-                        }
-                    }
+            Claimed::Taken(held) => {
+                tell(Event::Keeps(false));
+                if !behind(config, held, &mut inputs, &mut said_ready, &mut tell).await {
+                    return Ok(());
                 }
                 continue;
             }
         };
+        tell(Event::Keeps(true));
         let mut watch = Watch::new(config, &mut tell);
         watch.look();
-        if !std::mem::replace(&mut said_ready, true) {
-            (watch.tell)(Event::Ready);
-        }
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut count = 0_u32;
+        let (mut next_probe, mut next_look) = (Instant::now(), Instant::now() + LOOK);
         loop {
+            if !said_ready && watch.is_settled() {
+                said_ready = true;
+                (watch.tell)(Event::Ready);
+            }
             tokio::select! {
                 asked = seat.asked_to_leave() => {
-                    if mode == Mode::Resident && asked == Asked::Newcomer {
+                    if asked == Asked::Newcomer && !inputs.orders.ended {
                         (watch.tell)(Event::Info("a newer watch takes over".into()));
+                        displaced = true;
                         break;
                     }
                     (watch.tell)(Event::Left);
                     return Ok(());
                 }
-                order = orders.next() => match order {
+                order = inputs.next() => match order {
+                    Some(Order::Begin) => {}
                     Some(order) => {
-                        watch.end(order);
+                        end(config, &order, &mut watch.tell).await;
                         return Ok(());
                     }
                     // The agent died without a word.
-                    None if config.intercept_failsafe.is_none() => return Ok(()),
-                    None => {}
+                    None if mode == Mode::Child && config.intercept_failsafe.is_some() && !inputs.orders.told_to_end => {}
+                    None => return Ok(()),
                 },
-                _ = terminate.recv() => if mode == Mode::Resident || orders.ended { return Ok(()) },
-                _ = interrupt.recv() => if mode == Mode::Resident || orders.ended { return Ok(()) },
-                _ = ticks.tick() => {
-                    count = count.wrapping_add(1);
-                    let turned = watch.probe().await;
-                    if turned || count.is_multiple_of(LOOK_EVERY) {
+                () = sleep_until(next_probe) => {
+                    if watch.probe().await {
                         watch.look();
+                    }
+                    next_probe = Instant::now() + watch.pause();
+                }
+                () = sleep_until(next_look) => {
+                    // The addresses went with an agent that ended in order, and are not to come back without it.
+                    if mode == Mode::Resident && !watch.failsafe.released() && watch.is_left() {
+                        break;
+                    }
+                    watch.look();
+                    next_look = Instant::now() + LOOK;
+                }
+            }
+        }
+    }
+}
+
+/// Stays behind another watch, and reports what that one does. False if told to end.
+async fn behind(
+    config: &Config,
+    mut held: seat::Held,
+    inputs: &mut Inputs,
+    said_ready: &mut bool,
+    tell: &mut impl FnMut(Event),
+) -> bool {
+    let began = Instant::now();
+    let (mut ticks, mut told) = (interval(FIRST_TICK), None);
+    loop {
+        tokio::select! {
+            () = held.ended() => return true,
+            order = inputs.next() => match order {
+                Some(Order::Begin) => {}
+                Some(order) => {
+                    end(config, &order, tell).await;
+                    return false;
+                }
+                None => return false,
+            },
+            _ = ticks.tick() => {
+                let released = is_released(config);
+                if told != Some(released) && (!released || began.elapsed() >= STARTING) {
+                    told = Some(released);
+                    let why = || "given away by the watch that keeps them".to_owned();
+                    tell(if released { Event::Released(why()) } else { Event::Taken });
+                }
+                if told.is_some() {
+                    ticks = interval(TICK);
+                    ticks.tick().await;
+                    if !std::mem::replace(said_ready, true) {
+                        tell(Event::Ready);
                     }
                 }
             }
         }
-        displaced = true;
+    }
+}
+
+/// Leaves the node as `order` says.
+async fn end(config: &Config, order: &Order, tell: &mut impl FnMut(Event)) {
+    let goal = match order {
+        Order::Begin | Order::Leave => return,
+        Order::Release => Goal::Released(Vec::new()),
+        Order::Teardown => Goal::Gone,
+        Order::Yield(kept) => Goal::Yielded(kept.clone()),
+    };
+    let mut errors = approach(config, &goal).errors;
+    sleep(ANSWERS_LEAVE).await;
+    errors.extend(reach(config, &goal).errors);
+    for error in errors {
+        tell(Event::Error(error.kind(), error.to_string()));
+    }
+}
+
+/// Whether an agent with these addresses listens: it has a name in this network namespace then.
+fn agent_listens(config: &Config) -> bool {
+    let Some(name) = &config.agent else { return false };
+    net::SocketAddr::from_abstract_name(name).is_ok_and(|name| net::UnixStream::connect_addr(&name).is_ok())
+}
+
+struct Inputs {
+    orders: Orders,
+    terminate: Signal,
+    interrupt: Signal,
+    mode: Mode,
+}
+
+impl Inputs {
+    /// Whether there is something to watch.
+    fn begun(&self, config: &Config) -> bool {
+        match self.mode {
+            Mode::Child => self.orders.begun,
+            Mode::Resident => agent_listens(config) || was_set_up(config),
+        }
+    }
+
+    /// The next order; `None` if a signal ends this process, or the agent has gone without an order.
+    async fn next(&mut self) -> Option<Order> {
+        loop {
+            // The agent of a child decides, as long as there is one.
+            let ends = self.mode == Mode::Resident || self.orders.ended;
+            tokio::select! {
+                order = self.orders.next() => return order,
+                _ = self.terminate.recv() => if ends { self.orders.told_to_end = true; return None },
+                _ = self.interrupt.recv() => if ends { self.orders.told_to_end = true; return None },
+            }
+        }
     }
 }
 
@@ -130,25 +246,27 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
 pub struct Orders {
     lines: Option<Lines<BufReader<pipe::Receiver>>>,
     ended: bool,
+    begun: bool,
+    told_to_end: bool,
 }
 
 impl Orders {
-    /// From nowhere: nobody gives any, and nobody can end without a word.
+    /// From nowhere.
     #[must_use]
     pub fn none() -> Self {
-        Self { lines: None, ended: false }
+        Self { lines: None, ended: false, begun: false, told_to_end: false }
     }
 
-    /// From standard input, a line each.
+    /// From standard input, a line each; [`Order::Begin`] was read before if `begun`.
     ///
     /// # Errors
     /// If that is no pipe.
-    pub fn stdin() -> io::Result<Self> {
+    pub fn stdin(begun: bool) -> io::Result<Self> {
         let pipe = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-        Ok(Self { lines: Some(BufReader::new(pipe).lines()), ended: false })
+        Ok(Self { lines: Some(BufReader::new(pipe).lines()), begun, ..Self::none() })
     }
 
-    /// The next order; `None` once, when whoever gives them has gone without one.
+    /// The next order; `None` once, when the agent has gone without one.
     async fn next(&mut self) -> Option<Order> {
         let Some(lines) = &mut self.lines else { return std::future::pending().await };
         loop {
@@ -158,6 +276,7 @@ impl Orders {
                 return None;
             };
             if let Some(order) = Order::from_line(&line) {
+                self.begun |= order == Order::Begin;
                 return Some(order);
             }
         }
@@ -167,7 +286,12 @@ impl Orders {
 struct Watch<'a, F> {
     config: &'a Config,
     tell: F,
-    failsafe: Option<Failsafe>,
+    failsafe: Failsafe,
+    /// Where queries to the addresses that only we have go while the failsafe is on.
+    relay: Option<Relay>,
+    began: Instant,
+    /// What was told last of the addresses.
+    place: Option<Event>,
     /// What was wrong at the last look, so that it is told once.
     told: HashSet<String>,
     looked: bool,
@@ -175,27 +299,78 @@ struct Watch<'a, F> {
 
 impl<'a, F: FnMut(Event)> Watch<'a, F> {
     fn new(config: &'a Config, tell: F) -> Self {
-        let mut tell = tell;
-        // The one before may have given the addresses back, and whether anybody answers by now is to be seen.
-        let released = config.intercept_failsafe.is_some() && is_released(config);
-        if released {
-            tell(Event::Released);
+        let now = Instant::now();
+        let mut watch = Self {
+            config,
+            tell,
+            failsafe: Failsafe::new(config.intercept_failsafe, now, false),
+            relay: None,
+            began: now,
+            place: None,
+            told: HashSet::new(),
+            looked: false,
+        };
+        // Addresses that are there stay: after a crash, or at a hand-over. Others wait for answers.
+        let missing = watch.probed().is_some() && is_released(config);
+        watch.failsafe.set(missing || (watch.probed().is_some() && !was_set_up(config) && watch.lacks_any()), now);
+        if watch.failsafe.released() && was_set_up(config) {
+            watch.say(Event::Released("given away before this start".into()));
         }
-        let failsafe = config.intercept_failsafe.map(|after| Failsafe::new(after, Instant::now(), released));
-        Self { config, tell, failsafe, told: HashSet::new(), looked: false }
+        watch
+    }
+
+    /// Whether an address that the cluster's DNS has too is not on the interface.
+    fn lacks_any(&self) -> bool {
+        let config = self.config;
+        let lacks = |step: &super::Step| matches!(step, super::Step::Add(ip) if config.failsafe_ips.contains(ip));
+        config.setup_interface && super::check(config, &Goal::Serving).steps.iter().any(lacks)
+    }
+
+    /// An address that is ours whatever happens, where it can be seen whether the agent answers.
+    fn probed(&self) -> Option<SocketAddr> {
+        let ip = self.config.local_ips.iter().find(|ip| !self.config.failsafe_ips.contains(ip))?;
+        Some((*ip, self.config.dns_port).into())
+    }
+
+    fn say(&mut self, event: Event) {
+        if self.place.as_ref() != Some(&event) {
+            self.place = Some(event.clone());
+            (self.tell)(event);
+        }
     }
 
     fn goal(&self) -> Goal {
-        if self.failsafe.as_ref().is_some_and(Failsafe::released) { Goal::Released } else { Goal::Serving }
+        if self.failsafe.released() {
+            Goal::Released(self.relay.as_ref().map(|relay| relay.ports.clone()).unwrap_or_default())
+        } else {
+            Goal::Serving
+        }
+    }
+
+    /// Whether an agent that starts need not wait for the addresses any longer.
+    fn is_settled(&self) -> bool {
+        !self.failsafe.released() || self.began.elapsed() >= STARTING
+    }
+
+    /// Until the next probe.
+    fn pause(&self) -> Duration {
+        let first = self.failsafe.released() && self.relay.is_none() && self.began.elapsed() < STARTING * 30;
+        if first { FIRST_TICK } else { TICK }
+    }
+
+    /// Whether no agent listens and addresses are missing.
+    fn is_left(&self) -> bool {
+        !agent_listens(self.config) && (!was_set_up(self.config) || self.lacks_any())
     }
 
     fn look(&mut self) {
-        let outcome = reach(self.config, self.goal());
+        let outcome = reach(self.config, &self.goal());
         let first = !std::mem::replace(&mut self.looked, true);
         if !outcome.steps.is_empty() {
             let steps: Vec<String> = outcome.steps.iter().map(ToString::to_string).collect();
             let steps = steps.join("; ");
-            (self.tell)(if first {
+            let calm = first || self.place.is_none();
+            (self.tell)(if calm {
                 Event::Info(format!("set up: {steps}"))
             } else {
                 Event::Warn(format!("put right: {steps}"))
@@ -208,33 +383,151 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
             }
         }
         self.told = errors.into_iter().map(|(_, text)| text).collect();
-    }
-
-    /// Asks whether DNS is answered. True if that changes what is to be done.
-    async fn probe(&mut self) -> bool {
-        let Some(failsafe) = &mut self.failsafe else { return false };
-        let Some(ip) = self.config.local_ips.iter().find(|ip| !self.config.failsafe_ips.contains(ip)) else {
-            return false;
-        };
-        let answered = probe::answers((*ip, self.config.dns_port).into()).await;
-        let Some(released) = failsafe.note(answered, Instant::now()) else { return false };
-        (self.tell)(if released { Event::Released } else { Event::Taken });
-        true
-    }
-
-    fn end(&mut self, order: Order) {
-        let goal = match order {
-            Order::Leave => return,
-            Order::Release => Goal::Released,
-            Order::Teardown => Goal::Gone,
-        };
-        for error in reach(self.config, goal).errors {
-            (self.tell)(Event::Error(error.kind(), error.to_string()));
+        if !self.failsafe.released() {
+            self.say(Event::Taken);
         }
+    }
+
+    /// Asks whether DNS is answered, and decides who is to answer. True if that changes.
+    async fn probe(&mut self) -> bool {
+        let Some(own) = self.probed() else { return false };
+        let zone = &self.config.zone;
+        let answer = probe::ask(own, zone, OWN_PATIENCE).await;
+        let now = Instant::now();
+        self.failsafe.note(answer != Answer::Bad, now);
+        if self.failsafe.may_take() {
+            return self.take(answer).await;
+        }
+        if answer != Answer::Bad {
+            return false;
+        }
+        if self.failsafe.released() && self.place.is_none() && self.began.elapsed() >= STARTING {
+            let from = if self.config.fallback.is_empty() {
+                "there is no cluster_fallback"
+            } else {
+                "neither does cluster_fallback"
+            };
+            let why = format!("no records yet, and {from}: kubernetes.default.svc.{zone} gets no answer");
+            self.say(Event::Waiting(why));
+        }
+        if self.failsafe.is_silent(now) && (self.relay.is_none() || !self.failsafe.released()) {
+            return self.give_away().await;
+        }
+        false
+    }
+
+    /// What the cluster's DNS says of the same name; `None` if its address is not known.
+    async fn fallback(&self) -> Option<Answer> {
+        let mut last = None;
+        for server in &self.config.fallback {
+            last = Some(probe::ask(*server, &self.config.zone, FALLBACK_PATIENCE).await);
+            if last != Some(Answer::Bad) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Takes the addresses, unless the cluster's DNS gives better answers.
+    async fn take(&mut self, own: Answer) -> bool {
+        let zone = &self.config.zone;
+        let worse = match (own, self.fallback().await) {
+            (Answer::Good, Some(Answer::Denied)) => {
+                format!("the cluster's DNS has no kubernetes.default.svc.{zone}: check the setting zone")
+            }
+            (Answer::Denied, Some(Answer::Good)) => {
+                format!("kubernetes.default.svc.{zone} is answered by the cluster's DNS and not here")
+            }
+            _ => {
+                self.failsafe.set(false, Instant::now());
+                if let Some(relay) = self.relay.take() {
+                    // Answers under way.
+                    tokio::spawn(async move {
+                        sleep(RELAY_ENDS).await;
+                        drop(relay);
+                    });
+                }
+                return true;
+            }
+        };
+        self.say(Event::Waiting(worse));
+        false
+    }
+
+    /// Has the cluster's DNS answer, if it does.
+    async fn give_away(&mut self) -> bool {
+        let fallback = self.fallback().await;
+        if fallback == Some(Answer::Bad) {
+            let why = "no answers here, and none from the cluster's DNS: the addresses stay".to_owned();
+            if self.told.insert(why.clone()) {
+                (self.tell)(Event::Warn(why));
+            }
+            return false;
+        }
+        let after = self.config.intercept_failsafe.unwrap_or_default();
+        if fallback.is_some() && self.config.setup_notrack {
+            let kept: Vec<IpAddr> =
+                (self.config.local_ips.iter().copied()).filter(|ip| !self.config.failsafe_ips.contains(ip)).collect();
+            match Relay::start(&kept, &self.config.fallback).await {
+                Ok(relay) => self.relay = Some(relay),
+                Err(error) => (self.tell)(Event::Error(ErrorType::Address, format!("start the relay: {error}"))),
+            }
+        } else if self.failsafe.released() {
+            return false;
+        }
+        let was_waiting = matches!(self.place, Some(Event::Waiting(_)));
+        self.failsafe.set(true, Instant::now());
+        if !was_waiting {
+            self.say(Event::Released(format!("nothing is answered here for {after:?}")));
+        }
+        true
     }
 }
 
-/// Asks the watch over this interface to end, and waits until it has. For whoever is about to remove the interface.
-pub async fn dismiss(interface: &str) {
-    seat::dismiss(interface).await;
+/// Asks the watch over these addresses to end, and waits until it has: before they are removed by hand.
+pub async fn dismiss(config: &Config) {
+    seat::dismiss(&config.seat()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_given_to_a_cluster_dns_that_does_not_answer() {
+        let socket = || async { UdpSocket::bind("127.0.0.1:0").await.unwrap() };
+        let (agent, fallback) = (socket().await, socket().await);
+        let at = |socket: &UdpSocket| socket.local_addr().unwrap();
+        let mut config = Config {
+            local_ips: vec![at(&agent).ip()],
+            dns_port: at(&agent).port(),
+            fallback: vec![at(&agent)],
+            intercept_failsafe: Some(Duration::ZERO),
+            ..Config::default()
+        };
+        drop(agent);
+        let mut told = Vec::new();
+        let mut watch = Watch::new(&config, |event| told.push(event));
+        assert!(!watch.probe().await && !watch.probe().await);
+        drop(watch);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(matches!(&told[0], Event::Warn(text) if text.contains("none from the cluster's DNS")), "{told:?}");
+
+        config.fallback = vec![at(&fallback)];
+        let answering = tokio::spawn(async move {
+            let mut query = [0; 512];
+            let (length, client) = fallback.recv_from(&mut query).await.unwrap();
+            query[2] |= 0x80;
+            fallback.send_to(&query[..length], client).await.unwrap();
+        });
+        told.clear();
+        let mut watch = Watch::new(&config, |event| told.push(event));
+        assert!(watch.probe().await);
+        assert!(watch.failsafe.released());
+        drop(watch);
+        assert!(matches!(&told[..], [Event::Released(_)]), "{told:?}");
+        answering.await.unwrap();
+    }
 }

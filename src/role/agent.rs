@@ -3,12 +3,18 @@
 //! The order of start is the promise: what the disk has is loaded and checked, then the sockets open and answer, and only
 //! then is the source looked for.
 
+mod beside;
 mod encrypted;
 mod handover;
 mod node;
 pub(super) mod views;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use prometheus::Registry;
 use tokio::task::JoinHandle;
@@ -34,7 +40,7 @@ use crate::{
     dns::{self, Context, forward, pins::Pins},
     node::ErrorType,
     store,
-    sys::{self, Clock},
+    sys::{self, Clock, FdStore, fdstore},
     zone::Zone,
 };
 
@@ -85,19 +91,20 @@ impl Agent {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_prepared(config: Config, clock: Clock, mut prepared: Prepared) -> anyhow::Result<Self> {
-        let join = handover::ask(&config).await?;
+        if let Some(store) = FdStore::inherited() {
+            store.tell(fdstore::Kind::File, &deaths_file(&config.settings.admin));
+        }
+        let join = beside::hand_over(&config).await?;
         let loaded = Loaded::open(&config, &clock)?;
         let (registry, reader) = (loaded.registry.clone(), loaded.reader.clone());
         let name = config.settings.name.clone().unwrap_or_else(sys::hostname);
         let source = source::prepare(&config, &name, &loaded.reader).await?;
 
         let certificate = encrypted::open(&config, &registry)?;
-        let mut listeners = dns::Config { join, ..config.dns() };
-        descriptors::fit_dns(&mut listeners);
-        for address in listeners.access.open(&config.settings.every_listen_address()) {
+        let (bound, join) = beside::bind(&config, join, certificate.as_ref()).await?;
+        for address in config.dns().access.open(&config.settings.every_listen_address()) {
             warn!("{}", open_resolver(address));
         }
-        let bound = dns::bind(encrypted::with(listeners, certificate.as_ref()))?;
         let views = views::bind(&config, join, certificate.as_ref())?;
         let encrypted: Vec<_> = bound.encrypted_addresses().into_iter().chain(views.encrypted_addresses()).collect();
         let names = certificate.as_ref().map(|certificate| certificate.current.names()).unwrap_or_default();
@@ -108,6 +115,9 @@ impl Agent {
             prepared.report(ErrorType::AdminSocket, error);
         }
         prepared.bound();
+        if let Some(store) = FdStore::inherited() {
+            store.forget_rest();
+        }
         let zone = Zone::new(&config.zone(&listen));
         let pins = Pins::open(config.disk().as_ref().map(|disk| disk.path.as_path()), clock.now());
         pins.register_metrics(&registry, &clock)?;
@@ -133,6 +143,9 @@ impl Agent {
         let metrics = dns::Metrics::register(&registry)?;
         let views = views.serve(&forwarder, &context, &clock, &metrics)?;
         let dns = bound.serve(context, Arc::new(forwarder.clone()), clock.clone(), metrics);
+        if let Some(store) = FdStore::inherited() {
+            store.tell(fdstore::Kind::Answering, "");
+        }
 
         let base = loaded.follow(config, name, source)?;
         let addresses = Addresses {
@@ -148,7 +161,12 @@ impl Agent {
         let row = |address: &SocketAddr| ListenerDoc { open: is_open(address), ..ListenerDoc::new("dns", address) };
         let (zone, answers) = (base.config.zone(&addresses.dns), base.config.answers());
         let rules = admin::Rules { zone, answers, discovery };
-        let inputs = AgentInputs { common: base.inputs(rules), forwarder: forwarder.clone(), views: views.status() };
+        let inputs = AgentInputs {
+            common: base.inputs(rules),
+            forwarder: forwarder.clone(),
+            views: views.status(),
+            node: prepared.status(),
+        };
         let of_encrypted = |(transport, address): &(dns::Transport, SocketAddr)| ListenerDoc {
             open: is_open(address),
             ..ListenerDoc::new(format!("dns over {}", transport.as_str()), address)
@@ -159,6 +177,8 @@ impl Agent {
         let stop = CancellationToken::new();
         let handover = Handover::new(&base.config, &base.disk, &forwarder, &stop);
         handles.given_away = handover.given_away();
+        let named = handover.router().merge(admin::probes(handles.readiness.clone(), handles.metrics.health.clone()));
+        tokio::spawn(handover.clone().announce(named, handles.metrics.clone()));
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
@@ -221,11 +241,16 @@ impl Agent {
         supervisor::leaving();
         let _draining = self.base.readiness.latch("draining");
         self.base.leave_source();
+        if let Some(store) = FdStore::inherited() {
+            // Copies of sockets that nobody reads would take their share of the queries.
+            store.clear();
+        }
+        // Answers go on until the addresses are given away.
+        self.node.leave(self.handover.is_done()).await;
         tokio::join!(self.dns.drain(DRAIN), self.views.drain(DRAIN));
         self.upkeep.abort();
         self.forwarder.save().await;
         self.base.flush().await;
-        self.node.leave(self.handover.is_done()).await;
         drop(self.stop);
         if let Err(error) = self.listeners.await {
             error!(%error, "admin listeners");
@@ -254,6 +279,11 @@ impl Daemon for Agent {
     async fn leave(self) {
         self.stop().await;
     }
+}
+
+/// Beside the admin socket: what the parent writes while no process answers.
+fn deaths_file(admin: &Path) -> String {
+    admin.with_extension("deaths").display().to_string()
 }
 
 /// That anybody may ask at `address`, for people.

@@ -11,6 +11,7 @@ use crate::{
         Question, Records, Rules,
         forward::{Forwarder, Inspected},
     },
+    node::status,
     report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Standing, StreamStatus},
     source::{Metrics, apiserver::lease},
     store::{Reader, disk::DiskStatus},
@@ -44,6 +45,7 @@ pub(super) struct AgentInputs {
     pub common: CommonInputs,
     pub forwarder: Forwarder,
     pub views: ViewsStatus,
+    pub node: status::Shared,
 }
 
 impl StatusInputs for AgentInputs {
@@ -77,6 +79,10 @@ impl StatusInputs for AgentInputs {
 
     fn apiserver(&self) -> Option<ApiserverStatus> {
         self.common.apiserver()
+    }
+
+    fn node(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self.node.get()).ok()
     }
 }
 

@@ -42,6 +42,13 @@ impl DatagramSocket {
             SocketAddr::V4(_) => socket.set_freebind_v4(early)?,
             SocketAddr::V6(_) => socket.set_freebind_v6(early)?,
         }
+        if early {
+            // Answers under way when the address goes leave from it all the same. Takes CAP_NET_ADMIN, and is no must.
+            let _ = match address {
+                SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
+                SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
+            };
+        }
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -55,6 +62,15 @@ impl DatagramSocket {
         socket.bind(&address.into())?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
         Ok(Self { fd: socket.into(), address })
+    }
+
+    /// A socket that another process bound with [`bind`](Self::bind).
+    ///
+    /// # Errors
+    /// If it is no such socket.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let address = SockRef::from(&fd).local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self { fd, address })
     }
 
     /// Lets others of this user bind to its address from now on, and joins them (`SO_REUSEPORT`).

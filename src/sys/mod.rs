@@ -9,12 +9,14 @@ mod clock;
 mod cpu;
 mod datagram;
 mod descriptors;
+pub mod fdstore;
 mod file;
 mod heap;
 mod labels;
 mod lock;
 mod panics;
 mod poll;
+mod signals;
 mod stderr;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -24,12 +26,14 @@ pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
 pub use descriptors::{DescriptorLimit, descriptor_limit, raise_descriptor_limit, unacknowledged_bytes};
+pub use fdstore::FdStore;
 pub use file::{ASIDE_MAX, files_set_aside, put_file, read_file, set_aside, sync_directory};
 pub use heap::{Heap, keep_little_resident};
 pub(crate) use labels::labels;
 pub use lock::Lock;
 pub use panics::{abort_on_panic, contained};
 pub use poll::{Interest, Poll};
+pub use signals::{SignalFd, reap_others, signal_child};
 pub use stderr::{LogQueue, log_lines_lost, write_stderr};
 
 /// The address that packets to far away leave from, IPv4 or IPv6; `None` without a route there. Sends nothing.
@@ -45,6 +49,12 @@ pub fn sends_from(ipv4: bool) -> Option<IpAddr> {
     // For a datagram socket this looks the route up, and no more.
     socket.connect((far, 53)).ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// The user this process runs as; `None` without `/proc`.
+pub fn own_user() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").ok().map(|own| own.uid())
 }
 
 /// The machine's hostname, which is the node's for a pod in the host's network and the pod's otherwise; `localhost` if the

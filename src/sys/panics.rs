@@ -12,7 +12,10 @@ use std::{
     process, thread,
 };
 
-use super::write_stderr;
+use super::{
+    fdstore::{FdStore, Kind},
+    write_stderr,
+};
 
 thread_local! {
     /// How many calls of [`contained`] this thread is in.
@@ -31,6 +34,9 @@ pub fn abort_on_panic() {
         let thread = thread::current();
         let name = thread.name().unwrap_or("unnamed").to_owned();
         write_stderr(&format!("thread '{name}' {panic}\n{}\n", Backtrace::capture()));
+        if let Some(store) = FdStore::inherited() {
+            store.tell(Kind::Failed, &panic.to_string());
+        }
         process::abort();
     }));
 }

@@ -67,6 +67,9 @@ pub struct Status {
     /// Those who follow.
     #[serde(default)]
     pub serves: Option<Row<StreamStatus>>,
+    /// The node's part of an agent: deaths, interface, addresses.
+    #[serde(default)]
+    pub node: Option<serde_json::Value>,
     /// Objects the source gave that cannot be used.
     pub rejected: Rejections,
 }
@@ -193,6 +196,7 @@ pub fn status(
         apiserver: None,
         lease: None,
         serves: None,
+        node: None,
         rejected,
     }
 }

@@ -23,6 +23,10 @@ const IMMEDIATE_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
+const NAT_TYPE: u16 = 1;
+const NAT_FAMILY: u16 = 2;
+const NAT_ADDRESS_MIN: u16 = 3;
+const NAT_PORT_MIN: u16 = 5;
 
 const NESTED: u16 = 0x8000;
 /// The flags of an attribute's kind.
@@ -31,8 +35,14 @@ const KIND_MASK: u16 = 0x3FFF;
 const REGISTER: u32 = 1;
 const REGISTER_VERDICT: u32 = 0;
 const CMP_EQUAL: u32 = 0;
+const CMP_NOT_EQUAL: u32 = 1;
 const ACCEPT: u32 = 1;
 
+const DNAT: u32 = 1;
+/// The registers of a new destination.
+const REGISTER_PORT: u32 = 2;
+
+const META_MARK: u32 = 3;
 const META_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
@@ -42,14 +52,14 @@ const FAMILY_V4: u8 = 2;
 const FAMILY_V6: u8 = 10;
 
 /// Which end of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) enum Field {
     Source,
     Destination,
 }
 
 /// One step of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) enum Expression {
     /// Loads what is known about a packet.
     Meta(u32),
@@ -61,6 +71,17 @@ pub(in crate::node) enum Expression {
     },
     /// Goes on if these bytes were loaded.
     Equal(Vec<u8>),
+    /// Goes on if other bytes were loaded.
+    NotEqual(Vec<u8>),
+    /// Loads these bytes into a register.
+    Load {
+        register: u32,
+        bytes: Vec<u8>,
+    },
+    /// The packet's connection goes to the address and port in the registers.
+    Dnat {
+        family: u32,
+    },
     /// Counts. What it has counted is no part of the rule.
     Counter,
     /// The packet's connection is not tracked.
@@ -71,6 +92,33 @@ pub(in crate::node) enum Expression {
 }
 
 impl Expression {
+    /// `meta mark != … ip daddr … udp dport … counter dnat to ip:to`.
+    pub(super) fn redirecting(ip: IpAddr, protocol: u8, port: u16, to: u16, mark: u32) -> Vec<Self> {
+        let (family, address) = match ip {
+            IpAddr::V4(ip) => (FAMILY_V4, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (FAMILY_V6, ip.octets().to_vec()),
+        };
+        let mut rule = vec![Self::Meta(META_MARK), Self::NotEqual(mark.to_ne_bytes().to_vec())];
+        let dnat = Self::Dnat { family: u32::from(family) };
+        rule.extend(Self::matching(ip, protocol, Field::Destination, port, dnat));
+        let load = [
+            Self::Load { register: REGISTER, bytes: address },
+            Self::Load { register: REGISTER_PORT, bytes: to.to_be_bytes().to_vec() },
+        ];
+        rule.splice(rule.len() - 1..rule.len() - 1, load);
+        rule
+    }
+
+    /// The address that a rule of ours is about.
+    pub(super) fn address(rule: &[Self]) -> Option<IpAddr> {
+        let bytes = rule.windows(2).find_map(|pair| match pair {
+            [Self::Payload { base: NETWORK_HEADER, .. }, Self::Equal(bytes)] => Some(bytes),
+            _ => None,
+        })?;
+        let v4 = || <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
+        v4().or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from)).ok()
+    }
+
     /// `ip daddr … udp dport … counter VERDICT`.
     pub(super) fn matching(ip: IpAddr, protocol: u8, field: Field, port: u16, verdict: Self) -> Vec<Self> {
         let (family, offset, address) = match (ip, field) {
@@ -99,10 +147,11 @@ impl Expression {
         let name = match self {
             Self::Meta(_) => "meta",
             Self::Payload { .. } => "payload",
-            Self::Equal(_) => "cmp",
+            Self::Equal(_) | Self::NotEqual(_) => "cmp",
+            Self::Dnat { .. } => "nat",
             Self::Counter => "counter",
             Self::Notrack => "notrack",
-            Self::Accept => "immediate",
+            Self::Accept | Self::Load { .. } => "immediate",
             Self::Other(name) => name,
         };
         to.text(EXPRESSION_NAME, name);
@@ -121,6 +170,21 @@ impl Expression {
                 data.u32(CMP_REGISTER, REGISTER);
                 data.u32(CMP_OPERATION, CMP_EQUAL);
                 data.nest(CMP_DATA, |value| value.put(DATA_VALUE, bytes));
+            }
+            Self::NotEqual(bytes) => {
+                data.u32(CMP_REGISTER, REGISTER);
+                data.u32(CMP_OPERATION, CMP_NOT_EQUAL);
+                data.nest(CMP_DATA, |value| value.put(DATA_VALUE, bytes));
+            }
+            Self::Load { register, bytes } => {
+                data.u32(IMMEDIATE_REGISTER, *register);
+                data.nest(IMMEDIATE_DATA, |value| value.put(DATA_VALUE, bytes));
+            }
+            Self::Dnat { family } => {
+                data.u32(NAT_TYPE, DNAT);
+                data.u32(NAT_FAMILY, *family);
+                data.u32(NAT_ADDRESS_MIN, REGISTER);
+                data.u32(NAT_PORT_MIN, REGISTER_PORT);
             }
             Self::Counter => {
                 data.put(COUNTER_BYTES, &[0; 8]);
@@ -154,9 +218,16 @@ impl Expression {
                 offset: number(PAYLOAD_OFFSET)?,
                 length: number(PAYLOAD_LENGTH)?,
             }),
-            "cmp" if (number(CMP_REGISTER), number(CMP_OPERATION)) == (Some(REGISTER), Some(CMP_EQUAL)) => {
+            "cmp" if number(CMP_REGISTER) == Some(REGISTER) => {
                 let (_, value) = attributes(bytes(CMP_DATA)?).find(|(kind, _)| *kind == DATA_VALUE)?;
-                Some(Self::Equal(value.to_vec()))
+                match number(CMP_OPERATION)? {
+                    CMP_EQUAL => Some(Self::Equal(value.to_vec())),
+                    CMP_NOT_EQUAL => Some(Self::NotEqual(value.to_vec())),
+                    _ => None,
+                }
+            }
+            "nat" if (number(NAT_TYPE), number(NAT_ADDRESS_MIN)) == (Some(DNAT), Some(REGISTER)) => {
+                (number(NAT_PORT_MIN) == Some(REGISTER_PORT)).then_some(Self::Dnat { family: number(NAT_FAMILY)? })
             }
             "counter" => Some(Self::Counter),
             "notrack" => Some(Self::Notrack),
@@ -164,6 +235,10 @@ impl Expression {
                 let (_, verdict) = attributes(bytes(IMMEDIATE_DATA)?).find(|(kind, _)| *kind == DATA_VERDICT)?;
                 let (_, code) = attributes(verdict).find(|(kind, _)| *kind == VERDICT_CODE)?;
                 (u32_of(code) == ACCEPT).then_some(Self::Accept)
+            }
+            "immediate" => {
+                let (_, value) = attributes(bytes(IMMEDIATE_DATA)?).find(|(kind, _)| *kind == DATA_VALUE)?;
+                Some(Self::Load { register: number(IMMEDIATE_REGISTER)?, bytes: value.to_vec() })
             }
             _ => None,
         }

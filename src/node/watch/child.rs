@@ -66,11 +66,19 @@ impl Watcher {
         self.events.take()
     }
 
+    /// Tells it that the ports are bound.
+    pub fn begin(&mut self) {
+        if let Some(orders) = &mut self.orders {
+            // One that has ended is found out by what it no longer reports.
+            let _ = writeln!(orders, "{}", Order::Begin.to_line());
+        }
+    }
+
     /// Tells it to end, and waits until it has done what that takes.
-    pub fn end(mut self, order: Order) {
+    pub fn end(mut self, order: &Order) {
         if let Some(mut orders) = self.orders.take() {
             // One that has ended by itself needs no order.
-            let _ = writeln!(orders, "{}", order.as_str());
+            let _ = writeln!(orders, "{}", order.to_line());
         }
         let _ = self.process.wait();
     }

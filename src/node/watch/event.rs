@@ -1,5 +1,7 @@
 //! What a watch and the agent that started it say to each other, a line each.
 
+use std::net::IpAddr;
+
 use tracing::{error, info, warn};
 
 use crate::node::ErrorType;
@@ -13,10 +15,14 @@ pub enum Event {
     Warn(String),
     /// Something could not be set up.
     Error(ErrorType, String),
-    /// Nothing is answered: the addresses of the failsafe are the cluster's again.
-    Released,
-    /// There are answers again, and the addresses are ours.
+    /// The addresses are not taken, as queries would be answered worse than without this agent; why.
+    Waiting(String),
+    /// The failsafe has given the addresses to the cluster's DNS; why.
+    Released(String),
+    /// Queries to the addresses are answered here.
     Taken,
+    /// Whether this watch keeps interface and rules; otherwise another one does.
+    Keeps(bool),
     /// The watch died, and another one is started.
     Died(String),
     /// The watch ends: a newer process has it.
@@ -32,7 +38,9 @@ impl Event {
             Self::Info(text) => format!("info {text}"),
             Self::Warn(text) => format!("warn {text}"),
             Self::Error(kind, text) => format!("error {} {text}", kind.as_str()),
-            Self::Released => "released".to_owned(),
+            Self::Waiting(why) => format!("waiting {why}"),
+            Self::Released(why) => format!("released {why}"),
+            Self::Keeps(here) => format!("keeps {here}"),
             Self::Taken => "taken".to_owned(),
             Self::Died(text) => format!("died {text}"),
             Self::Left => "left".to_owned(),
@@ -44,12 +52,13 @@ impl Event {
     /// them something else.
     pub fn log(&self) {
         match self {
-            Self::Ready | Self::Left => {}
+            Self::Ready | Self::Left | Self::Keeps(_) => {}
             Self::Info(text) => info!("node {text}"),
             Self::Warn(text) => warn!("node {text}"),
             Self::Error(kind, error) => error!(kind = kind.as_str(), error, "a part of the node is not set up"),
-            Self::Released => error!("nothing is answered: the cluster's DNS has its address back"),
-            Self::Taken => info!("there are answers again: the cluster's DNS address is taken"),
+            Self::Waiting(why) => warn!(why, "addresses not taken: the cluster's DNS goes on answering"),
+            Self::Released(why) => error!(why, "failsafe: queries go to the cluster's DNS"),
+            Self::Taken => info!("queries to the node's addresses are answered here"),
             Self::Died(how) => error!(how, "the watch over interface and rules died"),
         }
     }
@@ -66,7 +75,9 @@ impl Event {
                 let (kind, text) = rest.split_once(' ')?;
                 Self::Error(ErrorType::from_word(kind)?, text.to_owned())
             }
-            "released" => Self::Released,
+            "waiting" => Self::Waiting(rest.to_owned()),
+            "released" => Self::Released(rest.to_owned()),
+            "keeps" => Self::Keeps(rest.parse().ok()?),
             "taken" => Self::Taken,
             "died" => Self::Died(rest.to_owned()),
             "left" => Self::Left,
@@ -75,29 +86,45 @@ impl Event {
     }
 }
 
-/// How a watch is told to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an agent tells the watch it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Everything stays as it is.
+    /// The ports are bound: set up the node, and take the addresses once queries are answered.
+    Begin,
+    /// End; everything stays as it is.
     Leave,
-    /// The addresses of the failsafe go back to the cluster's DNS.
+    /// End; the addresses of the failsafe go to the cluster's DNS.
     Release,
-    /// Interface and rules are removed.
+    /// End; interface and rules are removed.
     Teardown,
+    /// End; the rules are removed, and the addresses but these, at which another process listens.
+    Yield(Vec<IpAddr>),
 }
 
 impl Order {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn to_line(&self) -> String {
         match self {
-            Self::Leave => "leave",
-            Self::Release => "release",
-            Self::Teardown => "teardown",
+            Self::Begin => "begin".into(),
+            Self::Leave => "leave".into(),
+            Self::Release => "release".into(),
+            Self::Teardown => "teardown".into(),
+            Self::Yield(kept) => {
+                let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+                format!("yield {}", kept.join(","))
+            }
         }
     }
 
     pub(super) fn from_line(line: &str) -> Option<Self> {
-        [Self::Leave, Self::Release, Self::Teardown].into_iter().find(|order| order.as_str() == line.trim())
+        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        Some(match word {
+            "begin" => Self::Begin,
+            "leave" => Self::Leave,
+            "release" => Self::Release,
+            "teardown" => Self::Teardown,
+            "yield" => Self::Yield(rest.split(',').filter_map(|ip| ip.parse().ok()).collect()),
+            _ => return None,
+        })
     }
 }
 
@@ -112,19 +139,24 @@ mod tests {
             Event::Info("set up: address ::1: missing".into()),
             Event::Warn(String::new()),
             Event::Error(ErrorType::Address, "a b".into()),
-            Event::Released,
+            Event::Waiting("no records".into()),
+            Event::Released("no answer for 3s".into()),
             Event::Taken,
+            Event::Keeps(true),
+            Event::Keeps(false),
             Event::Died("signal: 9".into()),
             Event::Left,
         ] {
             assert_eq!(Event::from_line(&event.to_line()), Some(event));
         }
         assert_eq!(Event::Info("a\nb".into()).to_line(), "info a b");
-        for line in ["", "no", "error", "error address", "error nothing x"] {
+        for line in ["", "no", "error", "error address", "error nothing x", "keeps"] {
             assert_eq!(Event::from_line(line), None, "{line}");
         }
-        for order in [Order::Leave, Order::Release, Order::Teardown] {
-            assert_eq!(Order::from_line(&format!("{}\n", order.as_str())), Some(order));
+        let kept = vec!["169.254.20.10".parse().unwrap(), "fd00::10".parse().unwrap()];
+        for order in [Order::Begin, Order::Leave, Order::Release, Order::Teardown, Order::Yield(kept)] {
+            assert_eq!(Order::from_line(&format!("{}\n", order.to_line())), Some(order));
         }
+        assert_eq!(Order::from_line("fly"), None);
     }
 }

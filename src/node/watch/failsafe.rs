@@ -1,15 +1,16 @@
-//! When the addresses are given back, and when they are taken again. Pure.
+//! When the addresses are given to the cluster's DNS, and when they are taken. Pure.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Answers in a row after which the addresses are taken again: one could be the last of a process that dies.
+/// Answers in a row after which the addresses are taken: one could be the last of a process that dies.
 const ANSWERS: u32 = 2;
 
 #[derive(Debug)]
 pub(super) struct Failsafe {
-    after: Duration,
+    /// `None` for never giving them away.
+    after: Option<Duration>,
     answered: Instant,
     in_a_row: u32,
     released: bool,
@@ -17,7 +18,7 @@ pub(super) struct Failsafe {
 
 impl Failsafe {
     /// `released` as the node was found.
-    pub(super) fn new(after: Duration, now: Instant, released: bool) -> Self {
+    pub(super) fn new(after: Option<Duration>, now: Instant, released: bool) -> Self {
         Self { after, answered: now, in_a_row: 0, released }
     }
 
@@ -25,16 +26,29 @@ impl Failsafe {
         self.released
     }
 
-    /// Takes note of a probe. If it changes anything: whether the addresses are released now.
-    pub(super) fn note(&mut self, answered: bool, now: Instant) -> Option<bool> {
+    pub(super) fn note(&mut self, answered: bool, now: Instant) {
         if answered {
             self.answered = now;
             self.in_a_row += 1;
         } else {
             self.in_a_row = 0;
         }
-        let released = if self.released { self.in_a_row < ANSWERS } else { now - self.answered >= self.after };
-        (std::mem::replace(&mut self.released, released) != released).then_some(released)
+    }
+
+    /// Whether there was no answer for so long that the cluster's DNS is to answer.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.after.is_some_and(|after| now - self.answered >= after)
+    }
+
+    /// Whether there are answers again.
+    pub(super) fn may_take(&self) -> bool {
+        self.released && self.in_a_row >= ANSWERS
+    }
+
+    pub(super) fn set(&mut self, released: bool, now: Instant) {
+        self.released = released;
+        self.in_a_row = 0;
+        self.answered = now;
     }
 }
 
@@ -43,24 +57,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_releases_and_answers_take_back() {
+    fn silence_gives_away_and_two_answers_take_back() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut failsafe = Failsafe::new(Duration::from_secs(30), start, false);
-        assert_eq!(failsafe.note(true, at(1)), None);
-        assert_eq!(failsafe.note(false, at(30)), None, "29 s");
-        assert_eq!(failsafe.note(true, at(30)), None);
-        assert_eq!(failsafe.note(false, at(59)), None);
-        assert_eq!(failsafe.note(false, at(60)), Some(true));
-        assert_eq!(failsafe.note(false, at(90)), None, "once");
-        assert_eq!(failsafe.note(true, at(91)), None, "one answer is not enough");
-        assert_eq!(failsafe.note(false, at(92)), None);
-        assert_eq!(failsafe.note(true, at(93)), None);
-        assert_eq!(failsafe.note(true, at(94)), Some(false));
-        assert_eq!(failsafe.note(false, at(123)), None);
-        assert_eq!(failsafe.note(false, at(124)), Some(true));
-        // Another watch finds it so, and takes nothing that nobody would answer at.
-        let mut next = Failsafe::new(Duration::from_secs(30), at(125), true);
-        assert_eq!((next.note(true, at(126)), next.note(true, at(127))), (None, Some(false)));
+        let mut failsafe = Failsafe::new(Some(Duration::from_secs(3)), start, false);
+        failsafe.note(true, at(1));
+        failsafe.note(false, at(3));
+        assert!(!failsafe.is_silent(at(3)), "2 s");
+        failsafe.note(true, at(3));
+        assert!(!failsafe.is_silent(at(5)) && failsafe.is_silent(at(6)));
+        failsafe.set(true, at(6));
+        failsafe.note(true, at(7));
+        assert!(!failsafe.may_take(), "one answer is not enough");
+        failsafe.note(false, at(8));
+        failsafe.note(true, at(9));
+        assert!(!failsafe.may_take());
+        failsafe.note(true, at(10));
+        assert!(failsafe.may_take());
+        failsafe.set(false, at(10));
+        assert!(!failsafe.may_take() && !failsafe.is_silent(at(12)));
+        assert!(!Failsafe::new(None, start, false).is_silent(at(9_999)), "none is never");
     }
 }

@@ -41,10 +41,14 @@ pub fn config_line(mut input: impl Read) -> io::Result<String> {
 /// Keeps a watch with this configuration running until it ends by itself, as it was told to.
 pub fn keep(config: &str) {
     let mut pause = PAUSE;
+    // The one before has read the order to begin.
+    let mut begun: &[&str] = &[];
     loop {
         let began = Instant::now();
         // The program this process runs, whatever stands in its place by now.
-        let ended = Command::new("/proc/self/exe").args(["node", "watch", "--kept", config]).status();
+        let mut watch = Command::new("/proc/self/exe");
+        let ended = watch.args(["node", "watch", "--kept", config]).args(begun).status();
+        begun = &["--begun"];
         if ended.as_ref().is_ok_and(ExitStatus::success) {
             return;
         }

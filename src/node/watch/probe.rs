@@ -1,62 +1,90 @@
-//! Whether anybody answers DNS at an address.
+//! Asks a DNS server what pods need of it: a name of the cluster.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{net::UdpSocket, time::timeout};
 
-/// The time an answer may take. It takes no upstream: every name server says itself what it thinks of this class.
-const PATIENCE: Duration = Duration::from_millis(400);
-const ID: [u8; 2] = [0x48, 0x46];
+use crate::node::nft::PROBE_MARK;
 
-/// `id.server. CH TXT` (RFC 4892), which is answered or refused on the spot.
-fn question() -> Vec<u8> {
+const ID: [u8; 2] = [0x48, 0x46];
+/// Every cluster has this service.
+const NAME: &str = "kubernetes.default.svc";
+
+/// What a server says of the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// NOERROR.
+    Good,
+    /// NXDOMAIN: it knows no such cluster.
+    Denied,
+    /// An error, or nothing in time.
+    Bad,
+}
+
+fn question(zone: &str) -> Vec<u8> {
     let mut message = ID.to_vec();
-    message.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    message.extend(b"\x02id\x06server\0");
-    message.extend([0, 16, 0, 3]);
+    // Recursion desired, one question.
+    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in NAME.split('.').chain(zone.split('.')).filter(|label| !label.is_empty()) {
+        message.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
     message
 }
 
-/// Whether there is any answer from `server`.
-pub(super) async fn answers(server: SocketAddr) -> bool {
+/// The answer of `server` within `patience`.
+pub(super) async fn ask(server: SocketAddr, zone: &str, patience: Duration) -> Answer {
     let asked = async {
         let own: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((own, 0)).await?;
+        // Not redirected while queries go elsewhere. Without the capability, there are no rules that would.
+        let _ = SockRef::from(&socket).set_mark(PROBE_MARK);
         socket.connect(server).await?;
-        socket.send(&question()).await?;
-        let mut answer = [0; 64];
+        socket.send(&question(zone)).await?;
+        let mut answer = [0; 512];
         loop {
             let length = socket.recv(&mut answer).await?;
-            if length > 2 && answer[..2] == ID && answer[2] & 0x80 != 0 {
-                return Ok::<_, std::io::Error>(());
+            if length > 3 && answer[..2] == ID && answer[2] & 0x80 != 0 {
+                return Ok::<_, std::io::Error>(match answer[3] & 0x0F {
+                    0 => Answer::Good,
+                    3 => Answer::Denied,
+                    _ => Answer::Bad,
+                });
             }
         }
     };
-    matches!(timeout(PATIENCE, asked).await, Ok(Ok(())))
+    timeout(patience, asked).await.ok().and_then(Result::ok).unwrap_or(Answer::Bad)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(2);
+
     #[tokio::test]
-    async fn an_answer_is_told_from_silence_and_from_a_closed_port() {
+    async fn a_true_answer_is_told_from_an_error_silence_and_a_closed_port() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
-        let answer = async {
-            let mut query = [0; 64];
-            let (length, client) = server.recv_from(&mut query).await.unwrap();
-            // A query sent back is no answer; one with QR set is.
-            server.send_to(&query[..length], client).await.unwrap();
-            query[2] |= 0x80;
-            server.send_to(&query[..length], client).await.unwrap();
-        };
-        assert!(tokio::join!(answers(address), answer).0);
-        assert!(!answers(address).await, "nobody answers");
+        for (rcode, expected) in [(0, Answer::Good), (3, Answer::Denied), (2, Answer::Bad), (5, Answer::Bad)] {
+            let answer = async {
+                let mut query = [0; 512];
+                let (length, client) = server.recv_from(&mut query).await.unwrap();
+                assert_eq!(query[12..length], *b"\x0akubernetes\x07default\x03svc\x07cluster\x05local\0\0\x01\0\x01");
+                // A query sent back is no answer; one with QR set is.
+                server.send_to(&query[..length], client).await.unwrap();
+                (query[2], query[3]) = (0x81, rcode);
+                server.send_to(&query[..length], client).await.unwrap();
+            };
+            assert_eq!(tokio::join!(ask(address, "cluster.local", PATIENCE), answer).0, expected, "{rcode}");
+        }
+        assert_eq!(ask(address, "cluster.local.", Duration::from_millis(1)).await, Answer::Bad, "silence");
         drop(server);
-        assert!(!answers(address).await, "nobody is there");
+        assert_eq!(ask(address, "cluster.local", PATIENCE).await, Answer::Bad, "a closed port");
     }
 }

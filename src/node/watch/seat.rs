@@ -1,7 +1,7 @@
-//! Who watches: one process for each interface name in a network namespace.
+//! One watch at a time for an agent's addresses in a network namespace.
 //!
-//! The seat is the name of an abstract unix socket, which the kernel keeps for each network namespace apart and frees with
-//! the process. Who holds it says what it is (one byte) and can be asked to leave (one byte back) by its own user.
+//! The seat is the name of an abstract unix socket: names belong to a network namespace, and end with the process. The watch that
+//! has it says what it is (one byte) and can be asked to leave (one byte back) by its own user.
 
 use std::{
     io,
@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::Mode;
+use crate::sys;
 
 /// How long the one before may take to leave.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -102,25 +103,25 @@ impl Held {
     }
 }
 
-fn name(interface: &str) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("holdfast-node-{interface}"))
+fn name(seat: &str) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("holdfast-node-{seat}"))
 }
 
 /// Takes the seat, if need be from the one before: a child from another child, a resident from everybody. One that was
 /// `displaced` takes it from nobody any more.
-pub(super) async fn claim(interface: &str, mode: Mode, displaced: bool) -> Claimed {
+pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool) -> Claimed {
     let stays = |word| displaced || (word == RESIDENT && mode == Mode::Child);
     if displaced {
         // Whoever asked has the first try.
         sleep(DISPLACED).await;
     }
     for _ in 0..TRIES {
-        match listen(interface) {
+        match listen(seat) {
             Ok(listener) => return Claimed::Seat(Seat::serve(listener, mode)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Claimed::Foreign(error.to_string()),
         }
-        match timeout(PATIENCE, ask(interface, LEAVE, stays)).await {
+        match timeout(PATIENCE, ask(seat, LEAVE, stays)).await {
             Ok(Ok(None)) => sleep(TRY_EVERY).await,
             Ok(Ok(Some(held))) => return Claimed::Taken(held),
             // It has gone by itself in between.
@@ -133,9 +134,9 @@ pub(super) async fn claim(interface: &str, mode: Mode, displaced: bool) -> Claim
 }
 
 /// Asks who holds the seat to end, and waits until that is so.
-pub(super) async fn dismiss(interface: &str) {
+pub(super) async fn dismiss(seat: &str) {
     // Nobody there is what was wanted, and whoever does not end is found out by what comes back.
-    let _ = timeout(PATIENCE, ask(interface, END, |_| false)).await;
+    let _ = timeout(PATIENCE, ask(seat, END, |_| false)).await;
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -143,15 +144,15 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | UnexpectedEof)
 }
 
-fn listen(interface: &str) -> io::Result<UnixListener> {
-    let listener = StdListener::bind_addr(&name(interface)?)?;
+fn listen(seat: &str) -> io::Result<UnixListener> {
+    let listener = StdListener::bind_addr(&name(seat)?)?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
 }
 
 /// Says `word` to who holds the seat and waits until it is given up; gives a connection instead if it `stays` with them.
-async fn ask(interface: &str, word: u8, stays: impl Fn(u8) -> bool) -> io::Result<Option<Held>> {
-    let stream = StdStream::connect_addr(&name(interface)?)?;
+async fn ask(seat: &str, word: u8, stays: impl Fn(u8) -> bool) -> io::Result<Option<Held>> {
+    let stream = StdStream::connect_addr(&name(seat)?)?;
     stream.set_nonblocking(true)?;
     let mut stream = UnixStream::from_std(stream)?;
     if !is_of_our_user(&stream) {
@@ -167,12 +168,7 @@ async fn ask(interface: &str, word: u8, stays: impl Fn(u8) -> bool) -> io::Resul
 
 /// Whether the other end runs as the user we run as.
 fn is_of_our_user(stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| own_user().is_none_or(|ours| peer.uid() == ours))
-}
-
-fn own_user() -> Option<u32> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").ok().map(|own| own.uid())
+    stream.peer_cred().is_ok_and(|peer| sys::own_user().is_none_or(|ours| peer.uid() == ours))
 }
 
 async fn serve(listener: UnixListener, word: u8, asks: mpsc::Sender<Asked>) {

@@ -18,7 +18,9 @@
 //! ports are taken back. Who sends SIGTERM is the supervisor's business.
 
 use std::{
+    io,
     net::SocketAddr,
+    os::{linux::net::SocketAddrExt as _, unix::net},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -32,7 +34,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::UnixStream,
+    net::{UnixListener, UnixStream},
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -43,9 +45,10 @@ use crate::{
     admin,
     config::Config,
     dns::forward::Forwarder,
+    node,
     role::disk::Store,
     store::disk::{self, Owner},
-    sys::Lock,
+    sys,
 };
 
 /// The time the old process may take to let go.
@@ -100,11 +103,18 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<bool> {
     let own_socket = config.settings.admin.clone();
     let socket = owner.as_ref().and_then(|owner| owner.admin.clone()).unwrap_or(own_socket);
     let newcomer = serde_json::to_vec(&Newcomer::of(config))?;
-    match ask_at(&socket, &newcomer).await {
+    let mut asked = ask_at(&Place::Path(socket.clone()), &newcomer).await;
+    // One whose files are not these, in another container, is found by its name in the network namespace.
+    if asked == Asked::Nobody
+        && let Some(name) = node::agent_name(&config.settings.every_listen_address())
+    {
+        asked = ask_at(&Place::Name(name), &newcomer).await;
+    }
+    match asked {
         // Whoever has the store and no socket is told of when the store is opened.
         Asked::Nobody => Ok(false),
         Asked::HandedOver => {
-            info!(socket = %socket.display(), "the process before hands over");
+            info!("the process before hands over");
             Ok(true)
         }
         Asked::Refused(reason) => refuse(store, owner, &socket, &reason),
@@ -120,10 +130,38 @@ enum Asked {
     Refused(String),
 }
 
-async fn ask_at(socket: &Path, newcomer: &[u8]) -> Asked {
+/// Where a process on the node is reached.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Its admin socket.
+    Path(PathBuf),
+    /// The name of an abstract socket, [`node::agent_name`].
+    Name(String),
+}
+
+impl Place {
+    async fn connect(&self) -> io::Result<UnixStream> {
+        match self {
+            Self::Path(path) => UnixStream::connect(path).await,
+            Self::Name(name) => {
+                let stream = net::UnixStream::connect_addr(&net::SocketAddr::from_abstract_name(name)?)?;
+                stream.set_nonblocking(true)?;
+                let stream = UnixStream::from_std(stream)?;
+                let peer = stream.peer_cred()?.uid();
+                // Anybody may take a name.
+                if peer == 0 || sys::own_user() == Some(peer) {
+                    return Ok(stream);
+                }
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+        }
+    }
+}
+
+async fn ask_at(place: &Place, newcomer: &[u8]) -> Asked {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let Ok(stream) = UnixStream::connect(socket).await else { return Asked::Nobody };
+        let Ok(stream) = place.connect().await else { return Asked::Nobody };
         let answer = exchange(stream, Request::post("/handover"), newcomer.to_vec());
         return match timeout_at(deadline, answer).await {
             Ok(Ok((200, _))) => Asked::HandedOver,
@@ -169,11 +207,13 @@ pub(super) struct Handover {
     own: Newcomer,
     /// Tells this process from its successor, whose number may be the same in a namespace of its own.
     token: u64,
-    socket: PathBuf,
+    /// Where a successor is found.
+    places: Vec<Place>,
+    name: Option<String>,
     store: Arc<Store>,
     forwarder: Forwarder,
     /// Who was handed over to.
-    to: Arc<Lock<Option<u32>>>,
+    to: watch::Sender<Option<u32>>,
     /// Whether there is a successor that is ready.
     given_away: watch::Sender<bool>,
     stop: CancellationToken,
@@ -181,13 +221,16 @@ pub(super) struct Handover {
 
 impl Handover {
     pub(super) fn new(config: &Config, store: &Arc<Store>, forwarder: &Forwarder, stop: &CancellationToken) -> Self {
+        let name = node::agent_name(&config.settings.every_listen_address());
+        let path = Place::Path(config.settings.admin.clone());
         Self {
             own: Newcomer::of(config),
             token: rand::random(),
-            socket: config.settings.admin.clone(),
+            places: [path].into_iter().chain(name.clone().map(Place::Name)).collect(),
+            name,
             store: Arc::clone(store),
             forwarder: forwarder.clone(),
-            to: Arc::default(),
+            to: watch::Sender::new(None),
             given_away: watch::Sender::new(false),
             stop: stop.clone(),
         }
@@ -195,7 +238,33 @@ impl Handover {
 
     /// Whether there is a successor, as far as is known.
     pub(super) fn is_done(&self) -> bool {
-        self.to.lock().is_some()
+        self.to.borrow().is_some()
+    }
+
+    /// Answers at the name of this agent in the network namespace, but while a successor does. Ends with the process.
+    pub(super) async fn announce(self, router: Router, metrics: admin::Metrics) {
+        let Some(name) = &self.name else { return };
+        let mut to = self.to.subscribe();
+        while !self.stop.is_cancelled() {
+            if self.is_done() {
+                let _ = to.changed().await;
+                continue;
+            }
+            // The process before lets go of it when it hands over, and a dead one has let go.
+            let Ok(listener) = listen(name) else {
+                sleep(LOOK_EVERY).await;
+                continue;
+            };
+            let end = self.stop.child_token();
+            let serving = admin::serve_socket(listener, router.clone(), metrics.clone(), end.clone());
+            let mut serving = std::pin::pin!(serving);
+            tokio::select! {
+                () = &mut serving => return,
+                _ = to.wait_for(Option::is_some) => {}
+            }
+            end.cancel();
+            serving.await;
+        }
     }
 
     /// What a newcomer asks for.
@@ -214,12 +283,14 @@ impl Handover {
             warn!(pid = newcomer.pid, reason, "refused to hand over to a new process: it was started with other flags");
             return (StatusCode::CONFLICT, reason);
         }
-        {
-            let mut to = self.to.lock();
-            if let Some(pid) = *to {
-                return (StatusCode::CONFLICT, format!("it has handed over to pid {pid} already"));
-            }
-            *to = Some(newcomer.pid);
+        let mut before = None;
+        self.to.send_if_modified(|to| {
+            before = *to;
+            to.get_or_insert(newcomer.pid);
+            before.is_none()
+        });
+        if let Some(pid) = before {
+            return (StatusCode::CONFLICT, format!("it has handed over to pid {pid} already"));
         }
         self.forwarder.save().await;
         self.store.release().await;
@@ -255,7 +326,7 @@ impl Handover {
         }
         warn!("the new process died; this one took ports and store back");
         self.given_away.send_replace(false);
-        *self.to.lock() = None;
+        self.to.send_replace(None);
         true
     }
 
@@ -264,28 +335,35 @@ impl Handover {
         self.given_away.subscribe()
     }
 
-    /// Whether the process at the socket is ready; `None` as long as that is this one, or nobody.
+    /// Whether the successor is ready; `None` as long as only this process answers, or none does.
     async fn is_ready(&self) -> Option<bool> {
-        let asked = async {
-            let (_, token) = self.get("/handover").await?;
-            let (status, _) = self.get("/ready").await?;
-            anyhow::Ok((token != self.token.to_string()).then_some(status == 200))
-        };
-        timeout(PATIENCE, asked).await.ok()?.ok()?
+        for place in &self.places {
+            let asked = async {
+                let (_, token) = get(place, "/handover").await?;
+                let (status, _) = get(place, "/ready").await?;
+                anyhow::Ok((token != self.token.to_string()).then_some(status == 200))
+            };
+            if let Ok(Ok(Some(ready))) = timeout(PATIENCE, asked).await {
+                return Some(ready);
+            }
+        }
+        None
     }
+}
 
-    /// Asks whoever is at the socket.
-    async fn get(&self, target: &str) -> anyhow::Result<(u16, String)> {
-        exchange(UnixStream::connect(&self.socket).await?, Request::get(target), Vec::new()).await
-    }
+async fn get(place: &Place, target: &str) -> anyhow::Result<(u16, String)> {
+    exchange(place.connect().await?, Request::get(target), Vec::new()).await
+}
+
+fn listen(name: &str) -> io::Result<UnixListener> {
+    let listener = net::UnixListener::bind_addr(&net::SocketAddr::from_abstract_name(name)?)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::UnixListener,
-    };
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -304,7 +382,7 @@ mod tests {
             reset(&listener).await;
             reset(&listener).await;
         });
-        assert_eq!(ask_at(&socket, b"{}").await, Asked::Nobody);
+        assert_eq!(ask_at(&Place::Path(socket.clone()), b"{}").await, Asked::Nobody);
         ending.await.unwrap();
         assert!(socket.exists(), "nobody removed it, as after a SIGKILL");
     }
@@ -321,7 +399,7 @@ mod tests {
             assert!(stream.read(&mut request).await.unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
         });
-        assert_eq!(ask_at(&socket, b"{}").await, Asked::HandedOver);
+        assert_eq!(ask_at(&Place::Path(socket.clone()), b"{}").await, Asked::HandedOver);
         answering.await.unwrap();
     }
 
@@ -336,7 +414,7 @@ mod tests {
             }
         });
         let begun = Instant::now();
-        let asked = ask_at(&socket, b"{}").await;
+        let asked = ask_at(&Place::Path(socket.clone()), b"{}").await;
         assert!(matches!(&asked, Asked::Refused(reason) if reason.starts_with("it does not answer")), "{asked:?}");
         assert!((PATIENCE / 2..=PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         hanging_up.abort();

@@ -21,6 +21,7 @@ use crate::{
         self, ErrorType, Goal, Metrics,
         privileges::{self, Bequest},
         reach,
+        status::{self, State},
         watch::{
             Event, Order,
             child::{self, Watcher},
@@ -40,6 +41,7 @@ pub struct Prepared {
     events: Vec<Event>,
     sandbox: bool,
     programs: bool,
+    status: status::Shared,
 }
 
 /// Has interface and rules set up, and confines this thread and those it will start. To be called before there are any.
@@ -54,6 +56,7 @@ pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> P
         wanted: wanted.clone(),
         sandbox: config.settings.sandbox,
         programs: matches!(config.source, Source::Kubernetes(Some(_))),
+        status: status::Shared::new(&wanted),
         ..Prepared::default()
     };
     if wanted.is_wanted() {
@@ -65,7 +68,7 @@ pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> P
             Err(error) => {
                 let text = format!("start the watch over interface and rules: {error}; they are set up once");
                 prepared.events.push(Event::Error(ErrorType::Watch, text));
-                let errors = reach(&wanted, Goal::Serving).errors;
+                let errors = reach(&wanted, &Goal::Serving).errors;
                 prepared.events.extend(errors.iter().map(|error| Event::Error(error.kind(), error.to_string())));
             }
         }
@@ -108,8 +111,16 @@ impl Prepared {
         }
     }
 
-    /// Gives up the capabilities of this thread and of those it starts from now on: all ports are bound.
+    /// What `status` shows of the node.
+    pub(super) fn status(&self) -> status::Shared {
+        self.status.clone()
+    }
+
+    /// All ports are bound: has the node set up, and gives up the capabilities of this thread and of those it starts from now on.
     pub(crate) fn bound(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.begin();
+        }
         if self.sandbox {
             let done = privileges::drop_capabilities(&[]);
             self.note(done);
@@ -137,16 +148,18 @@ impl Prepared {
             let done = privileges::confine_calls(self.programs);
             self.note(done);
         }
+        metrics.processes_died(self.status.get().deaths.map_or(0, |deaths| deaths.count));
+        let status = self.status.clone();
         for event in std::mem::take(&mut self.events) {
-            tell(&metrics, &event);
+            tell(&metrics, &status, &event);
         }
         let leaving = Arc::new(AtomicBool::new(false));
         if let Some(events) = self.watcher.as_mut().and_then(Watcher::events) {
             let (ready, first) = oneshot::channel();
-            tokio::spawn(listen(events, metrics.clone(), ready, Arc::clone(&leaving)));
+            tokio::spawn(listen(events, (metrics.clone(), status.clone()), ready, Arc::clone(&leaving)));
             if timeout(READY, first).await.is_err() {
                 let text = format!("the watch over interface and rules is not ready within {READY:?}");
-                tell(&metrics, &Event::Error(ErrorType::Watch, text));
+                tell(&metrics, &status, &Event::Error(ErrorType::Watch, text));
             }
         }
         Node { wanted: self.wanted, watcher: self.watcher, leaving }
@@ -154,7 +167,12 @@ impl Prepared {
 }
 
 /// Listens to a watch until it has ended.
-async fn listen(events: ChildStdout, metrics: Metrics, ready: oneshot::Sender<()>, leaving: Arc<AtomicBool>) {
+async fn listen(
+    events: ChildStdout,
+    (metrics, status): (Metrics, status::Shared),
+    ready: oneshot::Sender<()>,
+    leaving: Arc<AtomicBool>,
+) {
     let (mut ready, mut left) = (Some(ready), false);
     let heard = |event| {
         left |= event == Event::Left;
@@ -162,22 +180,24 @@ async fn listen(events: ChildStdout, metrics: Metrics, ready: oneshot::Sender<()
             // Whoever waited may have given up.
             let _ = ready.take().map(|ready| ready.send(()));
         }
-        tell(&metrics, &event);
+        tell(&metrics, &status, &event);
     };
     Watcher::listen(events, heard).await;
     if !left && !leaving.load(Relaxed) {
         let text = "the watch over interface and rules is gone: nobody puts back what is removed until the next start";
-        tell(&metrics, &Event::Error(ErrorType::Watch, text.into()));
+        tell(&metrics, &status, &Event::Error(ErrorType::Watch, text.into()));
     }
 }
 
-fn tell(metrics: &Metrics, event: &Event) {
+fn tell(metrics: &Metrics, status: &status::Shared, event: &Event) {
     event.log();
+    status.note(event);
     match event {
-        Event::Ready | Event::Info(_) | Event::Warn(_) => {}
+        Event::Ready | Event::Info(_) | Event::Warn(_) | Event::Keeps(_) => {}
         Event::Error(kind, _) => metrics.setup_error(*kind),
-        Event::Released => metrics.set_released(true),
-        Event::Taken => metrics.set_released(false),
+        Event::Waiting(_) => metrics.set_state(State::Waiting),
+        Event::Released(_) => metrics.set_state(State::Released),
+        Event::Taken => metrics.set_state(State::Taken),
         Event::Died(_) => {
             metrics.watch_died();
             metrics.setup_error(ErrorType::Watch);
@@ -195,16 +215,21 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Leaves the node as the configuration it was set up by says; as it is if a successor has taken over.
-    pub(super) async fn leave(self, succeeded: bool) {
+    /// Leaves the node as the configuration it was set up by says, before the ports are closed. What another process listens at
+    /// stays: the successor's, if there is one that was handed over to.
+    pub(super) async fn leave(&mut self, handed_over: bool) {
         self.leaving.store(true, Relaxed);
-        let Some(watcher) = self.watcher else { return };
-        let order = match (succeeded, self.wanted.skip_teardown, self.wanted.intercept_failsafe) {
-            (false, false, _) => Order::Teardown,
-            (false, true, Some(_)) => Order::Release,
-            (true, ..) | (false, true, None) => Order::Leave,
+        let Some(watcher) = self.watcher.take() else { return };
+        let kept = node::used_by_others(&self.wanted.local_ips, self.wanted.dns_port);
+        let order = match (kept.is_empty(), self.wanted.skip_teardown) {
+            (false, _) if handed_over => Order::Leave,
+            (false, false) => Order::Yield(kept),
+            (false, true) => Order::Leave,
+            (true, false) => Order::Teardown,
+            (true, true) if self.wanted.intercept_failsafe.is_some() => Order::Release,
+            (true, true) => Order::Leave,
         };
-        let ended = tokio::task::spawn_blocking(move || watcher.end(order)).await.context("end the watch");
+        let ended = tokio::task::spawn_blocking(move || watcher.end(&order)).await.context("end the watch");
         if let Err(error) = ended {
             warn!(%error, "interface and rules are not changed");
         }

@@ -1,45 +1,98 @@
-//! The cluster's DNS address while nothing is answered.
+//! Who answers while an agent does not: at its start, and when it stops answering.
 
 use super::{
-    rig::{LINK_LOCAL, Node, VIP, VIP6},
+    rig::{LINK_LOCAL, Node, OWN, VIP, VIP6, have},
     watch::Resident,
 };
 
-#[test]
-fn an_agent_that_does_not_answer_loses_the_address_until_it_does() {
-    let Some(node) = Node::new() else { return };
-    let agent = node.agent(&["--intercept-failsafe", "1s"]);
-    let has = |node: &Node, ip: &str| node.addresses().contains(&format!(" {ip}/"));
-    assert!(has(&node, VIP));
-    agent.signal("STOP");
-    node.until("given back", |node| !has(node, VIP) && !has(node, VIP6));
-    assert!(has(&node, LINK_LOCAL), "nobody else could answer there");
-    agent.signal("CONT");
-    node.until("taken again", |node| has(node, VIP) && has(node, VIP6));
-    let (udp, _) = node.ask("pod1", VIP, 53);
-    assert_eq!(udp["lost"], 0, "{udp}");
-    assert_eq!(node.node("check"), (0, String::new()));
-    // Killed, it is watched over still; another finds everything as it was.
-    agent.kill();
-    node.until("given back", |node| !has(node, VIP));
-    let _second = node.agent(&["--intercept-failsafe", "1s"]);
-    // It is taken when answers have come, not before.
-    node.until("taken again", |node| has(node, VIP) && has(node, VIP6));
+fn has(node: &Node, ip: &str) -> bool {
+    node.addresses().contains(&format!(" {ip}/"))
 }
 
 #[test]
-fn an_agent_tells_what_a_resident_watch_has_given_back() {
+fn the_cluster_dns_answers_at_every_address_while_an_agent_does_not() {
     let Some(node) = Node::new() else { return };
-    let _resident = Resident::start(&node, &["--intercept-failsafe", "1s"]);
-    node.until("set up", |node| node.node("check").0 == 0);
+    if !have("dig") {
+        return;
+    }
+    let coredns = node.coredns();
+    let mut agent = node.agent(&["--intercept-failsafe", "1s"]);
+    let both = |node: &Node, who: &str| {
+        [VIP, LINK_LOCAL].iter().all(|server| node.answer("pod1", server).as_deref() == Some(who))
+    };
+    assert!(both(&node, OWN));
+    agent.signal("STOP");
+    node.until("given away", |node| !has(node, VIP) && !has(node, VIP6));
+    node.until("answered", |node| both(node, &coredns.address()));
+    let (udp, tcp) = node.ask("pod2", LINK_LOCAL, 53);
+    assert_eq!((&udp["lost"], &tcp["lost"]), (&0.into(), &0.into()), "{udp} {tcp}");
+    // Processes of the node are steered as well.
+    assert_eq!(node.answer("node", LINK_LOCAL), Some(coredns.address()));
+    agent.signal("CONT");
+    node.until("taken again", |node| has(node, VIP) && has(node, VIP6));
+    assert!(both(&node, OWN));
+    assert_eq!(node.node("check"), (0, String::new()));
+    agent.wait_for("failsafe: queries go to the cluster's DNS");
+    // Killed with its parent, it is watched over still.
+    agent.kill();
+    node.until("answered", |node| both(node, &coredns.address()));
+    let _agent = node.agent(&["--intercept-failsafe", "1s"]);
+    assert!(both(&node, OWN), "taken when answers have come");
+}
+
+#[test]
+fn an_agent_takes_nothing_before_it_answers_as_well_as_the_cluster_dns() {
+    let Some(node) = Node::new() else { return };
+    if !have("dig") {
+        return;
+    }
+    // No hub answers, and nothing is on disk; the cluster's DNS answers by the fallback.
+    let coredns = node.coredns();
+    let hub = ["--hub", "127.0.0.1:9", "--tls", "insecure"];
+    let agent = node.agent(&hub);
+    assert!(has(&node, VIP));
+    assert_eq!(node.answer("pod1", VIP), Some(coredns.address()));
+    assert_eq!(node.answer("pod1", LINK_LOCAL), Some(coredns.address()));
+    assert!(agent.terminate().success());
+    node.until("given back", |node| !has(node, VIP));
+
+    // Another zone than the cluster's: it would answer names that no pod asks for.
+    let mut agent = node.agent(&["--zone", "cluster.example"]);
+    agent.wait_for("check the setting zone");
+    assert!(!has(&node, VIP));
+    assert_eq!(node.answer("pod1", VIP), Some(coredns.address()));
+    let status = node.status();
+    assert_eq!(status["node"]["interface"]["state"], "waiting", "{status}");
+    assert_eq!(node.metric("holdfast_node_addresses_waiting "), 1);
+    assert!(agent.terminate().success());
+
+    // Neither records nor a fallback that answers.
+    coredns.kill();
+    let mut agent = node.agent(&hub);
+    agent.wait_for("no records yet, and neither does cluster_fallback");
+    assert!(!has(&node, VIP) && has(&node, LINK_LOCAL));
+    let coredns = node.coredns();
+    node.until("taken", |node| has(node, VIP));
+    assert_eq!(node.answer("pod1", VIP), Some(coredns.address()));
+    agent.wait_for("queries to the node's addresses are answered here");
+}
+
+#[test]
+fn an_agent_tells_what_a_resident_watch_has_given_away() {
+    let Some(node) = Node::new() else { return };
+    let resident = Resident::start(&node, &["--intercept-failsafe", "1s"]);
     let agent = node.agent(&["--intercept-failsafe", "1s"]);
     let released = |node: &Node| node.metric("holdfast_node_intercept_released ");
+    node.until("taken", |node| has(node, VIP));
     assert_eq!(released(&node), 0);
-    // Dead for so long that the address is given back, and there again for as long as it takes to take it.
-    agent.kill();
-    node.until("given back", |node| !node.addresses().contains(&format!(" {VIP}/")));
-    let mut agent = node.agent(&["--intercept-failsafe", "1s"]);
-    agent.wait_for("nothing is answered: the cluster's DNS has its address back");
-    agent.wait_for("there are answers again");
+    agent.signal("STOP");
+    node.until("given away", |node| !has(node, VIP));
+    agent.signal("CONT");
+    node.until("taken again", |node| has(node, VIP));
     node.until("told", |node| released(node) == 0);
+    agent.kill();
+    node.until("given away", |node| !has(node, VIP));
+    let _agent = node.agent(&["--intercept-failsafe", "1s"]);
+    node.until("taken again", |node| has(node, VIP));
+    drop(resident);
 }

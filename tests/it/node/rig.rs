@@ -28,6 +28,26 @@ metadata: {name: kubernetes, namespace: default}
 spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd00:10:96::1'], ports: [{name: https, port: 443, protocol: TCP}]}
 ";
 
+/// What the service `kubernetes` answers here, and what it answers if the cluster's DNS is asked.
+pub const OWN: &str = "10.96.0.1";
+const BY_COREDNS: &str = "10.96.7.1";
+/// A service in front of the cluster's DNS that no node has on an interface.
+pub const UPSTREAM: &str = "10.96.0.99";
+
+/// The cluster's DNS, outside of the node, at the service address and at one of its own. Killed when dropped.
+pub struct CoreDns(Agent);
+
+impl CoreDns {
+    /// What a name of the cluster answers if it was asked.
+    pub fn address(&self) -> String {
+        BY_COREDNS.to_owned()
+    }
+
+    pub fn kill(self) {
+        self.0.kill();
+    }
+}
+
 /// The namespaces, and a directory for what the agents keep. Gone when dropped.
 pub struct Node {
     name: String,
@@ -132,6 +152,8 @@ impl Node {
     pub fn command(&self, part: &str, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.space(part), program]).args(arguments).stdin(Stdio::null());
+        // As the kubelet tells of the service in front of the cluster's DNS.
+        command.env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM);
         command
     }
 
@@ -179,6 +201,48 @@ impl Node {
     /// An agent on the node.
     pub fn agent(&self, more: &[&str]) -> Agent {
         Agent::spawn(&mut self.agent_command(more))
+    }
+
+    /// The cluster's DNS. Every agent that is started from now on knows it as its fallback.
+    pub fn coredns(&self) -> CoreDns {
+        self.ip("out", "link set lo up");
+        for ip in [VIP, UPSTREAM] {
+            self.ip("out", &format!("addr add {ip}/32 dev lo"));
+        }
+        let forward = ["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
+        assert!(self.command("node", "sh", &forward).status().unwrap().success());
+        fs::write(self.path("coredns.yaml"), CLUSTER.replace(OWN, BY_COREDNS)).unwrap();
+        fs::write(self.path("outside.yaml"), "allow: [0.0.0.0/0]\n").unwrap();
+        let listen = format!("{VIP},{UPSTREAM}");
+        let (config, manifests, admin) =
+            (self.path("outside.yaml"), self.path("coredns.yaml"), self.path("coredns.sock"));
+        let flags = ["--config", &config, "--manifests", &manifests, "--admin", &admin, "--listen", &listen];
+        let none = ["--store", "none", "--http", "none", "--metrics", "none", "--sandbox", "false"];
+        let none = [&none[..], &["--upstream", "127.0.0.1:9"]].concat();
+        let mut agent = Agent::spawn(&mut self.holdfast("out", &[&["agent"][..], &flags, &none].concat()));
+        agent.wait_for("records complete");
+        CoreDns(agent)
+    }
+
+    /// The address that `kubernetes.default` answers a pod at this server; `None` without an answer.
+    pub fn answer(&self, pod: &str, server: &str) -> Option<String> {
+        let words = ["+short", "+time=1", "+tries=1", &format!("@{server}"), "kubernetes.default.svc.cluster.local"];
+        let done = self.command(pod, "dig", &words).output().unwrap();
+        let told = String::from_utf8(done.stdout).unwrap();
+        told.trim().parse::<std::net::IpAddr>().ok().map(|ip| ip.to_string())
+    }
+
+    /// A tool on the node: its exit code and what it says.
+    pub fn tool(&self, words: &[&str]) -> (i32, String) {
+        let done = self.holdfast("node", words).output().unwrap();
+        (done.status.code().unwrap(), String::from_utf8([done.stdout, done.stderr].concat()).unwrap())
+    }
+
+    /// What `holdfast status` says of the agent.
+    pub fn status(&self) -> Value {
+        let (code, told) = self.tool(&["status", "--admin", &self.path("agent.sock"), "-o", "json"]);
+        assert_eq!(code, 0, "{told}");
+        serde_json::from_str(&told).unwrap()
     }
 
     /// What a port of the node answers to `GET path`, the head included; empty if nobody is there.

@@ -1,7 +1,28 @@
 //! A new process beside the old one. Under load: `tests/hand_over.rs`.
 
-use super::rig::{Node, VIP, have};
+use super::rig::{BY_COREDNS, LINK_LOCAL, Node, OWN, VIP, have};
 use crate::support::process::Agent;
+
+#[test]
+fn a_process_that_cannot_start_again_says_why_and_the_failsafe_answers() {
+    let Some(node) = Node::new() else { return };
+    let coredns = node.coredns();
+    let mut agent = node.agent(&["--intercept-failsafe", "1s"]);
+    std::fs::write(node.home.path().join("agent.yaml"), "sauce: {}\n").unwrap();
+    agent.signal("KILL");
+    agent.wait_for_nth("ended with code 2", 2);
+    let deaths = std::fs::read_to_string(node.home.path().join("agent.deaths")).unwrap();
+    assert!(deaths.contains("sauce") && deaths.contains("\"running\":false"), "{deaths}");
+    let (code, told) = node.tool(&["status", "--admin", node.home.path().join("agent.sock").to_str().unwrap()]);
+    assert_eq!(code, 3, "{told}");
+    assert!(told.contains("sauce"), "{told}");
+    node.until("the cluster's DNS answers", |node| node.answer("pod1", VIP) == Some(coredns.address()));
+    node.until("the relay answers", |node| node.answer("pod1", LINK_LOCAL) == Some(coredns.address()));
+    std::fs::write(node.home.path().join("agent.yaml"), "").unwrap();
+    node.until("the agent answers", |node| node.answer("pod1", VIP).as_deref() == Some(OWN));
+    node.until("the agent answers", |node| node.answer("pod1", LINK_LOCAL).as_deref() == Some(OWN));
+    assert!(!node.home.path().join("agent.deaths").exists());
+}
 
 /// Everything an agent has, as somebody on the node sees it.
 fn is_whole(node: &Node) -> bool {

@@ -84,9 +84,11 @@ fn without_anybody_left_to_start_another_that_is_said() {
 #[test]
 fn of_two_resident_watches_the_newer_one_watches_and_the_older_one_stays_behind() {
     let Some(node) = Node::new() else { return };
-    let mut first = Resident::start(&node, &[]);
-    node.until("set up", |node| node.node("check").0 == 0);
-    let mut second = Resident::start(&node, &[]);
+    // There is something to keep, as after an agent that was killed.
+    assert_eq!(node.node("setup").0, 0);
+    let mut first = Resident::start(&node, &["--intercept-failsafe", "none"]);
+    mends(&node);
+    let mut second = Resident::start(&node, &["--intercept-failsafe", "none"]);
     let socket = || fs::read_to_string(format!("/proc/{}/net/unix", first.0.id())).unwrap();
     assert!(socket().contains("@holdfast-node-nodelocaldns"));
     mends(&node);

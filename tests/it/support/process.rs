@@ -121,20 +121,29 @@ impl Agent {
     }
 
     fn status_bytes(&self, row: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(row)).expect("Linux tells it");
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
         kib * 1024
     }
 
+    /// The process that answers: the child of the one that was started, which keeps its sockets open; a hub has none.
     pub fn pid(&self) -> u32 {
+        let parent = self.child.id();
+        children(parent).first().copied().unwrap_or(parent)
+    }
+
+    /// The process that was started.
+    pub fn parent_pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal, by its name without SIG. Once told to STOP it has stopped: on a busy machine its threads go on for a
     /// while until one of them has taken the signal.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill runs");
+        // The parent passes the others on.
+        let pid = if matches!(name, "STOP" | "CONT" | "KILL" | "ABRT") { self.pid() } else { self.child.id() };
+        let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill runs");
         assert!(sent.success());
         let end = Instant::now() + PATIENCE;
         while name == "STOP" && !self.has_stopped() {
@@ -145,7 +154,7 @@ impl Agent {
 
     /// Whether every thread of it is stopped (`T`, proc(5)).
     fn has_stopped(&self) -> bool {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
         // One that is gone by now does nothing any more.
         let state = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("stat")).ok();
         threads
@@ -154,9 +163,16 @@ impl Agent {
             .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
     }
 
+    /// Kills it whole, as the end of a container does, and waits until its ports are free.
     pub fn kill(mut self) {
+        let answering = self.pid();
         self.child.kill().expect("it still runs");
         self.child.wait().expect("it was ours to wait for");
+        let end = Instant::now() + PATIENCE;
+        while is_alive(answering) {
+            assert!(Instant::now() < end, "the answering process outlives its parent");
+            thread::yield_now();
+        }
     }
 
     /// Asks it to leave with SIGTERM, and waits until it has.
@@ -174,6 +190,24 @@ impl Agent {
     pub fn ask(&self, name: &str, rtype: RecordType) -> Message {
         ask(self.dns, name, rtype)
     }
+}
+
+/// The processes that this one started and has not waited for.
+fn children(parent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut rest = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        rest.next() != Some("Z") && rest.next() == Some(&parent.to_string())
+    };
+    pids.filter(is_child).collect()
+}
+
+/// Whether a process runs; one that has ended and that no one has waited for does not.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z") && !rest.starts_with(" X"))
 }
 
 /// A running hub. Killed when dropped.
@@ -245,7 +279,7 @@ impl Hub {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Gone already, if a test ended it.
+        // Gone already, if a test ended it. The answering process goes with its parent.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
