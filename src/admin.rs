@@ -238,8 +238,14 @@ impl Bound {
 
 /// Serves `router` on a socket for this user and root until `stop`.
 pub async fn serve_socket(listener: UnixListener, router: Router, metrics: Metrics, stop: CancellationToken) {
-    let refused = metrics.refused.with_label_values(&["admin"]);
-    let limits = Limits { connections: CONNECTIONS, time: PROBE_TIME, refused };
+    let limits = Limits {
+        capacity: ADMIN_CAPACITY,
+        time: PROBE_TIME,
+        refused: metrics.refused.with_label_values(&["admin"]),
+        not_allowed: metrics.not_allowed.with_label_values(&["admin"]),
+        allow: Vec::new(),
+        node: NodeAddresses::new(|| Ok(Vec::new())),
+    };
     serve::serve(Listener::Unix(listener), router, limits, stop).await;
 }
 

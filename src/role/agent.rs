@@ -28,7 +28,6 @@ use self::handover::Handover;
 pub use self::node::{Prepared, prepare};
 use super::{
     base::{self, Base, Daemon, Loaded, Reread, Why},
-    descriptors,
     signals::Signals,
     source,
     status::AgentInputs,

@@ -38,6 +38,7 @@ fn everything() -> Vec<(String, Vec<Value>)> {
         all.push((component.into(), kustomize::build(&deploy("kustomize/components").join(component))));
     }
     all.push(("base".into(), kustomize::build(&deploy("kustomize/base"))));
+    all.push(("hub".into(), kustomize::build(&deploy("kustomize/hub"))));
     all.push(("static-pod".into(), yaml::file(&deploy("static-pod/holdfast-agent.yaml"))));
     all.push(("examples".into(), yaml::file(&deploy("examples/online-boutique.yaml"))));
     all.push(("helm".into(), helm::template(&deploy("helm/holdfast"), &json!({ "monitoring": { "enabled": true } }))));
@@ -229,7 +230,11 @@ fn the_hub_may_do_no_more_than_it_does() {
         assert!(
             hub.pointer("/template/spec/nodeSelector").is_none() && hub.pointer("/template/spec/tolerations").is_none()
         );
-        assert!(hub.pointer("/template/spec/affinity/podAntiAffinity").is_some());
+        let apart = hub.pointer("/template/spec/affinity/podAntiAffinity").expect("replicas on several nodes");
+        assert!(
+            apart.get("requiredDuringSchedulingIgnoredDuringExecution").is_none(),
+            "with as many replicas as nodes an upgrade would not end"
+        );
         object(&objects, "PodDisruptionBudget/holdfast-hub");
         object(&objects, "NetworkPolicy/holdfast-hub");
     }
@@ -249,8 +254,10 @@ fn a_static_pod_needs_nothing_of_the_apiserver() {
 /// Objects by kind and name; the text of configurations as what it says.
 fn by_title(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let with_config_read = |mut object: Value| {
-        if let Some(config) = object.pointer_mut("/data/agent.yaml") {
-            *config = yaml::documents(config.as_str().unwrap()).remove(0);
+        for file in ["/data/agent.yaml", "/data/hub.yaml"] {
+            if let Some(config) = object.pointer_mut(file) {
+                *config = yaml::documents(config.as_str().unwrap()).remove(0);
+            }
         }
         if let Some(dashboard) = object.pointer_mut("/data/dashboard.json") {
             *dashboard = serde_json::from_str(dashboard.as_str().unwrap()).unwrap();
@@ -273,6 +280,19 @@ fn the_chart_makes_what_the_kustomization_makes() {
     assert_eq!(by_title(objects("helm")), by_title(expected));
     let own = json!({ "tls": { "certManager": false } });
     assert_eq!(by_title(helm::template(&chart, &own)), by_title(objects("base")));
+    let no_agents = json!({ "tls": { "certManager": false }, "agent": { "enabled": false } });
+    let mut hub_alone = by_title(objects("hub"));
+    for (title, object) in by_title(helm::template(&chart, &no_agents)) {
+        assert_eq!(hub_alone.remove(&title), Some(object), "{title}");
+    }
+    assert!(hub_alone.is_empty(), "{hub_alone:?}");
+    let placed =
+        json!({ "hub": { "config": { "endpoints": "all" }, "extraArgs": ["--pods"], "nodeSelector": { "a": "b" } } });
+    let placed = helm::template(&chart, &placed);
+    let hub = &object(&placed, "Deployment/holdfast-hub")["spec"]["template"]["spec"];
+    assert_eq!(hub["nodeSelector"], json!({ "a": "b" }));
+    assert_eq!(hub["containers"][0]["args"].as_array().unwrap().last().unwrap(), "--pods");
+    assert!(text(object(&placed, "ConfigMap/holdfast-hub"), "/data/hub.yaml").contains("endpoints: all"));
     let other =
         helm::template(&chart, &json!({ "agent": { "config": { "zone": "k8s.test" } }, "hub": { "replicas": 3 } }));
     assert_eq!(agent_config(&other)["zone"], "k8s.test");
@@ -282,6 +302,7 @@ fn the_chart_makes_what_the_kustomization_makes() {
 /// Every value that is no map, by its path, and another one in its place.
 fn leaves(path: &str, value: &Value, found: &mut Vec<(String, Value)>) {
     let other = match value {
+        Value::Object(map) if map.is_empty() => json!({ "other": "other" }),
         Value::Object(map) => {
             map.iter().for_each(|(key, value)| leaves(&format!("{path}/{key}"), value, found));
             return;
@@ -290,7 +311,7 @@ fn leaves(path: &str, value: &Value, found: &mut Vec<(String, Value)>) {
         Value::Number(number) => json!(number.as_u64().unwrap() + 1),
         Value::String(text) if text.is_empty() => json!("other"),
         Value::String(text) => json!(format!("{text}0")),
-        Value::Array(items) => json!([items.as_slice(), &[items[0].clone()]].concat()),
+        Value::Array(items) => json!([items.as_slice(), &[items.first().cloned().unwrap_or(json!("other"))]].concat()),
         Value::Null => json!("other"),
     };
     found.push((path.to_owned(), other));

@@ -56,7 +56,7 @@ impl Event {
             Self::Info(text) => info!("node {text}"),
             Self::Warn(text) => warn!("node {text}"),
             Self::Error(kind, error) => error!(kind = kind.as_str(), error, "a part of the node is not set up"),
-            Self::Waiting(why) => warn!(why, "addresses not taken: the cluster's DNS goes on answering"),
+            Self::Waiting(why) => warn!(why, "addresses not taken: they stay with the cluster's DNS"),
             Self::Released(why) => error!(why, "failsafe: queries go to the cluster's DNS"),
             Self::Taken => info!("queries to the node's addresses are answered here"),
             Self::Died(how) => error!(how, "the watch over interface and rules died"),

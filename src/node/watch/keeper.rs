@@ -44,7 +44,7 @@ pub fn keep(config: &str) {
     // The one before has read the order to begin.
     let mut begun: &[&str] = &[];
     loop {
-        let began = Instant::now();
+        let started = Instant::now();
         // The program this process runs, whatever stands in its place by now.
         let mut watch = Command::new("/proc/self/exe");
         let ended = watch.args(["node", "watch", "--kept", config]).args(begun).status();
@@ -52,7 +52,7 @@ pub fn keep(config: &str) {
         if ended.as_ref().is_ok_and(ExitStatus::success) {
             return;
         }
-        if began.elapsed() >= LIVED {
+        if started.elapsed() >= LIVED {
             pause = PAUSE;
         }
         let how = ended.map_or_else(|error| format!("start it: {error}"), |status| status.to_string());

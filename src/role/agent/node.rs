@@ -224,10 +224,9 @@ impl Node {
         let order = match (kept.is_empty(), self.wanted.skip_teardown) {
             (false, _) if handed_over => Order::Leave,
             (false, false) => Order::Yield(kept),
-            (false, true) => Order::Leave,
             (true, false) => Order::Teardown,
             (true, true) if self.wanted.intercept_failsafe.is_some() => Order::Release,
-            (true, true) => Order::Leave,
+            (_, true) => Order::Leave,
         };
         let ended = tokio::task::spawn_blocking(move || watcher.end(&order)).await.context("end the watch");
         if let Err(error) = ended {

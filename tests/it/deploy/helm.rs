@@ -39,7 +39,12 @@ fn render(template: &str, chart: &Path, scope: &Value) -> String {
         }
         if let Some(condition) = action.strip_prefix("if ") {
             let value = value(condition, chart, scope);
-            shown.push(!matches!(value, Value::Null | Value::Bool(false)));
+            shown.push(match value {
+                Value::Null | Value::Bool(false) => false,
+                Value::Array(items) => !items.is_empty(),
+                Value::Object(map) => !map.is_empty(),
+                _ => true,
+            });
         } else if action == "end" {
             shown.pop().expect("an if");
         } else if shown.iter().all(|shown| *shown) {
@@ -50,7 +55,7 @@ fn render(template: &str, chart: &Path, scope: &Value) -> String {
             }
         }
     }
-    out + rest
+    if shown.iter().all(|shown| *shown) { out + rest } else { out }
 }
 
 fn value(pipeline: &str, chart: &Path, scope: &Value) -> Value {

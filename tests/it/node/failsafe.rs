@@ -1,7 +1,7 @@
 //! Who answers while an agent does not: at its start, and when it stops answering.
 
 use super::{
-    rig::{LINK_LOCAL, Node, OWN, VIP, VIP6, have},
+    rig::{BY_COREDNS, LINK_LOCAL, Node, OWN, VIP, VIP6, have},
     watch::Resident,
 };
 
@@ -15,19 +15,20 @@ fn the_cluster_dns_answers_at_every_address_while_an_agent_does_not() {
     if !have("dig") {
         return;
     }
-    let coredns = node.coredns();
+    let _coredns = node.coredns();
     let mut agent = node.agent(&["--intercept-failsafe", "1s"]);
     let both = |node: &Node, who: &str| {
         [VIP, LINK_LOCAL].iter().all(|server| node.answer("pod1", server).as_deref() == Some(who))
     };
+    agent.wait_for("records complete");
     assert!(both(&node, OWN));
     agent.signal("STOP");
     node.until("given away", |node| !has(node, VIP) && !has(node, VIP6));
-    node.until("answered", |node| both(node, &coredns.address()));
+    node.until("answered", |node| both(node, BY_COREDNS));
     let (udp, tcp) = node.ask("pod2", LINK_LOCAL, 53);
     assert_eq!((&udp["lost"], &tcp["lost"]), (&0.into(), &0.into()), "{udp} {tcp}");
     // Processes of the node are steered as well.
-    assert_eq!(node.answer("node", LINK_LOCAL), Some(coredns.address()));
+    assert_eq!(node.answer("node", LINK_LOCAL), Some(BY_COREDNS.to_owned()));
     agent.signal("CONT");
     node.until("taken again", |node| has(node, VIP) && has(node, VIP6));
     assert!(both(&node, OWN));
@@ -35,9 +36,9 @@ fn the_cluster_dns_answers_at_every_address_while_an_agent_does_not() {
     agent.wait_for("failsafe: queries go to the cluster's DNS");
     // Killed with its parent, it is watched over still.
     agent.kill();
-    node.until("answered", |node| both(node, &coredns.address()));
+    node.until("answered", |node| both(node, BY_COREDNS));
     let _agent = node.agent(&["--intercept-failsafe", "1s"]);
-    assert!(both(&node, OWN), "taken when answers have come");
+    node.until("taken when answers have come", |node| both(node, OWN));
 }
 
 #[test]
@@ -51,8 +52,8 @@ fn an_agent_takes_nothing_before_it_answers_as_well_as_the_cluster_dns() {
     let hub = ["--hub", "127.0.0.1:9", "--tls", "insecure"];
     let agent = node.agent(&hub);
     assert!(has(&node, VIP));
-    assert_eq!(node.answer("pod1", VIP), Some(coredns.address()));
-    assert_eq!(node.answer("pod1", LINK_LOCAL), Some(coredns.address()));
+    assert_eq!(node.answer("pod1", VIP), Some(BY_COREDNS.to_owned()));
+    assert_eq!(node.answer("pod1", LINK_LOCAL), Some(BY_COREDNS.to_owned()));
     assert!(agent.terminate().success());
     node.until("given back", |node| !has(node, VIP));
 
@@ -60,7 +61,7 @@ fn an_agent_takes_nothing_before_it_answers_as_well_as_the_cluster_dns() {
     let mut agent = node.agent(&["--zone", "cluster.example"]);
     agent.wait_for("check the setting zone");
     assert!(!has(&node, VIP));
-    assert_eq!(node.answer("pod1", VIP), Some(coredns.address()));
+    assert_eq!(node.answer("pod1", VIP), Some(BY_COREDNS.to_owned()));
     let status = node.status();
     assert_eq!(status["node"]["interface"]["state"], "waiting", "{status}");
     assert_eq!(node.metric("holdfast_node_addresses_waiting "), 1);
@@ -71,15 +72,16 @@ fn an_agent_takes_nothing_before_it_answers_as_well_as_the_cluster_dns() {
     let mut agent = node.agent(&hub);
     agent.wait_for("no records yet, and neither does cluster_fallback");
     assert!(!has(&node, VIP) && has(&node, LINK_LOCAL));
-    let coredns = node.coredns();
+    let _coredns = node.coredns();
     node.until("taken", |node| has(node, VIP));
-    assert_eq!(node.answer("pod1", VIP), Some(coredns.address()));
+    assert_eq!(node.answer("pod1", VIP), Some(BY_COREDNS.to_owned()));
     agent.wait_for("queries to the node's addresses are answered here");
 }
 
 #[test]
 fn an_agent_tells_what_a_resident_watch_has_given_away() {
     let Some(node) = Node::new() else { return };
+    let _coredns = node.coredns();
     let resident = Resident::start(&node, &["--intercept-failsafe", "1s"]);
     let agent = node.agent(&["--intercept-failsafe", "1s"]);
     let released = |node: &Node| node.metric("holdfast_node_intercept_released ");

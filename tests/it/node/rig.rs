@@ -30,7 +30,7 @@ spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd00:10:96::1'], ports: [{
 
 /// What the service `kubernetes` answers here, and what it answers if the cluster's DNS is asked.
 pub const OWN: &str = "10.96.0.1";
-const BY_COREDNS: &str = "10.96.7.1";
+pub const BY_COREDNS: &str = "10.96.7.1";
 /// A service in front of the cluster's DNS that no node has on an interface.
 pub const UPSTREAM: &str = "10.96.0.99";
 
@@ -38,11 +38,6 @@ pub const UPSTREAM: &str = "10.96.0.99";
 pub struct CoreDns(Agent);
 
 impl CoreDns {
-    /// What a name of the cluster answers if it was asked.
-    pub fn address(&self) -> String {
-        BY_COREDNS.to_owned()
-    }
-
     pub fn kill(self) {
         self.0.kill();
     }

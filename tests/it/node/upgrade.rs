@@ -6,7 +6,7 @@ use crate::support::process::Agent;
 #[test]
 fn a_process_that_cannot_start_again_says_why_and_the_failsafe_answers() {
     let Some(node) = Node::new() else { return };
-    let coredns = node.coredns();
+    let _coredns = node.coredns();
     let mut agent = node.agent(&["--intercept-failsafe", "1s"]);
     std::fs::write(node.home.path().join("agent.yaml"), "sauce: {}\n").unwrap();
     agent.signal("KILL");
@@ -16,8 +16,8 @@ fn a_process_that_cannot_start_again_says_why_and_the_failsafe_answers() {
     let (code, told) = node.tool(&["status", "--admin", node.home.path().join("agent.sock").to_str().unwrap()]);
     assert_eq!(code, 3, "{told}");
     assert!(told.contains("sauce"), "{told}");
-    node.until("the cluster's DNS answers", |node| node.answer("pod1", VIP) == Some(coredns.address()));
-    node.until("the relay answers", |node| node.answer("pod1", LINK_LOCAL) == Some(coredns.address()));
+    node.until("the cluster's DNS answers", |node| node.answer("pod1", VIP) == Some(BY_COREDNS.to_owned()));
+    node.until("the relay answers", |node| node.answer("pod1", LINK_LOCAL) == Some(BY_COREDNS.to_owned()));
     std::fs::write(node.home.path().join("agent.yaml"), "").unwrap();
     node.until("the agent answers", |node| node.answer("pod1", VIP).as_deref() == Some(OWN));
     node.until("the agent answers", |node| node.answer("pod1", LINK_LOCAL).as_deref() == Some(OWN));
@@ -123,15 +123,20 @@ fn a_probe_in_another_container_is_not_answered_by_this_ones_agent() {
 }
 
 #[test]
-fn a_newcomer_with_other_flags_is_refused_with_the_reason() {
+fn a_newcomer_with_other_flags_waits_beside_the_old_one_and_says_why() {
     let Some(node) = Node::new() else { return };
-    let _old = node.agent(&[]);
+    let old = node.agent(&[]);
     let flags = node.flags();
     let words: Vec<&str> =
         ["agent"].into_iter().chain(flags.iter().map(String::as_str)).chain(["--listen", "127.0.0.1"]).collect();
-    let refused = node.holdfast("node", &words).output().unwrap();
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(3), "{told}");
+    let waiting = "waiting beside another process";
+    let mut newcomer = Agent::spawn_until(&mut node.holdfast("node", &words), waiting);
+    let told = newcomer.wait_for(waiting);
     assert!(told.contains("no hand-over: it listens on 169.254.20.10:53, 10.96.0.10:53, "), "{told}");
     assert!(told.contains("is in use by pid "), "{told}");
+    assert_eq!(node.node("check"), (0, String::new()), "it touches nothing");
+    // Once the other one ends, it takes over.
+    assert!(old.terminate().success());
+    newcomer.wait_for("answering listen=");
+    node.until("taken", |node| node.node("check").0 == 0);
 }

@@ -84,8 +84,7 @@ fn without_anybody_left_to_start_another_that_is_said() {
 #[test]
 fn of_two_resident_watches_the_newer_one_watches_and_the_older_one_stays_behind() {
     let Some(node) = Node::new() else { return };
-    // There is something to keep, as after an agent that was killed.
-    assert_eq!(node.node("setup").0, 0);
+    let agent = node.agent(&[]);
     let mut first = Resident::start(&node, &["--intercept-failsafe", "none"]);
     mends(&node);
     let mut second = Resident::start(&node, &["--intercept-failsafe", "none"]);
@@ -97,6 +96,8 @@ fn of_two_resident_watches_the_newer_one_watches_and_the_older_one_stays_behind(
     second.0.wait().unwrap();
     mends(&node);
     assert!(first.0.try_wait().unwrap().is_none());
+    agent.kill();
+    node.until("ended", |node| processes(node, "--kept").is_empty());
     assert_eq!(node.node("teardown").0, 0);
     assert!(first.0.wait().unwrap().success(), "told to end, it does");
     assert_eq!(node.addresses(), "");
