@@ -1,6 +1,6 @@
 //! Answers for an agent that does not: passes queries on to the cluster's DNS, over UDP and TCP.
 //!
-//! The rules steer the node's own addresses here while the failsafe is on (docs/decisions/0140). Reads no query and keeps no answer.
+//! The rules steer the node's own addresses here while the failsafe is on (docs/decisions/parent-process.md). Reads no query and keeps no answer.
 
 use std::{
     io,
