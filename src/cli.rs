@@ -316,7 +316,7 @@ mod tests {
     fn flags_of_settings_are_read() {
         let line = ["holdfast", "check-config", "--listen", "::1,127.0.0.1", "--listen", "127.0.0.2", "--config", "f"];
         let Command::CheckConfig { flags } = Cli::try_parse_from(line).unwrap().command else { panic!() };
-        assert_eq!((flags.role, flags.flags.file.as_deref()), (Role::Agent, Some(std::path::Path::new("f"))));
+        assert_eq!((flags.role, flags.flags.file.as_deref()), (Role::Agent, Some(Path::new("f"))));
         assert_eq!(flags.flags.given.len(), 1);
         assert_eq!(flags.flags.given[0].values, ["::1", "127.0.0.1", "127.0.0.2"]);
     }

@@ -176,8 +176,8 @@ impl Agent {
         let stop = CancellationToken::new();
         let handover = Handover::new(&base.config, &base.disk, &forwarder, &stop);
         handles.given_away = handover.given_away();
-        let named = handover.router().merge(admin::probes(handles.readiness.clone(), handles.metrics.health.clone()));
-        tokio::spawn(handover.clone().announce(named, handles.metrics.clone()));
+        let by_name = handover.router().merge(admin::probes(handles.readiness.clone(), handles.metrics.health.clone()));
+        tokio::spawn(handover.clone().announce(by_name, handles.metrics.clone()));
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
