@@ -433,7 +433,10 @@ mod tests {
             (format!("{:?}", config.disk().map(paced)), format!("{:?}", Some(paced(store::disk::Config::default())))),
             (format!("{:?}", config.guard()), format!("{:?}", store::guard::Config::default())),
             (format!("{:?}", config.admin()), format!("{:?}", admin::Config::default())),
-            (format!("{:?}", config.settings.node()), format!("{:?}", node::Config::default())),
+            (
+                format!("{:?}", node::Config { agent: None, ..config.settings.node() }),
+                format!("{:?}", node::Config::default()),
+            ),
             (format!("{:?}", config.endpoints()), format!("{:?}", source::EndpointsMode::default())),
         ];
         for (ours, theirs) in same {

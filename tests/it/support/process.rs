@@ -133,11 +133,6 @@ impl Agent {
         children(parent).first().copied().unwrap_or(parent)
     }
 
-    /// The process that was started.
-    pub fn parent_pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends a signal, by its name without SIG. Once told to STOP it has stopped: on a busy machine its threads go on for a
     /// while until one of them has taken the signal.
     pub fn signal(&self, name: &str) {
