@@ -305,6 +305,8 @@ fn check_config(RoleFlags { role, flags }: &RoleFlags) -> anyhow::Result<Exit> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -267,7 +267,8 @@ fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gath
     let node = settings.node();
     let failsafe =
         settings.node_intercept_failsafe.is_some() && given.iter().any(|(key, _)| *key == "node.intercept_failsafe");
-    if failsafe && node.local_ips.iter().all(|ip| node.failsafe_ips.contains(ip)) {
+    let nothing_stays = !node.local_ips.is_empty() && node.local_ips.iter().all(|ip| node.failsafe_ips.contains(ip));
+    if failsafe && node.setup_interface && nothing_stays {
         let message = "there is no address that stays, at which to find out whether there are answers: listen on \
                        169.254.20.10 too, or name fewer node.failsafe_ips";
         errors.add(place_of(given, "node.intercept_failsafe"), "node.intercept_failsafe", message);

@@ -79,7 +79,7 @@ fn five_kills_under_load_cost_no_query() {
         let killed = agent.pid();
         agent.signal("KILL");
         agent.wait_for_nth("starting it again, queries wait", death);
-        agent.wait_for_nth("answering listen=", death + 1);
+        agent.wait_for_nth("answering DNS listen=", death + 1);
         assert_ne!(agent.pid(), killed);
     }
     node.until("asked", |node| asked(node) > 1_000);

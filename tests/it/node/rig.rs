@@ -207,7 +207,8 @@ impl Node {
         let forward = ["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
         assert!(self.command("node", "sh", &forward).status().unwrap().success());
         fs::write(self.path("coredns.yaml"), CLUSTER.replace(OWN, BY_COREDNS)).unwrap();
-        fs::write(self.path("outside.yaml"), "allow: [0.0.0.0/0]\n").unwrap();
+        let config = "allow: [0.0.0.0/0]\nforward:\n  - {zone: cluster.example, answer: nxdomain}\n";
+        fs::write(self.path("outside.yaml"), config).unwrap();
         let listen = format!("{VIP},{UPSTREAM}");
         let (config, manifests, admin) =
             (self.path("outside.yaml"), self.path("coredns.yaml"), self.path("coredns.sock"));

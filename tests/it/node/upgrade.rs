@@ -137,6 +137,6 @@ fn a_newcomer_with_other_flags_waits_beside_the_old_one_and_says_why() {
     assert_eq!(node.node("check"), (0, String::new()), "it touches nothing");
     // Once the other one ends, it takes over.
     assert!(old.terminate().success());
-    newcomer.wait_for("answering listen=");
+    newcomer.wait_for("answering DNS listen=");
     node.until("taken", |node| node.node("check").0 == 0);
 }
