@@ -101,13 +101,10 @@ impl Agent {
 
         let certificate = encrypted::open(&config, &registry)?;
         let (bound, join) = beside::bind(&config, join, certificate.as_ref()).await?;
-        for address in config.dns().access.open(&config.settings.every_listen_address()) {
-            warn!("{}", open_resolver(address));
-        }
+        warn_open_resolver(&config);
         let views = views::bind(&config, join, certificate.as_ref())?;
         let encrypted: Vec<_> = bound.encrypted_addresses().into_iter().chain(views.encrypted_addresses()).collect();
-        let names = certificate.as_ref().map(|certificate| certificate.current.names()).unwrap_or_default();
-        let discovery = Arc::new(dns::Discovery::new(&encrypted, &names));
+        let discovery = encrypted::discovery(&encrypted, certificate.as_ref());
         let listen: Vec<SocketAddr> = bound.addresses().iter().copied().chain(views.addresses()).collect();
         let admin = admin::bind(&admin::Config { join, ..config.admin() })?;
         if let Some(error) = admin.socket_error() {
@@ -283,6 +280,12 @@ impl Daemon for Agent {
 /// Beside the admin socket: what the parent writes while no process answers.
 fn deaths_file(admin: &Path) -> String {
     admin.with_extension("deaths").display().to_string()
+}
+
+fn warn_open_resolver(config: &Config) {
+    for address in config.dns().access.open(&config.settings.every_listen_address()) {
+        warn!("{}", open_resolver(address));
+    }
 }
 
 /// That anybody may ask at `address`, for people.

@@ -30,3 +30,12 @@ pub(super) fn with(mut config: dns::Config, certificate: Option<&Certificate>) -
     config.encrypted.certificate = certificate.map(|certificate| std::sync::Arc::new(certificate.current.clone()) as _);
     config
 }
+
+/// How clients find the listeners: by the names in the certificate.
+pub(super) fn discovery(
+    listeners: &[(dns::Transport, std::net::SocketAddr)],
+    certificate: Option<&Certificate>,
+) -> std::sync::Arc<dns::Discovery> {
+    let names = certificate.map(|certificate| certificate.current.names()).unwrap_or_default();
+    std::sync::Arc::new(dns::Discovery::new(listeners, &names))
+}
