@@ -432,7 +432,8 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
     async fn take(&mut self, own: Answer) -> bool {
         let zone = &self.config.zone;
         let worse = match (own, self.fallback().await) {
-            (Answer::Good, Some(Answer::Denied)) => {
+            // Also of an agent that forwards the name so far: its own records come later, and are of the wrong zone.
+            (_, Some(Answer::Denied)) => {
                 format!("the cluster's DNS has no kubernetes.default.svc.{zone}: check the setting zone")
             }
             (Answer::Denied, Some(Answer::Good)) => {
