@@ -101,6 +101,10 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                 continue;
             }
         };
+        if !inputs.begun(config) {
+            // Removed by hand meanwhile.
+            continue;
+        }
         tell(Event::Keeps(true));
         let mut watch = Watch::new(config, &mut tell);
         watch.look();

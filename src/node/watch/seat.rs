@@ -107,10 +107,15 @@ fn name(seat: &str) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("holdfast-node-{seat}"))
 }
 
-/// Takes the seat, if need be from the one before: a child from another child, a resident from everybody. One that was
-/// `displaced` takes it from nobody any more.
+/// Takes the seat, if need be from the watch before: a child from another child, a resident from every other. One that was
+/// `displaced` takes it from none of its own kind any more.
 pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool) -> Claimed {
-    let stays = |word| displaced || (word == RESIDENT && mode == Mode::Child);
+    let stays = |word| match (mode, word) {
+        (Mode::Resident, RESIDENT) | (Mode::Child, CHILD) => displaced,
+        (Mode::Child, _) => true,
+        // A child may have been faster when the seat was free.
+        (Mode::Resident, _) => false,
+    };
     if displaced {
         // Whoever asked has the first try.
         sleep(DISPLACED).await;
@@ -228,6 +233,19 @@ mod tests {
         let Claimed::Taken(held) = claim(&name, Mode::Child, false).await else { panic!("held by a resident") };
         drop((resident, held));
         assert!(matches!(claim(&name, Mode::Child, false).await, Claimed::Seat(_)));
+    }
+
+    #[tokio::test]
+    async fn a_displaced_resident_takes_the_seat_from_a_child_that_was_faster() {
+        let name = unique("faster");
+        let Claimed::Seat(mut child) = claim(&name, Mode::Child, true).await else { panic!("free") };
+        let leaving = async {
+            child.asked_to_leave().await;
+            drop(child);
+        };
+        let (resident, ()) = tokio::join!(claim(&name, Mode::Resident, true), leaving);
+        assert!(matches!(resident, Claimed::Seat(_)));
+        assert!(matches!(claim(&name, Mode::Child, true).await, Claimed::Taken(_)));
     }
 
     #[tokio::test]

@@ -47,6 +47,21 @@ fn mends(node: &Node) {
     node.until("mended", |node| node.node("check").0 == 0);
 }
 
+/// Whether this process listens at the name of the watch over the node's interface.
+fn has_seat(pid: u32) -> bool {
+    let sockets = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap();
+    let inode = |line: &str| {
+        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+        // The flag of a socket that listens (`__SO_ACCEPTCON`).
+        let listens = columns.get(3) == Some(&"00010000") && columns.last() == Some(&"@holdfast-node-nodelocaldns");
+        listens.then(|| format!("socket:[{}]", columns[6]))
+    };
+    let seats: Vec<String> = sockets.lines().filter_map(inode).collect();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    open.filter_map(|fd| fs::read_link(fd.path()).ok())
+        .any(|to| seats.iter().any(|seat| to.as_os_str() == seat.as_str()))
+}
+
 #[test]
 fn a_watch_that_dies_is_counted_and_started_again() {
     let Some(node) = Node::new() else { return };
@@ -94,6 +109,8 @@ fn of_two_resident_watches_the_newer_one_watches_and_the_older_one_stays_behind(
     assert!(first.0.try_wait().unwrap().is_none() && second.0.try_wait().unwrap().is_none(), "neither has ended");
     second.0.kill().unwrap();
     second.0.wait().unwrap();
+    // The agent's own watch may be faster, and leaves the seat then.
+    node.until("has the seat", |_| has_seat(first.0.id()));
     mends(&node);
     assert!(first.0.try_wait().unwrap().is_none());
     agent.kill();
