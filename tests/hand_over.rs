@@ -23,8 +23,9 @@ use rig::{Node, VIP, report};
 static ALONE: Lock<()> = Lock::new(());
 const HAND_OVERS: usize = 20;
 const KILLS: usize = 5;
-/// The longest time without an answer after a kill, in milliseconds.
-const KILL_MS: u64 = 150;
+/// The longest time without an answer after a kill, in milliseconds. About 100 with a processor of its own; a restart by the kubelet
+/// takes 10 s and more from the second on.
+const KILL_MS: u64 = 1_500;
 const PARENT_BYTES_MAX: u64 = 2 << 20;
 
 /// Questions from a pod until told to end: 5,000 a second over UDP, and 200 connections.
@@ -92,7 +93,7 @@ fn five_kills_under_load_cost_no_query() {
     let status = node.status();
     assert_eq!(status["node"]["deaths"]["count"], KILLS, "{status}");
     assert_eq!(status["node"]["deaths"]["how"], "was killed by signal 9", "{status}");
-    let own = private_bytes(parent_of(agent.pid()));
+    let own = anonymous_bytes(parent_of(agent.pid()));
     println!("the parent has {} KiB of its own", own / 1024);
     assert!(own <= PARENT_BYTES_MAX, "{own}");
     assert!(agent.terminate().success(), "the signal is passed on, and the end is the child's");
@@ -103,10 +104,18 @@ fn parent_of(pid: u32) -> u32 {
     status.lines().find_map(|row| row.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
 }
 
-/// The memory that no other process shares, in bytes.
-fn private_bytes(pid: u32) -> u64 {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let rows = rollup.lines().filter(|row| row.starts_with("Private_"));
-    let kib = |row: &str| row.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
-    rows.map(kib).sum::<u64>() * 1024
+/// The memory of a process that is not mapped from files, in bytes.
+fn anonymous_bytes(pid: u32) -> u64 {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let (mut of_file, mut kib) = (false, 0);
+    for row in maps.lines() {
+        let columns: Vec<&str> = row.split_whitespace().collect();
+        match columns[..] {
+            ["Private_Dirty:" | "Private_Clean:", number, "kB"] if !of_file => kib += number.parse::<u64>().unwrap(),
+            // The row that a mapping begins with: its inode is 0 without a file.
+            [range, _, _, _, inode, ..] if range.contains('-') => of_file = inode != "0",
+            _ => {}
+        }
+    }
+    kib * 1024
 }

@@ -396,23 +396,17 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
     async fn probe(&mut self) -> bool {
         let Some(own) = self.probed() else { return false };
         let zone = &self.config.zone;
-        let answer = probe::ask(own, zone, OWN_PATIENCE).await;
+        let answer = probe::ask(own, probe::KUBERNETES, zone, OWN_PATIENCE).await;
         let now = Instant::now();
         self.failsafe.note(answer != Answer::Bad, now);
         if self.failsafe.may_take() {
-            return self.take(answer).await;
+            return self.take(own, answer).await;
         }
         if answer != Answer::Bad {
             return false;
         }
-        if self.failsafe.released() && self.place.is_none() && self.began.elapsed() >= STARTING {
-            let from = if self.config.fallback.is_empty() {
-                "there is no cluster_fallback"
-            } else {
-                "neither does cluster_fallback"
-            };
-            let why = format!("no records yet, and {from}: kubernetes.default.svc.{zone} gets no answer");
-            self.say(Event::Waiting(why));
+        if self.failsafe.released() && self.place.is_none() {
+            self.lacks_answers();
         }
         if self.failsafe.is_silent(now) && (self.relay.is_none() || !self.failsafe.released()) {
             return self.give_away().await;
@@ -420,11 +414,21 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
         false
     }
 
+    /// Says what is missing for an answer, of an agent that had the time to start.
+    fn lacks_answers(&mut self) {
+        if self.began.elapsed() < STARTING {
+            return;
+        }
+        let without = self.config.fallback.is_empty();
+        let from = if without { "there is no cluster_fallback" } else { "cluster_fallback gives no answer" };
+        self.say(Event::Waiting(format!("no records yet, and {from}: names of {} get no answer", self.config.zone)));
+    }
+
     /// What the cluster's DNS says of the same name; `None` if its address is not known.
     async fn fallback(&self) -> Option<Answer> {
         let mut last = None;
         for server in &self.config.fallback {
-            last = Some(probe::ask(*server, &self.config.zone, FALLBACK_PATIENCE).await);
+            last = Some(probe::ask(*server, probe::KUBERNETES, &self.config.zone, FALLBACK_PATIENCE).await);
             if last != Some(Answer::Bad) {
                 break;
             }
@@ -433,15 +437,20 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
     }
 
     /// Takes the addresses, unless the cluster's DNS gives better answers.
-    async fn take(&mut self, own: Answer) -> bool {
+    async fn take(&mut self, own: SocketAddr, answer: Answer) -> bool {
         let zone = &self.config.zone;
-        let worse = match (own, self.fallback().await) {
+        let worse = match (answer, self.fallback().await) {
             // Also of an agent that forwards the name so far: its own records come later, and are of the wrong zone.
             (_, Some(Answer::Denied)) => {
                 format!("the cluster's DNS has no kubernetes.default.svc.{zone}: check the setting zone")
             }
             (Answer::Denied, Some(Answer::Good)) => {
                 format!("kubernetes.default.svc.{zone} is answered by the cluster's DNS and not here")
+            }
+            // The answer before may be one that its cache kept from an earlier process.
+            _ if probe::ask(own, &probe::unknown(), zone, OWN_PATIENCE).await == Answer::Bad => {
+                self.lacks_answers();
+                return false;
             }
             _ => {
                 self.failsafe.set(false, Instant::now());

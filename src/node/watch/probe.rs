@@ -12,7 +12,7 @@ use crate::node::nft::PROBE_MARK;
 
 const ID: [u8; 2] = [0x48, 0x46];
 /// Every cluster has this service.
-const NAME: &str = "kubernetes.default.svc";
+pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
 
 /// What a server says of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +25,16 @@ pub(super) enum Answer {
     Bad,
 }
 
-fn question(zone: &str) -> Vec<u8> {
+/// A name of the cluster that no cache has, as it was never asked before. No service has it.
+pub(super) fn unknown() -> String {
+    format!("holdfast-probe-{:016x}.default.svc", rand::random::<u64>())
+}
+
+fn question(name: &str, zone: &str) -> Vec<u8> {
     let mut message = ID.to_vec();
     // Recursion desired, one question.
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in NAME.split('.').chain(zone.split('.')).filter(|label| !label.is_empty()) {
+    for label in name.split('.').chain(zone.split('.')).filter(|label| !label.is_empty()) {
         message.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
         message.extend(label.as_bytes());
     }
@@ -37,15 +42,15 @@ fn question(zone: &str) -> Vec<u8> {
     message
 }
 
-/// The answer of `server` within `patience`.
-pub(super) async fn ask(server: SocketAddr, zone: &str, patience: Duration) -> Answer {
+/// The answer of `server` to `name` in `zone` within `patience`.
+pub(super) async fn ask(server: SocketAddr, name: &str, zone: &str, patience: Duration) -> Answer {
     let asked = async {
         let own: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((own, 0)).await?;
         // Not redirected while queries go elsewhere. Without the capability, there are no rules that would.
         let _ = SockRef::from(&socket).set_mark(PROBE_MARK);
         socket.connect(server).await?;
-        socket.send(&question(zone)).await?;
+        socket.send(&question(name, zone)).await?;
         let mut answer = [0; 512];
         loop {
             let length = socket.recv(&mut answer).await?;
@@ -81,10 +86,14 @@ mod tests {
                 (query[2], query[3]) = (0x81, rcode);
                 server.send_to(&query[..length], client).await.unwrap();
             };
-            assert_eq!(tokio::join!(ask(address, "cluster.local", PATIENCE), answer).0, expected, "{rcode}");
+            assert_eq!(
+                tokio::join!(ask(address, KUBERNETES, "cluster.local", PATIENCE), answer).0,
+                expected,
+                "{rcode}"
+            );
         }
-        assert_eq!(ask(address, "cluster.local.", Duration::from_millis(1)).await, Answer::Bad, "silence");
+        assert_eq!(ask(address, KUBERNETES, "cluster.local.", Duration::from_millis(1)).await, Answer::Bad, "silence");
         drop(server);
-        assert_eq!(ask(address, "cluster.local", PATIENCE).await, Answer::Bad, "a closed port");
+        assert_eq!(ask(address, KUBERNETES, "cluster.local", PATIENCE).await, Answer::Bad, "a closed port");
     }
 }

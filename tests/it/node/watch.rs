@@ -53,8 +53,9 @@ fn has_seat(pid: u32) -> bool {
     let inode = |line: &str| {
         let columns: Vec<&str> = line.split_ascii_whitespace().collect();
         // The flag of a socket that listens (`__SO_ACCEPTCON`).
-        let listens = columns.get(3) == Some(&"00010000") && columns.last() == Some(&"@holdfast-node-nodelocaldns");
-        listens.then(|| format!("socket:[{}]", columns[6]))
+        let listens = columns.get(3) == Some(&"00010000");
+        (listens && columns.last()?.starts_with("@holdfast-node-nodelocaldns"))
+            .then(|| format!("socket:[{}]", columns[6]))
     };
     let seats: Vec<String> = sockets.lines().filter_map(inode).collect();
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
