@@ -90,9 +90,7 @@ impl Agent {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_prepared(config: Config, clock: Clock, mut prepared: Prepared) -> anyhow::Result<Self> {
-        if let Some(store) = FdStore::inherited() {
-            store.tell(fdstore::Kind::File, &deaths_file(&config.settings.admin));
-        }
+        tell_parent(fdstore::Kind::File, &deaths_file(&config.settings.admin));
         let join = beside::hand_over(&config).await?;
         let loaded = Loaded::open(&config, &clock)?;
         let (registry, reader) = (loaded.registry.clone(), loaded.reader.clone());
@@ -139,9 +137,7 @@ impl Agent {
         let metrics = dns::Metrics::register(&registry)?;
         let views = views.serve(&forwarder, &context, &clock, &metrics)?;
         let dns = bound.serve(context, Arc::new(forwarder.clone()), clock.clone(), metrics);
-        if let Some(store) = FdStore::inherited() {
-            store.tell(fdstore::Kind::Answering, "");
-        }
+        tell_parent(fdstore::Kind::Answering, "");
 
         let base = loaded.follow(config, name, source)?;
         let addresses = Addresses {
@@ -274,6 +270,13 @@ impl Daemon for Agent {
 
     async fn leave(self) {
         self.stop().await;
+    }
+}
+
+/// Does nothing without a parent process.
+fn tell_parent(kind: fdstore::Kind, text: &str) {
+    if let Some(store) = FdStore::inherited() {
+        store.tell(kind, text);
     }
 }
 
