@@ -226,8 +226,12 @@ impl Parent {
     /// Says on disk what no process can: `status` finds it while none answers.
     fn write_file(&self) {
         let Some(path) = &self.file else { return };
-        if let Ok(text) = serde_json::to_string(&self.deaths) {
-            let _ = fs::write(path, text);
+        let new = path.with_extension("deaths.new");
+        // Put in place whole: it may be read at any time. A disk that is full only takes the reason away.
+        if let Ok(text) = serde_json::to_string(&self.deaths)
+            && fs::write(&new, text).is_ok()
+        {
+            let _ = fs::rename(&new, path);
         }
     }
 

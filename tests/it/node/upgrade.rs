@@ -21,7 +21,7 @@ fn a_process_that_cannot_start_again_says_why_and_the_failsafe_answers() {
     std::fs::write(node.home.path().join("agent.yaml"), "").unwrap();
     node.until("the agent answers", |node| node.answer("pod1", VIP).as_deref() == Some(OWN));
     node.until("the agent answers", |node| node.answer("pod1", LINK_LOCAL).as_deref() == Some(OWN));
-    assert!(!node.home.path().join("agent.deaths").exists());
+    node.until("forgotten", |node| !node.home.path().join("agent.deaths").exists());
 }
 
 /// Everything an agent has, as somebody on the node sees it.
