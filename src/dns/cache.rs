@@ -9,6 +9,7 @@ mod key;
 mod memory;
 mod metrics;
 mod persist;
+mod protected;
 mod worker;
 
 pub use self::{
@@ -18,5 +19,6 @@ pub use self::{
     memory::{Cache, OVERHEAD_BYTES},
     metrics::Metrics,
     persist::{PersistError, load, save, save_unless},
+    protected::{Hold, Why},
     worker::{Probe, WorkerCache},
 };

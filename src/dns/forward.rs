@@ -274,7 +274,7 @@ impl Resolve for Forwarder {
         }
         let (age, from) = match State::of(route, Some(&entry), now) {
             State::Fresh => {
-                if entry.record_use() {
+                if entry.record_use(now) {
                     // Rare enough to allocate: at most once in five seconds for a name.
                     inner.prefetch(route, &entry, || Refresh { question: question.to_owned(), via: Via::Zone }, now);
                     worker_cache.keep(&probe, &entry, now);

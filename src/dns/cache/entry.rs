@@ -5,7 +5,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -87,6 +87,14 @@ pub struct Entry {
     attempted: AtomicU64,
     failed: AtomicU64,
     doubted: AtomicU64,
+    /// Since when the name has had records without a denial that was believed.
+    good_since: UnixMillis,
+    /// When a client was last given it.
+    asked: AtomicU64,
+    /// Until when it is served although upstreams deny the name; 0 for not, `u64::MAX` for no end.
+    held_until: AtomicU64,
+    /// It is of a name on the keep list.
+    kept: AtomicBool,
 }
 
 /// Uses before an answer counts as popular: it is then renewed ahead of time, and kept by workers that are asked for it.
@@ -146,7 +154,77 @@ impl Entry {
             attempted: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             doubted: AtomicU64::new(0),
+            good_since: stored,
+            asked: AtomicU64::new(stored.0),
+            held_until: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
         }
+    }
+
+    /// The same, as the successor of `before`: the name has been good for as long as both, and is on the keep list as before.
+    #[must_use]
+    pub fn succeeding(mut self, before: &Self) -> Self {
+        self.good_since = before.good_since;
+        self.asked = AtomicU64::new(before.asked().0);
+        self.kept = AtomicBool::new(before.is_kept());
+        self
+    }
+
+    /// The same, good since then and last asked for at `asked`.
+    pub(super) fn remembered(mut self, good_since: UnixMillis, asked: UnixMillis) -> Self {
+        self.good_since = good_since.min(self.stored);
+        self.asked = AtomicU64::new(asked.0);
+        self
+    }
+
+    pub fn good_since(&self) -> UnixMillis {
+        self.good_since
+    }
+
+    /// How long the name has had records, as far as upstreams promised it.
+    pub fn good_for(&self, now: UnixMillis) -> Duration {
+        let promised = self.stored.plus(Duration::from_secs(self.ttl.into()));
+        self.good_since.age(promised.min(now))
+    }
+
+    /// When a client was last given it.
+    pub fn asked(&self) -> UnixMillis {
+        UnixMillis(self.asked.load(Ordering::Relaxed))
+    }
+
+    /// Notes that a client is given it.
+    pub fn note_asked(&self, now: UnixMillis) {
+        self.asked.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Serves it although its name is denied, until then; `None` for no end.
+    pub fn hold(&self, until: Option<UnixMillis>) {
+        self.held_until.store(until.map_or(u64::MAX, |until| until.0), Ordering::Relaxed);
+    }
+
+    /// Ends the hold: the next client waits for upstreams.
+    pub fn release(&self) {
+        self.held_until.store(0, Ordering::Relaxed);
+        self.failed.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it is served although its name is denied.
+    pub fn is_held(&self, now: UnixMillis) -> bool {
+        now.0 < self.held_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether its name is on the keep list.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    pub fn set_kept(&self, kept: bool) {
+        self.kept.store(kept, Ordering::Relaxed);
+    }
+
+    /// Whether it was given to clients often.
+    pub fn is_popular(&self) -> bool {
+        self.hits.load(Ordering::Relaxed) >= POPULAR_HITS
     }
 
     /// Its part of the memory limit.
@@ -260,7 +338,8 @@ impl Entry {
     }
 
     /// Counts one use; returns whether the answer is popular by now.
-    pub fn record_use(&self) -> bool {
+    pub fn record_use(&self, now: UnixMillis) -> bool {
+        self.note_asked(now);
         self.hits.fetch_add(1, Ordering::Relaxed) >= POPULAR_HITS
     }
 

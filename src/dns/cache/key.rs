@@ -1,6 +1,9 @@
 //! What an answer is stored under: the question and who may answer it, as plain bytes that are compared whole.
 
-use crate::{dns::Question, wire::Name};
+use crate::{
+    dns::Question,
+    wire::{Class, Name, Rtype},
+};
 
 /// Longest name on the wire, RFC 1035, 2.3.4.
 const NAME_BYTES_MAX: usize = 255;
@@ -49,6 +52,28 @@ impl Key {
         (&self.as_bytes()[FIXED_BYTES..], joined(rtype, class, flags))
     }
 
+    /// A key as it was stored.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (route, rest) = split(bytes)?;
+        Self::restore(route, rest)
+    }
+
+    pub fn route(&self) -> RouteId {
+        RouteId(u16::from_be_bytes([self.bytes[0], self.bytes[1]]))
+    }
+
+    /// The question it stands for.
+    pub fn question(&self) -> Option<Question> {
+        let [_, _, type_high, type_low, class_high, class_low, flags, ..] = self.bytes;
+        Some(Question {
+            name: Name::from_wire(&self.as_bytes()[FIXED_BYTES..]).ok()?,
+            rtype: Rtype(u16::from_be_bytes([type_high, type_low])),
+            class: Class(u16::from_be_bytes([class_high, class_low])),
+            dnssec_ok: flags & 1 != 0,
+            checking_disabled: flags & 2 != 0,
+        })
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -86,7 +111,6 @@ fn joined(rtype: u16, class: u16, flags: u8) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Class, Rtype};
 
     fn question(name: &str) -> Question {
         Question::new(name.parse().unwrap(), Rtype::A)
@@ -116,5 +140,6 @@ mod tests {
         assert_eq!(route, RouteId(3));
         let again = Key::restore(RouteId(9), rest).unwrap();
         assert_eq!(again.as_bytes(), Key::new(RouteId(9), question.by_ref()).as_bytes());
+        assert_eq!((again.route(), again.question()), (RouteId(9), Some(question)));
     }
 }

@@ -19,6 +19,7 @@ use super::{
     entry::{Entry, Kind},
     key::{Key, RouteId},
     metrics::Metrics,
+    protected::{Hold, Protected},
     worker::{WorkerCache, WorkerCaches},
 };
 use crate::sys::Lock;
@@ -67,6 +68,7 @@ pub struct Cache {
     byte_count: Arc<ByteCount>,
     /// What workers keep of it.
     worker_caches: Arc<WorkerCaches>,
+    protected: Arc<Protected>,
     /// Zones by number: a number, once given, stays with its zone for as long as the process lives.
     zones: Arc<Lock<Vec<Box<[u8]>>>>,
     max_bytes: u64,
@@ -92,6 +94,7 @@ impl Cache {
             entries,
             byte_count: Arc::default(),
             worker_caches: Arc::new(worker_caches),
+            protected: Arc::new(Protected::new(config.max_bytes)),
             zones: Arc::default(),
             max_bytes: config.max_bytes,
             entries_bytes_max,
@@ -122,7 +125,7 @@ impl Cache {
 
     /// What is stored for `key`, however old.
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.entries.get(key.as_bytes())
+        self.entries.get(key.as_bytes()).or_else(|| self.protected.get(key.as_bytes()))
     }
 
     /// Stores `entry`. Returns whether there was room.
@@ -157,9 +160,57 @@ impl Cache {
         {
             succeed(&before);
         }
+        self.protected.end(key.as_bytes());
+        if entry.is_kept() {
+            self.protected.keep(key.as_bytes(), &entry);
+        }
         self.entries.insert(key.as_bytes().into(), entry);
         self.worker_caches.forget(key);
         true
+    }
+
+    /// Serves the answer of `hold` from now on, whatever else is stored. Returns how many holds had to go for it.
+    pub fn hold(&self, key: &Key, hold: Hold) -> usize {
+        self.protected.put(key.as_bytes(), hold).len()
+    }
+
+    /// The hold of `key`.
+    pub fn held(&self, key: &Key) -> Option<Hold> {
+        self.protected.hold(key.as_bytes())
+    }
+
+    /// Every hold, the oldest first.
+    pub fn holds(&self) -> Vec<(Key, Hold)> {
+        let holds = self.protected.holds().into_iter();
+        holds.filter_map(|(key, hold)| Some((Key::from_bytes(&key)?, hold))).collect()
+    }
+
+    pub fn holds_len(&self) -> usize {
+        self.protected.holds_len()
+    }
+
+    /// Ends the hold of `key`, and forgets the answer: the next question is answered as upstreams say.
+    pub fn end_hold(&self, key: &Key) -> bool {
+        let ended = self.protected.end(key.as_bytes());
+        if ended {
+            self.remove(key);
+        }
+        ended
+    }
+
+    /// Protects the answer under `key`.
+    pub fn keep(&self, key: &Key, entry: &Arc<Entry>) {
+        self.protected.keep(key.as_bytes(), entry);
+    }
+
+    /// Protects only the kept answers of keys that are `wanted`.
+    pub fn retain_kept(&self, wanted: impl Fn(&[u8]) -> bool) {
+        self.protected.retain_kept(wanted);
+    }
+
+    /// The zone of `route`, in wire form, and the view behind it.
+    pub fn zone(&self, route: RouteId) -> Box<[u8]> {
+        self.zones.lock().get(usize::from(route.0)).cloned().unwrap_or_default()
     }
 
     /// Forgets the answer to one question.
@@ -168,6 +219,7 @@ impl Cache {
             succeed(&before);
             self.worker_caches.forget(key);
         }
+        self.protected.end(key.as_bytes());
     }
 
     /// Bytes in use.
@@ -200,13 +252,17 @@ impl Cache {
             succeed(&entry);
             self.entries.invalidate(&**key);
         }
+        self.protected.clear();
         self.worker_caches.forget_all();
         self.settle();
     }
 
-    /// Every entry with its key, in no order; those that come or go meanwhile may be missed.
+    /// Every entry with its key, those that are protected first; those that come or go meanwhile may be missed.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Arc<Box<[u8]>>, Arc<Entry>)> {
-        self.entries.iter()
+        let first = self.protected.entries();
+        let seen: std::collections::HashSet<Box<[u8]>> = first.iter().map(|(key, _)| key.clone()).collect();
+        let first = first.into_iter().map(|(key, entry)| (Arc::new(key), entry));
+        first.chain(self.entries.iter().filter(move |(key, _)| !seen.contains(&**key)))
     }
 
     /// What of the limit is for worker caches.

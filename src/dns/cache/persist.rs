@@ -17,11 +17,14 @@ use super::{
     entry::{Entry, Kind},
     key::{Key, split},
     memory::Cache,
+    protected::{Hold, Why},
 };
 use crate::sys::{ASIDE_MAX, Lock, UnixMillis, set_aside};
 
 /// Name and version of the format.
-const MAGIC: &[u8; 8] = b"hfcache1";
+const MAGIC: &[u8; 8] = b"hfcache2";
+/// The version before, which knows nothing of holds.
+const MAGIC_BEFORE: &[u8; 8] = b"hfcache1";
 /// zstd's fastest regular level: the file is written every minute.
 const LEVEL: i32 = 1;
 /// No cache is larger (`cache.max_bytes`): a bomb ends here.
@@ -171,19 +174,55 @@ fn write_all(
         let Some((route, rest)) = split(&key) else { continue };
         put_bytes(out, rest)?;
         put_u16(out, route.0)?;
-        out.write_all(&entry.stored().moved_ms(wall_ahead_ms).0.to_be_bytes())?;
+        put_time(out, entry.stored(), wall_ahead_ms)?;
         out.write_all(&entry.ttl().to_be_bytes())?;
-        let kind = match entry.kind() {
-            Kind::Data => 0,
-            Kind::NoData => 1,
-            Kind::NxDomain => 2,
-        };
-        out.write_all(&[kind, entry.flags()])?;
+        let kept = if entry.is_kept() { KEPT } else { 0 };
+        out.write_all(&[kind_number(entry.kind()), entry.flags() | kept])?;
+        put_time(out, entry.good_since(), wall_ahead_ms)?;
+        put_time(out, entry.asked(), wall_ahead_ms)?;
         put_bytes(out, entry.wire())?;
         count += 1;
     }
     put_u16(out, END)?;
+    for (key, hold) in cache.holds() {
+        let Some((route, rest)) = split(key.as_bytes()) else { continue };
+        put_bytes(out, rest)?;
+        put_u16(out, route.0)?;
+        put_time(out, hold.since, wall_ahead_ms)?;
+        put_time(out, hold.last, wall_ahead_ms)?;
+        put_time(out, hold.until.unwrap_or(UnixMillis(u64::MAX)), wall_ahead_ms)?;
+        let why = match hold.why {
+            Why::Good => 0,
+            Why::Bulk => 1,
+            Why::Keep => 2,
+        };
+        out.write_all(&[kind_number(hold.denial), why, u8::from(hold.until.is_none())])?;
+        put_bytes(out, hold.by.as_bytes())?;
+    }
+    put_u16(out, END)?;
     Ok(Some(count))
+}
+
+/// Beside the flags of an entry: its name is on the keep list.
+const KEPT: u8 = 0x80;
+/// Longer names of upstreams are none.
+const UPSTREAM_BYTES_MAX: usize = 512;
+
+fn kind_number(kind: Kind) -> u8 {
+    match kind {
+        Kind::Data => 0,
+        Kind::NoData => 1,
+        Kind::NxDomain => 2,
+    }
+}
+
+fn kind_of(number: u8) -> io::Result<Kind> {
+    match number {
+        0 => Ok(Kind::Data),
+        1 => Ok(Kind::NoData),
+        2 => Ok(Kind::NxDomain),
+        _ => Err(invalid("an unknown kind of answer")),
+    }
 }
 
 /// Puts what `file` holds into `cache`, which takes no more than it may, and returns how many answers there were.
@@ -192,7 +231,8 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
     let mut input = SummedRead { inner: decoder.take(READ_BYTES_MAX), sum: Xxh3::new() };
     let mut magic = [0; 8];
     input.read_exact(&mut magic)?;
-    if &magic != MAGIC {
+    let before = &magic == MAGIC_BEFORE;
+    if &magic != MAGIC && !before {
         return Err(invalid("not a cache file of this version"));
     }
     let zones = usize::from(get_u16(&mut input)?);
@@ -208,19 +248,43 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
         let stored = UnixMillis(u64::from_be_bytes(get_array(&mut input)?));
         let ttl = u32::from_be_bytes(get_array(&mut input)?);
         let [kind, flags] = get_array(&mut input)?;
-        let kind = match kind {
-            0 => Kind::Data,
-            1 => Kind::NoData,
-            2 => Kind::NxDomain,
-            _ => return Err(invalid("an unknown kind of answer")),
+        let kind = kind_of(kind)?;
+        let (good_since, asked) = if before {
+            (stored, stored)
+        } else {
+            (get_time(&mut input, now, wall_ahead_ms)?, get_time(&mut input, now, wall_ahead_ms)?)
         };
         let wire = get_bytes(&mut input, usize::from(u16::MAX) - 1)?.ok_or_else(|| invalid("a message is missing"))?;
         // Stored "in the future": the clock was set back meanwhile. Its age is unknown, so it counts as expired.
         let stored = if stored > now { UnixMillis(now.0.saturating_sub(u64::from(ttl) * 1_000)) } else { stored };
         let stored = stored.moved_ms(wall_ahead_ms.saturating_neg());
-        let entry = Entry::restore(wire, stored, ttl, kind, flags).ok_or_else(|| invalid("a message that is none"))?;
+        let entry = Entry::restore(wire, stored, ttl, kind, flags & !KEPT);
+        let entry = entry.ok_or_else(|| invalid("a message that is none"))?;
+        let entry = if before { entry } else { entry.remembered(good_since, asked) };
+        entry.set_kept(flags & KEPT != 0);
         cache.insert(&key, Arc::new(entry));
         count += 1;
+    }
+    while !before && let Some(rest) = get_bytes(&mut input, KEY_BYTES_MAX)? {
+        let route = *routes.get(usize::from(get_u16(&mut input)?)).ok_or_else(|| invalid("an unknown zone"))?;
+        let key = Key::restore(route, &rest).ok_or_else(|| invalid("a key that is none"))?;
+        let since = get_time(&mut input, now, wall_ahead_ms)?;
+        let last = get_time(&mut input, now, wall_ahead_ms)?;
+        let until = UnixMillis(u64::from_be_bytes(get_array(&mut input)?)).moved_ms(wall_ahead_ms.saturating_neg());
+        let [denial, why, endless] = get_array(&mut input)?;
+        let why = match why {
+            0 => Why::Good,
+            1 => Why::Bulk,
+            2 => Why::Keep,
+            _ => return Err(invalid("an unknown reason for a hold")),
+        };
+        let by = get_bytes(&mut input, UPSTREAM_BYTES_MAX)?.ok_or_else(|| invalid("an upstream is missing"))?;
+        let by = String::from_utf8_lossy(&by).into();
+        // An answer that there was no room for is held no more.
+        if let Some(entry) = cache.holds_data(&key) {
+            let until = (endless == 0).then_some(until);
+            cache.hold(&key, Hold { entry, since, last, until, by, denial: kind_of(denial)?, why });
+        }
     }
     let sum = input.sum.digest();
     let mut stored_sum = [0; 8];
@@ -237,6 +301,17 @@ fn invalid(reason: &str) -> io::Error {
 
 fn put_u16(out: &mut impl Write, value: u16) -> io::Result<()> {
     out.write_all(&value.to_be_bytes())
+}
+
+/// A time of the cache, as one of the wall clock.
+fn put_time(out: &mut impl Write, time: UnixMillis, wall_ahead_ms: i64) -> io::Result<()> {
+    out.write_all(&time.moved_ms(wall_ahead_ms).0.to_be_bytes())
+}
+
+/// A time that has passed, as one of the cache; one to come is now, for the clock was set back.
+fn get_time(input: &mut impl Read, now: UnixMillis, wall_ahead_ms: i64) -> io::Result<UnixMillis> {
+    let time = UnixMillis(u64::from_be_bytes(get_array(input)?)).min(now);
+    Ok(time.moved_ms(wall_ahead_ms.saturating_neg()))
 }
 
 fn put_bytes(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {

@@ -188,7 +188,7 @@ impl Inner {
         match state {
             State::Fresh => {
                 self.cache.metrics.hits.inc();
-                if entry.record_use() {
+                if entry.record_use(now) {
                     self.prefetch(route, entry, refresh, now);
                 }
                 Some(Found { entry: Arc::clone(entry), age: Age::Fresh, from: ServedFrom::Cache, ours: false })
