@@ -32,7 +32,7 @@ use tracing::error;
 
 pub use client::exchange;
 pub use documents::{Documents, Rules, StatusInputs};
-pub use guard::{GuardDoc, ReleaseFn, ReleasedDoc, guard_routes};
+pub use guard::{GuardDoc, OutsideReleasedDoc, ReleaseFn, ReleasedDoc, guard_routes};
 pub use metrics::Metrics;
 pub use pins::{PinRequest, PinsDoc, UnpinRequest};
 pub use readiness::{Latch, Readiness};

@@ -16,7 +16,9 @@ pub use apiserver::{ApiserverStatus, Listing, Measures, Reach};
 pub use config::{ConfigStatus, RefusedReload};
 pub use election::{ElectionStatus, Failing, Standing};
 pub use follow::{FollowState, FollowStatus};
-pub use forward::{CacheStatus, ForwardStatus, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus};
+pub use forward::{
+    CacheStatus, ForwardStatus, OutsideHold, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus,
+};
 pub use row::Row;
 pub use stream::StreamStatus;
 pub use time::{Time, words};

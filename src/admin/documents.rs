@@ -19,10 +19,10 @@ use super::{
 use crate::{
     dns::{
         self,
-        forward::{Inspected, Names},
+        forward::{Inspected, Names, Released},
         pins::{PinSet, Pins},
     },
-    report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, StreamStatus},
+    report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, OutsideHold, StreamStatus},
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
     wire::Rtype,
@@ -73,6 +73,16 @@ pub trait StatusInputs: Send + Sync {
     /// What a question comes to outside the records.
     fn inspect(&self, rules: &dns::Rules, records: dns::Records<'_>, question: &dns::Question) -> Inspected {
         Names::default().inspect(rules, records, question)
+    }
+
+    /// The names outside the cluster that upstreams deny and that are served.
+    fn outside_held(&self) -> Vec<OutsideHold> {
+        Vec::new()
+    }
+
+    /// Ends such holds, or says which would end; `None` for a process that does not forward.
+    fn release_outside(&self, _which: &Released, _dry_run: bool) -> Option<Vec<OutsideHold>> {
+        None
     }
 
     /// The hub that is followed; `None` for a process with another source.

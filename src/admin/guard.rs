@@ -1,7 +1,8 @@
 //! The guard over HTTP: `GET /guard` shows what is held, `POST /guard/release` deletes it, all or of one namespace,
-//! `POST /guard/accept-cluster` takes another cluster in place of the one before.
+//! `POST /guard/accept-cluster` takes another cluster in place of the one before, `POST /guard/release-outside` ends holds of
+//! names outside the cluster.
 //!
-//! Never decides what is held: the writer of the store is asked.
+//! Never decides what is held: the writer of the store and the forwarder are asked.
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use super::{
     view::{HeldDoc, Time},
 };
 use crate::{
+    dns::{cache::Reason, forward::Released},
+    report::OutsideHold,
     store::{
         Applied, Reader,
         guard::{HeldCounts, Release},
@@ -27,6 +30,9 @@ use crate::{
     },
     sys::Clock,
 };
+
+/// The reason of holds that only the configuration ends.
+const KEEP: &str = Reason::Keep.as_str();
 
 /// Asks the writer of the store to release; `None` if it is gone.
 pub type ReleaseFn = Arc<dyn Fn(Release) -> BoxFuture<'static, Option<Applied>> + Send + Sync>;
@@ -48,6 +54,17 @@ pub struct GuardDoc {
     /// Those of them that refuse deletions of this hub.
     #[serde(default)]
     pub refusing: u64,
+    /// Names outside the cluster that upstreams deny and that are served.
+    #[serde(default)]
+    pub outside: Vec<OutsideHold>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideReleasedDoc {
+    /// The holds that ended, or would.
+    pub released: Vec<OutsideHold>,
+    /// Holds of the name or zone that stand, for its names are on the keep list.
+    pub kept: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +100,7 @@ pub fn guard_routes(reader: Reader, clock: Clock, release: ReleaseFn, inputs: Ar
         .route("/guard", get(show))
         .route("/guard/release", post(release_held))
         .route("/guard/accept-cluster", post(accept_cluster))
+        .route("/guard/release-outside", post(release_outside))
         .with_state(Shared { reader, clock, release, inputs })
 }
 
@@ -102,6 +120,7 @@ async fn show(State(shared): State<Shared>) -> Json<GuardDoc> {
         hubs: shared.hubs(),
         followers: stream.as_ref().map(|stream| stream.subscribers),
         refusing: stream.map_or(0, |stream| stream.refusing),
+        outside: shared.inputs.outside_held(),
     })
 }
 
@@ -121,6 +140,38 @@ async fn release_held(State(shared): State<Shared>, Query(query): Query<ReleaseQ
 async fn accept_cluster(State(shared): State<Shared>) -> Response {
     // The writer knows which cluster was refused.
     ask(&shared, Release::Cluster("".into()), false).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutsideQuery {
+    name: Option<String>,
+    zone: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn release_outside(State(shared): State<Shared>, Query(query): Query<OutsideQuery>) -> Response {
+    let which = match (&query.name, &query.zone) {
+        (Some(name), None) => name.parse().map(Released::Name),
+        (None, Some(zone)) => zone.parse().map(Released::Zone),
+        _ => return (StatusCode::BAD_REQUEST, "give a name or a zone").into_response(),
+    };
+    let which = match which {
+        Ok(which) => which,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("not a domain name: {error}")).into_response(),
+    };
+    match shared.inputs.release_outside(&which, query.dry_run) {
+        Some(released) => {
+            let left = shared.inputs.outside_held();
+            let kept = left.iter().filter(|hold| hold.reason == KEEP && which.covers_text(&hold.name)).count();
+            Json(OutsideReleasedDoc { released, kept }).into_response()
+        }
+        None => {
+            let told = "this process forwards nothing, it holds no names outside the cluster: ask an agent";
+            (StatusCode::NOT_FOUND, told).into_response()
+        }
+    }
 }
 
 async fn ask(shared: &Shared, which: Release, dry_run: bool) -> Response {

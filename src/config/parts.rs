@@ -82,11 +82,16 @@ impl Settings {
                 serve_stale: zone.serve_stale.unwrap_or(self.cache_serve_stale),
                 stale_max: zone.stale_max.unwrap_or(self.cache_stale_max),
                 client_timeout: zone.client_timeout.unwrap_or(self.cache_client_timeout),
-                confirm_negative: self.cache_confirm_negative,
+                denials: self.denials(zone),
                 nxdomain_cut: self.cache_nxdomain_cut,
                 prefetch: zone.prefetch.unwrap_or(self.cache_prefetch),
             },
         }
+    }
+
+    fn denials(&self, zone: &ForwardZone) -> dns::cache::Denials {
+        let believed = !self.cache_confirm_negative && zone.denials == dns::cache::Denials::Auto;
+        if believed { dns::cache::Denials::Believe } else { zone.denials }
     }
 
     /// The rules of the cluster zone, served at `listen`.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     dns::{
         Allow,
+        cache::Denials,
         forward::{FixedAnswer, Host, Next, Policy, Prefix, Rewrite, Template, UpstreamSource, Verdict},
     },
     source::EndpointsMode,
@@ -158,7 +159,7 @@ settings! {
         /// How long an expired answer is served while an upstream of the zone answers other names. While every upstream
         /// fails it has no end.
         cache_stale_max: Duration = Setting::new("cache.stale_max", "1d").within("0s", "30d", "RFC 8767, 5").agent().reload();
-        /// Believes that a name that was good is gone only when told twice, 2s apart or by two upstreams.
+        /// `false` for zones without `denials` of their own to `believe`.
         cache_confirm_negative: bool = Setting::new("cache.confirm_negative", "true").agent().reload();
         /// After NXDOMAIN for a name, answers NXDOMAIN for all names below it without asking (RFC 8020). Some servers send NXDOMAIN
         /// for a name that has names below it, against the RFC: leave it off with those.
@@ -364,6 +365,11 @@ settings! {
         stale_max: Option<Duration> = Setting::new("stale_max", "none").within("0s", "30d", "RFC 8767, 5");
         /// `cache.client_timeout` for this zone.
         client_timeout: Option<Duration> = Setting::new("client_timeout", "none").within("0s", "5s", "RFC 8767, 5");
+        /// What NXDOMAIN and NODATA for a name that was good do. `believe`: the name is gone. `confirm`: it is gone when two upstreams
+        /// say so, or one twice, 2s apart. `hold` or `hold DURATION`: its last good answer is served so long (1h), with a TTL of at
+        /// most 30s; `holdfast guard` lists such names and ends their holds. `auto`: `hold 1h` for names that were good for 10m and
+        /// were asked in the last day, else `confirm`. Records that replace others are used at once always.
+        denials: Denials = Setting::new("denials", "auto").within("hold 1s", "hold 30d", "a name that is gone must go");
         /// `cache.prefetch` for this zone.
         prefetch: Option<bool> = Setting::new("prefetch", "none");
     }

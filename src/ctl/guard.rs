@@ -13,11 +13,14 @@ use super::{
     Exit, Misused, Output, client, json, print,
     reach::{ask_process, default_socket},
     status::{held, held_table},
-    table::{Table, broken, count, width},
+    table::{Table, broken, count, some, width},
 };
-use crate::admin::{
-    GuardDoc, ReleasedDoc,
-    view::{HeldRow, HeldWhat, words},
+use crate::{
+    admin::{
+        GuardDoc, OutsideReleasedDoc, ReleasedDoc,
+        view::{HeldRow, HeldWhat, words},
+    },
+    report::{OutsideHold, Time},
 };
 
 /// Rows shown without `-v`.
@@ -45,8 +48,15 @@ pub struct GuardArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// Delete what is held, as the source says. At a hub that watches the apiserver it holds for all agents and hubs
+    /// Delete what is held, as the source says. At a hub that watches the apiserver it holds for all agents and hubs. With NAME or
+    /// --zone: let names outside the cluster be gone, as upstreams say, on this node
     Release {
+        /// A name outside the cluster, whole
+        #[arg(conflicts_with_all = ["zone", "namespace"])]
+        name: Option<String>,
+        /// Every name outside the cluster in this zone
+        #[arg(long, value_name = "ZONE", conflicts_with = "namespace")]
+        zone: Option<String>,
         /// Only what is held of this namespace
         #[arg(short, long, value_name = "NAMESPACE")]
         namespace: Option<String>,
@@ -89,9 +99,11 @@ impl Asked {
 pub(super) fn run(args: &GuardArgs) -> anyhow::Result<Exit> {
     match &args.action {
         None => show(&args.asked, args.verbose),
-        Some(Action::Release { namespace, dry_run, yes, asked }) => {
-            release(asked, namespace.as_deref(), *dry_run, *yes)
-        }
+        Some(Action::Release { name, zone, namespace, dry_run, yes, asked }) => match (name, zone) {
+            (Some(name), _) => release_outside(asked, ("name", name), *dry_run),
+            (None, Some(zone)) => release_outside(asked, ("zone", zone), *dry_run),
+            (None, None) => release(asked, namespace.as_deref(), *dry_run, *yes),
+        },
         Some(Action::AcceptCluster { asked }) => accept(asked),
     }
 }
@@ -103,14 +115,15 @@ fn show(asked: &Asked, verbose: bool) -> anyhow::Result<Exit> {
         Output::Json => print(&json(&doc)?)?,
         Output::Table => print(shown(&doc, verbose, width()).as_bytes())?,
     }
-    Ok(if doc.held.is_empty() { Exit::Ok } else { Exit::No })
+    Ok(if doc.held.is_empty() && doc.outside.is_empty() { Exit::Ok } else { Exit::No })
 }
 
 fn shown(doc: &GuardDoc, verbose: bool, width: Option<usize>) -> String {
     let mut text = String::new();
-    if doc.held.is_empty() {
+    if doc.held.is_empty() && doc.outside.is_empty() {
         text.push_str("nothing is held\n");
-    } else {
+    }
+    if !doc.held.is_empty() {
         for line in [held(&doc.held), decided_by(doc)] {
             let _ = writeln!(text, "{}", fit(&line, width));
         }
@@ -119,12 +132,81 @@ fn shown(doc: &GuardDoc, verbose: bool, width: Option<usize>) -> String {
             text.push_str(&held_table(&doc.held, doc.at, width));
         }
     }
+    if !doc.outside.is_empty() {
+        let gap = if doc.held.is_empty() { "" } else { "\n" };
+        let _ = write!(text, "{gap}{}", outside(doc, if verbose { usize::MAX } else { ROWS_MAX }, width));
+    }
     if doc.refusing > 0 {
         let _ = writeln!(
             text,
             "{} REFUSE deletions of this hub, which began without their records; if these are meant: holdfast guard release",
             followers(doc.refusing),
         );
+    }
+    text
+}
+
+/// The names outside the cluster that upstreams deny and that are served.
+fn outside(doc: &GuardDoc, rows_max: usize, width: Option<usize>) -> String {
+    let many = count(doc.outside.len(), "name");
+    let mut text = format!("{many} outside the cluster DENIED by upstreams, still served their last good answer\n");
+    let mut table = Table::new(&["NAME", "TYPE", "DENIED BY", "AS", "SINCE", "UNTIL", "REASON", "SERVED"]);
+    for held in doc.outside.iter().take(rows_max) {
+        table.row([
+            held.name.clone(),
+            held.rtype.clone(),
+            held.upstream.clone(),
+            held.denial.clone(),
+            held.since.lasting(doc.at),
+            until(held, doc.at),
+            held.reason.clone(),
+            some(&held.answers, 2),
+        ]);
+    }
+    text.push_str(&table.text(width));
+    if let left @ 1.. = doc.outside.len().saturating_sub(rows_max) {
+        let _ = writeln!(text, "and {}; -v shows all", count(left, "more name"));
+    }
+    text.push_str("to let a name be gone: holdfast guard release NAME, or --zone ZONE\n");
+    text
+}
+
+fn until(held: &OutsideHold, now: Time) -> String {
+    held.until.map_or_else(|| "no end (keep list)".into(), |until| until.short(now))
+}
+
+/// A held name in one line.
+pub(super) fn outside_line(held: &OutsideHold, now: Time) -> String {
+    let OutsideHold { rtype, denial, upstream, since, answered, .. } = held;
+    let (since, answered) = (since.lasting(now), answered.short(now));
+    let until = until(held, now);
+    format!(
+        "{rtype}: {upstream} says {denial}, for {since}; the last good answer ({answered}) is served until {until}, \
+         or `holdfast guard release`"
+    )
+}
+
+fn release_outside(asked: &Asked, (key, value): (&str, &str), dry_run: bool) -> anyhow::Result<Exit> {
+    let target = format!("/guard/release-outside?dry_run={dry_run}&{key}={}", client::encode(value));
+    let text = ask_process(&asked.socket(), &target, Some(Vec::new()))?;
+    let doc: OutsideReleasedDoc = serde_json::from_slice(&text)?;
+    match asked.output {
+        Output::Json => print(&json(&doc)?)?,
+        Output::Table => print(released_outside(&doc, value, dry_run).as_bytes())?,
+    }
+    Ok(if doc.released.is_empty() { Exit::No } else { Exit::Ok })
+}
+
+fn released_outside(doc: &OutsideReleasedDoc, value: &str, dry_run: bool) -> String {
+    let verb = if dry_run { "would be released" } else { "released: upstreams are asked, and a denial is believed" };
+    let mut text = String::new();
+    for held in &doc.released {
+        let _ = writeln!(text, "{} {} {verb}", held.name, held.rtype);
+    }
+    if doc.kept > 0 {
+        let _ = writeln!(text, "{} on the keep list stay held: take them off `keep`", count(doc.kept, "answer"));
+    } else if doc.released.is_empty() {
+        let _ = writeln!(text, "nothing is held of {value}");
     }
     text
 }
@@ -294,7 +376,7 @@ fn released(doc: &ReleasedDoc, dry_run: bool) -> String {
 mod tests {
     use super::*;
     use crate::{
-        admin::view::{HeldDoc, Time, Until},
+        admin::view::{HeldDoc, Until},
         store::guard::HeldCounts,
         sys::UnixMillis,
     };
@@ -322,6 +404,7 @@ mod tests {
             hubs: Vec::new(),
             followers: Some(7),
             refusing: 0,
+            outside: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Exit, Misused, Output, ask, client, json, print,
+    Exit, Misused, Output, ask, client, guard, json, print,
     reach::{Reached, Where},
     status,
     table::{Table, count, some, width},
@@ -118,6 +118,9 @@ fn text(lookup: &Lookup) -> String {
             line("cached", format!("{}: {}", answer.rtype, cached_line(answer, cached)));
         }
     }
+    for held in lookup.answers.iter().filter_map(|answer| answer.cached.as_ref()?.held.as_ref()) {
+        line("HELD", guard::outside_line(held, lookup.at));
+    }
     if let Some(sent) = lookup.answers.iter().find_map(|answer| answer.sent.as_ref()) {
         line("would ask", sent_line(sent));
     }
@@ -193,6 +196,7 @@ fn cached_line(answer: &Answer, cached: &CachedDoc) -> String {
     };
     let worth = match cached.ttl_left_seconds {
         Some(left) => format!("good for {}", seconds(left)),
+        None if cached.held.is_some() => "expired, still served because the name is held".into(),
         None if cached.served_stale => "expired, still served because no upstream answers".into(),
         None => "expired, upstream servers are asked first".into(),
     };

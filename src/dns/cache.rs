@@ -13,12 +13,12 @@ mod protected;
 mod worker;
 
 pub use self::{
-    config::{Config, Lifetimes},
+    config::{Config, Denials, HOLD, Lifetimes},
     entry::{Age, Entry, Kind, Parts, Ready},
     key::{Key, RouteId},
     memory::{Cache, OVERHEAD_BYTES},
     metrics::Metrics,
     persist::{PersistError, load, save, save_unless},
-    protected::{Hold, Why},
+    protected::{End, Hold, Reason},
     worker::{Probe, WorkerCache},
 };

@@ -6,6 +6,7 @@
 
 mod background;
 mod cache_load;
+mod denials;
 mod failure;
 mod failures;
 mod in_flight;
@@ -42,6 +43,7 @@ use self::{
     route::Routes,
 };
 pub use self::{
+    denials::Released,
     inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
     observe::{FailureKind, Metrics, Mismatch},
     route::{
@@ -284,6 +286,7 @@ impl Resolve for Forwarder {
             }
             State::StaleAtOnce => {
                 inner.cache.metrics.stale.inc();
+                entry.note_asked(now);
                 (stale_age(route, &entry), ServedFrom::Stale)
             }
             State::StaleFirst | State::StaleIfNeeded | State::TooOld | State::Missing => return None,

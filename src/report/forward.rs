@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Time;
 use crate::sys::labels;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct ForwardStatus {
     /// Questions being asked of upstreams now.
     pub in_flight: usize,
     pub cache: CacheStatus,
+    /// Names that upstreams deny and that are served.
+    #[serde(default)]
+    pub held_names: usize,
     /// Listeners with forwarding of their own.
     #[serde(default)]
     pub views: Vec<ViewStatus>,
@@ -51,6 +55,35 @@ pub struct CacheStatus {
     pub bytes: u64,
     pub max_bytes: u64,
     pub entries: u64,
+}
+
+/// A name outside the cluster that upstreams deny and that is served its last good answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideHold {
+    /// With its final dot.
+    pub name: String,
+    #[serde(rename = "type")]
+    pub rtype: String,
+    /// The forward zone, or `cluster_fallback`.
+    pub zone: String,
+    /// The view, if it is not of the main listeners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+    /// `NXDOMAIN` or `NODATA`.
+    pub denial: String,
+    /// The upstream that denied it last.
+    pub upstream: String,
+    /// `good`: it was good for long; `bulk`: the upstream denies too many names; `keep`: it is on the keep list.
+    pub reason: String,
+    /// When it was first denied, and last.
+    pub since: Time,
+    pub last: Time,
+    /// When the denial is believed; null for never.
+    pub until: Option<Time>,
+    /// When an upstream gave the answer that is served.
+    pub answered: Time,
+    /// The data of the records served.
+    pub answers: Vec<String>,
 }
 
 /// What `status` says of an upstream.

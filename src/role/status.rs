@@ -9,10 +9,12 @@ use crate::{
     admin::{self, StatusInputs},
     dns::{
         Question, Records, Rules,
-        forward::{Forwarder, Inspected},
+        forward::{Forwarder, Inspected, Released},
     },
     node::status,
-    report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Standing, StreamStatus},
+    report::{
+        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, OutsideHold, Standing, StreamStatus,
+    },
     source::{Metrics, apiserver::lease},
     store::{Reader, disk::DiskStatus},
     stream,
@@ -71,6 +73,14 @@ impl StatusInputs for AgentInputs {
 
     fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
         self.forwarder.inspect(rules, records, question)
+    }
+
+    fn outside_held(&self) -> Vec<OutsideHold> {
+        self.forwarder.held()
+    }
+
+    fn release_outside(&self, which: &Released, dry_run: bool) -> Option<Vec<OutsideHold>> {
+        Some(self.forwarder.release(which, dry_run))
     }
 
     fn follows(&self) -> Option<FollowStatus> {

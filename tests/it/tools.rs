@@ -92,7 +92,7 @@ fn inspected(question: &Question) -> Inspected {
         return Inspected { answer: None, legs: vec![leg] };
     }
     let stored = UnixMillis(now().0 - 12_500);
-    leg.cached = Some(Cached { stored, left, served_stale: left.is_none(), continues: false });
+    leg.cached = Some(Cached { stored, left, served_stale: left.is_none(), continues: false, held: None });
     let address = RData::A(A([192, 0, 2, 1].into()));
     let answers = vec![rr::Record::from_rdata(question.record_name(), 48, address)];
     let answers = if kind == Kind::Data { answers } else { Vec::new() };

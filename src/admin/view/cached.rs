@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Time;
 use crate::{
     dns::forward::{Cached, Leg},
+    report::OutsideHold,
     sys::UnixMillis,
 };
 
@@ -23,11 +24,14 @@ pub struct CachedDoc {
     pub served_stale: bool,
     /// Its last CNAME is followed over the upstreams of another zone.
     pub continues: bool,
+    /// Upstreams deny the name, and this answer is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<OutsideHold>,
 }
 
 impl CachedDoc {
     pub(super) fn of(leg: &Leg, now: UnixMillis) -> Option<Self> {
-        let Cached { stored, left, served_stale, continues } = *leg.cached.as_ref()?;
+        let Cached { stored, left, served_stale, continues, ref held } = *leg.cached.as_ref()?;
         Some(Self {
             zone: leg.zone.clone(),
             upstreams: leg.upstreams.clone(),
@@ -36,6 +40,7 @@ impl CachedDoc {
             ttl_left_seconds: left.map(|left| left.as_secs()),
             served_stale,
             continues,
+            held: held.clone(),
         })
     }
 }

@@ -1,10 +1,13 @@
 //! Settings that are one of a few words.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::super::value::Scalar;
 use crate::{
-    dns::forward::{FixedAnswer, Policy, Verdict},
+    dns::{
+        cache::{Denials, HOLD},
+        forward::{FixedAnswer, Policy, Verdict},
+    },
     source::EndpointsMode,
     sys::labels,
 };
@@ -53,6 +56,35 @@ macro_rules! scalars {
 }
 
 scalars!(Pods, Compat, LogFormat, EndpointsMode, FixedAnswer, Policy, Verdict);
+
+impl Scalar for Denials {
+    const KIND: &'static str = "auto, believe, confirm, hold or hold DURATION";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            ["auto"] => Ok(Self::Auto),
+            ["believe"] => Ok(Self::Believe),
+            ["confirm"] => Ok(Self::Confirm),
+            ["hold"] => Ok(Self::Hold(HOLD)),
+            ["hold", length] => Duration::parse(length).map(Self::Hold),
+            _ => Err(format!("{text:?} is not one of {}", Self::KIND)),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Believe => "believe".into(),
+            Self::Confirm => "confirm".into(),
+            Self::Hold(length) => format!("hold {}", length.text()),
+        }
+    }
+
+    fn measure(&self) -> Option<u128> {
+        if let Self::Hold(length) = self { length.measure() } else { None }
+    }
+}
 
 /// Where the certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

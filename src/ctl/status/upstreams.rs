@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use super::count_u64;
 use crate::{
     admin::view::words,
-    ctl::table::Table,
+    ctl::table::{Table, count},
     report::{CacheStatus, ForwardStatus, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus},
 };
 
@@ -59,7 +59,11 @@ pub(super) fn cache(forward: &ForwardStatus) -> String {
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     let entries = count_u64(entries, "answer");
     let stale = count_u64(forward.stale_answers_total, "stale answer");
-    format!("{entries}, {} of {} MiB; {stale} given", mebibytes(bytes), mebibytes(max_bytes))
+    let held = match forward.held_names {
+        0 => String::new(),
+        held => format!("; {} DENIED and still served, see `holdfast guard`", count(held, "name")),
+    };
+    format!("{entries}, {} of {} MiB; {stale} given{held}", mebibytes(bytes), mebibytes(max_bytes))
 }
 
 pub(super) fn rows(forward: &ForwardStatus, rows_max: usize, width: Option<usize>) -> String {

@@ -20,6 +20,23 @@ impl Default for Config {
     }
 }
 
+/// How long a hold lasts unless the configuration says otherwise.
+pub const HOLD: Duration = Duration::from_secs(3_600);
+
+/// When a denial (NXDOMAIN or NODATA) of a name that was good is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Denials {
+    /// After [`HOLD`] for a name that was good for 10 min and asked in the last day; else as [`Confirm`](Self::Confirm).
+    #[default]
+    Auto,
+    /// At once.
+    Believe,
+    /// When a second upstream, or the same one 2 s later, says so too.
+    Confirm,
+    /// After so long, for every name.
+    Hold(Duration),
+}
+
 /// How long answers of one zone are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, named as in the configuration")]
@@ -52,9 +69,8 @@ pub struct Lifetimes {
     pub client_timeout: Duration,
     /// TTL of stale answers. Default 30 s (RFC 8767, 4).
     pub stale_ttl: Duration,
-    /// Keep serving a name that was good when an upstream says that it is gone, until a second upstream or the same
-    /// one 2 s later says so too. Default on.
-    pub confirm_negative: bool,
+    /// What a denial of a name that was good does. Default `auto`.
+    pub denials: Denials,
     /// Answer NXDOMAIN for every name below one that does not exist (RFC 8020). Default off.
     pub nxdomain_cut: bool,
     /// Refresh names asked often in the last tenth of their TTL. Default on.
@@ -77,7 +93,7 @@ impl Default for Lifetimes {
             stale_max: Duration::from_secs(24 * 3_600),
             client_timeout: Duration::from_millis(1_800),
             stale_ttl: Duration::from_secs(30),
-            confirm_negative: true,
+            denials: Denials::Auto,
             nxdomain_cut: false,
             prefetch: true,
         }

@@ -91,7 +91,7 @@ pub struct Entry {
     good_since: UnixMillis,
     /// When a client was last given it.
     asked: AtomicU64,
-    /// Until when it is served although upstreams deny the name; 0 for not, `u64::MAX` for no end.
+    /// Until when it is served although upstreams deny the name; 0 for never held, `u64::MAX` for no end, [`ENDED`] after it.
     held_until: AtomicU64,
     /// It is of a name on the keep list.
     kept: AtomicBool,
@@ -101,6 +101,8 @@ pub struct Entry {
 const POPULAR_HITS: u32 = 3;
 /// Shorter TTLs leave no time to renew them.
 const PREFETCH_TTL_MIN: u32 = 5;
+/// A time long past: the hold is over.
+const ENDED: u64 = 1;
 /// Answers of a doubted name longer ago than this say nothing about now.
 const DOUBT_MAX: Duration = Duration::from_secs(600);
 
@@ -165,7 +167,6 @@ impl Entry {
     #[must_use]
     pub fn succeeding(mut self, before: &Self) -> Self {
         self.good_since = before.good_since;
-        self.asked = AtomicU64::new(before.asked().0);
         self.kept = AtomicBool::new(before.is_kept());
         self
     }
@@ -202,15 +203,21 @@ impl Entry {
         self.held_until.store(until.map_or(u64::MAX, |until| until.0), Ordering::Relaxed);
     }
 
-    /// Ends the hold: the next client waits for upstreams.
-    pub fn release(&self) {
-        self.held_until.store(0, Ordering::Relaxed);
+    /// Ends the hold for good: the next client waits for upstreams, and the next denial is believed.
+    pub fn end_hold(&self) {
+        self.held_until.store(ENDED, Ordering::Relaxed);
         self.failed.store(0, Ordering::Relaxed);
     }
 
     /// Whether it is served although its name is denied.
     pub fn is_held(&self, now: UnixMillis) -> bool {
         now.0 < self.held_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was held, and is no longer.
+    pub fn hold_is_over(&self, now: UnixMillis) -> bool {
+        let until = self.held_until.load(Ordering::Relaxed);
+        until != 0 && until <= now.0
     }
 
     /// Whether its name is on the keep list.
@@ -372,8 +379,8 @@ impl Entry {
     }
 
     /// Whether an upstream said that this name is gone.
-    pub fn is_doubted(&self) -> bool {
-        self.doubted.load(Ordering::Relaxed) != 0
+    pub fn is_denied(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed) != 0 || self.held_until.load(Ordering::Relaxed) != 0
     }
 
     /// Notes that an upstream says this name is gone, and returns whether one said so `after` or longer ago already.

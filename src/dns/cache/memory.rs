@@ -19,10 +19,10 @@ use super::{
     entry::{Entry, Kind},
     key::{Key, RouteId},
     metrics::Metrics,
-    protected::{Hold, Protected},
+    protected::{End, Hold, Protected},
     worker::{WorkerCache, WorkerCaches},
 };
-use crate::sys::Lock;
+use crate::sys::{Lock, UnixMillis};
 
 /// What one entry costs apart from its key and its message: moka's node, counters and table slot, allocator rounding.
 /// Measured, see `benches/README.md`.
@@ -160,7 +160,7 @@ impl Cache {
         {
             succeed(&before);
         }
-        self.protected.end(key.as_bytes());
+        self.end(key, if entry.kind() == Kind::Data { End::Answered } else { End::Expired });
         if entry.is_kept() {
             self.protected.keep(key.as_bytes(), &entry);
         }
@@ -169,9 +169,23 @@ impl Cache {
         true
     }
 
-    /// Serves the answer of `hold` from now on, whatever else is stored. Returns how many holds had to go for it.
-    pub fn hold(&self, key: &Key, hold: Hold) -> usize {
-        self.protected.put(key.as_bytes(), hold).len()
+    /// Serves the answer of `hold` from now on, whatever else is stored. Returns whether the hold began with this.
+    pub fn hold(&self, key: &Key, hold: Hold) -> bool {
+        let reason = hold.reason;
+        let (began, gone) = self.protected.put(key.as_bytes(), hold);
+        if began {
+            self.metrics.holds_begun(reason).inc();
+        }
+        self.metrics.holds_ended(End::Displaced).inc_by(gone as u64);
+        began
+    }
+
+    fn end(&self, key: &Key, end: End) -> bool {
+        let ended = self.protected.end(key.as_bytes());
+        if ended {
+            self.metrics.holds_ended(end).inc();
+        }
+        ended
     }
 
     /// The hold of `key`.
@@ -189,13 +203,14 @@ impl Cache {
         self.protected.holds_len()
     }
 
-    /// Ends the hold of `key`, and forgets the answer: the next question is answered as upstreams say.
-    pub fn end_hold(&self, key: &Key) -> bool {
-        let ended = self.protected.end(key.as_bytes());
-        if ended {
-            self.remove(key);
-        }
-        ended
+    /// Ends the hold of `key`: the next denial is believed.
+    pub fn release(&self, key: &Key) -> bool {
+        self.end(key, End::Released)
+    }
+
+    /// Forgets holds that are over by `now`.
+    pub fn sweep_holds(&self, now: UnixMillis) {
+        self.metrics.holds_ended(End::Expired).inc_by(self.protected.sweep(now) as u64);
     }
 
     /// Protects the answer under `key`.
@@ -219,7 +234,7 @@ impl Cache {
             succeed(&before);
             self.worker_caches.forget(key);
         }
-        self.protected.end(key.as_bytes());
+        self.end(key, End::Expired);
     }
 
     /// Bytes in use.
@@ -245,6 +260,7 @@ impl Cache {
         self.entries.run_pending_tasks();
         self.metrics.bytes.set(i64::try_from(self.bytes()).unwrap_or(i64::MAX));
         self.metrics.entries.set(i64::try_from(self.len()).unwrap_or(i64::MAX));
+        self.metrics.held.set(i64::try_from(self.holds_len()).unwrap_or(i64::MAX));
     }
 
     pub(super) fn clear(&self) {

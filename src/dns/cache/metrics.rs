@@ -1,7 +1,8 @@
 //! What the cache counts.
 
-use prometheus::{IntCounter, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use super::protected::{End, Reason};
 use crate::dns::metrics::{StripedCounter, StripedCounterVec};
 
 /// Handles of the `holdfast_cache_*` metrics.
@@ -24,6 +25,10 @@ pub struct Metrics {
     pub saves: IntCounter,
     /// Times writing or reading it failed.
     pub disk_errors: IntCounter,
+    /// Names served although they are denied.
+    pub held: IntGauge,
+    holds_begun: [IntCounter; Reason::ALL.len()],
+    holds_ended: [IntCounter; End::ALL.len()],
 }
 
 impl Metrics {
@@ -47,6 +52,17 @@ impl Metrics {
             &["result"],
         )?;
         registry.register(Box::new(lookups.clone()))?;
+        let vec = |name: &str, help: &str, label: &str| {
+            let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let begun = vec(
+            "holdfast_cache_holds_total",
+            "Names denied by upstreams whose last good answer was kept in use, by reason.",
+            "reason",
+        )?;
+        let ended = vec("holdfast_cache_holds_ended_total", "Ends of that, by cause.", "cause")?;
         Ok(Self {
             bytes: gauge("holdfast_cache_bytes", "Memory held by cached answers, overhead included.")?,
             entries: gauge("holdfast_cache_entries", "Answers in the cache.")?,
@@ -67,6 +83,19 @@ impl Metrics {
             )?,
             saves: counter("holdfast_cache_saves_total", "Times the cache was written to disk.")?,
             disk_errors: counter("holdfast_cache_disk_errors_total", "Times the cache could not be written or read.")?,
+            held: gauge("holdfast_cache_held_names", "Names denied by upstreams whose last good answer is served.")?,
+            holds_begun: Reason::ALL.map(|reason| begun.with_label_values(&[reason.as_str()])),
+            holds_ended: End::ALL.map(|end| ended.with_label_values(&[end.as_str()])),
         })
+    }
+
+    /// Holds begun for `reason`.
+    pub fn holds_begun(&self, reason: Reason) -> &IntCounter {
+        &self.holds_begun[reason as usize]
+    }
+
+    /// Holds that ended like that.
+    pub fn holds_ended(&self, end: End) -> &IntCounter {
+        &self.holds_ended[end as usize]
     }
 }

@@ -3,6 +3,7 @@
 //! Knows the format and its limits. Everything in the file is checked when read: a broken one is set aside, never half used.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
     os::unix::fs::OpenOptionsExt,
@@ -17,7 +18,7 @@ use super::{
     entry::{Entry, Kind},
     key::{Key, split},
     memory::Cache,
-    protected::{Hold, Why},
+    protected::{Hold, Reason},
 };
 use crate::sys::{ASIDE_MAX, Lock, UnixMillis, set_aside};
 
@@ -167,6 +168,8 @@ fn write_all(
         put_bytes(out, zone)?;
     }
     let mut count: u64 = 0;
+    let holds = cache.holds();
+    let held: HashSet<&[u8]> = holds.iter().map(|(key, _)| key.as_bytes()).collect();
     for (key, entry) in cache.iter() {
         if count.is_multiple_of(LOOK_UP_EVERY) && !goes_on() {
             return Ok(None);
@@ -177,26 +180,28 @@ fn write_all(
         put_time(out, entry.stored(), wall_ahead_ms)?;
         out.write_all(&entry.ttl().to_be_bytes())?;
         let kept = if entry.is_kept() { KEPT } else { 0 };
-        out.write_all(&[kind_number(entry.kind()), entry.flags() | kept])?;
+        // All times of a hold come before this one.
+        let over = if entry.hold_is_over(UnixMillis(u64::MAX - 1)) && !held.contains(&**key) { OVER } else { 0 };
+        out.write_all(&[kind_number(entry.kind()), entry.flags() | kept | over])?;
         put_time(out, entry.good_since(), wall_ahead_ms)?;
         put_time(out, entry.asked(), wall_ahead_ms)?;
         put_bytes(out, entry.wire())?;
         count += 1;
     }
     put_u16(out, END)?;
-    for (key, hold) in cache.holds() {
+    for (key, hold) in &holds {
         let Some((route, rest)) = split(key.as_bytes()) else { continue };
         put_bytes(out, rest)?;
         put_u16(out, route.0)?;
         put_time(out, hold.since, wall_ahead_ms)?;
         put_time(out, hold.last, wall_ahead_ms)?;
         put_time(out, hold.until.unwrap_or(UnixMillis(u64::MAX)), wall_ahead_ms)?;
-        let why = match hold.why {
-            Why::Good => 0,
-            Why::Bulk => 1,
-            Why::Keep => 2,
+        let reason = match hold.reason {
+            Reason::Good => 0,
+            Reason::Bulk => 1,
+            Reason::Keep => 2,
         };
-        out.write_all(&[kind_number(hold.denial), why, u8::from(hold.until.is_none())])?;
+        out.write_all(&[kind_number(hold.denial), reason, u8::from(hold.until.is_none())])?;
         put_bytes(out, hold.by.as_bytes())?;
     }
     put_u16(out, END)?;
@@ -205,6 +210,8 @@ fn write_all(
 
 /// Beside the flags of an entry: its name is on the keep list.
 const KEPT: u8 = 0x80;
+/// Its name was held, and is no longer.
+const OVER: u8 = 0x40;
 /// Longer names of upstreams are none.
 const UPSTREAM_BYTES_MAX: usize = 512;
 
@@ -258,10 +265,13 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
         // Stored "in the future": the clock was set back meanwhile. Its age is unknown, so it counts as expired.
         let stored = if stored > now { UnixMillis(now.0.saturating_sub(u64::from(ttl) * 1_000)) } else { stored };
         let stored = stored.moved_ms(wall_ahead_ms.saturating_neg());
-        let entry = Entry::restore(wire, stored, ttl, kind, flags & !KEPT);
+        let entry = Entry::restore(wire, stored, ttl, kind, flags & !(KEPT | OVER));
         let entry = entry.ok_or_else(|| invalid("a message that is none"))?;
         let entry = if before { entry } else { entry.remembered(good_since, asked) };
         entry.set_kept(flags & KEPT != 0);
+        if flags & OVER != 0 {
+            entry.end_hold();
+        }
         cache.insert(&key, Arc::new(entry));
         count += 1;
     }
@@ -271,11 +281,11 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
         let since = get_time(&mut input, now, wall_ahead_ms)?;
         let last = get_time(&mut input, now, wall_ahead_ms)?;
         let until = UnixMillis(u64::from_be_bytes(get_array(&mut input)?)).moved_ms(wall_ahead_ms.saturating_neg());
-        let [denial, why, endless] = get_array(&mut input)?;
-        let why = match why {
-            0 => Why::Good,
-            1 => Why::Bulk,
-            2 => Why::Keep,
+        let [denial, reason, endless] = get_array(&mut input)?;
+        let reason = match reason {
+            0 => Reason::Good,
+            1 => Reason::Bulk,
+            2 => Reason::Keep,
             _ => return Err(invalid("an unknown reason for a hold")),
         };
         let by = get_bytes(&mut input, UPSTREAM_BYTES_MAX)?.ok_or_else(|| invalid("an upstream is missing"))?;
@@ -283,7 +293,7 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
         // An answer that there was no room for is held no more.
         if let Some(entry) = cache.holds_data(&key) {
             let until = (endless == 0).then_some(until);
-            cache.hold(&key, Hold { entry, since, last, until, by, denial: kind_of(denial)?, why });
+            cache.hold(&key, Hold { entry, since, last, until, by, denial: kind_of(denial)?, reason });
         }
     }
     let sum = input.sum.digest();

@@ -11,22 +11,36 @@ use std::{
 };
 
 use super::entry::{Entry, Kind};
-use crate::sys::{Lock, UnixMillis};
+use crate::sys::{Lock, UnixMillis, labels};
 
 /// Names held at once.
 const HOLDS_MAX: usize = 10_000;
 /// Answers kept for the keep list: 1,000 names, two types, and a CNAME or two in front.
 const KEPT_MAX: usize = 8_000;
 
-/// Why a denial is not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The name was good for long enough.
-    Good,
-    /// The upstream denies too many names at once.
-    Bulk,
-    /// The name is on the keep list.
-    Keep,
+labels! {
+    /// Why a denial is not believed.
+    pub enum Reason {
+        /// The name was good for long enough, or the zone holds every name.
+        Good = "good",
+        /// The upstream denies too many names at once.
+        Bulk = "bulk",
+        /// The name is on the keep list.
+        Keep = "keep",
+    }
+}
+
+labels! {
+    /// How a hold ends.
+    pub enum End {
+        /// Upstreams have records of the name again.
+        Answered = "answered",
+        /// Its time is over.
+        Expired = "expired",
+        Released = "released",
+        /// Too many names are held.
+        Displaced = "displaced",
+    }
 }
 
 /// A denial that is not believed.
@@ -44,7 +58,7 @@ pub struct Hold {
     pub by: Box<str>,
     /// What that said: `NoData` or `NxDomain`.
     pub denial: Kind,
-    pub why: Why,
+    pub reason: Reason,
 }
 
 impl Hold {
@@ -99,27 +113,25 @@ impl Protected {
         self.inner.lock().holds.get(key).map(|(_, hold)| hold.clone())
     }
 
-    /// Begins or goes on with a hold. Returns the keys of holds that had to go for it.
-    pub fn put(&self, key: &[u8], hold: Hold) -> Vec<Box<[u8]>> {
+    /// Begins or goes on with a hold. Returns whether it began, and how many had to go for it.
+    pub fn put(&self, key: &[u8], hold: Hold) -> (bool, usize) {
         hold.entry.hold(hold.until);
         let mut inner = self.inner.lock();
-        let number = match inner.take(key) {
-            Some((number, _)) => number,
-            None => inner.number(),
-        };
+        let before = inner.take(key).map(|(number, _)| number);
+        let number = before.unwrap_or_else(|| inner.number());
         inner.bytes += hold.bytes() + key.len();
         inner.order.insert(number, key.into());
         inner.holds.insert(key.into(), (number, hold));
-        let mut gone = Vec::new();
+        let mut gone = 0;
         while inner.holds.len() > 1 && (inner.holds.len() > HOLDS_MAX || inner.bytes > self.holds_bytes_max) {
             let Some((_, oldest)) = inner.order.pop_first() else { break };
             if let Some((_, hold)) = inner.take(&oldest) {
-                hold.entry.release();
+                hold.entry.end_hold();
             }
-            gone.push(oldest);
+            gone += 1;
         }
         self.counted(&inner);
-        gone
+        (before.is_none(), gone)
     }
 
     /// Ends the hold of `key`; returns whether there was one.
@@ -130,7 +142,22 @@ impl Protected {
         let mut inner = self.inner.lock();
         let taken = inner.take(key);
         self.counted(&inner);
-        taken.map(|(_, hold)| hold.entry.release()).is_some()
+        taken.map(|(_, hold)| hold.entry.end_hold()).is_some()
+    }
+
+    /// Forgets holds that are over by `now`. Returns how many.
+    pub fn sweep(&self, now: UnixMillis) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let mut inner = self.inner.lock();
+        let over = |(key, (_, hold)): (&Box<[u8]>, &(u64, Hold))| (!hold.entry.is_held(now)).then(|| key.clone());
+        let over: Vec<_> = inner.holds.iter().filter_map(over).collect();
+        for key in &over {
+            inner.take(key);
+        }
+        self.counted(&inner);
+        over.len()
     }
 
     /// Every hold, the oldest first.

@@ -82,6 +82,7 @@ async fn ticks(inner: &Arc<Inner>) {
         if now >= loops_at {
             loops_at = now + LOOP_EVERY;
             probe_loops(inner, false);
+            inner.cache.sweep_holds(inner.now());
         }
         // Nothing here waits for it: on a busy machine it may take longer than any of the others may.
         if now >= save_at && saving.as_ref().is_none_or(JoinHandle::is_finished) {

@@ -1,13 +1,13 @@
 //! Why a question has no answer.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     observe::FailureKind,
     route::{FixedAnswer, Route},
     upstream::Failed,
 };
-use crate::wire::EdeCode;
+use crate::{dns::cache::Entry, wire::EdeCode};
 
 #[derive(Clone, Debug)]
 pub enum Failure {
@@ -15,6 +15,8 @@ pub enum Failure {
     Fixed(FixedAnswer),
     /// The answer is not on this node, and upstreams were not to be asked.
     NotAsked,
+    /// Upstreams deny the name, and it is held: this is its last good answer.
+    Held(Arc<Entry>),
     /// SERVFAIL, with the reason.
     Servfail { ede: EdeCode, text: Cow<'static, str> },
 }
@@ -105,7 +107,7 @@ impl Failure {
     /// The extended error (RFC 8914) and its text.
     pub fn ede(&self) -> (EdeCode, Cow<'static, str>) {
         match self {
-            Self::Fixed(_) | Self::NotAsked => (EdeCode::OTHER, Cow::Borrowed("")),
+            Self::Fixed(_) | Self::NotAsked | Self::Held(_) => (EdeCode::OTHER, Cow::Borrowed("")),
             Self::Servfail { ede, text } => (*ede, text.clone()),
         }
     }

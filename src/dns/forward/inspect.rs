@@ -17,6 +17,7 @@ use crate::{
         cache::{Age, Key, Kind},
         request::ServedFrom,
     },
+    report::OutsideHold,
     sys::{Lock, UnixMillis},
     wire::{Name, Rcode},
 };
@@ -44,6 +45,8 @@ pub struct Cached {
     pub served_stale: bool,
     /// Its last CNAME is followed over another zone's upstreams.
     pub continues: bool,
+    /// Upstreams deny the name since, and the answer is served.
+    pub held: Option<OutsideHold>,
 }
 
 /// What a question comes to.
@@ -113,7 +116,7 @@ fn inspect(resolver: Resolver<'_>, question: &Question, legs: &Lock<Vec<Leg>>) -
             authorities: Vec::new(),
             age: Age::Fresh,
         }),
-        Err(Failure::NotAsked | Failure::Servfail { .. }) => None,
+        Err(Failure::NotAsked | Failure::Held(_) | Failure::Servfail { .. }) => None,
     };
     Inspected { answer, legs: legs.lock().clone() }
 }
@@ -146,10 +149,11 @@ impl Inner {
         let mut leg = Leg::of(route, question, via);
         let find = |(dnssec_ok, checking_disabled)| {
             let question = Question { dnssec_ok, checking_disabled, ..question.by_ref() };
-            self.cache.get(&Key::new(route.id, question))
+            let key = Key::new(route.id, question);
+            self.cache.get(&key).map(|entry| (key, entry))
         };
         let now = self.now();
-        let Some(entry) = FLAGS.into_iter().find_map(find) else {
+        let Some((key, entry)) = FLAGS.into_iter().find_map(find) else {
             return Ok((leg, self.cut(route, question, now)));
         };
         let state = State::of(route, Some(&entry), now);
@@ -160,6 +164,7 @@ impl Inner {
             left: fresh.then_some(left),
             served_stale: matches!(state, State::StaleAtOnce | State::StaleFirst),
             continues: entry.continues(),
+            held: self.held_by(&key),
         });
         let (age, from) =
             if fresh { (Age::Fresh, ServedFrom::Cache) } else { (stale_age(route, &entry), ServedFrom::Stale) };

@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | `Fresh` | any | the answer | no; in the last tenth of the TTL of a popular name, in the background |
 //! | `StaleAtOnce` | no upstream answers, or a refresh failed in the last 5 s | the stale answer | no |
-//! | `StaleFirst` | `client_timeout` is 0 | the stale answer | in the background, once in 5 s |
+//! | `StaleFirst` | `client_timeout` is 0, or the name is denied and held (`denials`) | the stale answer | in the background, once in 5 s |
 //! | `StaleIfNeeded` | works | the new answer; after `client_timeout` or on failure the stale one | yes |
 //! | `TooOld`, `Missing` | works | the new answer or the failure | yes |
 //! | `TooOld` | none of its upstreams can be reached | the stale answer | yes |
@@ -26,13 +26,14 @@ use tokio::{task_local, time::Instant};
 
 use super::{
     Failure, Inner,
+    denials::{self, Ruling},
     route::{Route, Routes},
     upstream::{Answered, Attempts, Failed, Sanitized, race},
 };
 use crate::{
     dns::{
         Local, Question,
-        cache::{Age, Entry, Key, Kind, Lifetimes},
+        cache::{Age, Denials, Entry, Key, Kind, Lifetimes},
         question::question_name,
         request::ServedFrom,
     },
@@ -47,6 +48,8 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 const BUDGET_DOWN: Duration = Duration::from_secs(1);
 /// How long a second upstream may take to confirm that a name is gone.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);
+/// Seconds that a held answer lives in a client (RFC 8767, 4).
+const HELD_TTL_MAX: u32 = 30;
 /// Two answers of one upstream that a name is gone count if they are this far apart.
 const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 
@@ -108,6 +111,10 @@ impl State {
             return Self::Fresh;
         }
         let lifetimes = &route.config.lifetimes;
+        if entry.is_held(now) {
+            let at_once = route.is_down() || entry.refresh_failed_within(now, REFRESH_INTERVAL);
+            return if at_once { Self::StaleAtOnce } else { Self::StaleFirst };
+        }
         let past = entry.age(now).saturating_sub(Duration::from_secs(entry.ttl().into()));
         if !lifetimes.serve_stale || (past > lifetimes.stale_max && !route.is_useless()) {
             Self::TooOld
@@ -168,6 +175,7 @@ impl Inner {
         let outcome = self.wait(routes, route, &key, question, via, patience).await;
         match (outcome, kept) {
             (Ok(entry), _) => Ok(Found { entry, age: Age::Fresh, from: ServedFrom::Upstream, ours: false }),
+            (Err(Failure::Held(entry)), _) => Ok(self.stale(route, entry)),
             (Err(_), Some(entry)) => {
                 entry.refresh_failed(self.now());
                 Ok(self.stale(route, entry))
@@ -239,6 +247,7 @@ impl Inner {
 
     fn stale(&self, route: &Route, entry: Arc<Entry>) -> Found {
         self.cache.metrics.stale.inc();
+        entry.note_asked(self.now());
         let age = stale_age(route, &entry);
         Found { entry, age, from: ServedFrom::Stale, ours: false }
     }
@@ -327,8 +336,10 @@ impl Exchange {
             if let Some(entry) = inner.cache.get(&self.key) {
                 entry.refresh_failed(now);
             }
-            let kept = self.route.config.lifetimes.failure_ttl;
-            inner.failures.insert(self.key.as_bytes(), failure.clone(), now, kept);
+            if !matches!(failure, Failure::Held(_)) {
+                let kept = self.route.config.lifetimes.failure_ttl;
+                inner.failures.insert(self.key.as_bytes(), failure.clone(), now, kept);
+            }
         }
         outcome
     }
@@ -358,13 +369,19 @@ impl Exchange {
             answered = self.ask(next, next.attempts(), deadline).await;
         }
         let answered = answered.map_err(|failed| Failure::failed(&failed))?;
-        let known = inner.cache.holds_data(&self.key).filter(|_| route.config.lifetimes.serve_stale);
-        let sanitized = match known {
-            Some(known) if route.config.lifetimes.confirm_negative && answered.sanitized.parts.kind != Kind::Data => {
-                self.confirm(&known, answered).await?
-            }
-            _ => answered.sanitized,
+        if answered.sanitized.parts.kind == Kind::Data {
+            return self.keep(answered.sanitized);
+        }
+        let mut sanitized = match inner.cache.holds_data(&self.key) {
+            Some(known) => self.judge(&known, answered).await?,
+            None => answered.sanitized,
         };
+        // To some stub resolvers NXDOMAIN for one type means that the addresses of the other do not exist either.
+        if sanitized.parts.kind == Kind::NxDomain
+            && inner.has_held_address(&self.key, &self.question, &route.config.lifetimes, inner.now())
+        {
+            sanitized.parts.kind = Kind::NoData;
+        }
         self.keep(sanitized)
     }
 
@@ -385,24 +402,51 @@ impl Exchange {
         same && self.inner.is_outside(&name)
     }
 
-    /// A name that was good is said to be gone: believes it if a second upstream, or the same one later, says so too.
-    async fn confirm(&self, known: &Entry, answered: Answered) -> Result<Sanitized, Failure> {
-        let (inner, route) = (&self.inner, &self.route);
+    /// What is believed of a denial of a name that was good.
+    async fn judge(&self, known: &Arc<Entry>, denied: Answered) -> Result<Sanitized, Failure> {
+        let (inner, lifetimes) = (&self.inner, &self.route.config.lifetimes);
+        let judged = |now| denials::ruling(lifetimes, known, now);
+        if lifetimes.denials == Denials::Believe && judged(inner.now()) == Ruling::Believe {
+            return Ok(denied.sanitized);
+        }
+        let second = match self.ask_others(&denied).await.map(|second| second.sanitized) {
+            Some(second) if second.parts.kind == Kind::Data => return Ok(second),
+            second => second,
+        };
+        let began = match judged(inner.now()) {
+            Ruling::Believe => return Ok(denied.sanitized),
+            Ruling::Confirm => return self.confirm(known, denied, second),
+            Ruling::Hold { until, reason } => Some((until, reason)),
+            Ruling::Held => None,
+        };
+        inner.hold(&self.key, known, (denied.sanitized.parts.kind, denied.upstream.label()), began);
+        Err(Failure::Held(Arc::clone(known)))
+    }
+
+    /// The answer of the route's other upstreams, if one of them has any.
+    async fn ask_others(&self, denied: &Answered) -> Option<Answered> {
+        let route = &self.route;
         // The other servers of a sequential zone speak only when this one fails, and it did not.
         let sequential = route.config.policy == Policy::Sequential;
-        let others = route.order().into_iter().filter(|other| !sequential && !Arc::ptr_eq(other, &answered.upstream));
+        let others = route.order().into_iter().filter(|other| !sequential && !Arc::ptr_eq(other, &denied.upstream));
         let others: Vec<_> = others.collect();
-        if !others.is_empty() && !others.iter().all(|other| other.is_failing()) {
-            match self.ask(route, route.attempts_at(others, false), Instant::now() + CONFIRM_WAIT).await {
-                Ok(second) if !second.sanitized.unproven => return Ok(second.sanitized),
-                // Silence and what comes without proof confirm nothing.
-                Ok(_) | Err(_) => {}
-            }
+        if others.iter().all(|other| other.is_failing()) {
+            return None;
         }
-        if known.doubt(inner.now(), CONFIRM_AFTER) {
-            return Ok(answered.sanitized);
+        let second = self.ask(route, route.attempts_at(others, false), Instant::now() + CONFIRM_WAIT).await.ok();
+        // Silence and what comes without proof confirm nothing.
+        second.filter(|second| !second.sanitized.unproven)
+    }
+
+    /// Believes a denial if a second upstream, or the same one later, says so too.
+    fn confirm(&self, known: &Entry, denied: Answered, second: Option<Sanitized>) -> Result<Sanitized, Failure> {
+        if let Some(second) = second {
+            return Ok(second);
         }
-        let (inner, refresh) = (Arc::clone(inner), Refresh { question: self.question.clone(), via: self.via });
+        if known.doubt(self.inner.now(), CONFIRM_AFTER) {
+            return Ok(denied.sanitized);
+        }
+        let (inner, refresh) = (Arc::clone(&self.inner), Refresh { question: self.question.clone(), via: self.via });
         tokio::spawn(async move {
             tokio::time::sleep(CONFIRM_AFTER).await;
             inner.refresh_later(refresh);
@@ -422,7 +466,12 @@ impl Exchange {
             };
         let ttl = if keep { cap(&mut sanitized, lifetimes) } else { sanitized.ttl };
         let now = inner.now();
-        let entry = Entry::new(&sanitized.parts, now, ttl).ok_or_else(Failure::too_large)?;
+        let mut entry = Entry::new(&sanitized.parts, now, ttl).ok_or_else(Failure::too_large)?;
+        if entry.kind() == Kind::Data
+            && let Some(before) = inner.cache.holds_data(key)
+        {
+            entry = entry.succeeding(&before);
+        }
         if sanitized.truncated {
             return Ok(Arc::new(entry.truncated()));
         }
@@ -461,7 +510,7 @@ pub fn place<'r>(routes: &'r Routes, question: &Question, via: Via) -> Result<(&
 /// How TTLs read on the stale answer `entry`. While its name is denied they are no longer than the records were to live.
 pub fn stale_age(route: &Route, entry: &Entry) -> Age {
     let ttl = seconds(route.config.lifetimes.stale_ttl);
-    Age::Stale { ttl: if entry.is_doubted() { ttl.min(entry.ttl()) } else { ttl } }
+    Age::Stale { ttl: if entry.is_denied() { ttl.min(HELD_TTL_MAX).min(entry.ttl()) } else { ttl } }
 }
 
 /// Brings every TTL within what the operator allows and returns how long the answer is good for.

@@ -37,7 +37,7 @@ fn promtool_takes_the_rules() {
 type Series = (&'static str, &'static str, &'static str);
 
 /// What a pod that is well shows, so that no alert is quiet only for want of series.
-const WELL: [Series; 30] = [
+const WELL: [Series; 31] = [
     ("up", "", "1xN"),
     ("holdfast_build_info", "version=\"0.1.0\"", "1xN"),
     ("holdfast_source_latency_seconds", "", "0.02xN"),
@@ -60,6 +60,7 @@ const WELL: [Series; 30] = [
     ("holdfast_forward_queries_total", "proto=\"tcp\"", "0xN"),
     ("holdfast_forward_down_total", "", "0xN"),
     ("holdfast_forward_loops_total", "", "0xN"),
+    ("holdfast_cache_held_names", "", "0xN"),
     ("holdfast_disk_errors_total", "", "0xN"),
     ("holdfast_disk_age_seconds", "", "20xN"),
     ("holdfast_tls_certificate_expiry_timestamp_seconds", "", "10000000xN"),
@@ -71,7 +72,7 @@ const WELL: [Series; 30] = [
 ];
 
 /// What goes wrong, in place of those series, and the one alert that fires.
-const WRONG: [(&str, &str, &[Series]); 27] = [
+const WRONG: [(&str, &str, &[Series]); 28] = [
     ("HoldfastSourceLost", "holdfast-hub", &[("holdfast_source_up", "", "0xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_latency_seconds", "", "1.2xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_busy_per_minute", "", "18xN")]),
@@ -113,6 +114,7 @@ const WRONG: [(&str, &str, &[Series]); 27] = [
         ],
     ),
     ("HoldfastForwardLoop", "holdfast-agent", &[("holdfast_forward_loops_total", "", "0+1xN")]),
+    ("HoldfastNamesDenied", "holdfast-agent", &[("holdfast_cache_held_names", "", "3xN")]),
     ("HoldfastDiskFailing", "holdfast-agent", &[("holdfast_disk_errors_total", "", "0+1xN")]),
     ("HoldfastDiskFailing", "holdfast-agent", &[("holdfast_disk_age_seconds", "", "400xN")]),
     (

@@ -4,6 +4,7 @@ mod cache;
 mod client;
 mod composed;
 mod cut;
+mod denials;
 mod differential;
 mod exchange;
 mod garbage;

@@ -10,7 +10,7 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use holdfast::dns::{
-    cache::Lifetimes,
+    cache::{Denials, Lifetimes},
     forward::{Policy, ZoneConfig},
 };
 
@@ -46,7 +46,7 @@ async fn an_empty_answer_for_a_name_that_was_good_waits_for_confirmation_too() {
 #[tokio::test(start_paused = true)]
 async fn without_confirmation_the_first_denial_counts() {
     let upstream = Upstream::with_a(10, GOOD).await;
-    let lifetimes = Lifetimes { confirm_negative: false, ..Lifetimes::default() };
+    let lifetimes = Lifetimes { denials: Denials::Believe, ..Lifetimes::default() };
     let world = World::with(vec![ZoneConfig { lifetimes, ..zone(".", &[&upstream]) }]);
     assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
     upstream.now(|asked| vec![asked.nxdomain("example")]);

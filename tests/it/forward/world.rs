@@ -102,7 +102,11 @@ impl World {
 
     /// Lets time pass for everybody, in steps short enough for what happens meanwhile.
     pub async fn elapse(&self, time: Duration) {
-        let step = Duration::from_millis(100).max(time / 2_000);
+        self.elapse_by(time, Duration::from_millis(100).max(time / 2_000)).await;
+    }
+
+    /// The same in coarser steps, for hours of it.
+    pub async fn elapse_by(&self, time: Duration, step: Duration) {
         let mut left = time;
         while !left.is_zero() {
             let step = step.min(left);

@@ -28,6 +28,16 @@ impl LogLimit {
         }
     }
 
+    /// Logs that `upstream` gave `denial` for a name that is held, unless there was a line less than a second ago.
+    pub fn held(&self, name: &dyn fmt::Display, rtype: &dyn fmt::Display, upstream: &str, denial: &'static str) {
+        if let Some(left_out) = self.claim() {
+            tracing::warn!(
+                %name, %rtype, upstream, denial, left_out,
+                "a name that was good is denied: its last good answer is served; holdfast guard lists such names"
+            );
+        }
+    }
+
     /// Takes the turn for a line now; returns how many lines were left out since the last.
     fn claim(&self) -> Option<u64> {
         let mut state = self.0.lock();

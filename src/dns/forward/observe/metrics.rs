@@ -43,6 +43,7 @@ pub struct Metrics {
     /// Answers a dnstap collector was not told of.
     pub dnstap_dropped: IntCounter,
     log_limit: LogLimit,
+    log_holds: LogLimit,
 }
 
 labels! {
@@ -186,6 +187,7 @@ impl Metrics {
                 "Answers not told to the dnstap collector because it was slow or gone.",
             )?,
             log_limit: LogLimit::default(),
+            log_holds: LogLimit::default(),
         })
     }
 
@@ -237,6 +239,11 @@ impl Metrics {
         if matches!(kind, FailureKind::Timeout | FailureKind::Io | FailureKind::Tls) {
             self.log_limit.log("an upstream gave no answer", upstream, kind.as_str());
         }
+    }
+
+    /// Tells that a name is held.
+    pub fn held(&self, name: &dyn Display, rtype: &dyn Display, upstream: &str, denial: &'static str) {
+        self.log_holds.held(name, rtype, upstream, denial);
     }
 
     /// How many of `kind` were counted.
