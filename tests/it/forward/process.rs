@@ -54,7 +54,7 @@ async fn names_answered_before_sigkill_answer_after_it_with_the_upstream_dead() 
     upstream.now(|_| Vec::new());
     agent.kill();
 
-    let agent = Agent::start(home.path(), &["--config", &file]);
+    let mut agent = Agent::start(home.path(), &["--config", &file]);
     let reply = agent.ask("long.example.", RecordType::A);
     assert_eq!(extended_errors(&reply), [0; 0], "within its time: {reply}");
     let ttl = reply.answers[0].ttl;
@@ -69,6 +69,8 @@ async fn names_answered_before_sigkill_answer_after_it_with_the_upstream_dead() 
         let reply = agent.ask(&format!("new{nth}.example."), RecordType::A);
         assert_eq!(extended_errors(&reply), [22]);
     }
+    // A probe has to be lost as well.
+    agent.wait_for("upstream does not answer");
     let socket = home.path().join("agent.sock");
     let status = run(&["status", "--admin", socket.to_str().unwrap()]);
     let status = String::from_utf8_lossy(&status.stdout);
