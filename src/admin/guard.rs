@@ -161,17 +161,13 @@ async fn release_outside(State(shared): State<Shared>, Query(query): Query<Outsi
         Ok(which) => which,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("not a domain name: {error}")).into_response(),
     };
-    match shared.inputs.release_outside(&which, query.dry_run) {
-        Some(released) => {
-            let left = shared.inputs.outside_held();
-            let kept = left.iter().filter(|hold| hold.reason == KEEP && which.covers_text(&hold.name)).count();
-            Json(OutsideReleasedDoc { released, kept }).into_response()
-        }
-        None => {
-            let told = "this process forwards nothing, it holds no names outside the cluster: ask an agent";
-            (StatusCode::NOT_FOUND, told).into_response()
-        }
-    }
+    let Some(released) = shared.inputs.release_outside(&which, query.dry_run) else {
+        let told = "this process forwards nothing, it holds no names outside the cluster: ask an agent";
+        return (StatusCode::NOT_FOUND, told).into_response();
+    };
+    let left = shared.inputs.outside_held();
+    let kept = left.iter().filter(|hold| hold.reason == KEEP && which.covers_text(&hold.name)).count();
+    Json(OutsideReleasedDoc { released, kept }).into_response()
 }
 
 async fn ask(shared: &Shared, which: Release, dry_run: bool) -> Response {

@@ -151,8 +151,8 @@ impl Protected {
             return 0;
         }
         let mut inner = self.inner.lock();
-        let over = |(key, (_, hold)): (&Box<[u8]>, &(u64, Hold))| (!hold.entry.is_held(now)).then(|| key.clone());
-        let over: Vec<_> = inner.holds.iter().filter_map(over).collect();
+        let over = inner.holds.iter().filter(|(_, (_, hold))| !hold.entry.is_held(now));
+        let over: Vec<_> = over.map(|(key, _)| key.clone()).collect();
         for key in &over {
             inner.take(key);
         }
@@ -163,8 +163,8 @@ impl Protected {
     /// Every hold, the oldest first.
     pub fn holds(&self) -> Vec<(Box<[u8]>, Hold)> {
         let inner = self.inner.lock();
-        let of = |key: &Box<[u8]>| inner.holds.get(key).map(|(_, hold)| (key.clone(), hold.clone()));
-        inner.order.values().filter_map(of).collect()
+        let of = |key: &[u8]| inner.holds.get(key).map(|(_, hold)| (key.into(), hold.clone()));
+        inner.order.values().filter_map(|key| of(key)).collect()
     }
 
     pub fn holds_len(&self) -> usize {

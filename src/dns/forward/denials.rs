@@ -238,10 +238,10 @@ mod tests {
     #[test]
     fn what_a_denial_does_depends_on_how_long_the_name_was_good_and_on_the_zone() {
         let hold = |length| Ruling::Hold { until: Some(NOW.plus(length)), reason: Reason::Good };
-        let (kept, over, held) = (good_since(60, 60), good_since(3_600, 60), good_since(3_600, 60));
+        let (kept, over, going_on) = (good_since(60, 60), good_since(3_600, 60), good_since(3_600, 60));
         kept.set_kept(true);
         over.hold(Some(NOW));
-        held.hold(Some(NOW.plus(seconds(1))));
+        going_on.hold(Some(NOW.plus(seconds(1))));
         let day = 24 * 3_600;
         let cases = [
             ("good for ten minutes", Denials::Auto, good_since(600, 60), hold(HOLD)),
@@ -251,7 +251,7 @@ mod tests {
             ("asked a day ago", Denials::Auto, good_since(2 * day, day + 1), Ruling::Confirm),
             ("older than `stale_max`", Denials::Auto, good_since(2 * day, day + 61), Ruling::Believe),
             ("held before", Denials::Auto, over, Ruling::Believe),
-            ("held", Denials::Confirm, held, Ruling::Held),
+            ("held", Denials::Confirm, going_on, Ruling::Held),
             ("on the keep list", Denials::Believe, kept, Ruling::Hold { until: None, reason: Reason::Keep }),
             ("young", Denials::Hold(seconds(60)), entry(10, 5), hold(seconds(60))),
             ("old", Denials::Hold(seconds(60)), entry(30 * day, 5), hold(seconds(60))),

@@ -78,21 +78,21 @@ async fn three_hours_of_nodata_take_nothing_away() {
             }
             pass(&world, 3).await;
         }
-        let held = world.forwarder.held();
+        let names = world.forwarder.held();
         let asked_meanwhile = asked_for(&upstream, OWNER);
         assert!(asked_meanwhile > 140, "upstreams are asked all the time: {asked_meanwhile}");
         if hours_served == 3 {
-            assert_eq!(held.len(), 1);
-            let hold = &held[0];
-            let words = [&hold.name, &hold.rtype, &hold.zone, &hold.denial, &hold.upstream, &hold.reason];
+            assert_eq!(names.len(), 1);
+            let first = &names[0];
+            let words = [&first.name, &first.rtype, &first.zone, &first.denial, &first.upstream, &first.reason];
             let upstream = upstream.address.to_string();
             assert_eq!(words, ["dynamodb.us-east-1.example.", "A", ".", "NODATA", &upstream, "good"]);
-            assert_eq!(hold.answers, ["192.0.2.1"]);
-            assert_eq!(hold.since.0.0, NOW.0 + 777_000);
-            assert_eq!(hold.until.unwrap().0.0 - hold.since.0.0, 6 * 3_600_000);
-            assert!(hold.last > hold.since);
+            assert_eq!(first.answers, ["192.0.2.1"]);
+            assert_eq!(first.since.0.0, NOW.0 + 777_000);
+            assert_eq!(first.until.unwrap().0.0 - first.since.0.0, 6 * 3_600_000);
+            assert!(first.last > first.since);
         } else {
-            assert_eq!((held.len(), ended(&world)), (0, vec![("expired", 1)]));
+            assert_eq!((names.len(), ended(&world)), (0, vec![("expired", 1)]));
         }
         upstream.now(|asked| vec![asked.found(vec![a(&asked.name(), 5, [192, 0, 2, 2])])]);
         pass(&world, 31).await;
