@@ -9,13 +9,15 @@ mod import;
 pub mod log;
 mod node;
 mod node_cache;
+mod offline;
 mod simulate;
+mod tool;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     config::{self, AgentFlags, Config, Flags, HubFlags, Role, RoleFlags},
@@ -91,6 +93,9 @@ pub enum Command {
         /// Whose it is, and its flags, as they would be given to it
         #[command(flatten)]
         flags: RoleFlags,
+        /// Check for another machine: what a pod has in its environment is taken as given, and no file is looked for
+        #[arg(long)]
+        offline: bool,
     },
     /// Print shell completions
     Completions {
@@ -126,7 +131,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Certs(args) => certs::run(&args),
         Command::Simulate(what) => simulate::run(&what),
         Command::Node(what) => node::run(&what),
-        Command::CheckConfig { flags } => check_config(&flags),
+        Command::CheckConfig { flags, offline } => check_config(&flags, offline),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut text);
@@ -253,6 +258,12 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
             }
         }
     };
+    // Before files are out of reach: a process that answers must not be able to change a program that people run as root.
+    if let Some(path) = &config.settings.node_tool_path
+        && let Err(error) = tool::put(path)
+    {
+        warn!(path = %path.display(), %error, "no copy of the tool on the node: DNS is not affected");
+    }
     let interval = flags.file.is_some().then_some(CONFIG_EVERY);
     let readable: Vec<_> = flags.file.iter().map(|file| directory_of(file)).collect();
     let prepared = agent::prepare(&config, &[], &readable);
@@ -284,23 +295,32 @@ async fn serve(
     Ok(())
 }
 
-fn check_config(RoleFlags { role, flags }: &RoleFlags) -> anyhow::Result<Exit> {
-    match config::load(*role, flags, config::environment) {
-        Ok(config) => {
-            // What depends on the machine it is asked on is told and no error: this may be another one.
-            if config.role == Role::Agent {
-                for told in Agent::complaints(&config) {
-                    eprintln!("warning: {told}");
-                }
-            }
-            print(config.to_yaml().as_bytes())?;
-            Ok(Exit::Ok)
-        }
+fn check_config(RoleFlags { role, flags }: &RoleFlags, offline: bool) -> anyhow::Result<Exit> {
+    let environment = if offline { offline::environment } else { config::environment };
+    let config = match config::load(*role, flags, environment) {
+        Ok(config) => config,
         Err(errors) => {
             eprintln!("{errors}");
-            Ok(Exit::Usage)
+            return Ok(Exit::Usage);
+        }
+    };
+    // What depends on the machine it is asked on is told and no error: this may be another one.
+    if offline {
+        if let Some(assumed) = offline::assumed(&config) {
+            eprintln!("note: {assumed}");
+        }
+    } else {
+        for told in offline::missing(&config) {
+            eprintln!("warning: {told}: missing on this machine; for another one give --offline");
+        }
+        if config.role == Role::Agent {
+            for told in Agent::complaints(&config) {
+                eprintln!("warning: {told}");
+            }
         }
     }
+    print(config.to_yaml().as_bytes())?;
+    Ok(Exit::Ok)
 }
 
 #[cfg(test)]
@@ -317,7 +337,7 @@ mod tests {
     #[test]
     fn flags_of_settings_are_read() {
         let line = ["holdfast", "check-config", "--listen", "::1,127.0.0.1", "--listen", "127.0.0.2", "--config", "f"];
-        let Command::CheckConfig { flags } = Cli::try_parse_from(line).unwrap().command else { panic!() };
+        let Command::CheckConfig { flags, .. } = Cli::try_parse_from(line).unwrap().command else { panic!() };
         assert_eq!((flags.role, flags.flags.file.as_deref()), (Role::Agent, Some(Path::new("f"))));
         assert_eq!(flags.flags.given.len(), 1);
         assert_eq!(flags.flags.given[0].values, ["::1", "127.0.0.1", "127.0.0.2"]);
@@ -327,7 +347,7 @@ mod tests {
     fn a_configuration_is_checked_for_the_role_that_is_named() {
         let parse = |line: &[&str]| Cli::try_parse_from(["holdfast", "check-config"].iter().chain(line));
         let hub = parse(&["--role", "hub", "--listen", "127.0.0.1:7443", "--advertise", "hub-0:7443"]).unwrap();
-        let Command::CheckConfig { flags } = hub.command else { panic!() };
+        let Command::CheckConfig { flags, .. } = hub.command else { panic!() };
         let keys: Vec<_> = flags.flags.given.iter().map(|given| given.flag).collect();
         assert_eq!((flags.role, keys), (Role::Hub, vec!["--listen", "--advertise"]));
         let refused = parse(&["--advertise", "hub-0:7443"]).unwrap_err().to_string();

@@ -12,6 +12,7 @@ mod diff;
 mod dump;
 mod guard;
 mod lookup;
+mod namespace;
 mod pin;
 mod reach;
 mod status;

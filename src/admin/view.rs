@@ -28,7 +28,7 @@ pub use lookup::{
 };
 pub use pins::PinDoc;
 pub use records::{Record, pointers, records};
-pub use status::{DiskDoc, ListenerDoc, Process, StateWord, Status, status};
+pub use status::{DiskDoc, ListenerDoc, Process, StateWord, Status, known_namespaces, status};
 pub use why::misspelt;
 
 pub use crate::report::{Time, words};

@@ -9,6 +9,7 @@ use super::{
     Config, Settings, Source,
     settings::{ForwardZone, View},
     types::{Addr, Compat, HostPort, Pods, Tls, ZoneName},
+    value::Scalar as _,
 };
 use crate::{admin, dns, dns::forward::UpstreamSource, node, source, store, stream, sys, wire, zone};
 
@@ -351,6 +352,34 @@ impl Config {
             stale_after: settings.stale_after,
             ..source::hub::Config::default()
         }
+    }
+
+    /// The files and directories that must be there, each with its key.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, PathBuf)> {
+        let settings = &self.settings;
+        let of_stream = self.certificates().into_iter().flat_map(|directory| {
+            ["ca.crt", "tls.crt", "tls.key"].map(|name| ("tls".to_owned(), directory.join(name)))
+        });
+        let of_encrypted = settings.encrypted_certificate.iter().flat_map(|directory| {
+            ["tls.crt", "tls.key"].map(|name| ("encrypted.certificate".to_owned(), directory.join(name)))
+        });
+        let source = match &self.source {
+            Source::Manifests(path) => Some(("source.manifests.path".to_owned(), path.clone())),
+            Source::Kubernetes(Some(path)) => Some(("source.kubernetes.kubeconfig".to_owned(), path.clone())),
+            _ => None,
+        };
+        let of_zones =
+            settings.forward.iter().chain(settings.views.iter().flat_map(|view| &view.forward)).flat_map(|zone| {
+                let of_upstreams = zone.upstreams.iter().filter_map(|upstream| match upstream {
+                    UpstreamSource::ResolvConf(file) => Some(("upstreams", file)),
+                    UpstreamSource::Server(_) => None,
+                });
+                let named = zone.hosts_file.iter().map(|file| ("hosts_file", file));
+                let named = named.chain(zone.tls_ca.iter().map(|file| ("tls_ca", file))).chain(of_upstreams);
+                named.map(|(key, file)| (format!("forward zone {}: {key}", zone.zone.text()), file.clone()))
+            });
+        of_stream.chain(of_encrypted).chain(source).chain(of_zones).collect()
     }
 
     /// Directory of the certificates; `None` for streams in the clear, on loopback.

@@ -49,8 +49,9 @@ settings! {
         /// TTL of answers from the cluster zone, in whole seconds.
         ttl: Duration = Setting::new("ttl", "5s").within("0s", "1h", "longer ones keep dead addresses in use").agent();
         /// Answers from records older than this say so (EDE 3, RFC 8914) and carry a TTL of at most 30s. They are never refused.
+        /// A hub probes the apiserver as often as its own `stale_after` takes (every 5s to 30s): below 45s, set it on hubs and agents alike.
         stale_after: Duration =
-            Setting::new("stale_after", "60s").within("10s", "30d", "a healthy source is up to 10s behind");
+            Setting::new("stale_after", "60s").within("20s", "30d", "behind two hubs, records of a healthy cluster are up to 20s old");
         /// Networks whose reverse names holdfast answers with authority: those of services and pods.
         reverse: Vec<IpNet> = Setting::new("reverse", "[]").agent();
         /// `coredns`: gives CoreDNS's answers where those of holdfast differ, to compare them during a migration.
@@ -246,6 +247,9 @@ settings! {
         /// The cluster's DNS, at an address that is not one of `node.local_ips`: gets the queries while nothing is answered here.
         /// Unless given, the servers of `cluster_fallback`.
         node_fallback: Vec<Addr<53>> = Setting::new("node.fallback", "[]").agent();
+        /// Where the agent puts a copy of itself at its start, for people on the node: a file on a hostPath, such as
+        /// `/var/lib/holdfast-tools/holdfast`. In a directory of its own, which the agent cannot write to once it answers.
+        node_tool_path: Option<PathBuf> = Setting::new("node.tool_path", "none").agent();
         /// Gives up rights after the start: capabilities, system calls, write access outside the store and the admin socket, read
         /// access to home directories and secrets of the system's users. `docs/security.md` has the list.
         sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL");

@@ -85,7 +85,8 @@ pub fn choose(
         return Some(source);
     }
     from_environment(settings, role, environment).or_else(|| {
-        let message = "no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file";
+        let message = "no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file \
+                       (a pod finds hubs and apiserver in its environment: check-config --offline)";
         errors.add(Place::Default, "", message);
         None
     })

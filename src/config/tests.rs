@@ -75,7 +75,8 @@ log: { filter: 'a=b=c' }
 http:
 ";
     let expect = [
-        "f.yaml: no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file",
+        "f.yaml: no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file \
+         (a pod finds hubs and apiserver in its environment: check-config --offline)",
         "f.yaml:1:6: ttl: \"5 seconds\" is not a duration such as 250ms, 5s, 1m30s, 12h or 30d",
         "f.yaml:2:1: lisen: unknown key, did you mean \"listen\"?",
         "f.yaml:3:24: listen[1]: \"localhost\" is not an address such as 127.0.0.1:53 or [::1]:53; names are not looked up here",
@@ -96,7 +97,7 @@ fn bad_values_are_named_with_what_would_be_right() {
     for (line, expect) in [
         (
             "stale_after: 1s",
-            "f.yaml:2:14: stale_after: \"1s\" is not within 10s and 30d (a healthy source is up to 10s behind)",
+            "f.yaml:2:14: stale_after: \"1s\" is not within 20s and 30d (behind two hubs, records of a healthy cluster are up to 20s old)",
         ),
         ("ttl: 1500ms", "f.yaml:2:6: ttl: a TTL is in whole seconds (RFC 1035, 3.2.1)"),
         ("pods: verified", "f.yaml:2:7: pods: \"verified\" is not one of insecure, disabled"),

@@ -12,17 +12,17 @@ use serde::Serialize;
 use super::{
     Exit, Output, cluster, json, print,
     reach::{Reached, Where, into_snapshot, snapshot_of},
-    table::count,
+    table::{count, some},
 };
 use crate::{
-    admin::view::ServiceDoc,
+    admin::view::{self, ServiceDoc, Time, words},
     record::{Change, Endpoint, Kind, PARTIAL, Service, Snapshot, Version},
     source::{
         EndpointsMode,
         manifests::{self, Reading},
     },
     store::disk,
-    sys::read_file,
+    sys::{Clock, read_file},
 };
 
 /// The most read from a pipe, in bytes: as much as from a file of manifests.
@@ -36,6 +36,9 @@ pub struct DiffArgs {
     pub a: PathBuf,
     /// The other one
     pub b: PathBuf,
+    /// Compare only this namespace
+    #[arg(short, long)]
+    pub namespace: Option<String>,
     /// Which endpoints count: manifests have them all, most stores those of headless services
     #[arg(long, default_value = "headless", value_name = "headless|all")]
     pub endpoints: EndpointsMode,
@@ -46,9 +49,28 @@ pub struct DiffArgs {
 
 /// The document.
 #[derive(Debug, Serialize)]
-struct Diff {
+pub(super) struct Diff {
     equal: bool,
+    a: SideDoc,
+    b: SideDoc,
+    /// The one namespace that was compared; null for all that both sides know.
+    namespace: Option<String>,
+    /// Services that are the same on both sides.
+    services_equal: usize,
     differences: Vec<Difference>,
+}
+
+/// One of the two sets of records.
+#[derive(Debug, Serialize)]
+struct SideDoc {
+    place: String,
+    /// `process`, `store`, `dump`, `manifests` or `apiserver`.
+    kind: &'static str,
+    /// When the source last confirmed the records; null for manifests, which have no age, and where there are no records.
+    as_of: Option<Time>,
+    age_seconds: Option<u64>,
+    /// The namespaces it knows, if that is part of a cluster only.
+    known_namespaces: Option<Vec<String>>,
 }
 
 /// One thing that is not the same on both sides.
@@ -81,19 +103,49 @@ enum Side {
 
 /// Compares two sets of records.
 pub fn run(args: &DiffArgs) -> anyhow::Result<Exit> {
-    let a = only(read(&args.a, args.endpoints)?, args.endpoints);
-    let b = only(read(&args.b, args.endpoints)?, args.endpoints);
-    let differences = differences(&a, &b);
-    let equal = differences.is_empty();
+    let (snapshot_a, side_a) = side(&args.a, args.endpoints)?;
+    let (snapshot_b, side_b) = side(&args.b, args.endpoints)?;
+    let namespace = args.namespace.as_deref();
+    let differences = differences(&snapshot_a, &snapshot_b, namespace);
+    let differ = |difference: &&Difference| difference.what == What::Service && difference.side != Side::OnlyB;
+    let of_a = snapshot_a.services().filter(|service| {
+        namespace.is_none_or(|namespace| service.namespace() == namespace)
+            && snapshot_b.knows_namespace(service.namespace().as_bytes())
+    });
+    let document = Diff {
+        equal: differences.is_empty(),
+        services_equal: of_a.count() - differences.iter().filter(differ).count(),
+        a: side_a,
+        b: side_b,
+        namespace: args.namespace.clone(),
+        differences,
+    };
     match args.output {
-        Output::Json => print(&json(&Diff { equal, differences })?)?,
-        Output::Table => print(text(&differences, a.counts().services).as_bytes())?,
+        Output::Json => print(&json(&document)?)?,
+        Output::Table => print(text(&document, Time(Clock::System.now())).as_bytes())?,
     }
-    Ok(if equal { Exit::Ok } else { Exit::No })
+    Ok(if document.equal { Exit::Ok } else { Exit::No })
+}
+
+/// The records at a place, and what is known of them.
+fn side(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<(Snapshot, SideDoc)> {
+    let Found { snapshot, kind, as_of } = read(path, endpoints)?;
+    let known_namespaces = view::known_namespaces(&snapshot);
+    let age = as_of.map(|as_of| as_of.0.age(Clock::System.now()));
+    let place = path.display().to_string();
+    let doc = SideDoc { place, kind, as_of, age_seconds: age.map(|age| age.as_secs()), known_namespaces };
+    Ok((only(snapshot, endpoints), doc))
+}
+
+/// Records as they were read.
+struct Found {
+    snapshot: Snapshot,
+    kind: &'static str,
+    as_of: Option<Time>,
 }
 
 /// Reads whatever is there.
-fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
+fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Found> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let file = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     // What can be read once only is not to be looked at before.
@@ -107,7 +159,8 @@ fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
         Where { admin: None, store: Some(path.to_owned()) }.reach()
     } else if is_kubeconfig(path) {
         let (cluster, records) = cluster::list(path, endpoints)?;
-        return Ok(into_snapshot(records, Version { cluster, epoch: 1, rev: 1 }));
+        let snapshot = into_snapshot(records, Version { cluster, epoch: 1, rev: 1 });
+        return Ok(Found { snapshot, kind: "apiserver", as_of: Some(Time(Clock::System.now())) });
     } else {
         let reading = manifests::read(path, endpoints)?;
         if let Some(reason) = reading.incomplete {
@@ -116,13 +169,21 @@ fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Snapshot> {
         return Ok(of_manifests(reading));
     };
     match reached? {
-        Reached::Store(stored) => Ok(stored.loaded.snapshot),
-        process @ Reached::Process(_) => snapshot_of(&process.dump(None)?),
+        Reached::Store(stored) => {
+            let as_of = Some(Time(stored.loaded.as_of));
+            Ok(Found { snapshot: stored.loaded.snapshot, kind: "store", as_of })
+        }
+        process @ Reached::Process(_) => {
+            let dump = process.dump(None)?;
+            Ok(Found { snapshot: snapshot_of(&dump)?, kind: "process", as_of: dump.holdfast.source.as_of })
+        }
     }
 }
 
-fn of_manifests(reading: Reading) -> Snapshot {
-    into_snapshot(reading.records, Version { cluster: reading.cluster, epoch: 1, rev: 1 })
+fn of_manifests(reading: Reading) -> Found {
+    let snapshot = into_snapshot(reading.records, Version { cluster: reading.cluster, epoch: 1, rev: 1 });
+    let as_of = reading.as_of.map(Time);
+    Found { snapshot, kind: if as_of.is_some() { "dump" } else { "manifests" }, as_of }
 }
 
 /// Whether a file is of the kind `Config`, as every kubeconfig is. Only its first bytes are looked at.
@@ -160,7 +221,7 @@ fn only(snapshot: Snapshot, endpoints: EndpointsMode) -> Snapshot {
     snapshot.apply(drop, version)
 }
 
-fn differences(a: &Snapshot, b: &Snapshot) -> Vec<Difference> {
+fn differences(a: &Snapshot, b: &Snapshot, namespace: Option<&str>) -> Vec<Difference> {
     let difference = |change: Change| match change {
         Change::Put(now) => match a.service_by_key(now.key()) {
             None => Some((now.key().to_string(), What::Service, Side::OnlyB, vec![summary(&now)])),
@@ -180,14 +241,16 @@ fn differences(a: &Snapshot, b: &Snapshot) -> Vec<Difference> {
         }
     };
     let is_known = |change: &Change| {
-        let namespace = match change {
+        let of = match change {
             Change::Put(service) => service.namespace(),
             Change::Remove(key) => key.namespace(),
             Change::PutNamespace(name) | Change::RemoveNamespace(name) => name,
             // Records served on both sides are equal, held or not.
             Change::Hold(..) | Change::Release(_) => return false,
         };
-        namespace != PARTIAL && [a, b].iter().all(|side| side.knows_namespace(namespace.as_bytes()))
+        of != PARTIAL
+            && namespace.is_none_or(|namespace| of == namespace)
+            && [a, b].iter().all(|side| side.knows_namespace(of.as_bytes()))
     };
     let changes = b.diff(a).into_iter().filter(is_known).filter_map(difference);
     let mut differences: Vec<Difference> =
@@ -239,10 +302,44 @@ fn how(a: &Service, b: &Service) -> Vec<String> {
     how
 }
 
-fn text(differences: &[Difference], services: usize) -> String {
-    if differences.is_empty() {
-        return format!("equal: {}\n", count(services, "service"));
+impl SideDoc {
+    /// The set in a line: where it is, what it is, and how old.
+    fn line(&self, name: &str, now: Time) -> String {
+        let kind = match self.kind {
+            "process" => "a running process",
+            "store" => "a store on disk",
+            "dump" => "a dump",
+            "manifests" => "manifests",
+            _ => "the cluster, listed now",
+        };
+        let age = match (self.as_of, self.kind) {
+            (_, "apiserver" | "manifests") => String::new(),
+            (Some(as_of), _) => format!(", records confirmed {} ago ({})", words(as_of.0.age(now.0)), as_of.short(now)),
+            (None, _) => ", NO RECORDS".into(),
+        };
+        let known = self.known_namespaces.as_ref().map_or_else(String::new, |known| {
+            format!("; knows only {}: other namespaces are not compared", some(known, 4).replace(',', ", "))
+        });
+        format!("{name} {}: {kind}{age}{known}\n", self.place)
     }
+}
+
+fn text(document: &Diff, now: Time) -> String {
+    let Diff { a, b, namespace, services_equal, differences, .. } = document;
+    let scope = namespace.as_ref().map_or_else(String::new, |namespace| format!("only namespace {namespace}\n"));
+    let head = format!("{}{}{scope}\n", a.line("A", now), b.line("B", now));
+    let of = |wanted| differences.iter().filter(|difference| difference.side == wanted).count();
+    let summary = match differences.len() {
+        0 => format!("equal: {}\n", count(*services_equal, "service")),
+        many => format!(
+            "\n{}: - {} only in A, + {} only in B, ~ {} differ (A -> B); equal: {}\n",
+            count(many, "difference"),
+            of(Side::OnlyA),
+            of(Side::OnlyB),
+            of(Side::Differs),
+            count(*services_equal, "service"),
+        ),
+    };
     let mut lines = Vec::new();
     for Difference { name, what, side, how } in differences {
         let sign = match side {
@@ -260,5 +357,7 @@ fn text(differences: &[Difference], services: usize) -> String {
             (_, []) => lines.push(format!("{sign} {what}{name}")),
         }
     }
-    lines.join("\n") + "\n"
+    lines.push(String::new());
+    let lines = if differences.is_empty() { String::new() } else { lines.join("\n") };
+    format!("{head}{lines}{summary}")
 }

@@ -3,9 +3,10 @@
 use std::{collections::HashMap, fmt::Write as _};
 
 use super::{
-    Exit, json, print,
+    Exit, Misused, json, print,
     reach::{Where, snapshot_of},
-    table::{Table, some, width},
+    status,
+    table::{Table, broken, count, some, width},
 };
 use crate::{
     admin::view::{self, DumpHead, HeldRow, HeldWhat, Record},
@@ -49,14 +50,14 @@ pub enum Form {
 pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
     let reverse = args.reverse.as_deref().map(|zone| zone.trim_end_matches('.').to_ascii_lowercase() + ".");
     if reverse.as_ref().is_some_and(|zone| args.output != Form::Zone || !zone.ends_with(".arpa.")) {
-        eprintln!("holdfast: --reverse goes with -o zone, and takes a zone below in-addr.arpa or ip6.arpa");
-        return Ok(Exit::Usage);
+        let told = "--reverse goes with -o zone, and takes a zone below in-addr.arpa or ip6.arpa";
+        return Err(Misused(told.into()).into());
     }
     let dump = args.place.reach()?.dump(args.namespace.as_deref())?;
     let text = match args.output {
         Form::Json => json(&dump)?,
         Form::Yaml => serde_saphyr::to_string(&dump)?.into_bytes(),
-        Form::Table => table(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
+        Form::Table => table(&dump.holdfast, &snapshot_of(&dump)?, width()).into_bytes(),
         Form::Zone => zone_file(&dump.holdfast, &snapshot_of(&dump)?, reverse.as_deref()).into_bytes(),
         Form::Hosts => hosts(&dump.holdfast, &snapshot_of(&dump)?).into_bytes(),
     };
@@ -72,7 +73,7 @@ pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn table(head: &DumpHead, snapshot: &Snapshot) -> String {
+fn table(head: &DumpHead, snapshot: &Snapshot, width: Option<usize>) -> String {
     let marks: HashMap<&str, &HeldRow> = head.held.rows.iter().map(|row| (row.name.as_str(), row)).collect();
     let mut services: Vec<&Service> = snapshot.services().map(|service| &**service).collect();
     services.sort_unstable_by_key(|service| service.key());
@@ -102,7 +103,21 @@ fn table(head: &DumpHead, snapshot: &Snapshot) -> String {
         let (namespace, name) = (service.namespace().to_owned(), service.name().to_owned());
         table.row([namespace, name, kind.into(), address, some(&ports, 4), endpoints]);
     }
-    table.text(width())
+    let fit = |line: &str| broken(line, width.unwrap_or(usize::MAX)).join("\n");
+    let scope = match (&head.namespace, head.partial) {
+        (Some(namespace), _) => format!("; only namespace {namespace}"),
+        (None, true) => "; only these namespaces are known".into(),
+        (None, false) => String::new(),
+    };
+    let mut text = fit(&format!("source: {}{scope}", status::source(&head.source, head.made_at))) + "\n\n";
+    text += &table.text(width);
+    let shown = snapshot.counts();
+    let summary = [(shown.services, "service"), (shown.endpoints, "endpoint"), (shown.namespaces, "namespace")];
+    let mut summary = summary.map(|(many, noun)| count(many, noun)).join(", ");
+    if !marks.is_empty() {
+        summary += ". HELD: deleted at the source, still served; see `holdfast guard`";
+    }
+    text + "\n" + &fit(&summary) + "\n"
 }
 
 fn texts<T: ToString>(items: &[T]) -> Vec<String> {

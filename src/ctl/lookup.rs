@@ -3,7 +3,9 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Exit, Misused, Output, ask, client, guard, json, print,
+    Exit, Misused, Output, ask, client, guard, json,
+    namespace::default_namespace,
+    print,
     reach::{Reached, Where},
     status,
     table::{Table, count, some, width},
@@ -32,7 +34,7 @@ pub struct LookupArgs {
     /// Record type [default: those that make sense for the name]
     #[arg(value_name = "TYPE")]
     pub rtype: Option<Rtype>,
-    /// Namespace of the pod that asks, to complete names of services in it
+    /// Namespace of the pod that asks, to complete names of services in it [default: that of kubectl's context, or `default`]
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// Ask the running agent over DNS too, as a pod's resolver does; the agent may ask upstream servers
@@ -48,13 +50,14 @@ pub struct LookupArgs {
 
 /// Looks a name up and says why it answers what it answers.
 pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
-    let question = Question { name: args.name.clone(), rtype: args.rtype, namespace: args.namespace.clone() };
+    let namespace = Some(args.namespace.clone().unwrap_or_else(default_namespace));
+    let question = Question { name: args.name.clone(), rtype: args.rtype, namespace };
     let lookup = match args.place.reach()? {
         Reached::Process(socket) => {
             let given = [
                 ("name", Some(args.name.clone())),
                 ("type", args.rtype.map(|rtype| rtype.to_string())),
-                ("namespace", args.namespace.clone()),
+                ("namespace", question.namespace.clone()),
             ];
             let given =
                 given.iter().filter_map(|(key, value)| Some(format!("{key}={}", client::encode(value.as_ref()?))));

@@ -1,6 +1,6 @@
 //! Releases: an operator lets deletions pass.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::sys::UnixMillis;
 
@@ -13,6 +13,16 @@ pub enum Release {
     Namespace(String),
     /// The cluster of this UID is followed in place of the one before.
     Cluster(Arc<str>),
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
+            Self::Cluster(uid) => write!(f, "cluster {uid}"),
+        }
+    }
 }
 
 impl Release {

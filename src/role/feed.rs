@@ -78,7 +78,7 @@ pub(super) async fn run(
                 match order {
                     Order::Release(which, done) => {
                         let applied = writer.release(&which);
-                        info!(?which, changes = applied.changes, held_upstream = applied.held_upstream, "guard released by an operator");
+                        info!(%which, changes = applied.changes, held_upstream = applied.held_upstream, "guard released by an operator");
                         // Whoever asked may be gone.
                         let _ = done.send(applied);
                     }

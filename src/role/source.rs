@@ -44,7 +44,7 @@ pub(super) struct Hubs {
 /// If it cannot be opened and there is nothing to serve without it. With records from disk that is a warning: the process
 /// serves those and goes on looking.
 pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> anyhow::Result<Prepared> {
-    let endpoints = config.endpoints();
+    let (endpoints, settings) = (config.endpoints(), &config.settings);
     let (prepared, problem): (_, Option<anyhow::Error>) = match &config.source {
         Source::Manifests(path) => {
             let checked = manifests::check(path);
@@ -54,7 +54,8 @@ pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> any
         Source::Kubernetes(kubeconfig) => {
             let kubeconfig = kubeconfig.clone();
             let records = Some(reader.clone());
-            let config = apiserver::Config { kubeconfig, endpoints, records, ..apiserver::Config::default() };
+            let mut config = apiserver::Config { kubeconfig, endpoints, records, ..apiserver::Config::default() };
+            config.timing.probe = probe_interval(config.timing.probe, settings.stale_after);
             let checked = apiserver::check(&config).await;
             (Prepared::Apiserver(config), checked.err().map(Into::into))
         }
@@ -74,6 +75,16 @@ pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> any
         }
         None => Ok(prepared),
     }
+}
+
+/// By how much records of an agent are older than those of the hub that watches: heartbeats over two streams, and a slow answer.
+const ON_THE_WAY: Duration = Duration::from_secs(15);
+/// The apiserver is probed no more often.
+const PROBE_MIN: Duration = Duration::from_secs(5);
+
+/// So often that records of a healthy cluster are never stale.
+fn probe_interval(longest: Duration, stale_after: Duration) -> Duration {
+    stale_after.saturating_sub(ON_THE_WAY).clamp(PROBE_MIN, longest)
 }
 
 impl Prepared {
@@ -230,5 +241,16 @@ async fn keep(mut source: Prepared, feed: Feed, mut coming: mpsc::Receiver<Prepa
             }
         }
         running.end().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_apiserver_is_probed_often_enough_for_the_age_from_which_records_are_stale() {
+        let interval = |seconds| probe_interval(Duration::from_secs(30), Duration::from_secs(seconds)).as_secs();
+        assert_eq!([20, 30, 45, 60, 3600].map(interval), [5, 15, 30, 30, 30]);
     }
 }

@@ -88,6 +88,32 @@ fn every_warning_and_error_is_explained() {
     );
 }
 
+/// Fields of `info!`, `warn!` and `error!` in Rust's debug form, which people read as it is.
+fn fields_in_debug_form(source: &str) -> Vec<&str> {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let calls = ["info!(", "warn!(", "error!("].into_iter().flat_map(|call| code.match_indices(call));
+    let arguments = calls.map(|(at, call)| {
+        let rest = &code[at + call.len()..];
+        &rest[..rest.find(");").unwrap_or(rest.len())]
+    });
+    let has_sigil = |field: &&str| field.trim_start().starts_with('?') || field.contains("= ?");
+    arguments
+        .flat_map(|arguments| arguments.split(['"']).next().unwrap_or_default().split(','))
+        .filter(has_sigil)
+        .collect()
+}
+
+#[test]
+fn no_field_of_a_line_is_in_the_debug_form() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for path in rust_files(&src) {
+        let source = fs::read_to_string(&path).unwrap();
+        let found = fields_in_debug_form(&source);
+        assert!(found.is_empty(), "{}: {found:?}", path.display());
+    }
+    assert_eq!(fields_in_debug_form("info!(?which, a = 1, took = ?x(), %y, \"? = ?\");"), ["?which", " took = ?x()"]);
+}
+
 #[test]
 fn the_lines_of_a_source_are_found() {
     let source = r#"

@@ -210,7 +210,10 @@ fn a_store_with_no_process_answers_every_question() {
     assert!(missed.out.contains("did you mean \"postgres\"?"), "{}", missed.out);
 
     let dump = ok(holdfast(["dump", "--store", store, "-n", "data"]));
-    assert_eq!(dump.lines().count(), 3, "{dump}");
+    let lines: Vec<&str> = dump.lines().collect();
+    assert!(lines[0].starts_with("source: none, read from disk; records last confirmed 3h1m ago ("), "{dump}");
+    assert!(lines[0].ends_with("; only namespace data"), "{dump}");
+    assert!(lines[2].starts_with("NAMESPACE ") && lines[6] == "2 services, 3 endpoints, 1 namespace", "{dump}");
     let nowhere = holdfast(["dump", "--store", store, "-n", "nowhere"]);
     assert_eq!((nowhere.code, nowhere.err.as_str()), (1, "holdfast: there is no namespace \"nowhere\"\n"));
 }
@@ -335,7 +338,8 @@ fn a_dump_reads_back_through_manifests_as_the_same() {
         assert_eq!(again.load().root(), reader.load().root(), "{form}");
         assert_eq!(again.load().version().cluster, reader.load().version().cluster, "{form}");
         let equal = holdfast(["diff", text(&live.socket), text(&file)]);
-        assert_eq!((equal.code, equal.out.as_str()), (0, "equal: 18 services\n"), "{form}");
+        assert_eq!((equal.code, equal.out.lines().last()), (0, Some("equal: 18 services")), "{form}");
+        assert!(equal.out.contains(&format!("\nB {}: a dump, records confirmed ", file.display())), "{}", equal.out);
     }
 }
 
@@ -365,14 +369,28 @@ fn a_diff_names_what_differs() {
     ClusterIP 10.96.130.4 -> ClusterIP 10.96.130.6
 + default/payments  ExternalName gateway.payments.example.com
 - default/payments-gateway  ExternalName gateway.payments.example.com
+
+3 differences: - 1 only in A, + 1 only in B, ~ 1 differ (A -> B); equal: 16 services
 ";
-    assert_eq!(ran.out, expect);
+    let (head, differences) = ran.out.split_once("\n\n").unwrap();
+    assert_eq!(differences, expect);
+    let head: Vec<&str> = head.lines().collect();
+    let stored = format!("A {}: a store on disk, records confirmed ", store.display());
+    assert!(head[0].starts_with(&stored) && head[0].ends_with(" UTC)"), "{head:?}");
+    assert_eq!(head[1], format!("B {}: manifests", file.display()));
+    let one = holdfast(["diff", "-n", "data", text(&store), text(&file)]);
+    assert_eq!((one.code, one.out.lines().last()), (0, Some("equal: 2 services")), "{}", one.out);
+    assert!(one.out.contains("\nonly namespace data\n"), "{}", one.out);
     let json = holdfast(["diff", text(&store), text(&file), "-o", "json"]);
     let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!((&json["equal"], &json["differences"][1]["side"]), (&false.into(), &"only_b".into()));
+    assert_eq!(
+        (&json["a"]["kind"], &json["b"]["kind"], &json["services_equal"]),
+        (&"store".into(), &"manifests".into(), &16.into())
+    );
     // Beside its records a process keeps what it was started with.
     std::fs::write(store.join("settings.yaml"), "zone: cluster.local\n").unwrap();
-    assert_eq!(holdfast(["diff", text(&store), EXAMPLE]).out, "equal: 18 services\n");
+    assert!(holdfast(["diff", text(&store), EXAMPLE]).out.ends_with("\nequal: 18 services\n"));
     std::fs::rename(store.join("records-1.redb"), store.join("records-1.redb.corrupt-1")).unwrap();
     let ran = holdfast(["diff", text(&store), EXAMPLE]);
     assert_eq!((ran.code, ran.err), (3, format!("holdfast: no store in {}\n", store.display())));
@@ -384,7 +402,9 @@ fn a_diff_reads_pipes() {
     let ran = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_holdfast"), EXAMPLE]).output().unwrap();
     let err = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(err, "holdfast: manifests /dev/stdin: is empty: taken for half-written\n");
-    assert_eq!((ran.status.code(), ran.stdout.as_slice()), (Some(0), &b"equal: 18 services\n"[..]));
+    let out = String::from_utf8(ran.stdout).unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{out}");
+    assert!(out.contains("\nB -: manifests\n") && out.ends_with("\nequal: 18 services\n"), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,8 +420,10 @@ async fn a_diff_takes_a_kubeconfig() {
     std::fs::write(&manifest, list.to_string()).unwrap();
     let (a, b) = (text(&kubeconfig).to_owned(), text(&manifest).to_owned());
     let ran = tokio::task::spawn_blocking(move || holdfast(["diff", &a, &b])).await.unwrap();
-    let expect = "~ prod/web\n    ClusterIP 10.96.0.7 -> ClusterIP 10.96.0.8\n";
-    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, expect, ""));
+    assert_eq!((ran.code, ran.err.as_str()), (1, ""), "{}", ran.out);
+    let listed = format!("A {}: the cluster, listed now\n", kubeconfig.display());
+    let differs = "\n~ prod/web\n    ClusterIP 10.96.0.7 -> ClusterIP 10.96.0.8\n";
+    assert!(ran.out.starts_with(&listed) && ran.out.contains(differs), "{}", ran.out);
     server.stop();
     let (a, b) = (text(&kubeconfig).to_owned(), text(&manifest).to_owned());
     let ran = tokio::task::spawn_blocking(move || holdfast(["diff", &a, &b])).await.unwrap();

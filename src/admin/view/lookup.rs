@@ -208,7 +208,8 @@ pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: 
             let namespace = name.label(above).unwrap_or_default();
             let is_completed = above + 1 == given || (given == 1 && above == 1);
             let is_completed = is_completed && name.label(above + 1) == Some(b"svc");
-            is_completed && (moment.snapshot.has_namespace(namespace) || why::misspelt(rules, moment, name).is_some())
+            let may_exist = moment.snapshot.has_namespace(namespace) || !moment.snapshot.knows_namespace(namespace);
+            is_completed && (may_exist || why::misspelt(rules, moment, name).is_some())
         })
     };
     let meant = || candidates.iter().position(is_meant);

@@ -162,7 +162,7 @@ impl From<DiskStatus> for DiskDoc {
 }
 
 /// The namespaces of a source that saw only part of the cluster, by name.
-pub(super) fn known_namespaces(snapshot: &Snapshot) -> Option<Vec<String>> {
+pub fn known_namespaces(snapshot: &Snapshot) -> Option<Vec<String>> {
     let mut names: Vec<String> = snapshot.namespaces().map(ToString::to_string).collect();
     names.sort_unstable();
     snapshot.is_partial().then_some(names)

@@ -73,7 +73,7 @@ pub(super) fn rows(forward: &ForwardStatus, rows_max: usize, width: Option<usize
         .take(rows_max)
     {
         let state = match upstream.state {
-            UpstreamState::Failing => format!("FAILING, {} in a row", upstream.failures_in_a_row),
+            UpstreamState::Failing => format!("FAILING, {}x", upstream.failures_in_a_row),
             UpstreamState::Up => "up".into(),
             UpstreamState::Unknown => "not asked yet".into(),
         };

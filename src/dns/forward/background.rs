@@ -163,7 +163,7 @@ impl Inner {
         let _over = self.cache_load.finish();
         let began = std::time::Instant::now();
         match cache::load(&self.cache, path, self.environment.clock.now(), self.environment.clock.wall_ahead_ms()) {
-            Ok(entries) => tracing::info!(entries, took = ?began.elapsed(), "cache loaded"),
+            Ok(entries) => tracing::info!(entries, took_ms = began.elapsed().as_millis(), "cache loaded"),
             Err(error) => {
                 self.cache.metrics.disk_errors.inc();
                 tracing::warn!(%error, "cache not loaded");

@@ -117,7 +117,11 @@ impl Views {
         let next = next.views();
         for view in &self.0 {
             let Some((_, forward)) = next.iter().find(|(dns, _)| dns.listen == view.listen) else {
-                warn!(listen = ?view.listen, "this view is no longer in the configuration; it answers until the next start");
+                let listen: Vec<String> = view.listen.iter().map(ToString::to_string).collect();
+                warn!(
+                    listen = listen.join(", "),
+                    "this view is no longer in the configuration; it answers until the next start"
+                );
                 continue;
             };
             if let Err(errors) = view.forwarder.reload(forward) {

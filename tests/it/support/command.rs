@@ -13,12 +13,13 @@ pub struct Ran {
     pub err: String,
 }
 
-/// Runs `holdfast` with these arguments and an environment that names no cluster.
+/// Runs `holdfast` with these arguments and an environment that names no cluster, so that names without a namespace are in `default`.
 pub fn holdfast<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ran {
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_holdfast"))
         .args(args)
         .env_remove("KUBERNETES_SERVICE_HOST")
         .env_remove("HOLDFAST_HUB_SERVICE_HOST")
+        .env("KUBECONFIG", "/nonexistent")
         .output()
         .unwrap();
     Ran {

@@ -50,7 +50,8 @@ fn bad_input_is_named_in_one_line() {
         (
             &["check-config"],
             2,
-            "no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file\n".into(),
+            "no source: give --manifests PATH, --kubeconfig FILE or --hub HOST:PORT, or `source` in the file (a pod "
+                .into(),
         ),
         (&["status", "--store", &empty], 3, format!("holdfast: no store in {empty}\n")),
         (
@@ -135,4 +136,66 @@ fn the_effective_configuration_is_printed_and_reads_back() {
     std::fs::write(&file, &first.out).unwrap();
     let second = holdfast(["check-config", "--config", file.to_str().unwrap()]);
     assert_eq!((second.code, second.out), (0, first.out), "{}", second.err);
+}
+
+#[test]
+fn the_shipped_configuration_is_checked_on_any_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config_map = std::fs::read_to_string(repository.join("deploy/kustomize/base/agent.yaml")).unwrap();
+    let (_, text) = config_map.split_once("agent.yaml: |\n").unwrap();
+    let lines = text.lines().map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n"));
+    let file = dir.path().join("agent.yaml");
+    std::fs::write(&file, lines.collect::<String>()).unwrap();
+    let file = file.to_str().unwrap();
+    let here = holdfast(["check-config", "--config", file]);
+    assert!(here.code == 2 && here.err.contains("check-config --offline"), "{}", here.err);
+    let offline = holdfast(["check-config", "--offline", "--config", file]);
+    assert_eq!(offline.code, 0, "{}", offline.err);
+    let note = "note: no source is given; a pod finds its hub in HOLDFAST_HUB_SERVICE_HOST, for which holdfast-hub.invalid stands here\n";
+    assert_eq!(offline.err, note);
+    assert!(offline.out.contains("tool_path: /var/lib/holdfast-tools/holdfast"), "{}", offline.out);
+    let hub = holdfast(["check-config", "--offline", "--role", "hub", "--tls", "/nowhere"]);
+    assert!(
+        hub.code == 0 && hub.err.starts_with("note: the apiserver is that of the pod's environment"),
+        "{}",
+        hub.err
+    );
+}
+
+#[test]
+fn files_that_are_missing_are_told_with_their_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("agent.yaml");
+    let text = "listen: [127.0.0.1:5353]\nsource: {manifests: {path: /nowhere/cluster.yaml}}\ntls: /nowhere/tls\n\
+                forward: [{zone: corp.example, upstreams: [127.0.0.1], hosts_file: /nowhere/hosts}]\nupstream: [127.0.0.1]\n";
+    std::fs::write(&config, text).unwrap();
+    let ran = holdfast(["check-config", "--config", config.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for named in [
+        "tls: /nowhere/tls/ca.crt",
+        "tls: /nowhere/tls/tls.key",
+        "source.manifests.path: /nowhere/cluster.yaml",
+        "forward zone corp.example: hosts_file: /nowhere/hosts",
+    ] {
+        let line = format!("warning: {named}: No such file or directory (os error 2): missing on this machine");
+        assert!(ran.err.contains(&line), "{line}: {}", ran.err);
+    }
+    let offline = holdfast(["check-config", "--offline", "--config", config.to_str().unwrap()]);
+    assert_eq!((offline.code, offline.err.as_str()), (0, ""));
+}
+
+#[test]
+fn an_agent_puts_its_tools_on_the_node() {
+    let home = tempfile::tempdir().unwrap();
+    let tool = home.path().join("tools/holdfast");
+    let config = home.path().join("agent.yaml");
+    std::fs::write(&config, format!("node: {{tool_path: {}}}\n", tool.display())).unwrap();
+    let arguments = ["--config", config.to_str().unwrap(), "--manifests", super::EXAMPLE];
+    let mut agent = crate::support::process::Agent::start(home.path(), &arguments);
+    agent.wait_for("records complete");
+    let socket = home.path().join("agent.sock");
+    let asked = std::process::Command::new(&tool).arg("status").env("HOLDFAST_ADMIN", &socket).output().unwrap();
+    let out = String::from_utf8(asked.stdout).unwrap();
+    assert!(asked.status.success() && out.starts_with("state       ok: answering"), "{out}");
 }

@@ -1,4 +1,4 @@
-//! Limits log lines about upstreams' errors to one a second.
+//! Limits log lines about upstreams' errors to one a minute: an outage of upstreams meets every node at once.
 //!
 //! Counts the lines it left out; the errors themselves are counted in `metrics`.
 
@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use crate::sys::Lock;
 
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lets one line a second pass. Clones share the limit.
+/// Lets one line a minute pass. Clones share the limit.
 #[derive(Clone, Debug, Default)]
 pub struct LogLimit(Arc<Lock<State>>);
 
@@ -21,10 +21,10 @@ struct State {
 }
 
 impl LogLimit {
-    /// Logs that `upstream` did `kind`, unless there was a line less than a second ago.
-    pub fn log(&self, what: &'static str, upstream: &dyn fmt::Display, kind: &'static str) {
+    /// Logs that `upstream` did `what`, and why, unless there was a line less than a minute ago.
+    pub fn log(&self, what: &'static str, upstream: &dyn fmt::Display, why: &dyn fmt::Display) {
         if let Some(left_out) = self.claim() {
-            tracing::warn!(%upstream, kind, left_out, "{what}");
+            tracing::warn!(%upstream, reason = %why, left_out, "{what}");
         }
     }
 
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_line_a_second_says_how_many_went_without() {
+    async fn one_line_a_minute_says_how_many_went_without() {
         let log_limit = LogLimit::default();
         let shared = log_limit.clone();
         let told: Vec<u64> = (0..1_000).filter_map(|_| log_limit.claim()).collect();

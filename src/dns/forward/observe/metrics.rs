@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Display,
+    io,
     sync::{Arc, MutexGuard},
     time::Duration,
 };
@@ -224,7 +225,7 @@ impl Metrics {
     /// Counts a message of `upstream` that was not the answer.
     pub fn mismatch(&self, kind: Mismatch, upstream: &dyn Display) {
         self.mismatches[kind as usize].inc();
-        self.log_limit.log("a message that is not the answer was dropped", upstream, kind.as_str());
+        self.log_limit.log("a message that is not the answer was dropped", upstream, &kind.as_str());
     }
 
     /// How many of `kind` were counted.
@@ -232,12 +233,13 @@ impl Metrics {
         self.mismatches[kind as usize].get()
     }
 
-    /// Counts a failed try at `upstream`.
-    pub fn failure(&self, kind: FailureKind, upstream: &dyn Display) {
+    /// Counts a failed try at `upstream`; `why` is the system's error, if it has one.
+    pub fn failure(&self, kind: FailureKind, upstream: &dyn Display, why: Option<&io::Error>) {
         self.failures[kind as usize].inc();
         // What an upstream says of a name is the name's matter; the network and the upstream itself are an operator's.
         if matches!(kind, FailureKind::Timeout | FailureKind::Io | FailureKind::Tls) {
-            self.log_limit.log("an upstream gave no answer", upstream, kind.as_str());
+            let reason = why.map_or_else(|| kind.as_str().to_owned(), ToString::to_string);
+            self.log_limit.log("an upstream gave no answer", upstream, &reason);
         }
     }
 

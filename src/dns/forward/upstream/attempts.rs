@@ -133,16 +133,16 @@ pub async fn race(
                         return Ok(answered);
                     }
                     if !fails {
-                        metrics.failure(FailureKind::Lame, answered.upstream.server());
+                        metrics.failure(FailureKind::Lame, answered.upstream.server(), None);
                         answered.upstream.was_of_no_use();
                     }
                     attempts.servers[at].exhausted = true;
                     unproven = Some(answered);
                     next_try = Instant::now();
                 }
-                Err(kind) => {
+                Err((kind, error)) => {
                     attempts.servers[at].open = false;
-                    metrics.failure(kind, attempts.servers[at].upstream.server());
+                    metrics.failure(kind, attempts.servers[at].upstream.server(), error.as_ref());
                     if attempts.failed(at, kind) {
                         next_try = Instant::now();
                     }
@@ -164,13 +164,13 @@ fn judge(
     result: io::Result<Box<Message>>,
     question: &Question,
     ours: impl Fn(&Name) -> bool,
-) -> Result<Sanitized, FailureKind> {
+) -> Result<Sanitized, (FailureKind, Option<io::Error>)> {
     match result {
-        Ok(message) => sanitize(&message, question, ours),
+        Ok(message) => sanitize(&message, question, ours).map_err(|kind| (kind, None)),
         Err(error) if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() => {
-            Err(FailureKind::Tls)
+            Err((FailureKind::Tls, Some(error)))
         }
-        Err(_) => Err(FailureKind::Io),
+        Err(error) => Err((FailureKind::Io, Some(error))),
     }
 }
 
@@ -282,7 +282,7 @@ impl Attempts {
         for attempt in &self.servers {
             let waited = attempt.tries > 0 && attempt.first_try.elapsed() >= attempt.upstream.patience();
             if waited && !attempt.answered && attempt.refusals == 0 {
-                metrics.failure(FailureKind::Timeout, attempt.upstream.server());
+                metrics.failure(FailureKind::Timeout, attempt.upstream.server(), None);
                 if attempt.upstream.failed() {
                     tracing::warn!(upstream = %attempt.upstream.server(), "upstream does not answer");
                 }
