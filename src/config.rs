@@ -32,6 +32,7 @@ pub use value::{Scalar, Shown};
 
 use error::Gather;
 use table::Section;
+use types::HostPort;
 
 use crate::dns::forward::{Server, UpstreamSource};
 
@@ -59,6 +60,8 @@ pub struct Config {
     pub source: Source,
     /// The file that was read, if one was.
     pub file: Option<PathBuf>,
+    /// The Service of the hubs this one is of, as the kubelet tells it.
+    pub hubs: Option<HostPort>,
 }
 
 impl Config {
@@ -171,12 +174,13 @@ fn load_text(
 ) -> Result<Config, ConfigErrors> {
     let (mut settings, given, mut errors) = read_settings(role, text, flags, errors)?;
     source::advertise(&mut settings, role, &environment);
+    let hubs = source::hub_service(&environment).filter(|_| role == Role::Hub);
     let source = source::choose(&mut settings, &given, role, &environment, &mut errors);
     source::find_cluster_dns(&mut settings, role, environment);
     source::check_tls(&settings, &given, role, &mut errors);
     default_forward(&mut settings, &given);
     match source {
-        Some(source) if errors.len() == 0 => Ok(Config { role, settings, source, file: flags.file.clone() }),
+        Some(source) if errors.len() == 0 => Ok(Config { role, settings, source, file: flags.file.clone(), hubs }),
         _ => Err(errors.finish()),
     }
 }

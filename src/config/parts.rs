@@ -456,7 +456,8 @@ mod tests {
     fn the_defaults_of_the_table_are_those_of_the_modules() {
         let mut settings = Settings::default();
         default_forward(&mut settings, &[]);
-        let config = Config { role: Role::Agent, settings, source: Source::Manifests("x".into()), file: None };
+        let config =
+            Config { role: Role::Agent, settings, source: Source::Manifests("x".into()), file: None, hubs: None };
         let paced = |disk: store::disk::Config| (disk.path, disk.records_every, disk.age_every);
         let same = [
             (format!("{:?}", config.answers()), format!("{:?}", dns::AnswerConfig::default())),

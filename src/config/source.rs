@@ -134,16 +134,20 @@ fn given_source(settings: &Settings) -> Option<Source> {
     Some(Source::Kubernetes((path.as_os_str() != IN_CLUSTER).then(|| path.clone())))
 }
 
+/// The Service of the hubs of this namespace.
+pub fn hub_service(environment: impl Fn(&'static str) -> Option<String>) -> Option<HostPort> {
+    let hub = HostPort::parse(&environment("HOLDFAST_HUB_SERVICE_HOST")?).ok()?;
+    let port = environment("HOLDFAST_HUB_SERVICE_PORT").and_then(|port| port.parse().ok());
+    Some(HostPort { port: port.unwrap_or(hub.port), ..hub })
+}
+
 /// What the kubelet tells every container: the address of each service in its namespace, and of the apiserver.
 fn from_environment(
     settings: &mut Settings,
     role: Role,
     environment: impl Fn(&'static str) -> Option<String>,
 ) -> Option<Source> {
-    let hub = environment("HOLDFAST_HUB_SERVICE_HOST").filter(|_| role == Role::Agent);
-    if let Some(hub) = hub.and_then(|host| HostPort::parse(&host).ok()) {
-        let port = environment("HOLDFAST_HUB_SERVICE_PORT").and_then(|port| port.parse().ok());
-        let hub = HostPort { port: port.unwrap_or(hub.port), ..hub };
+    if let Some(hub) = hub_service(&environment).filter(|_| role == Role::Agent) {
         settings.source_hub_addresses = vec![hub.clone()];
         return Some(Source::Hub(vec![hub]));
     }

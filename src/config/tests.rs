@@ -202,8 +202,9 @@ fn there_is_exactly_one_source() {
         ("HOLDFAST_HUB_SERVICE_HOST", "10.96.0.11"),
         ("HOLDFAST_HUB_SERVICE_PORT", "7000"),
     ]);
-    let hub = types::HostPort { host: "10.96.0.11".into(), port: 7000 };
-    assert_eq!(load(beside_hub), Ok(Source::Hub(vec![hub])));
+    let hub = HostPort { host: "10.96.0.11".into(), port: 7000 };
+    assert_eq!(load(beside_hub), Ok(Source::Hub(vec![hub.clone()])));
+    assert_eq!(source::hub_service(beside_hub), Some(hub), "by which hubs find each other");
 }
 
 #[test]

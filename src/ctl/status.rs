@@ -284,7 +284,7 @@ fn source_row(status: &Status) -> String {
         SourceWord::Lost => {
             let lasting = lost_since.map_or_else(String::new, |since| format!(" for {}", since.lasting(status.at)));
             let reason = reason.as_deref().unwrap_or("no reason given");
-            format!("{name}: NOT REACHABLE{lasting}: {}", streams::chain(reason, status))
+            format!("{name}: NOT REACHABLE{lasting}: {}", streams::chain(reason))
         }
     }
 }

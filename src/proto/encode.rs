@@ -86,7 +86,7 @@ fn mark_message(snapshot: &Snapshot, vouched: &Vouched) -> Mark {
 
 /// What a hub has, for those who do not follow it.
 #[must_use]
-pub fn state_reply(snapshot: &Snapshot, vouched: Vouched) -> StateReply {
+pub fn state_reply(snapshot: &Snapshot, vouched: Vouched, serves: String) -> StateReply {
     let has_records = !snapshot.version().cluster.is_empty();
     StateReply {
         version: has_records.then(|| wire_version(snapshot.version())),
@@ -95,6 +95,7 @@ pub fn state_reply(snapshot: &Snapshot, vouched: Vouched) -> StateReply {
         lost: vouched.lost.unwrap_or_default(),
         path: vouched.path,
         hubs: vouched.hubs,
+        serves,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Hubs of one cluster that stand for election: whoever holds the lease watches the apiserver, the others follow it.
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::FutureExt as _;
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -12,12 +15,15 @@ use super::{
     feed::Order,
     source::{Hubs, Prepared},
 };
-use crate::source::{
-    apiserver::{
-        self,
-        lease::{self, Candidate, Fence, Standing},
+use crate::{
+    source::{
+        apiserver::{
+            self,
+            lease::{self, AskOthers, Candidate, Fence, Standing},
+        },
+        hub::{self, Asks, Learnt},
     },
-    hub::Learnt,
+    stream::Beside,
 };
 
 /// An election this process stands in. Ends when dropped, the lease with it when its time is up.
@@ -38,7 +44,9 @@ impl Drop for Election {
 
 impl Election {
     /// Stands for election; what comes of it decides what `base` follows.
-    pub(super) fn begin(base: &mut Base, lease: &str, config: apiserver::Config) -> Option<Self> {
+    ///
+    /// `beside` are the hubs the stream has heard of.
+    pub(super) fn begin(base: &mut Base, lease: &str, config: apiserver::Config, beside: Beside) -> Option<Self> {
         let follow = base.config.follow(&base.name);
         if follow.serves.is_empty() {
             warn!("agents cannot learn this hub's address: set --advertise HOST:PORT, or POD_IP in its environment");
@@ -54,11 +62,12 @@ impl Election {
             certificates: base.config.certificates(),
             store: base.config.settings.store_path.clone(),
         };
+        let others = others(base, &hubs, beside);
         let voter = base.elect(Prepared::Apiserver(config.clone()))?;
         let parts =
             lease::Parts { reader: base.reader.clone(), clock: base.clock.clone(), metrics: base.feed.metrics.clone() };
         let (asked, asks) = watch::channel(config);
-        let election = lease::Election::new(asks, candidate, parts);
+        let election = lease::Election::new(asks, candidate, parts).asking(others);
         let (status, fence) = (election.status(), election.fence());
         let end = CancellationToken::new();
         let standing_for = tokio::spawn(election.run(end.clone()));
@@ -74,6 +83,39 @@ impl Election {
             error!(%error, "election");
         }
     }
+}
+
+/// How all hubs that are known are asked: those that followed this one or asked it, those it followed or learnt of, and
+/// their Service.
+fn others(base: &Base, hubs: &Hubs, beside: Beside) -> AskOthers {
+    let (feed, hubs, service) = (base.feed.clone(), hubs.clone(), base.config.hubs.clone());
+    Arc::new(move || {
+        let (feed, hubs, service, beside) = (feed.clone(), hubs.clone(), service.clone(), beside.clone());
+        async move {
+            let mut addresses: BTreeSet<String> = beside.addresses().into_iter().collect();
+            addresses.extend(feed.status.borrow().hubs.iter().cloned());
+            addresses.extend(hubs.store.as_deref().into_iter().flat_map(|store| Learnt::in_store(store).known));
+            addresses.extend(service.map(|service| service.to_string()));
+            addresses.remove(&hubs.config.serves);
+            if addresses.is_empty() {
+                return Vec::new();
+            }
+            let tls = match hubs.certificates {
+                None => None,
+                // Read anew each time: this is rare, and they change.
+                Some(directory) => match feed.certificates(directory) {
+                    Ok(fresh) => Some(fresh),
+                    Err(error) => {
+                        warn!(%error, "cannot ask the other hubs");
+                        return Vec::new();
+                    }
+                },
+            };
+            let who = Asks { node: hubs.config.node, serves: hubs.config.serves };
+            hub::ask_all(hub::dial(tls), who, feed.clock.now(), addresses.into_iter().collect()).await
+        }
+        .boxed()
+    })
 }
 
 /// Follows what the election says, and what a new configuration says of it.

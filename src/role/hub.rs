@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     source::hub,
     store,
-    stream::{self, Surroundings},
+    stream::{self, Beside, Surroundings},
     sys::{self, Clock},
     tls::Part,
 };
@@ -93,10 +93,11 @@ impl Hub {
         let admin = admin::bind(&config.admin())?;
         confined.bound();
 
+        let beside = Beside::default();
         let (base, election) = match (source, config.settings.lease_name.clone()) {
             (Prepared::Apiserver(apiserver), Some(lease)) => {
                 let mut base = loaded.follow(config, name.clone(), Prepared::None)?;
-                let election = Election::begin(&mut base, &lease, apiserver);
+                let election = Election::begin(&mut base, &lease, apiserver, beside.clone());
                 (base, election)
             }
             (source, _) => {
@@ -116,8 +117,14 @@ impl Hub {
         let (surroundings, above) = watch::channel(Surroundings::default());
         upkeep.push(tokio::spawn(pass_on(base.feed.status.subscribe(), surroundings)));
         let metrics = stream::Metrics::register(&base.registry)?;
-        let parts =
-            stream::Parts { reader: base.reader.clone(), clock, metrics: metrics.clone(), tls, surroundings: above };
+        let parts = stream::Parts {
+            reader: base.reader.clone(),
+            clock,
+            metrics: metrics.clone(),
+            tls,
+            surroundings: above,
+            beside,
+        };
         let leave = CancellationToken::new();
         let stream = tokio::spawn(bound.serve(parts, leave.clone()));
 

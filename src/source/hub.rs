@@ -22,8 +22,9 @@ mod list;
 mod metrics;
 mod offset;
 
-pub use ask::{HubState, ask};
+pub use ask::{Asks, HubState, ask};
 pub use dial::{Dial, Io, dial};
+pub use doubt::ask_all;
 pub use learnt::{Keep, Learnt};
 pub use metrics::Metrics;
 
@@ -37,7 +38,7 @@ use tonic::{Code, Streaming, transport::Channel};
 
 use self::{
     dial::connect,
-    doubt::{ASKED_MAX, Asker, Doubt, Next, ask_all},
+    doubt::{ASKED_MAX, Asker, Doubt, Next},
     last_read::LastRead,
     list::HubList,
     metrics::Attempt,
@@ -344,8 +345,9 @@ impl Follower {
     }
 
     fn ask_others(&mut self) {
-        let (dial, node) = (Arc::clone(&self.parts.dial), self.config.node.clone());
-        self.doubt.ask(ask_all(dial, node, self.parts.clock.now(), self.hubs.others(ASKED_MAX)));
+        let (node, serves) = (self.config.node.clone(), self.config.serves.clone());
+        let (dial, who) = (Arc::clone(&self.parts.dial), Asks { node, serves });
+        self.doubt.ask(ask_all(dial, who, self.parts.clock.now(), self.hubs.others(ASKED_MAX)));
     }
 
     /// When to leave for a hub that is better off than the one followed; if there is none, others are asked again later.
@@ -473,8 +475,7 @@ impl Follower {
             leave.take_if(|(_, why)| *why == FRESHER);
         }
         if let Some(reason) = vouched.lost {
-            // Once for each hub on the way; `status` makes a chain of it.
-            let reason = format!("hub has lost its source: {reason}");
+            let reason = chain(self.hubs.status.path.first().map_or("hub", String::as_str), &reason);
             if self.updates.send(What::Lost { reason }.into()).await.is_err() {
                 return Step::End(End::Closed);
             }
@@ -516,6 +517,13 @@ async fn until(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// The way to a loss: `hub2 → hub1 → https://10.0.0.1:6443: TLS handshake timed out`.
+fn chain(hub: &str, reason: &str) -> String {
+    // As hubs of older versions say it, once for each hub on the way.
+    let reason = reason.trim_start_matches("hub has lost its source: ");
+    format!("{hub} → {reason}")
 }
 
 /// Why a greeting was not followed by a stream.

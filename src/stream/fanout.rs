@@ -1,7 +1,6 @@
 //! Follows the store and turns what changed into frames, each once for everybody.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -14,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Metrics, Surroundings,
+    Beside, Config, Metrics, Surroundings,
     choose::{Choice, Have, catch_up, choose},
     ring::{At, Place, Ring},
     round::{Idle, Round},
@@ -45,6 +44,7 @@ pub(super) struct Fanout {
     reader: Reader,
     clock: Clock,
     surroundings: watch::Receiver<Surroundings>,
+    pub beside: Beside,
     state: Lock<State>,
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
     /// What those hold who wait for records: the same, mostly.
@@ -65,8 +65,6 @@ struct State {
     parts: Vec<Option<(Digest, Bytes)>>,
     /// Several buckets as frames, the last ones made that begin with each.
     runs: Vec<Option<Run>>,
-    /// Relays that follow us, with how many streams each has open.
-    relays: BTreeMap<String, usize>,
 }
 
 /// Frames of buckets that go out together.
@@ -122,6 +120,7 @@ impl Fanout {
         reader: Reader,
         clock: Clock,
         surroundings: watch::Receiver<Surroundings>,
+        beside: Beside,
     ) -> Arc<Self> {
         let as_of = reader.as_of();
         let snapshot = reader.snapshot();
@@ -133,7 +132,6 @@ impl Fanout {
             snapshot,
             parts: vec![None; BUCKETS],
             runs: (0..BUCKETS).map(|_| None).collect(),
-            relays: BTreeMap::new(),
         };
         Arc::new(Self {
             transfers: Arc::new(Semaphore::new(config.transfers_max)),
@@ -142,6 +140,7 @@ impl Fanout {
             reader,
             clock,
             surroundings,
+            beside,
             state: Lock::new(state),
             prepared: tokio::sync::Mutex::new(None),
             waiting: Lock::default(),
@@ -272,7 +271,7 @@ impl Fanout {
         let as_of = self.reader.as_of().unwrap_or_default();
         let snapshot = self.reader.snapshot();
         let vouched = self.vouched(&snapshot, as_of);
-        proto::state_reply(&snapshot, vouched)
+        proto::state_reply(&snapshot, vouched, self.config.advertise.first().cloned().unwrap_or_default())
     }
 
     /// This hub, then those it follows.
@@ -284,7 +283,7 @@ impl Fanout {
     fn hubs(&self) -> Vec<String> {
         let mut hubs = self.config.advertise.clone();
         hubs.extend(self.surroundings.borrow().hubs.iter().cloned());
-        hubs.extend(self.state.lock().relays.keys().cloned());
+        hubs.extend(self.beside.addresses());
         let mut seen = std::collections::HashSet::new();
         hubs.retain(|hub| seen.insert(hub.clone()));
         hubs.truncate(32);
@@ -313,15 +312,6 @@ impl Fanout {
 
     pub(super) fn at(&self, cursor: u64) -> At {
         self.state.lock().ring.at(cursor)
-    }
-
-    /// Counts a relay in until the guard is dropped; its address is passed on to clients meanwhile.
-    pub(super) fn relay(self: &Arc<Self>, serves: &str) -> Option<RelayGuard> {
-        if serves.is_empty() {
-            return None;
-        }
-        *self.state.lock().relays.entry(serves.to_owned()).or_default() += 1;
-        Some(RelayGuard { fanout: Arc::clone(self), serves: serves.to_owned() })
     }
 
     pub(super) fn plan(&self, have: Option<&Have>) -> Plan {
@@ -443,23 +433,6 @@ fn to_f64(count: usize) -> f64 {
     count as f64
 }
 
-pub(super) struct RelayGuard {
-    fanout: Arc<Fanout>,
-    serves: String,
-}
-
-impl Drop for RelayGuard {
-    fn drop(&mut self) {
-        let mut state = self.fanout.state.lock();
-        if let Some(count) = state.relays.get_mut(&self.serves) {
-            *count -= 1;
-            if *count == 0 {
-                state.relays.remove(&self.serves);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -479,7 +452,7 @@ mod tests {
         let (_writer, reader) = store::open();
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let (_above, surroundings) = watch::channel(Surroundings::default());
-        let fanout = Fanout::new(Config::default(), metrics, reader, Clock::System, surroundings);
+        let fanout = Fanout::new(Config::default(), metrics, reader, Clock::System, surroundings, Beside::default());
         let sent = |buckets: Vec<usize>| {
             let place = Place::of(&snapshot);
             let snapshot = Arc::clone(&snapshot);
@@ -511,7 +484,7 @@ mod tests {
         let (_writer, reader) = store::open();
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let (_above, surroundings) = watch::channel(Surroundings::default());
-        let fanout = Fanout::new(Config::default(), metrics, reader, Clock::System, surroundings);
+        let fanout = Fanout::new(Config::default(), metrics, reader, Clock::System, surroundings, Beside::default());
         let waits = |held: &Snapshot| fanout.waits(Have::of(&proto::hello("agent", "", held)).unwrap());
         let (first, second, other) =
             (waits(&one), waits(&one.with_version(snapshot(2).version().clone())), waits(&snapshot(1)));

@@ -44,6 +44,7 @@
 //! What they could misread raises [`crate::proto::PROTOCOL`]: a client says the newest it speaks, the hub answers in that or
 //! lower and serves the one before for as long as a release that speaks it is supported. Field numbers are never reused.
 
+mod beside;
 mod choose;
 mod fanout;
 mod metrics;
@@ -53,6 +54,7 @@ mod server;
 mod subscriber;
 
 pub use crate::report::StreamStatus as Status;
+pub use beside::Beside;
 pub use metrics::Metrics;
 pub use server::{Bound, Parts, Server, bind};
 

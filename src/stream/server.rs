@@ -31,11 +31,12 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Config, Error, Metrics, Surroundings, choose::refusal, fanout::Fanout, metrics::Refused, subscriber::Subscriber,
+    Beside, Config, Error, Metrics, Surroundings, choose::refusal, fanout::Fanout, metrics::Refused,
+    subscriber::Subscriber,
 };
 use crate::{
     limits::{Capacity, ConnectionSlot, ConnectionTable, FairShares, Origin},
-    proto::{FOLLOW_PATH, Hello, STATE_PATH, framed, split},
+    proto::{FOLLOW_PATH, Hello, STATE_PATH, StateRequest, framed, split},
     store::Reader,
     sys::{Clock, Lock},
     tls::{self, Part, Tls},
@@ -95,6 +96,8 @@ pub struct Parts {
     pub tls: Option<Tls>,
     /// What lies above this hub and beside it.
     pub surroundings: watch::Receiver<Surroundings>,
+    /// Hubs beside this one, as far as they are heard of.
+    pub beside: Beside,
 }
 
 /// Binds the listeners.
@@ -181,7 +184,7 @@ impl Server {
         let admission = Arc::new(Admission::new(&config));
         let connections = Arc::new(FairShares::new(config.connections_max));
         Self {
-            fanout: Fanout::new(config, parts.metrics, parts.reader, parts.clock, parts.surroundings),
+            fanout: Fanout::new(config, parts.metrics, parts.reader, parts.clock, parts.surroundings, parts.beside),
             tls: parts.tls,
             admission,
             connections,
@@ -334,6 +337,11 @@ impl Server {
     async fn call(&self, part: Option<Part>, request: Request<Incoming>) -> Response<ReplyBody> {
         let metrics = &self.fanout.metrics;
         if request.method() == Method::POST && request.uri().path() == STATE_PATH {
+            if part != Some(Part::Agent)
+                && let Some(asks) = message::<StateRequest, _>(request.into_body()).await
+            {
+                self.fanout.beside.asked(&asks.serves);
+            }
             let frame = framed(&self.fanout.reply());
             let frames = [Ok(Frame::data(frame)), Ok(Frame::trailers(status(code::OK, "")))];
             return reply(StreamBody::new(futures::stream::iter(frames)).boxed_unsync(), HeaderMap::new());
@@ -342,7 +350,7 @@ impl Server {
             metrics.refused(Refused::Request);
             return ended(code::UNIMPLEMENTED, "the calls here are Follow and State");
         }
-        let Some(hello) = greeting(request.into_body()).await else {
+        let Some(hello) = message::<Hello, _>(request.into_body()).await else {
             metrics.refused(Refused::Request);
             return ended(code::INVALID_ARGUMENT, "no greeting came");
         };
@@ -398,13 +406,16 @@ async fn never_asked(asked: Arc<AtomicBool>) {
     }
 }
 
-async fn greeting<B: Body<Data = Bytes> + Unpin>(body: B) -> Option<Hello>
+/// The one message of a request.
+async fn message<M, B>(body: B) -> Option<M>
 where
+    M: prost::Message + Default,
+    B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let collected = timeout(HELLO_WAIT, Limited::new(body, HELLO_BYTES_MAX).collect()).await.ok()?.ok()?;
     let mut bytes = BytesMut::from(&*collected.to_bytes());
-    split::<Hello>(&mut bytes, HELLO_BYTES_MAX).ok()?
+    split::<M>(&mut bytes, HELLO_BYTES_MAX).ok()?
 }
 
 fn status(code: &'static str, message: &str) -> HeaderMap {
@@ -522,7 +533,7 @@ mod tests {
         let registry = prometheus::Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         let (_above, surroundings) = watch::channel(Surroundings::default());
-        let parts = Parts { reader, clock: Clock::System, metrics, tls: None, surroundings };
+        let parts = Parts { reader, clock: Clock::System, metrics, tls: None, surroundings, beside: Beside::default() };
         let server = Server::new(Config::default(), parts);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

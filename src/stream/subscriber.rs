@@ -10,8 +10,9 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
+    beside::Follows,
     choose::Have,
-    fanout::{Fanout, Plan, Prepared, RelayGuard, Transfer},
+    fanout::{Fanout, Plan, Prepared, Transfer},
     ring::{At, Place},
 };
 use crate::proto::{self, Hello, Mode};
@@ -31,7 +32,7 @@ pub(super) struct Subscriber {
     stop: CancellationToken,
     /// Records the client holds against this hub.
     refuses: u32,
-    _relay: Option<RelayGuard>,
+    _relay: Option<Follows>,
 }
 
 enum Stage {
@@ -70,7 +71,7 @@ impl Subscriber {
         }
         Self {
             head: fanout.subscribe(),
-            _relay: fanout.relay(&hello.serves),
+            _relay: fanout.beside.follows(&hello.serves),
             stage: Stage::Deciding { have: Have::of(hello), waited: false },
             refuses: hello.refuses,
             fanout,

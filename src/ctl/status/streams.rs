@@ -5,44 +5,31 @@ use std::fmt::Write as _;
 use super::count;
 use crate::{
     admin::view::{Status, Time, words},
-    report::{ApiserverStatus, ElectionStatus, FollowState, FollowStatus, Reach, Row, Standing, StreamStatus},
+    report::{ApiserverStatus, ElectionStatus, FollowState, FollowStatus, Reach, Standing, StreamStatus},
     sys::UnixMillis,
 };
 
-/// The reason of a follower whose hub lost its own source begins with this, once for each hub on the way.
-const HUB_LOST: &str = "hub has lost its source: ";
+/// Stands behind each hub on the way to the loss.
+const THEN: &str = " → ";
 
-/// How many hubs away the loss is, and what is lost there.
-fn distance(reason: &str) -> (usize, &str) {
-    let mut rest = reason;
-    let mut hubs = 0;
-    while let Some(at) = rest.find(HUB_LOST) {
-        rest = &rest[at + HUB_LOST.len()..];
-        hubs += 1;
-    }
-    (hubs, rest)
+/// The hubs on the way to the loss, and what is lost there.
+fn way(reason: &str) -> (&str, &str) {
+    reason.rsplit_once(THEN).unwrap_or(("", reason))
 }
 
 /// Where the way to the apiserver is broken: `hub2 → hub1 → apiserver: TLS handshake timed out`.
-pub(super) fn chain(reason: &str, status: &Status) -> String {
-    let (hubs, rest) = distance(reason);
-    if hubs == 0 {
-        return reason.to_owned();
+pub(super) fn chain(reason: &str) -> String {
+    match way(reason) {
+        ("", reason) => reason.to_owned(),
+        // A hub names the server itself; the chain does that here.
+        (hubs, rest) => format!("{hubs}{THEN}apiserver: {}", rest.strip_prefix("apiserver ").unwrap_or(rest)),
     }
-    let path = status.follows.as_ref().and_then(Row::read).map(|follows| follows.path.as_slice()).unwrap_or_default();
-    let mut way: Vec<&str> = path.iter().map(String::as_str).take(hubs).collect();
-    if way.is_empty() {
-        way.push("hub");
-    }
-    // A hub names the server itself; the chain does that here.
-    let rest = rest.strip_prefix("apiserver ").unwrap_or(rest);
-    format!("{} → apiserver: {rest}", way.join(" → "))
 }
 
 /// The part that is lost, by which a person decides where to look.
 pub(super) fn lost_part(status: &Status) -> &'static str {
     let name = status.source.name.as_deref().unwrap_or_default();
-    let far = status.source.reason.as_deref().is_some_and(|reason| distance(reason).0 > 0);
+    let far = status.source.reason.as_deref().is_some_and(|reason| reason.contains(THEN));
     match name.split(' ').next().unwrap_or_default() {
         "hub" if far => "apiserver (behind the hub)",
         "hub" => "every hub",

@@ -169,7 +169,7 @@ fn states() -> Vec<(&'static str, Status)> {
     read(&mut down.lease).failing = Some(failing);
     read(&mut down.lease).renewed = Some(before(125));
     all.push(("apiserver-down-hub", down));
-    let reason = format!("hub 10.96.0.11:7443: hub has lost its source: hub has lost its source: {TLS}");
+    let reason = format!("hub2:7443 → hub1:7443 → {TLS}");
     all.push(("apiserver-down-agent", agent(lost(&reason), Some(before(125)), Some(before(123)))));
     let mut alone = agent(lost("hub 10.96.0.11:7443: connection refused"), Some(before(1_205)), Some(before(1_203)));
     alone.follows = Some(FollowStatus { path: vec![], ..follows(FollowState::Stale) }.into());

@@ -21,12 +21,14 @@ mod identity;
 mod object;
 mod observed;
 mod status;
+mod succession;
 
 pub use crate::report::{Failing, Standing};
 pub use identity::identity;
 pub use status::{Fence, Status, Verdict};
+pub use succession::AskOthers;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -95,12 +97,12 @@ pub struct Parts {
 }
 
 /// An election that nobody stands in yet.
-#[derive(Debug)]
 pub struct Election {
     config: watch::Receiver<Config>,
     candidate: Candidate,
     parts: Parts,
-    status: watch::Sender<Status>,
+    status: Arc<watch::Sender<Status>>,
+    others: Option<AskOthers>,
     ask: Arc<Notify>,
     server: Option<Server>,
     observed: Observed,
@@ -112,6 +114,12 @@ pub struct Election {
     strained: Duration,
 }
 
+impl fmt::Debug for Election {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Election").field("candidate", &self.candidate).finish_non_exhaustive()
+    }
+}
+
 impl Election {
     /// Prepares to stand for election at the server of `config`, and at another one when that changes.
     #[must_use]
@@ -120,7 +128,8 @@ impl Election {
             config,
             candidate,
             parts,
-            status: watch::Sender::new(Status::default()),
+            status: Arc::new(watch::Sender::new(Status::default())),
+            others: None,
             ask: Arc::default(),
             server: None,
             observed: Observed::default(),
@@ -128,6 +137,13 @@ impl Election {
             overtaken: false,
             strained: Duration::ZERO,
         }
+    }
+
+    /// The same, which asks the other hubs so when it cannot hold the Lease.
+    #[must_use]
+    pub fn asking(mut self, others: AskOthers) -> Self {
+        self.others = Some(others);
+        self
     }
 
     #[must_use]
@@ -143,21 +159,35 @@ impl Election {
 
     /// Stands for election until dropped; if `leave` says so first, lets go of the lease.
     pub async fn run(mut self, leave: tokio_util::sync::CancellationToken) {
-        let ask = Arc::clone(&self.ask);
-        loop {
-            tokio::select! {
-                () = leave.cancelled() => break,
-                () = self.look() => {}
+        let succession = self.others.take().map(|others| {
+            let (candidate, parts) = (self.candidate.clone(), self.parts.clone());
+            succession::run(candidate, parts, Arc::clone(&self.status), others)
+        });
+        let succession = async {
+            match succession {
+                Some(succession) => succession.await,
+                None => std::future::pending().await,
             }
-            let pause = if std::mem::take(&mut self.overtaken) { Duration::ZERO } else { self.pause() };
-            tokio::select! {
-                () = leave.cancelled() => break,
-                () = ask.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
+        };
+        tokio::select! {
+            () = leave.cancelled() => {}
+            () = self.stand_for_election() => {}
+            () = succession => {}
         }
         if tokio::time::timeout(LET_GO, self.let_go()).await.is_err() {
             warn!("the lease could not be let go in time; it ends by itself");
+        }
+    }
+
+    async fn stand_for_election(&mut self) {
+        let ask = Arc::clone(&self.ask);
+        loop {
+            self.look().await;
+            let pause = if std::mem::take(&mut self.overtaken) { Duration::ZERO } else { self.pause() };
+            tokio::select! {
+                () = ask.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
@@ -282,8 +312,8 @@ impl Election {
             warn!(lease = %self.candidate.lease, %reason, "cannot read the leader lease; roles unchanged");
         }
         let now = self.parts.clock.now();
-        let begins = unelected && !self.holds();
-        let standing = begins.then(|| Standing::Holder { epoch: self.next_epoch(None) });
+        let begins = unelected && !self.holds() && !self.status.borrow().gave_way();
+        let standing = begins.then(|| Standing::Holder { epoch: next_epoch(&self.parts, None) });
         self.stand(standing, |status| status.unanswered(begun, now, reason, unelected));
     }
 
@@ -312,12 +342,6 @@ impl Election {
         });
     }
 
-    /// Later than every epoch we know of.
-    fn next_epoch(&self, lease: Option<&Lease>) -> u64 {
-        let known = lease.map_or(0, Lease::epoch).max(self.parts.reader.load().version().epoch);
-        self.parts.clock.now().0.max(known.saturating_add(1))
-    }
-
     async fn read(&self, server: &Server) -> Result<Option<Lease>, Failure> {
         match self.send(server, self.ask(server, Verb::Get, None)).await {
             // 404 of the lease, not of its API, says so by name.
@@ -328,7 +352,7 @@ impl Election {
     }
 
     async fn take(&mut self, server: &Server, lease: Option<&Lease>) -> Result<Standing, Failure> {
-        let epoch = self.next_epoch(lease);
+        let epoch = next_epoch(&self.parts, lease);
         self.held = self.write(server, lease, &self.candidate.name, epoch, true).await?;
         self.note_renewal();
         Ok(Standing::Holder { epoch })
@@ -391,4 +415,10 @@ impl Election {
         let within = self.patience(server);
         server.send(ask, within).await?.whole(ANSWER_BYTES_MAX, within).await
     }
+}
+
+/// Later than every epoch we know of.
+fn next_epoch(parts: &Parts, lease: Option<&Lease>) -> u64 {
+    let known = lease.map_or(0, Lease::epoch).max(parts.reader.load().version().epoch);
+    parts.clock.now().0.max(known.saturating_add(1))
 }

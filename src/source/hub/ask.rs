@@ -29,17 +29,27 @@ pub struct HubState {
     pub lost: Option<String>,
     /// The hub and those it follows, the nearest first.
     pub path: Vec<String>,
+    /// HOST:PORT where it serves, if it knows.
+    pub serves: Option<String>,
+}
+
+/// The hub or agent that asks.
+#[derive(Clone, Debug, Default)]
+pub struct Asks {
+    pub node: String,
+    /// HOST:PORT where it serves the stream itself; empty for agents.
+    pub serves: String,
 }
 
 /// Asks the hub at `address`; `now` is the clock its times are translated to.
 ///
 /// # Errors
 /// If it gives no answer in time, in one line.
-pub async fn ask(dial: &Dial, address: &str, node: &str, now: UnixMillis) -> Result<HubState, String> {
+pub async fn ask(dial: &Dial, address: &str, who: &Asks, now: UnixMillis) -> Result<HubState, String> {
     let answer = async {
         let channel = connect(dial, address, LastRead::now()).await?;
         let mut client = RecordsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        let request = StateRequest { protocol: proto::PROTOCOL, node: node.to_owned() };
+        let request = StateRequest { protocol: proto::PROTOCOL, node: who.node.clone(), serves: who.serves.clone() };
         client.state(request).await.map_err(|status| status.message().to_owned())
     };
     let reply = timeout(ANSWER, answer).await.map_err(|_| format!("no answer in {ANSWER:?}"))??.into_inner();
@@ -49,5 +59,6 @@ pub async fn ask(dial: &Dial, address: &str, node: &str, now: UnixMillis) -> Res
         as_of: now.minus(age),
         lost: Some(reply.lost).filter(|lost| !lost.is_empty()),
         path: reply.path,
+        serves: Some(reply.serves).filter(|serves| !serves.is_empty()),
     })
 }

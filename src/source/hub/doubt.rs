@@ -6,7 +6,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Dial, HubState, ask, spread};
+use super::{Asks, Dial, HubState, ask, spread};
 use crate::{record::Version, sys::UnixMillis};
 
 /// Over how long followers spread their first question to other hubs, when they come to doubt their own.
@@ -77,15 +77,10 @@ pub(super) enum Next {
 }
 
 /// Asks these hubs what they have, all at once; the answers. Ends soon after a hub said that it is fresh.
-pub(super) async fn ask_all(
-    dial: Dial,
-    node: String,
-    now: UnixMillis,
-    addresses: Vec<String>,
-) -> Vec<(String, HubState)> {
+pub async fn ask_all(dial: Dial, who: Asks, now: UnixMillis, addresses: Vec<String>) -> Vec<(String, HubState)> {
     let questions = addresses.into_iter().map(|address| {
-        let (dial, node) = (Arc::clone(&dial), node.clone());
-        async move { ask(&dial, &address, &node, now).await.ok().map(|state| (address, state)) }
+        let (dial, who) = (Arc::clone(&dial), who.clone());
+        async move { ask(&dial, &address, &who, now).await.ok().map(|state| (address, state)) }
     });
     let mut questions: FuturesUnordered<_> = questions.collect();
     let (mut answers, mut end) = (Vec::new(), None);
@@ -152,6 +147,7 @@ mod tests {
             as_of: UnixMillis(as_of),
             lost: lost.then(|| "cut off".to_owned()),
             path: path.iter().map(ToString::to_string).collect(),
+            serves: None,
         }
     }
 

@@ -146,7 +146,7 @@ async fn certificates_that_run_out_in_an_outage_are_good_for_thirty_days_more_an
     until(
         "let in, and told of the loss",
         second.reader(),
-        |reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains("hub has lost its source")),
+        |reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains(" → ")),
     )
     .await;
     unharmed(&server.records(), hub.reader(), &[second.reader()], [asking]).await;

@@ -183,6 +183,7 @@ impl Told {
             metrics: stream::Metrics::register(&registry).unwrap(),
             tls,
             surroundings: above,
+            beside: stream::Beside::default(),
         };
         let serving = tokio::spawn(bound.serve(parts, tokio_util::sync::CancellationToken::new()));
         Self { writer, address, registry, _surroundings: surroundings, serving }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast::store::SourceState;
+use holdfast::store::{Reader, SourceState};
 
 use super::pair::{Pair, epoch, stream};
 use crate::support::{
@@ -46,7 +46,7 @@ async fn an_outage_of_any_length_changes_neither_holder_nor_epoch_and_its_end_sh
     let (holder, before) = (pair.holder(), first.reader().snapshot().version().clone());
     pair.server.stall();
     jump(Duration::from_secs(3_600)).await;
-    let lost = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(_));
+    let lost = |reader: &Reader| matches!(reader.freshness().source, SourceState::Lost(_));
     until("the outage is noticed", first.reader(), lost).await;
     until("and told", second.reader(), lost).await;
     in_time("both serve on", until_equal(second.reader(), first.reader())).await;
@@ -97,4 +97,43 @@ async fn without_the_right_to_leases_a_hub_watches_all_the_same_and_says_why_it_
     until("it lists", hub.reader(), |reader| reader.as_of().is_some()).await;
     assert_eq!(pair.state(0).await, "holder");
     hub.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_leases_hubs_that_hear_of_each_other_become_one_that_watches() {
+    let pair = Pair::new().await;
+    pair.server.fail(Fault::on("leases").with(Reply::status(403, "Forbidden")).times(1_000_000));
+    let first = pair.hub(0).await;
+    until("it lists", first.reader(), |reader| reader.as_of().is_some()).await;
+    // The second one knows where the first is reached, as from a stream before; the first hears of it by its question.
+    let store = pair.homes[1].path().join("store");
+    std::fs::create_dir_all(&store).unwrap();
+    std::fs::write(store.join("hubs.json"), serde_json::json!([stream(&first)]).to_string()).unwrap();
+    let second = pair.hub(1).await;
+    in_time("one watches, the other follows", async {
+        loop {
+            let states = [pair.state(0).await, pair.state(1).await];
+            if states.iter().filter(|state| *state == "holder").count() == 1 && states.contains(&"follower".into()) {
+                break;
+            }
+        }
+    })
+    .await;
+    pair.server.until("the watches of one hub", |server| server.open_watches() == 4).await;
+    pair.server.put(service("prod", "late", "10.96.2.1"));
+    let has = |name: &'static str| move |reader: &Reader| reader.load().service(b"prod", name.as_bytes()).is_some();
+    for reader in [first.reader(), second.reader()] {
+        until("the change", reader, has("late")).await;
+    }
+    in_time("equal", until_equal(second.reader(), first.reader())).await;
+
+    // The one that watches leaves: the other one watches, in a later epoch.
+    let epoch = epoch(&first);
+    let (leaves, stays, index) = if pair.state(0).await == "holder" { (first, second, 1) } else { (second, first, 0) };
+    leaves.stop().await;
+    pair.until_state(index, "holder").await;
+    pair.server.put(service("prod", "later", "10.96.2.2"));
+    until("the change", stays.reader(), has("later")).await;
+    assert!(stays.reader().load().version().epoch > epoch);
+    stays.stop().await;
 }

@@ -136,6 +136,7 @@ impl Hub {
             metrics: stream::Metrics::register(&registry).unwrap(),
             tls: None,
             surroundings: receiver,
+            beside: stream::Beside::default(),
         };
         let server = Server::new(config, parts);
         let pump = tokio::spawn({

@@ -35,6 +35,7 @@ fn hub(certificates: &std::path::Path, listen: &str, config: stream::Config) -> 
         metrics: stream::Metrics::register(&registry).unwrap(),
         tls: Some(tls),
         surroundings: tokio::sync::watch::channel(Surroundings::default()).1,
+        beside: stream::Beside::default(),
     };
     let bound = stream::bind(config, true).unwrap();
     let address = bound.addresses()[0].to_string();

@@ -20,6 +20,8 @@ pub struct Status {
     pub renewed: Option<UnixMillis>,
     /// Since when the lease can neither be looked at nor renewed; `None` while it can.
     pub failing: Option<Failing>,
+    /// How things stood before this hub gave way to one that watches without the Lease, or that took it unseen.
+    pub(super) gave_way: Option<Standing>,
     /// The latest look, whatever came of it.
     looked: Option<Looked>,
 }
@@ -43,9 +45,27 @@ impl Status {
         ElectionStatus { standing: self.standing.clone(), renewed: self.renewed, failing: self.failing.clone() }
     }
 
+    pub(super) fn gave_way(&self) -> bool {
+        self.gave_way.is_some()
+    }
+
+    /// Another hub may watch by now: there is no right to the Lease, or for longer than it lasts no look was answered.
+    pub(super) fn is_cut_off(&self, duration: Duration) -> bool {
+        let watches = matches!(self.standing, Standing::Unknown | Standing::Holder { .. });
+        let unheard = |since: Instant| since.elapsed() > duration;
+        watches && self.looked.is_some_and(|looked| looked.unelected || looked.unanswered_since.is_some_and(unheard))
+    }
+
+    /// Follows this hub until the Lease can be looked at, or it is gone.
+    pub(super) fn give_way(&mut self, leader: String, address: String) {
+        let before = std::mem::replace(&mut self.standing, Standing::Follower { leader, address });
+        self.gave_way = Some(before);
+    }
+
     /// A look that began then was answered.
     pub(super) fn answered(&mut self, begun: Instant) {
         self.failing = None;
+        self.gave_way = None;
         self.looked = Some(Looked { begun, ended: Instant::now(), unanswered_since: None, unelected: false });
     }
 
