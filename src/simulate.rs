@@ -59,7 +59,7 @@ pub enum Error {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
-    /// There is nobody to follow.
+    /// There is no hub to follow.
     #[error("no hub is given")]
     NoHub,
 }

@@ -1,4 +1,4 @@
-//! What each module is told, composed from the settings. Names and units change hands here and nowhere else.
+//! The configuration of each module, made from the settings. The only place that converts names and units.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

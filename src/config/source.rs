@@ -141,7 +141,7 @@ pub fn hub_service(environment: impl Fn(&'static str) -> Option<String>) -> Opti
     Some(HostPort { port: port.unwrap_or(hub.port), ..hub })
 }
 
-/// What the kubelet tells every container: the address of each service in its namespace, and of the apiserver.
+/// The environment that the kubelet gives every container: the addresses of the services in its namespace and of the apiserver.
 fn from_environment(
     settings: &mut Settings,
     role: Role,

@@ -48,7 +48,7 @@ pub struct Setting {
     pub flag: Option<Flag>,
     /// The limits of its value.
     pub bounds: Option<Bounds>,
-    /// Who reads it; nobody else may be given it.
+    /// The roles that read it; other roles refuse it.
     pub role: Option<Role>,
     /// Whether SIGHUP is enough to change it.
     pub reload: bool,
@@ -143,7 +143,7 @@ pub struct Described {
     pub inner: Vec<Described>,
 }
 
-/// A struct whose fields are settings.
+/// A struct of settings.
 pub trait Section: Sized + 'static {
     /// Its settings, in the order of the documentation.
     fn rows() -> &'static [Row<Self>];
@@ -302,7 +302,7 @@ fn unknown<S: Section>(parent: &str, name: &str) -> String {
     }
 }
 
-/// Defines a section: a struct whose every field is a setting, with its row in the table.
+/// Defines a section: a struct of settings, with their rows in the table.
 macro_rules! settings {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $setting:expr;)+ }) => {
         $(#[$meta])*

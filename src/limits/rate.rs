@@ -7,7 +7,7 @@ use std::{
 
 use crate::sys::UnixMillis;
 
-/// Networks told apart at once. More share a rate.
+/// Maximum networks counted at once; more share a rate.
 const BUCKETS: usize = 4_096;
 /// A bucket that nothing asked for this long goes to another network.
 const IDLE_MS: u64 = 1_000;
@@ -71,7 +71,7 @@ impl RateLimiter {
 fn network(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
-        // The top bit tells it from IPv4; no address in use has it clear and the rest the same.
+        // The top bit marks IPv6; no address in use differs in that bit alone.
         IpAddr::V6(ip) => u64::try_from(ip.to_bits() >> 72).unwrap_or(u64::MAX) | 1 << 63,
     }
 }

@@ -36,7 +36,7 @@ pub struct Vouched {
     pub hubs: Vec<String>,
     /// When a guard on the path last let deletions pass; 0 if never. For readers that know no holds.
     pub let_go: UnixMillis,
-    /// The clock of the hub that says this, by which the other times are; 0 from a hub that does not tell.
+    /// The clock of the sending hub, which the other times refer to; 0 from a hub that does not send it.
     pub now: UnixMillis,
     /// The last releases by operators, the oldest first.
     pub releases: Vec<Released>,

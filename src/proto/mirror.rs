@@ -50,7 +50,7 @@ pub struct Whole {
     pub changes: Vec<Change>,
     pub version: Version,
     pub vouched: Vouched,
-    /// When the objects behind it changed, where the hub could tell, in ms since 1970.
+    /// When the Kubernetes objects changed, in ms since 1970, where the hub knows it.
     pub changed_ms: Vec<u64>,
     /// When the hub made the batch; `None` for a repair or a snapshot.
     pub made: Option<UnixMillis>,

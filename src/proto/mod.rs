@@ -1,7 +1,7 @@
 //! The messages two holdfast processes exchange, as bytes and as records; and what a follower's copy must be after them.
 //!
 //! Shared by the hub's side (`stream`) and the client's side (`source::hub`), whose module docs tell the story of a
-//! stream. Pure: never opens a socket, reads a clock or decides whom to talk to. Whatever a peer sends, nothing here
+//! stream. Pure: never opens a socket, reads a clock or chooses a peer. Whatever a peer sends, nothing here
 //! panics or unpacks more than [`UNPACKED_BYTES_MAX`].
 
 mod encode;

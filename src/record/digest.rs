@@ -1,6 +1,6 @@
 //! Digests that prove two sets of records equal.
 //!
-//! Not a signature: they guard against bugs, lost messages and torn files, not against somebody who forges records (the
+//! Not a signature: digests detect bugs, lost messages and torn files, not forged records (the
 //! stream's peers are authenticated by TLS instead). Sums of 128-bit hashes can be kept up to date by one addition and
 //! one subtraction a change, whatever the size of the set.
 

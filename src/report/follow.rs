@@ -25,7 +25,7 @@ pub enum FollowState {
     Stale,
 }
 
-/// Where a follower stands, and with whom; for `status` and for the relay's own followers.
+/// A follower's state and its hub; for `status` and for the relay's own followers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowStatus {
     pub state: FollowState,
@@ -44,7 +44,7 @@ pub struct FollowStatus {
     /// Times the records did not add up to a hub's digest since the process started.
     #[serde(default)]
     pub mismatches: u64,
-    /// By how many ms the hub's clock is ahead of this machine's, as far as heartbeats tell; negative if it is behind.
+    /// Offset of the hub's clock from this machine's in ms, measured by heartbeats; negative if it is behind.
     #[serde(default)]
     pub clock_ahead_ms: Option<i64>,
 }

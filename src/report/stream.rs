@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamStatus {
     pub name: String,
-    /// HOST:PORT it tells clients to reach it at.
+    /// HOST:PORT at which clients reach it.
     pub advertise: Vec<String>,
     pub subscribers: u64,
     /// Connected followers that refuse deletions of this hub.

@@ -27,7 +27,7 @@ use crate::{
     tls,
 };
 
-/// Records that were loaded and that nobody adds to yet.
+/// Loaded records, before a source adds to them.
 pub(super) struct Loaded {
     pub registry: Registry,
     pub reader: store::Reader,
@@ -82,7 +82,7 @@ impl Loaded {
         let first_records = (follows && reader.as_of().is_none()).then_some(first_records);
         let (updates, waiting) = mpsc::channel(feed::UPDATES_WAITING);
         let (orders, ordered) = mpsc::channel(feed::ORDERS_WAITING);
-        // Without a source there is none to be lost, and no age to tell.
+        // Without a source there is no loss and no age to show.
         let told = if follows { registry.clone() } else { Registry::new() };
         let metrics = crate::source::Metrics::register(&told, &reader, &clock)?;
         let lost_since = LostSince::default();
@@ -235,7 +235,7 @@ impl Base {
             refused: None,
         });
         if next.role == Role::Hub && discriminant(&self.config.source) != discriminant(&next.source) {
-            // Whether it stamps versions or passes them on, and by whose leave, was settled when it began.
+            // Whether it makes versions or passes them on, and with which lease, is fixed at the start.
             warn!(from = %self.config.source, to = %next.source, "another kind of source takes effect with the next start: restart this hub");
             next.source = self.config.source.clone();
         }
@@ -259,7 +259,7 @@ impl Base {
         self.in_effect.send_modify(|status| status.refused = Some(RefusedReload { at, reason }));
     }
 
-    /// Lets an election decide: `source` is followed by whoever is elected, and the elected one by the others.
+    /// Takes part in an election: the leader follows `source`, the others follow the leader.
     pub(super) fn elect(&mut self, source: Prepared) -> Option<Voter> {
         let (elected, own) = watch::channel(source);
         self.elected = Some(elected);

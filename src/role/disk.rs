@@ -103,7 +103,7 @@ impl Store {
         }
     }
 
-    /// Takes back what was released, if nobody has it. True if it is ours then.
+    /// Takes the store back, unless another process has it. True if it is ours then.
     pub(in crate::role) fn take_back(&self) -> bool {
         let Some(config) = &self.config else { return false };
         let opened = disk::open(config, &self.clock, &self.metrics);

@@ -1,4 +1,4 @@
-//! Hubs of one cluster that stand for election: whoever holds the lease watches the apiserver, the others follow it.
+//! The election of a leader among the hubs of one cluster: the holder of the lease watches the apiserver, the others follow it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -75,7 +75,7 @@ impl Election {
         Some(Self { status, end, standing_for, obeying })
     }
 
-    /// Gives the lease to whoever is next.
+    /// Releases the lease for the next leader.
     pub(super) async fn leave(mut self) {
         self.obeying.abort();
         self.end.cancel();
@@ -167,7 +167,7 @@ async fn obey(
     }
 }
 
-/// The hubs we have heard of before, if there are any, as long as nobody can say who watches.
+/// The hubs known from before, if there are any, while the leader is not known.
 fn alone(hubs: &Hubs) -> Prepared {
     let learnt = hubs.store.as_deref().is_some_and(|store| !Learnt::in_store(store).known.is_empty());
     if learnt { Prepared::Hub(hubs.clone()) } else { Prepared::None }

@@ -28,7 +28,7 @@ pub(super) const ORDERS_WAITING: usize = 8;
 /// Shortest time between two looks at what ends by time.
 const TICK_MIN: Duration = Duration::from_millis(20);
 
-/// What the writer is told by others than the source.
+/// Orders to the writer that do not come from the source.
 #[derive(Debug)]
 pub(super) enum Order {
     /// An operator lets go of what is held.
@@ -79,7 +79,7 @@ pub(super) async fn run(
                     Order::Release(which, done) => {
                         let applied = writer.release(&which);
                         info!(%which, changes = applied.changes, held_upstream = applied.held_upstream, "guard released by an operator");
-                        // Whoever asked may be gone.
+                        // The receiver of the answer may be gone.
                         let _ = done.send(applied);
                     }
                     Order::Fence(fence) => stamping.fence = Some(fence),
@@ -134,7 +134,7 @@ fn observe(writer: &Writer, before: &Version, metrics: &Metrics, clock: &Clock) 
 struct Stamping {
     /// Without one it may.
     fence: Option<Fence>,
-    /// The epoch it was last told to begin.
+    /// The epoch it was last ordered to begin.
     epoch: Option<u64>,
 }
 

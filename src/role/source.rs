@@ -91,7 +91,7 @@ impl Prepared {
     /// Begins to follow the source.
     fn run(self, feed: &Feed) -> Running {
         if !matches!(self, Self::Hub(_)) {
-            // Whoever watches itself is below nobody.
+            // A process that watches the apiserver follows no hub.
             feed.status
                 .send_modify(|status| *status = hub::Status { hubs: status.hubs.clone(), ..hub::Status::default() });
         }

@@ -38,7 +38,7 @@ pub(super) struct SourceLog {
     lost_since: LostSince,
     /// Whether the present loss was logged, so that its end is logged too.
     logged: bool,
-    /// When the losses that were only counted are told.
+    /// When the losses that were only counted are logged.
     summary: Option<Instant>,
     counted: u32,
 }
@@ -91,7 +91,7 @@ impl SourceLog {
                 times = self.counted,
                 state, "{} lost again and again within a minute: DNS is not affected", self.name
             );
-            // The minute after this is told in one line, too.
+            // The minute after this is logged in one line, too.
             self.summary = Some(Instant::now() + SUMMARY);
         }
         self.counted = 0;

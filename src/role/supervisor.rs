@@ -1,6 +1,6 @@
-//! What the service manager is told, `sd_notify(3)`: that the process is ready, and that it is leaving.
+//! Notifications to the service manager, `sd_notify(3)`: the process is ready; it is stopping.
 //!
-//! A process that nobody supervises this way says nothing.
+//! Without such a service manager nothing is sent.
 
 use std::{
     ffi::{OsStr, OsString},

@@ -1,6 +1,6 @@
 //! A client of encrypted DNS: one connection over TLS, HTTPS or QUIC that asks one question after the other.
 //!
-//! Checks the server's certificate, or takes any where it is told so: it measures a server, and tells it nothing secret.
+//! Checks the server's certificate, or accepts any on request: it measures a server, and sends no secret.
 
 use std::{
     future::poll_fn,
@@ -66,7 +66,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose every connection makes a full handshake.
+    /// A client that makes a full handshake for each connection.
     #[must_use]
     pub fn new(protocol: Protocol, server: SocketAddr, trust: &Trust) -> Self {
         let alpn = protocol.alpn();
@@ -137,7 +137,7 @@ impl Connection {
         Client::new(protocol, server, &Trust::Any).connect().await
     }
 
-    /// Whether it is known to have ended. TLS tells when it is read from.
+    /// True if it is known to have ended. TLS notices that on a read.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         match self {

@@ -69,7 +69,7 @@ impl Batch {
         let memory = unsafe { alloc_zeroed(layout) }.cast::<Memory>();
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
         for index in 0..Self::MAX {
-            // SAFETY: the pointer is valid for the whole `Memory`, index is in range, nobody else has it.
+            // SAFETY: the pointer is valid for the whole `Memory`, index is in range, there is no other reference.
             unsafe {
                 let slot = &raw mut (*memory.as_ptr()).slots[index];
                 (*slot).read = libc::iovec { iov_base: (&raw mut (*slot).query).cast(), iov_len: RECEIVE_BYTES };
@@ -112,7 +112,7 @@ impl Batch {
             _ => Self::MAX,
         };
         for index in 0..used {
-            // SAFETY: the pointer is valid, index is in range, nobody else has it.
+            // SAFETY: the pointer is valid, index is in range, there is no other reference.
             unsafe {
                 let slot = &raw mut (*self.memory.as_ptr()).slots[index];
                 let header = &raw mut (*self.memory.as_ptr()).received[index].msg_hdr;
@@ -183,7 +183,7 @@ impl Batch {
         assert!(index < self.received && length <= SEND_BYTES && self.replies < self.received, "one reply each");
         let control_bytes = self.control_bytes(index);
         let place = self.replies;
-        // SAFETY: index and place are below MAX by the line above; nobody else has the memory. The header written points
+        // SAFETY: index and place are below MAX by the line above; the memory has no other reference. The header written points
         // to parts of the slot with their true lengths.
         unsafe {
             let memory = self.memory.as_ptr();
@@ -382,7 +382,7 @@ mod tests {
         for index in 0..3 {
             batch.reply(index, 1);
         }
-        // SAFETY: the slot is in range and nobody else has it. Port 0 cannot be sent to.
+        // SAFETY: the slot is in range and has no other reference. Port 0 cannot be sent to.
         unsafe {
             let slot = &raw mut (*batch.memory.as_ptr()).slots[1];
             (*slot).name = Name::from(SocketAddr::from(([127, 0, 0, 1], 0)));

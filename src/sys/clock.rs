@@ -1,4 +1,4 @@
-//! Wall-clock time as the records carry it, and a steady time for what lives for so long. Pure modules never read either: they
+//! Wall-clock time, which records carry, and steady time for lifetimes. Pure modules never read either: they
 //! are handed a [`UnixMillis`].
 #![allow(unsafe_code)]
 
@@ -51,12 +51,12 @@ impl fmt::Display for UnixMillis {
     }
 }
 
-/// Where wall-clock time comes from: the system, or a test that sets it by hand.
+/// The source of time: the system, or a test that sets it by hand.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
     #[default]
     System,
-    /// A clock that only moves when told to.
+    /// A clock that moves only by [`Clock::advance`].
     Manual(ManualClock),
 }
 

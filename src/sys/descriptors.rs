@@ -46,7 +46,7 @@ pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
     Ok(before)
 }
 
-/// Bytes sent to the peer of a stream socket that it has not acknowledged (`SIOCOUTQ`); 0 if the system does not tell.
+/// Bytes sent on a stream socket that the peer has not acknowledged (`SIOCOUTQ`); 0 if the system does not know.
 pub fn unacknowledged_bytes(socket: &impl AsFd) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is borrowed, and the kernel writes one integer, which outlives the call.

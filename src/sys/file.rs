@@ -1,5 +1,5 @@
-//! Files that others may read at any time: there is always a whole one, and one that is broken is kept for whoever wants to
-//! know. Never deletes what it did not write.
+//! Files that are replaced whole, so that readers never see a part; a broken file is kept aside for its cause to be found.
+//! Never deletes a file that it did not write.
 
 use std::{
     ffi::OsString,
@@ -11,8 +11,8 @@ use std::{
 
 use super::UnixMillis;
 
-/// Broken files of one name that are kept. At this number none is added until somebody looks: whatever breaks them does so
-/// again and again.
+/// Maximum broken files kept of one name. At this number none is added until some are removed: the cause is the same again
+/// and again.
 pub const ASIDE_MAX: usize = 8;
 /// Behind the name of a file that was set aside, before the time.
 const ASIDE: &str = ".corrupt-";

@@ -1,4 +1,4 @@
-//! What of memory becomes resident, and what the allocator of the system keeps of what was given back.
+//! The allocator: keeps resident memory small in a process with thousands of connections.
 #![allow(unsafe_code)]
 
 use std::{
@@ -6,26 +6,26 @@ use std::{
     ptr,
 };
 
-/// What the HTTP/2 library reserves for each connection to write from, of which it writes to the first few hundred bytes.
+/// Size of the HTTP/2 library's write buffer of each connection, of which it mostly uses a few hundred bytes.
 const RESERVED_BYTES: usize = 16 << 10;
 
-/// The allocator of the system, but for blocks of exactly 16 KiB: each of those is mapped for itself, and unmapped when it is
+/// The system's allocator, except for blocks of exactly 16 KiB: each is a mapping of its own, unmapped when it is
 /// freed.
 ///
-/// A block that is cut from the heap lies where something else was, so all of it is resident sooner or later, and a hub has one
-/// for each of thousands of connections. Of one that is mapped only what is written to is resident, whatever happened before.
+/// A block from the heap reuses other blocks' memory, so in time all of it is resident, and a hub has one
+/// for each of thousands of connections. Of a mapping only pages that were written to are resident.
 #[derive(Debug)]
 pub struct Heap;
 
-/// No page is smaller, so a mapping is aligned at least like this.
+/// Minimum page size, and so the minimum alignment of a mapping.
 const PAGE_BYTES_MIN: usize = 4 << 10;
 
 fn is_mapped(layout: Layout) -> bool {
     layout.size() == RESERVED_BYTES && layout.align() <= PAGE_BYTES_MIN
 }
 
-// SAFETY: a block comes from `mmap` or from the system's allocator. Which, is decided by its layout alone, which `dealloc` and
-// `realloc` are told again, so each goes back to where it came from. Neither panics.
+// SAFETY: a block comes from `mmap` or from the system's allocator, by its layout alone. `dealloc` and
+// `realloc` get the same layout, so each block goes back to its allocator. Neither panics.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_mapped(layout) {
@@ -46,16 +46,16 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if is_mapped(layout) {
-            // SAFETY: it was mapped in this size, and nobody has it any more.
+            // SAFETY: it was mapped in this size, and has no reference any more.
             let unmapped = unsafe { libc::munmap(block.cast(), RESERVED_BYTES) };
-            // Splitting what the kernel sees as one mapping can take more of them than there may be; the pages can go all the same.
+            // Unmapping can split a mapping, and there is a maximum of mappings. Then only the pages are given back.
             if unmapped != 0 {
-                // SAFETY: as above; what stays is address space.
+                // SAFETY: as above; only address space stays.
                 let _ = unsafe { libc::madvise(block.cast(), RESERVED_BYTES, libc::MADV_DONTNEED) };
             }
             return;
         }
-        // SAFETY: it is the system's, as its layout says.
+        // SAFETY: the layout says that it is the system's.
         unsafe { System.dealloc(block, layout) }
     }
 
@@ -81,7 +81,7 @@ unsafe impl GlobalAlloc for Heap {
 /// Pages of their own; null if there are none to be had.
 fn map() -> *mut u8 {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping wherever the system likes, which takes nothing from anybody.
+    // SAFETY: a new mapping at an address the system chooses, so it replaces no other.
     let mapped = unsafe { libc::mmap(ptr::null_mut(), RESERVED_BYTES, protection, flags, -1, 0) };
     if mapped == libc::MAP_FAILED { ptr::null_mut() } else { mapped.cast() }
 }

@@ -1,4 +1,4 @@
-//! Everything that touches the operating system below the standard library: the clock, files put in place whole or set aside, and all
+//! Everything below the standard library: the clock, files that are replaced whole or set aside, and all
 //! `unsafe`.
 //!
 //! No other module contains `unsafe`; it is denied crate-wide and allowed in the files here that need it, each block
@@ -36,10 +36,10 @@ pub use poll::{Interest, Poll};
 pub use signals::{SignalFd, reap_others, signal_child};
 pub use stderr::{LogQueue, log_lines_lost, write_stderr};
 
-/// The address that packets to far away leave from, IPv4 or IPv6; `None` without a route there. Sends nothing.
+/// The source address of packets to other networks, IPv4 or IPv6; `None` without a route. Sends nothing.
 #[must_use]
 pub fn sends_from(ipv4: bool) -> Option<IpAddr> {
-    // Addresses of documentation (RFC 5737, RFC 3849): whoever has a way out has one there.
+    // Addresses of documentation (RFC 5737, RFC 3849): a machine with a default route has a route there.
     let (any, far): (IpAddr, IpAddr) = if ipv4 {
         (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into())
     } else {

@@ -76,7 +76,7 @@ struct Shared {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lines lost that no line in the log tells of yet.
+    /// Lost lines not yet reported in the log.
     untold: u64,
     /// A thread takes the lines.
     threaded: bool,

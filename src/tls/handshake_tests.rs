@@ -65,7 +65,7 @@ async fn agents_and_hubs_get_in_and_only_hubs_are_followed() {
     assert_eq!(handshake(&hub.tls.current(), &hub.tls.current()).await, (Ok(()), Ok(())));
     let (_, client) = handshake(&agent.tls.current(), &agent.tls.current()).await;
     let reason = client.unwrap_err();
-    assert!(reason.contains("it is spiffe://prod/holdfast/agent, and not hub of prod"), "{reason}");
+    assert!(reason.contains("its certificate names spiffe://prod/holdfast/agent, expected hub of trust domain prod"), "{reason}");
     assert_eq!(hub.tls.current().identity.to_string(), "spiffe://prod/holdfast/hub");
 }
 
@@ -87,7 +87,7 @@ async fn another_ca_and_another_trust_domain_stay_out() {
     let (server, client) = handshake(&hub.tls.current(), &side(&other.path().join("agent")).tls.current()).await;
     assert!(server.is_err());
     let reason = client.unwrap_err();
-    assert!(reason.contains("it is spiffe://prod/holdfast/hub, and not hub of staging"), "{reason}");
+    assert!(reason.contains("its certificate names spiffe://prod/holdfast/hub, expected hub of trust domain staging"), "{reason}");
 }
 
 #[tokio::test]

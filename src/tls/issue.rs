@@ -53,7 +53,7 @@ pub fn issue(out: &Path, trust_domain: &str, days: u32, now: UnixMillis) -> Resu
 
 #[derive(Debug)]
 pub struct IssuedServer {
-    /// The CA's directory, whose `ca.crt` clients are given.
+    /// The CA's directory, with the `ca.crt` for clients.
     pub ca: PathBuf,
     /// Whether the CA was there before.
     pub ca_was_there: bool,
@@ -145,7 +145,7 @@ fn authority(dir: &Path, trust_domain: &str, now: UnixMillis) -> Result<Authorit
         let pair = KeyPair::from_pem(&read(&key)?).map_err(|error| wrong(&key, &error))?;
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| wrong(&certificate, &error))?;
         let public = pair.public_key_raw();
-        // What another key signs, nobody would believe.
+        // Peers refuse a signature by another key.
         if !der.windows(public.len()).any(|part| part == public) {
             return Err(wrong(&key, &"is not the key of ca.crt beside it"));
         }

@@ -1,10 +1,10 @@
-//! Who may speak to whom: certificates on both sides of every stream, and names in them instead of addresses.
+//! Mutual TLS between hubs and agents: certificates on both sides of every stream, and names in them instead of addresses.
 //!
 //! A peer is known by the URI in its certificate, `spiffe://<trust domain>/holdfast/hub`, `…/agent` or `…/agent/<node>`,
 //! signed by the CA both sides hold; host names and addresses play no part. Owns reading the files, re-reading them
 //! when they change, the verifier, and issuing certificates for people without cert-manager. Never opens a connection.
 //!
-//! In an outage nobody can renew certificates, so one that expired while the records' source was already silent is
+//! In an outage certificates cannot be renewed, so one that expired while the records' source was already silent is
 //! accepted for [`GRACE`] more, counted and warned of. Nothing else is forgiven: signature, CA and name are checked as ever.
 
 mod files;

@@ -19,7 +19,7 @@ pub type Stale = Arc<dyn Fn() -> Option<UnixMillis> + Send + Sync>;
 
 /// Expiry may lie this much before the source's last word: the two clocks may disagree by a little.
 const SLACK: Duration = Duration::from_secs(300);
-/// What is shown of a name that nobody vouched for.
+/// Maximum characters shown of a name that was not verified.
 const NAME_CHARS_MAX: usize = 100;
 
 /// Checks a peer's certificate: our CA, our trust domain, a part it may play, in time or within the grace.
@@ -40,17 +40,20 @@ impl fmt::Debug for PeerVerifier {
     }
 }
 
-/// A peer that is not who it should be.
+/// A certificate without the expected identity.
 #[derive(thiserror::Error)]
-#[error("it is {}, and not {} of {trust_domain}", found.as_deref().unwrap_or("nobody of ours"), words(parts))]
-struct Stranger {
-    /// Its name, shortened and escaped: it comes from the network, and nothing of it was verified.
+#[error(
+    "its certificate names {}, expected {} of trust domain {trust_domain}",
+    found.as_deref().unwrap_or("no holdfast identity"), words(parts)
+)]
+struct UnexpectedIdentity {
+    /// The name, shortened and escaped: it comes from the network and is not verified.
     found: Option<String>,
     parts: &'static [Part],
     trust_domain: String,
 }
 
-impl fmt::Debug for Stranger {
+impl fmt::Debug for UnexpectedIdentity {
     /// As it is displayed, for this is what rustls shows of errors that are not its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -79,7 +82,7 @@ impl PeerVerifier {
         let identity = names()
             .next()
             .filter(|identity| identity.trust_domain == self.trust_domain && self.parts.contains(&identity.part))
-            .ok_or_else(|| self.stranger(names().next().as_ref()))?;
+            .ok_or_else(|| self.unexpected(names().next().as_ref()))?;
         let now = self.clock.now();
         let verify = |at: UnixTime| {
             let anchors = &self.roots.roots;
@@ -98,14 +101,14 @@ impl PeerVerifier {
         }
     }
 
-    fn stranger(&self, found: Option<&Identity>) -> rustls::Error {
+    fn unexpected(&self, found: Option<&Identity>) -> rustls::Error {
         let shown = |name: &Identity| name.to_string().chars().take(NAME_CHARS_MAX).collect::<String>();
         let found = found.map(|name| shown(name).escape_debug().to_string());
-        let stranger = Stranger { found, parts: self.parts, trust_domain: self.trust_domain.clone() };
-        refused(CertificateError::Other(rustls::OtherError(Arc::new(stranger))))
+        let error = UnexpectedIdentity { found, parts: self.parts, trust_domain: self.trust_domain.clone() };
+        refused(CertificateError::Other(rustls::OtherError(Arc::new(error))))
     }
 
-    /// Whether a certificate that ended at `not_after` ended while nobody could renew it.
+    /// True if a certificate that ended at `not_after` ended while the source was lost, so that it could not be renewed.
     fn in_grace(&self, not_after: UnixTime, now: UnixMillis) -> bool {
         let ended = UnixMillis(not_after.as_secs().saturating_mul(1_000));
         let silent_since = (self.stale)();
@@ -190,7 +193,7 @@ impl ServerCertVerifier for PeerVerifier {
     signatures!();
 }
 
-/// The part that whoever has this chain may play; the chain was verified.
+/// The part in the certificate of a verified chain.
 pub(super) fn part(chain: &[CertificateDer<'_>]) -> Option<Part> {
     let certificate = EndEntityCert::try_from(chain.first()?).ok()?;
     certificate.valid_uri_names().find_map(Identity::parse).map(|identity| identity.part)

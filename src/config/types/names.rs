@@ -53,7 +53,7 @@ pub struct HostPort {
     pub port: u16,
 }
 
-/// The port a hub listens on unless told otherwise.
+/// Default port of a hub.
 const HUB_PORT: u16 = 7443;
 
 impl fmt::Display for HostPort {
