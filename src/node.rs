@@ -30,7 +30,7 @@ pub use metrics::Metrics;
 pub use routes::{node_local, own_addresses};
 pub use setup::{Goal, Outcome, Step, approach, check, is_released, reach, was_set_up};
 
-/// What is to be set up on the node.
+/// The parts of the node to set up.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Config {
     pub interface: String,

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: every error at once, each with its place.
+//! Errors of a configuration: all at once, each with its place.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ pub struct ConfigError {
     pub place: Place,
     /// The key, as a path (`forward[0].zone`); empty for errors of the whole document.
     pub key: String,
-    /// What is wrong and what would be right.
+    /// The error and the values that are accepted.
     pub message: String,
 }
 

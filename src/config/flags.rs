@@ -11,7 +11,7 @@ use super::{
     table::{Described, Role, Section},
 };
 
-/// What the command line said about settings.
+/// Settings given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// The file of `--config`.
@@ -47,7 +47,7 @@ impl Flags {
         command.arg(config).args(flags.filter_map(|row| arg(&row)))
     }
 
-    /// What was given of them.
+    /// The flags given.
     pub fn from_matches(role: Role, matches: &ArgMatches) -> Self {
         let mut given = Vec::new();
         for row in Settings::rows().iter().filter(|row| row.setting.is_for(role)) {

@@ -14,7 +14,7 @@ const FILE: &str = "settings.yaml";
 /// Puts the configuration of an agent beside the records, as `check-config` prints it. A hub answers no DNS, and keeps none.
 ///
 /// # Errors
-/// What the system says; the file is as it was then.
+/// The system's error; the file is unchanged then.
 pub fn keep(dir: &Path, config: &Config) -> io::Result<()> {
     if config.role != Role::Agent {
         return Ok(());

@@ -41,11 +41,11 @@ impl fmt::Display for Place {
 pub struct Node {
     /// Where it was given.
     pub place: Place,
-    /// What was given.
+    /// The value given.
     pub data: Data,
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
     /// Nothing, as in `key:` with no value, `~` or `null`.
@@ -91,7 +91,7 @@ impl Node {
 pub struct Broken {
     /// Where.
     pub place: Place,
-    /// What is wrong.
+    /// The error.
     pub message: String,
 }
 

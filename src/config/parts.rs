@@ -134,7 +134,7 @@ impl Settings {
 }
 
 impl Settings {
-    /// What is to be set up on the node.
+    /// The parts of the node to set up.
     #[must_use]
     pub fn node(&self) -> node::Config {
         let listen = self.every_listen_address();
@@ -217,7 +217,7 @@ impl Config {
         }
     }
 
-    /// Who may ask.
+    /// The allowed clients.
     fn access(&self) -> dns::Access {
         let settings = &self.settings;
         let on_node = if settings.node_setup_interface { settings.node().local_ips } else { Vec::new() };
@@ -278,7 +278,7 @@ impl Config {
         Some(config)
     }
 
-    /// What is held back.
+    /// The limits of the guard.
     #[must_use]
     pub fn guard(&self) -> store::guard::Config {
         let settings = &self.settings;
@@ -391,7 +391,7 @@ impl Config {
         }
     }
 
-    /// What CoreDNS would call the server at our first address, if its names are wanted for metrics.
+    /// CoreDNS's name of the server at our first address, with `metrics_compat: coredns`.
     fn coredns_server(&self) -> Option<String> {
         let first = self.settings.listen.first().filter(|_| self.settings.metrics_compat == Compat::CoreDns)?;
         Some(format!("dns://{}", first.0))

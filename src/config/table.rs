@@ -9,7 +9,7 @@ use super::{
     value::{Bounds, Shown, Value},
 };
 
-/// Who reads a setting.
+/// The roles that read a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// `holdfast agent`.
@@ -33,7 +33,7 @@ impl Role {
 pub struct Flag {
     /// With its dashes.
     pub name: &'static str,
-    /// What `--help` calls its value.
+    /// Name of its value in `--help`.
     pub value: &'static str,
 }
 

@@ -33,7 +33,7 @@ pub trait Value: Sized {
     /// Whether it is a list, so that a flag for it may be given more than once.
     const MANY: bool = false;
 
-    /// What it is called in the documentation.
+    /// Its name in the documentation.
     fn kind() -> String;
 
     /// The settings inside it, where it is a mapping or a list of them.
@@ -44,13 +44,13 @@ pub trait Value: Sized {
     /// Reads it from a node. What is wrong goes to `errors`; `None` then.
     fn read(node: &Node, key: &str, bounds: Option<Bounds>, errors: &mut Gather) -> Option<Self>;
 
-    /// What would be written to get this value.
+    /// The value as it is written in a configuration.
     fn show(&self) -> Shown;
 }
 
 /// A type that is written as one word.
 pub trait Scalar: Sized {
-    /// What it is called: `duration`, `CIDR`.
+    /// Name of the type: `duration`, `CIDR`.
     const KIND: &'static str;
 
     /// Reads the word.

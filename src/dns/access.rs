@@ -31,7 +31,7 @@ pub enum Allow {
 /// Tells the networks of this node and its pods.
 pub type NodeLocal = fn() -> io::Result<Vec<IpNet>>;
 
-/// Who may ask. Empty, anybody may.
+/// The allowed clients. Empty, anybody may.
 #[derive(Clone, Default)]
 pub struct Access {
     /// At every address, if there are any.

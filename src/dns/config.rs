@@ -78,7 +78,7 @@ pub struct Config {
     pub join: bool,
     /// Listen on addresses that no interface has yet, as they come later or come and go.
     pub early: bool,
-    /// Who may ask.
+    /// The allowed clients.
     pub access: Access,
     /// [`OPEN_RATE`].
     pub open_rate: u32,

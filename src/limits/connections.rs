@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sys::Lock;
 
-/// What a connection does; the lowest is evicted first.
+/// Activity of a connection; the lowest is evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Activity {

@@ -21,7 +21,7 @@ const LEVEL_LIVE: i32 = 3;
 /// For the snapshot, which is made once and sent to thousands.
 const LEVEL_SNAPSHOT: i32 = 12;
 
-/// What a hub says of its records besides the records.
+/// The state of a hub's records: version, age, source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vouched {
     /// When the source last vouched for them.
@@ -84,7 +84,7 @@ fn mark_message(snapshot: &Snapshot, vouched: &Vouched) -> Mark {
     }
 }
 
-/// What a hub has, for those who do not follow it.
+/// A hub's state, for clients that do not follow it.
 #[must_use]
 pub fn state_reply(snapshot: &Snapshot, vouched: Vouched, serves: String) -> StateReply {
     let has_records = !snapshot.version().cluster.is_empty();

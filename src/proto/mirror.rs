@@ -46,7 +46,7 @@ const FOLLOWING: Stage = Stage::Following { changes: Vec::new(), changed_ms: Vec
 /// Parts or a batch, complete and proven: what is held is now this.
 #[derive(Clone, Debug)]
 pub struct Whole {
-    /// What changed, in no order.
+    /// The changes, in no order.
     pub changes: Vec<Change>,
     pub version: Version,
     pub vouched: Vouched,
@@ -56,7 +56,7 @@ pub struct Whole {
     pub made: Option<UnixMillis>,
 }
 
-/// What a frame amounted to.
+/// The result of a frame.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The hub lives but has nothing to give yet; why.
@@ -96,7 +96,7 @@ pub enum Fault {
     /// A batch or mark does not continue what is held.
     #[error("frame for {offered}, but {held} is held")]
     Gap {
-        /// What the frame continues or marks.
+        /// The version that the frame continues or marks.
         offered: Version,
         held: Version,
     },
@@ -297,7 +297,7 @@ impl Mirror {
         }
     }
 
-    /// What a mark says, if we may follow it there.
+    /// The mark's state, if it matches these records.
     fn read_mark(&self, mark: Mark) -> Result<(Version, Proof, Vouched), Fault> {
         let version = record_version(mark.version.as_ref());
         let root = root_from(&mark.root).ok_or_else(|| malformed(format!("root of {} bytes", mark.root.len())))?;

@@ -1,4 +1,4 @@
-//! What a mirror makes of the frames of an honest hub, and of a lying one.
+//! Frames of an honest hub, and of a lying one, read by a mirror.
 
 use bytes::{Bytes, BytesMut};
 
@@ -247,7 +247,7 @@ fn holds_that_do_not_add_up_are_a_fault() {
     assert!(error.starts_with("holds at 2.1 have digest"), "{error}");
 }
 
-/// What a hub of the release before holds sends: no verdicts, and marks without their digest.
+/// The frames of a hub of a release before holds: no verdicts, and marks without their digest.
 fn of_older_release(frames: &[Bytes]) -> Vec<Frame> {
     let mut bytes = BytesMut::from(frames.concat().as_slice());
     let mut old = Vec::new();

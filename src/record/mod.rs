@@ -1,4 +1,4 @@
-//! What DNS needs to know of a cluster: namespaces, services and their endpoints, and how a set of them changes.
+//! The records of a cluster: namespaces, services and their endpoints, and changes to a set of them.
 //!
 //! Owns the types every part of the pipeline shares, their encoding (disk and stream use the same bytes) and their
 //! digests. Never does I/O, reads a clock or knows where a record came from.

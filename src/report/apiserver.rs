@@ -23,7 +23,7 @@ pub struct Listing {
     pub objects: usize,
 }
 
-/// What requests to the apiserver met in the last minute.
+/// Requests to the apiserver in the last minute, by result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measures {
     /// The slowest answer, in seconds; a request under way counts with its age.

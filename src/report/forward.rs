@@ -86,7 +86,7 @@ pub struct OutsideHold {
     pub answers: Vec<String>,
 }
 
-/// What `status` says of an upstream.
+/// An upstream, for `status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpstreamStatus {
     pub upstream: String,

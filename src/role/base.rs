@@ -1,4 +1,4 @@
-//! What an agent and a hub have in common: records in memory, the disk behind them, the guard and a source before them.
+//! The common parts of an agent and a hub: records in memory, the store on disk, the guard and the source.
 
 use std::{mem::discriminant, sync::Arc, time::Duration};
 
@@ -127,9 +127,9 @@ impl Loaded {
     }
 }
 
-/// What an election works on.
+/// The handles of an election.
 pub(super) struct Voter {
-    /// What to follow if we are elected.
+    /// The source to follow as leader.
     pub own: watch::Receiver<Prepared>,
     pub switch: mpsc::Sender<Prepared>,
     pub orders: mpsc::Sender<Order>,
@@ -139,7 +139,7 @@ pub(super) struct Voter {
 #[derive(Debug)]
 pub(super) struct Base {
     pub config: Config,
-    /// What the process was started with, of which some keys hold to the end.
+    /// The configuration at the start: some keys change only by a restart.
     started: Box<Config>,
     in_effect: watch::Sender<ConfigStatus>,
     lost_since: LostSince,
@@ -174,7 +174,7 @@ impl Base {
         }
     }
 
-    /// What the listeners of the tools need, for a process that answers DNS or the stream at `listeners`.
+    /// The handles of the tools' listeners, for a process that answers DNS or the stream at `listeners`.
     ///
     /// # Errors
     /// If a metric is registered already.
@@ -289,7 +289,7 @@ pub enum Why {
 
 /// A role at work, as [`run`] sees it.
 pub(super) trait Daemon {
-    /// What it waits for before it is ready.
+    /// The conditions of readiness.
     fn readiness(&self) -> &Readiness;
 
     /// Goes on with another configuration.

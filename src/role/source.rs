@@ -105,7 +105,7 @@ impl Prepared {
     }
 }
 
-/// What every source works with.
+/// The environment of every source.
 #[derive(Clone, Debug)]
 pub(super) struct Feed {
     pub clock: Clock,
@@ -208,7 +208,7 @@ impl Following {
         Self { next, task: tokio::spawn(keep(source, feed, coming)) }
     }
 
-    /// What can be told to change the source without holding it.
+    /// A handle to change the source.
     pub(super) fn switch(&self) -> mpsc::Sender<Prepared> {
         self.next.clone()
     }

@@ -45,12 +45,12 @@ pub(super) struct Agent {
 /// Where an agent stands between streams.
 struct Standing {
     state: Arc<State>,
-    /// What it is counted as; `None` while it is not live.
+    /// The counter it is in; `None` while it is not live.
     counted: Option<RootDigest>,
     window_ms: u32,
 }
 
-/// What the frames of a stream led to.
+/// The result of a stream.
 enum Go {
     On,
     /// Greet again on the same connection.

@@ -29,7 +29,7 @@ pub(super) struct State {
     pub root: RootDigest,
 }
 
-/// What a frame meant, as far as it is counted.
+/// The result of a frame, for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     Waiting,

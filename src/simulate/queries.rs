@@ -34,7 +34,7 @@ pub enum Transport {
     Encrypted(encrypted::Protocol, encrypted::Trust),
 }
 
-/// What to ask, and how fast.
+/// The queries and their rate.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub server: SocketAddr,

@@ -1,4 +1,4 @@
-//! What is counted of all agents together.
+//! Counters of all agents together.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -57,7 +57,7 @@ pub struct NamespaceInput {
 pub struct Broken {
     /// `namespace/name`, if that much could be read; the namespace is empty for objects outside of one.
     pub key: Option<ServiceKey>,
-    /// What is wrong, with the field that is.
+    /// The error, with its field.
     pub reason: String,
 }
 

@@ -98,13 +98,13 @@ pub fn check(path: &Path) -> Result<(), Error> {
     files::scan(path).map(|_| ())
 }
 
-/// What manifests say at one moment.
+/// The content of the manifests at one moment.
 #[derive(Debug)]
 pub struct Reading {
     pub records: Records,
     /// The UID of `kube-system` if it is among them, else `manifests`.
     pub cluster: Arc<str>,
-    /// What could not be used.
+    /// The objects that could not be used.
     pub rejections: Rejections,
     /// Why this is not all there is: the first file that did not read.
     pub incomplete: Option<String>,
@@ -178,7 +178,7 @@ struct Follower {
     reader: Reader,
     clock: Clock,
     metrics: Metrics,
-    /// What was last said to be wrong.
+    /// The errors logged last.
     said: Option<String>,
     /// When the files last were all read well and the store was told: for the timer, and as the store has it.
     vouched: Option<(tokio::time::Instant, UnixMillis)>,

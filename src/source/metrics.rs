@@ -14,7 +14,7 @@ use crate::{
     sys::{Clock, UnixMillis},
 };
 
-/// What a source is asking for.
+/// The request a source is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// A list, or a page of one. The freshness probe is a list too.
@@ -135,7 +135,7 @@ impl Metrics {
         Some(status).filter(|status| !status.server.is_empty())
     }
 
-    /// What requests to the apiserver meet.
+    /// Requests to the apiserver by result.
     #[must_use]
     pub fn health(&self) -> &Health {
         &self.health

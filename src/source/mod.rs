@@ -68,7 +68,7 @@ impl Objects {
     }
 }
 
-/// What an apiserver is asked about: the objects read, or the Lease by which hubs elect the one that reads them.
+/// The purpose of a request to the apiserver: the objects to read, or the Lease for the election of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     Of(Objects),

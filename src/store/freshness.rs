@@ -2,7 +2,7 @@
 
 use crate::sys::UnixMillis;
 
-/// What is known of the source.
+/// The state of the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state", content = "reason")]
 pub enum SourceState {

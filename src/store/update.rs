@@ -1,4 +1,4 @@
-//! What a source hands to the writer.
+//! Updates from a source to the writer.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -50,7 +50,7 @@ impl FromIterator<Change> for Records {
     }
 }
 
-/// What a run of changes amounts to: the last one for each service and namespace.
+/// The net result of a run of changes: the last one for each service and namespace.
 pub(super) fn last_of_each(changes: Vec<Change>) -> Vec<Change> {
     #[derive(PartialEq, Eq, Hash)]
     enum Of {
@@ -78,7 +78,7 @@ pub(super) fn last_of_each(changes: Vec<Change>) -> Vec<Change> {
     last
 }
 
-/// Who decides the version of what an update makes.
+/// The origin of the version of an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// This process watches the cluster itself and stamps what it sees.
@@ -180,7 +180,7 @@ pub struct Rejection {
     pub kind: String,
     /// `namespace/name` as far as it could be read, or the file with the line.
     pub name: String,
-    /// What is wrong with it, in one line.
+    /// The error, in one line.
     pub reason: String,
 }
 

@@ -11,7 +11,7 @@ use crate::{
 /// With more buckets different than this, everything is sent: the snapshot is shared by all and packed better.
 const REPAIR_BUCKETS_MAX: usize = BUCKETS * 3 / 4;
 
-/// What a client said it holds.
+/// The records a client has, from its request.
 #[derive(Debug)]
 pub(super) struct Have {
     pub version: Version,

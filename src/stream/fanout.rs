@@ -47,7 +47,7 @@ pub(super) struct Fanout {
     pub beside: Beside,
     state: Lock<State>,
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
-    /// What those hold who wait for records: the same, mostly.
+    /// The states of waiting subscribers: mostly equal.
     waiting: Lock<Vec<Weak<[Digest]>>>,
     head: watch::Sender<u64>,
     round: Round,
@@ -104,7 +104,7 @@ pub(super) struct Transfer {
     pub place: Arc<Place>,
 }
 
-/// What to do for a subscriber.
+/// The next step for a subscriber.
 pub(super) enum Plan {
     /// From this cursor; with the head's snapshot and its age if that is where it stands.
     Delta(u64, Arc<Place>, Option<(Arc<Snapshot>, UnixMillis)>),
@@ -266,7 +266,7 @@ impl Fanout {
         }
     }
 
-    /// What this hub has, for those who ask without following.
+    /// This hub's state, for clients that do not follow.
     pub(super) fn reply(&self) -> proto::StateReply {
         let as_of = self.reader.as_of().unwrap_or_default();
         let snapshot = self.reader.snapshot();
@@ -343,7 +343,7 @@ impl Fanout {
         have
     }
 
-    /// What brings a subscriber up to date that stood at `place`, which is gone.
+    /// The frames for a subscriber at `place`, whose entry was removed.
     pub(super) fn plan_from(&self, place: &Place) -> Plan {
         let state = self.state.lock();
         match catch_up(&place.digests, state.ring.place()) {

@@ -1,4 +1,4 @@
-//! What is counted of the stream, on the hub's side.
+//! Metrics of the stream, on the hub's side.
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
 

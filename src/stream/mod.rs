@@ -41,7 +41,7 @@
 //! # Rule of upgrades
 //!
 //! Hubs first. A field or a kind of frame that an older reader may skip is just added; readers skip what they do not know.
-//! What they could misread raises [`crate::proto::PROTOCOL`]: a client says the newest it speaks, the hub answers in that or
+//! A change that they could misread raises [`crate::proto::PROTOCOL`]: a client says the newest it speaks, the hub answers in that or
 //! lower and serves the one before for as long as a release that speaks it is supported. Field numbers are never reused.
 
 mod beside;
@@ -110,7 +110,7 @@ impl Default for Config {
     }
 }
 
-/// What lies above a hub and beside it; changes while it runs.
+/// The hubs that a hub follows or knows; changes while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// The hubs it follows, the nearest first; empty for one that watches the cluster itself.

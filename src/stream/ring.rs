@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::record::{Digest, Snapshot, Version};
 
-/// What a subscriber holds once it has read up to here; shared by all who have.
+/// The state of a subscriber that has read up to here; shared by all such subscribers.
 #[derive(Debug)]
 pub(super) struct Place {
     pub version: Version,
@@ -36,12 +36,12 @@ pub(super) struct Slot {
     at: Instant,
 }
 
-/// What stands at a cursor.
+/// The entry at a cursor.
 #[derive(Debug)]
 pub(super) enum At {
     Slot(Slot),
     Head,
-    /// What stood here was thrown away.
+    /// The entry was removed.
     Gone,
 }
 
@@ -50,7 +50,7 @@ pub(super) enum At {
 pub(super) struct Ring {
     slots: VecDeque<Slot>,
     first: u64,
-    /// What is held by a subscriber at `first`.
+    /// The state of a subscriber at `first`.
     base: Arc<Place>,
     bytes: usize,
     bytes_max: usize,
@@ -72,7 +72,7 @@ impl Ring {
         self.bytes
     }
 
-    /// What is held by who has read everything.
+    /// The state of a subscriber that has read all entries.
     pub(super) fn place(&self) -> &Arc<Place> {
         self.slots.back().map_or(&self.base, |slot| &slot.place)
     }

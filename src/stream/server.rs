@@ -74,7 +74,7 @@ type ReplyBody = UnsyncBoxBody<Bytes, Infallible>;
 /// The other end of a connection.
 #[derive(Clone, Copy)]
 struct Peer {
-    /// What its certificate lets it be.
+    /// The part its certificate allows.
     part: Option<Part>,
     source: IpAddr,
 }
@@ -86,7 +86,7 @@ pub struct Bound {
     config: Config,
 }
 
-/// What a hub serves from.
+/// The environment of the stream server.
 #[derive(Debug)]
 pub struct Parts {
     pub reader: Reader,
@@ -94,7 +94,7 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Certificates; `None` serves in the clear, which the caller allows on loopback only.
     pub tls: Option<Tls>,
-    /// What lies above this hub and beside it.
+    /// The hubs that this hub follows or knows.
     pub surroundings: watch::Receiver<Surroundings>,
     /// Hubs beside this one, as far as they are heard of.
     pub beside: Beside,
@@ -140,7 +140,7 @@ impl Bound {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// Who this hub is and where clients reach it, which may depend on the ports bound.
+    /// The hub's name and the addresses for clients, which may depend on the bound ports.
     pub fn identify(&mut self, node: String, advertise: Vec<String>) {
         self.config.node = node;
         self.config.advertise = advertise;

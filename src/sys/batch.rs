@@ -157,7 +157,7 @@ impl Batch {
         self.slot(index).name.address()
     }
 
-    /// What it takes to reply to a datagram later, with [`DatagramSocket::send`].
+    /// The peer of a datagram, to reply to it later with [`DatagramSocket::send`].
     ///
     /// # Panics
     /// If fewer were received.

@@ -9,9 +9,9 @@ use std::{
 /// The limits of open file descriptors (`RLIMIT_NOFILE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorLimit {
-    /// What holds now.
+    /// The limit in effect.
     pub soft: u64,
-    /// What this process may raise it to.
+    /// The limit to which this process may raise it.
     pub hard: u64,
 }
 

@@ -34,7 +34,7 @@ pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// power cut there is the one or the other. `mode` holds for a file that is made, less what the umask takes.
 ///
 /// # Errors
-/// What the system says; `path` is as it was then.
+/// The system's error; `path` is unchanged then.
 pub fn put_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let beside = with_suffix(path, ".new");
     // One that a crash left behind may have another mode.
@@ -53,7 +53,7 @@ pub fn put_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// [`ASIDE_MAX`] of it already: then it stays where it was. None of them is ever overwritten.
 ///
 /// # Errors
-/// What the system says; the file is where it was then.
+/// The system's error; the file is unchanged then.
 pub fn set_aside(path: &Path, now: UnixMillis) -> io::Result<Option<PathBuf>> {
     let aside = files_set_aside(path)?;
     if aside.len() >= ASIDE_MAX {
@@ -73,7 +73,7 @@ pub fn set_aside(path: &Path, now: UnixMillis) -> io::Result<Option<PathBuf>> {
 /// The files of this name that were [set aside](set_aside).
 ///
 /// # Errors
-/// What the system says of their directory.
+/// The system's error about the directory.
 pub fn files_set_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
     let begin = with_suffix(Path::new(path.file_name().unwrap_or_default()), ASIDE);
     let mut found = Vec::new();
@@ -99,7 +99,7 @@ fn directory_of(path: &Path) -> &Path {
 /// Makes renames in a directory outlive a power cut.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// What to wait for on a socket.
+/// The event to wait for on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     Read,

@@ -16,10 +16,10 @@ use super::{Error, Identity};
 /// Largest file read: a CA bundle of hundreds of certificates.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// What the three files hold.
+/// The contents of the three files.
 #[derive(Debug)]
 pub struct Material {
-    /// Whom we trust to name peers.
+    /// The trusted certificate authorities.
     pub roots: RootCertStore,
     /// Our certificate, then those between it and the CA.
     pub chain: Vec<CertificateDer<'static>>,

@@ -1,4 +1,4 @@
-//! Who gets through the handshake, and when.
+//! Handshakes: accepted and refused peers.
 
 use std::sync::{
     Arc,
@@ -39,7 +39,7 @@ fn certificates(days: u32) -> TempDir {
     dir
 }
 
-/// What the server and the client make of one another.
+/// The results of a handshake at the server and at the client.
 async fn handshake(server: &Configs, client: &Configs) -> (Result<(), String>, Result<(), String>) {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let accept = async {
@@ -65,7 +65,10 @@ async fn agents_and_hubs_get_in_and_only_hubs_are_followed() {
     assert_eq!(handshake(&hub.tls.current(), &hub.tls.current()).await, (Ok(()), Ok(())));
     let (_, client) = handshake(&agent.tls.current(), &agent.tls.current()).await;
     let reason = client.unwrap_err();
-    assert!(reason.contains("its certificate names spiffe://prod/holdfast/agent, expected hub of trust domain prod"), "{reason}");
+    assert!(
+        reason.contains("its certificate names spiffe://prod/holdfast/agent, expected hub of trust domain prod"),
+        "{reason}"
+    );
     assert_eq!(hub.tls.current().identity.to_string(), "spiffe://prod/holdfast/hub");
 }
 
@@ -87,7 +90,10 @@ async fn another_ca_and_another_trust_domain_stay_out() {
     let (server, client) = handshake(&hub.tls.current(), &side(&other.path().join("agent")).tls.current()).await;
     assert!(server.is_err());
     let reason = client.unwrap_err();
-    assert!(reason.contains("its certificate names spiffe://prod/holdfast/hub, expected hub of trust domain staging"), "{reason}");
+    assert!(
+        reason.contains("its certificate names spiffe://prod/holdfast/hub, expected hub of trust domain staging"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]

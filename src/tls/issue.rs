@@ -26,9 +26,9 @@ pub struct Issued {
     pub ca: PathBuf,
     /// Whether the CA was there before.
     pub ca_was_there: bool,
-    /// What `holdfast hub --tls` takes.
+    /// The directory for `holdfast hub --tls`.
     pub hub: PathBuf,
-    /// What `holdfast agent --tls` takes.
+    /// The directory for `holdfast agent --tls`.
     pub agent: PathBuf,
 }
 
@@ -57,7 +57,7 @@ pub struct IssuedServer {
     pub ca: PathBuf,
     /// Whether the CA was there before.
     pub ca_was_there: bool,
-    /// What `encrypted.certificate` takes.
+    /// The directory for `encrypted.certificate`.
     pub server: PathBuf,
 }
 

@@ -117,7 +117,7 @@ pub enum Error {
     /// A certificate could not be made.
     #[error("making a certificate: {0}")]
     Issue(#[from] rcgen::Error),
-    /// What clients are to know a server by is no name of one.
+    /// A value of `--dns-name` is neither a DNS name nor an address.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     ServerName(String),
     /// The name for the trust domain cannot stand in a URI.
@@ -139,7 +139,7 @@ pub fn peer(connection: &rustls::CommonState) -> Option<Part> {
     connection.peer_certificates().and_then(verify::part)
 }
 
-/// What is counted of certificates.
+/// Metrics of certificates.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     grace: IntCounterVec,

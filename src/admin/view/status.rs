@@ -98,7 +98,7 @@ pub struct Process {
     pub pid: u32,
     pub started: Time,
     pub listeners: Vec<ListenerDoc>,
-    /// What it waits for before it is ready.
+    /// The conditions of readiness.
     #[serde(default)]
     pub waiting_for: Vec<String>,
 }

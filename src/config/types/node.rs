@@ -1,4 +1,4 @@
-//! What the node's own parts are called: who may ask, and the interface.
+//! Types of node settings: allowed clients, and the name of the interface.
 
 use ipnet::IpNet;
 
@@ -42,7 +42,7 @@ impl InterfaceName {
 impl Scalar for InterfaceName {
     const KIND: &'static str = "interface name";
 
-    /// What the kernel takes (`dev_valid_name`).
+    /// The names that the kernel accepts (`dev_valid_name`).
     fn parse(text: &str) -> Result<Self, String> {
         let fits = (1..=INTERFACE_BYTES_MAX).contains(&text.len()) && !matches!(text, "." | "..");
         if fits && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':')) {

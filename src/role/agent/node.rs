@@ -32,10 +32,10 @@ use crate::{
 /// The time a first setup may take before the agent goes on without it: it takes milliseconds.
 const READY: Duration = Duration::from_secs(5);
 
-/// What was done before the first thread was started. The default is a process that sets nothing up and gives nothing up.
+/// The setup before the first thread starts. The default sets up nothing and gives up no rights.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    /// What was set up, which stays so until the next start.
+    /// The parts that are set up, fixed until the next start.
     wanted: node::Config,
     watcher: Option<Watcher>,
     events: Vec<Event>,

@@ -47,7 +47,7 @@ impl ViewsStatus {
     }
 }
 
-/// What goes on behind a forwarder. Ends when dropped.
+/// The background task of a forwarder. Ends when dropped.
 #[derive(Debug)]
 struct Upkeep(AbortHandle);
 
@@ -83,7 +83,7 @@ impl Bound {
     /// Begins to answer, with the cache of `main`.
     ///
     /// # Errors
-    /// What is wrong with the forwarding of a view.
+    /// Errors in a view's forwarding.
     pub(super) fn serve(
         self,
         main: &forward::Forwarder,

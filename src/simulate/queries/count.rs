@@ -1,4 +1,4 @@
-//! What became of the questions.
+//! Counters of queries by result.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{sys::Lock, wire::Rcode};
 
-/// What became of the questions over one transport.
+/// Counters of the queries over one transport.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Kind {
     /// Questions asked, each counted once.
@@ -39,7 +39,7 @@ pub struct Kind {
     pub errors: BTreeMap<String, u64>,
 }
 
-/// What became of all of them.
+/// Counters of all queries.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// How long it was asked.

@@ -1,4 +1,4 @@
-//! What the server sends, read into trimmed objects.
+//! Decodes the server's objects into trimmed ones.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What the requests to the apiserver meet: how long answers take, what is refused, what is given up.
+//! The apiserver's health as requests see it: latency, refusals, requests given up.
 //!
 //! One per process, fed by every request that leaves it. Never sends a request and never decides what to do about one.
 
@@ -85,7 +85,7 @@ enum What {
 pub(super) struct Unanswered {
     /// Since when nothing came in, counted from the oldest request under way.
     pub since: Instant,
-    /// What the request waits for.
+    /// The step the request waits for.
     pub step: Step,
     pub verb: Verb,
     pub of: Resource,

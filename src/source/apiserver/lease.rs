@@ -56,7 +56,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long letting go may take when the process ends.
 const LET_GO: Duration = Duration::from_millis(500);
 
-/// Who stands for election, and how.
+/// A candidate's settings.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub lease: String,
@@ -87,7 +87,7 @@ impl Candidate {
     }
 }
 
-/// What an election works with.
+/// The environment of an election.
 #[derive(Clone, Debug)]
 pub struct Parts {
     /// The records, for the epoch they have.
@@ -151,7 +151,7 @@ impl Election {
         self.status.subscribe()
     }
 
-    /// What decides whether we may stamp what we see.
+    /// The state that decides whether this process may make versions.
     #[must_use]
     pub fn fence(&self) -> Fence {
         Fence { status: self.status.subscribe(), duration: self.candidate.duration, ask: Arc::clone(&self.ask) }

@@ -74,7 +74,7 @@ pub(super) enum Failure {
     Unreachable { step: Step, reason: String },
     /// It answered that it will not.
     Refused { code: u16, reason: String, retry_after: Option<Duration> },
-    /// What was asked for is too old; list again.
+    /// The requested version is too old; list again.
     Expired,
     /// It sent something that is no answer.
     Garbage(String),
@@ -307,7 +307,7 @@ impl Answer {
     }
 }
 
-/// What a status means, wherever it came.
+/// The meaning of an HTTP status or of a Status object.
 pub(super) fn refused(code: u16, status: Status, retry_after: Option<Duration>) -> Failure {
     let code = if code >= 400 { code } else { status.code };
     if code == 410 || matches!(status.reason.as_deref(), Some("Expired" | "Gone")) {

@@ -27,7 +27,7 @@ use crate::{
     sys::{Clock, UnixMillis},
 };
 
-/// What followers may have said and was not taken yet.
+/// Maximum messages of followers in the queue.
 const SAID_MAX: usize = 1024;
 /// Events that go into one update at most.
 const BATCH_MAX: usize = 256;
@@ -60,7 +60,7 @@ pub(super) enum Ended {
 
 struct Unwanted;
 
-/// What is known of one list.
+/// The state of one list.
 #[derive(Debug, Default)]
 struct Followed {
     listed: bool,
@@ -81,7 +81,7 @@ struct Failing {
     alive: bool,
 }
 
-/// What failing probes have in common.
+/// The cause that failing probes have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     /// No answer at all.

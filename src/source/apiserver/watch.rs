@@ -35,7 +35,7 @@ const BROKEN_MAX: u32 = 3;
 /// A watch that lasted this long makes the next list an unhurried one again.
 const SETTLED: Duration = Duration::from_secs(120);
 
-/// What a follower tells the session.
+/// The messages of a follower to the session.
 #[derive(Debug)]
 pub(super) enum Said {
     /// Everything on the list, as of a version. The watch is open, or about to be.
@@ -91,7 +91,7 @@ impl From<Unheard> for End {
     }
 }
 
-/// What is remembered between the requests.
+/// State kept between the requests.
 struct Memory {
     /// The version held; without one, list.
     version: Option<String>,

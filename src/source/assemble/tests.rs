@@ -1,4 +1,4 @@
-//! What the assembler makes of objects, as cases.
+//! Case tables: objects, and the records the assembler makes of them.
 
 use serde_json::{Value, json};
 

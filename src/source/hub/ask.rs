@@ -19,7 +19,7 @@ const ANSWER: Duration = Duration::from_secs(4);
 /// Largest answer, in bytes: a version and a few names.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// What a hub says it has.
+/// The state a hub reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubState {
     pub version: Version,

@@ -1,4 +1,4 @@
-//! What is counted of following hubs.
+//! Metrics of following hubs.
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 

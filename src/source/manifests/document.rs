@@ -198,7 +198,7 @@ impl<'de> Deserialize<'de> for Document {
     }
 }
 
-/// What a node of the document is, and so which of its fields are kept.
+/// The kind of a node of the document, which decides the fields that are kept.
 #[derive(Clone, Copy)]
 enum Picked {
     Object,

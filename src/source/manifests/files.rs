@@ -28,7 +28,7 @@ const FILE_BYTES_MAX: u64 = 512 << 20;
 /// A file last written longer ago than this is not being written, in milliseconds.
 const WRITTEN_LONG_AGO_MS: u64 = 2_000;
 
-/// What tells that a file is another one, or has other content.
+/// The attributes of a file that change when it is replaced or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     device: u64,
@@ -39,7 +39,7 @@ pub(super) struct Mark {
 
 pub(super) type Marks = BTreeMap<PathBuf, Mark>;
 
-/// What a look at the files found.
+/// The result of a scan of the files.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// As when they were last read.
@@ -50,7 +50,7 @@ pub(super) enum Look {
     Changed,
 }
 
-/// What one file last said.
+/// The last content of one file.
 #[derive(Debug, Default)]
 struct File {
     mark: Option<Mark>,
@@ -195,7 +195,7 @@ impl Files {
         self.held.values().all(|file| file.read_well)
     }
 
-    /// What was rejected since last asked, for the counters: the kind of an object, or `None` for a file.
+    /// Rejections since the last call, for the counters: the kind of an object, or `None` for a file.
     pub(super) fn take_newly_rejected(&mut self) -> Vec<Option<Objects>> {
         std::mem::take(&mut self.newly_rejected)
     }

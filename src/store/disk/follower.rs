@@ -156,7 +156,7 @@ struct Work {
     pace: Pace,
     ownership: Option<Ownership>,
     file: Option<RecordsFile>,
-    /// What the disk holds, as far as we know.
+    /// The version on disk.
     written: Option<Arc<Snapshot>>,
     as_of: Option<UnixMillis>,
     /// The file that is there may hold records we could not read: set it aside rather than replace it.

@@ -1,4 +1,4 @@
-//! What a store looks like on disk: file names, tables, and the description of the state they hold.
+//! The layout of a store on disk: file names, tables, and the description of their state.
 //!
 //! ```text
 //! <store.path>/                       0750
@@ -45,7 +45,7 @@ pub(super) const HOLDS: TableDefinition<'static, &str, &[u8]> = TableDefinition:
 /// Namespaces listed by the source.
 pub(super) const NAMESPACES: TableDefinition<'static, &str, ()> = TableDefinition::new("namespaces");
 
-/// What the tables hold, stored with them.
+/// The state of the tables, stored with them.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct State {
     #[prost(string, tag = "1")]

@@ -179,7 +179,7 @@ fn copy(file: &File) -> io::Result<Vec<u8>> {
 #[derive(Debug)]
 struct Image {
     bytes: Lock<Vec<u8>>,
-    /// What a damaged header may make it grow to.
+    /// Maximum size to which a damaged header may make it grow.
     bytes_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Who has a store open: a locked file beside the records that names the process and its admin socket.
+//! The owner of a store: a locked file beside the records that names the process and its admin socket.
 //!
 //! The lock (`flock`) decides; what is written in the file is for people and for `ctl`. The kernel drops the lock with the
 //! process, so nothing is left to clean up after a crash.

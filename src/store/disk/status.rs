@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskState {
-    /// What memory holds is on disk, or will be in a moment.
+    /// The disk has the records in memory, or will have them in a moment.
     Ok,
     /// The last attempt failed; it is tried again.
     Degraded,
@@ -20,7 +20,7 @@ pub enum DiskState {
     Off,
 }
 
-/// What the process found on disk when it started.
+/// The state of the disk at the start of the process.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
@@ -30,7 +30,7 @@ pub enum Start {
     /// A file that did not verify.
     SetAside {
         to: PathBuf,
-        /// What was wrong with it.
+        /// The error.
         reason: String,
     },
     /// Something that could not be read.
@@ -45,7 +45,7 @@ pub struct DiskStatus {
     pub path: Option<PathBuf>,
     pub state: DiskState,
     pub reason: Option<String>,
-    /// What was there at start.
+    /// The state at the start.
     pub start: Start,
     pub format: u32,
     /// Size of the file in bytes.

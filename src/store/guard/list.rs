@@ -151,7 +151,7 @@ impl Guard {
     }
 }
 
-/// What earlier lists left held, for one that may confirm them.
+/// Records held since earlier lists, which this list may confirm.
 pub(super) struct Earlier {
     pub missing: HashSet<ServiceKey>,
     confirm_at: Option<UnixMillis>,
@@ -181,7 +181,7 @@ impl Earlier {
     }
 }
 
-/// What becomes of the removals of a list.
+/// The verdict on the removals of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Passes {
     Yes,

@@ -67,7 +67,7 @@ impl Lease {
         }
     }
 
-    /// Who has it; `None` if nobody does.
+    /// The holder; `None` if it is free.
     pub(super) fn holder(&self) -> Option<&str> {
         self.spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())
     }
@@ -103,7 +103,7 @@ pub(super) struct Written<'a> {
 }
 
 impl Written<'_> {
-    /// What is sent, to replace `before` if there was one.
+    /// The request body, to replace `before` if there was one.
     pub(super) fn body(&self, before: Option<&Lease>) -> Value {
         let now = micro_time(self.now);
         let (serves, hub) = if self.holder.is_empty() { ("", "") } else { (self.serves, self.hub) };

@@ -1,4 +1,4 @@
-//! What a candidate does about a lease, by what it saw of it. No wall clock is looked at, least of all another machine's.
+//! A candidate's next step for a lease, from its observations. Never reads a wall clock, neither its own nor another machine's.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{
     object::{Lease, Whose},
 };
 
-/// What to do about a lease.
+/// The next step for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing: another one has it.
@@ -24,7 +24,7 @@ pub(super) enum Step {
     Take,
 }
 
-/// What was seen of the lease while the server answered.
+/// The lease as last seen while the server answered.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
     /// The version that was last seen to be new, and when that was.

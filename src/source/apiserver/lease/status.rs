@@ -26,7 +26,7 @@ pub struct Status {
     looked: Option<Looked>,
 }
 
-/// What the latest look was worth.
+/// The result of the latest request for the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Looked {
     /// When it began: what it found was true no earlier.
@@ -105,7 +105,7 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// What to do about something seen in `epoch`, the last one that was begun here.
+    /// The verdict on a change seen in `epoch`, the last one begun by this process.
     #[must_use]
     pub fn verdict(&self, epoch: Option<u64>) -> Verdict {
         let status = self.status.borrow();

@@ -11,7 +11,7 @@ use std::{
 
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 
-/// What is wrong with the disk. Clones share it.
+/// The disk's fault. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<State>);
 

@@ -1,4 +1,4 @@
-//! What is written, when, and what becomes of it when the disk fails.
+//! When the store is written, and its behaviour when the disk fails.
 
 use std::fs;
 

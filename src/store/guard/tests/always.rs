@@ -1,4 +1,4 @@
-//! What holds whatever comes, over random courses of events.
+//! Properties that hold over random sequences of events.
 
 use std::collections::BTreeMap;
 
