@@ -7,6 +7,7 @@ mod bucket;
 mod codec;
 mod digest;
 mod hold;
+mod lineage;
 mod manifest;
 mod release;
 mod service;
@@ -15,9 +16,8 @@ mod snapshot;
 pub use bucket::{Bucket, Holder, Holders};
 pub use codec::{DecodeError, decode_service, encode_service};
 pub use digest::{Digest, RootDigest};
-pub use hold::{
-    Beginning, Class, Ends, Held, HeldCounts, HeldKey, Hold, Kept, Lineage, Reason, decode_hold, encode_hold,
-};
+pub use hold::{Class, Ends, Held, HeldCounts, HeldKey, Hold, Kept, Reason, decode_hold, encode_hold};
+pub use lineage::{Beginning, Lineage};
 pub use manifest::objects;
 pub use release::{Release, Released};
 pub use service::{ByHostname, Endpoint, Kind, Port, Protocol, Service, ServiceKey};

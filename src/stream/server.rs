@@ -1,7 +1,8 @@
 //! Accepts connections and serves the one call on them.
 
+mod admission;
+
 use std::{
-    collections::HashMap,
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -24,21 +25,22 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::{Instant, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::admission::Admission;
 use super::{
     Beside, Config, Error, Metrics, Surroundings, choose::refusal, fanout::Fanout, metrics::Refused,
     subscriber::Subscriber,
 };
 use crate::{
-    limits::{Capacity, ConnectionSlot, ConnectionTable, FairShares, Origin},
+    limits::{ConnectionSlot, FairShares, Origin},
     proto::{FOLLOW_PATH, Hello, STATE_PATH, StateRequest, framed, split},
     store::Reader,
-    sys::{Clock, Lock},
+    sys::Clock,
     tls::{self, Part, Tls},
 };
 
@@ -48,11 +50,6 @@ const HELLO_BYTES_MAX: usize = 16 << 10;
 const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// How long a client may take to begin its handshake: until then it costs a socket.
 const FIRST_WORD: Duration = Duration::from_secs(3);
-/// A handshake counts against the cap for at most this long: one that stalls must not keep others out.
-const PLACE_HELD: Duration = Duration::from_millis(250);
-/// The same while others wait for a place. With 64 places, clients that begin and then stall keep honest ones waiting only from
-/// 1,600 such handshakes a second on, and from one address never: it has half of the places.
-const PLACE_HELD_SCARCE: Duration = Duration::from_millis(40);
 /// Unfinished connections told to go when the system has no descriptor left.
 const EXHAUSTED_EVICTED: usize = 16;
 /// Bytes that the kernel holds for a client beyond what is on its way.
@@ -443,89 +440,10 @@ fn reply(body: ReplyBody, headers: HeaderMap) -> Response<ReplyBody> {
     response
 }
 
-/// How many may shake hands at once, and how many may begin in a second.
-struct Admission {
-    at_once: Arc<Semaphore>,
-    /// Of these, how many one address may have.
-    at_once_of_source: usize,
-    of_sources: Lock<HashMap<IpAddr, Arc<Semaphore>>>,
-    /// Connections that are not through with their handshake. The oldest has to go when there are too many.
-    unfinished: Arc<ConnectionTable>,
-    gap: Duration,
-    next: tokio::sync::Mutex<Instant>,
-}
-
-/// A place among those that shake hands, given back when dropped.
-struct Place {
-    _of_source: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
-}
-
-impl Admission {
-    /// A pause may be made up for by this many at once.
-    const BURST: u32 = 64;
-    /// Addresses remembered that have no place now.
-    const SOURCES_IDLE_MAX: usize = 1_024;
-
-    fn new(config: &Config) -> Self {
-        let capacity = Capacity {
-            total: config.unfinished_max,
-            per_source: config.unfinished_max / 4,
-            node: 0,
-            answering_max: None,
-        };
-        Self {
-            at_once: Arc::new(Semaphore::new(config.handshakes_max)),
-            at_once_of_source: (config.handshakes_max / 2).max(1),
-            of_sources: Lock::default(),
-            unfinished: Arc::new(ConnectionTable::new(capacity)),
-            gap: Duration::from_secs(1) / config.handshakes_per_s.max(1),
-            next: tokio::sync::Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Waits for a place among those that shake hands. Others of the same source that wait do not delay those of another.
-    async fn place(&self, source: IpAddr) -> Place {
-        let of_source = self.of_source(source);
-        let of_source = of_source.acquire_owned().await.expect("never closed");
-        Place { _of_source: of_source, _of_all: Arc::clone(&self.at_once).acquire_owned().await.expect("never closed") }
-    }
-
-    fn of_source(&self, source: IpAddr) -> Arc<Semaphore> {
-        let mut of_sources = self.of_sources.lock();
-        if of_sources.len() > Self::SOURCES_IDLE_MAX {
-            of_sources.retain(|_, places| Arc::strong_count(places) > 1);
-        }
-        Arc::clone(of_sources.entry(source).or_insert_with(|| Arc::new(Semaphore::new(self.at_once_of_source))))
-    }
-
-    /// Waits for as long as a handshake may keep its place: less while others wait for one.
-    async fn place_ends(&self) {
-        tokio::time::sleep(PLACE_HELD_SCARCE).await;
-        if self.at_once.available_permits() > 0 {
-            tokio::time::sleep(PLACE_HELD.saturating_sub(PLACE_HELD_SCARCE)).await;
-        }
-    }
-
-    /// Waits until one more may begin.
-    async fn turn(&self) {
-        let mut next = self.next.lock().await;
-        let now = Instant::now();
-        *next = (*next).max(now.checked_sub(self.gap * Self::BURST).unwrap_or(now)) + self.gap;
-        let turn = *next;
-        drop(next);
-        tokio::time::sleep_until(turn).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store;
-
-    fn admission(handshakes_max: usize, handshakes_per_s: u32) -> Admission {
-        Admission::new(&Config { handshakes_max, handshakes_per_s, ..Config::default() })
-    }
 
     #[tokio::test]
     async fn a_connection_takes_little_beyond_what_its_libraries_do() {
@@ -544,43 +462,6 @@ mod tests {
         let (_client, io) = tokio::io::duplex(1_024);
         let connection = size_of_val(&*server.connection_of(Peer { part: None, source }, io));
         assert!(task <= 256 && connection <= 2_048, "{task} and {connection} bytes");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn handshakes_are_spread_after_a_burst() {
-        let admission = admission(1_000, 100);
-        tokio::time::advance(Duration::from_secs(60)).await;
-        let start = Instant::now();
-        for _ in 0..264 {
-            admission.turn().await;
-        }
-        let took = start.elapsed();
-        assert!((Duration::from_millis(1_900)..Duration::from_millis(2_100)).contains(&took), "{took:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_address_has_half_of_the_places_and_others_the_rest() {
-        let admission = admission(4, 1_000_000);
-        let (attacker, agent) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let moment = Duration::from_secs(1);
-        let (first, _second) = (admission.place(attacker).await, admission.place(attacker).await);
-        assert!(timeout(moment, admission.place(attacker)).await.is_err());
-        let (_third, _fourth) = (admission.place(agent).await, admission.place(agent).await);
-        assert!(timeout(moment, admission.place([10, 0, 0, 3].into())).await.is_err(), "no more than there are");
-        drop(first);
-        assert!(timeout(moment, admission.place(attacker)).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_place_ends_sooner_while_others_wait() {
-        let admission = admission(2, 1_000_000);
-        let start = Instant::now();
-        admission.place_ends().await;
-        assert_eq!(start.elapsed(), PLACE_HELD);
-        let _all = (admission.place([10, 0, 0, 1].into()).await, admission.place([10, 0, 0, 2].into()).await);
-        let start = Instant::now();
-        admission.place_ends().await;
-        assert_eq!(start.elapsed(), PLACE_HELD_SCARCE);
     }
 
     #[test]
