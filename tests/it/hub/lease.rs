@@ -6,7 +6,7 @@ use holdfast::store::{Reader, SourceState};
 
 use super::pair::{Pair, epoch, stream};
 use crate::support::{
-    apiserver::{Fault, Reply, service},
+    apiserver::{Fault, Reply, Slow, service},
     fleet::{in_time, jump, until, until_equal},
     unharmed::unharmed,
 };
@@ -100,11 +100,44 @@ async fn without_the_right_to_leases_a_hub_watches_all_the_same_and_says_why_it_
 }
 
 #[tokio::test]
+async fn hubs_that_start_while_the_apiserver_is_slow_get_in_and_give_up_no_request() {
+    const SLOW: Duration = Duration::from_millis(200);
+    let pair = Pair::with_lease("60s").await;
+    pair.server.slow(Slow { accept: SLOW, headers: SLOW, ..Slow::default() });
+    let (first, second) = pair.both().await;
+    assert_eq!((pair.state(0).await, pair.state(1).await), ("holder".into(), "follower".into()));
+    for hub in [&first, &second] {
+        let families = hub.registry().gather();
+        let abandoned = families.iter().find(|family| family.name() == "holdfast_source_abandoned_total");
+        let count = abandoned.expect("it is counted").get_metric()[0].get_counter().get_value();
+        assert!(count < 1.0, "{count} requests given up");
+    }
+    pair.server.put(service("prod", "late", "10.96.2.1"));
+    let has_late = |reader: &Reader| reader.load().service(b"prod", b"late").is_some();
+    until("the change", second.reader(), has_late).await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
 async fn without_the_right_to_leases_hubs_that_hear_of_each_other_become_one_that_watches() {
+    one_watches(Fault::on("leases"), "403").await;
+}
+
+#[tokio::test]
+async fn without_a_lease_and_the_right_to_make_one_hubs_become_one_that_watches_and_say_what_is_missing() {
+    one_watches(Fault::on("leases").verb("create"), "does not exist and cannot be created").await;
+}
+
+/// Two hubs that are refused so.
+async fn one_watches(refusal: Fault, reason: &str) {
     let pair = Pair::new().await;
-    pair.server.fail(Fault::on("leases").with(Reply::status(403, "Forbidden")).times(1_000_000));
+    pair.server.fail(refusal.with(Reply::status(403, "Forbidden")).times(1_000_000));
     let first = pair.hub(0).await;
     until("it lists", first.reader(), |reader| reader.as_of().is_some()).await;
+    let (status, _) = pair.homes[0].tool(&["status"]).await;
+    let told = status["lease"]["failing"]["reason"].as_str().unwrap_or_default();
+    assert!(told.contains(reason), "{status:#}");
     // The second one knows where the first is reached, as from a stream before; the first hears of it by its question.
     let store = pair.homes[1].path().join("store");
     std::fs::create_dir_all(&store).unwrap();
@@ -112,8 +145,8 @@ async fn without_the_right_to_leases_hubs_that_hear_of_each_other_become_one_tha
     let second = pair.hub(1).await;
     in_time("one watches, the other follows", async {
         loop {
-            let states = [pair.state(0).await, pair.state(1).await];
-            if states.iter().filter(|state| *state == "holder").count() == 1 && states.contains(&"follower".into()) {
+            let both = [pair.state(0).await, pair.state(1).await];
+            if both.contains(&"holder".into()) && both.contains(&"follower".into()) {
                 break;
             }
         }

@@ -154,15 +154,18 @@ impl Asking {
         let (stopped, name, expected) = (Arc::clone(&stop), name.to_owned(), expected.to_owned());
         let asked = tokio::task::spawn_blocking(move || {
             let (mut count, mut wrong) = (0, Vec::new());
-            while !stopped.load(Ordering::Relaxed) {
+            // Once at least, however soon it is told to stop.
+            loop {
                 let message = ask(dns, &name, RecordType::A);
                 if !answers(&message).iter().any(|line| line.ends_with(&expected)) {
                     wrong.push(message.to_string());
                 }
                 count += 1;
+                if stopped.load(Ordering::Relaxed) {
+                    return (count, wrong);
+                }
                 std::thread::sleep(Duration::from_millis(2));
             }
-            (count, wrong)
         });
         Self { stop, asked }
     }
@@ -171,7 +174,7 @@ impl Asking {
     pub async fn all_answered(self) {
         self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let (count, wrong) = self.asked.await.expect("it does not panic");
-        assert!(count > 0 && wrong.is_empty(), "{} of {count} wrong, first {:?}", wrong.len(), wrong.first());
+        assert!(wrong.is_empty(), "{} of {count} wrong, first {:?}", wrong.len(), wrong.first());
     }
 }
 

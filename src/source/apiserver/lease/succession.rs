@@ -174,4 +174,76 @@ mod tests {
         let us = Us { name: "a", version: &none, lost: true };
         assert!(us.successor(&[("x".into(), state(1, &["b"]))]).is_some());
     }
+
+    /// A hub of the course below.
+    #[derive(Clone, Debug)]
+    struct Hub {
+        name: String,
+        epoch: u64,
+        /// The hub it follows; none if it watches.
+        follows: Option<usize>,
+        missed: u32,
+    }
+
+    /// What hub `at` says, if the hubs `up` run.
+    fn says(hubs: &[Hub], at: usize, up: &[bool]) -> HubState {
+        let mut path = vec![hubs[at].name.clone()];
+        let mut lost = None;
+        let mut next = hubs[at].follows;
+        while let Some(leader) = next.filter(|_| path.len() <= hubs.len()) {
+            path.push(hubs[leader].name.clone());
+            if !up[leader] {
+                lost = Some("connection refused".to_owned());
+            }
+            next = hubs[leader].follows;
+        }
+        HubState { version: version("uid", hubs[at].epoch), as_of: UnixMillis(5), lost, path, serves: None }
+    }
+
+    #[test]
+    fn whatever_happens_one_hub_watches_once_all_hear_of_each_other_again() {
+        use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+        for seed in 0..300 {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut clock = 10;
+            let mut hubs: Vec<Hub> = (0..3)
+                .map(|n| Hub { name: format!("hub{n}"), epoch: rng.random_range(1..4), follows: None, missed: 0 })
+                .collect();
+            for round in 0..30 {
+                // Hubs come and go, and hear of each other or not; in the last rounds all is well.
+                let well = round >= 18;
+                let up: [bool; 3] = std::array::from_fn(|_| well || rng.random_bool(0.8));
+                let heard: [[bool; 3]; 3] =
+                    std::array::from_fn(|_| std::array::from_fn(|_| well || rng.random_bool(0.7)));
+                for us in (0..3).filter(|us| up[*us]) {
+                    let others = (0..3).filter(|other| *other != us && up[*other] && heard[us][*other]);
+                    let answers: Vec<_> =
+                        others.map(|other| (hubs[other].name.clone(), says(&hubs, other, &up))).collect();
+                    let held = version("uid", hubs[us].epoch);
+                    let name = hubs[us].name.clone();
+                    let asks = Us { name: &name, version: &held, lost: false };
+                    if hubs[us].follows.is_none() {
+                        if let Some((leader, _)) = asks.successor(&answers) {
+                            let leader = hubs.iter().position(|hub| hub.name == leader).unwrap();
+                            (hubs[us].follows, hubs[us].epoch, hubs[us].missed) = (Some(leader), hubs[leader].epoch, 0);
+                        }
+                    } else {
+                        hubs[us].missed = if asks.is_served(&answers) { 0 } else { hubs[us].missed + 1 };
+                        if hubs[us].missed == MISSED_MAX {
+                            clock += 1;
+                            (hubs[us].follows, hubs[us].epoch) = (None, clock);
+                        }
+                    }
+                }
+                // Records arrive over the streams.
+                for us in 0..3 {
+                    if let Some(leader) = hubs[us].follows.filter(|leader| up[us] && up[*leader]) {
+                        hubs[us].epoch = hubs[us].epoch.max(hubs[leader].epoch);
+                    }
+                }
+            }
+            let watching = hubs.iter().filter(|hub| hub.follows.is_none()).count();
+            assert_eq!(watching, 1, "seed {seed}: {hubs:#?}");
+        }
+    }
 }
