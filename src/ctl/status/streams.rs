@@ -1,6 +1,6 @@
 //! The rows of `status` about hubs: the one followed, the leader among them, and those connected.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::count;
 use crate::{
@@ -9,6 +9,8 @@ use crate::{
     sys::UnixMillis,
 };
 
+/// Clocks that differ by less are not worth a word.
+const CLOCK_SHOWN_MS: u64 = 2_000;
 /// Stands behind each hub on the way to the loss.
 const THEN: &str = " → ";
 
@@ -50,6 +52,11 @@ pub(super) fn hub(status: &FollowStatus, now: Time) -> String {
     };
     if status.path.len() > 1 {
         let _ = write!(text, "; path {}", status.path.join(" → "));
+    }
+    if let Some(ahead) = status.clock_ahead_ms.filter(|ahead| ahead.unsigned_abs() >= CLOCK_SHOWN_MS) {
+        let by = words(Duration::from_millis(ahead.unsigned_abs()));
+        let side = if ahead > 0 { "ahead of" } else { "behind" };
+        let _ = write!(text, "; its clock is {by} {side} this machine's (ages are corrected)");
     }
     if let Some(at) = status.repaired_at {
         let _ = write!(text, "; last resync {} ago", words(at.age(now.0)));
@@ -150,4 +157,21 @@ pub(super) fn clients(status: &StreamStatus) -> String {
         let _ = write!(text, "; {refused} REFUSED ({})", reasons.join(", "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_a_hub_is_shown_where_it_differs() {
+        let shown = |ahead: Option<i64>| {
+            let status = FollowStatus { clock_ahead_ms: ahead, state: FollowState::Live, ..FollowStatus::default() };
+            hub(&status, Time(UnixMillis(0)))
+        };
+        for (ahead, text) in [(3_600_000, "its clock is 1h ahead of"), (-90_000, "its clock is 1m30s behind")] {
+            assert!(shown(Some(ahead)).contains(text), "{}", shown(Some(ahead)));
+        }
+        assert_eq!((shown(Some(1_999)), shown(Some(-50))), (shown(None), shown(None)));
+    }
 }
