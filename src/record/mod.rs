@@ -25,6 +25,8 @@ pub use snapshot::{BUCKETS, Counts, PARTIAL, Snapshot, bucket_of_namespace};
 
 use std::{fmt, sync::Arc};
 
+use crate::sys::UnixMillis;
+
 /// One step from one set of records to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -55,7 +57,16 @@ pub struct Version {
     pub rev: u64,
 }
 
+/// How far an epoch may be ahead of the reader's clock, in ms: hubs number epochs by their own.
+const EPOCH_AHEAD_MAX_MS: u64 = 86_400_000;
+
 impl Version {
+    /// Whether the clock of the hub that began the epoch was wrong, by a reader's clock that says `now`: no later epoch follows until then.
+    #[must_use]
+    pub fn is_ahead(&self, now: UnixMillis) -> bool {
+        self.epoch > now.0.saturating_add(EPOCH_AHEAD_MAX_MS)
+    }
+
     /// True if this is a later state of the same cluster than `other`.
     #[must_use]
     pub fn follows(&self, other: &Self) -> bool {

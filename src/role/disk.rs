@@ -10,10 +10,12 @@ use crate::{
         self,
         disk::{self, DiskStatus, Follower},
     },
-    sys::{Clock, Lock},
+    sys::{Clock, Lock, UnixMillis},
 };
 
 /// The time the last flush of the store may take. Together with the drain within the 5 s a supervisor is promised.
+/// How far records may be ahead of the clock.
+const AHEAD_MAX: Duration = Duration::from_secs(86_400);
 const FLUSH: Duration = Duration::from_millis(800);
 
 /// A store that was opened and that nothing is written to yet.
@@ -50,7 +52,7 @@ impl Opened {
             Some(wanted) => match disk::open(wanted, clock, &metrics) {
                 Ok((disk, loaded)) => {
                     if let Some(loaded) = loaded {
-                        writer.restore(loaded.snapshot, loaded.as_of);
+                        writer.restore(loaded.snapshot, not_after_tomorrow(loaded.as_of, clock.now()));
                     }
                     Ok(disk)
                 }
@@ -119,5 +121,27 @@ impl Store {
                 false
             }
         }
+    }
+}
+
+/// A time of the store as it is, or `now` if it is more than a day ahead: a clock was or is wrong, and the age would be 0 until then.
+fn not_after_tomorrow(as_of: UnixMillis, now: UnixMillis) -> UnixMillis {
+    if as_of <= now.plus(AHEAD_MAX) {
+        return as_of;
+    }
+    warn!(%as_of, "the records in the store are more than a day in the future: a clock was wrong; their age counts from now");
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_from_the_future_is_as_old_as_this_moment() {
+        let now = UnixMillis(1_700_000_000_000);
+        let (hour, year) = (Duration::from_secs(3_600), Duration::from_secs(365 * 86_400));
+        assert_eq!(not_after_tomorrow(now.plus(hour), now), now.plus(hour), "clocks differ");
+        assert_eq!(not_after_tomorrow(now.plus(year), now), now);
     }
 }

@@ -48,7 +48,7 @@ use super::backoff::{Backoff, spread};
 pub use crate::report::{FollowState as State, FollowStatus as Status};
 use crate::{
     proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
-    record::{Release, Released},
+    record::{Release, Released, Version},
     store::{Origin, Reader, Records, Update, Upstream, What},
     sys::{Clock, UnixMillis},
 };
@@ -248,6 +248,7 @@ impl Follower {
         let mut resyncs = 0;
         loop {
             self.mirror.restart();
+            self.leave_future_epoch();
             self.refuses = self.parts.reader.held().refused();
             let mut hello = proto::hello(&self.config.node, &self.config.serves, self.mirror.held());
             hello.refuses = u32::try_from(self.refuses).unwrap_or(u32::MAX);
@@ -264,6 +265,18 @@ impl Follower {
                 Step::End(end) => return end,
                 Step::On => return self.ended("stream ended"),
             }
+        }
+    }
+
+    /// Lets any hub of the cluster be followed if the epoch in memory was begun by a clock that was far ahead: no hub with a right clock
+    /// would be later for as long.
+    fn leave_future_epoch(&mut self) {
+        let held = self.mirror.held();
+        let version = held.version();
+        if version.is_ahead(self.parts.clock.now()) {
+            tracing::warn!(%version, "the epoch of the records is more than a day in the future: a hub's clock was wrong; any hub of the cluster is followed now");
+            let first = Version { epoch: 0, rev: 0, ..version.clone() };
+            self.mirror = Mirror::new(&self.config.node, held.with_version(first));
         }
     }
 

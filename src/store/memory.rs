@@ -406,8 +406,8 @@ fn next_version(served: &Snapshot, draft: &Draft) -> Version {
     Version { rev: version.rev + u64::from(draft.differs()), ..version.clone() }
 }
 
-fn check_stamp(held: &Version, version: &Version) -> Result<(), ApplyError> {
-    if held.cluster == version.cluster && version != held && !version.follows(held) {
+fn check_stamp(held: &Version, version: &Version, now: UnixMillis) -> Result<(), ApplyError> {
+    if held.cluster == version.cluster && version != held && !version.follows(held) && !held.is_ahead(now) {
         return Err(ApplyError::VersionBack { offered: version.clone(), held: held.clone() });
     }
     Ok(())

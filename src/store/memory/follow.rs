@@ -22,7 +22,7 @@ impl Writer {
     ) -> Result<Applied, ApplyError> {
         let served = self.shared.snapshot.load_full();
         let now = self.clock.now();
-        check_stamp(served.version(), &version)?;
+        check_stamp(served.version(), &version, now)?;
         let mut draft = Draft::of(&served);
         let released = self.released(&mut draft, &upstream.releases);
         // One version with two contents: a hub of another history, whatever it says of its epochs.
@@ -61,7 +61,7 @@ impl Writer {
                 held: Arc::clone(&held.cluster),
             });
         }
-        check_stamp(held, &version)?;
+        check_stamp(held, &version, self.clock.now())?;
         let mut draft = Draft::of(&served);
         self.released(&mut draft, &upstream.releases);
         self.guard.follow_changes(&mut draft, changes);

@@ -1,14 +1,17 @@
-//! A wall clock that is set forward and back by days while answers are cached.
+//! Wall clocks that are set forward and back by days: of a node whose answers are cached, and of a hub that stamps records.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use hickory_proto::rr::RecordType;
-use holdfast::sys::UnixMillis;
+use holdfast::sys::{Clock, ManualClock, UnixMillis};
 use proptest::prelude::*;
 
 use crate::{
     forward::world::{World, secs},
-    support::upstream::Upstream,
+    support::{
+        fleet::{Home, in_time, until_equal},
+        upstream::Upstream,
+    },
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -46,4 +49,38 @@ proptest! {
             }
         });
     }
+}
+
+fn services(file: &Path, names: &[&str]) {
+    let service = |name: &&str| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: prod}}, spec: {{clusterIP: 10.96.0.1}}}}\n"
+        )
+    };
+    fs::write(file, names.iter().map(service).collect::<String>()).unwrap();
+}
+
+/// A hub whose clock was 400 days ahead loses its store; with a right clock it is followed again.
+#[tokio::test]
+async fn an_epoch_of_the_far_future_does_not_keep_followers_from_a_hub_with_a_right_clock() {
+    let homes: [Home; 3] = std::array::from_fn(|_| Home::new());
+    let file = homes[0].path().join("cluster.yaml");
+    services(&file, &["web"]);
+    let manifests = ["--manifests", file.to_str().unwrap()];
+    let ahead = ManualClock::new(Clock::System.now().plus(Duration::from_secs(400 * 86_400)));
+    let wrong = homes[0].hub_by(None, &manifests, Clock::Manual(ahead)).await;
+    let address = wrong.addresses().stream[0];
+    let agent = homes[1].agent(&[&address.to_string()]).await;
+    in_time("it follows", until_equal(agent.reader(), wrong.reader())).await;
+    assert!(agent.reader().as_of().unwrap() <= Clock::System.now(), "nothing is vouched for after now");
+    let future = agent.reader().load().version().epoch;
+    wrong.stop().await;
+
+    services(&file, &["web", "late"]);
+    let right = homes[2].hub(Some(address), &manifests).await;
+    in_time("it follows again", until_equal(agent.reader(), right.reader())).await;
+    assert!(agent.reader().load().version().epoch < future);
+    assert!(agent.reader().load().service(b"prod", b"late").is_some());
+    agent.stop().await;
+    right.stop().await;
 }
