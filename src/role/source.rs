@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Source},
     source::{Metrics, apiserver, hub, manifests},
-    store::{Reader, SourceState, Update, What},
+    store::{Reader, Update, What},
     sys::{Clock, UnixMillis},
     tls::{self, Tls},
 };
@@ -128,13 +128,13 @@ impl Feed {
     }
 }
 
-/// Since when the source has been silent, for certificates that ran out meanwhile.
+/// Since when the source has been silent, for certificates that expired meanwhile; `None` for silence shorter than `stale_after`, such as
+/// at each start.
 fn silent_since(reader: Reader, clock: Clock, stale_after: Duration) -> tls::Stale {
     Arc::new(move || {
         let freshness = reader.freshness();
         let as_of: UnixMillis = freshness.as_of?;
-        let fresh = freshness.source == SourceState::Up && as_of.age(clock.now()) <= stale_after;
-        (!fresh).then_some(as_of)
+        (as_of.age(clock.now()) > stale_after).then_some(as_of)
     })
 }
 
@@ -247,10 +247,30 @@ async fn keep(mut source: Prepared, feed: Feed, mut coming: mpsc::Receiver<Prepa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        store::{self, Origin, Records},
+        sys::ManualClock,
+    };
 
     #[test]
     fn the_apiserver_is_probed_often_enough_for_the_age_from_which_records_are_stale() {
         let interval = |seconds| probe_interval(Duration::from_secs(30), Duration::from_secs(seconds)).as_secs();
         assert_eq!([20, 30, 45, 60, 3600].map(interval), [5, 15, 30, 30, 30]);
+    }
+
+    #[test]
+    fn a_process_that_just_started_has_no_grace_for_certificates() {
+        let (mut writer, reader) = store::open();
+        let clock = ManualClock::new(UnixMillis(1_700_000_000_000));
+        let silent = silent_since(reader, Clock::Manual(clock.clone()), Duration::from_secs(60));
+        assert_eq!(silent(), None, "without records");
+        let as_of = clock.now();
+        let origin = Origin::Watched { cluster: "test".into(), new_epoch: false };
+        writer.apply(What::Reset { origin, records: Records::default(), as_of }).unwrap();
+        writer.apply(What::Lost { reason: "no hub answers yet".into() }).unwrap();
+        clock.advance(Duration::from_secs(50));
+        assert_eq!(silent(), None, "as after a restart");
+        clock.advance(Duration::from_secs(20));
+        assert_eq!(silent(), Some(as_of));
     }
 }
