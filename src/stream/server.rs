@@ -1,6 +1,7 @@
 //! Accepts connections and serves the one call on them.
 
 mod admission;
+mod of_nodes;
 
 use std::{
     convert::Infallible,
@@ -31,7 +32,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::admission::Admission;
+use self::{admission::Admission, of_nodes::OfNodes};
 use super::{
     Beside, Config, Error, Metrics, Surroundings, choose::refusal, fanout::Fanout, metrics::Refused,
     subscriber::Subscriber,
@@ -40,7 +41,7 @@ use crate::{
     limits::{ConnectionSlot, FairShares, Origin},
     proto::{FOLLOW_PATH, Hello, STATE_PATH, StateRequest, framed, split},
     store::Reader,
-    sys::Clock,
+    sys::{Clock, Lock},
     tls::{self, Part, Tls},
 };
 
@@ -69,10 +70,11 @@ mod code {
 type ReplyBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The other end of a connection.
-#[derive(Clone, Copy)]
 struct Peer {
     /// The part its certificate allows.
     part: Option<Part>,
+    /// The node its certificate names.
+    node: Option<Arc<str>>,
     source: IpAddr,
 }
 
@@ -164,6 +166,7 @@ pub struct Server {
     tls: Option<Tls>,
     admission: Arc<Admission>,
     connections: Arc<FairShares>,
+    of_nodes: Arc<OfNodes>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -185,6 +188,7 @@ impl Server {
             tls: parts.tls,
             admission,
             connections,
+            of_nodes: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -224,17 +228,16 @@ impl Server {
     }
 
     async fn handshake(&self, socket: TcpStream, source: IpAddr, unfinished: ConnectionSlot) {
+        let unfinished = Arc::new(unfinished);
         let serving = match &self.tls {
-            None => {
-                drop(unfinished);
-                self.connection_of(Peer { part: None, source }, socket)
-            }
+            None => self.connection_of(Peer { part: None, node: None, source }, Some(unfinished), socket),
             // In a box that is gone before the stream begins: a handshake takes as much memory as a stream, and one lives for
             // a moment, the other for days.
-            Some(tls) => match Box::pin(self.shake_hands(tls, socket, source, unfinished)).await {
+            Some(tls) => match Box::pin(self.shake_hands(tls, socket, source, unfinished.evicted())).await {
                 Some(stream) => {
-                    let part = tls::peer(stream.get_ref().1);
-                    self.connection_of(Peer { part, source }, stream)
+                    let (part, node) = tls::peer(stream.get_ref().1).map(|peer| (peer.part, peer.node)).unzip();
+                    let peer = Peer { part, node: node.flatten().map(Into::into), source };
+                    self.connection_of(peer, Some(unfinished), stream)
                 }
                 None => return self.fanout.metrics.refused(Refused::Handshake),
             },
@@ -248,9 +251,8 @@ impl Server {
         tls: &Tls,
         socket: TcpStream,
         source: IpAddr,
-        unfinished: ConnectionSlot,
+        evicted: &CancellationToken,
     ) -> Option<TlsStream<TcpStream>> {
-        let evicted = unfinished.evicted().clone();
         let shaking = async {
             // A client that says nothing takes no place from those that do.
             timeout(FIRST_WORD, socket.readable()).await.ok()?.ok()?;
@@ -277,24 +279,35 @@ impl Server {
 
     /// Serves one connection until it ends. Whoever is behind it is known to be allowed.
     pub async fn connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        self.connection_of(Peer { part: None, source: Ipv4Addr::LOCALHOST.into() }, io).await;
+        let peer = Peer { part: None, node: None, source: Ipv4Addr::LOCALHOST.into() };
+        self.connection_of(peer, None, io).await;
     }
 
-    fn connection_of<I>(&self, Peer { part, source }: Peer, io: I) -> Pin<Box<dyn Future<Output = ()> + Send>>
+    /// `unfinished` is given up with the first call.
+    fn connection_of<I>(
+        &self,
+        Peer { part, node, source }: Peer,
+        unfinished: Option<Arc<ConnectionSlot>>,
+        io: I,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let metrics = self.fanout.metrics.clone();
-        let Some(place) = self.connections.take(source) else {
+        let of_node = node.map(|node| self.of_nodes.take(node));
+        let (Some(place), None | Some(Some(_))) = (self.connections.take(source), &of_node) else {
             metrics.refused(Refused::Full);
             return Box::pin(std::future::ready(()));
         };
         metrics.connections.inc();
+        let evicted = unfinished.as_ref().map(|slot| slot.evicted().clone());
+        let unfinished = Arc::new(Lock::new(unfinished));
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
             let (server, asked) = (self.clone(), Arc::clone(&asked));
             move |request| {
                 asked.store(true, Ordering::Relaxed);
+                drop(unfinished.lock().take());
                 let server = server.clone();
                 // In a box that is gone once there is a reply, which goes on for days.
                 Box::pin(async move { Ok::<_, Infallible>(server.call(part, request).await) })
@@ -312,7 +325,7 @@ impl Server {
             .max_send_buf_size(16 << 10)
             .serve_connection(TokioIo::new(io), service);
         Box::pin(async move {
-            let mut never = std::pin::pin!(never_asked(Arc::clone(&asked)));
+            let mut never = std::pin::pin!(never_asked(Arc::clone(&asked), evicted));
             // By hand, because a connection pinned by `select!` is held twice: as what was moved in, and as what is polled.
             std::future::poll_fn(|cx| {
                 if Pin::new(&mut serving).poll(cx).is_ready() {
@@ -327,7 +340,7 @@ impl Server {
             })
             .await;
             metrics.connections.dec();
-            drop(place);
+            drop((place, of_node));
         })
     }
 
@@ -395,9 +408,15 @@ fn loggable(name: &str) -> String {
     text
 }
 
-/// Resolves if a connection lets its first call wait too long.
-async fn never_asked(asked: Arc<AtomicBool>) {
-    tokio::time::sleep(HELLO_WAIT).await;
+/// Resolves if a connection lets its first call wait too long, or is `evicted` before that.
+async fn never_asked(asked: Arc<AtomicBool>, evicted: Option<CancellationToken>) {
+    let evicted = async {
+        match evicted {
+            Some(evicted) => evicted.cancelled_owned().await,
+            None => std::future::pending().await,
+        }
+    };
+    let _ = timeout(HELLO_WAIT, evicted).await;
     if asked.load(Ordering::Relaxed) {
         std::future::pending::<()>().await;
     }
@@ -460,8 +479,33 @@ mod tests {
         // Both live as long as the stream: the task, and in it the connection with its buffers' handles, but for TLS' share.
         let task = size_of_val(&server.handshake(socket, source, unfinished));
         let (_client, io) = tokio::io::duplex(1_024);
-        let connection = size_of_val(&*server.connection_of(Peer { part: None, source }, io));
+        let connection = size_of_val(&*server.connection_of(Peer { part: None, node: None, source }, None, io));
         assert!(task <= 256 && connection <= 2_048, "{task} and {connection} bytes");
+    }
+
+    /// Connections through with their handshake that ask for nothing: one address has a quarter of the places.
+    #[tokio::test]
+    async fn connections_that_never_call_are_bounded_by_address() {
+        let (_writer, reader) = store::open();
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let (_above, surroundings) = watch::channel(Surroundings::default());
+        let parts = Parts { reader, clock: Clock::System, metrics, tls: None, surroundings, beside: Beside::default() };
+        let config = Config { unfinished_max: 8, listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() };
+        let bound = bind(config, false).unwrap();
+        let (address, stop) = (bound.addresses()[0], CancellationToken::new());
+        let serving = tokio::spawn(bound.serve(parts, stop.clone()));
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        // The oldest four end without a word of theirs.
+        for client in clients.iter_mut().take(4) {
+            let mut said = Vec::new();
+            let _ = tokio::io::AsyncReadExt::read_to_end(client, &mut said).await;
+        }
+        drop(clients);
+        stop.cancel();
+        serving.await.unwrap();
     }
 
     #[test]

@@ -133,10 +133,10 @@ pub fn check(directory: &std::path::Path) -> Result<(), Error> {
     Material::read(directory).map(|_| ())
 }
 
-/// The part the peer of a connection may play, after its handshake; `None` if it showed no certificate of ours.
+/// The identity of the peer of a connection, after its handshake; `None` if it showed no certificate of ours.
 #[must_use]
-pub fn peer(connection: &rustls::CommonState) -> Option<Part> {
-    connection.peer_certificates().and_then(verify::part)
+pub fn peer(connection: &rustls::CommonState) -> Option<Identity> {
+    connection.peer_certificates().and_then(verify::identity)
 }
 
 /// Metrics of certificates.

@@ -193,10 +193,10 @@ impl ServerCertVerifier for PeerVerifier {
     signatures!();
 }
 
-/// The part in the certificate of a verified chain.
-pub(super) fn part(chain: &[CertificateDer<'_>]) -> Option<Part> {
+/// The identity in a verified chain.
+pub(super) fn identity(chain: &[CertificateDer<'_>]) -> Option<Identity> {
     let certificate = EndEntityCert::try_from(chain.first()?).ok()?;
-    certificate.valid_uri_names().find_map(Identity::parse).map(|identity| identity.part)
+    certificate.valid_uri_names().find_map(Identity::parse)
 }
 
 /// When a certificate ends, in seconds since 1970.
