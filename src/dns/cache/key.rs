@@ -13,6 +13,11 @@ const FIXED_BYTES: usize = 7;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RouteId(pub(super) u16);
 
+impl RouteId {
+    /// Shared by zones that got no number; nothing is stored under it.
+    pub(super) const UNCACHED: Self = Self(u16::MAX);
+}
+
 /// A key on the stack: looking up allocates nothing.
 #[derive(Clone, Copy)]
 pub struct Key {

@@ -102,16 +102,17 @@ impl Cache {
         }
     }
 
-    /// The number of a zone, lower-cased and in wire form. Past 65,535 zones the last one is shared, and stores nothing.
+    /// The number of a zone, lower-cased and in wire form; [`RouteId::UNCACHED`] past 65,535 zones.
     pub fn route(&self, zone: &[u8]) -> RouteId {
         let mut zones = self.zones.lock();
         let at = zones.iter().position(|known| **known == *zone).unwrap_or_else(|| {
             if zones.len() < ROUTES_MAX {
                 zones.push(zone.into());
+                return zones.len() - 1;
             }
-            zones.len() - 1
+            ROUTES_MAX
         });
-        RouteId(u16::try_from(at).unwrap_or(u16::MAX))
+        u16::try_from(at).map_or(RouteId::UNCACHED, RouteId)
     }
 
     pub(super) fn zones(&self) -> Vec<Box<[u8]>> {
@@ -131,7 +132,7 @@ impl Cache {
     /// Stores `entry`. Returns whether there was room.
     pub fn insert(&self, key: &Key, entry: Arc<Entry>) -> bool {
         let bytes = key.as_bytes().len() + entry.memory_bytes() + OVERHEAD_BYTES;
-        if bytes > ENTRY_BYTES_MAX {
+        if bytes > ENTRY_BYTES_MAX || key.route() == RouteId::UNCACHED {
             self.metrics.refused.inc();
             return false;
         }
@@ -297,5 +298,41 @@ impl Cache {
 fn succeed(entry: &Entry) {
     if let Some(reservation) = entry.reservation().get() {
         reservation.succeeded.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{dns::Question, wire::Rtype};
+
+    #[test]
+    fn zones_past_the_last_number_are_told_apart_by_not_being_cached() {
+        let cache = Cache::new(&Config::default(), Metrics::register(&prometheus::Registry::new()).unwrap());
+        *cache.zones.lock() = (0..ROUTES_MAX).map(|nth| nth.to_be_bytes().into()).collect();
+        let entry = |byte: u8| {
+            let parts = crate::dns::cache::Parts {
+                name: hickory_proto::rr::Name::root(),
+                rtype: Rtype::A,
+                class: crate::wire::Class::IN,
+                kind: Kind::NoData,
+                answers: Vec::new(),
+                authorities: Vec::new(),
+                authentic: byte == 0,
+                continues: false,
+            };
+            Arc::new(Entry::new(&parts, UnixMillis(1), 60).unwrap())
+        };
+        let key = |zone: &[u8]| {
+            let name = "www.example.".parse().unwrap();
+            Key::new(cache.route(zone), Question::new(name, Rtype::A).by_ref())
+        };
+        let last = key(&(ROUTES_MAX - 1).to_be_bytes());
+        assert!(cache.insert(&last, entry(0)));
+        for zone in [&b"one more"[..], b"and another"] {
+            assert!(!cache.insert(&key(zone), entry(1)));
+            assert!(cache.get(&key(zone)).is_none());
+        }
+        assert!(cache.get(&last).is_some());
     }
 }
