@@ -186,6 +186,10 @@ async fn serve(listener: UnixListener, word: u8, asks: mpsc::Sender<Asked>) {
             sleep(TRY_EVERY).await;
             continue;
         };
+        // Other users take no slot: a connection may stay for as long as its client lives.
+        if !is_of_our_user(&stream) {
+            continue;
+        }
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let asks = asks.clone();
         connections.spawn(async move {
@@ -198,7 +202,7 @@ async fn serve(listener: UnixListener, word: u8, asks: mpsc::Sender<Asked>) {
                 Ok(END) => Asked::End,
                 _ => return,
             };
-            if is_of_our_user(&stream) && asks.send(asked).await.is_ok() {
+            if asks.send(asked).await.is_ok() {
                 // Stays open until the seat is given up, which is the answer.
                 let _ = stream.read_u8().await;
             }
