@@ -2,6 +2,7 @@
 
 mod clock;
 mod connections;
+mod fairness;
 mod licences;
 mod limits;
 mod listeners;

@@ -10,7 +10,7 @@ use holdfast::dns::{Resolve, Transport, forward::ZoneConfig};
 
 use crate::{
     forward::world::{World, query, settle, short, zone},
-    support::upstream::{Say, Upstream, a},
+    support::upstream::{Asked, Say, Upstream, a},
 };
 
 const TRUE: [u8; 4] = [192, 0, 2, 1];
@@ -143,4 +143,30 @@ async fn an_upstream_with_unanswerable_names_is_up() {
         world.elapse(Duration::from_secs(3)).await;
     }
     assert_eq!(world.upstream_status(0).state, holdfast::report::UpstreamState::Up);
+}
+
+/// However often one question is asked again, a forger has one port to guess and one id, or two once the query goes out without EDNS as
+/// well, also where case says nothing.
+#[tokio::test(start_paused = true)]
+async fn one_question_is_asked_from_one_port_with_few_ids() {
+    let upstream = Upstream::silent().await;
+    let config = ZoneConfig { case_randomization: false, ..zone(".", &[&upstream]) };
+    let world = Arc::new(World::with(vec![config]));
+    let clients: Vec<_> = (0..10)
+        .map(|_| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { world.a("www.example").await })
+        })
+        .collect();
+    settle().await;
+    world.elapse(Duration::from_secs(6)).await;
+    for client in clients {
+        assert!(client.await.unwrap().starts_with("ServFail"));
+    }
+    let asked: Vec<_> =
+        upstream.seen().into_iter().filter(|asked| asked.name() == "www.example" && !asked.tcp).collect();
+    assert!(asked.len() > 1, "asked again");
+    let set = |of: fn(&Asked) -> u16| asked.iter().map(of).collect::<std::collections::BTreeSet<_>>();
+    let (ports, ids) = (set(|asked| asked.from.port()), set(|asked| asked.message.id));
+    assert!(ports.len() == 1 && ids.len() <= 2, "{ports:?} {ids:?}");
 }

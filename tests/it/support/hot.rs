@@ -24,7 +24,7 @@ pub struct Question {
     pub answers: u16,
 }
 
-/// 10,000 services with a cluster IP in 100 namespaces, and headless ones of 3 and of 100 endpoints in each of them.
+/// 10,000 services with a cluster IP in 100 namespaces, headless ones of 3 and of 100 endpoints in each of them, and one of 10,000.
 pub fn context() -> Context {
     let mut text = String::new();
     for namespace in 0..100 {
@@ -41,6 +41,10 @@ pub fn context() -> Context {
                 );
             }
         }
+    }
+    let _ = writeln!(text, "headless ns-99/huge http:80/tcp");
+    for endpoint in 0..10_000 {
+        let _ = writeln!(text, "endpoint ns-99/huge 10.200.{}.{} http:80/tcp", endpoint >> 8, endpoint & 255);
     }
     let _ = writeln!(text, "external ns-7/away svc-1.ns-1.svc.cluster.local");
     let (mut writer, reader) = store::open();
@@ -79,6 +83,9 @@ pub fn questions() -> Vec<Question> {
         question("SRV", "_http._tcp.svc-42.ns-7.svc.cluster.local", Rtype::SRV, Udp, None, 1),
         question("SRV, 3 endpoints", "_http._tcp.three.ns-7.svc.cluster.local", Rtype::SRV, Udp, None, 3),
         question("SRV, 100 endpoints", "_http._tcp.hundred.ns-7.svc.cluster.local", Rtype::SRV, Tcp, None, 100),
+        // As many as fit.
+        question("SRV, 10,000 endpoints", "_http._tcp.huge.ns-99.svc.cluster.local", Rtype::SRV, Udp, Some(1232), 34),
+        question("A, 10,000 endpoints", "huge.ns-99.svc.cluster.local", Rtype::A, Udp, Some(1232), 73),
         question("alias", "away.ns-7.svc.cluster.local", Rtype::A, Udp, None, 2),
         question("pod", "10-1-2-3.ns-7.pod.cluster.local", Rtype::A, Udp, None, 1),
         question("outside", "www.example.com", Rtype::A, Udp, None, 0),
