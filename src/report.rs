@@ -17,7 +17,8 @@ pub use config::{ConfigStatus, RefusedReload};
 pub use election::{ElectionStatus, Failing, Standing};
 pub use follow::{FollowState, FollowStatus};
 pub use forward::{
-    CacheStatus, ForwardStatus, OutsideHold, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus,
+    CacheStatus, ForwardStatus, KeepStatus, OutsideHold, Policy, UnresolvedName, UpstreamState, UpstreamStatus,
+    ViewStatus, ZoneStatus,
 };
 pub use row::Row;
 pub use stream::StreamStatus;

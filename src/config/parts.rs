@@ -30,6 +30,7 @@ impl Settings {
         dns::forward::Config {
             zones: self.forward.iter().map(|zone| self.forward_zone(zone)).collect(),
             cluster_fallback: self.cluster_fallback.clone(),
+            keep: self.keep.0.clone(),
             query_log_every: self.log_query_every,
             dnstap: self.log_dnstap.clone(),
             dnstap_every: self.log_dnstap_every,
@@ -66,6 +67,7 @@ impl Settings {
             hosts_reverse: zone.hosts_reverse,
             rewrites: zone.rewrite.clone(),
             templates: zone.template.clone(),
+            reject: zone.reject.iter().map(|network| network.0).collect(),
             dns64: zone.dns64,
             tls_ca: zone.tls_ca.clone(),
             budget: self.upstream_timeout,
@@ -242,7 +244,10 @@ impl Config {
             let listen = view.listen.iter().map(|address| address.0).collect();
             let zones = view.forward.iter().map(|zone| self.settings.forward_zone(zone)).collect();
             let encrypted = encrypted(&view.tls, &view.https, &view.quic);
-            (dns::Config { listen, encrypted, ..self.dns() }, dns::forward::Config { zones, ..self.forward() })
+            (
+                dns::Config { listen, encrypted, ..self.dns() },
+                dns::forward::Config { zones, keep: Vec::new(), ..self.forward() },
+            )
         };
         self.settings.views.iter().map(view).collect()
     }

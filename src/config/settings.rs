@@ -13,7 +13,7 @@ use super::{
     error::Gather,
     node::Node,
     table::{self, Described, Section, Setting, settings},
-    types::{Addr, Bytes, Compat, HostPort, InterfaceName, LogFormat, Pods, Tls, ZoneName},
+    types::{Addr, Bytes, Compat, HostPort, InterfaceName, KeepList, LogFormat, Network, Pods, Tls, ZoneName},
     value::{Bounds, Shown, Value},
 };
 use crate::{
@@ -170,6 +170,10 @@ settings! {
             Setting::new("cache.save_interval", "60s").within("1s", "1d", "shorter wears the disk, longer loses more in a crash").agent();
         /// Asks upstreams again for often used names before their answers expire.
         cache_prefetch: bool = Setting::new("cache.prefetch", "true").agent().reload();
+        /// Names outside the cluster without which a cluster does not recover: registry, identity provider, pager, git host, cloud APIs.
+        /// Their addresses are resolved ahead, kept in the store, never given up for a denial, and answered for as long as no
+        /// upstream answers. `status` names those that cannot be resolved. For questions to `listen`, not to `views`.
+        keep: KeepList = Setting::new("keep", "[]").agent().reload();
         /// Answers A and AAAA of `external.name.ns.svc.cluster.local` with a CNAME to `external.name` and its addresses, if the
         /// namespace exists and has no service called `name`: one query instead of five or more (`ndots:5`).
         /// The risk: a name that looks like one of a service (`web.db` for `web` of a service `db` that does not exist yet) is sent
@@ -369,6 +373,9 @@ settings! {
         stale_max: Option<Duration> = Setting::new("stale_max", "none").within("0s", "30d", "RFC 8767, 5");
         /// `cache.client_timeout` for this zone.
         client_timeout: Option<Duration> = Setting::new("client_timeout", "none").within("0s", "5s", "RFC 8767, 5");
+        /// Answers with an address in these networks count as failures of the upstream: private networks in a public zone (DNS
+        /// rebinding), `0.0.0.0`, the address of a block page.
+        reject: Vec<Network> = Setting::new("reject", "[]");
         /// What NXDOMAIN and NODATA for a name that was good do. `believe`: the name is gone. `confirm`: it is gone when two upstreams
         /// say so, or one twice, 2s apart. `hold` or `hold DURATION`: its last good answer is served so long (1h), with a TTL of at
         /// most 30s; `holdfast guard` lists such names and ends their holds. `auto`: `hold 1h` for names that were good for 10m and

@@ -11,11 +11,13 @@ use ipnet::IpNet;
 
 use super::value::Scalar;
 
+mod guard;
 mod local;
 mod names;
 mod node;
 mod words;
 
+pub use guard::{KeepList, Network};
 pub use names::{HostPort, ZoneName};
 pub use node::InterfaceName;
 pub use words::{Compat, LogFormat, Pods, Tls};

@@ -148,6 +148,9 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
         rows.row("upstreams", &row(forward, upstreams::upstreams));
         if let Some(forward) = forward.read() {
             rows.row("cache", &upstreams::cache(forward));
+            if let Some(keep) = &forward.keep {
+                rows.row("keep", &upstreams::keep(keep, status.at));
+            }
         }
     }
     if status.rejected.total > 0 {
@@ -214,7 +217,8 @@ fn works(status: &Status) -> (&'static str, &'static str) {
 
 /// The rows below that say that something is wrong.
 fn attention(status: &Status) -> Vec<&'static str> {
-    let upstreams = status.forward.as_ref().and_then(Row::read).is_some_and(upstreams::is_degraded);
+    let forward = status.forward.as_ref().and_then(Row::read);
+    let upstreams = forward.is_some_and(upstreams::is_degraded);
     let config = status.config.as_ref().and_then(Row::read);
     let apiserver = status.apiserver.as_ref().and_then(Row::read);
     let leader = status.lease.as_ref().and_then(Row::read);
@@ -225,6 +229,7 @@ fn attention(status: &Status) -> Vec<&'static str> {
         ("leader", leader.is_some_and(|leader| matches!(leader.standing, Standing::Namesake { renews: true, .. }))),
         ("disk", status.disk.as_ref().is_some_and(|disk| disk.state == DiskState::Degraded)),
         ("upstreams", upstreams),
+        ("keep", forward.and_then(|forward| forward.keep.as_ref()).is_some_and(|keep| !keep.unresolved.is_empty())),
         ("ignored", status.rejected.total > 0),
         ("config", config.is_some_and(|config| config.refused.is_some() || !config.waits_for_restart.is_empty())),
     ];

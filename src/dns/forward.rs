@@ -11,6 +11,7 @@ mod failure;
 mod failures;
 mod in_flight;
 mod inspect;
+mod keep;
 mod lookup;
 mod nxdomain_cut;
 mod observe;
@@ -38,6 +39,7 @@ use self::{
     failure::Failure,
     failures::Failures,
     in_flight::InFlight,
+    keep::KeepList,
     lookup::{Outcome, Refresh, State, Via, stale_age},
     observe::{Sampler, Tap},
     route::Routes,
@@ -108,6 +110,8 @@ struct Inner {
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
     failures: Failures,
+    keep_list: KeepList,
+    started: UnixMillis,
     in_flight: InFlight<Outcome>,
     refreshes: mpsc::Sender<Refresh>,
     queue: Lock<Option<mpsc::Receiver<Refresh>>>,
@@ -170,6 +174,7 @@ impl Forwarder {
 
     fn with(config: &Config, cache_config: cache::Config, environment: Environment, parts: Parts) -> Self {
         let (refreshes, queue) = mpsc::channel(REFRESHES_MAX);
+        let started = environment.clock.steady();
         let Parts { cache, cache_file, cache_load, routes, view } = parts;
         Self(Arc::new(Inner {
             routes: ArcSwap::from_pointee(routes),
@@ -182,6 +187,8 @@ impl Forwarder {
             environment,
             urgent_saves: Lock::default(),
             failures: Failures::default(),
+            keep_list: KeepList::default(),
+            started,
             in_flight: InFlight::default(),
             refreshes,
             queue: Lock::new(Some(queue)),

@@ -21,6 +21,9 @@ pub struct ForwardStatus {
     /// Names that upstreams deny and that are served.
     #[serde(default)]
     pub held_names: usize,
+    /// The keep list; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<KeepStatus>,
     /// Listeners with forwarding of their own.
     #[serde(default)]
     pub views: Vec<ViewStatus>,
@@ -57,6 +60,22 @@ pub struct CacheStatus {
     pub entries: u64,
 }
 
+/// How the keep list does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepStatus {
+    pub names: usize,
+    /// Those that upstreams had no address of when they were last asked.
+    pub unresolved: Vec<UnresolvedName>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnresolvedName {
+    /// With its final dot.
+    pub name: String,
+    /// When upstreams last had one; null for never.
+    pub answered: Option<Time>,
+}
+
 /// A name outside the cluster that upstreams deny and that is served its last good answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutsideHold {
@@ -88,6 +107,7 @@ pub struct OutsideHold {
 
 /// An upstream, for `status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own in the document")]
 pub struct UpstreamStatus {
     pub upstream: String,
     pub state: UpstreamState,
@@ -108,6 +128,9 @@ pub struct UpstreamStatus {
     /// Whether what it is asked comes back to us; it is asked no more then.
     #[serde(default)]
     pub looped: bool,
+    /// Whether it denies so many names that were good that it is not believed.
+    #[serde(default)]
+    pub lying: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

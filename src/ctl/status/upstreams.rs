@@ -5,8 +5,11 @@ use std::{fmt::Write as _, time::Duration};
 use super::count_u64;
 use crate::{
     admin::view::words,
-    ctl::table::{Table, count},
-    report::{CacheStatus, ForwardStatus, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus},
+    ctl::table::{Table, count, some},
+    report::{
+        CacheStatus, ForwardStatus, KeepStatus, Time, UnresolvedName, UpstreamState, UpstreamStatus, ViewStatus,
+        ZoneStatus,
+    },
 };
 
 /// Every zone, those of views with where these are asked.
@@ -24,7 +27,7 @@ fn zones(forward: &ForwardStatus) -> impl Iterator<Item = (String, &ZoneStatus)>
 }
 
 pub(super) fn is_degraded(forward: &ForwardStatus) -> bool {
-    let failing = |upstream: &UpstreamStatus| upstream.state == UpstreamState::Failing;
+    let failing = |upstream: &UpstreamStatus| upstream.state == UpstreamState::Failing || upstream.lying;
     zones(forward)
         .any(|(_, zone)| zone.down || zone.looped || zone.missing.is_some() || zone.upstreams.iter().any(failing))
 }
@@ -66,6 +69,22 @@ pub(super) fn cache(forward: &ForwardStatus) -> String {
     format!("{entries}, {} of {} MiB; {stale} given{held}", mebibytes(bytes), mebibytes(max_bytes))
 }
 
+/// Names of the keep list that are shown; `-o json` has them all.
+const UNRESOLVED_SHOWN: usize = 5;
+
+pub(super) fn keep(keep: &KeepStatus, now: Time) -> String {
+    let names = count(keep.names, "name");
+    if keep.unresolved.is_empty() {
+        return format!("{names} resolved and kept");
+    }
+    let told = |name: &UnresolvedName| match name.answered {
+        Some(at) => format!("{} (answer of {})", name.name, at.short(now)),
+        None => format!("{} (no answer known)", name.name),
+    };
+    let told: Vec<String> = keep.unresolved.iter().map(told).collect();
+    format!("{names}, {} NOT RESOLVED now: {}", keep.unresolved.len(), some(&told, UNRESOLVED_SHOWN))
+}
+
 pub(super) fn rows(forward: &ForwardStatus, rows_max: usize, width: Option<usize>) -> String {
     let mut table = Table::new(&["ZONE", "UPSTREAM", "STATE", "RTT", "LAST ANSWER", "ANSWERS", "FAILURES"]);
     for (name, upstream) in zones(forward)
@@ -74,6 +93,7 @@ pub(super) fn rows(forward: &ForwardStatus, rows_max: usize, width: Option<usize
     {
         let state = match upstream.state {
             UpstreamState::Failing => format!("FAILING, {}x", upstream.failures_in_a_row),
+            UpstreamState::Up if upstream.lying => "up, DENIES good names".into(),
             UpstreamState::Up => "up".into(),
             UpstreamState::Unknown => "not asked yet".into(),
         };

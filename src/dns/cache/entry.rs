@@ -163,11 +163,10 @@ impl Entry {
         }
     }
 
-    /// The same, as the successor of `before`: the name has been good for as long as both, and is on the keep list as before.
+    /// The same, as the successor of `before`: the name has been good for as long as both.
     #[must_use]
     pub fn succeeding(mut self, before: &Self) -> Self {
         self.good_since = before.good_since;
-        self.kept = AtomicBool::new(before.is_kept());
         self
     }
 
@@ -356,7 +355,7 @@ impl Entry {
     }
 
     /// When the last tenth of its TTL begins.
-    pub(super) fn ends(&self) -> UnixMillis {
+    pub fn ends(&self) -> UnixMillis {
         self.stored.plus(Duration::from_millis(u64::from(self.ttl) * 900))
     }
 

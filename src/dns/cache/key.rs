@@ -16,6 +16,11 @@ pub struct RouteId(pub(super) u16);
 impl RouteId {
     /// Shared by zones that got no number; nothing is stored under it.
     pub(super) const UNCACHED: Self = Self(u16::MAX);
+
+    /// Whether a stored key is of this route.
+    pub fn is_of(self, key: &[u8]) -> bool {
+        key.starts_with(&self.0.to_be_bytes())
+    }
 }
 
 /// A key on the stack: looking up allocates nothing.

@@ -221,7 +221,7 @@ impl Cache {
 
     /// Protects only the kept answers of keys that are `wanted`.
     pub fn retain_kept(&self, wanted: impl Fn(&[u8]) -> bool) {
-        self.protected.retain_kept(wanted);
+        self.metrics.holds_ended(End::Released).inc_by(self.protected.retain_kept(wanted) as u64);
     }
 
     /// The zone of `route`, in wire form, and the view behind it.

@@ -181,9 +181,17 @@ impl Protected {
         self.counted(&inner);
     }
 
-    /// Keeps only what `wanted` says; the rest may go like any other answer.
-    pub fn retain_kept(&self, wanted: impl Fn(&[u8]) -> bool) {
+    /// Keeps only what `wanted` says; the rest may go like any other answer. Returns how many holds end with that.
+    pub fn retain_kept(&self, wanted: impl Fn(&[u8]) -> bool) -> usize {
         let mut inner = self.inner.lock();
+        let over = inner.holds.iter().filter(|(key, (_, hold))| hold.reason == Reason::Keep && !wanted(key));
+        let over: Vec<_> = over.map(|(key, _)| key.clone()).collect();
+        for key in &over {
+            if let Some((_, hold)) = inner.take(key) {
+                hold.entry.end_hold();
+                hold.entry.set_kept(false);
+            }
+        }
         inner.kept.retain(|key, entry| {
             let stays = wanted(key);
             if !stays {
@@ -192,6 +200,7 @@ impl Protected {
             stays
         });
         self.counted(&inner);
+        over.len()
     }
 
     /// Every answer that is protected, with its key.

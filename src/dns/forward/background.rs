@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Inner,
+    Inner, keep,
     route::{Probe, Route, Routes},
     upstream::{ExchangeOptions, Upstream, exchange},
 };
@@ -45,7 +45,7 @@ const REFRESHES_MAX: usize = 64;
 const LOOP_TYPE: Rtype = Rtype::HINFO;
 
 pub async fn run(inner: &Arc<Inner>) {
-    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run());
+    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run(), keep::run(inner));
 }
 
 async fn refreshes(inner: &Arc<Inner>) {

@@ -40,8 +40,8 @@ pub enum Ruling {
     Held,
 }
 
-/// What a denial at `now` means for the good answer `known`.
-pub fn ruling(lifetimes: &Lifetimes, known: &Entry, now: UnixMillis) -> Ruling {
+/// What a denial at `now` means for the good answer `known`; `in_bulk` if it comes from an upstream that denies too many names.
+pub fn ruling(lifetimes: &Lifetimes, known: &Entry, in_bulk: bool, now: UnixMillis) -> Ruling {
     if known.is_kept() {
         return Ruling::Hold { until: None, reason: Reason::Keep };
     }
@@ -54,6 +54,9 @@ pub fn ruling(lifetimes: &Lifetimes, known: &Entry, now: UnixMillis) -> Ruling {
     let good = |length| Ruling::Hold { until: Some(now.plus(length)), reason: Reason::Good };
     if let Denials::Hold(length) = lifetimes.denials {
         return good(length);
+    }
+    if in_bulk {
+        return Ruling::Hold { until: Some(now.plus(HOLD)), reason: Reason::Bulk };
     }
     let past = known.age(now).saturating_sub(Duration::from_secs(known.ttl().into()));
     if !lifetimes.serve_stale || past > lifetimes.stale_max {
@@ -148,7 +151,9 @@ impl Inner {
     ) -> bool {
         [Rtype::A, Rtype::AAAA].into_iter().filter(|rtype| *rtype != question.rtype).any(|rtype| {
             let known = self.cache.holds_data(&Key::new(key.route(), question.retyped(rtype).by_ref()));
-            known.is_some_and(|known| matches!(ruling(lifetimes, &known, now), Ruling::Hold { .. } | Ruling::Held))
+            known.is_some_and(|known| {
+                matches!(ruling(lifetimes, &known, false, now), Ruling::Hold { .. } | Ruling::Held)
+            })
         })
     }
 
@@ -260,9 +265,16 @@ mod tests {
         ];
         for (what, denials, known, expect) in cases {
             let lifetimes = Lifetimes { denials, ..Lifetimes::default() };
-            assert_eq!(ruling(&lifetimes, &known, NOW), expect, "{what}, {denials:?}");
+            assert_eq!(ruling(&lifetimes, &known, false, NOW), expect, "{what}, {denials:?}");
+        }
+        let in_bulk = Ruling::Hold { until: Some(NOW.plus(HOLD)), reason: Reason::Bulk };
+        for (denials, expect) in
+            [(Denials::Auto, in_bulk), (Denials::Confirm, in_bulk), (Denials::Believe, Ruling::Believe)]
+        {
+            let lifetimes = Lifetimes { denials, ..Lifetimes::default() };
+            assert_eq!(ruling(&lifetimes, &entry(10, 5), true, NOW), expect, "{denials:?}");
         }
         let never_stale = Lifetimes { serve_stale: false, ..Lifetimes::default() };
-        assert_eq!(ruling(&never_stale, &good_since(3_600, 60), NOW), Ruling::Believe);
+        assert_eq!(ruling(&never_stale, &good_since(3_600, 60), false, NOW), Ruling::Believe);
     }
 }

@@ -116,7 +116,8 @@ impl State {
             return if at_once { Self::StaleAtOnce } else { Self::StaleFirst };
         }
         let past = entry.age(now).saturating_sub(Duration::from_secs(entry.ttl().into()));
-        if !lifetimes.serve_stale || (past > lifetimes.stale_max && !route.is_useless()) {
+        let may_end = !lifetimes.serve_stale || (past > lifetimes.stale_max && !route.is_useless());
+        if may_end && !entry.is_kept() {
             Self::TooOld
         } else if route.is_down() || entry.refresh_failed_within(now, REFRESH_INTERVAL) {
             Self::StaleAtOnce
@@ -268,12 +269,12 @@ impl Inner {
     }
 
     /// Asks upstreams again, without a client.
-    pub(super) async fn refresh(self: &Arc<Self>, Refresh { question, via }: Refresh) {
+    pub(super) async fn refresh(self: &Arc<Self>, Refresh { question, via }: Refresh) -> Option<Outcome> {
         let routes = self.routes.load_full();
-        let Ok((route, key)) = place(&routes, &question, via) else { return };
+        let (route, key) = place(&routes, &question, via).ok()?;
         let start = || self.exchange(&routes, route, &key, question, via);
         let mut result = self.in_flight.start(key.as_bytes(), start);
-        let _ = result.wait_for(Option::is_some).await;
+        result.wait_for(Option::is_some).await.ok()?.clone()
     }
 
     /// One exchange with the upstreams of `route`, from slot to cache.
@@ -369,10 +370,17 @@ impl Exchange {
             answered = self.ask(next, next.attempts(), deadline).await;
         }
         let answered = answered.map_err(|failed| Failure::failed(&failed))?;
-        if answered.sanitized.parts.kind == Kind::Data {
+        let known = inner.cache.holds_data(&self.key);
+        let denied = answered.sanitized.parts.kind != Kind::Data;
+        if known.as_ref().is_some_and(|known| known.is_popular())
+            && answered.upstream.note_popular(self.question.name.wire(), denied)
+        {
+            inner.metrics().denies_in_bulk(answered.upstream.label());
+        }
+        if !denied {
             return self.keep(answered.sanitized);
         }
-        let mut sanitized = match inner.cache.holds_data(&self.key) {
+        let mut sanitized = match known {
             Some(known) => self.judge(&known, answered).await?,
             None => answered.sanitized,
         };
@@ -405,7 +413,7 @@ impl Exchange {
     /// What is believed of a denial of a name that was good.
     async fn judge(&self, known: &Arc<Entry>, denied: Answered) -> Result<Sanitized, Failure> {
         let (inner, lifetimes) = (&self.inner, &self.route.config.lifetimes);
-        let judged = |now| denials::ruling(lifetimes, known, now);
+        let judged = |now| denials::ruling(lifetimes, known, denied.upstream.is_lying(), now);
         if lifetimes.denials == Denials::Believe && judged(inner.now()) == Ruling::Believe {
             return Ok(denied.sanitized);
         }
@@ -427,7 +435,7 @@ impl Exchange {
     async fn ask_others(&self, denied: &Answered) -> Option<Answered> {
         let route = &self.route;
         // The other servers of a sequential zone speak only when this one fails, and it did not.
-        let sequential = route.config.policy == Policy::Sequential;
+        let sequential = route.config.policy == Policy::Sequential && !denied.upstream.is_lying();
         let others = route.order().into_iter().filter(|other| !sequential && !Arc::ptr_eq(other, &denied.upstream));
         let others: Vec<_> = others.collect();
         if others.iter().all(|other| other.is_failing()) {
@@ -467,10 +475,11 @@ impl Exchange {
         let ttl = if keep { cap(&mut sanitized, lifetimes) } else { sanitized.ttl };
         let now = inner.now();
         let mut entry = Entry::new(&sanitized.parts, now, ttl).ok_or_else(Failure::too_large)?;
-        if entry.kind() == Kind::Data
-            && let Some(before) = inner.cache.holds_data(key)
-        {
-            entry = entry.succeeding(&before);
+        if let Some(before) = inner.cache.get(key) {
+            if (entry.kind(), before.kind()) == (Kind::Data, Kind::Data) {
+                entry = entry.succeeding(&before);
+            }
+            entry.set_kept(before.is_kept() && entry.kind() != Kind::NxDomain);
         }
         if sanitized.truncated {
             return Ok(Arc::new(entry.truncated()));
@@ -489,7 +498,7 @@ impl Exchange {
 
 impl Inner {
     /// Whether `name` is none of the cluster's, and not pinned.
-    fn is_outside(&self, name: &Name) -> bool {
+    pub(super) fn is_outside(&self, name: &Name) -> bool {
         let context = &self.environment.records;
         let batch = context.load();
         let question = Question::new(name.clone(), Rtype::A);

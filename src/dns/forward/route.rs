@@ -107,6 +107,8 @@ pub struct Routes {
     by_zone: ByZone<Arc<Route>>,
     /// Stands in for the cluster's records until there are some.
     pub cluster_fallback: Option<Arc<Route>>,
+    /// The names that are kept resolved.
+    pub keep: Vec<wire::Name>,
 }
 
 impl Routes {
@@ -148,7 +150,7 @@ impl Routes {
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(Self { by_zone, cluster_fallback }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { by_zone, cluster_fallback, keep: config.keep.clone() }) } else { Err(errors) }
     }
 
     #[inline]
@@ -248,7 +250,7 @@ impl Route {
     pub fn attempts_at(&self, order: Vec<Arc<Upstream>>, sequential: bool) -> Attempts {
         let ZoneConfig { failover, attempts_max, silence_max, .. } = &*self.config;
         let rules = Rules { sequential, failover: *failover, attempts_max: *attempts_max, silence_max: *silence_max };
-        Attempts::new(order, rules)
+        Attempts::new(order, rules, Arc::clone(&self.config.reject))
     }
 
     /// The upstreams that are asked when the answer so far is one of these, in turn.
@@ -374,7 +376,7 @@ impl Route {
                 order.rotate_left(turn);
             }
         }
-        order.sort_by_key(|upstream| upstream.is_failing());
+        order.sort_by_key(|upstream| (upstream.is_failing(), upstream.is_lying()));
         order
     }
 }

@@ -35,6 +35,7 @@ pub fn of(inner: &Inner) -> ForwardStatus {
             max_bytes: inner.cache.max_bytes(),
             entries: inner.cache.len(),
         },
+        keep: inner.keep_status(),
         held_names: inner.cache.holds_len(),
         views: Vec::new(),
     }

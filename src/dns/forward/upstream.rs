@@ -3,6 +3,7 @@
 //! Learns only from questions asked; sends nothing by itself.
 
 mod attempts;
+mod bulk;
 mod exchange;
 mod message;
 mod sanitize;
@@ -23,7 +24,6 @@ use std::{
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::tcp::{Pool, TlsDial};
 pub use self::{
     attempts::{Answered, Attempts, Failed, Rules, race},
     exchange::{ExchangeOptions, exchange},
@@ -31,6 +31,10 @@ pub use self::{
     tcp::Limits,
     tls::{connector, dial},
     udp::limit_sockets,
+};
+use self::{
+    bulk::Bulk,
+    tcp::{Pool, TlsDial},
 };
 use super::observe::{Metrics, Named};
 use crate::{
@@ -101,6 +105,7 @@ pub struct Upstream {
     state: Lock<State>,
     /// A question sent to it came back to us.
     looped: AtomicBool,
+    bulk: Lock<Bulk>,
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +145,16 @@ impl Upstream {
         let label = metrics.named(server.to_string());
         let pool = Pool::new(server.address, tls, limits, metrics);
         let source = limits.source_to(server.address);
-        Self { server, source, label, pool, max_fails, state: Lock::default(), looped: AtomicBool::new(false) }
+        Self {
+            server,
+            source,
+            label,
+            pool,
+            max_fails,
+            state: Lock::default(),
+            looped: AtomicBool::new(false),
+            bulk: Lock::default(),
+        }
     }
 
     pub fn server(&self) -> &Server {
@@ -261,6 +275,16 @@ impl Upstream {
         self.looped.swap(looped, Ordering::Relaxed) != looped
     }
 
+    /// Notes whether it denies a popular name. Returns whether it denies too many from now on.
+    pub fn note_popular(&self, name: &[u8], denied: bool) -> bool {
+        self.bulk.lock().note(xxh3_64(name), denied, Instant::now())
+    }
+
+    /// Whether it denies so many names that were good that it is not believed.
+    pub fn is_lying(&self) -> bool {
+        self.bulk.lock().is_lying(Instant::now())
+    }
+
     /// Whether it is known not to answer.
     pub fn is_failing(&self) -> bool {
         self.lock().failing_since.is_some()
@@ -371,6 +395,7 @@ impl Upstream {
             without_edns,
             folds_case,
             looped: self.is_looped(),
+            lying: self.is_lying(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hickory_proto::{
     op::{Message, ResponseCode},
-    rr::RecordType,
+    rr::{RData, Record, RecordType, rdata::AAAA},
 };
 use holdfast::{
     dns::{
@@ -19,11 +19,13 @@ use super::world::{NOW, World, asked_for, no_cluster, secs, short, zone};
 use crate::support::{
     fleet::{agent_config, beside},
     process::{self, run},
-    upstream::{Asked, Say, Upstream, a, cname},
+    upstream::{Asked, Say, Upstream, a, cname, name},
 };
 
 const GOOD: [u8; 4] = [192, 0, 2, 1];
 const SERVED: &str = "NoError 192.0.2.1 ede=3";
+/// What `registry.example` is.
+const REGISTRY: &str = "NoError edge.corp.example. 192.0.2.7";
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn config(upstreams: &[&Upstream], denials: Denials) -> ZoneConfig {
@@ -348,6 +350,164 @@ async fn after_the_hold_a_dead_upstream_takes_nothing_away() {
     upstream.now(denies);
     pass(&world, 12).await;
     assert_eq!(world.a("www.example").await, "NXDomain", "the hold is over");
+}
+
+/// Registry, identity provider, pager: resolved before a client asks, kept when they are denied, and answered when nothing is left.
+#[tokio::test(start_paused = true)]
+async fn names_of_the_keep_list_are_resolved_ahead_and_answered_without_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache.zst");
+    let upstream = Upstream::start(|asked| match (asked.name().as_str(), asked.qtype()) {
+        ("registry.example", RecordType::A) => {
+            vec![asked.found(vec![cname(&asked.name(), 60, "edge.corp.example")])]
+        }
+        ("login.example", RecordType::A) => vec![asked.found(vec![a(&asked.name(), 60, GOOD)])],
+        _ => vec![asked.nodata("example")],
+    })
+    .await;
+    let corp = Upstream::with_a(60, [192, 0, 2, 7]).await;
+    // A day after their end, answers are given up by default; here after a minute.
+    let lifetimes = Lifetimes { stale_max: secs(60), ..Lifetimes::default() };
+    let zones = [zone(".", &[&upstream]), zone("corp.example", &[&corp])];
+    let zones = zones.map(|zone| ZoneConfig { lifetimes: lifetimes.clone(), ..zone }).into();
+    let keep = ["registry.example", "login.example"].map(|name| name.parse().unwrap()).into();
+    let config = Config { zones, keep, ..Config::default() };
+    let clock = ManualClock::new(NOW);
+    let start = async || {
+        let cache_config = cache::Config::default();
+        let world = World::start(&config, cache_config, no_cluster(), Some(file.clone()), clock.clone());
+        world.forwarder.loaded().await;
+        world
+    };
+    let world = start().await;
+    world.elapse(secs(3)).await;
+    assert_eq!((asked_for(&upstream, "login.example"), asked_for(&corp, "edge.corp.example")), (2, 1), "nobody asked");
+    let (before, all) = (upstream.count(), |world: &World| world.forwarder.status().keep.unwrap());
+    assert_eq!((all(&world).names, all(&world).unresolved.len()), (2, 0));
+    assert_eq!(world.a("registry.example").await, REGISTRY);
+    assert_eq!(world.a("login.example").await, "NoError 192.0.2.1");
+    assert_eq!(upstream.count(), before, "answered from the cache");
+    pass(&world, 600).await;
+    assert!(asked_for(&upstream, "login.example") >= 2 * 9, "and refreshed");
+
+    // Denied from the first minute on: no name is given up, released or believed to be gone.
+    for upstream in [&upstream, &corp] {
+        upstream.now(|asked| vec![asked.nxdomain("example")]);
+    }
+    pass(&world, 3 * 3_600).await;
+    assert_eq!(world.a("registry.example").await, format!("{REGISTRY} ede=3"));
+    assert_eq!(world.a("login.example").await, SERVED);
+    let held: Vec<_> = world.forwarder.held().into_iter().map(|hold| (hold.name, hold.reason, hold.until)).collect();
+    assert!(held.iter().any(|hold| *hold == ("login.example.".into(), "keep".into(), None)), "{held:?}");
+    assert!(world.forwarder.release(&Released::Name("login.example".parse().unwrap()), false).is_empty());
+    assert_eq!(world.a("login.example").await, SERVED);
+    world.forwarder.save().await;
+    drop(world);
+
+    // A year later, after a restart, with upstreams that say nothing.
+    for upstream in [&upstream, &corp] {
+        upstream.now(|_| Vec::new());
+    }
+    clock.advance(secs(365 * 86_400));
+    let world = start().await;
+    pass(&world, 60).await;
+    assert_eq!(world.a("registry.example").await, format!("{REGISTRY} ede=3"));
+    assert_eq!(world.a("login.example").await, SERVED);
+    let unresolved = all(&world).unresolved;
+    let names: Vec<&str> = unresolved.iter().map(|name| &*name.name).collect();
+    assert_eq!(names, ["login.example.", "registry.example."]);
+    assert!(unresolved.iter().all(|name| name.answered.is_some_and(|at| at.0 < NOW.plus(secs(700)))), "{unresolved:?}");
+
+    for (upstream, ip) in [(&upstream, [192, 0, 2, 1]), (&corp, [192, 0, 2, 8])] {
+        upstream.now(move |asked| vec![asked.found(vec![a(&asked.name(), 60, ip)])]);
+    }
+    pass(&world, 60).await;
+    assert_eq!(all(&world).unresolved, []);
+    assert_eq!(world.a("login.example").await, "NoError 192.0.2.1", "back without a client that asked");
+}
+
+/// What is on the keep list stays when the cache is flooded; what is taken off it goes like anything else.
+#[tokio::test(start_paused = true)]
+async fn the_keep_list_is_no_place_for_eviction_and_ends_with_the_configuration() {
+    let upstream = Upstream::with_a(600, GOOD).await;
+    let cache_config = cache::Config { max_bytes: 1 << 20, worker_caches: 0, ..cache::Config::default() };
+    let keep = vec!["pager.example".parse().unwrap()];
+    let mut config = Config { zones: vec![zone(".", &[&upstream])], keep, ..Config::default() };
+    let world = World::start(&config, cache_config, no_cluster(), None, ManualClock::new(NOW));
+    world.elapse(secs(2)).await;
+    for nth in 0..3_000 {
+        world.a(&format!("n{nth}.example")).await;
+    }
+    upstream.now(|asked| vec![asked.nxdomain("example")]);
+    assert_eq!(world.a("pager.example").await, "NoError 192.0.2.1");
+    pass(&world, 660).await;
+    assert_eq!(world.a("pager.example").await, SERVED);
+    config.keep.clear();
+    world.forwarder.reload(&config).unwrap();
+    world.elapse(secs(2)).await;
+    assert!(world.forwarder.status().keep.is_none());
+    assert_eq!(world.forwarder.held(), []);
+    assert_eq!(world.a("pager.example").await, "NXDomain");
+}
+
+/// An upstream that lost a zone file denies everything in it.
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_denies_many_names_at_once_is_not_believed() {
+    let (first, second) = (Upstream::with_a(30, GOOD).await, Upstream::with_a(30, GOOD).await);
+    let zones = vec![ZoneConfig { policy: Policy::Sequential, ..config(&[&first, &second], Denials::Confirm) }];
+    let world = World::with(zones);
+    let owner = |nth: usize| format!("n{nth}.example");
+    for nth in 0..30 {
+        for _ in 0..4 {
+            assert_eq!(world.a(&owner(nth)).await, "NoError 192.0.2.1");
+        }
+    }
+    pass(&world, 31).await;
+    let asked_second = second.count();
+    first.now(|asked| vec![asked.nxdomain("example")]);
+    let mut said = Vec::new();
+    for nth in 0..30 {
+        said.push(world.a(&owner(nth)).await);
+    }
+    assert_eq!(said[..9], [SERVED; 9], "a denial has to be confirmed");
+    assert_eq!(said[9..], ["NoError 192.0.2.1"; 21], "the other one is asked, though the first answers");
+    assert!(second.count() - asked_second >= 21);
+    assert!(world.upstream_status(0).lying && !world.upstream_status(1).lying);
+    // Alone it is not believed either.
+    second.now(|_| Vec::new());
+    pass(&world, 40).await;
+    assert_eq!(world.a(&owner(20)).await, SERVED);
+    assert_eq!(world.forwarder.held()[0].reason, "bulk");
+    pass(&world, 600).await;
+    assert!(!world.upstream_status(0).lying, "after ten minutes it is as good as any");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_with_an_address_that_the_zone_rejects_is_none() {
+    let upstream = Upstream::with_a(10, GOOD).await;
+    let reject = ["10.0.0.0/8", "0.0.0.0/32", "192.0.2.66/32"].map(|network| network.parse().unwrap()).into();
+    let world = World::with(vec![ZoneConfig { reject, ..config(&[&upstream], Denials::Auto) }]);
+    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
+    for bad in [[10, 1, 2, 3], [0, 0, 0, 0], [192, 0, 2, 66]] {
+        upstream.now(move |asked| {
+            let records = if asked.qtype() == RecordType::A {
+                vec![a(&asked.name(), 10, GOOD), a(&asked.name(), 10, bad)]
+            } else {
+                let mapped = std::net::Ipv4Addr::from(bad).to_ipv6_mapped();
+                vec![Record::from_rdata(name(&asked.name()), 10, RData::AAAA(AAAA(mapped)))]
+            };
+            vec![asked.found(records)]
+        });
+        pass(&world, 20).await;
+        assert_eq!(world.a("www.example").await, SERVED, "{bad:?}: the good answer before");
+        let fresh = format!("n{}.example", bad[3]);
+        assert!(world.a(&fresh).await.starts_with("ServFail"), "{bad:?}");
+        let six = short(&world.ask(&fresh, RecordType::AAAA).await);
+        assert!(six.starts_with("ServFail"), "{bad:?} in another form: {six}");
+    }
+    upstream.now(|asked| vec![asked.found(vec![a(&asked.name(), 10, [192, 0, 2, 2])])]);
+    pass(&world, 20).await;
+    assert_eq!(world.a("www.example").await, "NoError 192.0.2.2", "any other is believed at once");
 }
 
 /// The whole way of an operator: `status`, `guard`, `lookup`, `guard release`.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hickory_proto::op::ResponseCode;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::log_limit::LogLimit;
 use crate::sys::{Lock, labels};
@@ -35,6 +35,9 @@ pub struct Metrics {
     pub dropped_records: IntCounter,
     durations: HistogramVec,
     probe_failures: IntCounterVec,
+    bulk_denials: IntCounterVec,
+    keep_names: IntGauge,
+    keep_failing: IntGaugeVec,
     /// How many upstreams each name is of, in all zones and views.
     named: Arc<Lock<HashMap<String, usize>>>,
     pub loops: IntCounter,
@@ -82,6 +85,8 @@ labels! {
         OtherRcode = "other_rcode",
         /// NOERROR without answer and SOA, NXDOMAIN without SOA, or an answer for something else.
         Lame = "lame",
+        /// An address that `reject` of the zone names.
+        Rejected = "rejected",
     }
 }
 
@@ -109,6 +114,7 @@ impl Drop for Named {
         named.remove(&self.upstream);
         // What was never counted has no series.
         let _ = self.metrics.probe_failures.remove_label_values(&[&self.upstream]);
+        let _ = self.metrics.bulk_denials.remove_label_values(&[&self.upstream]);
         for rcode in RCODES {
             let _ = self.metrics.durations.remove_label_values(&[rcode, &self.upstream]);
         }
@@ -149,6 +155,16 @@ impl Metrics {
         registry.register(Box::new(durations.clone()))?;
         let in_flight = IntGauge::new("holdfast_forward_in_flight", "Questions being asked of upstreams now.")?;
         registry.register(Box::new(in_flight.clone()))?;
+        let keep_names = IntGauge::new("holdfast_forward_keep_names", "Names on the keep list.")?;
+        registry.register(Box::new(keep_names.clone()))?;
+        let keep_failing = IntGaugeVec::new(
+            Opts::new(
+                "holdfast_forward_keep_unresolved_seconds",
+                "Time since a name of the keep list was last resolved; only for names that cannot be resolved now.",
+            ),
+            &["name"],
+        )?;
+        registry.register(Box::new(keep_failing.clone()))?;
         Ok(Self {
             queries_udp: queries.with_label_values(&["udp"]),
             queries_tcp: queries.with_label_values(&["tcp"]),
@@ -176,6 +192,13 @@ impl Metrics {
                 "Questions for a zone while every one of its upstreams failed, or none was known.",
             )?,
             durations,
+            bulk_denials: vec(
+                "holdfast_forward_bulk_denials_total",
+                "Times an upstream denied so many names that were good that it is not believed for 10 minutes.",
+                "upstream",
+            )?,
+            keep_names,
+            keep_failing,
             probe_failures: vec(
                 "holdfast_forward_probe_failures_total",
                 "Probes that a failing upstream left without an answer.",
@@ -220,6 +243,23 @@ impl Metrics {
     /// Notes a probe that a failing upstream did not answer.
     pub fn probe_failed(&self, upstream: &str) {
         self.probe_failures.with_label_values(&[upstream]).inc();
+    }
+
+    /// Notes that an upstream begins to deny too many names.
+    pub fn denies_in_bulk(&self, upstream: &str) {
+        self.bulk_denials.with_label_values(&[upstream]).inc();
+        tracing::warn!(upstream, "upstream denies too many names that were good at once: not believed for 10 minutes");
+    }
+
+    /// Notes how many names are on the keep list, and which of them are unresolved for how long.
+    pub fn keep(&self, names: usize, unresolved: &HashMap<String, Duration>, before: &HashMap<String, Duration>) {
+        self.keep_names.set(i64::try_from(names).unwrap_or(i64::MAX));
+        for name in before.keys().filter(|name| !unresolved.contains_key(*name)) {
+            let _ = self.keep_failing.remove_label_values(&[name]);
+        }
+        for (name, time) in unresolved {
+            self.keep_failing.with_label_values(&[name]).set(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts a message of `upstream` that was not the answer.

@@ -7,10 +7,12 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 use hickory_proto::rr::Name;
+use ipnet::IpNet;
 
 use super::{
     dns64::Prefix,
@@ -26,7 +28,7 @@ use crate::{
     },
     report::Policy,
     sys::labels,
-    wire::Rcode,
+    wire::{self, Rcode},
 };
 
 /// Port of plain DNS, RFC 1035, 4.2.
@@ -40,6 +42,8 @@ pub struct Config {
     pub zones: Vec<ZoneConfig>,
     /// Who is asked for names of the cluster while there are no records yet. Default nobody.
     pub cluster_fallback: Vec<UpstreamSource>,
+    /// Names that are resolved ahead and kept. Default none.
+    pub keep: Vec<wire::Name>,
     /// Log one question in so many. Default 0: none.
     pub query_log_every: u32,
     /// The socket of a dnstap collector. Default none.
@@ -53,6 +57,7 @@ impl Default for Config {
         Self {
             zones: vec![ZoneConfig::default()],
             cluster_fallback: Vec::new(),
+            keep: Vec::new(),
             query_log_every: 0,
             dnstap: None,
             dnstap_every: 1,
@@ -113,6 +118,8 @@ pub struct ZoneConfig {
     /// Names looked up under other names; rewrites come before templates, and those before hosts.
     pub rewrites: Vec<Rewrite>,
     pub templates: Vec<Template>,
+    /// Answers with an address in these networks are refused. Default none.
+    pub reject: Arc<[IpNet]>,
     /// Make IPv6 addresses of IPv4 ones where a name has no others. Default off.
     pub dns64: Option<Prefix>,
     /// Certificate authorities for `tls://` upstreams, a PEM file. Default: those of the system.
@@ -148,6 +155,7 @@ impl Default for ZoneConfig {
             hosts_reverse: true,
             rewrites: Vec::new(),
             templates: Vec::new(),
+            reject: Arc::default(),
             dns64: None,
             tls_ca: None,
         }

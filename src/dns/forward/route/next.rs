@@ -65,7 +65,9 @@ impl Verdicts {
             FailureKind::ServFail => self.has(Verdict::ServFail),
             FailureKind::Refused => self.has(Verdict::Refused),
             FailureKind::OtherRcode => self.has(Verdict::Other),
-            FailureKind::Timeout | FailureKind::Io | FailureKind::Tls | FailureKind::Lame => false,
+            FailureKind::Timeout | FailureKind::Io | FailureKind::Tls | FailureKind::Lame | FailureKind::Rejected => {
+                false
+            }
         }
     }
 }

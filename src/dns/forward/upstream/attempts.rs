@@ -5,10 +5,17 @@
 //! one. With `sequential`, a server is asked only when all servers before it failed (silence for 2 s, an error of the
 //! network, SERVFAIL and the like), and its denial counts with or without SOA. Never takes longer than the deadline.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use hickory_proto::{op::Message, rr::Name};
+use hickory_proto::{
+    op::Message,
+    rr::{
+        Name, RData, Record,
+        rdata::{A, AAAA},
+    },
+};
+use ipnet::IpNet;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -118,7 +125,7 @@ pub async fn race(
         }
         tokio::select! {
             biased;
-            Some((at, result)) = tries.next() => match judge(result, question, &ours) {
+            Some((at, result)) = tries.next() => match judge(result, question, &ours, &attempts.reject) {
                 Ok(sanitized) => {
                     attempts.servers[at].open = false;
                     metrics.dropped_records.inc_by(sanitized.dropped as u64);
@@ -164,9 +171,14 @@ fn judge(
     result: io::Result<Box<Message>>,
     question: &Question,
     ours: impl Fn(&Name) -> bool,
+    reject: &[IpNet],
 ) -> Result<Sanitized, (FailureKind, Option<io::Error>)> {
     match result {
-        Ok(message) => sanitize(&message, question, ours).map_err(|kind| (kind, None)),
+        Ok(message) => {
+            let sanitized = sanitize(&message, question, ours).map_err(|kind| (kind, None))?;
+            let rejected = sanitized.parts.answers.iter().filter_map(address_of).any(|ip| is_in(ip, reject));
+            if rejected { Err((FailureKind::Rejected, None)) } else { Ok(sanitized) }
+        }
         Err(error) if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() => {
             Err((FailureKind::Tls, Some(error)))
         }
@@ -174,15 +186,30 @@ fn judge(
     }
 }
 
+fn address_of(record: &Record) -> Option<IpAddr> {
+    match &record.data {
+        RData::A(A(ip)) => Some((*ip).into()),
+        // An IPv4 address in another form leads to the same host.
+        RData::AAAA(AAAA(ip)) => Some(IpAddr::from(*ip).to_canonical()),
+        _ => None,
+    }
+}
+
+fn is_in(ip: IpAddr, networks: &[IpNet]) -> bool {
+    networks.iter().any(|network| network.contains(&ip))
+}
+
 /// The upstreams to be asked, in order, and how each did.
 pub struct Attempts {
     servers: Vec<Attempt>,
     failed: Failed,
     rules: Rules,
+    /// Answers with an address in these are no answers.
+    reject: Arc<[IpNet]>,
 }
 
 impl Attempts {
-    pub fn new(order: Vec<Arc<Upstream>>, rules: Rules) -> Self {
+    pub fn new(order: Vec<Arc<Upstream>>, rules: Rules, reject: Arc<[IpNet]>) -> Self {
         let now = Instant::now();
         let upstream = order.first().map(|upstream| upstream.server().to_string()).unwrap_or_default();
         let attempt = |upstream| Attempt {
@@ -198,6 +225,7 @@ impl Attempts {
         Self {
             servers: order.into_iter().map(attempt).collect(),
             rules,
+            reject,
             failed: Failed { kind: FailureKind::Timeout, upstream },
         }
     }

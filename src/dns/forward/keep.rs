@@ -1,0 +1,193 @@
+//! The keep list: names resolved ahead and kept, so that they answer when no upstream does, also after a restart.
+//!
+//! Asks like a refresh does; never decides what is served.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+
+use super::{
+    Inner,
+    lookup::{Refresh, Via, place},
+    route::Routes,
+};
+use crate::{
+    dns::{Question, cache::Kind, question::question_name},
+    report::{KeepStatus, Time, UnresolvedName},
+    sys::{Lock, UnixMillis},
+    wire::{Name, Rtype},
+};
+
+/// How often it is looked for names that are due.
+const TICK: Duration = Duration::from_secs(1);
+/// Names resolved at once.
+const AT_ONCE: usize = 8;
+/// The least and the most between two looks at one name.
+const EVERY_MIN: Duration = Duration::from_secs(30);
+const EVERY_MAX: Duration = Duration::from_secs(3_600);
+/// The next look at a name that cannot be resolved.
+const RETRY: Duration = Duration::from_secs(15);
+/// CNAMEs over the border of a zone that are followed.
+const LEGS_MAX: usize = 8;
+
+/// The names and how they did.
+#[derive(Debug, Default)]
+pub struct KeepList(Lock<HashMap<Name, Kept>>);
+
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    due: UnixMillis,
+    /// When upstreams last had an address of it.
+    resolved: Option<UnixMillis>,
+    failing: bool,
+    /// What its answers are stored under.
+    keys: Vec<Box<[u8]>>,
+}
+
+/// How one look ended.
+struct Looked {
+    resolved: bool,
+    keys: Vec<Box<[u8]>>,
+    /// When the first of its answers begins to end.
+    ends: UnixMillis,
+}
+
+impl KeepList {
+    /// Takes over `names`. Returns those that are due.
+    fn due(&self, names: &[Name], now: UnixMillis) -> Vec<Name> {
+        let mut kept = self.0.lock();
+        let wanted: HashSet<&Name> = names.iter().collect();
+        kept.retain(|name, _| wanted.contains(name));
+        names.iter().filter(|name| kept.entry((*name).clone()).or_default().due <= now).cloned().collect()
+    }
+
+    fn note(&self, name: &Name, Looked { resolved, keys, ends }: Looked, now: UnixMillis) {
+        let mut kept = self.0.lock();
+        let Some(kept) = kept.get_mut(name) else { return };
+        let wait = if resolved { now.age(ends).clamp(EVERY_MIN, EVERY_MAX) } else { RETRY };
+        kept.due = now.plus(wait);
+        kept.failing = !resolved;
+        kept.keys = keys;
+        if resolved {
+            kept.resolved = Some(now);
+        }
+    }
+
+    fn keys(&self) -> HashSet<Box<[u8]>> {
+        self.0.lock().values().flat_map(|kept| kept.keys.iter().cloned()).collect()
+    }
+
+    /// The names without an address at the last look, and when they last had one.
+    fn failing(&self) -> Vec<(Name, Option<UnixMillis>)> {
+        let kept = self.0.lock();
+        let failing = kept.iter().filter(|(_, kept)| kept.failing);
+        let mut failing: Vec<_> = failing.map(|(name, kept)| (name.clone(), kept.resolved)).collect();
+        failing.sort_by_cached_key(|(name, _)| name.to_string());
+        failing
+    }
+}
+
+/// Keeps the names of the configuration resolved.
+pub async fn run(inner: &Arc<Inner>) {
+    inner.cache_load.over().await;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut generation, mut told) = (None, HashMap::new());
+    loop {
+        tick.tick().await;
+        let routes = inner.routes.load_full();
+        let due = inner.keep_list.due(&routes.keep, inner.now());
+        let is_news = generation.replace(Arc::as_ptr(&routes) as usize) != Some(Arc::as_ptr(&routes) as usize);
+        if due.is_empty() && !is_news {
+            continue;
+        }
+        let look = |name| inner.keep_resolved(&routes, name);
+        stream::iter(due).for_each_concurrent(AT_ONCE, look).await;
+        // What is stored under other keys may go like any other answer.
+        let wanted = inner.keep_list.keys();
+        let own: HashSet<_> = routes.iter().map(|route| route.id).collect();
+        inner.cache.retain_kept(|key| wanted.contains(key) || !own.iter().any(|id| id.is_of(key)));
+        // Views have no list, and the same metrics.
+        if !(routes.keep.is_empty() && told.is_empty()) {
+            let before = std::mem::replace(&mut told, inner.unresolved());
+            inner.metrics().keep(routes.keep.len(), &told, &before);
+        }
+    }
+}
+
+impl Inner {
+    /// Looks `name` up if its answers are about to end, and keeps them.
+    async fn keep_resolved(self: &Arc<Self>, routes: &Arc<Routes>, name: Name) {
+        let mut looked = Looked { resolved: false, keys: Vec::new(), ends: self.now().plus(EVERY_MAX) };
+        for rtype in [Rtype::A, Rtype::AAAA] {
+            self.keep_type(routes, Question::new(name.clone(), rtype), &mut looked).await;
+        }
+        self.keep_list.note(&name, looked, self.now());
+    }
+
+    /// The same for one type, over as many routes as its CNAMEs lead through.
+    async fn keep_type(self: &Arc<Self>, routes: &Arc<Routes>, mut question: Question, looked: &mut Looked) {
+        for _ in 0..LEGS_MAX {
+            if !self.is_outside(&question.name) {
+                looked.resolved = true;
+                return;
+            }
+            let Ok((route, key)) = place(routes, &question, Via::Zone) else { return };
+            if route.config.answer.is_some() {
+                return;
+            }
+            looked.keys.push(key.as_bytes().into());
+            let now = self.now();
+            let is_good = self.cache.get(&key).is_some_and(|entry| entry.is_fresh(now) && now < entry.ends());
+            let asked = if is_good {
+                None
+            } else {
+                let refresh = Refresh { question: question.clone(), via: Via::Zone };
+                self.refresh(refresh).await.map(|outcome| outcome.is_ok())
+            };
+            let Some(entry) = self.cache.get(&key) else { return };
+            if entry.kind() != Kind::NxDomain {
+                self.cache.keep(&key, &entry);
+            }
+            looked.ends = looked.ends.min(entry.ends());
+            let Some(target) = entry.target().filter(|_| entry.continues()) else {
+                looked.resolved |= entry.kind() == Kind::Data && asked.unwrap_or(is_good);
+                return;
+            };
+            question = question.renamed(question_name(&target));
+        }
+    }
+
+    fn unresolved(&self) -> HashMap<String, Duration> {
+        let now = self.now();
+        let failing = self.keep_list.failing().into_iter();
+        // A name that never resolved counts from the start of the process.
+        failing.map(|(name, at)| (name.to_string(), at.unwrap_or(self.started).age(now))).collect()
+    }
+
+    /// What `status` says of the list.
+    pub(super) fn keep_status(&self) -> Option<KeepStatus> {
+        let names = self.routes.load().keep.len();
+        let wall = |at: UnixMillis| Time(at.moved_ms(self.environment.clock.wall_ahead_ms()));
+        let unresolved = self.keep_list.failing().into_iter();
+        let unresolved = unresolved.map(|(name, resolved)| {
+            let answered = resolved.or_else(|| self.kept_since(&name)).map(wall);
+            UnresolvedName { name: name.to_string(), answered }
+        });
+        (names > 0).then(|| KeepStatus { names, unresolved: unresolved.collect() })
+    }
+
+    /// When upstreams gave the answer that is kept of `name`, the younger of both types.
+    fn kept_since(&self, name: &Name) -> Option<UnixMillis> {
+        let routes = self.routes.load();
+        let stored = |rtype| {
+            let (_, key) = place(&routes, &Question::new(name.clone(), rtype), Via::Zone).ok()?;
+            self.cache.holds_data(&key).map(|entry| entry.stored())
+        };
+        [Rtype::A, Rtype::AAAA].into_iter().filter_map(stored).max()
+    }
+}
