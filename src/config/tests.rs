@@ -1,4 +1,5 @@
 use super::{table::Described, types::Addr, *};
+use crate::dns::cache::{Denials, HOLD};
 
 const SOURCE: &str = "source: { manifests: { path: cluster.yaml } }\n";
 
@@ -47,7 +48,7 @@ fn what_is_shown_reads_back_as_the_same() {
     for text in [
         SOURCE,
         example,
-        "source: {manifests: {path: x}}\nforward: [{zone: a, upstreams: 1.1.1.1, hosts: ['10.0.0.9 b.a c.a'], rewrite: ['suffix x.a y.a', 'continue regex ^(.*)[.]b[.]$ {1}.c'], template: ['AAAA rcode NOERROR', 'A match ^x answer \"{{ .Name }} 60 IN A 10.0.0.1\" fallthrough'], hosts_reverse: false, dns64: '64:ff9b::/96'}]",
+        "source: {manifests: {path: x}}\nkeep: [registry.example]\nforward: [{zone: a, upstreams: 1.1.1.1, denials: hold 2h, reject: [0.0.0.0, 10.0.0.0/8], hosts: ['10.0.0.9 b.a c.a'], rewrite: ['suffix x.a y.a', 'continue regex ^(.*)[.]b[.]$ {1}.c'], template: ['AAAA rcode NOERROR', 'A match ^x answer \"{{ .Name }} 60 IN A 10.0.0.1\" fallthrough'], hosts_reverse: false, dns64: '64:ff9b::/96'}]",
         "source: {kubernetes: {kubeconfig: in-cluster}}\nhttp: none\nlisten: '::1'",
     ] {
         let config = read(text).unwrap();
@@ -335,4 +336,36 @@ fn encrypted_dns_takes_a_build_that_has_it_and_a_certificate() {
         let told = errors(read(&format!("{SOURCE}{text}")));
         assert!(told.iter().any(|told| told.contains(place) && told.contains("encrypted DNS")), "{told:?}");
     }
+}
+
+#[test]
+fn denials_and_refused_addresses_of_a_zone_are_checked() {
+    let of = |more: &str| read(&format!("{SOURCE}forward: [{{zone: ., upstreams: [9.9.9.9], {more}}}]\n"));
+    for (more, expect) in [
+        ("denials: hold 31d", "denials: \"hold 31d\" is not within hold 1s and hold 30d (a name that is gone must go)"),
+        ("denials: never", "denials: \"never\" is not one of auto, believe, confirm, hold or hold DURATION"),
+        ("reject: 10.0.0.1/8", "reject: "),
+    ] {
+        let found = errors(of(more));
+        assert!(
+            found.len() == 1
+                && found[0].starts_with(&format!("f.yaml:2:{}: forward.{expect}", 43 + more.find(": ").unwrap() + 2)),
+            "{found:?}"
+        );
+    }
+    let zone = of("denials: hold, reject: [0.0.0.0, 10.0.0.0/8]").unwrap().forward().zones.remove(0);
+    assert_eq!((zone.lifetimes.denials, zone.reject.len()), (Denials::Hold(HOLD), 2));
+    let believed = read(&format!("{SOURCE}cache: {{confirm_negative: false}}\n")).unwrap().forward().zones.remove(0);
+    assert_eq!(believed.lifetimes.denials, Denials::Believe);
+}
+
+#[test]
+fn the_keep_list_ends_at_a_thousand_names() {
+    let of = |many: usize| {
+        let names: String = (0..many).map(|nth| format!("  - n{nth}.example\n")).collect();
+        read(&format!("{SOURCE}keep:\n{names}"))
+    };
+    assert_eq!(of(1_000).unwrap().settings.keep.0.len(), 1_000);
+    let told = "f.yaml:1003:5: keep[1000]: 1002 names, 1000 at most: this is the first beyond";
+    assert_eq!(errors(of(1_002)), [told]);
 }
