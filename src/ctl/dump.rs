@@ -178,20 +178,7 @@ fn zone_file(head: &DumpHead, snapshot: &Snapshot, reverse: Option<&str>) -> Str
 
 /// The addresses of the zone as a hosts file, each with the shorter names a pod may use.
 fn hosts(head: &DumpHead, snapshot: &Snapshot) -> String {
-    let zone = Zone::new(&head.zone.config());
-    let mut lines = String::new();
-    let mut aliases = 0;
-    view::records(&zone, snapshot, |Record { owner, rtype, data, .. }| match rtype.as_str() {
-        "A" | "AAAA" => {
-            let name = owner.trim_end_matches('.');
-            let suffix = format!(".{}", head.zone.name.trim_end_matches('.'));
-            let short = name.strip_suffix(&suffix).map_or_else(String::new, |short| format!(" {short}"));
-            let shorter = short.strip_suffix(".svc").map_or_else(String::new, str::to_owned);
-            let _ = writeln!(lines, "{data}\t{name}{short}{shorter}");
-        }
-        "CNAME" => aliases += 1,
-        _ => {}
-    });
+    let (lines, aliases, unusual) = host_lines(&Zone::new(&head.zone.config()), &head.zone.name, snapshot);
     let mut text = String::new();
     for line in about(head) {
         text += &comment('#', &line);
@@ -199,12 +186,66 @@ fn hosts(head: &DumpHead, snapshot: &Snapshot) -> String {
     if aliases > 0 {
         let _ = writeln!(text, "# {aliases} aliases (ExternalName) have no address and are left out");
     }
+    if unusual > 0 {
+        let _ = writeln!(text, "# {unusual} names have characters that no host name has and are left out");
+    }
     text + &lines
+}
+
+/// A line for each address; how many aliases there are, and how many names that a hosts file cannot have: they are a hub's word.
+fn host_lines(zone: &Zone, origin: &str, snapshot: &Snapshot) -> (String, usize, usize) {
+    let (mut lines, mut aliases, mut unusual) = (String::new(), 0, 0);
+    let suffix = format!(".{}", origin.trim_end_matches('.'));
+    view::records(zone, snapshot, |Record { owner, rtype, data, .. }| match rtype.as_str() {
+        "A" | "AAAA" => {
+            let name = owner.trim_end_matches('.');
+            if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+                unusual += 1;
+                return;
+            }
+            let short = name.strip_suffix(&suffix).map_or_else(String::new, |short| format!(" {short}"));
+            let shorter = short.strip_suffix(".svc").map_or_else(String::new, str::to_owned);
+            let _ = writeln!(lines, "{data}\t{name}{short}{shorter}");
+        }
+        "CNAME" => aliases += 1,
+        _ => {}
+    });
+    (lines, aliases, unusual)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{
+        record::{Change, Endpoint, ServiceKey, Version},
+        zone,
+    };
+
+    /// What a hub may say; the apiserver refuses such names.
+    #[test]
+    fn names_of_a_hub_make_no_lines_of_their_own() {
+        let endpoint = |ip: [u8; 4], hostname: &str| Endpoint {
+            ip: ip.into(),
+            hostname: Some(hostname.into()),
+            ports: [].into(),
+            ready: true,
+        };
+        let endpoints = vec![endpoint([10, 1, 0, 1], "db-0"), endpoint([10, 1, 0, 2], "x\n192.0.2.1 bank ")];
+        let service = Service::new(ServiceKey::new("prod", "db"), Kind::Headless, Vec::new(), endpoints);
+        let version = Version { cluster: "test".into(), epoch: 1, rev: 1 };
+        let changes = [Change::PutNamespace("prod".into()), Change::Put(Arc::new(service))];
+        let snapshot = Snapshot::default().apply(changes, version);
+        let zone = Zone::new(&zone::Config::default());
+        let (lines, _, unusual) = host_lines(&zone, "cluster.local.", &snapshot);
+        assert!(lines.contains("10.1.0.1\tdb-0.db.prod.svc.cluster.local db-0.db.prod.svc db-0.db.prod\n"), "{lines}");
+        assert!(unusual == 1 && !lines.contains("bank"), "{unusual}: {lines}");
+        view::records(&zone, &snapshot, |record| {
+            let line = record.to_string();
+            assert!(!line.contains('\n') && !line.contains(" bank"), "{line}");
+        });
+    }
 
     #[test]
     fn a_comment_is_one_line() {
