@@ -276,8 +276,9 @@ impl Follower {
     /// A server that answers nobody is slow, and is waited for.
     async fn stalled(&self, heard: Instant) {
         loop {
-            tokio::time::sleep(self.timing.idle_initial).await;
-            if self.metrics.health().life().is_some_and(|life| life > heard + self.timing.idle_initial / 2) {
+            let quiet = quiet_max(self.timing.idle_initial, self.metrics.health().measures().latency_seconds);
+            tokio::time::sleep(quiet).await;
+            if self.metrics.health().life().is_some_and(|life| life > heard + quiet / 2) {
                 return;
             }
         }
@@ -425,9 +426,23 @@ impl Lines {
     }
 }
 
+/// How long a streaming list may bring nothing: `usual`, or three times what answers take now. A starved server has
+/// streaming lists all the same, and a list that is dropped is work it does twice.
+fn quiet_max(usual: Duration, latency_seconds: f64) -> Duration {
+    usual.max(Duration::try_from_secs_f64(latency_seconds * 3.0).unwrap_or(usual))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_streaming_list_may_be_as_quiet_as_the_server_is_slow() {
+        let usual = Duration::from_secs(5);
+        for (latency, seconds) in [(0.0, 5), (0.02, 5), (1.5, 5), (4.0, 12), (40.0, 120), (f64::MAX, 5)] {
+            assert_eq!(quiet_max(usual, latency).as_secs(), seconds, "{latency} s");
+        }
+    }
 
     #[test]
     fn lines_are_the_same_however_the_pieces_fall() {
