@@ -56,7 +56,7 @@ impl fmt::Display for UnixMillis {
 pub enum Clock {
     #[default]
     System,
-    /// A clock that moves only by [`Clock::advance`].
+    /// A clock that moves only by [`ManualClock::advance`].
     Manual(ManualClock),
 }
 
