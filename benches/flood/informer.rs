@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 
 /// By which the server tells the informer's requests from others.
 pub const TOKEN: &str = "Bearer informer";
+/// The same for those that list everything again and again.
+pub const FLOOD: &str = "Bearer flood";
 const PATHS: [&str; 3] = ["/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/namespaces"];
 /// Pauses after a failure, as client-go has them.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
@@ -71,7 +73,7 @@ pub async fn ready(address: SocketAddr) -> anyhow::Result<Duration> {
 /// Lists all endpoints again and again.
 pub async fn flood(address: SocketAddr) {
     loop {
-        if list(address, PATHS[1], "Bearer flood").await.is_err() {
+        if list(address, PATHS[1], FLOOD).await.is_err() {
             tokio::time::sleep(BACKOFF.0).await;
         }
     }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 
 use crate::{
     apiserver::{Apiserver, Slow, endpoints, headless, namespace, service},
-    informer::TOKEN,
+    informer::{FLOOD, TOKEN},
 };
 
 pub const SERVICES: usize = 3_001;
@@ -66,9 +66,10 @@ pub fn main(home: &Path) -> anyhow::Result<()> {
             }
             ["requests"] => {
                 let seen = server.seen();
-                let hub = |of: &str| seen.iter().filter(|seen| seen.authorization == of).count();
+                let of = |token: &str| seen.iter().filter(|seen| seen.authorization == token).count();
                 let lease = seen.iter().filter(|seen| seen.resource == "leases").count();
-                writeln!(out, "{} {lease} {}", hub("Bearer test") - lease, hub(TOKEN))?;
+                let hub = seen.len() - of(TOKEN) - of(FLOOD) - lease;
+                writeln!(out, "{hub} {lease} {}", of(TOKEN))?;
             }
             _ => anyhow::bail!("no such order: {order}"),
         }
