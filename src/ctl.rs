@@ -15,6 +15,8 @@ mod lookup;
 mod namespace;
 mod pin;
 mod reach;
+#[cfg(test)]
+mod schema;
 mod status;
 mod table;
 

@@ -15,7 +15,7 @@ mod time;
 pub use apiserver::{ApiserverStatus, Listing, Measures, Reach};
 pub use config::{ConfigStatus, RefusedReload};
 pub use election::{ElectionStatus, Failing, Standing};
-pub use follow::{FollowState, FollowStatus};
+pub use follow::{FollowState, FollowStatus, THEN};
 pub use forward::{
     CacheStatus, ForwardStatus, KeepStatus, OutsideHold, Policy, UnresolvedName, UpstreamState, UpstreamStatus,
     ViewStatus, ZoneStatus,

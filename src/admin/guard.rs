@@ -38,6 +38,7 @@ const KEEP: &str = Reason::Keep.as_str();
 pub type ReleaseFn = Arc<dyn Fn(Release) -> BoxFuture<'static, Option<Applied>> + Send + Sync>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GuardDoc {
     pub at: Time,
     /// All that is held.
@@ -60,6 +61,7 @@ pub struct GuardDoc {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OutsideReleasedDoc {
     /// The holds that ended, or would.
     pub released: Vec<OutsideHold>,
@@ -68,6 +70,7 @@ pub struct OutsideReleasedDoc {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReleasedDoc {
     /// How much was held before.
     pub before: HeldCounts,

@@ -52,6 +52,7 @@ pub struct UnpinRequest {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PinsDoc {
     pub changed: usize,
     /// Why they would not be there after a restart; null if they would.

@@ -76,6 +76,7 @@ impl<'a> Moment<'a> {
 
 /// How the source is, and how old what it said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SourceDoc {
     /// What it is, as in `manifests /etc/holdfast/cluster.yaml`.
     pub name: Option<String>,
@@ -95,6 +96,7 @@ pub struct SourceDoc {
 
 /// Whether the source is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SourceWord {
     /// Not heard of since the process started.
@@ -136,6 +138,7 @@ impl SourceDoc {
 
 /// The rules of the zone, as far as they are needed to answer like the process does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ZoneDoc {
     /// The zone, with its final dot.
     pub name: String,
@@ -145,6 +148,7 @@ pub struct ZoneDoc {
     /// `none` or `coredns`.
     pub compat: String,
     /// Networks whose reverse names are answered with authority.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub reverse: Vec<ipnet::IpNet>,
     /// Addresses of the name server.
     pub name_servers: Vec<std::net::IpAddr>,
@@ -185,19 +189,21 @@ impl ZoneDoc {
 
 /// The version of records, for scripts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VersionDoc {
     pub cluster: String,
     pub epoch: u64,
     pub rev: u64,
-    /// Digest over all records; equal digests are equal records.
-    pub digest: String,
+    /// Digest over all records; equal digests are equal records. Null for those on disk.
+    #[serde(default)]
+    pub digest: Option<String>,
 }
 
 impl VersionDoc {
     /// The version of a snapshot.
     pub fn of(snapshot: &Snapshot) -> Self {
         let Version { cluster, epoch, rev } = snapshot.version();
-        Self { cluster: (**cluster).into(), epoch: *epoch, rev: *rev, digest: snapshot.root().to_string() }
+        Self { cluster: (**cluster).into(), epoch: *epoch, rev: *rev, digest: Some(snapshot.root().to_string()) }
     }
 }
 

@@ -74,7 +74,8 @@ fn server(text: &str) -> Result<SocketAddr, String> {
 }
 
 #[derive(Debug, Serialize)]
-struct ControlPlane {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct ControlPlane {
     at: Time,
     apiservers: Vec<Apiserver>,
     /// The source as the process asked sees it, in words; null without a process.
@@ -83,6 +84,7 @@ struct ControlPlane {
 
 /// An apiserver address, and how far a request gets.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Apiserver {
     address: SocketAddr,
     /// `endpoint`, `service` (through kube-proxy) or `given`.

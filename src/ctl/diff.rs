@@ -49,6 +49,7 @@ pub struct DiffArgs {
 
 /// The document.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Diff {
     equal: bool,
     a: SideDoc,
@@ -62,6 +63,7 @@ pub(super) struct Diff {
 
 /// One of the two sets of records.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct SideDoc {
     place: String,
     /// `process`, `store`, `dump`, `manifests` or `apiserver`.
@@ -75,6 +77,7 @@ struct SideDoc {
 
 /// One thing that is not the same on both sides.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 struct Difference {
     /// `namespace`, or `namespace/name`.
@@ -87,6 +90,7 @@ struct Difference {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 enum What {
     Namespace,
@@ -94,6 +98,7 @@ enum What {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 enum Side {
     OnlyA,

@@ -108,6 +108,7 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
     if verbose {
         let view::VersionDoc { cluster, epoch, rev, digest } = &status.version;
         let cluster = if cluster.is_empty() { "(none yet)" } else { cluster };
+        let digest = digest.as_deref().unwrap_or("unknown");
         rows.row("version", &format!("{epoch}.{rev} of cluster {cluster}, digest {digest}"));
     }
     if !status.held.is_empty() {
@@ -398,7 +399,7 @@ fn disk_text(disk: &DiskDoc, status: &Status, verbose: bool) -> String {
         let _ = write!(text, "; records on disk are {} old", words(as_of.0.age(status.at.0)));
     }
     if let Some(version) = disk.version.as_ref().filter(|_| verbose) {
-        let _ = write!(text, " (version {version})");
+        let _ = write!(text, " (version {}.{})", version.epoch, version.rev);
     }
     if let Some(at) = disk.committed_at {
         let _ = write!(text, ", written {}", ago(at, status.at));

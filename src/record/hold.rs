@@ -263,6 +263,7 @@ pub fn decode_hold(bytes: &[u8]) -> Result<(HeldKey, Hold), DecodeError> {
 
 /// How many records are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeldCounts {
     pub services: usize,
     /// Endpoints of services that the source has.

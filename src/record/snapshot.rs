@@ -21,6 +21,7 @@ pub const PARTIAL: &str = "_partial";
 
 /// How many records a snapshot holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {
     pub services: usize,
     /// Endpoints of all services, ready or not.

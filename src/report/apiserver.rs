@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::UnixMillis;
+use super::Time;
 
 /// Whether the apiserver delivers, and how fast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
     #[default]
@@ -17,6 +18,7 @@ pub enum Reach {
 
 /// A list under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Listing {
     pub resource: String,
     /// Objects received so far.
@@ -25,6 +27,7 @@ pub struct Listing {
 
 /// Requests to the apiserver in the last minute, by result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Measures {
     /// The slowest answer, in seconds; a request under way counts with its age.
     pub latency_seconds: f64,
@@ -38,13 +41,14 @@ pub struct Measures {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ApiserverStatus {
     /// Its URL, as configured.
     pub server: String,
     pub state: Reach,
     /// Since when it is not reachable.
     #[serde(default)]
-    pub since: Option<UnixMillis>,
+    pub since: Option<Time>,
     /// Why it is not reachable.
     #[serde(default)]
     pub reason: Option<String>,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Time;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConfigStatus {
     /// The file of `--config`; null with flags alone.
     pub file: Option<PathBuf>,
@@ -23,6 +24,7 @@ pub struct ConfigStatus {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefusedReload {
     pub at: Time,
     pub reason: String,

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::UnixMillis;
+use super::Time;
 
 /// How the election is, as far as this candidate knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum Standing {
     /// The server was not reached since the start.
@@ -37,19 +38,21 @@ impl Standing {
 
 /// Since when the server has not answered about the lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failing {
-    pub since: UnixMillis,
+    pub since: Time,
     /// The error of the latest attempt.
     pub reason: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ElectionStatus {
     #[serde(flatten)]
     pub standing: Standing,
     /// When this hub, as the holder, last renewed the lease.
     #[serde(default)]
-    pub renewed: Option<UnixMillis>,
+    pub renewed: Option<Time>,
     /// Since when the lease can be neither read nor renewed; `None` while it can.
     #[serde(default)]
     pub failing: Option<Failing>,

@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::UnixMillis;
+use super::Time;
+
+/// Stands behind each hub on the way to a loss, in the reason of a follower.
+pub const THEN: &str = " → ";
 
 /// Where a follower stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FollowState {
     /// Serving what the disk had; no hub was tried yet.
@@ -27,6 +31,7 @@ pub enum FollowState {
 
 /// A follower's state and its hub; for `status` and for the relay's own followers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FollowStatus {
     pub state: FollowState,
     /// The hub followed or tried last.
@@ -40,7 +45,7 @@ pub struct FollowStatus {
     pub resumed: Option<String>,
     /// When records were last repaired, or sent anew.
     #[serde(default)]
-    pub repaired_at: Option<UnixMillis>,
+    pub repaired_at: Option<Time>,
     /// Times the records did not add up to a hub's digest since the process started.
     #[serde(default)]
     pub mismatches: u64,

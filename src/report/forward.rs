@@ -8,6 +8,7 @@ use super::Time;
 use crate::sys::labels;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ForwardStatus {
     /// Every zone, the shortest name first.
     pub zones: Vec<ZoneStatus>,
@@ -31,6 +32,7 @@ pub struct ForwardStatus {
 
 /// A view's forwarding. All else is counted with that of the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ViewStatus {
     pub listen: Vec<SocketAddr>,
     /// Every zone, the shortest name first.
@@ -38,6 +40,7 @@ pub struct ViewStatus {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ZoneStatus {
     pub zone: String,
     /// How its upstreams are chosen.
@@ -53,6 +56,7 @@ pub struct ZoneStatus {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CacheStatus {
     /// Bytes held.
     pub bytes: u64,
@@ -62,6 +66,7 @@ pub struct CacheStatus {
 
 /// How the keep list does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeepStatus {
     pub names: usize,
     /// Those that upstreams had no address of when they were last asked.
@@ -69,6 +74,7 @@ pub struct KeepStatus {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnresolvedName {
     /// With its final dot.
     pub name: String,
@@ -78,6 +84,7 @@ pub struct UnresolvedName {
 
 /// A name outside the cluster that upstreams deny and that is served its last good answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OutsideHold {
     /// With its final dot.
     pub name: String,
@@ -107,6 +114,7 @@ pub struct OutsideHold {
 
 /// An upstream, for `status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own in the document")]
 pub struct UpstreamStatus {
     pub upstream: String,
@@ -134,6 +142,7 @@ pub struct UpstreamStatus {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamState {
     Unknown,
@@ -145,6 +154,7 @@ pub enum UpstreamState {
 labels! {
     /// The order in which a zone's upstreams are asked; those that fail always come last.
     #[derive(Default, Serialize, Deserialize)]
+    #[cfg_attr(test, derive(schemars::JsonSchema))]
     #[serde(rename_all = "snake_case")]
     pub enum Policy {
         /// A new order for each question.

@@ -47,6 +47,21 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Row<T> {
 }
 
 #[cfg(test)]
+impl<T: schemars::JsonSchema> schemars::JsonSchema for Row<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        T::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::StreamStatus;

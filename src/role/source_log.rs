@@ -13,12 +13,16 @@ use tracing::{info, warn};
 
 use crate::{
     admin::view::words,
+    report::THEN,
     store::SourceState,
     sys::{Clock, UnixMillis},
 };
 
 /// After a loss was logged, further ones are only counted for this long.
 const SUMMARY: Duration = Duration::from_secs(60);
+
+/// The loss of a follower whose hub answers and has lost the apiserver itself.
+const BEHIND_THE_HUB: &str = "apiserver (behind the hub)";
 
 /// Since when the source is lost, for `status`. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +40,8 @@ pub(super) struct SourceLog {
     name: &'static str,
     clock: Clock,
     lost_since: LostSince,
+    /// What the present loss is of: an apiserver behind a hub that is reached is not the hub's loss.
+    lost: &'static str,
     /// Whether the present loss was logged, so that its end is logged too.
     logged: bool,
     /// When the losses that were only counted are logged.
@@ -45,7 +51,7 @@ pub(super) struct SourceLog {
 
 impl SourceLog {
     pub(super) fn new(name: &'static str, clock: Clock, lost_since: LostSince) -> Self {
-        Self { name, clock, lost_since, logged: false, summary: None, counted: 0 }
+        Self { name, clock, lost_since, lost: name, logged: false, summary: None, counted: 0 }
     }
 
     /// When [`Self::summarize`] is to be called next.
@@ -65,10 +71,13 @@ impl SourceLog {
 
     fn lost(&mut self, reason: &str) {
         self.lost_since.0.store(self.clock.now().0, Relaxed);
+        let behind = reason.rsplit_once(THEN);
+        self.lost = behind.map_or(self.name, |_| BEHIND_THE_HUB);
+        let reason = behind.map_or(reason, |(_, reason)| reason);
         self.logged = self.summary.is_none();
         if self.logged {
             self.summary = Some(Instant::now() + SUMMARY);
-            warn!(reason, "lost {}: answering from memory, DNS is not affected", self.name);
+            warn!(reason, "lost {}: answering from memory, DNS is not affected", self.lost);
         } else {
             self.counted += 1;
         }
@@ -78,7 +87,7 @@ impl SourceLog {
         let since = UnixMillis(self.lost_since.0.swap(0, Relaxed));
         if self.logged {
             self.logged = false;
-            info!(changes, "{} back after {}", self.name, words(since.age(self.clock.now())));
+            info!(changes, "{} back after {}", self.lost, words(since.age(self.clock.now())));
         }
     }
 
@@ -89,7 +98,7 @@ impl SourceLog {
             let state = if self.lost_since.get().is_some() { "lost" } else { "up" };
             warn!(
                 times = self.counted,
-                state, "{} lost again and again within a minute: DNS is not affected", self.name
+                state, "{} lost again and again within a minute: DNS is not affected", self.lost
             );
             // The minute after this is logged in one line, too.
             self.summary = Some(Instant::now() + SUMMARY);
@@ -126,6 +135,20 @@ mod tests {
         fn make_writer(&'a self) -> Self {
             self.clone()
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_apiserver_lost_behind_hubs_is_named_and_not_the_hub() {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).without_time().with_ansi(false).finish();
+        let _here = tracing::subscriber::set_default(subscriber);
+        let mut log = SourceLog::new("hub", Clock::System, LostSince::default());
+        let lost = SourceState::Lost(format!("hub-1{THEN}hub-0{THEN}apiserver b: timed out"));
+        log.note(&SourceState::Up, &lost, 0);
+        log.note(&lost, &SourceState::Up, 1);
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let told = "lost apiserver (behind the hub): answering from memory, DNS is not affected reason=\"apiserver b: timed out\"";
+        assert!(text.contains(told) && text.contains("apiserver (behind the hub) back after "), "{text}");
     }
 
     #[tokio::test(start_paused = true)]

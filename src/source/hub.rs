@@ -46,6 +46,7 @@ use self::{
 };
 use super::backoff::{Backoff, spread};
 pub use crate::report::{FollowState as State, FollowStatus as Status};
+use crate::report::{THEN, Time};
 use crate::{
     proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
     record::{Release, Released, Version},
@@ -420,7 +421,7 @@ impl Follower {
                 self.vouched(vouched, leave).await
             }
             Event::Replaced(whole) => {
-                self.status_draft().repaired_at = Some(self.parts.clock.now());
+                self.status_draft().repaired_at = Some(Time(self.parts.clock.now()));
                 let held = self.mirror.held();
                 let records = Records {
                     services: held.services().map(|service| (service.key().clone(), Arc::clone(service))).collect(),
@@ -536,7 +537,7 @@ async fn until(at: Option<Instant>) {
 fn chain(hub: &str, reason: &str) -> String {
     // As hubs of older versions say it, once for each hub on the way.
     let reason = reason.trim_start_matches("hub has lost its source: ");
-    format!("{hub} → {reason}")
+    format!("{hub}{THEN}{reason}")
 }
 
 /// Why a greeting was not followed by a stream.

@@ -161,6 +161,7 @@ impl Update {
 
 /// Objects the source gave that cannot be used. Each rejects itself alone; the others land.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rejections {
     /// How many there are now.
     pub total: u64,
@@ -175,6 +176,7 @@ impl Rejections {
 
 /// One object that cannot be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rejection {
     /// `Service`, `EndpointSlice`, `Namespace`, or `file` for what could not be read as objects at all.
     pub kind: String,

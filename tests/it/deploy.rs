@@ -369,6 +369,11 @@ fn metrics_in(expression: &str) -> Vec<&str> {
         .collect()
 }
 
+/// The groups of rules, as Prometheus reads them from a file.
+pub fn alert_rules() -> Value {
+    object(&objects("monitoring"), "PrometheusRule/holdfast")["spec"].clone()
+}
+
 fn alerts() -> Vec<Value> {
     let rule = object(&objects("monitoring"), "PrometheusRule/holdfast").clone();
     rule["spec"]["groups"][0]["rules"].as_array().unwrap().clone()

@@ -36,6 +36,7 @@ use crate::support::{
 
 mod asked;
 mod input;
+mod transcript;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/online-boutique.yaml");
 

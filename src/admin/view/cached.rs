@@ -11,6 +11,7 @@ use crate::{
 
 /// Where a cached answer came from, and how old it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CachedDoc {
     /// The zone of `forward` whose upstreams gave it.
     pub zone: String,

@@ -11,6 +11,7 @@ use crate::{
 
 /// All records as a Kubernetes `List`, with what holdfast knows of them beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Dump {
     /// `v1`.
@@ -23,6 +24,7 @@ pub struct Dump {
 
 /// What holdfast knows of the records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub struct DumpHead {
     pub made_at: Time,

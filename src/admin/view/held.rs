@@ -12,6 +12,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeldDoc {
     pub counts: HeldCounts,
     /// Each of them by name, or the first few.
@@ -23,6 +24,7 @@ pub struct HeldDoc {
 
 /// One held record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeldRow {
     pub what: HeldWhat,
     pub name: String,
@@ -45,6 +47,7 @@ pub struct HeldRow {
 
 /// The held part of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HeldWhat {
     Service,
@@ -54,6 +57,7 @@ pub enum HeldWhat {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
     /// A complete list that agrees.

@@ -8,6 +8,7 @@ use super::Record;
 
 /// The questions that a pod's resolver would have sent, and the answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LiveDoc {
     pub server: SocketAddr,
     /// One a name and type, in the order of the questions. Names after the first with an answer were not asked for.
@@ -16,6 +17,7 @@ pub struct LiveDoc {
 
 /// The answer to one question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LiveAnswer {
     /// The name, with its final dot.
     pub name: String,

@@ -32,6 +32,7 @@ pub struct Question {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lookup {
     /// The name as it was given.
     pub asked: String,
@@ -68,6 +69,7 @@ pub struct Lookup {
 
 /// A name without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tried {
     /// The name, with its final dot.
     pub name: String,
@@ -76,6 +78,7 @@ pub struct Tried {
 
 /// The answer to one type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Answer {
     #[serde(rename = "type")]
     pub rtype: String,
@@ -98,6 +101,7 @@ pub struct Answer {
 
 /// A question that would be sent to upstreams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SentDoc {
     /// The name, with its final dot: a rewrite, an alias or a search path may have changed it.
     pub name: String,
@@ -107,6 +111,7 @@ pub struct SentDoc {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Records,
@@ -123,6 +128,7 @@ pub enum Outcome {
 
 /// A service as it is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ServiceDoc {
     pub namespace: String,
     pub name: String,
@@ -138,6 +144,7 @@ pub struct ServiceDoc {
 
 /// An endpoint as it is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EndpointDoc {
     pub ip: IpAddr,
     pub hostname: Option<String>,

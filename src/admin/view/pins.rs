@@ -9,6 +9,7 @@ use crate::dns::pins::Pin;
 
 /// A name that an operator pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PinDoc {
     /// The name, with its final dot.
     pub name: String,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HeldDoc, Moment, PinDoc, SourceDoc, Time, VersionDoc};
 use crate::{
-    record::{Counts, Snapshot},
+    record::{Counts, Snapshot, Version},
     report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Row, StreamStatus},
     store::{
         Rejections,
@@ -21,6 +21,7 @@ const HELD_MAX: usize = 100;
 
 /// How a process, or a store without one, stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// How DNS is, in one word; set by the tool that prints the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +77,7 @@ pub struct Status {
 
 /// How DNS is at a process, the worst first that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StateWord {
     /// No process answers; the document was made from its store on disk.
@@ -93,6 +95,7 @@ pub enum StateWord {
 
 /// What a process says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Process {
     pub role: String,
     pub pid: u32,
@@ -105,6 +108,7 @@ pub struct Process {
 
 /// An address a process listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ListenerDoc {
     pub name: String,
     /// The address, or the path of a socket.
@@ -123,6 +127,7 @@ impl ListenerDoc {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DiskDoc {
     /// Directory of the store; null if there is none.
     pub path: Option<PathBuf>,
@@ -131,8 +136,9 @@ pub struct DiskDoc {
     /// What was found there at start.
     pub start: Start,
     pub bytes: u64,
-    /// `epoch.rev` of the records on disk.
-    pub version: Option<String>,
+    /// The version of the records on disk.
+    #[serde(default, deserialize_with = "lenient")]
+    pub version: Option<VersionDoc>,
     /// When the source vouched for the records on disk.
     pub as_of: Option<Time>,
     /// When the process last wrote.
@@ -141,6 +147,11 @@ pub struct DiskDoc {
     pub writing_since: Option<Time>,
     /// Attempts that failed since the process started.
     pub errors: u64,
+}
+
+/// A version as another release wrote it is not read.
+fn lenient<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<VersionDoc>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
 }
 
 impl From<DiskStatus> for DiskDoc {
@@ -152,7 +163,12 @@ impl From<DiskStatus> for DiskDoc {
             reason: status.reason,
             start: status.start,
             bytes: status.bytes,
-            version: status.version.map(|version| version.to_string()),
+            version: status.version.map(|Version { cluster, epoch, rev }| VersionDoc {
+                cluster: (*cluster).into(),
+                epoch,
+                rev,
+                digest: None,
+            }),
             as_of: time(status.as_of),
             committed_at: time(status.committed_at),
             writing_since: time(status.writing_since),

@@ -5,14 +5,11 @@ use std::{fmt::Write as _, time::Duration};
 use super::count;
 use crate::{
     admin::view::{Status, Time, words},
-    report::{ApiserverStatus, ElectionStatus, FollowState, FollowStatus, Reach, Standing, StreamStatus},
-    sys::UnixMillis,
+    report::{ApiserverStatus, ElectionStatus, FollowState, FollowStatus, Reach, Standing, StreamStatus, THEN},
 };
 
 /// Clocks that differ by less are not worth a word.
 const CLOCK_SHOWN_MS: u64 = 2_000;
-/// Stands behind each hub on the way to the loss.
-const THEN: &str = " → ";
 
 /// The hubs on the way to the loss, and what is lost there.
 fn way(reason: &str) -> (&str, &str) {
@@ -59,7 +56,7 @@ pub(super) fn hub(status: &FollowStatus, now: Time) -> String {
         let _ = write!(text, "; its clock is {by} {side} this machine's (ages are corrected)");
     }
     if let Some(at) = status.repaired_at {
-        let _ = write!(text, "; last resync {} ago", words(at.age(now.0)));
+        let _ = write!(text, "; last resync {} ago", words(at.0.age(now.0)));
     }
     if status.mismatches > 0 {
         let _ = write!(text, "; digest mismatches: {}", status.mismatches);
@@ -79,7 +76,7 @@ pub(super) fn apiserver(status: &ApiserverStatus) -> String {
     };
     let _ = write!(
         text,
-        "; in the last minute: {} requests, slowest {:.1} s, {} answered 429, {} refused",
+        "; in the last minute: {} requests, slowest {:.1} s, {} answered 429, {} answered 401, 403 or 5xx",
         measures.requests_per_minute, measures.latency_seconds, measures.busy_per_minute, measures.refused_per_minute
     );
     for list in lists {
@@ -94,7 +91,7 @@ pub(super) fn apiserver(status: &ApiserverStatus) -> String {
 /// The leader among hubs, and how well that is known.
 pub(super) fn leader(status: &ElectionStatus, now: Time) -> String {
     let ElectionStatus { standing, renewed, failing } = status;
-    let ago = |at: UnixMillis| words(at.age(now.0));
+    let ago = |at: Time| words(at.0.age(now.0));
     let mut text = match standing {
         Standing::Unknown => "NOT KNOWN: the apiserver was not reached since start".into(),
         Standing::Holder { .. } => "this hub".into(),
@@ -105,10 +102,10 @@ pub(super) fn leader(status: &ElectionStatus, now: Time) -> String {
     let _ = match (standing, failing, renewed) {
         (Standing::Holder { .. }, None, Some(at)) => write!(text, " (lease renewed {} ago)", ago(*at)),
         (Standing::Holder { .. }, Some(failing), Some(at)) => {
-            write!(text, "; lease NOT RENEWED for {}: {}", Time(*at).lasting(now), failing.reason)
+            write!(text, "; lease NOT RENEWED for {}: {}", at.lasting(now), failing.reason)
         }
         (_, Some(failing), _) => {
-            write!(text, "; leader NOT VERIFIED for {}: {}", Time(failing.since).lasting(now), failing.reason)
+            write!(text, "; leader NOT VERIFIED for {}: {}", failing.since.lasting(now), failing.reason)
         }
         (_, None, _) => Ok(()),
     };
@@ -126,12 +123,17 @@ fn namesake(name: &str, address: &str, renews: bool) -> String {
 
 /// The agents and hubs that are connected.
 pub(super) fn clients(status: &StreamStatus) -> String {
-    let mut text = format!("{} agents/hubs connected to {}", status.subscribers, status.name);
+    let connected = match status.subscribers {
+        1 => "1 agent or hub".to_owned(),
+        many => format!("{many} agents and hubs"),
+    };
+    let mut text = format!("{connected} connected to {}", status.name);
     if !status.advertise.is_empty() {
         let _ = write!(text, "; advertised as {}", status.advertise.join(", "));
     }
     let word = |mode: &str| match mode {
         "snapshot" => "full".to_owned(),
+        "wait" => "told to wait".to_owned(),
         mode => mode.to_owned(),
     };
     let modes: Vec<String> = status
@@ -162,6 +164,7 @@ pub(super) fn clients(status: &StreamStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::UnixMillis;
 
     #[test]
     fn the_clock_of_a_hub_is_shown_where_it_differs() {

@@ -134,7 +134,7 @@ fn hub(state: SourceState, as_of: Option<UnixMillis>, lost_since: Option<UnixMil
     status.process = Some(process("hub", &[("stream", "0.0.0.0:7443"), ("http", "0.0.0.0:8080")]));
     status.disk = Some(disk().into());
     let standing = Standing::Holder { epoch: 1_795_890_161_838 };
-    status.lease = Some(ElectionStatus { standing, renewed: Some(before(1)), failing: None }.into());
+    status.lease = Some(ElectionStatus { standing, renewed: Some(Time(before(1))), failing: None }.into());
     let stream = StreamStatus {
         name: "hub1:7443".into(),
         advertise: vec!["10.0.3.7:7443".into()],
@@ -165,9 +165,9 @@ fn states() -> Vec<(&'static str, Status)> {
         ("healthy-hub", hub(SourceState::Up, Some(before(2)), None)),
     ];
     let mut down = hub(lost(TLS), Some(before(125)), Some(before(123)));
-    let failing = Failing { since: before(123), reason: "TLS handshake timed out (2 s)".into() };
+    let failing = Failing { since: Time(before(123)), reason: "TLS handshake timed out (2 s)".into() };
     read(&mut down.lease).failing = Some(failing);
-    read(&mut down.lease).renewed = Some(before(125));
+    read(&mut down.lease).renewed = Some(Time(before(125)));
     all.push(("apiserver-down-hub", down));
     let reason = format!("hub2:7443 → hub1:7443 → {TLS}");
     all.push(("apiserver-down-agent", agent(lost(&reason), Some(before(125)), Some(before(123)))));

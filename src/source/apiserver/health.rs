@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::server::Step;
 use crate::{
-    report::{ApiserverStatus, Listing, Measures, Reach},
+    report::{ApiserverStatus, Listing, Measures, Reach, Time},
     source::{Resource, assemble::Part, metrics::Verb},
     sys::UnixMillis,
 };
@@ -159,7 +159,7 @@ impl Health {
         ApiserverStatus {
             server: inner.server.clone(),
             state,
-            since: inner.lost.as_ref().map(|lost| lost.since),
+            since: inner.lost.as_ref().map(|lost| Time(lost.since)),
             reason: inner.lost.as_ref().map(|lost| lost.reason.clone()),
             measures,
             lists: lists
@@ -388,7 +388,7 @@ mod tests {
         let status = health.status(slow);
         assert_eq!(
             (status.state, status.since, status.reason.as_deref()),
-            (Reach::Unreachable, Some(UnixMillis(5)), Some("timed out"))
+            (Reach::Unreachable, Some(Time(UnixMillis(5))), Some("timed out"))
         );
         health.lost(None, UnixMillis(10));
         tokio::time::advance(Duration::from_secs(61)).await;

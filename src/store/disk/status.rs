@@ -10,6 +10,7 @@ use crate::{
 
 /// Whether the disk does its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskState {
     /// The disk has the records in memory, or will have them in a moment.
@@ -22,6 +23,7 @@ pub enum DiskState {
 
 /// The state of the disk at the start of the process.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
     Empty,

@@ -65,7 +65,7 @@ async fn agents_follow_a_hub_and_a_relay_and_the_apiserver_sees_four_watches() {
         let socket = homes[1].socket().to_str().unwrap().to_owned();
         beside(move || String::from_utf8(run(&["status", "--admin", &socket]).stdout).unwrap()).await
     };
-    assert!(shown.contains("2 agents/hubs connected to ") && shown.contains(": in sync (verified)"), "{shown}");
+    assert!(shown.contains("2 agents and hubs connected to ") && shown.contains(": in sync (verified)"), "{shown}");
     for agent in agents {
         agent.stop().await;
     }

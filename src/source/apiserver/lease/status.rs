@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    report::{ElectionStatus, Failing, Standing},
+    report::{ElectionStatus, Failing, Standing, Time},
     sys::UnixMillis,
 };
 
@@ -42,7 +42,11 @@ impl Status {
     /// The row for `status`.
     #[must_use]
     pub fn report(&self) -> ElectionStatus {
-        ElectionStatus { standing: self.standing.clone(), renewed: self.renewed, failing: self.failing.clone() }
+        ElectionStatus {
+            standing: self.standing.clone(),
+            renewed: self.renewed.map(Time),
+            failing: self.failing.clone(),
+        }
     }
 
     pub(super) fn gave_way(&self) -> bool {
@@ -71,7 +75,7 @@ impl Status {
 
     /// A look that began then was not, for this reason; for good if we watch `unelected`.
     pub(super) fn unanswered(&mut self, begun: Instant, now: UnixMillis, reason: String, unelected: bool) {
-        let since = self.failing.take().map_or(now, |failing| failing.since);
+        let since = self.failing.take().map_or(Time(now), |failing| failing.since);
         self.failing = Some(Failing { since, reason });
         let unanswered_since = self.looked.and_then(|looked| looked.unanswered_since).or(Some(begun));
         self.looked = Some(Looked { begun, ended: Instant::now(), unanswered_since, unelected });
@@ -216,7 +220,7 @@ mod tests {
         assert_eq!(fence.verdict(Some(5)), Verdict::Wait, "the outage may be over, and another one have it");
         assert_eq!(fence.decided(Some(5), Instant::now()).await, Verdict::Stamp);
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-        assert_eq!(fence.status.borrow().failing.as_ref().map(|failing| failing.since), Some(UnixMillis(0)));
+        assert_eq!(fence.status.borrow().failing.as_ref().map(|failing| failing.since), Some(Time(UnixMillis(0))));
         looking.abort();
     }
 
