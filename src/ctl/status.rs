@@ -123,15 +123,8 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
         let names: Vec<String> = status.pinned.iter().map(|pin| pin.name.clone()).collect();
         rows.row("pinned", &format!("{} PINNED by hand: {}", count(names.len(), "name"), some(&names, 4)));
     }
-    if let Some(known) = &status.known_namespaces {
-        rows.row(
-            "known",
-            &format!(
-                "ONLY {}: the records come from a dump of part of a cluster. Names of other namespaces get SERVFAIL, or are sent \
-                 to cluster_fallback if it is set",
-                some(known, 6).replace(',', ", ")
-            ),
-        );
+    if let Some(namespaces) = &status.known_namespaces {
+        rows.row("known", &known(namespaces));
     }
     if let Some(lease) = &status.lease {
         rows.row("leader", &row(lease, |lease| streams::leader(lease, status.at)));
@@ -192,6 +185,14 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
         shown.push_str(&rejected(status, if verbose { usize::MAX } else { ROWS_MAX }, width));
     }
     shown
+}
+
+fn known(namespaces: &[String]) -> String {
+    format!(
+        "ONLY {}: the records come from a dump of part of a cluster. Names of other namespaces get SERVFAIL, or are sent to \
+         cluster_fallback if it is set",
+        some(namespaces, 6).replace(',', ", ")
+    )
 }
 
 /// A row of another version that this one cannot read is shown as such.
