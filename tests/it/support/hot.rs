@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use holdfast::{
     dns::{AnswerConfig, Context, Transport},
-    store::{self, Origin, What},
+    store::{self, Origin, Records, What},
     sys::UnixMillis,
     wire::{Name, Rtype},
     zone::{self, Zone},
@@ -49,8 +49,10 @@ pub fn context() -> Context {
     let _ = writeln!(text, "external ns-7/away svc-1.ns-1.svc.cluster.local");
     let (mut writer, reader) = store::open();
     let origin = Origin::Watched { cluster: "hot".into(), new_epoch: false };
-    let records = cluster::changes(&text).into_iter().collect();
-    writer.apply(What::Reset { origin, records, as_of: NOW }).expect("a first list is applied");
+    // One after another: the hash table of a bucket depends on the order of insertions, and so does the count.
+    let (records, changes) = (Records::default(), cluster::changes(&text));
+    writer.apply(What::Reset { origin: origin.clone(), records, as_of: NOW }).expect("a first list is applied");
+    writer.apply(What::Changes { origin, changes, as_of: NOW }).expect("changes are applied");
     let zone = zone::Config { reverse: vec!["10.96.0.0/12".parse().expect("a network")], ..zone::Config::default() };
     Context::new(Zone::new(&zone), reader, AnswerConfig::default())
 }
