@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::value::Scalar;
+use crate::sys;
 
 mod guard;
 mod local;
@@ -151,7 +152,7 @@ impl<const PORT: u16> Scalar for Addr<PORT> {
     const KIND: &'static str = "IP[:PORT]";
 
     fn parse(text: &str) -> Result<Self, String> {
-        socket(text, PORT).map(Self).ok_or_else(|| {
+        sys::parse_address(text, PORT).map(Self).ok_or_else(|| {
             format!("{text:?} is not an address such as 127.0.0.1:{PORT} or [::1]:{PORT}; names are not looked up here")
         })
     }
@@ -159,13 +160,6 @@ impl<const PORT: u16> Scalar for Addr<PORT> {
     fn text(&self) -> String {
         self.0.to_string()
     }
-}
-
-/// `IP`, `IP:PORT`, `[IP]` or `[IP]:PORT`.
-pub(super) fn socket(text: &str, port: u16) -> Option<SocketAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let alone = bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
-    alone.or_else(|| text.parse().ok())
 }
 
 impl Scalar for IpAddr {
@@ -269,6 +263,7 @@ mod tests {
             ("::1", "[::1]:53"),
             ("[::1]", "[::1]:53"),
             ("[::1]:54", "[::1]:54"),
+            ("fe80::1%lo", "[fe80::1%1]:53"),
         ] {
             assert_eq!(shown::<Addr<53>>(text).unwrap(), expect, "{text}");
         }

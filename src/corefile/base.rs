@@ -1,12 +1,9 @@
 //! The template of a NodeLocal Corefile: its `__PILLAR__` variables, and what the kube-dns `ConfigMap` adds to it.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 use super::words;
+use crate::sys;
 
 /// Upstreams one `ConfigMap` may name, as kube-dns has it.
 const UPSTREAMS_MAX: usize = 3;
@@ -97,8 +94,7 @@ impl KubeDns {
 }
 
 fn check(key: &'static str, server: &str) -> Result<(), PillarError> {
-    let good = server.parse::<IpAddr>().is_ok() || server.parse::<SocketAddr>().is_ok();
-    if good {
+    if sys::parse_address(server, 53).is_some() {
         return Ok(());
     }
     Err(PillarError::Value { key, value: server.to_owned(), expected: "an address, or an address with a port" })

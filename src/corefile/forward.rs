@@ -1,9 +1,6 @@
 //! `forward`: whom a zone asks, and how.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     Directive, Property, Token, Weight,
@@ -13,6 +10,7 @@ use super::{
 use crate::{
     config::Shown,
     dns::forward::{UpstreamSource, Verdict, Verdicts},
+    sys,
 };
 
 /// Upstreams one directive may have, as CoreDNS has it.
@@ -263,14 +261,11 @@ fn option<'d>(
             flag(found);
             forward.fields.push(("fail_fast", text(true)));
         }
-        "resolver" => {
-            let port = |text: &str| text.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| text.parse());
-            match property.args.iter().find(|token| port(&token.text).is_err()) {
-                Some(token) => found.error(token.at, format!("{:?} is not an address", token.text)),
-                None if property.args.is_empty() => found.error(property.name.at, "resolver takes addresses"),
-                None => found.manner(directive, property, "upstreams are addresses: no name is looked up"),
-            }
-        }
+        "resolver" => match property.args.iter().find(|token| sys::parse_address(&token.text, 53).is_none()) {
+            Some(token) => found.error(token.at, format!("{:?} is not an address", token.text)),
+            None if property.args.is_empty() => found.error(property.name.at, "resolver takes addresses"),
+            None => found.manner(directive, property, "upstreams are addresses: no name is looked up"),
+        },
         "doh_method" => match found.one(property) {
             Some(token) if !matches!(token.text.as_str(), "GET" | "POST") => {
                 found.error(token.at, format!("{:?} is not GET or POST", token.text));

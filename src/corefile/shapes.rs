@@ -53,7 +53,7 @@ fn forward(choices: &mut Choices, cluster: bool) -> String {
         (_, 0) => "/etc/resolv.conf",
         (_, 1) => "__PILLAR__UPSTREAM__SERVERS__",
         (_, 2) => "tls://1.1.1.1 tls://1.0.0.1",
-        _ => "8.8.8.8 [2001:4860:4860::8888]:53 168.63.129.16",
+        _ => "8.8.8.8 [2001:4860:4860::8888]:53 fe80::1%eth0 168.63.129.16",
     };
     let to = to.replace("/etc/resolv.conf", "10.0.0.2");
     let options = choices.some(&[

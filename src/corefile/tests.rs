@@ -137,6 +137,12 @@ fn options_of_forward_and_cache_are_settings_of_the_zone() {
 }
 
 #[test]
+fn a_scope_of_an_upstream_is_kept_as_written() {
+    let yaml = translated(".:53 {\n  forward . fe80::1%eth0 [fe80::2%2]:54\n}", &Options::default()).yaml;
+    assert!(yaml.contains("fe80::1%eth0") && yaml.contains("[fe80::2%2]:54"), "{yaml}");
+}
+
+#[test]
 fn zones_that_a_block_leaves_out_get_the_answer_coredns_gives() {
     let text = "corp.test {
   forward . 10.0.0.1 {

@@ -4,6 +4,7 @@
 //! No other module contains `unsafe`; it is denied crate-wide and allowed in the files here that need it, each block
 //! with its `// SAFETY:` reason.
 
+mod address;
 mod batch;
 mod clock;
 mod cpu;
@@ -21,6 +22,7 @@ mod stderr;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
+pub use address::parse_address;
 pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{give_way, pin, take_turns_of};

@@ -1,9 +1,12 @@
 //! Zones, hubs and upstreams as they are written in the configuration.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
-use super::{super::value::Scalar, socket};
-use crate::dns::forward::{ConfigError, UpstreamSource};
+use super::super::value::Scalar;
+use crate::{
+    dns::forward::{ConfigError, UpstreamSource},
+    sys,
+};
 
 /// A DNS zone: lower case, no final dot; the root is `.`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,8 +73,12 @@ impl Scalar for HostPort {
     const KIND: &'static str = "HOST[:PORT]";
 
     fn parse(text: &str) -> Result<Self, String> {
-        if let Some(address) = socket(text, HUB_PORT) {
-            return Ok(Self { host: address.ip().to_string(), port: address.port() });
+        if let Some(address) = sys::parse_address(text, HUB_PORT) {
+            let host = match address {
+                SocketAddr::V6(v6) if v6.scope_id() > 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+                _ => address.ip().to_string(),
+            };
+            return Ok(Self { host, port: address.port() });
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().ok()),
@@ -133,6 +140,7 @@ mod tests {
             ("hub.example:1", "hub.example:1"),
             ("hub", "hub:7443"),
             ("[fd00::1]:8", "[fd00::1]:8"),
+            ("fe80::1%lo", "[fe80::1%1]:7443"),
         ] {
             assert_eq!(HostPort::parse(text).unwrap().text(), expect);
         }

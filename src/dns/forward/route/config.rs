@@ -27,7 +27,7 @@ use crate::{
         forward::upstream::{Server, TlsName},
     },
     report::Policy,
-    sys::labels,
+    sys::{self, labels},
     wire::{self, Rcode},
 };
 
@@ -285,13 +285,9 @@ impl FromStr for UpstreamSource {
     }
 }
 
-/// `IP`, `IP:port` or `[IPv6]:port`; port 0 is no address to ask.
+/// `IP`, `IP:port` or `[IPv6]:port`, with a scope such as `%eth0`; port 0 is no address to ask.
 pub(super) fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = match bare.parse::<IpAddr>() {
-        Ok(ip) => SocketAddr::new(ip, port),
-        Err(_) => text.parse::<SocketAddr>().ok()?,
-    };
+    let address = sys::parse_address(text, port)?;
     (address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
 }
 
@@ -309,6 +305,8 @@ mod tests {
             ("[2001:db8::53]:5300", "[2001:db8::53]:5300"),
             ("tls://10.0.0.54#dns.corp.example", "tls://10.0.0.54:853#dns.corp.example"),
             ("tls://10.0.0.54:8853", "tls://10.0.0.54:8853"),
+            ("fe80::1%lo", "[fe80::1%1]:53"),
+            ("tls://[fe80::1%lo]:8853#dns.corp.example", "tls://[fe80::1%1]:8853#dns.corp.example"),
         ];
         for (text, shown) in cases {
             let UpstreamSource::Server(server) = text.parse().unwrap() else { panic!("{text} is a server") };

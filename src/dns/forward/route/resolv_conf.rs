@@ -57,9 +57,9 @@ mod tests {
     #[test]
     fn only_nameserver_lines_with_an_address_count_and_each_once() {
         let text = "# a comment\nsearch example.org\nnameserver 10.0.0.1\n\tnameserver\t2001:db8::1 # second\n\
-                    nameserver nonsense\nnameserver 10.0.0.1\noptions ndots:5\n; nameserver 10.0.0.9\n";
+                    nameserver nonsense\nnameserver fe80::1%lo\nnameserver 10.0.0.1\noptions ndots:5\n; nameserver 10.0.0.9\n";
         let shown: Vec<String> = parse(text).iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["10.0.0.1:53", "[2001:db8::1]:53"]);
+        assert_eq!(shown, ["10.0.0.1:53", "[2001:db8::1]:53", "[fe80::1%1]:53"]);
     }
 
     #[test]
