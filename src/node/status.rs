@@ -1,14 +1,11 @@
 //! The node's part of the status document.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Config, parent::Deaths, watch::Event};
-use crate::sys::{Clock, FdStore};
+use crate::sys::{Clock, FdStore, Lock};
 
 /// Where the addresses of the node are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +43,7 @@ pub struct Status {
 
 /// The status of this process. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<Mutex<Status>>);
+pub struct Shared(Arc<Lock<Status>>);
 
 impl Shared {
     pub fn new(config: &Config) -> Self {
@@ -59,20 +56,16 @@ impl Shared {
             reason: None,
             kept_elsewhere: false,
         });
-        Self(Arc::new(Mutex::new(Status { deaths, interface })))
-    }
-
-    fn status(&self) -> MutexGuard<'_, Status> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Self(Arc::new(Lock::new(Status { deaths, interface })))
     }
 
     pub fn get(&self) -> Status {
-        self.status().clone()
+        self.0.lock().clone()
     }
 
     /// Takes over what a watch says.
     pub fn note(&self, event: &Event) {
-        let mut status = self.status();
+        let mut status = self.0.lock();
         let Some(interface) = &mut status.interface else { return };
         let (state, reason) = match event {
             Event::Taken => (State::Taken, None),

@@ -13,10 +13,12 @@ use std::{
     },
     process::{Child, Command},
     ptr,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::OnceLock,
 };
 
 use socket2::{Domain, Socket, Type};
+
+use super::Lock;
 
 /// The number of the child's end of the channel.
 const VARIABLE: &str = "HOLDFAST_FDSTORE";
@@ -178,7 +180,7 @@ pub fn start(command: &mut Command, end: &Channel) -> io::Result<Child> {
 pub struct FdStore {
     channel: Channel,
     /// What the child before left behind and this one has not taken yet.
-    kept: Mutex<HashMap<String, OwnedFd>>,
+    kept: Lock<HashMap<String, OwnedFd>>,
     deaths: Option<String>,
 }
 
@@ -210,7 +212,7 @@ impl FdStore {
             match (message.kind, message.fd) {
                 (Kind::Fd, Some(fd)) => drop(kept.insert(message.text, fd)),
                 (Kind::Deaths, _) => deaths = Some(message.text),
-                (Kind::Go, _) => return Some(Self { channel, kept: Mutex::new(kept), deaths }),
+                (Kind::Go, _) => return Some(Self { channel, kept: Lock::new(kept), deaths }),
                 _ => {}
             }
         }
@@ -224,7 +226,7 @@ impl FdStore {
 
     /// Takes the descriptor that an earlier child kept under this label.
     pub fn take(&self, label: &str) -> Option<OwnedFd> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(label)
+        self.kept.lock().remove(label)
     }
 
     /// Has the parent keep a copy. Without one, the next child opens its own.
@@ -234,7 +236,7 @@ impl FdStore {
 
     /// Closes what no one has taken, here and in the parent: sockets that nobody reads take their share of the queries.
     pub fn forget_rest(&self) {
-        let rest = mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let rest = mem::take(&mut *self.kept.lock());
         for label in rest.keys() {
             self.say(Kind::Forget, label, None);
         }

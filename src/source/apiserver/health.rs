@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,7 +18,7 @@ use super::server::Step;
 use crate::{
     report::{ApiserverStatus, Listing, Measures, Reach, Time},
     source::{Resource, assemble::Part, metrics::Verb},
-    sys::UnixMillis,
+    sys::{Lock, UnixMillis},
 };
 
 /// Over how long latency, refusals and requests are summed up.
@@ -29,7 +29,7 @@ const EVENTS_MAX: usize = 1024;
 /// Measures of one apiserver, as this process sees it. Clones of [`Metrics`](crate::source::Metrics) share one.
 #[derive(Debug)]
 pub struct Health {
-    inner: Mutex<Inner>,
+    inner: Lock<Inner>,
     abandoned: IntCounter,
 }
 
@@ -39,7 +39,7 @@ impl Default for Health {
             "holdfast_source_abandoned_total",
             "Requests to the apiserver given up before their answer began: work a slow server does for nothing.",
         );
-        Self { inner: Mutex::default(), abandoned: abandoned.expect("a valid name") }
+        Self { inner: Lock::default(), abandoned: abandoned.expect("a valid name") }
     }
 }
 
@@ -92,14 +92,10 @@ pub(super) struct Unanswered {
 }
 
 impl Health {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A request is about to be sent. Dropped on the wire, before
     /// [`Sent::answered`] or [`Sent::failed`], it counts as abandoned.
     pub(super) fn begin(&self, verb: Verb, of: Resource) -> Sent<'_> {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let id = inner.id();
         let begun = Instant::now();
         inner.under_way.insert(id, UnderWay { begun, verb, of });
@@ -109,7 +105,7 @@ impl Health {
 
     /// A connection is being opened; drop the guard when it is open or failed.
     pub(super) fn opening(&self, step: Step) -> Opening<'_> {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let id = inner.id();
         inner.opening.insert(id, (step, Instant::now()));
         Opening { health: self, id }
@@ -117,7 +113,7 @@ impl Health {
 
     /// A piece of an answer came in.
     pub(super) fn heard(&self) {
-        self.inner().life = Some(Instant::now());
+        self.inner.lock().life = Some(Instant::now());
     }
 
     pub(in crate::source) fn abandoned(&self) -> &IntCounter {
@@ -126,19 +122,19 @@ impl Health {
 
     /// The server asked from now on.
     pub(super) fn asks(&self, server: &str) {
-        server.clone_into(&mut self.inner().server);
+        server.clone_into(&mut self.inner.lock().server);
     }
 
     /// The server is not reachable, for this reason; or it is again.
     pub(super) fn lost(&self, reason: Option<&str>, now: UnixMillis) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let since = inner.lost.take().map_or(now, |lost| lost.since);
         inner.lost = reason.map(|reason| Lost { since, reason: reason.to_owned() });
     }
 
     /// A list is under way, until the guard is dropped.
     pub(super) fn listing(&self, part: Part) -> Progress<'_> {
-        self.inner().lists.insert(part, 0);
+        self.inner.lock().lists.insert(part, 0);
         Progress { health: self, part }
     }
 
@@ -146,7 +142,7 @@ impl Health {
     #[must_use]
     pub fn status(&self, slow: Duration) -> ApiserverStatus {
         let measures = self.measures();
-        let inner = self.inner();
+        let inner = self.inner.lock();
         let is_slow = measures.latency_seconds > slow.as_secs_f64()
             || measures.busy_per_minute > 0
             || measures.refused_per_minute > 0;
@@ -171,12 +167,12 @@ impl Health {
 
     /// When anything last came in.
     pub(super) fn life(&self) -> Option<Instant> {
-        self.inner().life
+        self.inner.lock().life
     }
 
     /// The request that has waited longest, if there is one.
     pub(super) fn unanswered(&self) -> Option<Unanswered> {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         let (_, oldest) = inner.under_way.first_key_value()?;
         let since = inner.life.map_or(oldest.begun, |life| life.max(oldest.begun));
         let step = inner.opening.first_key_value().map_or(Step::Answer, |(_, (step, _))| *step);
@@ -185,7 +181,7 @@ impl Health {
 
     #[must_use]
     pub fn measures(&self) -> Measures {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let now = Instant::now();
         inner.forget(now);
         let mut measures = Measures { abandoned_total: self.abandoned.get(), ..Measures::default() };
@@ -245,7 +241,7 @@ impl Sent<'_> {
     pub(super) fn answered(mut self, status: http::StatusCode) {
         self.settled = true;
         let now = Instant::now();
-        let mut inner = self.health.inner();
+        let mut inner = self.health.inner.lock();
         inner.life = Some(now);
         inner.note(now, What::Answered(now.saturating_duration_since(self.begun)));
         // 404 and 409 are ordinary answers about a Lease, 410 and 422 about a list.
@@ -262,7 +258,7 @@ impl Sent<'_> {
 
 impl Drop for Sent<'_> {
     fn drop(&mut self) {
-        self.health.inner().under_way.remove(&self.id);
+        self.health.inner.lock().under_way.remove(&self.id);
         if !self.settled && self.on_wire.load(Ordering::Relaxed) {
             self.health.abandoned.inc();
         }
@@ -279,13 +275,13 @@ pub(super) struct Progress<'a> {
 impl Progress<'_> {
     /// So many objects were received so far.
     pub(super) fn objects(&self, objects: usize) {
-        self.health.inner().lists.insert(self.part, objects);
+        self.health.inner.lock().lists.insert(self.part, objects);
     }
 }
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        self.health.inner().lists.remove(&self.part);
+        self.health.inner.lock().lists.remove(&self.part);
     }
 }
 
@@ -299,44 +295,40 @@ pub(super) struct Opening<'a> {
 impl Opening<'_> {
     /// The next step begins.
     pub(super) fn step(&self, step: Step) {
-        self.health.inner().opening.insert(self.id, (step, Instant::now()));
+        self.health.inner.lock().opening.insert(self.id, (step, Instant::now()));
     }
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        self.health.inner().opening.remove(&self.id);
+        self.health.inner.lock().opening.remove(&self.id);
     }
 }
 
 /// A time limit that grows with what is seen: with each wait it ends, and with how long an answer really took.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
-    level: Mutex<usize>,
+    level: Lock<usize>,
 }
 
 /// The limits, in seconds.
 const LIMITS_S: [u64; 5] = [2, 4, 8, 15, 30];
 
 impl Limit {
-    fn level(&self) -> MutexGuard<'_, usize> {
-        self.level.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn now(&self) -> Duration {
-        Duration::from_secs(LIMITS_S[*self.level()])
+        Duration::from_secs(LIMITS_S[*self.level.lock()])
     }
 
     /// A wait ended by the limit.
     pub(super) fn ran_out(&self) {
-        let mut level = self.level();
+        let mut level = self.level.lock();
         *level = (*level + 1).min(LIMITS_S.len() - 1);
     }
 
     /// A wait ended well after this long. The limit leaves room for three times that.
     pub(super) fn took(&self, took: Duration) {
         let wanted = LIMITS_S.iter().position(|limit| Duration::from_secs(*limit) >= took * 3);
-        *self.level() = wanted.unwrap_or(LIMITS_S.len() - 1);
+        *self.level.lock() = wanted.unwrap_or(LIMITS_S.len() - 1);
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -41,7 +41,7 @@ use super::{
     health::{Health, Limit},
     server::{Failure, Step},
 };
-use crate::{source::Metrics, store::Reader};
+use crate::{source::Metrics, store::Reader, sys::Lock};
 
 /// HTTP/2 pings an idle or silent connection this often.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -91,7 +91,7 @@ pub(super) struct Transport {
     timing: Timing,
     metrics: Metrics,
     connect_limit: Limit,
-    open: Mutex<Open>,
+    open: Lock<Open>,
     /// One connection is opened at a time: with HTTP/2 those who wait then share it.
     opening: tokio::sync::Mutex<()>,
 }
@@ -124,13 +124,9 @@ impl Transport {
             timing: *timing,
             metrics,
             connect_limit: Limit::default(),
-            open: Mutex::default(),
+            open: Lock::default(),
             opening: tokio::sync::Mutex::default(),
         }
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn health(&self) -> &Health {
@@ -149,7 +145,7 @@ impl Transport {
             Connection::Shared(mut sender) => {
                 let answer = sender.send_request(request).await.map_err(failed);
                 if answer.is_err() {
-                    self.open().shared.take_if(|shared| shared.is_closed());
+                    self.open.lock().shared.take_if(|shared| shared.is_closed());
                 }
                 answer
             }
@@ -158,7 +154,7 @@ impl Transport {
                 // Free again when the body has been read.
                 tokio::spawn(async move {
                     if sender.ready().await.is_ok() {
-                        let mut open = self.open();
+                        let mut open = self.open.lock();
                         if open.idle.len() < IDLE_MAX {
                             open.idle.push(sender);
                         }
@@ -170,7 +166,7 @@ impl Transport {
     }
 
     fn at_hand(&self) -> Option<Connection> {
-        let mut open = self.open();
+        let mut open = self.open.lock();
         open.idle.retain(|sender| !sender.is_closed());
         if let Some(shared) = open.shared.as_ref().filter(|shared| !shared.is_closed()) {
             return Some(Connection::Shared(shared.clone()));
@@ -188,7 +184,7 @@ impl Transport {
         }
         let connection = self.race().await?;
         if let Connection::Shared(sender) = &connection {
-            self.open().shared = Some(sender.clone());
+            self.open.lock().shared = Some(sender.clone());
         }
         Ok(connection)
     }
