@@ -17,6 +17,7 @@ mod labels;
 mod lock;
 mod panics;
 mod poll;
+mod proc_net;
 mod signals;
 mod stderr;
 
@@ -35,6 +36,7 @@ pub(crate) use labels::labels;
 pub use lock::Lock;
 pub use panics::{abort_on_panic, contained};
 pub use poll::{Interest, Poll};
+pub use proc_net::{WaitingSocket, waiting_socket, waiting_sockets};
 pub use signals::{SignalFd, reap_others, signal_child};
 pub use stderr::{LogQueue, log_lines_lost, write_stderr};
 

@@ -1,9 +1,8 @@
 //! Finds out which process has a port, for an error message. Reads `/proc`, and gives up quietly where that says nothing.
 
-use std::{
-    fmt, fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::{fmt, fs, net::SocketAddr};
+
+use crate::sys;
 
 /// A process that has a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,43 +18,16 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who has a socket on `address`, or on a wildcard of its port.
+/// The process with a socket on `address`, or on a wildcard of its port.
 pub(super) fn holder(protocol: &str, address: SocketAddr) -> Option<Holder> {
-    // A v6 wildcard may hold a v4 port too.
-    let inode = ["", "6"].iter().find_map(|family| {
-        let table = fs::read_to_string(format!("/proc/net/{protocol}{family}")).ok()?;
-        table.lines().skip(1).find_map(|line| inode_on(line, address).map(str::to_owned))
-    })?;
-    owner(&format!("socket:[{inode}]"))
+    let socket = sys::waiting_sockets(protocol).into_iter().find(|socket| is_in_the_way(socket.local, address))?;
+    owner(&format!("socket:[{}]", socket.inode))
 }
 
-/// The inode of the socket on this line of `/proc/net/{udp,tcp}{,6}`, if it is in the way of `address`.
-fn inode_on(line: &str, address: SocketAddr) -> Option<&str> {
-    let mut columns = line.split_ascii_whitespace();
-    let (local, state) = (columns.nth(1)?, columns.nth(1)?);
-    let (ip, port) = local.split_once(':')?;
-    let ip = read_ip(ip)?;
-    let in_the_way = ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified();
-    // 0A is LISTEN, 07 is what an unconnected datagram socket shows.
-    let waits = matches!(state, "0A" | "07");
-    let inode = columns.nth(5)?;
-    (u16::from_str_radix(port, 16) == Ok(address.port()) && in_the_way && waits).then_some(inode)
-}
-
-/// An address as the kernel prints it there: 32-bit words in the order of the machine.
-fn read_ip(text: &str) -> Option<IpAddr> {
-    let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    match text.len() {
-        8 => Some(IpAddr::V4(Ipv4Addr::from(word(0)?))),
-        32 => {
-            let mut octets = [0; 16];
-            for place in 0..4 {
-                octets[place * 4..place * 4 + 4].copy_from_slice(&word(place * 8)?);
-            }
-            Some(IpAddr::V6(Ipv6Addr::from(octets)))
-        }
-        _ => None,
-    }
+/// True if a socket at `local` keeps another from `address`. An IPv6 wildcard may hold an IPv4 port too.
+fn is_in_the_way(local: SocketAddr, address: SocketAddr) -> bool {
+    let ips = local.ip() == address.ip() || local.ip().is_unspecified() || address.ip().is_unspecified();
+    local.port() == address.port() && ips
 }
 
 /// The process with a file descriptor that links to `socket`. Only those of this user can be seen without privileges.
@@ -90,7 +62,9 @@ mod tests {
             (connected, "127.0.0.1:53", None),
             ("  sl  local_address", "127.0.0.1:53", None),
         ] {
-            assert_eq!(inode_on(line, address.parse().unwrap()), expected, "{line} {address}");
+            let address = address.parse().unwrap();
+            let inode = sys::waiting_socket(line).filter(|socket| is_in_the_way(socket.local, address));
+            assert_eq!(inode.map(|socket| socket.inode).as_deref(), expected, "{line} {address}");
         }
     }
 }
