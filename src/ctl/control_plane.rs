@@ -13,12 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use hyper::{Request, body::Bytes};
-use rustls::{
-    DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde::Serialize;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -36,6 +31,7 @@ use crate::{
     record::Snapshot,
     report::Row,
     sys::{Clock, UnixMillis, put_file},
+    tls::{accepting_any, not_after},
 };
 
 /// Longest time a connection, a handshake and an answer may each take.
@@ -176,7 +172,7 @@ async fn steps(address: SocketAddr, apiserver: &mut Apiserver) -> anyhow::Result
     apiserver.tcp_ms = Some(ms(began));
     let began = Instant::now();
     let name = ServerName::try_from(SERVER_NAME).context("server name")?;
-    let handshake = tokio_rustls::TlsConnector::from(Arc::new(tls()?)).connect(name, stream);
+    let handshake = tokio_rustls::TlsConnector::from(Arc::new(accepting_any())).connect(name, stream);
     let stream = timeout(STEP, handshake).await.map_err(in_time("TLS"))?.context("TLS")?;
     apiserver.tls_ms = Some(ms(began));
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -192,55 +188,7 @@ async fn steps(address: SocketAddr, apiserver: &mut Apiserver) -> anyhow::Result
 }
 
 fn end(der: &CertificateDer<'_>) -> Option<UnixMillis> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    Some(UnixMillis(seconds.saturating_mul(1_000)))
-}
-
-/// TLS that takes any certificate: nothing secret is sent, and the end of a certificate that nobody trusts is worth a look.
-fn tls() -> anyhow::Result<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    not_after(der).map(|seconds| UnixMillis(seconds.saturating_mul(1_000)))
 }
 
 fn text(document: &ControlPlane) -> String {

@@ -7,17 +7,19 @@
 //! In an outage certificates cannot be renewed, so one that expired while the records' source was already silent is
 //! accepted for [`GRACE`] more, counted and warned of. Nothing else is forgiven: signature, CA and name are checked as ever.
 
+mod any;
 mod files;
 mod issue;
 mod reload;
 mod server_certificate;
 mod verify;
 
+pub use any::accepting_any;
 pub use files::Material;
 pub use issue::{Issued, IssuedServer, described, issue, issue_server, issued_in};
 pub use reload::{Configs, Tls};
 pub use server_certificate::ServerCertificate;
-pub use verify::Stale;
+pub use verify::{Stale, not_after};
 
 use std::{fmt, path::PathBuf, time::Duration};
 

@@ -158,6 +158,7 @@ macro_rules! signatures {
         }
     };
 }
+pub(super) use signatures;
 
 impl ClientCertVerifier for PeerVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -200,7 +201,8 @@ pub(super) fn identity(chain: &[CertificateDer<'_>]) -> Option<Identity> {
 }
 
 /// When a certificate ends, in seconds since 1970.
-pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
+#[must_use]
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     u64::try_from(certificate.validity().not_after.timestamp()).ok()
 }
