@@ -304,7 +304,7 @@ fn check_config(RoleFlags { role, flags }: &RoleFlags, offline: bool) -> anyhow:
             return Ok(Exit::Usage);
         }
     };
-    // What depends on the machine it is asked on is told and no error: this may be another one.
+    // Faults that depend on the machine are warnings: the configuration may be for another one.
     if offline {
         if let Some(assumed) = offline::assumed(&config) {
             eprintln!("note: {assumed}");

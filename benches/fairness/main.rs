@@ -1,4 +1,4 @@
-//! What a client loses while another one is at its worst. See docs/performance.md.
+//! Measures a client's losses while another client attacks. See docs/performance.md.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops where it stands")]
 

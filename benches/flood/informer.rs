@@ -1,4 +1,4 @@
-//! What client-go's reflectors do of a cluster: three kinds, each listed whole from the watch cache and then watched, on a
+//! Reads a cluster as client-go's reflectors do: three kinds, each listed whole from the watch cache and then watched, on a
 //! connection each.
 
 use std::{

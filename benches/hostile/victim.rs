@@ -35,7 +35,7 @@ const CONNECTIONS: u32 = 10;
 /// Questions on a connection before it is replaced.
 const PER_CONNECTION: u32 = 20;
 
-/// What became of the questions of one kind.
+/// Results of the questions of one kind.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Kind {
     pub asked: u32,
@@ -45,9 +45,9 @@ pub struct Kind {
     pub why: String,
 }
 
-/// What a pod asks, an agent elsewhere among them.
+/// Questions of a pod, and of an agent on another node.
 pub const OF_POD: [&str; 8] = ["udp", "tcp", "cached", "uncached", "tls", "https", "quic", "follow"];
-/// What the kubelet asks.
+/// Probes of the kubelet.
 pub const OF_NODE: [&str; 1] = ["health"];
 
 pub type Report = BTreeMap<String, Kind>;

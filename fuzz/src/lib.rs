@@ -1,4 +1,4 @@
-//! What the fuzz targets share with the tests.
+//! Code that the fuzz targets share with the tests.
 
 #[path = "../../tests/it/support/oracle/mod.rs"]
 pub mod oracle;

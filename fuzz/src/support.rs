@@ -1,4 +1,4 @@
-//! What `world` needs of the tests.
+//! Parts of the tests that `world` needs.
 
 #[path = "../../tests/it/support/cluster.rs"]
 pub mod cluster;

@@ -14,7 +14,7 @@ use tokio::runtime::Builder;
 /// Of answers to one query: more than are looked at before TCP decides.
 const SAID_MAX: u8 = 20;
 
-/// What the upstream says to one query. Mostly in the form of an answer to it, or nothing of it would be read.
+/// The upstream's reply to one query. Mostly in the form of an answer, or the reader would stop at its header.
 fn said(choices: &mut Choices<'_>, query: &[u8]) -> Vec<Say> {
     let number = choices.below(SAID_MAX);
     let one = |choices: &mut Choices<'_>| {

@@ -109,7 +109,7 @@ impl HeldRow {
         Self::of(&HeldKey::Service(key.clone()), hold)
     }
 
-    /// What ends it, for a column: the end, or the operator.
+    /// The end of a hold, for a column: a time, or the operator.
     pub fn ends(&self, now: UnixMillis) -> String {
         match (self.until, self.ends_at) {
             (Until::Time, Some(Time(at))) => format!("in {}", words(now.age(at))),

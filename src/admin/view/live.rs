@@ -1,4 +1,4 @@
-//! What a running process answered over DNS when it was asked by a tool.
+//! The answer of a running process to a tool's question over DNS.
 
 use std::net::SocketAddr;
 
