@@ -63,6 +63,8 @@ async fn forwards_of_a_client_that_left_are_drops() {
     // Closing with bytes unread resets the connection.
     tcp.send(&query(2, "web.prod.svc.cluster.local.", RecordType::A));
     server.wait_for_count("holdfast_dns_responses_total", &[], 1).await;
+    // A response is counted before it is sent.
+    assert_eq!(tcp.0.peek(&mut [0]).unwrap(), 1);
     drop(tcp);
     server.wait_for_count("holdfast_dns_drops_total", &[("reason", "gone")], 1).await;
     server.wait_for_count("holdfast_dns_forwards_in_flight", &[], 0).await;
