@@ -63,6 +63,7 @@ impl Settings {
                 name: hickory_name(&zone.probe_name),
                 recursion: zone.probe_recursion,
             },
+            doh_method: zone.doh_method,
             next: zone.next.clone(),
             hosts_reverse: zone.hosts_reverse,
             rewrites: zone.rewrite.clone(),

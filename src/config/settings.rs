@@ -20,7 +20,7 @@ use crate::{
     dns::{
         Allow,
         cache::Denials,
-        forward::{FixedAnswer, Host, Next, Policy, Prefix, Rewrite, Template, UpstreamSource, Verdict},
+        forward::{DohMethod, FixedAnswer, Host, Next, Policy, Prefix, Rewrite, Template, UpstreamSource, Verdict},
     },
     source::EndpointsMode,
 };
@@ -277,7 +277,7 @@ settings! {
     pub struct ForwardZone {
         /// The zone; `.` for all names that no other zone covers.
         zone: ZoneName = Setting::new("zone", ".").required();
-        /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, or the path of a resolv.conf, which is read again when it changes.
+        /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, `https://IP[:PORT]/PATH#NAME` (HTTP/2; the path is `/dns-query` unless given), or the path of a resolv.conf, which is read again when it changes.
         /// One that names nobody is waited for, and so is `/etc/resolv.conf` if it is missing; any other must be there, or have
         /// been before. Meanwhile those it named last are asked, which is kept in the store (`upstreams.json`).
         upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]");
@@ -324,7 +324,9 @@ settings! {
         probe_name: ZoneName = Setting::new("probe_name", ".");
         /// Probes ask for recursion.
         probe_recursion: bool = Setting::new("probe_recursion", "true");
-        /// PEM file with the certificate authorities for `tls://` upstreams. Default: those of the system.
+        /// HTTP method for `https://` upstreams: `post`, or `get`, which HTTP caches on the way may answer.
+        doh_method: DohMethod = Setting::new("doh_method", "post");
+        /// PEM file with the certificate authorities for `tls://` and `https://` upstreams. Default: those of the system.
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
         /// Names of this zone with fixed addresses, as lines of a hosts file.
         hosts: Vec<Host> = Setting::new("hosts", "[]");

@@ -173,7 +173,8 @@ pub fn find_cluster_dns(settings: &mut Settings, role: Role, environment: impl F
     let Some(ip) = ip else { return };
     settings.node_fallback = vec![Addr((ip, 53).into())];
     if !settings.source_none {
-        settings.cluster_fallback = vec![UpstreamSource::Server(Server { address: (ip, 53).into(), tls: None })];
+        settings.cluster_fallback =
+            vec![UpstreamSource::Server(Server { address: (ip, 53).into(), tls: None, https: None })];
     }
 }
 

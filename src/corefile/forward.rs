@@ -138,12 +138,13 @@ enum Unused {
 /// A server as holdfast writes it.
 fn upstream(token: &Token, options: &Options<'_>) -> Result<String, Unused> {
     let (scheme, rest) = match token.text.split_once("://") {
-        Some((scheme @ ("tls" | "dns"), rest)) => (scheme, rest),
-        Some(("https" | "grpc" | "quic", _)) => {
-            return Err(Unused::Note("only dns:// and tls:// upstreams are asked".into()));
-        }
+        Some((scheme @ ("tls" | "https" | "dns"), rest)) => (scheme, rest),
+        Some((other @ ("grpc" | "quic"), _)) => return Err(Unused::Note(format!("no upstream is asked over {other}"))),
         _ => ("dns", token.text.as_str()),
     };
+    if scheme == "https" && rest.contains('/') {
+        return Err(Unused::Error("an https:// server has no path: /dns-query is asked for".into()));
+    }
     let (address, own_name) = split_name(scheme, rest);
     let name = match (own_name, options.server_name) {
         (Some(own), Some(all)) => {
@@ -154,7 +155,7 @@ fn upstream(token: &Token, options: &Options<'_>) -> Result<String, Unused> {
         (None, all) => all.map(|token| token.text.clone()).filter(|_| scheme != "dns"),
     };
     let bare = address.trim_start_matches('[').split(']').next().unwrap_or_default();
-    let prefix = if scheme == "dns" { "" } else { "tls://" };
+    let prefix = if scheme == "dns" { String::new() } else { format!("{scheme}://") };
     let written = format!("{prefix}{address}{}", name.map(|name| format!("#{name}")).unwrap_or_default());
     match written.parse::<UpstreamSource>() {
         Ok(_) => Ok(written),
@@ -270,7 +271,7 @@ fn option<'d>(
             Some(token) if !matches!(token.text.as_str(), "GET" | "POST") => {
                 found.error(token.at, format!("{:?} is not GET or POST", token.text));
             }
-            Some(_) => found.manner(directive, property, "upstreams are not asked over HTTPS"),
+            Some(token) => forward.fields.push(("doh_method", text(token.text.to_ascii_lowercase()))),
             None => {}
         },
         "next" => forward.next = verdicts(property, found).iter().chain(forward.next.iter()).collect(),

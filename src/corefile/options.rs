@@ -49,6 +49,11 @@ const CASES: &[Case] = &[
         &["\"tls://10.0.0.1#a.example\"", "\"tls://[2001:db8::1]:8853#b.example\""],
         &[],
     ),
+    (
+        "forward . https://10.0.0.1 https://[2001:db8::1]:8443 {\n tls_servername dns.example\n doh_method GET\n}",
+        &["\"https://10.0.0.1#dns.example\"", "\"https://[2001:db8::1]:8443#dns.example\"", "doh_method: get"],
+        &[],
+    ),
     ("forward . tls://10.0.0.1 {\n tls /etc/ca.crt\n}", &["tls_ca: /etc/ca.crt"], &[]),
     (
         "forward . 10.0.0.1 {\n option_of_next_year yes\n}",
@@ -129,6 +134,7 @@ fn values_that_coredns_refuses_are_errors() {
         "forward . 10.0.0.1 {\n health_check often\n}",
         "forward . tls://10.0.0.1%a.example {\n tls_servername b.example\n}",
         "forward . 10.0.0.300",
+        "forward . https://10.0.0.1/dns-query",
     ] {
         let text = format!(". {{\n{lines}\n}}\n");
         let file = parse(Path::new("Corefile"), &text, &Surroundings::NONE).unwrap();

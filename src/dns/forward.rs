@@ -49,7 +49,7 @@ pub use self::{
     inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
     observe::{FailureKind, Metrics, Mismatch},
     route::{
-        Config, ConfigError, FixedAnswer, Host, Next, Prefix, Probe, ResolvConfCache, Rewrite, Template,
+        Config, ConfigError, DohMethod, FixedAnswer, Host, Next, Prefix, Probe, ResolvConfCache, Rewrite, Template,
         UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host, parse_host_ip, problems, words,
     },
     upstream::{Server, TlsName, limit_sockets},

@@ -8,6 +8,7 @@ mod https;
 mod queries;
 mod quic;
 mod tls;
+mod upstream;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

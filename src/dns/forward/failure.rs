@@ -86,7 +86,9 @@ impl Failure {
     /// The upstream that failed last, and how.
     pub fn failed(failed: &Failed) -> Self {
         let ede = match failed.kind {
-            FailureKind::Timeout | FailureKind::Io | FailureKind::Tls => EdeCode::NO_REACHABLE_AUTHORITY,
+            FailureKind::Timeout | FailureKind::Io | FailureKind::Tls | FailureKind::Http => {
+                EdeCode::NO_REACHABLE_AUTHORITY
+            }
             _ => EdeCode::NETWORK_ERROR,
         };
         Self::because(ede, format!("{} {}", failed.upstream, failed.kind.as_str()))

@@ -25,11 +25,10 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rand::seq::SliceRandom;
-use tokio_rustls::TlsConnector;
 
 use self::servers::{Missing, Servers, servers};
 pub use self::{
-    config::{Config, ConfigError, FixedAnswer, Probe, UpstreamSource, ZoneConfig},
+    config::{Config, ConfigError, DohMethod, FixedAnswer, Probe, UpstreamSource, ZoneConfig},
     dns64::Prefix,
     hosts::{Host, parse_ip as parse_host_ip, parse_line as parse_host},
     names::{ByZone, OnNode, Renamed, ZoneNames, zone_names},
@@ -43,7 +42,7 @@ use super::{
     Environment,
     lookup::Via,
     observe::Metrics,
-    upstream::{self, Attempts, ExchangeOptions, Limits, Rules, Server, Upstream},
+    upstream::{self, Attempts, Connectors, Endpoint, ExchangeOptions, Limits, Rules, Server, Upstream},
 };
 use crate::{
     dns::{
@@ -88,8 +87,10 @@ pub struct Route {
 /// What new upstreams of a route are made with.
 #[derive(Clone)]
 struct Build {
-    connector: Option<TlsConnector>,
+    connectors: Option<Connectors>,
     limits: Limits,
+    /// Over HTTPS, with the method GET.
+    get: bool,
     max_fails: u32,
     metrics: Metrics,
 }
@@ -203,16 +204,17 @@ impl Route {
                 tracing::warn!(%zone, %file, "not all upstreams that are meant can be asked");
             }
         }
-        let connector = if servers.iter().any(|server| server.tls.is_some()) {
-            let connector = upstream::connector(config.tls_ca.as_deref());
+        let connectors = if servers.iter().any(|server| server.tls.is_some()) {
+            let connectors = upstream::connectors(config.tls_ca.as_deref());
             Some(
-                connector
+                connectors
                     .map_err(|error| ConfigError::TlsCa { zone: config.zone.to_string(), reason: error.to_string() })?,
             )
         } else {
             None
         };
-        let build = Build { connector, limits, max_fails: config.max_fails, metrics: metrics.clone() };
+        let (get, max_fails, metrics) = (config.doh_method == DohMethod::Get, config.max_fails, metrics.clone());
+        let build = Build { connectors, limits, get, max_fails, metrics };
         let upstreams = servers.into_iter().map(|server| build.upstream(server)).collect();
         Ok(Self {
             names: ZoneNames::new(Arc::clone(&config)),
@@ -383,7 +385,7 @@ impl Route {
 
 impl Build {
     fn upstream(&self, server: Server) -> Arc<Upstream> {
-        let dial = upstream::dial(&server, self.connector.as_ref());
+        let dial = (upstream::dial(&server, self.connectors.as_ref()), Endpoint::of(&server, self.get));
         Arc::new(Upstream::new(server, dial, self.limits, self.max_fails, self.metrics.clone()))
     }
 }

@@ -5,6 +5,7 @@
 mod attempts;
 mod bulk;
 mod exchange;
+mod https;
 mod message;
 mod sanitize;
 mod tcp;
@@ -27,9 +28,10 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use self::{
     attempts::{Answered, Attempts, Failed, Rules, race},
     exchange::{ExchangeOptions, exchange},
+    https::{Endpoint, PATH as HTTPS_PATH, is_path as is_https_path},
     sanitize::Sanitized,
     tcp::Limits,
-    tls::{connector, dial},
+    tls::{Connectors, connectors, dial},
     udp::limit_sockets,
 };
 use self::{
@@ -73,6 +75,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Over TLS, with the name its certificate must carry.
     pub tls: Option<TlsName>,
+    /// Over HTTPS, with this path; `tls` is set then too.
+    pub https: Option<String>,
 }
 
 /// What a TLS upstream's certificate must be for.
@@ -84,10 +88,16 @@ pub enum TlsName {
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.tls {
-            None => write!(f, "{}", self.address),
-            Some(TlsName::Address) => write!(f, "tls://{}", self.address),
-            Some(TlsName::Dns(name)) => write!(f, "tls://{}#{name}", self.address),
+        let Self { address, tls, https } = self;
+        match (tls, https.as_deref()) {
+            (None, _) => write!(f, "{address}")?,
+            (Some(_), None) => write!(f, "tls://{address}")?,
+            (Some(_), Some(HTTPS_PATH)) => write!(f, "https://{address}")?,
+            (Some(_), Some(path)) => write!(f, "https://{address}{path}")?,
+        }
+        match tls {
+            Some(TlsName::Dns(name)) => write!(f, "#{name}"),
+            Some(TlsName::Address) | None => Ok(()),
         }
     }
 }
@@ -141,9 +151,15 @@ struct State {
 
 impl Upstream {
     /// An upstream nothing is known of.
-    pub fn new(server: Server, tls: Option<TlsDial>, limits: Limits, max_fails: u32, metrics: Metrics) -> Self {
+    pub fn new(
+        server: Server,
+        (tls, https): (Option<TlsDial>, Option<Endpoint>),
+        limits: Limits,
+        max_fails: u32,
+        metrics: Metrics,
+    ) -> Self {
         let label = metrics.named(server.to_string());
-        let pool = Pool::new(server.address, tls, limits, metrics);
+        let pool = Pool::new(server.address, tls, https, limits, metrics);
         let source = limits.source_to(server.address);
         Self {
             server,
@@ -409,14 +425,14 @@ mod tests {
     use super::*;
 
     fn upstream() -> Upstream {
-        let server = Server { address: ([127, 0, 0, 1], 53).into(), tls: None };
+        let server = Server { address: ([127, 0, 0, 1], 53).into(), tls: None, https: None };
         let limits = Limits {
             age_max: Duration::from_secs(1),
             idle_max: Duration::from_secs(1),
             idle_connections_max: 0,
             source: None,
         };
-        Upstream::new(server, None, limits, 3, Metrics::register(&prometheus::Registry::new()).unwrap())
+        Upstream::new(server, (None, None), limits, 3, Metrics::register(&prometheus::Registry::new()).unwrap())
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod exchange;
 mod garbage;
 mod health;
 mod hostile;
+mod https;
 mod lookup;
 mod loops;
 mod loss;

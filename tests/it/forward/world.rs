@@ -176,6 +176,24 @@ pub async fn settle() {
     }
 }
 
+/// Runs `future` on a paused clock that stands still meanwhile: what comes over TCP needs no time, where the clock would
+/// else run ahead of the kernel. It runs on after a minute, so that a test ends that waits in vain.
+pub async fn at_once<F: Future>(future: F) -> F::Output {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let blocking = tokio::task::spawn_blocking(move || held.recv_timeout(secs(60)).is_ok());
+    let output = future.await;
+    drop(hold);
+    blocking.await.expect("it only waits");
+    output
+}
+
+/// Waits for a state, while everything else goes on.
+pub async fn until(mut state: impl FnMut() -> bool) {
+    while !state() {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// A query with RD, the id 0x4242, and EDNS if `payload` says so.
 pub fn query(owner: &str, qtype: RecordType, payload: Option<u16>) -> Vec<u8> {
     let mut message = Message::new(0x4242, MessageType::Query, OpCode::Query);

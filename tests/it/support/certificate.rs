@@ -8,13 +8,20 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-/// A self-signed certificate for `dns.example`, made once for all tests.
+/// A self-signed certificate for `dns.example` with its key, and as PEM, made once for all tests.
+static MADE: LazyLock<(Arc<CertifiedKey>, String)> = LazyLock::new(|| {
+    let made = rcgen::generate_simple_self_signed(["dns.example".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let certified = CertifiedKey::from_der(vec![made.cert.der().clone()], key, &provider).unwrap();
+    (Arc::new(certified), made.cert.pem())
+});
+
 pub fn certificate() -> Arc<dyn ResolvesServerCert> {
-    static MADE: LazyLock<Arc<CertifiedKey>> = LazyLock::new(|| {
-        let made = rcgen::generate_simple_self_signed(["dns.example".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let provider = rustls::crypto::ring::default_provider();
-        Arc::new(CertifiedKey::from_der(vec![made.cert.der().clone()], key, &provider).unwrap())
-    });
-    Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&MADE)))
+    Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&MADE.0)))
+}
+
+/// The same, for clients to trust.
+pub fn certificate_pem() -> &'static str {
+    &MADE.1
 }

@@ -24,6 +24,7 @@ pub struct Metrics {
     pub queries_udp: IntCounter,
     pub queries_tcp: IntCounter,
     pub queries_tls: IntCounter,
+    pub queries_https: IntCounter,
     /// Upstream messages that did not answer what was asked, by [`Mismatch`].
     mismatches: [IntCounter; Mismatch::ALL.len()],
     /// Tries that failed, by [`FailureKind`].
@@ -79,6 +80,8 @@ labels! {
         /// The network or the kernel said no.
         Io = "io",
         Tls = "tls",
+        /// An HTTP status, or a body that is no answer.
+        Http = "http",
         ServFail = "servfail",
         Refused = "refused",
         /// NOTIMP, FORMERR or a code that means no answer.
@@ -169,6 +172,7 @@ impl Metrics {
             queries_udp: queries.with_label_values(&["udp"]),
             queries_tcp: queries.with_label_values(&["tcp"]),
             queries_tls: queries.with_label_values(&["tls"]),
+            queries_https: queries.with_label_values(&["https"]),
             mismatches: Mismatch::ALL.map(|kind| mismatches.with_label_values(&[kind.as_str()])),
             failures: FailureKind::ALL.map(|kind| failures.with_label_values(&[kind.as_str()])),
             over_limit: counter(
@@ -277,7 +281,7 @@ impl Metrics {
     pub fn failure(&self, kind: FailureKind, upstream: &dyn Display, why: Option<&io::Error>) {
         self.failures[kind as usize].inc();
         // What an upstream says of a name is the name's matter; the network and the upstream itself are an operator's.
-        if matches!(kind, FailureKind::Timeout | FailureKind::Io | FailureKind::Tls) {
+        if matches!(kind, FailureKind::Timeout | FailureKind::Io | FailureKind::Tls | FailureKind::Http) {
             let reason = why.map_or_else(|| kind.as_str().to_owned(), ToString::to_string);
             self.log_limit.log("an upstream gave no answer", upstream, &reason);
         }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     dns::{
         cache::Lifetimes,
-        forward::upstream::{Server, TlsName},
+        forward::upstream::{HTTPS_PATH, Server, TlsName, is_https_path},
     },
     report::Policy,
     sys::{self, labels},
@@ -35,6 +35,8 @@ use crate::{
 const PORT: u16 = 53;
 /// Port of DNS over TLS, RFC 7858, 3.1.
 const PORT_TLS: u16 = 853;
+/// Port of HTTPS, RFC 9110, 4.2.2.
+const PORT_HTTPS: u16 = 443;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -106,6 +108,8 @@ pub struct ZoneConfig {
     pub fail_fast: bool,
     /// How failing upstreams are probed.
     pub probe: Probe,
+    /// How questions go over HTTPS. Default POST.
+    pub doh_method: DohMethod,
     /// Upstreams that are asked after these, in turn. Default none.
     pub next: Vec<Next>,
     pub hosts: Vec<Host>,
@@ -148,6 +152,7 @@ impl Default for ZoneConfig {
             silence_max: Duration::from_secs(2),
             fail_fast: false,
             probe: Probe::default(),
+            doh_method: DohMethod::Post,
             next: Vec::new(),
             hosts: Vec::new(),
             hosts_file: None,
@@ -159,6 +164,15 @@ impl Default for ZoneConfig {
             dns64: None,
             tls_ca: None,
         }
+    }
+}
+
+labels! {
+    /// How questions go over HTTPS (RFC 8484, 4.1).
+    pub enum DohMethod {
+        Post = "post",
+        /// Caches on the way may answer.
+        Get = "get",
     }
 }
 
@@ -203,7 +217,7 @@ impl FixedAnswer {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamSource {
-    /// `IP`, `IP:port`, `[IPv6]:port`, or `tls://` before any of them and optionally `#name` behind.
+    /// `IP`, `IP:port`, `[IPv6]:port`, or `tls://` or `https://` before any of them and optionally `#name` behind.
     Server(Server),
     /// The path of a resolv.conf whose nameservers are meant.
     ResolvConf(PathBuf),
@@ -213,9 +227,11 @@ pub enum UpstreamSource {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// Not an address, not a path.
-    #[error("upstream {0:?}: expected IP, IP:port, tls://IP#name or the absolute path of a resolv.conf")]
+    #[error(
+        "upstream {0:?}: expected IP, IP:port, tls://IP#name, https://IP/path#name or the absolute path of a resolv.conf"
+    )]
     Upstream(String),
-    #[error("upstream {0:?}: a name after # needs tls:// in front")]
+    #[error("upstream {0:?}: a name after # needs tls:// or https:// in front")]
     NameWithoutTls(String),
     /// The name after `#` cannot be in a certificate.
     #[error("upstream {0:?}: {1:?} is not a DNS name")]
@@ -258,19 +274,30 @@ impl FromStr for UpstreamSource {
         if text.starts_with('/') {
             return Ok(Self::ResolvConf(PathBuf::from(text)));
         }
-        let (tls, rest) = match text.strip_prefix("tls://") {
-            Some(rest) => (true, rest),
-            None => (false, text),
+        let wrong = || ConfigError::Upstream(text.to_owned());
+        let (scheme, rest) = text.split_once("://").unwrap_or(("dns", text));
+        let (tls, port) = match scheme {
+            "dns" => (false, PORT),
+            "tls" => (true, PORT_TLS),
+            "https" => (true, PORT_HTTPS),
+            _ => return Err(wrong()),
         };
-        let (address, name) = match rest.split_once('#') {
-            Some((address, name)) => (address, Some(name)),
+        let (rest, name) = match rest.split_once('#') {
+            Some((rest, name)) => (rest, Some(name)),
             None => (rest, None),
         };
+        let (address, https) = match rest.find('/') {
+            _ if scheme != "https" => (rest, None),
+            None => (rest, Some(HTTPS_PATH)),
+            Some(at) => (&rest[..at], Some(&rest[at..])),
+        };
+        if https.is_some_and(|path| !is_https_path(path)) {
+            return Err(wrong());
+        }
         if name.is_some() && !tls {
             return Err(ConfigError::NameWithoutTls(text.to_owned()));
         }
-        let address = parse_address(address, if tls { PORT_TLS } else { PORT })
-            .ok_or_else(|| ConfigError::Upstream(text.to_owned()))?;
+        let address = parse_address(address, port).ok_or_else(wrong)?;
         let tls = match (tls, name) {
             (false, _) => None,
             (true, None) => Some(TlsName::Address),
@@ -281,7 +308,7 @@ impl FromStr for UpstreamSource {
                 Some(TlsName::Dns(name.to_owned()))
             }
         };
-        Ok(Self::Server(Server { address, tls }))
+        Ok(Self::Server(Server { address, tls, https: https.map(str::to_owned) }))
     }
 }
 
@@ -307,6 +334,10 @@ mod tests {
             ("tls://10.0.0.54:8853", "tls://10.0.0.54:8853"),
             ("fe80::1%lo", "[fe80::1%1]:53"),
             ("tls://[fe80::1%lo]:8853#dns.corp.example", "tls://[fe80::1%1]:8853#dns.corp.example"),
+            ("dns://10.0.0.54", "10.0.0.54:53"),
+            ("https://10.0.0.54#dns.corp.example", "https://10.0.0.54:443#dns.corp.example"),
+            ("https://10.0.0.54/dns-query", "https://10.0.0.54:443"),
+            ("https://[2001:db8::1]:8443/q/a?b=c#dns.example", "https://[2001:db8::1]:8443/q/a?b=c#dns.example"),
         ];
         for (text, shown) in cases {
             let UpstreamSource::Server(server) = text.parse().unwrap() else { panic!("{text} is a server") };
@@ -329,6 +360,9 @@ mod tests {
             "224.0.0.1",
             "etc/resolv.conf",
             "tls://dns.example",
+            "https://dns.example/dns-query",
+            "https://10.0.0.1/a b",
+            "quic://10.0.0.1",
         ] {
             let error = text.parse::<UpstreamSource>().unwrap_err();
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");

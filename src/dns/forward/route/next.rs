@@ -65,9 +65,12 @@ impl Verdicts {
             FailureKind::ServFail => self.has(Verdict::ServFail),
             FailureKind::Refused => self.has(Verdict::Refused),
             FailureKind::OtherRcode => self.has(Verdict::Other),
-            FailureKind::Timeout | FailureKind::Io | FailureKind::Tls | FailureKind::Lame | FailureKind::Rejected => {
-                false
-            }
+            FailureKind::Timeout
+            | FailureKind::Io
+            | FailureKind::Tls
+            | FailureKind::Http
+            | FailureKind::Lame
+            | FailureKind::Rejected => false,
         }
     }
 }

@@ -42,7 +42,7 @@ fn parse(text: &str) -> Vec<Server> {
             continue;
         }
         let Some(address) = words.next().and_then(|word| parse_address(word, 53)) else { continue };
-        let server = Server { address, tls: None };
+        let server = Server { address, tls: None, https: None };
         if !servers.contains(&server) && servers.len() < SERVERS_MAX {
             servers.push(server);
         }

@@ -49,7 +49,7 @@ impl ResolvConfCache {
             Servers::default()
         });
         let named = path.to_str().and_then(|path| all.get(path)).into_iter().flatten();
-        named.map(|address| Server { address: *address, tls: None }).collect()
+        named.map(|address| Server { address: *address, tls: None, https: None }).collect()
     }
 
     /// Reads each of `paths` and remembers whom it names now, if anybody. Blocks.

@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     Upstream,
     exchange::{ExchangeOptions, exchange},
+    https::HttpError,
     sanitize::{Sanitized, sanitize},
 };
 use crate::dns::{
@@ -181,6 +182,9 @@ fn judge(
         }
         Err(error) if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() => {
             Err((FailureKind::Tls, Some(error)))
+        }
+        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<HttpError>()) => {
+            Err((FailureKind::Http, Some(error)))
         }
         Err(error) => Err((FailureKind::Io, Some(error))),
     }

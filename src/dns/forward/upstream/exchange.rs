@@ -92,6 +92,8 @@ async fn transfer(
 ) -> io::Result<(Box<Message>, bool)> {
     let over_stream = |edns| {
         let query = options.query(question, edns, false);
+        // RFC 7830: what is encrypted is not to be known by its length.
+        let query = if upstream.server().tls.is_some() { query.padded() } else { query };
         async move { stream(upstream, &query).await.map(|(message, _)| (message, edns)) }
     };
     if options.force_tcp || upstream.server().tls.is_some() {

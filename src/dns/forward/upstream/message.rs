@@ -11,6 +11,15 @@ use crate::{
     wire::{HEADER_BYTES, UDP_BYTES_MAX},
 };
 
+/// An OPT record without options.
+const OPT_BYTES: usize = 11;
+/// Code and length of an option.
+const OPTION_HEAD_BYTES: usize = 4;
+/// The padding option (RFC 7830, 3).
+const OPTION_PADDING: u8 = 12;
+/// Queries over encrypted connections have a multiple of this many bytes (RFC 8467, 4.1).
+const PADDED_BYTES: usize = 128;
+
 /// A query as it went out.
 #[derive(Clone, Debug)]
 pub struct Query {
@@ -58,6 +67,23 @@ impl Query {
     #[must_use]
     pub fn without_recursion(mut self) -> Self {
         self.wire[2] &= !1;
+        self
+    }
+
+    /// The same with a length that tells less of the name (RFC 8467, 4.1): an OPT record, if there is one, is padded.
+    #[must_use]
+    pub fn padded(mut self) -> Self {
+        let opt = self.question_end + OPT_BYTES;
+        if self.wire.len() != opt {
+            return self;
+        }
+        let bare = opt + OPTION_HEAD_BYTES;
+        let zeros = bare.next_multiple_of(PADDED_BYTES) - bare;
+        let [_, data] = (OPTION_HEAD_BYTES + zeros).to_be_bytes().last_chunk::<2>().copied().unwrap_or_default();
+        let [_, zeros_byte] = zeros.to_be_bytes().last_chunk::<2>().copied().unwrap_or_default();
+        self.wire[opt - 1] = data;
+        self.wire.extend([0, OPTION_PADDING, 0, zeros_byte]);
+        self.wire.resize(bare + zeros, 0);
         self
     }
 
@@ -200,6 +226,26 @@ mod tests {
         let names: std::collections::BTreeSet<&[u8]> = sent.iter().map(|wire| &wire[12..]).collect();
         assert!(ids.len() > 190 && names.len() > 100, "{} ids, {} spellings", ids.len(), names.len());
         assert!(!Query::new(&ask(), false, false).has_mixed_case());
+    }
+
+    #[test]
+    fn padded_queries_have_lengths_that_tell_little() {
+        for name in [
+            "a.",
+            "www.example.",
+            "a-name-that-is-so-long-that.it-fills-more-than-one-block-of-bytes.when-it-is.asked-for.in-the-middle.of-a-very-long.zone.example.",
+        ] {
+            let question = Question::new(name.parse().unwrap(), crate::wire::Rtype::A);
+            let query = Query::new(&question, true, false).padded();
+            assert_eq!(query.as_bytes().len() % PADDED_BYTES, 0, "{name}");
+            let message = Message::from_vec(query.as_bytes()).unwrap();
+            assert_eq!(message.queries.len(), 1);
+            let edns = message.edns.unwrap();
+            assert!(edns.option(hickory_proto::rr::rdata::opt::EdnsCode::Padding).is_some(), "{name}");
+            assert!(matches!(query.check(&answer(&query), false), Ok(Reply::Whole(_))));
+            let plain = Query::new(&question, false, false);
+            assert_eq!(plain.clone().padded().as_bytes(), plain.as_bytes(), "without EDNS there is no padding");
+        }
     }
 
     #[test]

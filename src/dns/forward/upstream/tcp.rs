@@ -1,19 +1,24 @@
-//! Connections to one upstream over TCP or TLS: reused and pipelined (RFC 7766), with limits on age, idle time and number.
+//! Connections to one upstream over TCP, TLS or HTTPS: reused and pipelined (RFC 7766), with limits on age, idle time and
+//! number.
 //!
-//! A connection on which an answer stays away gets no further queries, so that a dead one holds up nobody twice.
+//! A connection on which an answer stays away gets no further queries, and the question is asked on a new one after a
+//! second, so that a dead connection holds up nobody for long.
 
 use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
-        Arc, MutexGuard,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, MutexGuard, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::BytesMut;
+use futures::future::{Either, select};
+use prometheus::IntCounter;
 use rand::RngExt;
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -24,7 +29,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::message::{Query, Reply};
+use super::{
+    https::{self, Endpoint, HttpError},
+    message::{Query, Reply},
+};
 use crate::{
     dns::forward::observe::{Metrics, Mismatch},
     sys::Lock,
@@ -71,6 +79,7 @@ impl Limits {
 pub struct Pool {
     address: SocketAddr,
     tls: Option<TlsDial>,
+    https: Option<Endpoint>,
     limits: Limits,
     metrics: Metrics,
     connections: Lock<Vec<Arc<Connection>>>,
@@ -94,10 +103,96 @@ pub struct Answer {
 
 #[derive(Debug)]
 struct Connection {
-    requests: mpsc::Sender<Request>,
+    requests: Requests,
     opened: Instant,
     in_flight: AtomicUsize,
     suspect: AtomicBool,
+    /// Answers that came on it.
+    answers: AtomicU64,
+    used: Lock<Instant>,
+}
+
+/// How questions get onto a connection.
+#[derive(Debug)]
+enum Requests {
+    /// Each behind its length (RFC 7766).
+    Frames(mpsc::Sender<Request>),
+    Https(https::Requests, Endpoint),
+}
+
+impl Connection {
+    fn new(requests: Requests) -> Self {
+        let now = Instant::now();
+        Self {
+            requests,
+            opened: now,
+            in_flight: AtomicUsize::new(0),
+            suspect: AtomicBool::new(false),
+            answers: AtomicU64::new(0),
+            used: Lock::new(now),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match &self.requests {
+            Requests::Frames(inbox) => inbox.is_closed(),
+            Requests::Https(requests, _) => requests.is_closed(),
+        }
+    }
+
+    /// Asks, and waits without end.
+    async fn ask(&self, query: &Query) -> io::Result<Answer> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = Waiting { connection: self, since: Instant::now(), answered: false };
+        let answer = match &self.requests {
+            Requests::Frames(inbox) => {
+                let (reply, answer) = oneshot::channel();
+                let sent = inbox.send(Request { query: query.clone(), reply }).await;
+                let answer = if sent.is_ok() { answer.await.ok() } else { None };
+                answer.ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::ConnectionAborted, "connection closed before the answer")
+                })
+            }
+            Requests::Https(requests, endpoint) => requests.ask(endpoint, query).await,
+        };
+        // A server that answers, if only with an error, is there.
+        waiting.answered = answer.as_ref().map_or_else(is_http, |_| true);
+        if waiting.answered {
+            self.answers.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Waits until no answer came on it for a while.
+    async fn silence(&self) {
+        let mut before = self.answers.load(Ordering::Relaxed);
+        loop {
+            tokio::time::sleep(SUSPECT_AFTER).await;
+            let now = self.answers.load(Ordering::Relaxed);
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    /// Waits until it was idle for `idle_max`, or gone.
+    async fn idle(connection: Weak<Self>, idle_max: Duration) {
+        loop {
+            tokio::time::sleep(idle_max).await;
+            let Some(connection) = connection.upgrade() else { return };
+            if connection.in_flight.load(Ordering::Relaxed) == 0 && connection.used.lock().elapsed() >= idle_max {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a server spoke HTTP, and gave no answer.
+fn is_http(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<HttpError>())
 }
 
 #[derive(Debug)]
@@ -115,6 +210,7 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        *self.connection.used.lock() = Instant::now();
         self.connection.in_flight.fetch_sub(1, Ordering::Relaxed);
         if !self.answered && self.since.elapsed() >= SUSPECT_AFTER {
             self.connection.suspect.store(true, Ordering::Relaxed);
@@ -124,10 +220,17 @@ impl Drop for Waiting<'_> {
 
 impl Pool {
     /// No connection yet; they are made when needed.
-    pub fn new(address: SocketAddr, tls: Option<TlsDial>, limits: Limits, metrics: Metrics) -> Self {
+    pub fn new(
+        address: SocketAddr,
+        tls: Option<TlsDial>,
+        https: Option<Endpoint>,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             address,
             tls,
+            https,
             limits,
             metrics,
             connections: Lock::default(),
@@ -135,44 +238,76 @@ impl Pool {
         }
     }
 
-    /// Asks on an open connection if there is one. Waits without end: the caller has the deadline.
+    /// Asks on an open connection if there is one, and on a new one as well if that stays silent. Waits without end: the
+    /// caller has the deadline.
     ///
     /// # Errors
     /// If no connection can be made, or a new one is closed before the answer.
     pub async fn ask(&self, query: &Query) -> io::Result<Answer> {
+        let answer = self.ask_until_answered(query).await;
+        self.close_spare();
+        answer
+    }
+
+    async fn ask_until_answered(&self, query: &Query) -> io::Result<Answer> {
+        let began = Instant::now();
         loop {
-            let (connection, reused) = self.connection().await?;
-            connection.in_flight.fetch_add(1, Ordering::Relaxed);
-            let mut waiting = Waiting { connection: &connection, since: Instant::now(), answered: false };
-            let (reply, answer) = oneshot::channel();
-            let sent = connection.requests.send(Request { query: query.clone(), reply }).await;
-            if self.tls.is_some() { &self.metrics.queries_tls } else { &self.metrics.queries_tcp }.inc();
-            if sent.is_ok()
-                && let Ok(answer) = answer.await
-            {
-                waiting.answered = true;
-                drop(waiting);
-                self.close_spare();
-                return Ok(answer);
-            }
-            connection.suspect.store(true, Ordering::Relaxed);
+            let (connection, reused) = self.connection(None).await?;
+            self.queries().inc();
+            let mut asked = std::pin::pin!(connection.ask(query));
             if !reused {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "connection closed before the answer"));
+                return asked.await;
             }
-            // The upstream closed an idle connection as our query was under way: once more on another.
+            let answer = tokio::select! {
+                answer = &mut asked => answer,
+                () = connection.silence() => {
+                    // It may have died unseen, as one does in a NAT that forgot it.
+                    connection.suspect.store(true, Ordering::Relaxed);
+                    return first_answer(asked, std::pin::pin!(self.ask_anew(query, began))).await;
+                }
+            };
+            match answer {
+                // The upstream closed an idle connection as our query was under way: once more on another.
+                Err(error) if !is_http(&error) => {}
+                answer => return answer,
+            }
         }
     }
 
-    async fn connection(&self) -> io::Result<(Arc<Connection>, bool)> {
-        if let Some(connection) = self.pick() {
+    /// Asks on a connection made after `began`.
+    async fn ask_anew(&self, query: &Query, began: Instant) -> io::Result<Answer> {
+        let (connection, _) = self.connection(Some(began)).await?;
+        self.queries().inc();
+        connection.ask(query).await
+    }
+
+    /// The counter of queries on such connections.
+    fn queries(&self) -> &IntCounter {
+        match (&self.tls, &self.https) {
+            (_, Some(_)) => &self.metrics.queries_https,
+            (Some(_), None) => &self.metrics.queries_tls,
+            (None, None) => &self.metrics.queries_tcp,
+        }
+    }
+
+    /// A connection, made after `since` if that is given, and whether there were questions on it before.
+    async fn connection(&self, since: Option<Instant>) -> io::Result<(Arc<Connection>, bool)> {
+        if let Some(connection) = self.pick(since) {
             return Ok((connection, true));
         }
         let _dialling = self.dialling.lock().await;
-        if let Some(connection) = self.pick() {
+        if let Some(connection) = self.pick(since) {
             return Ok((connection, true));
         }
-        if self.lock().len() >= CONNECTIONS_MAX {
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, "every connection to the upstream is full"));
+        {
+            let mut connections = self.lock();
+            if connections.len() >= CONNECTIONS_MAX {
+                if since.is_none() {
+                    return Err(io::Error::new(io::ErrorKind::WouldBlock, "every connection to the upstream is full"));
+                }
+                // The oldest one serves those that wait on it, and nobody else.
+                connections.remove(0);
+            }
         }
         let connection = tokio::time::timeout(HANDSHAKE_MAX, self.dial())
             .await
@@ -182,15 +317,16 @@ impl Pool {
     }
 
     /// The least busy connection that may be used, after forgetting those that may not.
-    fn pick(&self) -> Option<Arc<Connection>> {
+    fn pick(&self, since: Option<Instant>) -> Option<Arc<Connection>> {
         let mut connections = self.lock();
         connections.retain(|connection| {
-            !connection.requests.is_closed()
+            !connection.is_closed()
                 && !connection.suspect.load(Ordering::Relaxed)
                 && connection.opened.elapsed() < self.limits.age_max
         });
         connections
             .iter()
+            .filter(|connection| since.is_none_or(|since| connection.opened >= since))
             .filter(|connection| connection.in_flight.load(Ordering::Relaxed) < PIPELINE_MAX)
             .min_by_key(|connection| connection.in_flight.load(Ordering::Relaxed))
             .cloned()
@@ -228,26 +364,49 @@ impl Pool {
 
     async fn dial(&self) -> io::Result<Arc<Connection>> {
         let stream = self.connect().await?;
-        let (requests, inbox) = mpsc::channel(PIPELINE_MAX);
-        let connection = Connection {
-            requests,
-            opened: Instant::now(),
-            in_flight: AtomicUsize::new(0),
-            suspect: AtomicBool::new(false),
-        };
         let (address, idle, metrics) = (self.address, self.limits.idle_max, self.metrics.clone());
-        match &self.tls {
-            None => tokio::spawn(drive(stream, address, inbox, idle, metrics)),
-            Some(tls) => {
+        let (requests, inbox) = mpsc::channel(PIPELINE_MAX);
+        match (&self.tls, &self.https) {
+            (Some(tls), Some(endpoint)) => {
                 let stream = tls.connector.connect(tls.name.clone(), stream).await?;
-                tokio::spawn(drive(stream, address, inbox, idle, metrics))
+                if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                    return Err(HttpError::NoHttp2.into());
+                }
+                let (requests, driver) = https::begin(stream).await?;
+                let connection = Arc::new(Connection::new(Requests::Https(requests, endpoint.clone())));
+                let idle = Connection::idle(Arc::downgrade(&connection), idle);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = driver => {}
+                        () = idle => {}
+                    }
+                });
+                return Ok(connection);
             }
-        };
-        Ok(Arc::new(connection))
+            (Some(tls), None) => {
+                let stream = tls.connector.connect(tls.name.clone(), stream).await?;
+                tokio::spawn(drive(stream, address, inbox, idle, metrics));
+            }
+            (None, _) => drop(tokio::spawn(drive(stream, address, inbox, idle, metrics))),
+        }
+        Ok(Arc::new(Connection::new(Requests::Frames(requests))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
         self.connections.lock()
+    }
+}
+
+/// The first of two answers, or the error that comes last.
+async fn first_answer<O, A>(one: Pin<&mut O>, other: Pin<&mut A>) -> io::Result<Answer>
+where
+    O: Future<Output = io::Result<Answer>>,
+    A: Future<Output = io::Result<Answer>>,
+{
+    match select(one, other).await {
+        Either::Left((Err(_), other)) => other.await,
+        Either::Right((Err(_), one)) => one.await,
+        Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
     }
 }
 
@@ -343,7 +502,7 @@ fn free_id(pending: &HashMap<u16, Request>) -> u16 {
 /// `message` behind its length, in one write (RFC 7766, 8).
 fn frame(message: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(message.len() + 2);
-    // A query is at most 12 + 255 + 4 + 11 bytes.
+    // A query is at most 384 bytes, padding included.
     frame.extend_from_slice(&u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes());
     frame.extend_from_slice(message);
     frame

@@ -1,4 +1,4 @@
-//! Trust for DNS over TLS: which authorities may vouch for an upstream, and for what name.
+//! Trust for DNS over TLS and HTTPS: which authorities may vouch for an upstream, and for what name.
 //!
 //! Certificates are always verified; there is no way to turn that off (RFC 8310, strict profile).
 
@@ -6,6 +6,7 @@ use std::{io, net::IpAddr, path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
+    client::Resumption,
     pki_types::{CertificateDer, IpAddr as PkiIp, ServerName, pem::PemObject},
 };
 use tokio_rustls::TlsConnector;
@@ -20,11 +21,18 @@ const SYSTEM: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A connector that trusts the authorities in `ca`, or those of the system.
+/// How TLS begins, by what is spoken over it.
+#[derive(Clone)]
+pub struct Connectors {
+    dns: TlsConnector,
+    https: TlsConnector,
+}
+
+/// Connectors that trust the authorities in `ca`, or those of the system. They resume sessions.
 ///
 /// # Errors
 /// If no authority can be read.
-pub fn connector(ca: Option<&Path>) -> io::Result<TlsConnector> {
+pub fn connectors(ca: Option<&Path>) -> io::Result<Connectors> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(path) => add(&mut roots, path)?,
@@ -38,13 +46,17 @@ pub fn connector(ca: Option<&Path>) -> io::Result<TlsConnector> {
         .map_err(io::Error::other)?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    // Sessions are kept apart: a server may do one of the two only.
+    let mut https = config.clone();
+    https.resumption = Resumption::default();
+    https.alpn_protocols = vec![b"h2".to_vec()];
     // RFC 7858 has no ALPN of its own; "dot" is registered and servers without ALPN ignore it.
     config.alpn_protocols = vec![b"dot".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(Connectors { dns: Arc::new(config).into(), https: Arc::new(https).into() })
 }
 
 /// How to reach `server`, if it is a TLS one.
-pub fn dial(server: &Server, connector: Option<&TlsConnector>) -> Option<TlsDial> {
+pub fn dial(server: &Server, connectors: Option<&Connectors>) -> Option<TlsDial> {
     let name = match server.tls.as_ref()? {
         TlsName::Dns(name) => ServerName::try_from(name.clone()).ok()?,
         TlsName::Address => ServerName::IpAddress(match server.address.ip() {
@@ -52,7 +64,8 @@ pub fn dial(server: &Server, connector: Option<&TlsConnector>) -> Option<TlsDial
             IpAddr::V6(ip) => PkiIp::V6(ip.into()),
         }),
     };
-    Some(TlsDial { connector: connector?.clone(), name })
+    let Connectors { dns, https } = connectors?;
+    Some(TlsDial { connector: if server.https.is_some() { https } else { dns }.clone(), name })
 }
 
 fn add(roots: &mut RootCertStore, path: &Path) -> io::Result<()> {
