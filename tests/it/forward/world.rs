@@ -179,10 +179,10 @@ pub async fn settle() {
 /// Runs `future` on a paused clock that stands still meanwhile: what comes over TCP needs no time, where the clock would
 /// else run ahead of the kernel. It runs on after a minute, so that a test ends that waits in vain.
 pub async fn at_once<F: Future>(future: F) -> F::Output {
-    let (hold, held) = std::sync::mpsc::channel::<()>();
-    let blocking = tokio::task::spawn_blocking(move || held.recv_timeout(secs(60)).is_ok());
+    let (end, wait) = std::sync::mpsc::channel::<()>();
+    let blocking = tokio::task::spawn_blocking(move || wait.recv_timeout(secs(60)).is_ok());
     let output = future.await;
-    drop(hold);
+    drop(end);
     blocking.await.expect("it only waits");
     output
 }

@@ -24,8 +24,8 @@ use tokio::{
 use super::{
     Upstream,
     exchange::{ExchangeOptions, exchange},
-    https::HttpError,
     sanitize::{Sanitized, sanitize},
+    tcp::is_http,
 };
 use crate::dns::{
     Question,
@@ -183,9 +183,7 @@ fn judge(
         Err(error) if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() => {
             Err((FailureKind::Tls, Some(error)))
         }
-        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<HttpError>()) => {
-            Err((FailureKind::Http, Some(error)))
-        }
+        Err(error) if is_http(&error) => Err((FailureKind::Http, Some(error))),
         Err(error) => Err((FailureKind::Io, Some(error))),
     }
 }

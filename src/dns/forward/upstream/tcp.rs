@@ -191,8 +191,8 @@ impl Connection {
 }
 
 /// Whether a server spoke HTTP, and gave no answer.
-fn is_http(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<HttpError>())
+pub(super) fn is_http(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<HttpError>()).is_some()
 }
 
 #[derive(Debug)]
