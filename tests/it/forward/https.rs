@@ -73,6 +73,9 @@ enum Http {
     Leave,
 }
 
+/// A server that answers no question.
+type Wrong = fn(&Asked) -> Http;
+
 type Script = Arc<dyn Fn(&Asked) -> Http + Send + Sync>;
 
 struct Doh {
@@ -277,7 +280,7 @@ async fn the_certificate_is_checked_by_name_or_by_address() {
 #[tokio::test(start_paused = true)]
 async fn what_is_no_answer_is_a_failure_and_the_next_server_is_asked() {
     let good = Doh::start(Asked::answer).await;
-    let wrong: [(&str, fn(&Asked) -> Http); 8] = [
+    let wrong: [(&str, Wrong); 8] = [
         ("status", |_| Http::Response(503, DNS, Vec::new())),
         ("redirect", |_| Http::Response(302, DNS, Vec::new())),
         ("media type", |asked| match asked.answer() {
