@@ -1,4 +1,4 @@
-//! What a running process says of itself: the unix socket of the tools, health and readiness, metrics.
+//! The listeners about a running process: the unix socket of the tools, health and readiness, metrics.
 //!
 //! Owns these three listeners and the documents (`view`) that the tools print. Changes nothing but the pins, and never imports a
 //! sibling: what it tells of sources, DNS or the disk is handed in by `role`.
@@ -48,9 +48,9 @@ use socket::AdminSocket;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Connections at once, for each listener, from addresses beyond the node. A node has a handful of probes and scrapers.
 const CONNECTIONS: usize = 128;
-/// Those of one address.
+/// Maximum connections of an address.
 const CONNECTIONS_PER_SOURCE: usize = 16;
-/// Further ones from the node itself: the kubelet's probes.
+/// Further connections of the node itself: the kubelet's probes.
 const CONNECTIONS_NODE: usize = 64;
 /// A probe or scrape takes milliseconds. After this long its place may go to a new connection.
 const ANSWERING_MAX: Duration = Duration::from_secs(2);
@@ -66,7 +66,7 @@ const CAPACITY: Capacity = Capacity {
     node: CONNECTIONS_NODE,
     answering_max: Some(ANSWERING_MAX),
 };
-/// Those of the admin socket, which only its user can open: a dump may go slowly through a pipe to a person.
+/// Limits of the admin socket, which only its user can open: a dump may go slowly through a pipe to a person.
 const ADMIN_CAPACITY: Capacity =
     Capacity { total: CONNECTIONS, per_source: CONNECTIONS, node: CONNECTIONS, answering_max: None };
 
@@ -123,7 +123,7 @@ pub struct Bound {
     metrics_allow: Vec<IpNet>,
 }
 
-/// What the listeners tell of.
+/// The subjects of the listeners.
 #[derive(Clone)]
 pub struct Handles {
     /// Whether the process is ready.
@@ -131,9 +131,9 @@ pub struct Handles {
     /// The metrics of the process.
     pub registry: Registry,
     pub metrics: Metrics,
-    /// What the documents of the admin socket are made from.
+    /// The inputs of the documents of the admin socket.
     pub documents: Documents,
-    /// What else the admin socket answers.
+    /// Further paths of the admin socket.
     pub more: Router,
     /// True while a successor is ready, which has the ports for probes and scrapers then.
     pub given_away: watch::Receiver<bool>,

@@ -113,7 +113,7 @@ pub enum Command {
 /// Does what the command line says.
 ///
 /// # Errors
-/// What could not be read, reached or written, for [`Exit::Unreadable`].
+/// A file or process that could not be read, reached or written, for [`Exit::Unreadable`].
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Agent { flags } => daemon(Role::Agent, &flags.0),
@@ -165,7 +165,7 @@ pub fn main() -> ExitCode {
     }
     let json = wants_json(&line);
     let exit = run(Cli::parse_from(line)).unwrap_or_else(|error| {
-        // One line, causes and all, and the last one: log lines that still wait come first.
+        // A single line with all causes, after the log lines that still wait.
         log::flush();
         sys::write_stderr(&format!("holdfast: {error:#}\n"));
         tell_parent(&format!("{error:#}"));
@@ -201,7 +201,7 @@ fn tell_parent(line: &str) {
 
 /// Threads for TCP, forwards and the source; UDP has its own.
 const RUNTIME_THREADS: usize = 2;
-/// What blocking work may still take once everything else has stopped.
+/// The time for blocking work once everything else has stopped.
 const BLOCKING_END: Duration = Duration::from_millis(100);
 
 /// Runs a daemon on a runtime of its own, whose threads begin with `on_thread_start`.

@@ -88,7 +88,7 @@ impl Config {
     }
 }
 
-/// What a reload would change.
+/// The settings that a reload would change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Keys that take effect at once.

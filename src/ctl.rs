@@ -50,7 +50,7 @@ pub enum Exit {
     Nothing = 6,
 }
 
-/// What was asked makes no sense; nothing was done.
+/// The request makes no sense; nothing was done.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Misused(String);
@@ -72,7 +72,7 @@ pub enum Output {
 /// Asks the process behind a socket whether it is ready.
 ///
 /// # Errors
-/// What it waits for, or why it cannot be asked.
+/// The condition it waits for, or the reason that it cannot be asked.
 pub fn ready(socket: &Path) -> anyhow::Result<()> {
     client::get(socket, "/ready", client::HEALTH_PATIENCE)?;
     Ok(())
@@ -81,7 +81,7 @@ pub fn ready(socket: &Path) -> anyhow::Result<()> {
 /// Prints the records.
 ///
 /// # Errors
-/// What could not be read or written.
+/// A read or write that failed.
 pub fn dump(args: &DumpArgs) -> anyhow::Result<Exit> {
     dump::run(args)
 }
@@ -89,7 +89,7 @@ pub fn dump(args: &DumpArgs) -> anyhow::Result<Exit> {
 /// Looks a name up and says why it answers what it answers.
 ///
 /// # Errors
-/// What could not be read or written.
+/// A read or write that failed.
 pub fn lookup(args: &LookupArgs) -> anyhow::Result<Exit> {
     lookup::run(args)
 }
@@ -97,7 +97,7 @@ pub fn lookup(args: &LookupArgs) -> anyhow::Result<Exit> {
 /// Says how a process or a store stands.
 ///
 /// # Errors
-/// What could not be read or written.
+/// A read or write that failed.
 pub fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     status::run(args)
 }
@@ -105,7 +105,7 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
 /// Pins a name, or lists what is pinned.
 ///
 /// # Errors
-/// What the process refused, or that it could not be reached.
+/// The refusal of the process, or that it could not be reached.
 pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
     pin::pin(args)
 }
@@ -121,7 +121,7 @@ pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
 /// Shows what the guard holds, or lets go of it.
 ///
 /// # Errors
-/// What could not be read or written.
+/// A read or write that failed.
 pub fn guard(args: &GuardArgs) -> anyhow::Result<Exit> {
     guard::run(args)
 }
@@ -129,7 +129,7 @@ pub fn guard(args: &GuardArgs) -> anyhow::Result<Exit> {
 /// Asks every apiserver known how it does, or writes a kubeconfig that goes to one directly.
 ///
 /// # Errors
-/// What could not be read or written.
+/// A read or write that failed.
 pub fn control_plane(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
     control_plane::run(args)
 }
@@ -137,7 +137,7 @@ pub fn control_plane(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
 /// Compares two sets of records.
 ///
 /// # Errors
-/// What could not be read or written.
+/// A read or write that failed.
 pub fn diff(args: &DiffArgs) -> anyhow::Result<Exit> {
     diff::run(args)
 }

@@ -30,7 +30,7 @@ use holdfast::{
     wire::TCP_BYTES_MAX,
 };
 
-/// What callgrind switches its counters on in.
+/// The function in which callgrind counts.
 #[inline(never)]
 fn counted_answer(context: &Context, view: &View<'_>, question: &hot::Question, out: &mut [u8]) -> Outcome {
     answer(context, view, &question.message, question.transport, None, out)

@@ -40,7 +40,7 @@ pub struct Options {
     pub patience: Duration,
 }
 
-/// What there is to see while it runs.
+/// The figures shown while it runs.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// Agents that are proven equal to their hub.
@@ -146,7 +146,7 @@ impl Running {
         timeout(patience, reached).await.ok().map(|()| start.elapsed())
     }
 
-    /// What was seen up to now; counts begin anew.
+    /// The figures up to now; counts begin anew.
     #[must_use]
     pub fn report(&self) -> Report {
         self.tally.report(self.count)

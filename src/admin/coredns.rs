@@ -235,7 +235,7 @@ fn count(metric: &Metric) -> f64 {
     metric.get_histogram().get_sample_count() as f64
 }
 
-/// One histogram of all these, with CoreDNS's buckets; ours have a bound at each of them.
+/// The sum of all these as one histogram with CoreDNS's buckets; ours have a bound at each of them.
 fn histogram(labels: &[(&str, &str)], parts: &[Metric]) -> Metric {
     let mut histogram = Histogram::default();
     let mut bound = FIRST_BUCKET;

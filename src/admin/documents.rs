@@ -70,7 +70,7 @@ pub trait StatusInputs: Send + Sync {
         None
     }
 
-    /// What a question comes to outside the records.
+    /// The result for a question outside the records.
     fn inspect(&self, rules: &dns::Rules, records: dns::Records<'_>, question: &dns::Question) -> Inspected {
         Names::default().inspect(rules, records, question)
     }
@@ -111,7 +111,7 @@ pub trait StatusInputs: Send + Sync {
     }
 }
 
-/// What the documents are made from.
+/// The inputs of the documents.
 #[derive(Clone)]
 pub struct Documents {
     pub role: &'static str,

@@ -1,4 +1,4 @@
-//! What the admin listeners count.
+//! Counters of the admin listeners.
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry,

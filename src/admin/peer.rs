@@ -7,7 +7,7 @@ use tokio::net::unix::UCred;
 /// No login: the peer was started by the system.
 const NO_LOGIN: u32 = u32::MAX;
 
-/// Who asks over the admin socket.
+/// The user and process at the other end of the admin socket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
     uid: Option<u32>,

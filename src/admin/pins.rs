@@ -22,7 +22,7 @@ use crate::{
     sys::Clock,
 };
 
-/// What is to be pinned.
+/// A request to pin a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinRequest {
@@ -43,7 +43,7 @@ pub struct PinRequest {
     pub force: bool,
 }
 
-/// What is to be unpinned.
+/// A request to unpin a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnpinRequest {

@@ -60,7 +60,7 @@ pub struct Port {
     joined: bool,
 }
 
-/// What a port is told while it is served.
+/// Orders to a port while it is served.
 #[derive(Clone)]
 pub struct Signals {
     /// When this process is ready.
@@ -112,7 +112,7 @@ impl Port {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = ours(waits.take(), &mut given_away) => {}
-                    // What was told stands, until something else is.
+                    // The last order stands until the next.
                     () = vacant(self.address) => info!(address = %self.address, "nobody listens there any more: taken back"),
                 }
             }

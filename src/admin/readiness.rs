@@ -16,7 +16,7 @@ impl Readiness {
         Latch { name, of: self.clone() }
     }
 
-    /// What is waited for, in the order it began.
+    /// The conditions not met yet, in the order in which the waits began.
     pub fn held(&self) -> Vec<&'static str> {
         self.0.borrow().clone()
     }

@@ -18,7 +18,7 @@ use crate::sys::Lock;
 
 /// Scrapes that may follow one another with a text of their own.
 const RENDERED_BURST: u32 = 100;
-/// One more is allowed for each of these: a text is some 300 µs of work, so a flood of scrapes costs 1.5 % of a core.
+/// Minimum time between two texts: a text is some 300 µs of work, so a flood of scrapes costs 1.5 % of a core.
 const RENDERED_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]

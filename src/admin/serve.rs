@@ -75,7 +75,7 @@ pub struct NodeAddresses {
     known: Arc<Lock<Option<Known>>>,
 }
 
-/// What was read, and when.
+/// The node's addresses, and the time when they were read.
 type Known = (Instant, HashSet<IpAddr>);
 
 impl fmt::Debug for NodeAddresses {
@@ -115,7 +115,7 @@ struct Accepted {
     stream: Box<dyn Stream>,
     /// Its address here and there; none for a unix socket, which only its user can open.
     ends: Option<(SocketAddr, SocketAddr)>,
-    /// Who asks over a unix socket.
+    /// The peer of a unix socket.
     peer: Option<Peer>,
 }
 

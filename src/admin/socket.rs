@@ -145,7 +145,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         Ok(()) => Err(SocketError::InUse { path: path.to_owned() }),
         // It listens and takes no more connections: stuck, but alive.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::InUse { path: path.to_owned() }),
-        // Nobody listens any more.
+        // The receiver is gone.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(fail("remove what a dead process left"))
         }

@@ -46,9 +46,9 @@ pub struct Moment<'a> {
     pub snapshot: &'a Snapshot,
     /// How old they are, and how the source is.
     pub freshness: &'a Freshness,
-    /// What of them the guard holds.
+    /// The part of the records that the guard holds.
     pub held: &'a Held,
-    /// What an operator pinned, whatever the records say.
+    /// The pins of operators, which win over the records.
     pub pins: &'a PinSet,
     /// The source in a word or two; `None` without a process that has one.
     pub source: Option<&'a str>,
@@ -78,7 +78,7 @@ impl<'a> Moment<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SourceDoc {
-    /// What it is, as in `manifests /etc/holdfast/cluster.yaml`.
+    /// Kind and place of the source, as in `manifests /etc/holdfast/cluster.yaml`.
     pub name: Option<String>,
     pub state: SourceWord,
     pub reason: Option<String>,
@@ -103,7 +103,7 @@ pub enum SourceWord {
     Starting,
     Up,
     Lost,
-    /// Nobody asks it: the records were read from a store without a process.
+    /// No process: the records were read from a store.
     Offline,
 }
 

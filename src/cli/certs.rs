@@ -8,7 +8,7 @@ use crate::{
     tls::{self, ServerCertificate},
 };
 
-/// What `holdfast certs` takes.
+/// Arguments of `holdfast certs`.
 #[derive(Debug, clap::Args)]
 pub struct Certs {
     /// Output directory: ca/, hub/ and agent/, or ca/ and dns/ with --dns-name; an existing CA is used again

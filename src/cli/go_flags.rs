@@ -11,7 +11,7 @@ pub enum Takes {
     Value,
 }
 
-/// One flag as it was given.
+/// A flag as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoFlag {
     /// Its name, without dashes.

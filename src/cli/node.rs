@@ -88,7 +88,7 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
     if matches!(what, Node::Ready { .. }) {
         return ready(&settings.admin);
     }
-    // Whoever says so by hand means both.
+    // A command by hand means both.
     let config = Config { setup_interface: true, setup_notrack: true, ..settings.node() };
     if config.local_ips.is_empty() {
         eprintln!("no address for the interface: give --listen 169.254.20.10, or node.local_ips in the file");

@@ -83,7 +83,7 @@ pub fn is_meant(mut line: impl Iterator<Item = String>) -> bool {
     !matches!(name, "help" | "h" | "version") && FLAGS.iter().any(|(known, ..)| *known == name)
 }
 
-/// What the flags come to.
+/// The result of the flags.
 #[derive(Debug)]
 struct Parsed {
     node_cache: NodeCache,
@@ -94,7 +94,7 @@ struct Parsed {
 /// Runs it.
 ///
 /// # Errors
-/// What an agent could not be started for.
+/// The reason that an agent could not be started.
 pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     let wants =
         |name: &str| args.words.iter().any(|word| word.trim_start_matches('-') == name && word.starts_with('-'));

@@ -7,7 +7,7 @@ use crate::config::{self, Config, Source};
 /// Stands for the hub that a pod finds in its environment.
 const HUB: &str = "holdfast-hub.invalid";
 
-/// What every pod finds in its environment, where this process does not have it.
+/// Variables that every pod has, where this process does not have them.
 pub fn environment(name: &'static str) -> Option<String> {
     config::environment(name).or_else(|| match name {
         "HOLDFAST_HUB_SERVICE_HOST" => Some(HUB.into()),
@@ -16,7 +16,7 @@ pub fn environment(name: &'static str) -> Option<String> {
     })
 }
 
-/// What of the outcome stands for a pod's environment.
+/// The part of the result that stands for a pod's environment.
 pub fn assumed(config: &Config) -> Option<String> {
     match &config.source {
         Source::Hub(hubs) if hubs.iter().any(|hub| hub.host == HUB) => Some(format!(

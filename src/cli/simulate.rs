@@ -18,7 +18,7 @@ pub enum Simulate {
     Queries(Queries),
 }
 
-/// What `holdfast simulate queries` takes.
+/// Arguments of `holdfast simulate queries`.
 #[derive(Debug, clap::Args)]
 pub struct Queries {
     /// The server to ask
@@ -75,7 +75,7 @@ enum Proto {
     Quic,
 }
 
-/// What `holdfast simulate agents` takes.
+/// Arguments of `holdfast simulate agents`.
 #[derive(Debug, clap::Args)]
 pub struct Agents {
     /// A hub to follow; may be repeated, the agents are spread

@@ -13,7 +13,7 @@ const SELF: &str = "/proc/self/exe";
 /// Puts a copy of this program at `path`, in one step. A copy that is there already costs a look at its size and time.
 ///
 /// # Errors
-/// What the system says; a file at `path` is as it was then.
+/// The system's; a file at `path` is unchanged then.
 pub fn put(path: &Path) -> io::Result<()> {
     copy(Path::new(SELF), path)
 }
@@ -33,7 +33,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     }
     let mut beside = to.as_os_str().to_owned();
     beside.push(".new");
-    // One that another start left behind, or is making now: then one of both is in place in the end, and either is whole.
+    // Another start left a file behind, or makes one now: in the end either is in place, and both are whole.
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -7,7 +7,7 @@ use std::{
 
 use super::node::Place;
 
-/// One thing that is wrong.
+/// An error of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, where the place is in one.

@@ -15,7 +15,7 @@ const LOCAL_DNS: &str = "__PILLAR__LOCAL__DNS__";
 const DNS_SERVER: &str = "__PILLAR__DNS__SERVER__";
 const DNS_DOMAIN: &str = "__PILLAR__DNS__DOMAIN__";
 
-/// What takes the place of the variables.
+/// The values of the variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pillars {
     /// The addresses to listen on.
@@ -26,7 +26,7 @@ pub struct Pillars {
     pub port: u16,
 }
 
-/// What the kube-dns `ConfigMap` says of names outside the cluster.
+/// The upstreams in the kube-dns `ConfigMap`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KubeDns {
     /// Zones with the servers to ask, in the order of their names.
@@ -45,7 +45,7 @@ pub enum PillarError {
     #[error("ConfigMap kube-dns: {key}: {reason}")]
     Json {
         key: &'static str,
-        /// What is wrong with it.
+        /// The reason that it cannot be used.
         reason: String,
     },
     /// A value in it is not what it should be.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::Shown;
 
-/// What CoreDNS keeps unless told otherwise.
+/// CoreDNS's longest lifetime of answers, in seconds, where the Corefile gives none.
 const SUCCESS: u64 = 3_600;
 const DENIAL: u64 = 1_800;
 const LEAST: u64 = 5;

@@ -171,7 +171,7 @@ impl Composer {
     /// The configuration that the files ask for now.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The errors of the files.
     pub fn compose(&mut self, environment: impl Fn(&'static str) -> Option<String>) -> Result<Config, ComposeError> {
         let (path, inputs, from_base) = self.read()?;
         self.read_kube_dns(&inputs);

@@ -1,4 +1,4 @@
-//! What is found on the way through a Corefile: everything wrong, and everything not honoured.
+//! Findings in a Corefile: errors, and options that are not honoured.
 
 use super::{Directive, Error, Note, Position, Property, Token, Weight};
 

@@ -40,7 +40,7 @@ pub(super) struct Forward {
     pub next: Verdicts,
 }
 
-/// What its options say of its upstreams.
+/// The options that concern its upstreams.
 #[derive(Debug, Default)]
 struct Options<'d> {
     server_name: Option<&'d Token>,

@@ -59,7 +59,7 @@ pub struct Error {
     pub at: Position,
     /// The imported file of its place; `None` for the Corefile itself.
     pub file: Option<PathBuf>,
-    /// What is wrong, and what would be right.
+    /// The error, and the right form.
     pub message: String,
 }
 
@@ -89,7 +89,7 @@ pub struct Note {
     pub file: Option<PathBuf>,
     /// The directive, with its option if it is about one: `cache success`.
     pub directive: String,
-    /// What is done instead, and what to do about it.
+    /// holdfast's behaviour instead, and the remedy.
     pub text: String,
     pub weight: Weight,
 }

@@ -103,7 +103,7 @@ fn each_option_becomes_what_the_table_says() {
     }
 }
 
-/// What CoreDNS 1.14 refuses.
+/// Values that CoreDNS 1.14 refuses.
 #[test]
 fn values_that_coredns_refuses_are_errors() {
     for lines in [

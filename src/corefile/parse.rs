@@ -36,7 +36,7 @@ pub struct Directive {
     pub properties: Vec<Property>,
 }
 
-/// One line of a directive's braces; braces in it are left out.
+/// A line of a directive's braces; braces in it are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Property {
     pub name: Token,
@@ -49,7 +49,7 @@ pub type Imported = (PathBuf, String);
 /// Gives the files that fit a pattern, which is relative to a folder; or the reason why there are none.
 type Import<'a> = &'a dyn Fn(&Path, &str) -> Result<Vec<Imported>, String>;
 
-/// What a Corefile takes from outside.
+/// The inputs of a Corefile from outside.
 pub struct Surroundings<'a> {
     /// Values of environment variables.
     pub environment: &'a dyn Fn(&str) -> Option<String>,

@@ -1,4 +1,4 @@
-//! One server block as forward zones: each zone that some directive speaks of becomes one, with what holds for it.
+//! A server block as forward zones: each zone that a directive names becomes a zone with the settings that hold for it.
 
 use super::{
     cache::Cache,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::config::Shown;
 
-/// What a block says of its zones.
+/// The content of a block for its zones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     pub forwards: Vec<Forward>,

@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Block, Directive, Options, Token, Weight, findings::Findings, words};
 
-/// One server block: where it listens and for which zones.
+/// A server block: its addresses and zones.
 #[derive(Clone, Debug)]
 pub(super) struct Server<'a> {
     /// Every address it listens on, with the zones it answers there.
     pub listen: Vec<(SocketAddr, Vec<(String, &'a Token)>)>,
-    /// What is said of them.
+    /// The directives of the block.
     pub directives: &'a [Directive],
 }
 

@@ -116,7 +116,7 @@ impl Default for Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translation {
     pub yaml: String,
-    /// What is not honoured, or not to the letter, in the order of the file.
+    /// Options that are not honoured, or not to the letter, in the order of the file.
     pub notes: Vec<Note>,
     /// How often the file asks to be looked at for changes; `None` if it does not.
     pub reload: Option<Duration>,
@@ -207,7 +207,7 @@ fn group(addresses: Vec<(SocketAddr, Zones)>) -> Vec<(Vec<SocketAddr>, Vec<Shown
     groups
 }
 
-/// What a file says of the process as a whole.
+/// The directives of a file that concern the whole process.
 #[derive(Debug)]
 struct Whole {
     /// The address that stands for all.

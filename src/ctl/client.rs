@@ -1,4 +1,4 @@
-//! One question to the admin socket of a running process.
+//! A request to the admin socket of a running process.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +28,7 @@ pub enum ClientError {
     #[error("{} at {}", unknown(target), path.display())]
     Unknown {
         path: PathBuf,
-        /// What it was asked for, a path.
+        /// The path of the request.
         target: String,
     },
     /// The process says that the question is wrong.

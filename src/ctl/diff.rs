@@ -28,7 +28,7 @@ use crate::{
 /// The most read from a pipe, in bytes: as much as from a file of manifests.
 const PIPE_BYTES_MAX: u64 = 512 << 20;
 
-/// What `holdfast diff` takes.
+/// Arguments of `holdfast diff`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DiffArgs {
     /// An admin socket, the directory of a store, a dump, manifests, or a kubeconfig; a dump or manifests also by a pipe,
@@ -61,7 +61,7 @@ pub(super) struct Diff {
     differences: Vec<Difference>,
 }
 
-/// One of the two sets of records.
+/// A side of the comparison.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct SideDoc {
@@ -75,7 +75,7 @@ struct SideDoc {
     known_namespaces: Option<Vec<String>>,
 }
 
-/// One thing that is not the same on both sides.
+/// A difference between both sides.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -153,7 +153,7 @@ struct Found {
 fn read(path: &Path, endpoints: EndpointsMode) -> anyhow::Result<Found> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let file = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-    // What can be read once only is not to be looked at before.
+    // A pipe can be read only once: it is not looked at before.
     if file.file_type().is_fifo() || file.file_type().is_char_device() {
         let text = read_file(path, PIPE_BYTES_MAX).with_context(|| path.display().to_string())?;
         return Ok(of_manifests(manifests::parse(path, text, endpoints)?));

@@ -14,7 +14,7 @@ use crate::{
     zone::Zone,
 };
 
-/// What `holdfast dump` takes.
+/// Arguments of `holdfast dump`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DumpArgs {
     /// Where to look
@@ -124,7 +124,7 @@ fn texts<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-/// What stands at the head of a text form, after its comment sign.
+/// The header of a text form, after its comment sign.
 fn about(head: &DumpHead) -> Vec<String> {
     let version = &head.version;
     let age = head.source.age().map_or_else(String::new, |age| format!(", {age} old"));
@@ -161,7 +161,7 @@ fn zone_file(head: &DumpHead, snapshot: &Snapshot, reverse: Option<&str>) -> Str
         });
         return text;
     };
-    // What stands at the apex is the same in all our zones but for its owner.
+    // The records at the apex are the same in all our zones but for their owner.
     let mut apex = Vec::new();
     view::records(&zone, snapshot, |record| apex.extend(matches!(&*record.rtype, "SOA" | "NS").then_some(record)));
     for record in apex {
@@ -223,7 +223,7 @@ mod tests {
         zone,
     };
 
-    /// What a hub may say; the apiserver refuses such names.
+    /// A name that a hub may send; the apiserver refuses such names.
     #[test]
     fn names_of_a_hub_make_no_lines_of_their_own() {
         let endpoint = |ip: [u8; 4], hostname: &str| Endpoint {

@@ -28,7 +28,7 @@ const ROWS_MAX: usize = 20;
 /// Above this many services in a hundred a release wants to be confirmed.
 const CONFIRM_PERCENT: usize = 20;
 
-/// What `holdfast guard` takes.
+/// Arguments of `holdfast guard`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
@@ -231,7 +231,7 @@ fn decided_by(doc: &GuardDoc) -> String {
     }
 }
 
-/// What is held by reason, rule and end, and under each the namespaces.
+/// The held records by reason, rule and end, and under each the namespaces.
 fn groups(doc: &GuardDoc, width: Option<usize>) -> String {
     #[derive(Default)]
     struct Group<'a> {

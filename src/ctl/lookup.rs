@@ -19,7 +19,7 @@ use crate::{
     wire::Rtype,
 };
 
-/// What `holdfast lookup` takes.
+/// Arguments of `holdfast lookup`.
 ///
 /// A name outside the cluster is looked up in the cache of the process; upstream servers are asked only with --ask.
 #[derive(Clone, Debug, clap::Args)]
@@ -172,7 +172,7 @@ fn sent_line(sent: &SentDoc) -> String {
     format!("upstream servers{of}{upstreams} for {}", sent.name)
 }
 
-/// What a client is told where there is no record.
+/// The answer of a client's question that has no record.
 fn verdict(lookup: &Lookup) -> String {
     let outcome = lookup.answers.first().map(|answer| answer.outcome);
     let types: Vec<&str> = lookup.answers.iter().map(|answer| answer.rtype.as_str()).collect();
@@ -190,7 +190,7 @@ fn verdict(lookup: &Lookup) -> String {
     }
 }
 
-/// What upstreams said, who, and what it is still worth.
+/// The cached answer, the upstream that gave it, and the rest of its life.
 fn cached_line(answer: &Answer, cached: &CachedDoc) -> String {
     let said = match answer.outcome {
         Outcome::NoSuchName => "no such name, ",

@@ -15,7 +15,7 @@ use crate::{
     sys::{Clock, UnixMillis},
 };
 
-/// What `holdfast pin` takes.
+/// Arguments of `holdfast pin`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PinArgs {
     /// The name; one of a service is completed as `lookup` does, one with a final dot is whole. Without one the pins are
@@ -41,7 +41,7 @@ pub struct PinArgs {
     pub place: PinPlace,
 }
 
-/// What `holdfast unpin` takes.
+/// Arguments of `holdfast unpin`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["name", "all"]))]
 pub struct UnpinArgs {
@@ -140,7 +140,7 @@ fn text(document: &PinsDoc) -> String {
     let mut table = Table::new(&["PINNED", "ADDRESSES", "TTL", "SINCE", "UNTIL", "WHY"]);
     for pin in &document.pins {
         let addresses: Vec<String> = pin.addresses.iter().map(ToString::to_string).collect();
-        // What was pinned just now for two hours has them still.
+        // A pin made just now for two hours still has the whole two hours.
         let left = |until: UnixMillis| {
             let left = now.age(until);
             words(Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0)))

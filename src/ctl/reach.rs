@@ -1,4 +1,4 @@
-//! What to ask: the admin socket of a process, or a store on disk with or without one.
+//! The target of a tool: the admin socket of a process, or a store on disk with or without a process.
 
 use std::{
     io::ErrorKind,
@@ -51,13 +51,13 @@ pub enum Reached {
 /// A store that was read.
 #[derive(Debug)]
 pub struct Stored {
-    /// What is in it.
+    /// The records of the store.
     pub loaded: disk::Loaded,
     /// Its age.
     pub freshness: Freshness,
     /// Holds are the process's and not on disk.
     pub held: Held,
-    /// What was pinned when a process last had it open.
+    /// The pins when a process last had it open.
     pub pins: PinSet,
     /// The rules its records are looked at by: those of the process that last had it, else the defaults.
     pub settings: Settings,
@@ -104,7 +104,7 @@ pub fn default_socket() -> PathBuf {
     std::env::var_os("HOLDFAST_ADMIN").map_or_else(|| Settings::default().admin, PathBuf::from)
 }
 
-/// What the parent of an agent says of its deaths while it does not answer.
+/// The report of the agent's parent about deaths, while the agent does not answer.
 fn deaths(socket: &Path) -> Option<String> {
     let text = std::fs::read_to_string(socket.with_extension("deaths")).ok()?;
     let deaths: serde_json::Value = serde_json::from_str(&text).ok()?;

@@ -209,7 +209,7 @@ fn count_u64(number: u64, noun: &str) -> String {
     count(usize::try_from(number).unwrap_or(usize::MAX), noun)
 }
 
-/// What a process does with its records: an agent answers, a hub streams.
+/// The verb for a process and its records: an agent answers, a hub streams.
 fn works(status: &Status) -> (&'static str, &'static str) {
     match status.process.as_ref().map(|process| process.role.as_str()) {
         Some("hub") => ("streaming", "agents go on, DNS is not affected"),
@@ -333,7 +333,7 @@ pub(super) fn held(held: &HeldDoc) -> String {
     format!("{} DELETED at the source, still served (safety hold)", parts.join(", "))
 }
 
-/// What is held, by reason and namespace.
+/// The held records, by reason and namespace.
 pub(super) fn held_groups(held: &HeldDoc, at: Time, width: Option<usize>) -> String {
     let mut groups: BTreeMap<(&str, &str), Vec<&HeldRow>> = BTreeMap::new();
     for row in &held.rows {
@@ -363,7 +363,7 @@ pub(super) fn held_groups(held: &HeldDoc, at: Time, width: Option<usize>) -> Str
     format!("\n{}{more}{unnamed}", table.text(width))
 }
 
-/// What is held, each in its row.
+/// The held records, each in its row.
 pub(super) fn held_table(held: &HeldDoc, at: Time, width: Option<usize>) -> String {
     let mut table = Table::new(&["HELD", "WHAT", "SINCE", "ENDS", "WHY"]);
     for row in &held.rows {

@@ -1,4 +1,4 @@
-//! Who may ask, and at which of our addresses.
+//! The clients that may ask, by listening address.
 //!
 //! Owns the decision; which networks are this node's own is handed in. In doubt (the system does not tell) everybody may:
 //! a node without DNS is worse than a stranger with it.
@@ -51,7 +51,7 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
-    /// Those of these listeners where anybody on any network may ask: wildcards and public addresses without a guard.
+    /// The listeners open to every network: wildcards and public addresses without an `allow` list.
     #[must_use]
     pub fn open(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
         let anybody = |address: &&SocketAddr| self.allow.is_empty() && !self.node_local_at.contains(&address.ip());
@@ -82,7 +82,7 @@ impl Access {
     }
 }
 
-/// Who may ask at one address.
+/// The clients that may ask at an address.
 #[derive(Debug)]
 pub(super) struct Guard {
     nets: Vec<IpNet>,

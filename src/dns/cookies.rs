@@ -51,7 +51,7 @@ impl Cookies {
         Self::new(secret::open(folder))
     }
 
-    /// What the COOKIE option of an answer holds to a query whose option holds `asked`: a new server's part, whatever came.
+    /// The COOKIE option of the answer to a query whose option is `asked`: always with a new server cookie.
     /// `None` if `asked` has a length that no cookie has (RFC 7873, 5.2.2).
     #[must_use]
     pub fn answer(&self, asked: &[u8], client: IpAddr, now: UnixMillis) -> Option<Cookie> {

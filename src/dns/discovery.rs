@@ -25,14 +25,14 @@ const KEY_DOHPATH: u16 = 7;
 /// The URI template of DoH (RFC 8484, 3).
 const DOHPATH: &[u8] = b"/dns-query{?dns}";
 
-/// What is told of the encrypted transports.
+/// The announced encrypted transports.
 #[derive(Clone, Debug)]
 pub struct Discovery {
     arpa: Name,
     designated: Name,
     /// `_dns.NAME` of each name.
     by_name: Vec<Name>,
-    /// One record's data for each of transport and port, the most wanted first.
+    /// Data of the SVCB records: one for each transport and port, the preferred first.
     records: Vec<Vec<u8>>,
 }
 

@@ -78,7 +78,7 @@ impl BindError {
 pub struct Bound {
     pub(super) config: Config,
     pub(super) addresses: Vec<SocketAddr>,
-    /// One list for each worker, in the order of `addresses`.
+    /// A list for each worker, in the order of `addresses`.
     pub(super) workers: Vec<Vec<Arc<DatagramSocket>>>,
     /// In the order of `addresses`.
     pub(super) listeners: Vec<TcpListener>,

@@ -1,4 +1,4 @@
-//! What the listeners count. Each UDP worker counts for itself in a [`Shard`], and a scrape adds them up.
+//! Counters of the listeners. Each UDP worker counts for itself in a [`Shard`], and a scrape adds them up.
 //!
 //! Every query is counted once when it comes in, and once more as what became of it: a response, a drop, or a forward
 //! still in flight. The three add up to the first exactly whenever nothing is under way.
@@ -58,7 +58,7 @@ labels! {
     }
 }
 
-/// What the listeners count. Clones share everything.
+/// Counters of the listeners. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     shards: Arc<Lock<Vec<Arc<Shard>>>>,

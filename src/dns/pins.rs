@@ -35,13 +35,13 @@ pub const TTL_MAX: u32 = 300;
 /// The file's name in the directory of the store.
 const FILE: &str = "pins.json";
 
-/// What one name is pinned to.
+/// The pin of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
     /// The name, in lower case and with its final dot.
     pub name: String,
-    /// What A and AAAA answer; a family without an address answers that there is none.
+    /// The addresses of A and AAAA answers; a family without an address answers NODATA.
     pub addresses: Vec<IpAddr>,
     /// TTL of the answers, in seconds.
     pub ttl: u32,
@@ -251,7 +251,7 @@ impl Collector for Counted {
 /// The pins in a store's directory, for tools that look at it without a process.
 ///
 /// # Errors
-/// What the system says, or that the file is no list of pins.
+/// The system's, or that the file is no list of pins.
 pub fn read(dir: &Path) -> io::Result<PinSet> {
     load(&dir.join(FILE))
 }

@@ -1,4 +1,4 @@
-//! What passes between the listeners, `answer()` and the side that asks upstreams.
+//! The types that pass between the listeners, `answer()` and the side that asks upstreams.
 //!
 //! Types only; decides nothing.
 
@@ -93,7 +93,7 @@ pub trait Resolve: Send + Sync + 'static {
 
     /// Writes the answer to `query`, which came at `now`, into `out` if it is at hand, and returns its length.
     ///
-    /// What it may keep of it goes to `worker_cache`, which came from [`worker_cache`](Self::worker_cache) or is [`WorkerCache::none`]. Called on the thread that serves the client: it neither waits nor allocates. `None` means to go on with
+    /// A copy may go to `worker_cache`, which came from [`worker_cache`](Self::worker_cache) or is [`WorkerCache::none`]. Called on the thread that serves the client: it neither waits nor allocates. `None` means to go on with
     /// [`resolve`](Self::resolve), also when `out` is too small.
     fn cached(
         &self,

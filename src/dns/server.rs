@@ -27,7 +27,7 @@ use crate::{
     wire::{self, Cookie, Ede, EdeCode, NoQuery, Parsed, Query, Rcode, Reject},
 };
 
-/// What every listener works with.
+/// The state that all listeners share.
 pub(super) struct Core {
     pub context: Arc<Context>,
     pub resolver: Arc<dyn Resolve>,
@@ -39,7 +39,7 @@ pub(super) struct Core {
     pub expired: CancellationToken,
 }
 
-/// What is to be done with a query.
+/// The next step for a query.
 pub(super) enum Handled {
     /// Send the first so many bytes of the buffer.
     Reply(usize, Tally),
@@ -47,7 +47,7 @@ pub(super) enum Handled {
     Drop(wire::DropReason),
 }
 
-/// What upstream is to be asked, and what the answer is to hold besides.
+/// The question for upstreams, and the records that the answer holds besides.
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
     forward: Forward,

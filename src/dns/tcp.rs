@@ -34,7 +34,7 @@ const BUFFERED_BYTES_MAX: usize = 16 << 20;
 /// How long handshakes that have begun may take when we leave: the way to a client and back, and then some.
 const HANDSHAKES: Duration = Duration::from_millis(200);
 
-/// What every connection works with.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub core: Arc<Core>,
@@ -47,7 +47,7 @@ pub(super) struct Shared {
     pub tasks: TaskTracker,
 }
 
-/// What a listener's connections speak.
+/// The protocol of a listener's connections.
 #[derive(Clone)]
 pub(super) enum Acceptor {
     Plain,
@@ -159,7 +159,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, guard: Option<Arc<Gu
             () = shared.core.expired.cancelled() => {}
         }
     }
-    // What the kernel has completed so far was promised an answer; closing the listener would reset it. The kernel is
+    // Connections that the kernel has accepted so far are answered; closing the listener would reset them. The kernel is
     // asked itself, as it may not have been announced to the runtime yet.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, client)) = listener.accept() {

@@ -23,7 +23,7 @@ use self::worker::Worker;
 use super::{access::Guard, server::Core};
 use crate::sys::{DatagramSocket, take_turns_of};
 
-/// What a worker needs to answer a batch of the usual size. It wakes up for that long and sleeps again, beside threads that
+/// The time of a worker for a batch of the usual size. It wakes up for that long and sleeps again, beside threads that
 /// write a cache to disk or apply a relist without a pause: with turns as long as theirs it would wait for them to end.
 const TURN: Duration = Duration::from_micros(200);
 
@@ -54,7 +54,7 @@ impl Orders {
     }
 }
 
-/// What the server keeps of a worker.
+/// The server's handle of a worker.
 #[derive(Debug)]
 struct Reins {
     orders: Arc<Orders>,

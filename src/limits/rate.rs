@@ -12,7 +12,7 @@ const BUCKETS: usize = 4_096;
 /// A bucket that nothing asked for this long goes to another network.
 const IDLE_MS: u64 = 1_000;
 
-/// What to do with a query.
+/// The verdict on a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Answer,

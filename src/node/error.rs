@@ -1,4 +1,4 @@
-//! What can go wrong while a node is set up, each with its remedy. Decides nothing.
+//! Errors of the node's setup, each with its remedy. Decides nothing.
 
 use std::{io, net::IpAddr};
 
@@ -75,7 +75,7 @@ pub enum SetupError {
     #[error("interface {name} exists and is {found}, not one of ours; remove it, or give node.interface another name")]
     InterfaceTaken {
         name: String,
-        /// What it is, as in `a veth`.
+        /// The kind of the interface, as in `a veth`.
         found: String,
     },
     /// Neither kind of interface could be made.

@@ -1,4 +1,4 @@
-//! What the setup of the node counts.
+//! Counters of the node's setup.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 

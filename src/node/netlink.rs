@@ -17,10 +17,10 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Bytes a message is padded to a multiple of.
 const ALIGN: usize = 4;
 
-/// One message without its header's bookkeeping.
+/// A message without length and sequence of its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message {
-    /// What it is, in the protocol of its socket.
+    /// The message type, in the protocol of its socket.
     pub kind: u16,
     /// Flags besides those that every request has.
     pub flags: u16,
@@ -47,7 +47,7 @@ impl Netlink {
     /// Opens a socket for `protocol`, one of `netlink_sys::protocols`.
     ///
     /// # Errors
-    /// Those of the system; `EPROTONOSUPPORT` if the kernel was built without that part.
+    /// The system's; `EPROTONOSUPPORT` if the kernel was built without that part.
     pub(super) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket2::SockRef::from(&socket).set_read_timeout(Some(ANSWER))?;
@@ -59,7 +59,7 @@ impl Netlink {
     /// Sends one request and waits until the kernel has done it.
     ///
     /// # Errors
-    /// What the kernel says, as the error of a system call.
+    /// The kernel's, as the error of a system call.
     pub(super) fn request(&mut self, message: &Message) -> io::Result<()> {
         let mut bytes = Vec::new();
         let last = self.frame(message, NLM_F_ACK, &mut bytes);
@@ -87,7 +87,7 @@ impl Netlink {
     /// Asks for everything of a kind, and gives what follows the headers of the answers.
     ///
     /// # Errors
-    /// What the kernel says, or `Interrupted` if what is asked for keeps changing.
+    /// The kernel's, or `Interrupted` if the dumped table keeps changing.
     pub(super) fn dump(&mut self, message: &Message) -> io::Result<Vec<Vec<u8>>> {
         for _ in 0..DUMPS {
             let mut bytes = Vec::new();

@@ -85,7 +85,7 @@ const REDIRECTS: [(&str, u32, i32); 2] = [("redirect", 0, -110), ("redirect_outp
 /// Packets with this mark are never redirected. None of the bits that kube-proxy (0xc000), Calico (0xffff0000) and Cilium (0xf00) use.
 pub(super) const PROBE_MARK: u32 = 0x53;
 
-/// What the rules do for the addresses of an agent.
+/// The rules for the addresses of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Queries to these and answers from these are not tracked.
@@ -100,7 +100,7 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 
 impl Ruleset {
-    /// What the table should hold.
+    /// The rules that the table should hold.
     pub(super) fn wanted(config: &Config, plan: &Plan) -> Self {
         let chain = |kind: &str| {
             let kind = kind.to_owned();
@@ -172,7 +172,7 @@ impl Ruleset {
         self.rules.iter().any(|rule| Expression::address(&rule.expressions).is_some_and(|ip| ips.contains(&ip)))
     }
 
-    /// What the table holds; `None` if there is no such table.
+    /// The content of the table; `None` if there is no such table.
     pub(super) fn present() -> io::Result<Option<Self>> {
         let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
         let tables = netlink.dump(&get(GETTABLE, Attributes::default()))?;
@@ -270,7 +270,7 @@ impl Rule {
     }
 }
 
-/// What follows the `struct nfgenmsg` of an answer.
+/// The bytes after the `struct nfgenmsg` of an answer.
 fn answer(body: &[u8]) -> &[u8] {
     body.get(4..).unwrap_or_default()
 }

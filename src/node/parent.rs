@@ -131,7 +131,7 @@ impl Parent {
                 }
             }
             if signals && let Some(status) = self.signalled(&mut child)? {
-                // What it said last.
+                // The child's last messages.
                 while talks && let Ok(Some(message)) = channel.receive() {
                     answered |= self.heard(message, &channel);
                 }

@@ -1,4 +1,4 @@
-//! What the process may do, given up piece by piece once it is not needed any more.
+//! The rights of the process, given up piece by piece as soon as they are not needed.
 //!
 //! Capabilities belong to threads, and so does Landlock: what is given up before a thread is started is given up for it
 //! too. Never takes anything back, and never ends the process: a kernel without one of these is a reason to go on without.
@@ -77,7 +77,7 @@ pub fn drop_capabilities(keep: &[Capability]) -> Result<(), SandboxError> {
     caps::set(None, CapSet::Permitted, &keep).map_err(fail)
 }
 
-/// What [`drop_capabilities`] leaves of a thread that asks for none.
+/// The capabilities that [`drop_capabilities`] leaves to a thread that asks for none.
 ///
 /// # Errors
 /// If the system does not tell.
@@ -94,7 +94,7 @@ pub fn capabilities() -> Result<Vec<Capability>, SandboxError> {
 /// If the kernel has no Landlock or refuses.
 pub fn confine_files(writable: &[PathBuf], readable: &[PathBuf], programs: bool) -> Result<(), SandboxError> {
     for path in writable {
-        // One that cannot be made is found out by whoever writes there.
+        // A directory that cannot be made is an error of the first write to it.
         let _ = make_directory(path);
     }
     let mut reading = AccessFs::from_read(LANDLOCK);
@@ -108,7 +108,7 @@ pub fn confine_files(writable: &[PathBuf], readable: &[PathBuf], programs: bool)
             .create()?
             .add_rules(path_beneath_rules(everything_but_secrets().iter().chain(readable), reading))?
             .add_rules(path_beneath_rules(writable, AccessFs::from_all(LANDLOCK) & !AccessFs::Execute))?
-            // What a process may always write to.
+            // Devices that every process may write to.
             .add_rules(path_beneath_rules(["/dev/null"], AccessFs::WriteFile | AccessFs::ReadFile))?
             .restrict_self()
     };

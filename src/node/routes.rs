@@ -22,7 +22,7 @@ use super::{
 
 const RTM_GETROUTE: u16 = 26;
 
-/// One route, as far as it matters here.
+/// A route: the fields used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Route {
     to: IpNet,

@@ -46,7 +46,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// What is to be reached for the addresses of one agent. Those of others on the same interface stay as they are.
+/// The wanted state for the addresses of one agent. Addresses of others on the same interface stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Goal {
     Serving,
@@ -72,9 +72,9 @@ impl Goal {
 
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What differed, and was mended unless `errors` says otherwise.
+    /// The differences found, mended unless `errors` says otherwise.
     pub steps: Vec<Step>,
-    /// What could not be done.
+    /// The steps that failed.
     pub errors: Vec<SetupError>,
 }
 
@@ -179,7 +179,7 @@ impl<'a> Planner<'a> {
         Ok(step)
     }
 
-    /// What differs of interface and addresses. Those of `ips` that others have are taken out.
+    /// Differences of interface and addresses. Addresses of `ips` that others have are left out.
     fn plan_interface(
         &mut self,
         goal: &Goal,

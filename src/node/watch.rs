@@ -72,7 +72,7 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
         interrupt: signal(SignalKind::interrupt())?,
         mode,
     };
-    // One that was asked to leave by another of its kind stays behind that one.
+    // A watch that another watch displaced waits behind it.
     let mut displaced = false;
     let mut said_ready = false;
     loop {
@@ -294,9 +294,9 @@ struct Watch<'a, F> {
     /// Where queries to the addresses that only we have go while the failsafe is on.
     relay: Option<Relay>,
     began: Instant,
-    /// What was told last of the addresses.
+    /// The state of the addresses that was reported last.
     place: Option<Event>,
-    /// What was wrong at the last look, so that it is told once.
+    /// The errors of the last look, so that each is logged once.
     told: HashSet<String>,
     looked: bool,
 }
@@ -424,7 +424,7 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
         self.say(Event::Waiting(format!("no records yet, and {from}: names of {} get no answer", self.config.zone)));
     }
 
-    /// What the cluster's DNS says of the same name; `None` if its address is not known.
+    /// The answer of the cluster's DNS for the same name; `None` if its address is not known.
     async fn fallback(&self) -> Option<Answer> {
         let mut last = None;
         for server in &self.config.fallback {

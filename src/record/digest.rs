@@ -50,7 +50,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// One digest over the digests of all buckets: equal roots mean equal records.
+/// The digest over the digests of all buckets: equal roots mean equal records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RootDigest(pub u128);
 

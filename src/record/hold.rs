@@ -133,7 +133,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// What ends a hold. An operator can end any, and the record's return ends it too.
+/// The end of a hold. An operator can end any hold, and the record's return ends it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ends {
     /// The first consistent list from then on that lacks the record.

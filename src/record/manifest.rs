@@ -68,7 +68,7 @@ fn port_object(port: &Port) -> Value {
     object
 }
 
-/// One slice for each family and set of ports, as a slice has one of either.
+/// A slice for each family and set of ports: a slice has exactly one of either.
 fn slice_objects(service: &Service) -> Vec<Value> {
     let mut slices: Vec<(bool, &[Port], Vec<Value>)> = Vec::new();
     for endpoint in service.endpoints() {

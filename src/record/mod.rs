@@ -27,7 +27,7 @@ use std::{fmt, sync::Arc};
 
 use crate::sys::UnixMillis;
 
-/// One step from one set of records to the next.
+/// A step from one set of records to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The service is now this, whatever it was before.

@@ -9,7 +9,7 @@ use crate::sys::UnixMillis;
 #[serde(rename_all = "snake_case")]
 pub enum Release {
     All,
-    /// Those of one namespace.
+    /// The holds of a namespace.
     Namespace(String),
     /// The cluster of this UID is followed in place of the one before.
     Cluster(Arc<str>),

@@ -100,7 +100,7 @@ pub struct Port {
     pub port: u16,
 }
 
-/// One address of one backend of a service. A backend with several addresses is several endpoints.
+/// An address of a backend of a service. A backend with several addresses is several endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub ip: IpAddr,

@@ -110,7 +110,7 @@ impl Snapshot {
         self.buckets.iter().map(|bucket| bucket.digest())
     }
 
-    /// One digest over all records. Versions and holds are not part of it.
+    /// The digest over all records. Versions and holds are not part of it.
     #[must_use]
     pub fn root(&self) -> RootDigest {
         RootDigest::over(self.digests())

@@ -69,7 +69,7 @@ pub struct CacheStatus {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeepStatus {
     pub names: usize,
-    /// Those that upstreams had no address of when they were last asked.
+    /// Kept names without an address when upstreams were last asked.
     pub unresolved: Vec<UnresolvedName>,
 }
 

@@ -50,7 +50,7 @@ const DRAIN: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub dns: Vec<SocketAddr>,
-    /// Those of encrypted DNS.
+    /// The listeners of encrypted DNS.
     pub encrypted: Vec<(dns::Transport, SocketAddr)>,
     pub http: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
@@ -191,7 +191,7 @@ impl Agent {
         })
     }
 
-    /// What of `config` would keep an agent on this machine from starting, or from forwarding at once, though it is right in
+    /// The settings of `config` that would keep an agent on this machine from starting, or from forwarding at once, though it is right in
     /// itself: in words, for people.
     #[must_use]
     pub fn complaints(config: &Config) -> Vec<String> {

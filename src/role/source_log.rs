@@ -40,7 +40,7 @@ pub(super) struct SourceLog {
     name: &'static str,
     clock: Clock,
     lost_since: LostSince,
-    /// What the present loss is of: an apiserver behind a hub that is reached is not the hub's loss.
+    /// The part that is lost now: an apiserver behind a hub that is reached is not the hub's loss.
     lost: &'static str,
     /// Whether the present loss was logged, so that its end is logged too.
     logged: bool,

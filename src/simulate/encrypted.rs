@@ -81,7 +81,7 @@ impl Client {
     /// Opens a connection.
     ///
     /// # Errors
-    /// Those of the socket, the handshake and the protocol, as one of the system's.
+    /// Errors of the socket, the handshake and the protocol, as a system error.
     pub async fn connect(&self) -> io::Result<Connection> {
         let (server, config) = (self.server, Arc::clone(&self.config));
         match self.protocol {

@@ -46,7 +46,7 @@ impl Default for Tally {
 pub struct Millis {
     pub count: u64,
     pub p50: u64,
-    /// One in a hundred was slower.
+    /// The 99th percentile.
     pub p99: u64,
     pub max: u64,
 }

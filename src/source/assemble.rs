@@ -59,7 +59,7 @@ pub struct Assembler {
     namespaces: HashMap<Arc<str>, Option<Box<str>>>,
     /// Namespaces that are being deleted.
     ending: HashSet<Arc<str>>,
-    /// Those of them that were not reported yet.
+    /// Namespaces whose end was not reported yet.
     newly_ending: Vec<Arc<str>>,
     told: HashMap<ServiceKey, Digest>,
     rejected: HashMap<(Part, ServiceKey), String>,

@@ -96,7 +96,7 @@ impl Default for Config {
     }
 }
 
-/// What a follower works with.
+/// The inputs of a follower.
 pub struct Parts {
     /// The store that takes the updates.
     pub reader: Reader,
@@ -183,7 +183,7 @@ enum End {
     /// It lives, but another may serve us better.
     #[error("{0}")]
     Elsewhere(&'static str),
-    /// Nobody takes the updates any more.
+    /// The receiver of the updates is gone.
     #[error("stopping")]
     Closed,
 }
@@ -194,7 +194,7 @@ struct Follower {
     updates: mpsc::Sender<Update>,
     mirror: Mirror,
     hubs: HubList,
-    /// What the hub last followed announced.
+    /// The silence after which the stream counts as lost, as the hub followed last announced it.
     window: Duration,
     /// The last release by an operator upstream that the store was told of.
     released: Option<UnixMillis>,
@@ -206,7 +206,7 @@ struct Follower {
     doubt: Doubt,
 }
 
-/// What reading one stream led to.
+/// The outcome of a stream.
 enum Step {
     On,
     /// Greet again on the same connection, to be repaired.
@@ -543,7 +543,7 @@ fn chain(hub: &str, reason: &str) -> String {
 /// Why a greeting was not followed by a stream.
 fn unanswered(status: &tonic::Status) -> String {
     match status.code() {
-        // What a hub says to those it turns away.
+        // The answer of a hub to followers it turns away.
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => status.message().to_owned(),
         _ => format!("no answer to the greeting: {}", status.message()),
     }

@@ -250,7 +250,7 @@ impl Follower {
         self.beside(&mut records, &cluster);
         let (services, rejected) = (records.services.len(), rejections.total);
         let mut updates = vec![What::Rejected(rejections)];
-        // What is kept of a file that does not read is as old as the last time it did.
+        // The records kept of an unreadable file are as old as its last good read.
         let as_of = match (&incomplete, self.vouched) {
             (None, _) => self.vouch(dumped),
             (Some(_), Some((_, at))) => at,

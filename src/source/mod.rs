@@ -21,7 +21,7 @@ labels! {
     #[derive(Default, serde::Serialize, serde::Deserialize)]
     #[serde(rename_all = "lowercase")]
     pub enum EndpointsMode {
-        /// Those of headless services, which is all the DNS specification asks for.
+        /// The endpoints of headless services, which is all that the DNS specification asks for.
         #[default]
         Headless = "headless",
         /// All, for the extra names CoreDNS gives: `1-2-3-4.svc.ns.svc` under ClusterIP services, PTR of any endpoint.

@@ -118,7 +118,7 @@ pub enum ReadError {
     #[error("store {} is corrupt: {reason}", path.display())]
     Corrupt {
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         reason: String,
     },
     /// Its owner writes too fast to get a whole copy. Its admin socket says the same things.

@@ -92,7 +92,7 @@ pub enum Origin {
     Stamped(Version),
 }
 
-/// One step of the source, applied whole or not at all.
+/// A step of the source, applied whole or not at all.
 #[derive(Clone, Debug)]
 pub struct Update {
     pub what: What,
@@ -174,7 +174,7 @@ impl Rejections {
     pub const NAMED_MAX: usize = 100;
 }
 
-/// One object that cannot be used, and why.
+/// An object that cannot be used, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rejection {

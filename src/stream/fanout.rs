@@ -155,7 +155,7 @@ impl Fanout {
     /// gather in the store and go out together.
     pub(super) async fn pump(&self, stop: CancellationToken) {
         let mut published = self.reader.subscribe();
-        // What was published before we looked.
+        // Versions published before the first look.
         self.publish(false);
         let mut beat = Instant::now() + self.config.heartbeat;
         loop {
@@ -330,7 +330,7 @@ impl Fanout {
         }
     }
 
-    /// What a client holds that is to wait, with digests that another may wait with, too: thousands do, and each has 4 KiB.
+    /// The digests of a waiting client, shared with others that hold the same: thousands wait, and each copy has 4 KiB.
     pub(super) fn waits(&self, have: Have) -> Have {
         let mut waiting = self.waiting.lock();
         if let Some(digests) = waiting.iter().filter_map(Weak::upgrade).find(|digests| **digests == *have.digests) {
@@ -375,7 +375,7 @@ impl Fanout {
         Some((frames, next))
     }
 
-    /// One bucket as a frame.
+    /// A bucket as a frame.
     fn part(&self, snapshot: &Snapshot, bucket: usize) -> Bytes {
         let digest = snapshot.buckets()[bucket].digest();
         if let Some((of, frame)) = &self.state.lock().parts[bucket]

@@ -28,7 +28,7 @@ impl Place {
     }
 }
 
-/// One frame, or one run of them, encoded once.
+/// A frame, or a run of frames, encoded once.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub frame: Bytes,
@@ -104,7 +104,7 @@ impl Ring {
 
     /// Begins anew: nothing held before leads to `place`.
     pub(super) fn restart(&mut self, place: Arc<Place>) {
-        // One number is skipped so that even who had read everything finds its place gone.
+        // A number is skipped so that even a reader that had read everything finds its place gone.
         self.first = self.next() + 1;
         self.slots.clear();
         self.bytes = 0;

@@ -42,7 +42,7 @@ impl Round {
     }
 }
 
-/// One who waits; dropped on waking, and when its stream ends.
+/// A waiting stream; dropped on waking, and when the stream ends.
 pub(super) struct Idle<'a>(&'a Round);
 
 impl<'a> Idle<'a> {

@@ -315,7 +315,7 @@ impl Server {
         });
         let mut serving = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            // One stream, and the next one while the last is being torn down.
+            // A stream, and the next while the last is torn down.
             .max_concurrent_streams(4)
             .max_header_list_size(8 << 10)
             .header_table_size(0)

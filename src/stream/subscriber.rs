@@ -1,4 +1,4 @@
-//! One subscriber: a cursor, and what it is owed next.
+//! A subscriber: a cursor, and the frames it needs next.
 
 use std::{sync::Arc, time::Duration};
 
@@ -134,7 +134,7 @@ impl Subscriber {
                         let end = self.fanout.end(&prepared.snapshot, prepared.as_of);
                         return Some(end);
                     }
-                    // Who asks for more has taken all of it.
+                    // A client that asks for more has taken all of it.
                     self.stage = Stage::Live { cursor: prepared.cursor, place: Arc::clone(&prepared.place) };
                 }
                 Stage::Repairing { transfer, sent, .. } => {

@@ -1,4 +1,4 @@
-//! One batch of datagrams and their replies, in memory that is allocated once.
+//! A batch of datagrams and their replies, in memory that is allocated once.
 //!
 //! Knows nothing of DNS. Never allocates after [`Batch::new`].
 #![allow(unsafe_code)]
@@ -87,7 +87,7 @@ impl Batch {
     /// waits for the first one.
     ///
     /// # Errors
-    /// Those of `recvmmsg(2)`; `WouldBlock` if nothing is there.
+    /// The errors of `recvmmsg(2)`; `WouldBlock` if nothing is there.
     pub fn receive(&mut self, socket: &DatagramSocket, block: bool) -> io::Result<usize> {
         self.freshen(socket.is_wildcard());
         (self.received, self.replies, self.sent) = (0, 0, 0);
@@ -212,7 +212,7 @@ impl Batch {
     /// Sends replies with one system call, without waiting, and gives the places of the datagrams that they answer.
     ///
     /// # Errors
-    /// Those of `sendmmsg(2)` for the first reply not yet dealt with, which stays so; `WouldBlock` if the send buffer
+    /// The errors of `sendmmsg(2)` for the first reply not yet dealt with, which stays so; `WouldBlock` if the send buffer
     /// is full.
     pub fn send(&mut self, socket: &DatagramSocket) -> io::Result<&[u8]> {
         let first = self.sent;

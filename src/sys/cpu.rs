@@ -6,7 +6,7 @@ use std::{io, mem, time::Duration};
 /// Keeps the calling thread, and the threads and processes it starts from now on, on these processors.
 ///
 /// # Errors
-/// Those of `sched_setaffinity(2)`: `InvalidInput` if none of them can be used.
+/// The errors of `sched_setaffinity(2)`: `InvalidInput` if no processor of the set can be used.
 pub fn pin(processors: &[usize]) -> io::Result<()> {
     // SAFETY: all zeros is the empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -29,7 +29,7 @@ pub fn pin(processors: &[usize]) -> io::Result<()> {
 /// of the processor than before. Earlier kernels ignore the length.
 ///
 /// # Errors
-/// Those of `sched_setattr(2)`.
+/// The errors of `sched_setattr(2)`.
 pub fn take_turns_of(turn: Duration) -> io::Result<()> {
     let mut attributes = attributes()?;
     attributes.sched_runtime = u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX);
@@ -41,7 +41,7 @@ pub fn take_turns_of(turn: Duration) -> io::Result<()> {
 /// There is no way back: that would take a privilege. Other threads must not wait for it.
 ///
 /// # Errors
-/// Those of `sched_setattr(2)`.
+/// The errors of `sched_setattr(2)`.
 pub fn give_way() -> io::Result<()> {
     let mut attributes = attributes()?;
     attributes.sched_policy = u32::try_from(libc::SCHED_IDLE).expect("5");

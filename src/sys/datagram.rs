@@ -26,7 +26,7 @@ impl DatagramSocket {
     /// spreads clients over them. Bound to a wildcard, it learns the address that each datagram was sent to.
     ///
     /// # Errors
-    /// Those of `bind(2)`.
+    /// The errors of `bind(2)`.
     pub fn bind(address: SocketAddr, shared: bool) -> io::Result<Self> {
         Self::bind_early(address, shared, false)
     }
@@ -34,7 +34,7 @@ impl DatagramSocket {
     /// The same; with `early` also to an address that no interface has yet (`IP_FREEBIND`).
     ///
     /// # Errors
-    /// Those of `bind(2)`.
+    /// The errors of `bind(2)`.
     pub fn bind_early(address: SocketAddr, shared: bool, early: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(shared)?;
@@ -76,7 +76,7 @@ impl DatagramSocket {
     /// Lets others of this user bind to its address from now on, and joins them (`SO_REUSEPORT`).
     ///
     /// # Errors
-    /// Those of `setsockopt(2)`.
+    /// The errors of `setsockopt(2)`.
     pub fn share(&self) -> io::Result<()> {
         SockRef::from(&self.fd).set_reuse_port(true)
     }
@@ -95,7 +95,7 @@ impl DatagramSocket {
     /// Asks the kernel for room for `bytes` of datagrams not yet received. It may give less.
     ///
     /// # Errors
-    /// Those of `setsockopt(2)`.
+    /// The errors of `setsockopt(2)`.
     pub fn set_receive_room(&self, bytes: usize) -> io::Result<()> {
         SockRef::from(&self.fd).set_recv_buffer_size(bytes)
     }
@@ -107,7 +107,7 @@ impl DatagramSocket {
     /// (`reuseport_select_sock`), so it is connected to itself. Replies to others still leave through it.
     ///
     /// # Errors
-    /// Those of `connect(2)`.
+    /// The errors of `connect(2)`.
     pub fn divert(&self) -> io::Result<()> {
         let mut itself = self.address;
         if itself.ip().is_unspecified() {
@@ -119,7 +119,7 @@ impl DatagramSocket {
     /// The socket as the standard library has it, which does not block.
     ///
     /// # Errors
-    /// Those of `fcntl(2)`.
+    /// The errors of `fcntl(2)`.
     pub fn into_std(self) -> io::Result<UdpSocket> {
         let socket = UdpSocket::from(self.fd);
         socket.set_nonblocking(true)?;
@@ -129,7 +129,7 @@ impl DatagramSocket {
     /// Sends one datagram to `peer`, from the address it asked.
     ///
     /// # Errors
-    /// Those of `sendmsg(2)`; `WouldBlock` if the send buffer is full.
+    /// The errors of `sendmsg(2)`; `WouldBlock` if the send buffer is full.
     pub fn send(&self, bytes: &[u8], peer: &Peer) -> io::Result<()> {
         let mut peer = *peer;
         let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };

@@ -18,7 +18,7 @@ pub struct DescriptorLimit {
 /// The limits as they are.
 ///
 /// # Errors
-/// Those of `getrlimit(2)`.
+/// The errors of `getrlimit(2)`.
 pub fn descriptor_limit() -> io::Result<DescriptorLimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is initialised and outlives the call.
@@ -32,7 +32,7 @@ pub fn descriptor_limit() -> io::Result<DescriptorLimit> {
 /// Raises the soft limit to the hard one, and gives the limits as they were before.
 ///
 /// # Errors
-/// Those of `getrlimit(2)` and `setrlimit(2)`.
+/// The errors of `getrlimit(2)` and `setrlimit(2)`.
 pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
     let before = descriptor_limit()?;
     if before.soft < before.hard {

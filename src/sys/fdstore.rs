@@ -27,7 +27,7 @@ const MESSAGE_BYTES_MAX: usize = 2048;
 /// Room for one descriptor in a control message, in words of 8 bytes.
 const CONTROL_WORDS: usize = 4;
 
-/// What a message is about.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -179,7 +179,7 @@ pub fn start(command: &mut Command, end: &Channel) -> io::Result<Child> {
 #[derive(Debug)]
 pub struct FdStore {
     channel: Channel,
-    /// What the child before left behind and this one has not taken yet.
+    /// Descriptors of the previous child that this one has not taken yet.
     kept: Lock<HashMap<String, OwnedFd>>,
     deaths: Option<String>,
 }
@@ -219,7 +219,7 @@ impl FdStore {
         None
     }
 
-    /// What the parent says of the deaths before this start.
+    /// The parent's report of the deaths before this start.
     pub fn deaths(&self) -> Option<&str> {
         self.deaths.as_deref()
     }

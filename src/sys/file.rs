@@ -37,7 +37,7 @@ pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// The system's error; `path` is unchanged then.
 pub fn put_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let beside = with_suffix(path, ".new");
-    // One that a crash left behind may have another mode.
+    // A file that a crash left behind may have another mode.
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

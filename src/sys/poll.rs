@@ -38,7 +38,7 @@ impl<'a> Poll<'a> {
     /// the wait early.
     ///
     /// # Errors
-    /// Those of `poll(2)` except `EINTR`.
+    /// The errors of `poll(2)` except `EINTR`.
     pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
         let limit = limit
             .map_or(-1, |limit| libc::c_int::try_from(limit.as_micros().div_ceil(1_000)).unwrap_or(libc::c_int::MAX));

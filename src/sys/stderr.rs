@@ -52,7 +52,7 @@ fn write_when_ready(mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// One write without the lock of [`io::stderr`], which a thread may hold that waits for the reader.
+/// A write without the lock of [`io::stderr`]: a thread that waits for the reader may hold that lock.
 fn write_unlocked(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the descriptor is borrowed, and the bytes are as long as is said.
     let written = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };

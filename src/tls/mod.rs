@@ -62,7 +62,7 @@ impl Part {
 pub struct Identity {
     /// Whose holdfasts these are; both ends must have the same.
     pub trust_domain: String,
-    /// What it may do.
+    /// The part of the certificate's owner: hub or agent.
     pub part: Part,
     /// The node, where the certificate names one.
     pub node: Option<String>,
@@ -107,7 +107,7 @@ pub enum Error {
     #[error("{}: {reason}", path.display())]
     Content {
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason that the file cannot be used.
         reason: String,
     },
     /// The parts do not make a TLS configuration.
@@ -130,7 +130,7 @@ pub enum Error {
 /// Whether `directory` has certificates that can be read.
 ///
 /// # Errors
-/// What is missing or wrong.
+/// The file that is missing or wrong.
 pub fn check(directory: &std::path::Path) -> Result<(), Error> {
     Material::read(directory).map(|_| ())
 }

@@ -90,7 +90,7 @@ impl ServerCertificate {
     /// Whether `directory` has a certificate that can be used.
     ///
     /// # Errors
-    /// What is missing or wrong.
+    /// The file that is missing or wrong.
     pub fn check(directory: &Path) -> Result<(), Error> {
         read(directory).map(|_| ())
     }

@@ -70,7 +70,7 @@ numbers! {
     MAILA = 254 "MAILA",
     /// All types (RFC 8482).
     ANY = 255 "ANY",
-    /// Who may issue certificates.
+    /// The authorities that may issue certificates.
     CAA = 257 "CAA",
 }
 

@@ -49,7 +49,7 @@ impl Flat {
 
     /// Reads an uncompressed name from the start of `body`, in lower case.
     ///
-    /// One pass finds the labels, a second copies sixteen bytes at a time: length bytes are below `A`, so the whole
+    /// A first pass finds the labels, a second copies sixteen bytes at a time: length bytes are below `A`, so the whole
     /// wire form can be lower-cased without looking at them.
     #[inline]
     pub(super) fn read_lower(&mut self, body: &[u8]) -> Result<(), NameError> {

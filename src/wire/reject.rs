@@ -42,7 +42,7 @@ impl<'a> Reject<'a> {
         self.for_cookie_alone
     }
 
-    /// What kind of request it answers.
+    /// The kind of request.
     #[must_use]
     pub fn opcode(&self) -> Opcode {
         self.echo.opcode

@@ -88,7 +88,7 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
     /// records whenever it is called.
     ///
     /// # Errors
-    /// What `write` returned, and `Full` without calling it once the response is truncated. The response then ends
+    /// The error of `write`, and `Full` without calling it once the response is truncated. The response then ends
     /// after a whole record; when `Full` sets TC, and when it leaves a part of the set, is said at the type.
     ///
     /// # Panics
@@ -408,7 +408,7 @@ impl Rrset<'_, '_, '_> {
             _ => {
                 self.squeezable |= matches!(rdata, Rdata::Srv { .. }) && !self.writer.squeeze;
                 let start = self.writer.len;
-                // What is left of the set ends with a whole record.
+                // The rest of the set ends with a whole record.
                 self.writer.record(owner, ttl, rdata).inspect_err(|_| self.writer.roll_back(start))?;
             }
         }

@@ -11,11 +11,11 @@ use crate::{
 /// Maximum aliases followed inside the zone: twice as many as `CoreDNS` follows.
 pub const CHAIN_MAX: usize = 16;
 
-/// One or more aliases in a row, and the result for the last target.
+/// A chain of aliases, and the result for the last target.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a> {
     first: &'a Service,
-    /// Those behind the first.
+    /// The aliases after the first.
     others: [Option<&'a Service>; CHAIN_MAX - 1],
     end: ChainEnd<'a>,
     ttl: u32,

@@ -54,10 +54,10 @@ pub enum Pods {
 /// Whose answers are given where those of holdfast differ from CoreDNS on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compat {
-    /// Those of holdfast, as the RFCs define them.
+    /// holdfast's answers, as the RFCs define them.
     #[default]
     None,
-    /// Those of the kubernetes plugin of CoreDNS: the addresses of the service for A and AAAA of `_port._proto` names,
+    /// Answers of CoreDNS's kubernetes plugin: the addresses of the service for A and AAAA of `_port._proto` names,
     /// and an empty answer for an alias whose target has no addresses, in place of the alias with that outcome.
     CoreDns,
 }

@@ -32,7 +32,7 @@ pub(super) enum PortFilter<'a> {
 }
 
 impl<'f> PortFilter<'f> {
-    /// Those of `ports` that match.
+    /// The ports of `ports` that match.
     pub fn select<'p>(self, ports: &'p [Port]) -> impl Iterator<Item = &'p Port> + Clone + use<'p, 'f> {
         ports.iter().filter(move |port| match self {
             Self::All => true,

@@ -23,7 +23,7 @@ pub struct RrSet<'a> {
 /// Where the records come from.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source<'a> {
-    /// Those of the type's family.
+    /// The addresses of the type's family.
     Addresses(&'a [IpAddr]),
     Address(IpAddr),
     Endpoints(Endpoints<'a>),
@@ -145,7 +145,7 @@ impl<'a> RrSet<'a> {
     /// to answer shares the load among them.
     ///
     /// # Errors
-    /// What `put` returned.
+    /// The error of `put`.
     #[inline]
     pub fn try_each<E>(&self, rotation: u32, mut put: impl FnMut(Data<'a>) -> Result<(), E>) -> Result<(), E> {
         match self.source {
@@ -182,7 +182,7 @@ impl<'a> RrSet<'a> {
     /// addresses of SRV targets and of the name server.
     ///
     /// # Errors
-    /// What `put` returned.
+    /// The error of `put`.
     pub fn try_each_additional<E>(
         &self,
         mut put: impl FnMut(ZoneName<'a>, RrSet<'a>) -> Result<(), E>,

@@ -19,7 +19,7 @@ pub struct CachedDoc {
     pub upstreams: Vec<String>,
     pub stored: Time,
     pub age_seconds: u64,
-    /// What is left of its TTL; null if it has expired.
+    /// The rest of its TTL in seconds; null if it has expired.
     pub ttl_left_seconds: Option<u64>,
     /// It has expired, and clients get it at once, because no upstream of the zone answers. Else upstreams are asked first.
     pub served_stale: bool,

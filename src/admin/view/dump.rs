@@ -17,12 +17,12 @@ pub struct Dump {
     /// `v1`.
     pub api_version: String,
     pub kind: String,
-    /// What no cluster says of its objects.
+    /// The fields that Kubernetes objects do not have.
     pub holdfast: DumpHead,
     pub items: Vec<Value>,
 }
 
-/// What holdfast knows of the records.
+/// The fields that holdfast adds about the records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -32,7 +32,7 @@ pub struct DumpHead {
     pub version: VersionDoc,
     /// How old the records are.
     pub source: SourceDoc,
-    /// What of them the source took away, and the guard holds.
+    /// The records that the source deleted and the guard holds.
     #[serde(default)]
     pub held: HeldDoc,
     /// The rules they are answered by.

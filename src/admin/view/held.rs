@@ -36,7 +36,7 @@ pub struct HeldRow {
     pub rule: String,
     /// Since when.
     pub since: Time,
-    /// What ends it, unless the source brings it back first.
+    /// The end of the hold, unless the source brings the record back first.
     pub until: Until,
     /// When that is, if it is a time; for `confirmed`, from when on a list can confirm it.
     pub ends_at: Option<Time>,
@@ -119,7 +119,7 @@ impl HeldRow {
         }
     }
 
-    /// What ends it, for people.
+    /// The end of the hold, in words.
     pub fn until(&self, now: UnixMillis) -> String {
         match (self.until, self.ends_at) {
             (Until::Time, Some(Time(at))) => format!("for {} more", words(now.age(at))),

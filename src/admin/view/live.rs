@@ -11,7 +11,7 @@ use super::Record;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LiveDoc {
     pub server: SocketAddr,
-    /// One a name and type, in the order of the questions. Names after the first with an answer were not asked for.
+    /// An entry for each name and type, in the order of the questions. Names after the first with an answer were not asked for.
     pub answers: Vec<LiveAnswer>,
 }
 

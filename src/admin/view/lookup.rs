@@ -43,14 +43,14 @@ pub struct Lookup {
     pub name: String,
     /// The answers, one a type.
     pub answers: Vec<Answer>,
-    /// What they come from, or why there are none.
+    /// The origin of the answers, or the reason that there are none.
     pub why: String,
     /// The service the name is of.
     pub service: Option<ServiceDoc>,
-    /// What of that service the source took away and the guard holds.
+    /// The records of that service that the source deleted and the guard holds.
     #[serde(default)]
     pub held: Option<HeldRow>,
-    /// What an operator pinned the name to; then the answers for A and AAAA are from here.
+    /// The name's pin, if it has one; then the answers for A and AAAA are the pin's.
     #[serde(default)]
     pub pinned: Option<PinDoc>,
     /// The names that were tried besides, as a pod's resolver completes what it is given, and why each has no answer.
@@ -134,7 +134,7 @@ pub struct ServiceDoc {
     pub name: String,
     pub kind: String,
     pub cluster_ips: Vec<IpAddr>,
-    /// What it is an alias of.
+    /// The target of the alias.
     pub external_name: Option<String>,
     /// Its ports, as in `http 80/TCP`.
     pub ports: Vec<String>,
@@ -187,7 +187,7 @@ fn ports(ports: &[crate::record::Port]) -> Vec<String> {
     ports.iter().map(text).collect()
 }
 
-/// What a question comes to outside the records: [`Forwarder::inspect`](dns::forward::Forwarder::inspect), or that of
+/// The result for a question outside the records: [`Forwarder::inspect`](dns::forward::Forwarder::inspect), or that of
 /// [`Names`](dns::forward::Names) for a store without a process.
 pub type Inspect<'a> = &'a dyn Fn(&Rules, Records<'_>, &dns::Question) -> Inspected;
 

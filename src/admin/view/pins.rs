@@ -13,7 +13,7 @@ use crate::dns::pins::Pin;
 pub struct PinDoc {
     /// The name, with its final dot.
     pub name: String,
-    /// What A and AAAA answer.
+    /// The addresses of A and AAAA answers.
     pub addresses: Vec<IpAddr>,
     /// TTL of the answers, in seconds.
     pub ttl: u32,

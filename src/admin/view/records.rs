@@ -19,7 +19,7 @@ pub struct Record {
     pub ttl: u32,
     #[serde(rename = "type")]
     pub rtype: String,
-    /// What stands behind the type.
+    /// The record's data, in presentation format.
     pub data: String,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn set_of(zone: &Zone, owner: &str, set: &RrSet<'_>, put: &mut impl F
 
 /// A name of the zone as text, with the final dot.
 pub(super) fn text_of(zone: &Zone, name: ZoneName<'_>) -> String {
-    // What the sources let through is always a name.
+    // Sources let only valid names through.
     zone.name_of(name).map_or_else(|error| format!("; {error}"), |name| name.to_string())
 }
 

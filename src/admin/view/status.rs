@@ -43,7 +43,7 @@ pub struct Status {
     pub version: VersionDoc,
     /// How the source is, and how old what it said.
     pub source: SourceDoc,
-    /// What the source took away and the guard holds; the first hundred by name.
+    /// The records that the source deleted and the guard holds; the first hundred by name.
     #[serde(default)]
     pub held: HeldDoc,
     /// The names an operator pinned.
@@ -65,7 +65,7 @@ pub struct Status {
     /// The election among hubs.
     #[serde(default)]
     pub lease: Option<Row<ElectionStatus>>,
-    /// Those who follow.
+    /// The followers.
     #[serde(default)]
     pub serves: Option<Row<StreamStatus>>,
     /// The node's part of an agent: deaths, interface, addresses.
@@ -93,7 +93,7 @@ pub enum StateWord {
     Store,
 }
 
-/// What a process says of itself.
+/// The state of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Process {
@@ -133,7 +133,7 @@ pub struct DiskDoc {
     pub path: Option<PathBuf>,
     pub state: DiskState,
     pub reason: Option<String>,
-    /// What was found there at start.
+    /// The state of the store at the start.
     pub start: Start,
     pub bytes: u64,
     /// The version of the records on disk.

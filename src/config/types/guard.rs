@@ -1,4 +1,4 @@
-//! What the guard of names outside the cluster takes: names to keep, and addresses to refuse.
+//! Settings of the guard for names outside the cluster: names to keep, and addresses to refuse.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What a question comes to by the records and pins of this node. The only place that decides it: `answer()`, the
+//! The result for a question from the records and pins of this node. The only place that decides it: `answer()`, the
 //! resolver (for aliases that lead into the cluster) and `holdfast lookup` all ask here.
 //!
 //! Pure: no I/O, no lock, no allocation.
@@ -10,7 +10,7 @@ use crate::{
     zone::{Apex, Chain, Lookup, RrSet},
 };
 
-/// What a question comes to before any forward zone is looked at.
+/// The result for a question before any forward zone is looked at.
 #[derive(Clone, Copy, Debug)]
 pub enum Local<'a> {
     /// A class other than IN, or a zone transfer.
@@ -18,7 +18,7 @@ pub enum Local<'a> {
     /// The addresses of the asked family; there may be none.
     Pinned(&'a Pin),
     Hit(RrSet<'a>),
-    /// One or more CNAMEs; the last may lead outside.
+    /// A chain of CNAMEs; the last may lead outside.
     Alias(Chain<'a>),
     NoData(Apex),
     NxDomain(Apex),

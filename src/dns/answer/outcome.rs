@@ -1,11 +1,11 @@
-//! What `answer()` says is to be done with a query.
+//! The outcome of `answer()` for a query.
 
 use crate::{
     dns::ServedFrom,
     wire::{DropReason, Rcode},
 };
 
-/// What is to be done with a query.
+/// The next step for a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
@@ -19,12 +19,12 @@ pub enum Outcome {
 pub struct Reply {
     /// Bytes of the answer, at the start of the buffer.
     pub len: usize,
-    /// What it says, extended codes as a whole.
+    /// The response code, with the bits of an extended code.
     pub rcode: Rcode,
     pub from: ServedFrom,
 }
 
-/// What to ask an upstream for.
+/// The question for an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
     /// The question as it is: a name in no zone of ours.
@@ -40,7 +40,7 @@ pub enum Forward {
     },
     /// The outside name at the start of a name that a search path made, whose records belong behind a CNAME to it.
     ///
-    /// What was written says that the question's name does not exist, for the case that the outside one does not either.
+    /// The written answer denies the question's name, for the case that the outside name does not exist either.
     Complete {
         /// Bytes of that answer, at the start of the buffer.
         len: usize,

@@ -1,4 +1,4 @@
-//! What `answer()` is told besides the query: once for all queries, and once for a batch of them.
+//! The inputs of `answer()` besides the query: those of all queries, and those of a batch.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 

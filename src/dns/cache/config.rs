@@ -1,4 +1,4 @@
-//! What an operator says about the cache.
+//! Settings of the cache.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ pub struct Lifetimes {
     pub client_timeout: Duration,
     /// TTL of stale answers. Default 30 s (RFC 8767, 4).
     pub stale_ttl: Duration,
-    /// What a denial of a name that was good does. Default `auto`.
+    /// The effect of a denial of a name that was good. Default `auto`.
     pub denials: Denials,
     /// Answer NXDOMAIN for every name below one that does not exist (RFC 8020). Default off.
     pub nxdomain_cut: bool,

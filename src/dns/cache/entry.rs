@@ -1,4 +1,4 @@
-//! One answer as it lies in memory: bytes ready to be sent, with the places of its TTLs.
+//! An answer as it lies in memory: bytes ready to be sent, with the places of its TTLs.
 //!
 //! Writing it to a client copies and patches; nothing is parsed or allocated there. Never sets AA.
 
@@ -25,7 +25,7 @@ use crate::{
     wire::{Class, EdeCode, Prepared, Query, Rcode, Rtype, UDP_BYTES_MIN, write_prepared},
 };
 
-/// What an answer says of its name.
+/// The kind of an answer: data, NODATA or NXDOMAIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Records of the type asked, or a CNAME.
@@ -430,7 +430,7 @@ fn limit(query: &Query<'_>, transport: Transport) -> usize {
     if query.qtype == Rtype::ANY && transport == Transport::Udp { UDP_BYTES_MIN } else { transport.limit(query) }
 }
 
-/// What becomes of the TTLs of one answer.
+/// The treatment of an answer's TTLs.
 #[derive(Clone, Copy)]
 enum Ttl {
     /// So many seconds have passed.

@@ -1,4 +1,4 @@
-//! What an answer is stored under: the question and who may answer it, as plain bytes that are compared whole.
+//! The key of a stored answer: the question and its route, as plain bytes that are compared whole.
 
 use crate::{
     dns::Question,

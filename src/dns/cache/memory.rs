@@ -1,6 +1,6 @@
 //! The answers in memory: moka, bounded in bytes whatever is thrown at it.
 //!
-//! What workers keep of it (`Front`) is within the same limit and follows it.
+//! Copies that workers keep (`WorkerCache`) are within the same limit and follow the cache.
 //! Nothing expires by itself: an answer past its TTL is what clients get when upstreams fail. Room is made by use:
 //! what nobody asks for goes first, and a name asked once never displaces one asked often (`TinyLFU`).
 
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::sys::{Lock, UnixMillis};
 
-/// What one entry costs apart from its key and its message: moka's node, counters and table slot, allocator rounding.
+/// The bytes of an entry apart from its key and its message: moka's node, counters and table slot, allocator rounding.
 /// Measured, see `benches/README.md`.
 pub const OVERHEAD_BYTES: usize = 420;
 /// A larger answer is not worth the room of a hundred others.
@@ -66,13 +66,13 @@ impl Drop for Reservation {
 pub struct Cache {
     entries: moka::sync::Cache<Box<[u8]>, Arc<Entry>, RandomState>,
     byte_count: Arc<ByteCount>,
-    /// What workers keep of it.
+    /// The copies that workers keep.
     worker_caches: Arc<WorkerCaches>,
     protected: Arc<Protected>,
     /// Zones by number: a number, once given, stays with its zone for as long as the process lives.
     zones: Arc<Lock<Vec<Box<[u8]>>>>,
     max_bytes: u64,
-    /// What of that is for entries.
+    /// The part of the limit for entries.
     entries_bytes_max: u64,
     pub metrics: Metrics,
 }
@@ -124,7 +124,7 @@ impl Cache {
         WorkerCaches::allocate(&self.worker_caches)
     }
 
-    /// What is stored for `key`, however old.
+    /// The entry of `key`, however old.
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
         self.entries.get(key.as_bytes()).or_else(|| self.protected.get(key.as_bytes()))
     }
@@ -282,7 +282,7 @@ impl Cache {
         first.chain(self.entries.iter().filter(move |(key, _)| !seen.contains(&**key)))
     }
 
-    /// What of the limit is for worker caches.
+    /// The part of the limit for worker caches.
     #[cfg(test)]
     pub(super) fn worker_caches_bytes_max(&self) -> u64 {
         self.worker_caches.bytes_max()

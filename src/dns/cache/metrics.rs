@@ -1,4 +1,4 @@
-//! What the cache counts.
+//! Counters of the cache.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 

@@ -40,7 +40,7 @@ const LOOK_UP_EVERY: u64 = 256;
 const KEY_BYTES_MAX: usize = 512;
 const END: u16 = u16::MAX;
 
-/// What is wrong with a cache file.
+/// The reason that a cache file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PersistError {
     #[error("{path}: {source}")]
@@ -49,7 +49,7 @@ pub enum PersistError {
     #[error("{}: {reason}; {}", path.display(), told(aside.as_deref()))]
     Corrupt {
         path: PathBuf,
-        /// What does not fit.
+        /// The part that does not fit.
         reason: String,
         /// Where it is now; `None` if it stays, for as many as are kept are there already, and the next save takes its place.
         aside: Option<PathBuf>,
@@ -67,7 +67,7 @@ fn told(aside: Option<&Path>) -> String {
 /// Writes every answer in `cache` to `path`. Returns how many. `wall_ahead_ms` makes a time of the wall clock of one of the cache.
 ///
 /// # Errors
-/// What the system says; the previous file is then still there.
+/// The system's; the previous file is then still there.
 pub fn save(cache: &Cache, path: &Path, wall_ahead_ms: i64) -> Result<u64, PersistError> {
     save_unless(cache, path, wall_ahead_ms, &Lock::new(0), 0)
 }
@@ -88,7 +88,7 @@ pub fn save_unless(
     // Two processes may save at once while one hands over to the other.
     let beside = path.with_extension(format!("{BESIDE}-{:08x}", rand::random::<u32>()));
     let write = || -> io::Result<Option<u64>> {
-        // Who asked for what is nobody else's business.
+        // The names asked for are private: only the daemon's user reads the file.
         let file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
         let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
         let mut out = Summed { inner: encoder, sum: Xxh3::new() };
@@ -131,7 +131,7 @@ fn sweep(path: &Path) {
 /// Reads `path` into `cache`, at `now` by the wall clock. Returns how many answers there were; a file that is not there holds none.
 ///
 /// # Errors
-/// What the system says, or that the file is no whole cache file: then it is set aside, and `cache` is empty. Nothing in
+/// The system's, or that the file is no whole cache file: then it is set aside, and `cache` is empty. Nothing in
 /// `cache` may be served before this has returned.
 pub fn load(cache: &Cache, path: &Path, now: UnixMillis, wall_ahead_ms: i64) -> Result<u64, PersistError> {
     sweep(path);

@@ -56,7 +56,7 @@ pub struct Hold {
     pub until: Option<UnixMillis>,
     /// The upstream that denied it last.
     pub by: Box<str>,
-    /// What that said: `NoData` or `NxDomain`.
+    /// The kind of the denial: `NoData` or `NxDomain`.
     pub denial: Kind,
     pub reason: Reason,
 }

@@ -48,7 +48,7 @@ const COUNTS: usize = 1 << 14;
 /// Where a copy is, and the copy.
 const COPY_BYTES: usize = size_of::<CachedCopy>() + SLOTS_PER_COPY * size_of::<Slot>();
 
-/// What the worker caches of one cache have in common.
+/// The state that all worker caches of a cache share.
 #[derive(Debug)]
 pub(super) struct WorkerCaches {
     /// Nobody can choose names that collide.
@@ -76,7 +76,7 @@ impl WorkerCaches {
         }
     }
 
-    /// What they may take together.
+    /// Bytes that all of them may take together.
     pub(super) fn bytes_max(&self) -> u64 {
         (self.allocatable * self.copies_each * COPY_BYTES) as u64
     }
@@ -140,7 +140,7 @@ struct CachedCopy {
     stored: UnixMillis,
     ends: UnixMillis,
     copied: UnixMillis,
-    /// What [`Probe`] says it depends on.
+    /// The state that a [`Probe`] depends on.
     generation: u32,
     count: u32,
     len: u16,
@@ -152,7 +152,7 @@ struct CachedCopy {
     message: [u8; MESSAGE_BYTES_MAX],
 }
 
-/// What a worker is asked for most.
+/// The answers that a worker's clients ask for most.
 #[derive(Debug)]
 pub struct WorkerCache {
     worker_caches: Option<Arc<WorkerCaches>>,
@@ -174,7 +174,7 @@ pub struct Probe<'a> {
 }
 
 impl WorkerCache {
-    /// One that holds nothing, and never will.
+    /// A worker cache that holds nothing, and never will.
     pub fn none() -> Self {
         Self { worker_caches: None, sets: Box::default(), copies: Vec::new(), copies_max: 0, displaced: 0 }
     }

@@ -38,7 +38,7 @@ fn kept(path: &Path, made: &[u8; BYTES]) -> io::Result<[u8; BYTES]> {
     read(path)?.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it changed meanwhile"))
 }
 
-/// What `path` holds; `None` if it is not there or is no secret.
+/// The secret in the file `path`; `None` if the file is missing or holds no secret.
 fn read(path: &Path) -> io::Result<Option<[u8; BYTES]>> {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -1,4 +1,4 @@
-//! One query that comes alone: an HTTP request, a QUIC stream.
+//! A query that comes alone: an HTTP request, a QUIC stream.
 
 use std::{cell::RefCell, net::SocketAddr, sync::Arc};
 
@@ -21,7 +21,7 @@ thread_local! {
     static ROTATION: Rotation = Rotation::default();
 }
 
-/// What becomes of a query at once.
+/// The immediate result for a query.
 enum First {
     Answer(Vec<u8>),
     Forward(server::Asked, InFlight, Vec<u8>),

@@ -54,7 +54,7 @@ const LARGE_MAX: usize = 4;
 /// How long a connection has for its last answers when we leave or it was idle.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// What a connection and its requests share.
+/// The state that a connection and its requests share.
 struct Load {
     slot: ConnectionSlot,
     state: Mutex<Requests>,

@@ -1,4 +1,4 @@
-//! What goes on without a client: probes of failing upstreams, refreshes, files that changed, the cache's copy on disk.
+//! Work without a client: probes of failing upstreams, refreshes, files that changed, the cache's copy on disk.
 //!
 //! Probes go to upstreams that left questions unanswered; one that answers hears nothing but questions.
 
@@ -41,7 +41,7 @@ const FILES_EVERY: Duration = Duration::from_secs(2);
 const LOOP_EVERY: Duration = Duration::from_secs(30);
 /// Refreshes for nobody in particular at once: the end of an outage is no stampede.
 const REFRESHES_MAX: usize = 64;
-/// Nobody else asks for this type, as CoreDNS's loop plugin found out before us.
+/// No client asks for this type; CoreDNS's loop plugin uses it, too.
 const LOOP_TYPE: Rtype = Rtype::HINFO;
 
 pub async fn run(inner: &Arc<Inner>) {
@@ -174,7 +174,7 @@ impl Inner {
     /// Writes the cache to disk, without delay.
     pub(super) async fn save(self: &Arc<Self>) {
         let Some(path) = self.cache_file.clone() else { return };
-        // What is still being read would be lost.
+        // A file that is still being read would be lost.
         self.cache_load.over().await;
         let inner = Arc::clone(self);
         let save = move || {
@@ -195,7 +195,7 @@ impl Inner {
             if let Err(error) = give_way() {
                 tracing::debug!(%error, "the cache is saved at the priority of everything else");
             }
-            // Nobody may be waiting any more.
+            // The waiting task may be gone.
             let _ = done.send(cache::save_unless(
                 &inner.cache,
                 &path,
@@ -228,14 +228,14 @@ impl Inner {
     }
 }
 
-/// What files looked like when they were last read.
+/// Size and time of files when they were last read.
 #[derive(Default)]
 struct Files(std::collections::HashMap<PathBuf, Option<(SystemTime, u64)>>);
 
 impl Files {
     /// Whether `path` differs from the last time. The first look counts: it may have changed since it was read at start.
     fn changed(&mut self, path: &Path) -> bool {
-        // One stat of a local file every two seconds is not worth a thread.
+        // A stat of a local file every two seconds is not worth a thread.
         let metadata = std::fs::metadata(path).ok();
         let stamp = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())));
         match self.0.insert(path.to_owned(), stamp) {

@@ -25,7 +25,7 @@ const GOOD_MIN: Duration = Duration::from_secs(600);
 /// Nor is one that was last asked for longer ago.
 const ASKED_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// What becomes of a denial.
+/// The verdict on a denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruling {
     Believe,
@@ -40,7 +40,7 @@ pub enum Ruling {
     Held,
 }
 
-/// What a denial at `now` means for the good answer `known`; `in_bulk` if it comes from an upstream that denies too many names.
+/// The verdict on a denial at `now` of the name with the good answer `known`; `in_bulk` if it comes from an upstream that denies too many names.
 pub fn ruling(lifetimes: &Lifetimes, known: &Entry, in_bulk: bool, now: UnixMillis) -> Ruling {
     if known.is_kept() {
         return Ruling::Hold { until: None, reason: Reason::Keep };

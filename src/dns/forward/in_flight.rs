@@ -18,7 +18,7 @@ use crate::sys::Lock;
 /// Clients waiting for answers of upstreams at once; more get SERVFAIL. Each costs about a kilobyte.
 const WAITERS_MAX: usize = 20_000;
 
-/// What is under way, by cache key, and where its outcome will be.
+/// The questions under way, by cache key, each with the place of its outcome.
 type ByKey<T> = Lock<HashMap<Box<[u8]>, watch::Receiver<Option<T>>>>;
 
 /// The questions being asked now, by cache key.

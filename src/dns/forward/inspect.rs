@@ -1,4 +1,4 @@
-//! What a question comes to without asking an upstream, for the tools. Changes nothing.
+//! The result for a question without asking an upstream, for the tools. Changes nothing.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::{
 /// Ways to ask that have answers of their own, the most usual first: DO and CD.
 const FLAGS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
-/// One name that upstreams speak for, on the way to an answer.
+/// A name of upstreams on the way to an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leg {
     pub name: Name,
@@ -39,7 +39,7 @@ pub struct Leg {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cached {
     pub stored: UnixMillis,
-    /// What is left of its TTL; `None` if it has expired.
+    /// The rest of its TTL; `None` if it has expired.
     pub left: Option<Duration>,
     /// It has expired, and clients get it without waiting.
     pub served_stale: bool,
@@ -49,7 +49,7 @@ pub struct Cached {
     pub held: Option<OutsideHold>,
 }
 
-/// What a question comes to.
+/// The result for a question.
 #[derive(Clone, Debug)]
 pub struct Inspected {
     /// `None` if an upstream would have to be asked.
@@ -77,7 +77,7 @@ impl Names {
         Self(zone_names(config))
     }
 
-    /// What `question` comes to by `records` and these names.
+    /// The result for `question` from `records` and these names.
     #[must_use]
     pub fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
         let legs = Lock::default();
@@ -90,7 +90,7 @@ impl Names {
 }
 
 impl Forwarder {
-    /// What `question` comes to by `records`, the configuration and the cache.
+    /// The result for `question` from `records`, the configuration and the cache.
     #[must_use]
     pub fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
         let routes = self.0.routes.load_full();
@@ -138,7 +138,7 @@ impl Leg {
 }
 
 impl Inner {
-    /// What the cache holds for `question` on its own route.
+    /// The cache entry of `question` on its own route.
     pub(super) fn inspect(
         &self,
         routes: &Routes,

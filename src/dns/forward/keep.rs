@@ -44,7 +44,7 @@ struct Kept {
     /// When upstreams last had an address of it.
     resolved: Option<UnixMillis>,
     failing: bool,
-    /// What its answers are stored under.
+    /// The route part of the keys of its answers.
     keys: Vec<Box<[u8]>>,
 }
 
@@ -107,7 +107,7 @@ pub async fn run(inner: &Arc<Inner>) {
         }
         let look = |name| inner.keep_resolved(&routes, name);
         stream::iter(due).for_each_concurrent(AT_ONCE, look).await;
-        // What is stored under other keys may go like any other answer.
+        // Entries under other keys may go like any other answer.
         let wanted = inner.keep_list.keys();
         let own: HashSet<_> = routes.iter().map(|route| route.id).collect();
         inner.cache.retain_kept(|key| wanted.contains(key) || !own.iter().any(|id| id.is_of(key)));
@@ -169,7 +169,7 @@ impl Inner {
         failing.map(|(name, at)| (name.to_string(), at.unwrap_or(self.started).age(now))).collect()
     }
 
-    /// What `status` says of the list.
+    /// The list's part of `status`.
     pub(super) fn keep_status(&self) -> Option<KeepStatus> {
         let names = self.routes.load().keep.len();
         let wall = |at: UnixMillis| Time(at.moved_ms(self.environment.clock.wall_ahead_ms()));

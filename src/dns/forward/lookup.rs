@@ -1,4 +1,4 @@
-//! One name on its own route: from the cache, from upstreams, or from the cache past its TTL (RFC 8767).
+//! A name on its own route: from the cache, from upstreams, or from the cache past its TTL (RFC 8767).
 //!
 //! [`State`] says what is stored; here and nowhere else is decided what may be served and what may be kept:
 //!
@@ -42,7 +42,7 @@ use crate::{
     wire::{Name, Rtype},
 };
 
-/// One attempt to renew a stale name in this time (RFC 8767, 5 asks for at most one every 30 s; sooner is kinder here).
+/// Minimum time between two attempts to renew a stale name (RFC 8767, 5 asks for at most one every 30 s; sooner is kinder here).
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 /// With every upstream known to fail, a question is given this long before the client is told.
 const BUDGET_DOWN: Duration = Duration::from_secs(1);
@@ -75,9 +75,9 @@ pub type Outcome = Result<Arc<Entry>, Failure>;
 /// Whose upstreams are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// Those of the longest zone that holds the name.
+    /// The upstreams of the longest zone that holds the name.
     Zone,
-    /// Those of `cluster_fallback`, which stand in for the records of the cluster.
+    /// The upstreams of `cluster_fallback`, which stand in for the records of the cluster.
     Fallback,
 }
 
@@ -88,7 +88,7 @@ pub struct Refresh {
     pub via: Via,
 }
 
-/// What is stored for a question, as far as serving it goes.
+/// The state of the cache entry of a question, for serving it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Missing,
@@ -277,7 +277,7 @@ impl Inner {
         result.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// One exchange with the upstreams of `route`, from slot to cache.
+    /// An exchange with the upstreams of `route`, from its place among those in flight to the cache.
     fn exchange(
         self: &Arc<Self>,
         routes: &Arc<Routes>,
@@ -410,7 +410,7 @@ impl Exchange {
         same && self.inner.is_outside(&name)
     }
 
-    /// What is believed of a denial of a name that was good.
+    /// The answer that counts after a denial of a name that was good.
     async fn judge(&self, known: &Arc<Entry>, denied: Answered) -> Result<Sanitized, Failure> {
         let (inner, lifetimes) = (&self.inner, &self.route.config.lifetimes);
         let judged = |now| denials::ruling(lifetimes, known, denied.upstream.is_lying(), now);

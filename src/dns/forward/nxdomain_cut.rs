@@ -15,7 +15,7 @@ use crate::{
     wire::{Class, Name, Rtype},
 };
 
-/// What a name that does not exist is stored under, whatever type it was asked for: no type has this number (RFC 6895, 3.1).
+/// The type in the key of a name that does not exist, whatever type was asked: no type has this number (RFC 6895, 3.1).
 const TYPE_ANY_AT_ALL: Rtype = Rtype(0);
 /// And under which class: clients can ask for type 0, but questions of any class but IN are refused before they come here.
 const CLASS_NONE_ASKS: Class = Class(0);

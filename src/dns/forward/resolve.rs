@@ -62,7 +62,7 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
     };
     let denied = |found: &Found| found.from == ServedFrom::Cluster && found.entry.kind() == Kind::NxDomain;
     let (message, from) = match (answer, request.forward) {
-        // What was written already is the same, and in the case that the client asked in.
+        // The records written already are the same, in the case of the client's question.
         (Err(_), Forward::Chase { .. } | Forward::Complete { .. }) => (request.written.clone(), ServedFrom::Cluster),
         (Ok(found), Forward::Complete { .. }) if denied(&found) => (request.written.clone(), ServedFrom::Cluster),
         (Ok(found), _) if found.entry.is_truncated() && request.transport != Transport::Udp => {
@@ -123,14 +123,14 @@ pub enum Source<'i> {
     At(&'i Rules, Records<'i>),
 }
 
-/// One question on its way, under one configuration.
+/// A question on its way, under one configuration.
 #[derive(Clone, Copy)]
 pub struct Resolver<'i> {
     pub records: Source<'i>,
     pub reach: Reach<'i>,
 }
 
-/// What the records of this node make of a question.
+/// The result of this node's records for a question.
 enum Here {
     Answer(Found),
     /// CNAMEs, and the name outside that the last one leads to.
@@ -289,7 +289,7 @@ impl Resolver<'_> {
         Ok(with_part(join(question, last.entry.kind(), answers, authorities, now, age, from)?, &last))
     }
 
-    /// One name: from the records of this node if it is theirs, else over its own route.
+    /// Resolves a name: from the records of this node if it is theirs, else over its own route.
     async fn leg(&self, question: &Question) -> Result<Found, Failure> {
         let via = match self.here(question) {
             Here::Answer(found) | Here::Leads(found, _) | Here::Completion(_, found) => return Ok(found),

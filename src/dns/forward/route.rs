@@ -66,7 +66,7 @@ pub struct Route {
     pub names: ZoneNames,
     /// The zone, lower-cased.
     pub zone: wire::Name,
-    /// What its answers are stored under.
+    /// The route part of the keys of its answers.
     pub id: RouteId,
     /// Slots for questions in flight.
     pub slots: Arc<FairShares>,
@@ -84,7 +84,7 @@ pub struct Route {
     next: Vec<(Verdicts, Arc<Route>)>,
 }
 
-/// What new upstreams of a route are made with.
+/// The inputs of new upstreams of a route.
 #[derive(Clone)]
 struct Build {
     connectors: Option<Connectors>,
@@ -297,7 +297,7 @@ impl Route {
     /// is nobody to ask, files may go on naming nobody.
     ///
     /// # Errors
-    /// What is wrong with the files; nothing has changed then.
+    /// The errors of the files; nothing has changed then.
     pub fn reread(&self, environment: &Environment) -> Result<bool, ConfigError> {
         let may_wait = self.has_nobody().then_some(&environment.resolv_conf_cache);
         let Servers { servers, missing } = servers(&self.config, &environment.listen, may_wait)?;

@@ -1,4 +1,4 @@
-//! What `holdfast status` says of forwarding.
+//! The part of forwarding in `holdfast status`.
 
 use super::Inner;
 use crate::report::{CacheStatus, ForwardStatus, ZoneStatus};

@@ -1,4 +1,4 @@
-//! One upstream and what is known of it: how fast it answers, whether it does, and what it cannot take.
+//! An upstream and its state: round trip, health, and the features it lacks.
 //!
 //! Learns only from questions asked; sends nothing by itself.
 
@@ -79,7 +79,7 @@ pub struct Server {
     pub https: Option<String>,
 }
 
-/// What a TLS upstream's certificate must be for.
+/// The name or address that a TLS upstream's certificate must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TlsName {
     Dns(String),

@@ -20,10 +20,10 @@ impl QuestionType {
     pub(super) const WORDS: [&'static str; 13] =
         ["A", "AAAA", "ANY", "CNAME", "HTTPS", "MX", "NS", "PTR", "SOA", "SRV", "SVCB", "TXT", "other"];
 
-    /// What a message counts as whose question cannot be read.
+    /// The label of a message whose question cannot be read.
     pub(in crate::dns) const OTHER: Self = Self(12);
 
-    /// What `rtype` counts as.
+    /// The label of `rtype`.
     #[inline]
     pub(in crate::dns) fn of(rtype: Rtype) -> Self {
         Self(match rtype {
@@ -70,7 +70,7 @@ impl From<wire::DropReason> for DropCause {
     }
 }
 
-/// What is counted of a response.
+/// The counted properties of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dns) struct Tally {
     pub rcode: Rcode,
@@ -131,7 +131,7 @@ impl Shard {
         if self.shared {
             counter.fetch_add(by, Relaxed);
         } else {
-            // Nobody else writes it, so that no locked instruction is needed.
+            // The shard has a single writer, so no locked instruction is needed.
             counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
         }
     }

@@ -1,4 +1,4 @@
-//! One TCP connection: queries that came in, forwards in flight, answers that go out.
+//! A TCP connection: queries that came in, forwards in flight, answers that go out.
 //!
 //! | state | reads | goes to |
 //! |---|---|---|
@@ -145,7 +145,7 @@ impl Connection {
             }
             let blocked = self.sent < self.output.len() || self.stream.has_pending();
             if waiting && self.accepts() {
-                // What was written made room for what waits.
+                // The written answers made room for waiting ones.
                 continue;
             }
             let accepts = !waiting && self.accepts();
@@ -176,7 +176,7 @@ impl Connection {
                     }
                 }
                 () = sleep_until(deadline) => match overdue {
-                    // What it asked before is still answered.
+                    // Queries read before the end are still answered.
                     CloseCause::Partial => self.end(CloseCause::Partial),
                     CloseCause::Drain => self.state = State::Rest,
                     cause => return cause,

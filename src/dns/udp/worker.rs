@@ -1,4 +1,4 @@
-//! What one worker does.
+//! The loop of a UDP worker.
 
 use std::{
     io::{self, PipeReader, Read},
@@ -31,7 +31,7 @@ const SEND_WAIT: Duration = Duration::from_millis(5);
 pub(super) struct Worker {
     core: Arc<Core>,
     sockets: Vec<Arc<DatagramSocket>>,
-    /// Who may ask, by the place of the socket.
+    /// The clients allowed, by the place of the socket.
     guards: Vec<Option<Arc<Guard>>>,
     /// Rates of answers to public addresses, at sockets without a guard.
     limiter: Option<RateLimiter>,
@@ -39,9 +39,9 @@ pub(super) struct Worker {
     runtime: Handle,
     shard: Arc<Shard>,
     rotation: Rotation,
-    /// What it is asked for most of what is cached.
+    /// Copies of the cached answers asked for most.
     cache: WorkerCache,
-    /// What each reply of the batch says, by the place of its query.
+    /// The counted properties of each reply of the batch, by the place of its query.
     tallies: [Tally; Batch::MAX],
 }
 
@@ -89,7 +89,7 @@ impl Worker {
                 let _ = diverted.send(());
             }
             if phase >= Phase::Close {
-                // What the kernel had under way when the socket was diverted has arrived by now.
+                // Datagrams under way in the kernel when the socket was diverted have arrived by now.
                 self.empty(&mut batch, &sockets);
                 return;
             }

@@ -50,7 +50,7 @@ pub(super) fn by_arguments(programs: bool) -> Result<Vec<(i64, Vec<Rule>)>, Back
     ])
 }
 
-/// What the server calls, its allocator and its runtime included.
+/// The system calls of the server, its allocator and its runtime.
 #[rustfmt::skip]
 pub(super) const SERVER: &[i64] = &[
     // Files.
@@ -85,7 +85,7 @@ pub(super) const SERVER: &[i64] = &[
     c::SYS_clock_gettime, c::SYS_clock_getres, c::SYS_clock_nanosleep, c::SYS_nanosleep, c::SYS_gettimeofday, c::SYS_times,
     c::SYS_getrandom, c::SYS_uname, c::SYS_sysinfo, c::SYS_getuid, c::SYS_geteuid, c::SYS_getgid, c::SYS_getegid,
     c::SYS_getresuid, c::SYS_getresgid, c::SYS_getgroups,
-    // What older C libraries call instead of some of these.
+    // Older C libraries call these instead of some of the above.
     #[cfg(target_arch = "x86_64")] c::SYS_open,
     #[cfg(target_arch = "x86_64")] c::SYS_stat,
     #[cfg(target_arch = "x86_64")] c::SYS_lstat,

@@ -61,7 +61,7 @@ impl Watcher {
         }
     }
 
-    /// What it reports from now on, for [`listen`](Self::listen).
+    /// The watch's reports from now on, for [`listen`](Self::listen).
     pub fn events(&mut self) -> Option<ChildStdout> {
         self.events.take()
     }
@@ -69,7 +69,7 @@ impl Watcher {
     /// Tells it that the ports are bound.
     pub fn begin(&mut self) {
         if let Some(orders) = &mut self.orders {
-            // One that has ended is found out by what it no longer reports.
+            // A watch that has ended is noticed because its reports stop.
             let _ = writeln!(orders, "{}", Order::Begin.to_line());
         }
     }
@@ -77,7 +77,7 @@ impl Watcher {
     /// Tells it to end, and waits until it has done what that takes.
     pub fn end(mut self, order: &Order) {
         if let Some(mut orders) = self.orders.take() {
-            // One that has ended by itself needs no order.
+            // A watch that has ended by itself needs no order.
             let _ = writeln!(orders, "{}", order.to_line());
         }
         let _ = self.process.wait();

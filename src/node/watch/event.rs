@@ -1,4 +1,4 @@
-//! What a watch and the agent that started it say to each other, a line each.
+//! The messages between a watch and the agent that started it, one a line.
 
 use std::net::IpAddr;
 
@@ -63,7 +63,7 @@ impl Event {
         }
     }
 
-    /// What a line says; `None` for one that says nothing we know.
+    /// The event of a line; `None` for an unknown line.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -86,7 +86,7 @@ impl Event {
     }
 }
 
-/// What an agent tells the watch it started.
+/// An order of the agent to the watch that it started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// The ports are bound: set up the node, and take the addresses once queries are answered.

@@ -19,7 +19,7 @@ const CONFIG_BYTES_MAX: usize = 64 * 1024;
 /// The pause before a watch that died is started again, the first time. It doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// One that lived as long as this did not die of how it was started.
+/// A watch that lived this long did not die of its start.
 const LIVED: Duration = Duration::from_secs(60);
 
 /// The line of standard input with the configuration, and not a byte of what follows.
@@ -57,10 +57,10 @@ pub fn keep(config: &str) {
         }
         let how = ended.map_or_else(|error| format!("start it: {error}"), |status| status.to_string());
         let died = Event::Died(format!("{how}; started again after {pause:?}"));
-        // Nobody may be left to hear it; the next watch finds that out as well.
+        // The receiver may be gone; the next watch finds the same again.
         let _ = writeln!(io::stdout(), "{}", died.to_line());
         sleep(PAUSE);
-        // Whoever has an order, or has gone, is not kept waiting for longer.
+        // An order, or the end of the sender, ends the wait at once.
         let input = io::stdin();
         let _ = Poll::new([(input.as_fd(), Interest::Read)]).wait(Some(pause.saturating_sub(PAUSE)));
         pause = (pause * 2).min(PAUSE_MAX);

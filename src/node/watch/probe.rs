@@ -14,7 +14,7 @@ const ID: [u8; 2] = [0x48, 0x46];
 /// Every cluster has this service.
 pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
 
-/// What a server says of the name.
+/// A server's answer for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// NOERROR.

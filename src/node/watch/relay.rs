@@ -76,7 +76,7 @@ async fn datagrams(socket: Arc<UdpSocket>, servers: Arc<[SocketAddr]>) {
             sleep(PAUSE).await;
             continue;
         };
-        // One too many is lost, as in a full socket.
+        // Beyond the limit a query is lost, as in a full socket.
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let (socket, servers, query) = (Arc::clone(&socket), Arc::clone(&servers), buffer[..length].to_vec());
         waiting.spawn(async move {

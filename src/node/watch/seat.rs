@@ -37,10 +37,10 @@ const CHILD: u8 = b'c';
 const RESIDENT: u8 = b'r';
 /// A newcomer takes the seat.
 const LEAVE: u8 = b'l';
-/// Nobody is to watch any more.
+/// The seat stays empty: no watch is wanted any more.
 const END: u8 = b'e';
 
-/// What became of a claim.
+/// The outcome of a claim.
 pub(super) enum Claimed {
     Seat(Seat),
     /// Somebody has it to whom we leave it.
@@ -49,7 +49,7 @@ pub(super) enum Claimed {
     Foreign(String),
 }
 
-/// Who asked for a seat.
+/// The process that asked for a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Another watch, which has it from now on.
@@ -117,7 +117,7 @@ pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool) -> Claimed {
         (Mode::Resident, _) => false,
     };
     if displaced {
-        // Whoever asked has the first try.
+        // The process that asked has the first try.
         sleep(DISPLACED).await;
     }
     for _ in 0..TRIES {
@@ -140,7 +140,7 @@ pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool) -> Claimed {
 
 /// Asks who holds the seat to end, and waits until that is so.
 pub(super) async fn dismiss(seat: &str) {
-    // Nobody there is what was wanted, and whoever does not end is found out by what comes back.
+    // An empty seat is the aim; a watch that does not end is noticed when its rules come back.
     let _ = timeout(PATIENCE, ask(seat, END, |_| false)).await;
 }
 

@@ -65,7 +65,7 @@ const DIED_LOOKS: u32 = 2;
 /// The longest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// What a newcomer says of itself.
+/// A newcomer's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Newcomer {
     role: String,
@@ -104,14 +104,14 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<bool> {
     let socket = owner.as_ref().and_then(|owner| owner.admin.clone()).unwrap_or(own_socket);
     let newcomer = serde_json::to_vec(&Newcomer::of(config))?;
     let mut asked = ask_at(&Place::Path(socket.clone()), &newcomer).await;
-    // One whose files are not these, in another container, is found by its name in the network namespace.
+    // A process with other files, in another container, is found by its name in the network namespace.
     if asked == Asked::Nobody
         && let Some(name) = node::agent_name(&config.settings.every_listen_address())
     {
         asked = ask_at(&Place::Name(name), &newcomer).await;
     }
     match asked {
-        // Whoever has the store and no socket is told of when the store is opened.
+        // A process that has the store and no socket is reported when the store is opened.
         Asked::Nobody => Ok(false),
         Asked::HandedOver => {
             info!("the process before hands over");
@@ -121,7 +121,7 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<bool> {
     }
 }
 
-/// What came of asking at a socket.
+/// The result of a request at a socket.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     Nobody,
@@ -194,7 +194,7 @@ fn refuse(store: Option<&Path>, owner: Option<Owner>, socket: &Path, reason: &st
     }
 }
 
-/// One request with a body of JSON, and the status and text of its answer.
+/// Sends a request with a body of JSON; returns status and text of the answer.
 async fn exchange(stream: UnixStream, request: Builder, body: Vec<u8>) -> anyhow::Result<(u16, String)> {
     let request = request.header("content-type", "application/json");
     let answer = admin::exchange(stream, request, body.into(), ANSWER_BYTES_MAX).await;
@@ -212,7 +212,7 @@ pub(super) struct Handover {
     name: Option<String>,
     store: Arc<Store>,
     forwarder: Forwarder,
-    /// Who was handed over to.
+    /// The process that took over.
     to: watch::Sender<Option<u32>>,
     /// Whether there is a successor that is ready.
     given_away: watch::Sender<bool>,
@@ -267,7 +267,7 @@ impl Handover {
         }
     }
 
-    /// What a newcomer asks for.
+    /// A newcomer's request.
     pub(super) fn router(&self) -> Router {
         let this = self.clone();
         let token = self.token.to_string();

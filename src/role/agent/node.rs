@@ -111,7 +111,7 @@ impl Prepared {
         }
     }
 
-    /// What `status` shows of the node.
+    /// The node's part of `status`.
     pub(super) fn status(&self) -> status::Shared {
         self.status.clone()
     }
@@ -177,7 +177,7 @@ async fn listen(
     let heard = |event| {
         left |= event == Event::Left;
         if event == Event::Ready {
-            // Whoever waited may have given up.
+            // The waiting task may have given up.
             let _ = ready.take().map(|ready| ready.send(()));
         }
         tell(&metrics, &status, &event);

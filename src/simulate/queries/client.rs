@@ -1,4 +1,4 @@
-//! One asking client, over any transport.
+//! A client that asks, over any transport.
 
 use std::{
     collections::HashMap,
@@ -116,7 +116,7 @@ impl Client {
             id = id.wrapping_add(1);
             let asked = Instant::now();
             tally.asked();
-            // One that the server has closed while it was idle is no loss.
+            // A connection that the server closed while it was idle is no loss.
             connection = connection.filter(|connection| !connection.is_closed());
             let mut answered = self.ask(&plan.dial, tally, &mut connection, id).await;
             if answered.is_err() {

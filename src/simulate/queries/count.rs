@@ -16,7 +16,7 @@ use crate::{sys::Lock, wire::Rcode};
 pub struct Kind {
     /// Questions asked, each counted once.
     pub asked: u64,
-    /// Those that got an answer of any kind.
+    /// Queries that got an answer of any kind.
     pub answered: u64,
     pub lost: u64,
     /// Answers with records for the name that was asked for.
@@ -27,7 +27,7 @@ pub struct Kind {
     pub wrong: u64,
     /// Answers by rcode.
     pub rcodes: BTreeMap<String, u64>,
-    /// Those asked once more because their connection was closed before it answered.
+    /// Queries asked once more because their connection was closed before it answered.
     pub asked_again: u64,
     /// The longest time without any answer, in milliseconds.
     pub longest_gap_ms: u64,

@@ -32,7 +32,7 @@ pub(super) struct StatusDetails {
     pub(super) retry_after_seconds: Option<u64>,
 }
 
-/// One line of a watch.
+/// A line of a watch.
 #[derive(Debug)]
 pub(super) enum Event {
     /// An object was added or changed.

@@ -1,6 +1,6 @@
 //! The apiserver's health as requests see it: latency, refusals, requests given up.
 //!
-//! One per process, fed by every request that leaves it. Never sends a request and never decides what to do about one.
+//! A process has one; every request of the process feeds it. Sends no request and decides nothing.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -73,7 +73,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// One that stands for the lease of this name with the usual times.
+    /// A candidate for the Lease of this name with the usual times.
     #[must_use]
     pub fn new(lease: &str, name: &str, serves: &str) -> Self {
         Self {
@@ -208,7 +208,7 @@ impl Election {
         if self.config.has_changed().unwrap_or(false) {
             self.config.mark_unchanged();
             self.server = None;
-            // What was seen of a lease was seen elsewhere.
+            // Observations of a Lease of another apiserver do not count.
             self.observed.unanswered();
             self.held = None;
         }
@@ -251,7 +251,7 @@ impl Election {
         }
     }
 
-    /// What is to be done about a lease; how the election stands then, if that is news.
+    /// The next step for a Lease, and the new standing if it changed.
     async fn act(&mut self, server: &Server, lease: &Lease) -> Result<Option<Standing>, Failure> {
         let standing = self.status.borrow().standing.clone();
         let duration = self.candidate.duration.mul_f64(rand::random_range(1.0..=1.15));

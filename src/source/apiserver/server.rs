@@ -1,4 +1,4 @@
-//! One apiserver: how to reach it, and what went wrong where it was not reached.
+//! An apiserver: how to reach it, and the errors on the way.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -37,7 +37,7 @@ pub enum Error {
     #[error("kubeconfig {}: {reason}", path.display())]
     Kubeconfig {
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason that it cannot be used.
         reason: String,
     },
     /// Not in a pod, or its service account cannot be used.
@@ -194,7 +194,7 @@ impl Server {
         self.timing.answer
     }
 
-    /// One line for people: which server, what was asked, what came of it.
+    /// A line for people: server, request and error.
     pub(super) fn describe(&self, verb: Verb, of: impl Into<Resource>, failure: &Failure) -> String {
         let of = of.into();
         let asked = format!("{} {}", verb.name(), of.name());

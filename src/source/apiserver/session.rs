@@ -1,4 +1,4 @@
-//! One stay with one apiserver: gathers what the followers see, probes, and sends the updates.
+//! A session with an apiserver: gathers the events of its watches, probes, and sends the updates.
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -456,7 +456,7 @@ impl<'a> Session<'a> {
     }
 
     async fn reached(&mut self) -> Result<(), Unwanted> {
-        // One failure alone may have been an old connection, and a watch that delivered meanwhile is not deaf.
+        // A single failure may come from an old connection, and a watch that delivered meanwhile is not deaf.
         let away = |failing: Failing| failing.kind == Refusal::Unreachable && failing.times > 1 && !failing.alive;
         let returned = self.failing.take().is_some_and(away);
         self.probe_at = Instant::now() + self.config.timing.probe;

@@ -92,7 +92,7 @@ pub(super) struct Transport {
     metrics: Metrics,
     connect_limit: Limit,
     open: Lock<Open>,
-    /// One connection is opened at a time: with HTTP/2 those who wait then share it.
+    /// A single connection is opened at a time: with HTTP/2 waiting requests then share it.
     opening: tokio::sync::Mutex<()>,
 }
 

@@ -52,7 +52,7 @@ pub fn dial(tls: Option<Tls>) -> Dial {
     })
 }
 
-/// One connection as a channel; it is never made anew behind our back.
+/// A connection as a channel; it never reconnects by itself.
 pub(super) async fn connect(dial: &Dial, address: &str, last_read: LastRead) -> Result<Channel, String> {
     let io = dial(address.to_owned()).await.map_err(|error| error.to_string())?;
     let mut once = Some(TokioIo::new(TrackedIo::new(io, last_read)));

@@ -70,7 +70,7 @@ impl Doubt {
     }
 }
 
-/// What a follower in doubt does next.
+/// The next step of a follower in doubt.
 pub(super) enum Next {
     Ask,
     Answers(Vec<(String, HubState)>),

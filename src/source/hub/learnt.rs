@@ -33,7 +33,7 @@ impl Learnt {
         Self { known: Vec::new(), keep: Arc::new(|_| {}) }
     }
 
-    /// Those in the store's `directory`. A file that cannot be read or written costs a warning and nothing else.
+    /// The addresses in the store's `directory`. A file that cannot be read or written costs a warning and nothing else.
     #[must_use]
     pub fn in_store(directory: &Path) -> Self {
         let path = directory.join(FILE);
@@ -50,7 +50,7 @@ impl Learnt {
             let (path, latest, writing) = (path.clone(), Arc::clone(&latest), Arc::clone(&writing));
             // A slow disk must not hold up the stream.
             tokio::task::spawn_blocking(move || {
-                // One at a time, and each the latest: an older list must not come out on top.
+                // A single write at a time, each of the latest list: an older list must not come last.
                 let _one = writing.lock();
                 let addresses = latest.lock().clone();
                 if let Err(error) = write(&path, &addresses) {

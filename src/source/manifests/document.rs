@@ -36,7 +36,7 @@ pub struct Text {
     pub documents: usize,
     /// Objects of kinds that are not used. Lists are no objects.
     pub others: usize,
-    /// What dumps say of themselves.
+    /// The header of a dump.
     pub heads: Vec<Head>,
     /// Lists and objects, of whatever kind.
     maps: usize,
@@ -44,7 +44,7 @@ pub struct Text {
     no_maps: usize,
 }
 
-/// What a dump says of its records.
+/// Age and scope of a dump's records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// UID of the cluster, or a word for the source.
@@ -205,7 +205,7 @@ enum Picked {
     Metadata,
     Labels,
     Spec,
-    /// What a dump says of itself.
+    /// The header, if the document is a dump.
     Head,
 }
 

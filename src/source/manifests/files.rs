@@ -55,7 +55,7 @@ pub(super) enum Look {
 struct File {
     mark: Option<Mark>,
     objects: Vec<(Part, Object)>,
-    /// What it says of itself, if it is a dump; the oldest, of several.
+    /// The header of a dump; of several dumps, the oldest.
     head: Option<Head>,
     rejected: Vec<Rejection>,
     rejected_total: u64,
@@ -83,7 +83,7 @@ impl Files {
         Self { path, endpoints, held: BTreeMap::new(), read: None, seen: None, newly_rejected: Vec::new() }
     }
 
-    /// One file that was read by somebody else.
+    /// A file that another reader has read.
     pub(super) fn of_text(name: &Path, text: Vec<u8>, endpoints: EndpointsMode) -> Self {
         let mut files = Self::new(name.to_owned(), endpoints);
         let mut file = File::default();
@@ -258,7 +258,7 @@ impl File {
             .take(Rejections::NAMED_MAX)
             .map(|(of, broken)| {
                 let rejection = assemble::rejection(*of, broken.key.as_ref(), &broken.reason);
-                // What has no name of its own is to be found nevertheless.
+                // A document without a name is shown by its file.
                 let nameless = || format!("? in {}", path.display());
                 Rejection { name: broken.key.as_ref().map_or_else(nameless, |_| rejection.name), ..rejection }
             })
@@ -311,7 +311,7 @@ pub(super) fn scan(path: &Path) -> Result<Marks, Error> {
         }
         // A link that leads nowhere is a file that is being replaced.
         let metadata = fs::metadata(&file).map_err(open(&file))?;
-        // Nobody may ever write to a pipe.
+        // A pipe may have no writer: opening it would block.
         if !metadata.is_file() {
             continue;
         }

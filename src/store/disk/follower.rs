@@ -170,7 +170,7 @@ impl Work {
         loop {
             match inbox.try_recv() {
                 Ok(Command::Flush(reply)) => {
-                    // Nobody may be waiting any more; the flush is done all the same.
+                    // The waiting task may be gone; the flush is done all the same.
                     let _ = reply.send(self.flush());
                     continue;
                 }
@@ -194,7 +194,7 @@ impl Work {
                     // A failure is counted and logged there, and tried again when the pace says so.
                     let _ = self.attempt();
                 }
-                // What is published until then will be written with the rest.
+                // Versions published until then are written with the rest.
                 Due::At(at) if behind == Behind::Records => park_until(Some(at)),
                 Due::At(at) => wait(&mut published, &waker, Some(at)),
                 Due::Never => wait(&mut published, &waker, None),
@@ -229,7 +229,7 @@ impl Work {
         let begun = Instant::now();
         self.note(|status, now| status.writing_since = Some(now));
         let done = contained(|| self.write()).unwrap_or_else(|panic| {
-            // What redb holds in memory cannot be trusted, not even to be dropped.
+            // redb's state in memory cannot be trusted, not even to be dropped.
             std::mem::forget(self.file.take());
             self.written = None;
             self.keep_existing = true;
@@ -279,7 +279,7 @@ impl Work {
         what(&mut self.status.lock(), self.clock.now());
     }
 
-    /// One write; false if the disk turned out to hold everything already.
+    /// Writes once; false if the disk turned out to hold everything already.
     fn write(&mut self) -> Result<bool, String> {
         // The age before the records: were it the other way round, it could be that of records newer than these.
         let Some(as_of) = self.reader.as_of() else { return Ok(false) };
@@ -354,7 +354,7 @@ impl Work {
         if let Some(file) = self.file.take()
             && let Err(error) = file.close()
         {
-            // What was committed stays so; the next process repairs the rest.
+            // Committed pages stay; the next process repairs the rest.
             warn!(%error, "store was not closed cleanly");
         }
         self.ownership = None;

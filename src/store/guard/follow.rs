@@ -163,7 +163,7 @@ impl Guard {
             refused: true,
         });
         for (service, mut gone) in losing {
-            // Those refused before stay until their time is over, whatever is lost now.
+            // Deletions refused before stay until their time is over, whatever is lost now.
             let earlier = before.held().service(service.key()).filter(|hold| hold.refused);
             let earlier =
                 earlier.and_then(|hold| if let Kept::Endpoints(ips) = &hold.kept { Some((hold, ips)) } else { None });

@@ -25,7 +25,7 @@ impl Writer {
         check_stamp(served.version(), &version, now)?;
         let mut draft = Draft::of(&served);
         let released = self.released(&mut draft, &upstream.releases);
-        // One version with two contents: a hub of another history, whatever it says of its epochs.
+        // The same version with two contents: a hub of another history, whatever its epochs are.
         let forked = version == *served.version() && records.differ(&served);
         let knew = self.guard.is_off() || (upstream.lineage.knew(&version, served.version()) && !forked);
         let other = !served.version().cluster.is_empty() && served.version().cluster != version.cluster;

@@ -22,7 +22,7 @@ use crate::{
     sys::{Lock, UnixMillis},
 };
 
-/// What both ends must agree on.
+/// The content type that both ends must agree on.
 const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
 /// Frames waiting for the collector.
 const FRAMES_MAX: usize = 1_024;

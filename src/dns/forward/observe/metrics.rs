@@ -1,4 +1,4 @@
-//! What forwarding counts, and what of it is told in the log.
+//! Counters of forwarding, and its log lines.
 
 use std::{
     collections::HashMap,
@@ -115,7 +115,7 @@ impl Drop for Named {
             return;
         }
         named.remove(&self.upstream);
-        // What was never counted has no series.
+        // A label that was never counted has no series.
         let _ = self.metrics.probe_failures.remove_label_values(&[&self.upstream]);
         let _ = self.metrics.bulk_denials.remove_label_values(&[&self.upstream]);
         for rcode in RCODES {
@@ -280,7 +280,7 @@ impl Metrics {
     /// Counts a failed try at `upstream`; `why` is the system's error, if it has one.
     pub fn failure(&self, kind: FailureKind, upstream: &dyn Display, why: Option<&io::Error>) {
         self.failures[kind as usize].inc();
-        // What an upstream says of a name is the name's matter; the network and the upstream itself are an operator's.
+        // An upstream's answer for a name concerns the name; errors of the network and of the upstream concern the operator.
         if matches!(kind, FailureKind::Timeout | FailureKind::Io | FailureKind::Tls | FailureKind::Http) {
             let reason = why.map_or_else(|| kind.as_str().to_owned(), ToString::to_string);
             self.log_limit.log("an upstream gave no answer", upstream, &reason);

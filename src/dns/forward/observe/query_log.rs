@@ -18,12 +18,12 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// One in `every`; 0 for none.
+    /// `every` is the number of queries for each line; 0 writes none.
     pub fn new(every: u32) -> Self {
         Self { every: AtomicU32::new(every), seen: AtomicU32::new(0) }
     }
 
-    /// One in `every` from now on.
+    /// Writes a line for one query in `every` from now on.
     pub fn set(&self, every: u32) {
         self.every.store(every, Ordering::Relaxed);
     }

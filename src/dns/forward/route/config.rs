@@ -1,4 +1,4 @@
-//! What an operator says about forwarding, checked.
+//! Settings of forwarding, checked.
 //!
 //! Reads no files but those a test of an address needs; never resolves names: an upstream is an address.
 
@@ -40,9 +40,9 @@ const PORT_HTTPS: u16 = 443;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Who is asked for what; the longest zone that holds a name wins. Default: `.` by `/etc/resolv.conf`.
+    /// Upstreams by zone; the longest zone that holds a name wins. Default: `.` by `/etc/resolv.conf`.
     pub zones: Vec<ZoneConfig>,
-    /// Who is asked for names of the cluster while there are no records yet. Default nobody.
+    /// Upstreams for names of the cluster while there are no records yet. Default: none.
     pub cluster_fallback: Vec<UpstreamSource>,
     /// Names that are resolved ahead and kept. Default none.
     pub keep: Vec<wire::Name>,
@@ -72,7 +72,7 @@ impl Default for Config {
 pub struct ZoneConfig {
     /// The zone, `.` for everything else. Default `.`.
     pub zone: Name,
-    /// Who is asked. Default `/etc/resolv.conf`.
+    /// The upstreams. Default `/etc/resolv.conf`.
     pub upstreams: Vec<UpstreamSource>,
     /// In which order. Default `random`.
     pub policy: Policy,
@@ -223,7 +223,7 @@ pub enum UpstreamSource {
     ResolvConf(PathBuf),
 }
 
-/// What is wrong with a configuration.
+/// An error of the forwarding configuration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// Not an address, not a path.

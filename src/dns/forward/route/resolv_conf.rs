@@ -7,7 +7,7 @@ use crate::{dns::forward::upstream::Server, sys::read_file};
 
 /// Longer files are no resolv.conf.
 const BYTES_MAX: u64 = 1 << 20;
-/// What of it is used; more servers would not be asked in time.
+/// Maximum servers used of a file; more would not be asked in time.
 const SERVERS_MAX: usize = 16;
 
 /// Why a file is of no use.

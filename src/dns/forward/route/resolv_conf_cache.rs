@@ -1,4 +1,4 @@
-//! What resolv.conf files named last, kept on disk: where one is missing or empty after a restart, its servers are asked on.
+//! The last servers of resolv.conf files, kept on disk: if such a file is missing or empty after a restart, its last servers are used.
 //!
 //! Read where a file names nobody, written when one names others than before. Never decides whether they are asked.
 
@@ -115,7 +115,7 @@ mod tests {
         let before = fs::metadata(&kept).unwrap().modified().unwrap();
         assert_eq!(note("nameserver 10.0.0.1\nnameserver 2001:db8::1\n").len(), 2);
         assert_eq!(fs::metadata(&kept).unwrap().modified().unwrap(), before, "written only when it changes");
-        // What cannot be read is nothing, and made anew.
+        // An unreadable file counts as empty, and is written anew.
         fs::write(&kept, "[").unwrap();
         assert_eq!(texts(&ResolvConfCache::in_file(Some(kept.clone())).last(&one)), [""; 0]);
         assert_eq!(note("nameserver 10.0.0.3\n"), ["10.0.0.3:53"]);

@@ -1,4 +1,4 @@
-//! Who is to be asked for a zone: the addresses an operator gave, and those that files name now.
+//! The servers of a zone: the addresses an operator gave, and those that files name now.
 //!
 //! Decides which files are waited for. Never asks anybody.
 
@@ -23,7 +23,7 @@ const SYSTEM_FILE: &str = "/etc/resolv.conf";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The reason that it cannot be used.
     pub reason: String,
 }
 
@@ -114,7 +114,7 @@ fn fall_back(
     Missing { path: path.to_owned(), reason: reason + so }
 }
 
-/// What of `config` would keep a forwarder on this machine from starting, and what it would wait for, in words.
+/// The settings of `config` that would keep a forwarder on this machine from starting, and the files it would wait for, in words.
 #[must_use]
 pub fn problems(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
     let told = |zone: &ZoneConfig| match servers(zone, listen, Some(&ResolvConfCache::default())) {

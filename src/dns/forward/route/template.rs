@@ -19,7 +19,7 @@ const TTL: u32 = 3_600;
 pub struct Template {
     /// The type it is for; `None` for all.
     pub rtype: Option<RecordType>,
-    /// One of them must fit the name; none fits every name.
+    /// A pattern must match the name; an empty list matches every name.
     pub patterns: Vec<Pattern>,
     /// The zone it is for, `.Zone` in texts; `None` for that of its `forward` entry.
     pub zone: Option<Name>,
@@ -139,7 +139,7 @@ impl Filling<'_> {
     }
 }
 
-/// One line of a zone file, with an owner.
+/// A line of a zone file, with an owner.
 fn record(line: &str) -> Option<Record> {
     let mut rest = line.trim();
     let mut word = || {

@@ -1,4 +1,4 @@
-//! One question against all upstreams of a route: who is asked when, and whose answer counts.
+//! A question against all upstreams of a route: which upstream is asked when, and which answer counts.
 //!
 //! With `random` and `round_robin`, any server's answer counts: the first is given the time it usually takes, then the next
 //! is asked as well, and the first usable answer wins. A denial without SOA is an answer only if no server gives a better
@@ -43,7 +43,7 @@ const INTERVAL_MAX: Duration = Duration::from_millis(600);
 /// Times an upstream may refuse by ICMP or reset before it is not asked again for this question.
 const REFUSALS_MAX: u32 = 3;
 
-/// What a zone says of how one question is asked.
+/// A zone's settings for a question's attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// A server is asked only when those before it failed.
@@ -63,12 +63,12 @@ pub struct Answered {
     pub upstream: Arc<Upstream>,
 }
 
-/// Nobody gave a usable answer.
+/// No upstream gave a usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     /// The most telling failure: what an upstream said counts more than silence.
     pub kind: FailureKind,
-    /// Who failed last in that way.
+    /// The upstream that failed last in that way.
     pub upstream: String,
 }
 

@@ -17,7 +17,7 @@ const LYING: Duration = Duration::from_secs(600);
 /// Names remembered.
 const NAMES_MAX: usize = 1_024;
 
-/// What an upstream said of popular names of late.
+/// An upstream's recent answers for popular names.
 #[derive(Debug, Default)]
 pub struct Bulk {
     seen: VecDeque<Seen>,

@@ -1,4 +1,4 @@
-//! One try: a question to one upstream until it has answered, over whatever that takes (UDP, then TCP; with EDNS, then without).
+//! A try: a question to an upstream until it has answered, over UDP, then TCP; with EDNS, then without.
 //!
 //! Waits without end for the true answer; the caller holds the clock.
 
@@ -38,7 +38,7 @@ const TRUNCATED_WAIT: Duration = Duration::from_secs(1);
 /// Asks `upstream`; updates what is known of it. Each notification of `again` sends the question once more over UDP.
 ///
 /// # Errors
-/// What the network or the TLS handshake says.
+/// Errors of the network and of the TLS handshake.
 pub async fn exchange(
     upstream: &Upstream,
     question: &Question,

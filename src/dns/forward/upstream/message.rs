@@ -1,4 +1,4 @@
-//! What goes to an upstream and what may come back: builds the query, and tells a true answer from a near miss.
+//! Queries to upstreams and their answers: builds the query, and tells a true answer from a near miss.
 //!
 //! Pure. Never forwards a client's EDNS options (so no client subnet leaves the node, RFC 7871, 11.1) and hands on none
 //! of an upstream's.

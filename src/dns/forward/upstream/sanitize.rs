@@ -1,4 +1,4 @@
-//! What of an upstream's answer is kept: the chain from the name asked to the records asked, and nothing else.
+//! Cleans an upstream's answer: keeps the chain from the name asked to the records asked, and nothing else.
 //!
 //! Pure. A chain is cut where it leaves the route that was asked: who answers for one zone does not speak for another.
 

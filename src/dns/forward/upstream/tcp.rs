@@ -45,14 +45,14 @@ const PIPELINE_MAX: usize = 64;
 const NEAR_MISSES_MAX: u32 = 16;
 /// Given to TCP and TLS handshakes together, and to the kernel to take one query.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
-/// Who gives up after waiting this long takes the connection for dead.
+/// A query that waited this long in vain marks the connection as dead.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 /// How to reach an upstream with TLS.
 #[derive(Clone)]
 pub struct TlsDial {
     pub connector: TlsConnector,
-    /// What the certificate must be for.
+    /// The name or address that the certificate must hold.
     pub name: ServerName<'static>,
 }
 
@@ -466,7 +466,7 @@ async fn drive<S>(
             () = idle => break,
         }
     }
-    // Nobody may queue behind a connection that is gone: closing first makes `is_closed` true for the pool.
+    // No query may queue behind a dead connection: closing first makes `is_closed` true for the pool.
     inbox.close();
 }
 

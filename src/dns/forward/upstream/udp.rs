@@ -1,4 +1,4 @@
-//! One question to one upstream over UDP: a socket of its own, on a random port, connected.
+//! A question to an upstream over UDP: a socket of its own, on a random port, connected.
 //!
 //! Waits until the true answer is there or the caller gives up: nothing that arrives in between ends the wait, except
 //! that after many near misses the question goes over TCP.
@@ -64,7 +64,7 @@ impl Exchange {
     /// Sends `query` to `upstream`; `plain` is the same without EDNS, for a server that may drop queries with it.
     ///
     /// # Errors
-    /// What the kernel says to bind, connect or send.
+    /// The kernel's errors of bind, connect and send.
     pub async fn start(
         upstream: SocketAddr,
         source: Option<IpAddr>,
@@ -100,7 +100,7 @@ impl Exchange {
     /// safe, and can be called again after [`Received::Folded`] and [`Received::UnderAttack`].
     ///
     /// # Errors
-    /// What the kernel says, an ICMP port unreachable among it.
+    /// The kernel's errors, ICMP port unreachable among them.
     pub async fn receive(&mut self, again: &Notify, metrics: &Metrics) -> io::Result<Received> {
         loop {
             let received = tokio::select! {

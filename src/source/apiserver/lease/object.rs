@@ -60,7 +60,7 @@ impl Lease {
         match self.holder() {
             None => Whose::Free,
             Some(holder) if holder != us.name => Whose::Other,
-            // One that was taken by a hub before there were identities has none.
+            // A Lease taken by a hub of an older release has no identity.
             Some(_) if self.serves() == us.serves && (hub.is_empty() || hub == us.hub) => Whose::Ours,
             Some(_) if self.serves() == us.serves && !us.serves.is_empty() => Whose::Here,
             Some(_) => Whose::Namesake,

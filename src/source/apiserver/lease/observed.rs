@@ -51,7 +51,7 @@ impl Observed {
         }
     }
 
-    /// What the candidate `us`, which thinks that things stand so, does about `lease`.
+    /// The step of the candidate `us`, in this standing, for `lease`.
     pub(super) fn judge(
         &mut self,
         lease: &Lease,
@@ -70,7 +70,7 @@ impl Observed {
             Whose::Other | Whose::Namesake | Whose::Here if unchanged > duration => Step::Take,
             Whose::Other => Step::Follow,
             Whose::Namesake | Whose::Here => {
-                // Who held it, or saw another hold it, did not leave it behind.
+                // A candidate that held it, or saw another hold it, did not leave it behind.
                 let taken = matches!(standing, Standing::Holder { .. } | Standing::Follower { .. });
                 Step::GiveWay {
                     renews: taken || self.changed || matches!(standing, Standing::Namesake { renews: true, .. }),
@@ -101,7 +101,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_is_taken_when_it_was_not_renewed_for_its_duration_and_never_while_nobody_could() {
-        // Whoever has it: another one, or one that has our name.
+        // The holder is another hub, or a hub with our name.
         for (holder, serves, waits) in
             [("other", "", Step::Follow), ("us", "10.0.0.1:7443", Step::GiveWay { renews: true })]
         {

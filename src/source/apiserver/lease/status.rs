@@ -142,7 +142,7 @@ impl Fence {
                 None => self.ask.notify_one(),
             }
             if self.status.changed().await.is_err() {
-                // Nobody stands for election any more: the process ends.
+                // The candidate is gone: the process ends.
                 return Verdict::Drop;
             }
         }

@@ -185,7 +185,7 @@ mod tests {
         missed: u32,
     }
 
-    /// What hub `at` says, if the hubs `up` run.
+    /// The answer of hub `at`, if the hubs `up` run.
     fn says(hubs: &[Hub], at: usize, up: &[bool]) -> HubState {
         let mut path = vec![hubs[at].name.clone()];
         let mut lost = None;
