@@ -216,7 +216,8 @@ settings! {
         /// Addresses that answer DNS over QUIC (DoQ, RFC 9250). Default port: 853.
         encrypted_quic: Vec<Addr<853>> = Setting::new("encrypted.quic", "[]").agent();
         /// Directory with `tls.crt` and `tls.key` for encrypted DNS, as a Kubernetes TLS secret holds them or
-        /// `holdfast certs --dns-name` makes them; read again when they change. Clients find encrypted DNS by the DNS names in the certificate (DDR, RFC 9462).
+        /// `holdfast certs --dns-name` makes them; read again when they change. While it is missing, handshakes are refused. Clients find encrypted DNS by the DNS names
+        /// that the certificate has at the start (DDR, RFC 9462).
         encrypted_certificate: Option<PathBuf> = Setting::new("encrypted.certificate", "none").agent();
 
         /// Clients that are answered: networks, and `node-local` for this node and its pods. Queries of other clients are dropped
@@ -278,8 +279,8 @@ settings! {
         /// The zone; `.` for all names that no other zone covers.
         zone: ZoneName = Setting::new("zone", ".").required();
         /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, `https://IP[:PORT]/PATH#NAME` (HTTP/2; the path is `/dns-query` unless given), or the path of a resolv.conf, which is read again when it changes.
-        /// One that names nobody is waited for, and so is `/etc/resolv.conf` if it is missing; any other must be there, or have
-        /// been before. Meanwhile those it named last are asked, which is kept in the store (`upstreams.json`).
+        /// One that is missing or names no server is waited for. Meanwhile the servers it named last are asked, which are kept in the
+        /// store (`upstreams.json`).
         upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]");
         /// Answers every query of this zone with this code, without upstreams: `noerror` (no records), `nxdomain`, `refused` or
         /// `servfail`. Takes the place of `upstreams`; names in `hosts` are still answered.
@@ -326,7 +327,8 @@ settings! {
         probe_recursion: bool = Setting::new("probe_recursion", "true");
         /// HTTP method for `https://` upstreams: `post`, or `get`, which HTTP caches on the way may answer.
         doh_method: DohMethod = Setting::new("doh_method", "post");
-        /// PEM file with the certificate authorities for `tls://` and `https://` upstreams. Default: those of the system.
+        /// PEM file with the certificate authorities for `tls://` and `https://` upstreams, read again when it changes. While it is
+        /// missing, these upstreams are not asked. Default: those of the system.
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
         /// Names of this zone with fixed addresses, as lines of a hosts file.
         hosts: Vec<Host> = Setting::new("hosts", "[]");

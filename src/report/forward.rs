@@ -49,9 +49,12 @@ pub struct ZoneStatus {
     pub down: bool,
     /// Whether one of them asks us back.
     pub looped: bool,
-    /// The file that is to name them and does not, and why.
+    /// The file that is to name them, or to vouch for them, and does not, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
+    /// The hosts file that cannot be read, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts_missing: Option<String>,
     pub upstreams: Vec<UpstreamStatus>,
 }
 

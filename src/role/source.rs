@@ -6,10 +6,10 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, Source},
+    config::{Config, Role, Source},
     source::{Metrics, apiserver, hub, manifests},
     store::{Reader, Update, What},
     sys::{Clock, UnixMillis},
@@ -41,8 +41,7 @@ pub(super) struct Hubs {
 /// Looks at the source of a process called `name` without reading it.
 ///
 /// # Errors
-/// If it cannot be opened and there is nothing to serve without it. With records from disk that is a warning: the process
-/// serves those and goes on looking.
+/// If a hub without records cannot open it. An agent answers names outside the cluster, and those on disk, and goes on looking.
 pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> anyhow::Result<Prepared> {
     let (endpoints, settings) = (config.endpoints(), &config.settings);
     let (prepared, problem): (_, Option<anyhow::Error>) = match &config.source {
@@ -68,7 +67,11 @@ pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> any
         }
     };
     match problem {
-        Some(error) if reader.as_of().is_none() => Err(error),
+        Some(error) if reader.as_of().is_none() && config.role == Role::Hub => Err(error),
+        Some(error) if reader.as_of().is_none() => {
+            error!(%error, "no records: cannot open their source, trying again until it works; names outside the cluster are answered");
+            Ok(prepared)
+        }
         Some(error) => {
             warn!(%error, "serving the records on disk; trying the source again until it works");
             Ok(prepared)

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use prometheus::{IntCounter, IntGauge, Registry};
 use rustls::{
     pki_types::{PrivateKeyDer, pem::PemObject},
@@ -31,7 +31,8 @@ pub struct ServerCertificate(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     directory: PathBuf,
-    current: ArcSwap<Current>,
+    /// `None` until the files can be used.
+    current: ArcSwapOption<Current>,
     metrics: Metrics,
 }
 
@@ -75,14 +76,22 @@ impl Metrics {
 }
 
 impl ServerCertificate {
-    /// Reads `tls.crt` and `tls.key` in `directory`.
+    /// Reads `tls.crt` and `tls.key` in `directory`. While they cannot be used, handshakes are refused and the files are looked at
+    /// again.
     ///
     /// # Errors
-    /// If a file cannot be read, or the two do not fit together.
-    pub fn open(directory: PathBuf, registry: &Registry) -> anyhow::Result<Self> {
-        let current = read(&directory)?;
+    /// If a metric is registered already.
+    pub fn open(directory: PathBuf, registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Metrics::register(registry)?;
-        let certificate = Self(Arc::new(Inner { directory, current: ArcSwap::from_pointee(current), metrics }));
+        let current = read(&directory).inspect_err(|error| {
+            metrics.reread_errors.inc();
+            tracing::error!(
+                %error,
+                "encrypted DNS: no certificate, every handshake is refused until its files can be used; DNS over UDP and TCP is not affected"
+            );
+        });
+        let current = ArcSwapOption::from(current.ok().map(Arc::new));
+        let certificate = Self(Arc::new(Inner { directory, current, metrics }));
         certificate.tell_expiry();
         Ok(certificate)
     }
@@ -106,13 +115,13 @@ impl ServerCertificate {
     /// The DNS names in the certificate, in its order; wildcards left out.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.0.current.load().names.clone()
+        self.0.current.load().as_ref().map(|current| current.names.clone()).unwrap_or_default()
     }
 
     /// When it expires, in seconds since 1970.
     #[must_use]
     pub fn end(&self) -> Option<u64> {
-        self.0.current.load().end
+        self.0.current.load().as_ref()?.end
     }
 
     /// Reads the files again if they changed; true if they did. On an error the certificate in use stays in use.
@@ -122,12 +131,13 @@ impl ServerCertificate {
     pub fn reread(&self) -> Result<bool, Error> {
         let inner = &*self.0;
         let made = raw(&inner.directory).and_then(|raw| {
-            if raw == inner.current.load().raw { Ok(None) } else { parse(&inner.directory, raw).map(Some) }
+            let is_same = inner.current.load().as_ref().is_some_and(|current| current.raw == raw);
+            if is_same { Ok(None) } else { parse(&inner.directory, raw).map(Some) }
         });
         match made {
             Ok(None) => Ok(false),
             Ok(Some(current)) => {
-                inner.current.store(Arc::new(current));
+                inner.current.store(Some(Arc::new(current)));
                 inner.metrics.rereads.inc();
                 self.tell_expiry();
                 Ok(true)
@@ -141,7 +151,7 @@ impl ServerCertificate {
 
     /// Looks at the files for as long as the process lives.
     pub async fn follow_files(self) -> std::convert::Infallible {
-        let mut failing = false;
+        let mut failing = self.0.current.load().is_none();
         loop {
             tokio::time::sleep(REREAD).await;
             let outcome = self.reread();
@@ -173,7 +183,7 @@ impl ServerCertificate {
 
 impl ResolvesServerCert for ServerCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.current.load().key))
+        self.0.current.load().as_ref().map(|current| Arc::clone(&current.key))
     }
 }
 
@@ -233,6 +243,18 @@ mod tests {
         let error = certificate.reread().unwrap_err().to_string();
         assert!(error.contains("tls.key"), "{error}");
         assert_eq!(certificate.names(), ["new.example"]);
+    }
+
+    #[test]
+    fn a_missing_certificate_is_put_to_use_when_it_appears() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let certificate = ServerCertificate::open(path.to_owned(), &Registry::new()).unwrap();
+        assert_eq!((certificate.names(), certificate.end()), (Vec::new(), None));
+        assert!(certificate.reread().is_err());
+        write(path, &["dns.example"]);
+        assert!(certificate.reread().unwrap());
+        assert_eq!(certificate.names(), ["dns.example"]);
     }
 
     #[test]

@@ -26,10 +26,15 @@ fn zones(forward: &ForwardStatus) -> impl Iterator<Item = (String, &ZoneStatus)>
     first.chain(others)
 }
 
+/// A file of the zone that cannot be used.
+fn missing(zone: &ZoneStatus) -> Option<&String> {
+    zone.missing.as_ref().or(zone.hosts_missing.as_ref())
+}
+
 pub(super) fn is_degraded(forward: &ForwardStatus) -> bool {
     let failing = |upstream: &UpstreamStatus| upstream.state == UpstreamState::Failing || upstream.lying;
     zones(forward)
-        .any(|(_, zone)| zone.down || zone.looped || zone.missing.is_some() || zone.upstreams.iter().any(failing))
+        .any(|(_, zone)| zone.down || zone.looped || missing(zone).is_some() || zone.upstreams.iter().any(failing))
 }
 
 pub(super) fn upstreams(forward: &ForwardStatus) -> String {
@@ -41,8 +46,10 @@ pub(super) fn upstreams(forward: &ForwardStatus) -> String {
         (all, failing) => format!("{failing} of {all} FAILING"),
     };
     for (name, zone) in zones(forward) {
-        let _ = match &zone.missing {
-            Some(file) if zone.upstreams.is_empty() => write!(text, "; zone {name} has NO UPSTREAMS ({file})"),
+        let _ = match missing(zone) {
+            Some(file) if zone.upstreams.is_empty() && zone.missing.is_some() => {
+                write!(text, "; zone {name} has NO UPSTREAMS ({file})")
+            }
             Some(file) => {
                 write!(text, "; zone {name}: file to be FIXED ({file})")
             }

@@ -230,7 +230,11 @@ impl Inner {
 
 /// Size and time of files when they were last read.
 #[derive(Default)]
-struct Files(std::collections::HashMap<PathBuf, Option<(SystemTime, u64)>>);
+struct Files {
+    stamps: std::collections::HashMap<PathBuf, Option<(SystemTime, u64)>>,
+    /// Those that cannot be used, as counted in the metric.
+    missing: i64,
+}
 
 impl Files {
     /// Whether `path` differs from the last time. The first look counts: it may have changed since it was read at start.
@@ -238,7 +242,7 @@ impl Files {
         // A stat of a local file every two seconds is not worth a thread.
         let metadata = std::fs::metadata(path).ok();
         let stamp = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())));
-        match self.0.insert(path.to_owned(), stamp) {
+        match self.stamps.insert(path.to_owned(), stamp) {
             None => stamp.is_some(),
             Some(before) => before != stamp && stamp.is_some(),
         }
@@ -247,11 +251,14 @@ impl Files {
 
 /// Re-reads what changed; what cannot be read or used leaves things as they are. Returns whether upstreams changed.
 fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
-    let (mut any, mut named) = (false, Vec::new());
+    let (mut any, mut named, mut missing) = (false, Vec::new(), 0);
     let routes = inner.routes.load_full();
     for route in routes.iter().flat_map(Route::and_next) {
         let mut changed = false;
         for path in route.resolv_conf_paths() {
+            changed |= seen.changed(path);
+        }
+        for path in route.trust_paths() {
             changed |= seen.changed(path);
         }
         if changed {
@@ -270,12 +277,17 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
         {
             match route.names.reread_hosts() {
                 Ok(()) => {
+                    tracing::info!(zone = %route.config.zone, path = %path.display(), "hosts file read");
                     inner.generation.fetch_add(1, Ordering::Release);
                 }
                 Err(error) => tracing::warn!(%error, "hosts not re-read, the old ones stay"),
             }
         }
+        missing += i64::from(route.missing().is_some()) + i64::from(route.names.hosts_problem().is_some());
     }
+    // Views count on the same gauge.
+    inner.metrics().files_missing.add(missing - seen.missing);
+    seen.missing = missing;
     if !named.is_empty() {
         let resolv_conf_cache = inner.environment.resolv_conf_cache.clone();
         // Nothing here waits for the disk.

@@ -42,7 +42,7 @@ use super::{
     Environment,
     lookup::Via,
     observe::Metrics,
-    upstream::{self, Attempts, Connectors, Endpoint, ExchangeOptions, Limits, Rules, Server, Upstream},
+    upstream::{self, Attempts, Endpoint, ExchangeOptions, Limits, Rules, Server, Trust, Upstream},
 };
 use crate::{
     dns::{
@@ -79,15 +79,16 @@ pub struct Route {
     loop_probes: Lock<Vec<LoopProbe>>,
     /// Questions its upstreams had left without an answer when loops were last searched for.
     lost_before: AtomicU64,
-    build: Build,
+    build: ArcSwap<Build>,
     /// Asked in turn, each when the answer so far is one of its own.
     next: Vec<(Verdicts, Arc<Route>)>,
 }
 
 /// The inputs of new upstreams of a route.
-#[derive(Clone)]
+#[derive(Debug)]
 struct Build {
-    connectors: Option<Connectors>,
+    /// `None` if no upstream takes TLS, and while the authorities cannot be read.
+    trust: Option<Arc<Trust>>,
     limits: Limits,
     /// Over HTTPS, with the method GET.
     get: bool,
@@ -196,6 +197,7 @@ impl Route {
         .collect::<Result<_, _>>()?;
         let Environment { listen, metrics, resolv_conf_cache, .. } = environment;
         let Servers { servers, missing } = servers(&config, listen, may_wait.then_some(resolv_conf_cache))?;
+        let Trusted { servers, missing, trust } = trusted(&config, servers, missing, None, may_wait)?;
         if let Some(file) = &missing {
             let zone = &config.zone;
             if servers.is_empty() {
@@ -204,17 +206,8 @@ impl Route {
                 tracing::warn!(%zone, %file, "not all upstreams that are meant can be asked");
             }
         }
-        let connectors = if servers.iter().any(|server| server.tls.is_some()) {
-            let connectors = upstream::connectors(config.tls_ca.as_deref());
-            Some(
-                connectors
-                    .map_err(|error| ConfigError::TlsCa { zone: config.zone.to_string(), reason: error.to_string() })?,
-            )
-        } else {
-            None
-        };
         let (get, max_fails, metrics) = (config.doh_method == DohMethod::Get, config.max_fails, metrics.clone());
-        let build = Build { connectors, limits, get, max_fails, metrics };
+        let build = Build { trust, limits, get, max_fails, metrics };
         let upstreams = servers.into_iter().map(|server| build.upstream(server)).collect();
         Ok(Self {
             names: ZoneNames::new(Arc::clone(&config)),
@@ -227,7 +220,7 @@ impl Route {
             turn: AtomicUsize::new(0),
             loop_probes: Lock::default(),
             lost_before: AtomicU64::new(0),
-            build,
+            build: ArcSwap::from_pointee(build),
             next,
             config,
         })
@@ -293,6 +286,16 @@ impl Route {
         })
     }
 
+    /// The files that vouch for its upstreams.
+    pub fn trust_paths(&self) -> impl Iterator<Item = &Path> {
+        let takes_tls = self
+            .config
+            .upstreams
+            .iter()
+            .any(|source| matches!(source, UpstreamSource::Server(server) if server.tls.is_some()));
+        takes_tls.then(|| upstream::trust_paths(self.config.tls_ca.as_deref())).into_iter().flatten()
+    }
+
     /// Reads its files again; upstreams that stay keep what is known of them. Returns whether they are others now. While there
     /// is nobody to ask, files may go on naming nobody.
     ///
@@ -301,14 +304,22 @@ impl Route {
     pub fn reread(&self, environment: &Environment) -> Result<bool, ConfigError> {
         let may_wait = self.has_nobody().then_some(&environment.resolv_conf_cache);
         let Servers { servers, missing } = servers(&self.config, &environment.listen, may_wait)?;
+        let before = self.build.load_full();
+        // What is missing of authorities that were there is no reason to refuse the rest.
+        let Trusted { servers, missing, trust } = trusted(&self.config, servers, missing, before.trust.clone(), true)?;
         self.missing.store(missing.map(Arc::new));
+        let digest = |trust: &Option<Arc<Trust>>| trust.as_ref().map(|trust| trust.digest);
+        let same_trust = digest(&before.trust) == digest(&trust);
+        let build = Arc::new(Build { trust, metrics: before.metrics.clone(), ..*before });
+        self.build.store(Arc::clone(&build));
         let known = self.upstreams();
-        if servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
+        if same_trust && servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
             return Ok(false);
         }
         let keep = |server: Server| {
-            let same = known.iter().find(|upstream| *upstream.server() == server);
-            same.cloned().unwrap_or_else(|| self.build.upstream(server))
+            let stays =
+                |upstream: &&Arc<Upstream>| *upstream.server() == server && (same_trust || server.tls.is_none());
+            known.iter().find(stays).cloned().unwrap_or_else(|| build.upstream(server))
         };
         self.upstreams.store(Arc::new(servers.into_iter().map(keep).collect()));
         Ok(true)
@@ -385,15 +396,48 @@ impl Route {
 
 impl Build {
     fn upstream(&self, server: Server) -> Arc<Upstream> {
-        let dial = (upstream::dial(&server, self.connectors.as_ref()), Endpoint::of(&server, self.get));
+        let dial = (upstream::dial(&server, self.trust.as_deref()), Endpoint::of(&server, self.get));
         Arc::new(Upstream::new(server, dial, self.limits, self.max_fails, self.metrics.clone()))
     }
 }
 
-impl std::fmt::Debug for Build {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Build").field("limits", &self.limits).finish_non_exhaustive()
+/// Upstreams that may be asked.
+struct Trusted {
+    servers: Vec<Server>,
+    missing: Option<Missing>,
+    trust: Option<Arc<Trust>>,
+}
+
+/// The `servers` of a zone that may be asked: those over TLS only with authorities that vouch for them, read anew, or those of
+/// `before` if these cannot be read.
+///
+/// # Errors
+/// If there are none and they are not to be waited for.
+fn trusted(
+    config: &ZoneConfig,
+    mut servers: Vec<Server>,
+    mut missing: Option<Missing>,
+    before: Option<Arc<Trust>>,
+    may_wait: bool,
+) -> Result<Trusted, ConfigError> {
+    if servers.iter().all(|server| server.tls.is_none()) {
+        return Ok(Trusted { servers, missing, trust: before });
     }
+    let ca = config.tls_ca.as_deref();
+    let trust = match upstream::trust(ca) {
+        Ok(trust) => Some(Arc::new(trust)),
+        Err(error) => {
+            let path = upstream::trust_paths(ca).next().unwrap_or(Path::new("")).to_owned();
+            let unread = Missing { path, reason: error.to_string() };
+            if !may_wait {
+                return Err(ConfigError::TlsCa { zone: config.zone.to_string(), missing: unread });
+            }
+            missing = missing.or(Some(unread));
+            before
+        }
+    };
+    servers.retain(|server| server.tls.is_none() || trust.is_some());
+    Ok(Trusted { servers, missing, trust })
 }
 
 #[cfg(test)]
@@ -462,7 +506,6 @@ mod tests {
             vec![
                 zone("a.example.", &[]),
                 zone("b.example.", &["127.0.0.1:5353"]),
-                zone("c.example.", &["/nonexistent/resolv.conf"]),
                 zone("d.example.", &["10.0.0.1"]),
                 zone("d.example.", &["10.0.0.1"]),
             ],
@@ -470,11 +513,10 @@ mod tests {
         )
         .unwrap_err();
         let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert_eq!(errors.len(), 4, "{text:?}");
+        assert_eq!(errors.len(), 3, "{text:?}");
         for (error, needle) in text.iter().zip([
             "a.example.: no upstreams",
             "b.example.: upstream 127.0.0.1:5353 is an address",
-            "c.example.: /nonexistent",
             "d.example.: given twice",
         ]) {
             assert!(error.contains(needle), "{error}");

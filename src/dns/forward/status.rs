@@ -13,7 +13,8 @@ pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
             policy: route.config.policy,
             down: route.is_down(),
             looped: route.upstreams().iter().any(|upstream| upstream.is_looped()),
-            missing: route.missing().map(|missing| missing.to_string()),
+            missing: route.and_next().find_map(|route| route.missing()).map(|missing| missing.to_string()),
+            hosts_missing: route.names.hosts_problem(),
             upstreams: (route.and_next().flat_map(|route| route.upstreams().to_vec()))
                 .map(|upstream| upstream.status())
                 .collect(),

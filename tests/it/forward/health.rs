@@ -106,10 +106,12 @@ async fn a_resolv_conf_without_servers_is_waited_for_and_what_was_known_is_serve
     let told = || world.forwarder.status().zones[0].missing.clone();
     assert_eq!(told(), Some(format!("{}: no nameserver line with an address", path.display())));
     world.elapse(secs(3)).await;
-    // A reload is no reason to give up the wait, and what is wrong in itself is an error still.
+    // A reload is no reason to give up the wait, and another file is waited for as well.
     world.forwarder.reload(&Config { zones: vec![waits()], ..Config::default() }).unwrap();
     let gone = ZoneConfig { upstreams: vec![source("/nonexistent/resolv.conf")], ..zone(".", &[]) };
-    assert!(world.forwarder.reload(&Config { zones: vec![gone], ..Config::default() }).is_err());
+    world.forwarder.reload(&Config { zones: vec![gone], ..Config::default() }).unwrap();
+    assert_eq!(told(), Some("/nonexistent/resolv.conf: No such file or directory (os error 2)".into()));
+    world.forwarder.reload(&Config { zones: vec![waits()], ..Config::default() }).unwrap();
 
     std::fs::write(&path, format!("nameserver {}\n", upstream.address)).unwrap();
     world.elapse(secs(3)).await;
@@ -151,12 +153,17 @@ async fn a_hosts_file_that_is_missing_or_a_directory_is_taken_up_when_it_appears
     let upstream = Upstream::start(|asked| vec![asked.nxdomain("example")]).await;
     let world = World::with(vec![ZoneConfig { hosts_file: Some(path.clone()), ..zone(".", &[&upstream]) }]);
     assert_eq!(world.a("printer.example").await, "NXDomain");
+    let told = || (world.forwarder.status().zones[0].hosts_missing.clone(), world.metrics.files_missing.get());
+    let gone = format!("{}: No such file or directory (os error 2)", path.display());
+    world.elapse(secs(1)).await;
+    assert_eq!(told(), (Some(gone), 1));
     std::fs::create_dir(&path).unwrap();
     world.elapse(secs(3)).await;
     std::fs::remove_dir(&path).unwrap();
     std::fs::write(&path, b"# caf\xE9\n10.0.0.1 printer.example\n").unwrap();
     world.elapse(secs(3)).await;
     assert_eq!(world.a("printer.example").await, "NoError 10.0.0.1");
+    assert_eq!(told(), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]

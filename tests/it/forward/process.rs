@@ -182,6 +182,62 @@ async fn bad_forwarding_at_reload_leaves_the_old_one_at_work() {
     assert_eq!(ask(&agent), ["0 A 192.0.2.2"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_file_that_is_missing_at_the_start_stops_dns_and_each_is_taken_up_when_it_appears() {
+    let home = TempDir::new().unwrap();
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let path = |name: &str| home.path().join(name).display().to_string();
+    fs::create_dir(path("hosts")).unwrap();
+    let config = format!(
+        "source: {{ manifests: {{ path: {} }} }}
+encrypted: {{ tls: ['127.0.0.1:0'], certificate: {} }}
+log: {{ dnstap: {} }}
+forward:
+- {{ zone: example, upstreams: ['{}'], hosts_file: {} }}
+- {{ zone: named.example, upstreams: [{}] }}
+- {{ zone: tls.example, upstreams: ['tls://127.0.0.1:1'], tls_ca: {} }}
+",
+        path("manifests.yaml"),
+        path("certificate"),
+        path("dnstap.sock"),
+        upstream.address,
+        path("hosts"),
+        path("resolv.conf"),
+        path("ca.pem"),
+    );
+    fs::write(path("agent.yaml"), config).unwrap();
+    let mut agent = Agent::start(home.path(), &["--config", &path("agent.yaml")]);
+    assert_eq!(answers(&agent.ask("www.example.", RecordType::A)), ["60 A 192.0.2.1"]);
+    for line in
+        ["cannot read the hosts file", "a file names no upstreams", "no certificate, every handshake is refused"]
+    {
+        agent.wait_for(line);
+    }
+    for (name, code) in [
+        ("a.named.example.", ResponseCode::ServFail),
+        ("a.tls.example.", ResponseCode::ServFail),
+        ("web.prod.svc.cluster.local.", ResponseCode::ServFail),
+    ] {
+        assert_eq!(agent.ask(name, RecordType::A).response_code, code, "{name}");
+    }
+    let socket = path("agent.sock");
+    let told = String::from_utf8(run(&["status", "--admin", &socket]).stdout).unwrap();
+    for file in ["hosts", "resolv.conf", "ca.pem", "manifests.yaml"] {
+        assert!(told.contains(&path(file)), "{file}: {told}");
+    }
+
+    fs::write(path("resolv.conf"), format!("nameserver {}\n", upstream.address)).unwrap();
+    agent.wait_for("upstreams re-read");
+    assert_eq!(answers(&agent.ask("a.named.example.", RecordType::A)), ["60 A 192.0.2.1"]);
+    fs::remove_dir(path("hosts")).unwrap();
+    fs::write(path("hosts"), "10.0.0.9 printer.example\n").unwrap();
+    agent.wait_for("hosts file read");
+    assert_eq!(answers(&agent.ask("printer.example.", RecordType::A)), ["30 A 10.0.0.9"]);
+    fs::write(path("manifests.yaml"), CLUSTER).unwrap();
+    agent.wait_for("records complete");
+    assert_eq!(answers(&agent.ask("web.prod.svc.cluster.local.", RecordType::A)), ["5 A 10.96.0.7"]);
+}
+
 /// Passes every datagram on to whoever is named, and the answer back.
 async fn relay(socket: Arc<UdpSocket>, to: watch::Receiver<Option<SocketAddr>>) {
     let mut buffer = [0; 4_096];

@@ -1,8 +1,8 @@
 //! DNS over TLS: who is trusted, and that connections are kept.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use holdfast::dns::forward::{FailureKind, UpstreamSource, ZoneConfig};
+use holdfast::dns::forward::{Config, FailureKind, UpstreamSource, ZoneConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ServerConfig,
@@ -91,4 +91,31 @@ async fn tls_upstreams_are_verified_and_their_connections_kept() {
     assert_eq!(other.a("www.example").await, "ServFail ede=22");
     assert!(other.metrics.failures(FailureKind::Tls) > 0);
     assert_eq!(other.metrics.queries_udp.get(), 0, "never without TLS instead");
+}
+
+#[tokio::test]
+async fn missing_authorities_are_waited_for_and_nothing_is_sent_in_the_clear_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, other) = (folder.path().join("ca.pem"), folder.path().join("other.pem"));
+    let upstream = Upstream::with_a(0, [192, 0, 2, 1]).await;
+    upstream.hear_loop_probes();
+    let (port, accepted) = serve(upstream, &other).await;
+    let upstreams = vec![format!("tls://127.0.0.1:{port}#dns.corp.example").parse().unwrap()];
+    let zone = ZoneConfig { upstreams, tls_ca: Some(ca.clone()), ..zone(".", &[]) };
+    let world = World::with(vec![zone.clone()]);
+    let told = || world.forwarder.status().zones[0].missing.clone();
+    assert_eq!(world.a("www.example").await, "ServFail ede=22");
+    assert_eq!(told(), Some(format!("{}: No such file or directory (os error 2)", ca.display())));
+    assert_eq!(accepted.load(std::sync::atomic::Ordering::Relaxed), 0);
+    std::fs::write(&ca, "no certificate").unwrap();
+    world.forwarder.reload(&Config { zones: vec![zone], ..Config::default() }).unwrap();
+    assert_eq!(told(), Some(format!("{}: no certificate in it", ca.display())));
+    // As a secret that is mounted late is put in place.
+    std::fs::rename(&other, &ca).unwrap();
+    tokio::time::pause();
+    world.elapse(Duration::from_secs(3)).await;
+    tokio::time::resume();
+    assert_eq!(told(), None);
+    assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
+    assert_eq!((world.metrics.queries_udp.get(), world.metrics.queries_tcp.get()), (0, 0), "nothing in the clear");
 }

@@ -37,6 +37,8 @@ pub struct Metrics {
     durations: HistogramVec,
     probe_failures: IntCounterVec,
     bulk_denials: IntCounterVec,
+    /// Files of zones that cannot be used.
+    pub files_missing: IntGauge,
     keep_names: IntGauge,
     keep_failing: IntGaugeVec,
     /// How many upstreams each name is of, in all zones and views.
@@ -158,6 +160,11 @@ impl Metrics {
         registry.register(Box::new(durations.clone()))?;
         let in_flight = IntGauge::new("holdfast_forward_in_flight", "Questions being asked of upstreams now.")?;
         registry.register(Box::new(in_flight.clone()))?;
+        let files_missing = IntGauge::new(
+            "holdfast_forward_files_missing",
+            "Files of forward zones that cannot be used now: a resolv.conf, certificate authorities, a hosts file.",
+        )?;
+        registry.register(Box::new(files_missing.clone()))?;
         let keep_names = IntGauge::new("holdfast_forward_keep_names", "Names on the keep list.")?;
         registry.register(Box::new(keep_names.clone()))?;
         let keep_failing = IntGaugeVec::new(
@@ -201,6 +208,7 @@ impl Metrics {
                 "Times an upstream denied so many names that were good that it is not believed for 10 minutes.",
                 "upstream",
             )?,
+            files_missing,
             keep_names,
             keep_failing,
             probe_failures: vec(

@@ -19,6 +19,7 @@ use super::{
     hosts::Host,
     next::{Next, Verdicts},
     rewrite::Rewrite,
+    servers::Missing,
     template::Template,
 };
 use crate::{
@@ -251,8 +252,8 @@ pub enum ConfigError {
     #[error("forward zone {zone}: {path}: {reason}")]
     ResolvConf { zone: String, path: PathBuf, reason: String },
     /// Certificate authorities cannot be read.
-    #[error("forward zone {zone}: certificate authorities: {reason}")]
-    TlsCa { zone: String, reason: String },
+    #[error("forward zone {zone}: certificate authorities: {missing}")]
+    TlsCa { zone: String, missing: Missing },
     /// Zero where something is needed.
     #[error("{0} must be greater than 0")]
     Zero(&'static str),

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, io, path::Path, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hickory_proto::rr::{Record, RecordType};
 use tracing::warn;
 
@@ -28,6 +28,8 @@ use crate::{
 pub struct ZoneNames {
     pub config: Arc<ZoneConfig>,
     hosts: ArcSwap<Hosts>,
+    /// Why the hosts file could not be read when it was last looked at.
+    hosts_problem: ArcSwapOption<String>,
 }
 
 /// The answer of a zone to a question, as far as no upstream is needed.
@@ -67,12 +69,14 @@ impl OnNode<'_> {
 impl ZoneNames {
     /// A hosts file that cannot be read now is read as soon as it can.
     pub fn new(config: Arc<ZoneConfig>) -> Self {
+        let mut problem = None;
         let hosts = read_hosts(&config).unwrap_or_else(|error| {
+            problem = Some(Arc::new(error.to_string()));
             let path = config.hosts_file.as_deref().unwrap_or(Path::new("")).display();
             warn!(zone = %config.zone, %path, %error, "cannot read the hosts file: its names are not answered until it can be read");
             Hosts::new(&config.hosts, None, config.hosts_reverse).unwrap_or_default()
         });
-        Self { config, hosts: ArcSwap::from_pointee(hosts) }
+        Self { config, hosts: ArcSwap::from_pointee(hosts), hosts_problem: ArcSwapOption::from(problem) }
     }
 
     pub fn find(&self, question: &Question) -> OnNode<'_> {
@@ -120,12 +124,20 @@ impl ZoneNames {
             && !self.hosts.load().holds(question.name, question.rtype)
     }
 
+    /// The hosts file and why it could not be read when it was last looked at.
+    pub fn hosts_problem(&self) -> Option<String> {
+        let (path, problem) = (self.config.hosts_file.as_deref()?, self.hosts_problem.load_full()?);
+        Some(format!("{}: {problem}", path.display()))
+    }
+
     /// Reads the hosts file again.
     ///
     /// # Errors
     /// If it cannot be read; the hosts stay as they were.
     pub fn reread_hosts(&self) -> io::Result<()> {
-        self.hosts.store(Arc::new(read_hosts(&self.config)?));
+        let hosts = read_hosts(&self.config);
+        self.hosts_problem.store(hosts.as_ref().err().map(|error| Arc::new(error.to_string())));
+        self.hosts.store(Arc::new(hosts?));
         Ok(())
     }
 }

@@ -11,15 +11,12 @@ use std::{
 
 use super::{
     config::{Config, ConfigError, UpstreamSource, ZoneConfig},
-    resolv_conf::{self, ReadError},
+    resolv_conf,
     resolv_conf_cache::ResolvConfCache,
 };
 use crate::dns::forward::upstream::Server;
 
-/// The file of the system. That it is not there is the state of a node, whoever configured it, and no slip of the pen.
-const SYSTEM_FILE: &str = "/etc/resolv.conf";
-
-/// A file that is to name upstreams, and names none so far, or ourselves.
+/// A file that is to name upstreams, and names none so far, or this process; or that is to vouch for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     pub path: PathBuf,
@@ -80,8 +77,7 @@ pub fn servers(
                 servers.extend(others);
             }
             Err(error) => {
-                let waited_for = may_wait.filter(|resolv_conf_cache| is_waited_for(path, &error, resolv_conf_cache));
-                let Some(resolv_conf_cache) = waited_for else {
+                let Some(resolv_conf_cache) = may_wait else {
                     let (zone, path, reason) = (config.zone.to_string(), path.clone(), error.to_string());
                     return Err(ConfigError::ResolvConf { zone, path, reason });
                 };
@@ -128,12 +124,6 @@ pub fn problems(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
     config.zones.iter().filter_map(told).collect()
 }
 
-/// Whether a file that cannot be used so is waited for: the system's, one that is there and has no servers yet, as where the
-/// network comes up later, and one that once had some. Anything else is wrong in the configuration.
-fn is_waited_for(path: &Path, error: &ReadError, resolv_conf_cache: &ResolvConfCache) -> bool {
-    path == Path::new(SYSTEM_FILE) || matches!(error, ReadError::NoServer) || !resolv_conf_cache.last(path).is_empty()
-}
-
 /// Whether asking `address` would ask ourselves.
 fn is_own(address: SocketAddr, listen: &[SocketAddr]) -> bool {
     listen.iter().any(|own| {
@@ -146,33 +136,7 @@ fn is_own(address: SocketAddr, listen: &[SocketAddr]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
-
-    #[test]
-    fn only_the_file_of_the_system_may_be_away_and_any_may_be_without_servers() {
-        let other = "/run/systemd/resolve/resolv.conf";
-        let gone = || ReadError::Io(io::ErrorKind::NotFound.into());
-        let large = || ReadError::Io(io::ErrorKind::FileTooLarge.into());
-        let folder = || ReadError::Io(io::ErrorKind::IsADirectory.into());
-        for (waited_for, path, error) in [
-            (true, SYSTEM_FILE, gone()),
-            (true, SYSTEM_FILE, folder()),
-            (true, SYSTEM_FILE, large()),
-            (true, SYSTEM_FILE, ReadError::NoServer),
-            (true, other, ReadError::NoServer),
-            (false, other, gone()),
-            (false, other, folder()),
-            (false, other, large()),
-        ] {
-            assert_eq!(
-                is_waited_for(Path::new(path), &error, &ResolvConfCache::default()),
-                waited_for,
-                "{path}: {error}"
-            );
-        }
-    }
 
     #[test]
     fn whom_a_file_named_last_is_asked_until_it_names_somebody() {
@@ -188,7 +152,9 @@ mod tests {
             let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
             Ok::<_, String>((servers.join(" "), missing.map(|missing| missing.reason)))
         };
-        assert!(asked(Some(&resolv_conf_cache)).unwrap_err().contains("No such file"), "never heard of");
+        let gone = "No such file or directory (os error 2)";
+        assert_eq!(asked(Some(&resolv_conf_cache)).unwrap(), (String::new(), Some(gone.into())), "never there");
+        assert!(asked(None).unwrap_err().contains(gone));
         std::fs::write(&file, "nameserver 192.0.2.9\nnameserver 192.0.2.1\n").unwrap();
         resolv_conf_cache.note(std::slice::from_ref(&file));
         let told = |reason: &str| Some(format!("{reason}; those it named last are asked"));
@@ -233,8 +199,8 @@ mod tests {
             format!(
                 "forward zone waits.: {empty}: no nameserver line with an address: no upstreams until it names one"
             ),
-            "forward zone gone.: /nonexistent/resolv.conf: No such file or directory (os error 2): an agent does not \
-             start with this on this machine"
+            "forward zone gone.: /nonexistent/resolv.conf: No such file or directory (os error 2): no upstreams until it \
+             names one"
                 .into(),
             "forward zone own.: upstream 192.0.2.9:53 is an address holdfast itself listens on: give the address of \
              another resolver: an agent does not start with this on this machine"
