@@ -4,6 +4,7 @@
 //! Owns [`Config`], the errors of a setup and their counter. Never answers a query and never reads a record.
 
 mod error;
+mod hosts_file;
 mod interface;
 mod listeners;
 mod metrics;
@@ -24,6 +25,7 @@ use std::{
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use error::{ErrorType, SetupError};
+pub use hosts_file::{HostsError, put_block};
 pub use interface::addresses_of;
 pub use listeners::used_by_others;
 pub use metrics::Metrics;

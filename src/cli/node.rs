@@ -103,6 +103,11 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
         }
         Node::Teardown { .. } => {
             runtime()?.block_on(watch::dismiss(&config));
+            if let Some(path) = &settings.node_hosts_file
+                && node::put_block(path, &[]).with_context(|| "remove the keep list from the hosts file")?
+            {
+                println!("removed the keep list from {}", path.display());
+            }
             Ok(told("mended: ", &node::reach(&config, &Goal::Gone), Exit::Ok))
         }
         Node::Ready { .. } | Node::Watch { .. } => resident(&settings, &config),

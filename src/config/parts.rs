@@ -245,10 +245,7 @@ impl Config {
             let listen = view.listen.iter().map(|address| address.0).collect();
             let zones = view.forward.iter().map(|zone| self.settings.forward_zone(zone)).collect();
             let encrypted = encrypted(&view.tls, &view.https, &view.quic);
-            (
-                dns::Config { listen, encrypted, ..self.dns() },
-                dns::forward::Config { zones, keep: Vec::new(), ..self.forward() },
-            )
+            (dns::Config { listen, encrypted, ..self.dns() }, dns::forward::Config { zones, ..self.forward() })
         };
         self.settings.views.iter().map(view).collect()
     }

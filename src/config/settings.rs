@@ -172,7 +172,8 @@ settings! {
         cache_prefetch: bool = Setting::new("cache.prefetch", "true").agent().reload();
         /// Names outside the cluster without which a cluster does not recover: registry, identity provider, pager, git host, cloud APIs.
         /// Their addresses are resolved ahead, kept in the store, never given up for a denial, and answered for as long as no
-        /// upstream answers. `status` names those that cannot be resolved. For questions to `listen`, not to `views`.
+        /// upstream answers. `status` names those that cannot be resolved. Also for `views`, by their own upstreams, and for zones with
+        /// `cache: false`, where the kept answer is given when upstreams fail or deny.
         keep: KeepList = Setting::new("keep", "[]").agent().reload();
         /// Answers A and AAAA of `external.name.ns.svc.cluster.local` with a CNAME to `external.name` and its addresses, if the
         /// namespace exists and has no service called `name`: one query instead of five or more (`ndots:5`).
@@ -255,6 +256,11 @@ settings! {
         /// Where the agent puts a copy of itself at its start, for people on the node: a file on a hostPath, such as
         /// `/var/lib/holdfast-tools/holdfast`. In a directory of its own, which the agent cannot write to once it answers.
         node_tool_path: Option<PathBuf> = Setting::new("node.tool_path", "none").agent();
+        /// Writes the names of `keep` with their addresses as one block into this hosts file, so that processes of the node (the
+        /// kubelet, the container runtime) reach them without DNS. The rest of the file stays byte for byte. The file is replaced in one
+        /// step: in a container mount its directory, such as `/etc` of the host. The agent may then write to that directory. The block
+        /// stays when the agent ends, unless `node.skip_teardown` is `false`, and goes with `holdfast node teardown`.
+        node_hosts_file: Option<PathBuf> = Setting::new("node.hosts_file", "none").agent();
         /// Gives up rights after the start: capabilities, system calls, write access outside the store and the admin socket, read
         /// access to home directories and secrets of the system's users. `docs/security.md` has the list.
         sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL");
@@ -383,7 +389,8 @@ settings! {
         /// What NXDOMAIN and NODATA for a name that was good do. `believe`: the name is gone. `confirm`: it is gone when two upstreams
         /// say so, or one twice, 2s apart. `hold` or `hold DURATION`: its last good answer is served so long (1h), with a TTL of at
         /// most 30s; `holdfast guard` lists such names and ends their holds. `auto`: `hold 1h` for names that were good for 10m and
-        /// were asked in the last day, else `confirm`. Records that replace others are used at once always.
+        /// were asked in the last day, else `confirm`: a mistake of three hours, as on 2025-10-20 at AWS, is felt after the first. For
+        /// zones of cloud APIs set `hold 6h`, or put the names on `keep`. Records that replace others are used at once always.
         denials: Denials = Setting::new("denials", "auto").within("hold 1s", "hold 30d", "a name that is gone must go");
         /// `cache.prefetch` for this zone.
         prefetch: Option<bool> = Setting::new("prefetch", "none");

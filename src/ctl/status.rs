@@ -145,6 +145,9 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
             if let Some(keep) = &forward.keep {
                 rows.row("keep", &upstreams::keep(keep, status.at));
             }
+            for (at, keep) in upstreams::keep_of_views(forward) {
+                rows.row("keep", &format!("{at}: {}", upstreams::keep(keep, status.at)));
+            }
         }
     }
     if status.rejected.total > 0 {
@@ -231,7 +234,7 @@ fn attention(status: &Status) -> Vec<&'static str> {
         ("leader", leader.is_some_and(|leader| matches!(leader.standing, Standing::Namesake { renews: true, .. }))),
         ("disk", status.disk.as_ref().is_some_and(|disk| disk.state == DiskState::Degraded)),
         ("upstreams", upstreams),
-        ("keep", forward.and_then(|forward| forward.keep.as_ref()).is_some_and(|keep| !keep.unresolved.is_empty())),
+        ("keep", forward.is_some_and(upstreams::is_unresolved)),
         ("ignored", status.rejected.total > 0),
         ("config", config.is_some_and(|config| config.refused.is_some() || !config.waits_for_restart.is_empty())),
     ];

@@ -22,7 +22,7 @@ mod upstream;
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -61,6 +61,7 @@ use super::{
 };
 pub use crate::report::{CacheStatus, ForwardStatus, Policy, UpstreamState, UpstreamStatus, ViewStatus, ZoneStatus};
 use crate::{
+    report::KeepStatus,
     sys::{Clock, Lock, UnixMillis},
     wire::{Query, UDP_BYTES_MIN},
 };
@@ -234,6 +235,16 @@ impl Forwarder {
 
     pub fn zones(&self) -> Vec<ZoneStatus> {
         status::zones(&self.0)
+    }
+
+    /// The names of the keep list with the addresses they have now, in order; without those of no address.
+    pub fn kept_addresses(&self) -> Vec<(String, Vec<IpAddr>)> {
+        self.0.kept_addresses()
+    }
+
+    /// How the keep list does; `None` without one.
+    pub fn keep(&self) -> Option<KeepStatus> {
+        self.0.keep_status()
     }
 
     /// How upstreams and cache do.

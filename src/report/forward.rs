@@ -37,6 +37,9 @@ pub struct ViewStatus {
     pub listen: Vec<SocketAddr>,
     /// Every zone, the shortest name first.
     pub zones: Vec<ZoneStatus>,
+    /// The keep list by the upstreams of this view; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<KeepStatus>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

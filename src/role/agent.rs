@@ -6,6 +6,7 @@
 mod beside;
 mod encrypted;
 mod handover;
+mod hosts_file;
 mod node;
 pub(super) mod views;
 
@@ -24,8 +25,8 @@ use tokio_util::{
 };
 use tracing::{error, info, warn};
 
-use self::handover::Handover;
 pub use self::node::{Prepared, prepare};
+use self::{handover::Handover, hosts_file::HostsFile};
 use super::{
     base::{self, Base, Daemon, Loaded, Reread, Why},
     signals::Signals,
@@ -70,6 +71,7 @@ pub struct Agent {
     views: views::Views,
     handover: Handover,
     node: node::Node,
+    hosts_file: Option<HostsFile>,
     /// Ends the listeners of the tools, also when dropped.
     stop: DropGuard,
     listeners: JoinHandle<()>,
@@ -174,6 +176,8 @@ impl Agent {
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
+        let hosts_file = base.config.settings.node_hosts_file.clone();
+        let hosts_file = HostsFile::begin(hosts_file, forwarder.clone(), &base.registry)?;
         let listening: Vec<String> = addresses.dns.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "answering DNS");
         Ok(Self {
@@ -186,6 +190,7 @@ impl Agent {
             views,
             handover,
             node,
+            hosts_file,
             stop: stop.drop_guard(),
             listeners,
         })
@@ -239,6 +244,9 @@ impl Agent {
         }
         // Answers go on until the addresses are given away.
         self.node.leave(self.handover.is_done()).await;
+        if let Some(hosts_file) = self.hosts_file.take() {
+            hosts_file.leave(!self.handover.is_done() && !self.base.config.settings.node_skip_teardown).await;
+        }
         tokio::join!(self.dns.drain(DRAIN), self.views.drain(DRAIN));
         self.upkeep.abort();
         self.forwarder.save().await;

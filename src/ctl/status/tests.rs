@@ -303,7 +303,7 @@ fn zones_without_upstreams_and_those_of_views_are_named() {
     let listen = vec!["127.0.0.2:53".parse().unwrap()];
     let mut zone = self::forward().zones[0].clone();
     zone.down = true;
-    forward.views = vec![crate::report::ViewStatus { listen, zones: vec![zone] }];
+    forward.views = vec![crate::report::ViewStatus { listen, zones: vec![zone], keep: None }];
     let told = upstreams::upstreams(&forward);
     assert!(told.contains("; zone . at 127.0.0.2:53 is DOWN;"), "{told}");
 }

@@ -76,6 +76,19 @@ pub(super) fn cache(forward: &ForwardStatus) -> String {
     format!("{entries}, {} of {} MiB; {stale} given{held}", mebibytes(bytes), mebibytes(max_bytes))
 }
 
+/// The keep list at each view where names of it cannot be resolved, with the addresses.
+pub(super) fn keep_of_views(forward: &ForwardStatus) -> impl Iterator<Item = (String, &KeepStatus)> {
+    forward.views.iter().filter_map(|view| {
+        let keep = view.keep.as_ref().filter(|keep| !keep.unresolved.is_empty())?;
+        let listen: Vec<String> = view.listen.iter().map(ToString::to_string).collect();
+        Some((format!("at {}", listen.join(", ")), keep))
+    })
+}
+
+pub(super) fn is_unresolved(forward: &ForwardStatus) -> bool {
+    forward.keep.as_ref().is_some_and(|keep| !keep.unresolved.is_empty()) || keep_of_views(forward).next().is_some()
+}
+
 /// Names of the keep list that are shown; `-o json` has them all.
 const UNRESOLVED_SHOWN: usize = 5;
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::entry::Kind;
+
 /// The cache as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -75,6 +77,17 @@ pub struct Lifetimes {
     pub nxdomain_cut: bool,
     /// Refresh names asked often in the last tenth of their TTL. Default on.
     pub prefetch: bool,
+}
+
+impl Lifetimes {
+    /// Whether answers of this kind are stored, and given without asking again.
+    pub fn stores(&self, kind: Kind) -> bool {
+        self.keep
+            && match kind {
+                Kind::Data => self.keep_positive,
+                Kind::NoData | Kind::NxDomain => self.keep_negative,
+            }
+    }
 }
 
 impl Default for Lifetimes {

@@ -219,6 +219,12 @@ impl Cache {
         self.protected.keep(key.as_bytes(), entry);
     }
 
+    /// Protects `entry`, a new answer that nothing else keeps, and ends the hold of the one before.
+    pub fn keep_only(&self, key: &Key, entry: &Arc<Entry>) {
+        self.end(key, End::Answered);
+        self.protected.keep(key.as_bytes(), entry);
+    }
+
     /// Protects only the kept answers of keys that are `wanted`.
     pub fn retain_kept(&self, wanted: impl Fn(&[u8]) -> bool) {
         self.metrics.holds_ended(End::Released).inc_by(self.protected.retain_kept(wanted) as u64);

@@ -15,8 +15,8 @@ use crate::sys::{Lock, UnixMillis, labels};
 
 /// Names held at once.
 const HOLDS_MAX: usize = 10_000;
-/// Answers kept for the keep list: 1,000 names, two types, and a CNAME or two in front.
-const KEPT_MAX: usize = 8_000;
+/// Answers kept for the keep list: 1,000 names, two types, and a CNAME or two in front, for `listen` and three views.
+const KEPT_MAX: usize = 32_000;
 
 labels! {
     /// Why a denial is not believed.

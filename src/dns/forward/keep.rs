@@ -4,11 +4,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use futures::{StreamExt, stream};
+use hickory_proto::rr::{
+    RData, Record,
+    rdata::{A, AAAA},
+};
 
 use super::{
     Inner,
@@ -16,7 +21,11 @@ use super::{
     route::Routes,
 };
 use crate::{
-    dns::{Question, cache::Kind, question::question_name},
+    dns::{
+        Question,
+        cache::{Age, Kind},
+        question::question_name,
+    },
     report::{KeepStatus, Time, UnresolvedName},
     sys::{Lock, UnixMillis},
     wire::{Name, Rtype},
@@ -96,7 +105,7 @@ pub async fn run(inner: &Arc<Inner>) {
     inner.cache_load.over().await;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut generation, mut told) = (None, HashMap::new());
+    let mut generation = None;
     loop {
         tick.tick().await;
         let routes = inner.routes.load_full();
@@ -111,11 +120,7 @@ pub async fn run(inner: &Arc<Inner>) {
         let wanted = inner.keep_list.keys();
         let own: HashSet<_> = routes.iter().map(|route| route.id).collect();
         inner.cache.retain_kept(|key| wanted.contains(key) || !own.iter().any(|id| id.is_of(key)));
-        // Views have no list, and the same metrics.
-        if !(routes.keep.is_empty() && told.is_empty()) {
-            let before = std::mem::replace(&mut told, inner.unresolved());
-            inner.metrics().keep(routes.keep.len(), &told, &before);
-        }
+        inner.metrics().keep(&inner.view, routes.keep.len(), inner.unresolved());
     }
 }
 
@@ -124,7 +129,16 @@ impl Inner {
     async fn keep_resolved(self: &Arc<Self>, routes: &Arc<Routes>, name: Name) {
         let mut looked = Looked { resolved: false, keys: Vec::new(), ends: self.now().plus(EVERY_MAX) };
         for rtype in [Rtype::A, Rtype::AAAA] {
-            self.keep_type(routes, Question::new(name.clone(), rtype), &mut looked).await;
+            let plain = Question::new(name.clone(), rtype);
+            self.keep_type(routes, plain.clone(), &mut looked).await;
+            // With DO and CD only where a client asked so.
+            for (dnssec_ok, checking_disabled) in [(true, false), (false, true), (true, true)] {
+                let question = Question { dnssec_ok, checking_disabled, ..plain.clone() };
+                let is_asked = place(routes, &question, Via::Zone).is_ok_and(|(_, key)| self.cache.get(&key).is_some());
+                if is_asked {
+                    self.keep_type(routes, question, &mut looked).await;
+                }
+            }
         }
         self.keep_list.note(&name, looked, self.now());
     }
@@ -147,19 +161,60 @@ impl Inner {
                 None
             } else {
                 let refresh = Refresh { question: question.clone(), via: Via::Zone };
-                self.refresh(refresh).await.map(|outcome| outcome.is_ok())
+                self.refresh(refresh).await
             };
-            let Some(entry) = self.cache.get(&key) else { return };
+            let answered = asked.as_ref().map(Result::is_ok);
+            // Nothing is stored of a zone without a cache.
+            let given = asked.and_then(Result::ok).filter(|entry| entry.kind() == Kind::Data);
+            let given = given.filter(|_| !route.config.lifetimes.stores(Kind::Data));
+            let Some(entry) = given.or_else(|| self.cache.get(&key)) else { return };
             if entry.kind() != Kind::NxDomain {
                 self.cache.keep(&key, &entry);
             }
             looked.ends = looked.ends.min(entry.ends());
             let Some(target) = entry.target().filter(|_| entry.continues()) else {
-                looked.resolved |= entry.kind() == Kind::Data && asked.unwrap_or(is_good);
+                looked.resolved |= entry.kind() == Kind::Data && answered.unwrap_or(is_good);
                 return;
             };
             question = question.renamed(question_name(&target));
         }
+    }
+
+    pub(super) fn kept_addresses(&self) -> Vec<(String, Vec<IpAddr>)> {
+        let routes = self.routes.load_full();
+        let of = |name: &Name| {
+            let types = [Rtype::A, Rtype::AAAA].into_iter();
+            let mut addresses: Vec<IpAddr> =
+                types.flat_map(|rtype| self.addresses(&routes, Question::new(name.clone(), rtype))).collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            (!addresses.is_empty()).then(|| (name.to_string(), addresses))
+        };
+        let mut kept: Vec<_> = routes.keep.iter().filter_map(of).collect();
+        kept.sort_unstable();
+        kept
+    }
+
+    /// What is stored for `question`, over as many routes as its CNAMEs lead through.
+    fn addresses(&self, routes: &Routes, mut question: Question) -> Vec<IpAddr> {
+        for _ in 0..LEGS_MAX {
+            let Some(entry) = place(routes, &question, Via::Zone).ok().and_then(|(_, key)| self.cache.holds_data(&key))
+            else {
+                break;
+            };
+            if let Some(target) = entry.target().filter(|_| entry.continues()) {
+                question = question.renamed(question_name(&target));
+                continue;
+            }
+            let (answers, _) = entry.records(self.now(), Age::Fresh);
+            let address = |record: &Record| match record.data {
+                RData::A(A(ip)) => Some(IpAddr::V4(ip)),
+                RData::AAAA(AAAA(ip)) => Some(IpAddr::V6(ip)),
+                _ => None,
+            };
+            return answers.iter().filter_map(address).collect();
+        }
+        Vec::new()
     }
 
     fn unresolved(&self) -> HashMap<String, Duration> {

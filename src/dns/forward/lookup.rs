@@ -107,10 +107,11 @@ pub enum State {
 impl State {
     pub fn of(route: &Route, stored: Option<&Entry>, now: UnixMillis) -> Self {
         let Some(entry) = stored else { return Self::Missing };
-        if entry.is_fresh(now) {
+        let lifetimes = &route.config.lifetimes;
+        // Of a zone without a cache there are the answers of the keep list, for when upstreams fail.
+        if entry.is_fresh(now) && lifetimes.stores(entry.kind()) {
             return Self::Fresh;
         }
-        let lifetimes = &route.config.lifetimes;
         if entry.is_held(now) {
             let at_once = route.is_down() || entry.refresh_failed_within(now, REFRESH_INTERVAL);
             return if at_once { Self::StaleAtOnce } else { Self::StaleFirst };
@@ -467,11 +468,7 @@ impl Exchange {
         let Self { inner, route, key, question, .. } = self;
         inner.failures.remove(key.as_bytes());
         let lifetimes = &route.config.lifetimes;
-        let keep = lifetimes.keep
-            && match sanitized.parts.kind {
-                Kind::Data => lifetimes.keep_positive,
-                Kind::NoData | Kind::NxDomain => lifetimes.keep_negative,
-            };
+        let keep = lifetimes.stores(sanitized.parts.kind);
         let ttl = if keep { cap(&mut sanitized, lifetimes) } else { sanitized.ttl };
         let now = inner.now();
         let mut entry = Entry::new(&sanitized.parts, now, ttl).ok_or_else(Failure::too_large)?;
@@ -488,6 +485,8 @@ impl Exchange {
         if keep && ttl > 0 && !sanitized.unproven {
             inner.cache.insert(key, Arc::clone(&entry));
             inner.keep_cut(route, question, &entry, now);
+        } else if entry.is_kept() && entry.kind() == Kind::Data {
+            inner.cache.keep_only(key, &entry);
         } else if sanitized.unproven {
             // A denial without SOA is not kept (RFC 2308, 5), and what it denies is not kept either.
             inner.cache.remove(key);

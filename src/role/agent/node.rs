@@ -76,7 +76,9 @@ pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> P
     if prepared.sandbox {
         let socket = privileges::directory_of(&config.settings.admin);
         let store = config.settings.store_path.iter().cloned();
-        let writable: Vec<_> = store.chain([socket]).chain(writable.iter().cloned()).collect();
+        // A file is replaced by one beside it.
+        let hosts = config.settings.node_hosts_file.iter().map(|file| privileges::directory_of(file));
+        let writable: Vec<_> = store.chain([socket]).chain(hosts).chain(writable.iter().cloned()).collect();
         let readable: Vec<_> = named_in(config).into_iter().chain(readable.iter().cloned()).collect();
         prepared.note(privileges::confine_files(&writable, &readable, prepared.programs));
     }

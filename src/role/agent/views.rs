@@ -42,6 +42,7 @@ impl ViewsStatus {
         let status = |(listen, forwarder): &(Vec<SocketAddr>, forward::Forwarder)| ViewStatus {
             listen: listen.clone(),
             zones: forwarder.zones(),
+            keep: forwarder.keep(),
         };
         self.0.iter().map(status).collect()
     }

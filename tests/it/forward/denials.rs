@@ -440,6 +440,87 @@ async fn names_of_the_keep_list_are_resolved_ahead_and_answered_without_end() {
     assert_eq!(world.a("login.example").await, "NoError 192.0.2.1", "back without a client that asked");
 }
 
+/// A zone whose answers are not kept is asked each time, and a view asks upstreams of its own: the list holds for both.
+#[tokio::test(start_paused = true)]
+async fn the_keep_list_covers_views_and_zones_without_a_cache() {
+    const OWNER: &str = "login.example";
+    for lifetimes in [Lifetimes::default(), Lifetimes { keep: false, ..Lifetimes::default() }] {
+        let (main, upstream) = (Upstream::with_a(60, [192, 0, 2, 9]).await, Upstream::with_a(60, GOOD).await);
+        let keep = vec![OWNER.parse().unwrap()];
+        let config = |upstream| {
+            let zones = vec![ZoneConfig { lifetimes: lifetimes.clone(), ..zone(".", &[upstream]) }];
+            Config { zones, keep: keep.clone(), ..Config::default() }
+        };
+        let world = World::build(&config(&main), no_cluster());
+        let view = world.view(&config(&upstream));
+        until(&world, "resolved at both", || asked_for(&main, OWNER) > 1 && asked_for(&upstream, OWNER) > 1).await;
+        assert_eq!(
+            (world.a(OWNER).await, view.a(OWNER).await),
+            ("NoError 192.0.2.9".into(), "NoError 192.0.2.1".into())
+        );
+        let before = asked_for(&upstream, OWNER);
+        view.a(OWNER).await;
+        assert_eq!(asked_for(&upstream, OWNER) > before, !lifetimes.keep, "asked each time without a cache");
+
+        upstream.now(|asked| vec![asked.nxdomain("example")]);
+        pass(&world, 600).await;
+        assert_eq!(view.a(OWNER).await, SERVED, "denied: {lifetimes:?}");
+        let unresolved = |world: &World| world.forwarder.keep().unwrap().unresolved.len();
+        assert_eq!((unresolved(&world), unresolved(&view)), (0, 1));
+        upstream.now(|_| Vec::new());
+        pass(&world, 600).await;
+        assert_eq!(view.a(OWNER).await, SERVED, "silent: {lifetimes:?}");
+        upstream.now(|asked| vec![asked.found(vec![a(&asked.name(), 60, [192, 0, 2, 2])])]);
+        pass(&world, 60).await;
+        assert_eq!(view.a(OWNER).await, "NoError 192.0.2.2", "back: {lifetimes:?}");
+        assert_eq!(unresolved(&view), 0);
+    }
+}
+
+/// A client that sets DO has asked before: its answer is kept with the others.
+#[tokio::test(start_paused = true)]
+async fn kept_names_are_kept_with_do_where_a_client_asked_so() {
+    const OWNER: &str = "login.example";
+    let upstream = Upstream::with_a(60, GOOD).await;
+    let keep = vec![OWNER.parse().unwrap()];
+    let config = Config { zones: vec![config(&[&upstream], Denials::Auto)], keep, ..Config::default() };
+    let world = World::build(&config, no_cluster());
+    until(&world, "resolved", || world.at_hand(OWNER, RecordType::A).is_some()).await;
+    assert_eq!(world.a_with_do(OWNER).await, "NoError 192.0.2.1");
+    pass(&world, 120).await;
+    upstream.now(|asked| vec![asked.nxdomain("example")]);
+    pass(&world, 3 * 3_600).await;
+    assert_eq!(world.a_with_do(OWNER).await, SERVED);
+}
+
+/// A server may have lost one zone and be right about another.
+#[tokio::test(start_paused = true)]
+async fn denials_in_bulk_count_by_zone() {
+    let upstream = Upstream::with_a(30, GOOD).await;
+    let zones = ["lost.example", "good.example"];
+    let zones = zones.map(|owner| ZoneConfig { zone: name(owner), ..config(&[&upstream], Denials::Confirm) });
+    let world = World::with(zones.into());
+    for nth in 0..30 {
+        for zone in ["lost", "good"] {
+            for _ in 0..4 {
+                assert_eq!(world.a(&format!("n{nth}.{zone}.example")).await, "NoError 192.0.2.1");
+            }
+        }
+    }
+    pass(&world, 31).await;
+    upstream.now(|asked| {
+        let is_lost = asked.name().contains("lost");
+        vec![if is_lost { asked.nxdomain("lost.example") } else { asked.found(vec![a(&asked.name(), 30, GOOD)]) }]
+    });
+    for nth in 0..30 {
+        world.a(&format!("n{nth}.lost.example")).await;
+        world.a(&format!("n{nth}.good.example")).await;
+    }
+    let lying: Vec<_> =
+        world.forwarder.zones().iter().map(|zone| (zone.zone.clone(), zone.upstreams[0].lying)).collect();
+    assert_eq!(lying, [("good.example.".into(), false), ("lost.example.".into(), true)]);
+}
+
 /// What is on the keep list stays when the cache is flooded; what is taken off it goes like anything else.
 #[tokio::test(start_paused = true)]
 async fn the_keep_list_is_no_place_for_eviction_and_ends_with_the_configuration() {

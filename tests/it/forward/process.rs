@@ -238,6 +238,31 @@ forward:
     assert_eq!(answers(&agent.ask("web.prod.svc.cluster.local.", RecordType::A)), ["5 A 10.96.0.7"]);
 }
 
+/// Where the kubelet and the container runtime look first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keep_list_is_a_block_in_the_hosts_file_of_the_node_until_teardown() {
+    const REST: &[u8] = b"127.0.0.1 localhost # caf\xE9";
+    let home = TempDir::new().unwrap();
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let hosts = home.path().join("hosts");
+    let more = format!(
+        "forward: [{{ zone: example, upstreams: ['{}'] }}]\nkeep: [registry.example, none.elsewhere]\n\
+         node: {{ hosts_file: {}, skip_teardown: false }}\n",
+        upstream.address,
+        hosts.display()
+    );
+    let file = configure(home.path(), &more);
+    let mut agent = Agent::start(home.path(), &["--config", &file]);
+    let line = agent.wait_for("the keep list is not in the node's hosts file");
+    assert!(line.contains("No such file"), "{line}");
+    fs::write(&hosts, REST).unwrap();
+    agent.wait_for("keep list written to the node's hosts file");
+    let text = fs::read(&hosts).unwrap();
+    assert!(text.starts_with(REST) && text.ends_with(b"\n192.0.2.1 registry.example\n# END holdfast\n"));
+    assert!(agent.terminate().success());
+    assert_eq!(fs::read(&hosts).unwrap(), REST);
+}
+
 /// Passes every datagram on to whoever is named, and the answer back.
 async fn relay(socket: Arc<UdpSocket>, to: watch::Receiver<Option<SocketAddr>>) {
     let mut buffer = [0; 4_096];

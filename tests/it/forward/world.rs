@@ -100,6 +100,17 @@ impl World {
         Self { forwarder, metrics, cache_metrics, clock, records, worker_cache, task }
     }
 
+    /// A client of other addresses, whose forwarder shares this one's cache.
+    pub fn view(&self, config: &Config) -> Self {
+        let forwarder = self.forwarder.view(config, "view 0").expect("a good config");
+        let behind = forwarder.clone();
+        let task = tokio::spawn(async move { behind.run().await });
+        let worker_cache = Mutex::new(forwarder.worker_cache());
+        let (metrics, cache_metrics) = (self.metrics.clone(), self.cache_metrics.clone());
+        let (clock, records) = (self.clock.clone(), Arc::clone(&self.records));
+        Self { forwarder, metrics, cache_metrics, clock, records, worker_cache, task }
+    }
+
     /// Lets time pass for everybody, in steps short enough for what happens meanwhile.
     pub async fn elapse(&self, time: Duration) {
         self.elapse_by(time, Duration::from_millis(100).max(time / 2_000)).await;
@@ -161,6 +172,15 @@ impl World {
     /// How the nth upstream of the first zone does.
     pub fn upstream_status(&self, nth: usize) -> UpstreamStatus {
         self.forwarder.status().zones[0].upstreams[nth].clone()
+    }
+
+    /// The same, of a client that sets DO.
+    pub async fn a_with_do(&self, owner: &str) -> String {
+        let mut message = Message::from_vec(&query(owner, RecordType::A, Some(1232))).expect("a query");
+        let edns = message.edns.as_mut().expect("it has EDNS");
+        edns.set_dnssec_ok(true);
+        let resolved = self.resolve(message.to_vec().expect("a query fits"), Transport::Tcp).await;
+        short(&Message::from_vec(&resolved.message).expect("a well-formed answer"))
     }
 
     /// Asks for A and returns what was said in short: `NoError 10.0.0.1`.

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub files_missing: IntGauge,
     keep_names: IntGauge,
     keep_failing: IntGaugeVec,
+    /// The unresolved names of each view, with the seconds.
+    keep_unresolved: Arc<Lock<HashMap<Box<[u8]>, HashMap<String, Duration>>>>,
     /// How many upstreams each name is of, in all zones and views.
     named: Arc<Lock<HashMap<String, usize>>>,
     pub loops: IntCounter,
@@ -211,6 +213,7 @@ impl Metrics {
             files_missing,
             keep_names,
             keep_failing,
+            keep_unresolved: Arc::default(),
             probe_failures: vec(
                 "holdfast_forward_probe_failures_total",
                 "Probes that a failing upstream left without an answer.",
@@ -263,13 +266,21 @@ impl Metrics {
         tracing::warn!(upstream, "upstream denies too many names that were good at once: not believed for 10 minutes");
     }
 
-    /// Notes how many names are on the keep list, and which of them are unresolved for how long.
-    pub fn keep(&self, names: usize, unresolved: &HashMap<String, Duration>, before: &HashMap<String, Duration>) {
+    /// Notes how many names are on the keep list, and which of them are unresolved at `view` for how long. The longest time of
+    /// any view counts.
+    pub fn keep(&self, view: &[u8], names: usize, unresolved: HashMap<String, Duration>) {
         self.keep_names.set(i64::try_from(names).unwrap_or(i64::MAX));
-        for name in before.keys().filter(|name| !unresolved.contains_key(*name)) {
+        let mut by_view = self.keep_unresolved.lock();
+        let before = by_view.insert(view.into(), unresolved).unwrap_or_default();
+        for name in before.keys().filter(|name| !by_view.values().any(|names| names.contains_key(*name))) {
             let _ = self.keep_failing.remove_label_values(&[name]);
         }
-        for (name, time) in unresolved {
+        let mut longest = HashMap::<&str, Duration>::new();
+        for (name, time) in by_view.values().flatten() {
+            let known = longest.entry(name).or_default();
+            *known = (*known).max(*time);
+        }
+        for (name, time) in longest {
             self.keep_failing.with_label_values(&[name]).set(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
         }
     }
