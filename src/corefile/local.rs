@@ -104,6 +104,7 @@ pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Sho
         (from.to_ascii_lowercase(), to.to_ascii_lowercase())
     };
     let dotted = |name: &str| if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
+    let auto = answer_auto(how, &from, &to);
     let mut said: Vec<String> = if goes_on { vec!["continue".into()] } else { Vec::new() };
     said.extend(match how {
         "exact" => ["exact".into(), from, to],
@@ -117,8 +118,10 @@ pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Sho
     loop {
         rest = match rest {
             [] => break,
-            // Answers have the name that was asked for, always.
-            ["answer", "auto", rest @ ..] => rest,
+            ["answer", "auto", rest @ ..] => {
+                said.extend(auto.iter().cloned());
+                rest
+            }
             ["answer", kind @ ("name" | "value"), pattern, to, rest @ ..] => {
                 said.extend(["answer", kind, pattern].map(str::to_owned));
                 said.push(to.to_ascii_lowercase());
@@ -143,6 +146,21 @@ pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Sho
             None
         }
     }
+}
+
+/// The rules that `answer auto` stands for: names of the answer, owners and in data, are given back as names asked for. The owner
+/// asked for needs none.
+fn answer_auto(how: &str, from: &str, to: &str) -> Vec<String> {
+    let dotted = |name: &str| if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
+    let (pattern, back) = match how {
+        "exact" => (format!("^(|.*\\.){}$", escaped(&dotted(to))), format!("{{1}}{}", dotted(from))),
+        "suffix" => (format!("^(.*){}$", escaped(&dotted(to))), format!("{{1}}{}", dotted(from))),
+        "prefix" => (format!("^{}(.*)$", escaped(to)), format!("{from}{{1}}")),
+        // These have no way back that holds for other names.
+        _ => return Vec::new(),
+    };
+    let rule = |kind: &str| ["answer".to_owned(), kind.to_owned(), pattern.clone(), back.clone()];
+    [rule("name"), rule("value")].concat()
 }
 
 /// A regular expression that fits this text alone.

@@ -344,3 +344,22 @@ fn no_text_makes_it_panic() {
         }
     }
 }
+
+#[test]
+fn answer_auto_becomes_rules_for_owners_and_data() {
+    let cases = [
+        ("a.test b.test", r"exact a.test b.test", r"^(|.*\.)b\.test\.$ {1}a.test."),
+        (
+            "suffix .old.test .new.test",
+            r"regex ^(.*)\.old\.test\.$ {1}.new.test.",
+            r"^(.*)\.new\.test\.$ {1}.old.test.",
+        ),
+        ("prefix old- new-", r"regex ^old-(.*)$ new-{1}", r"^new-(.*)$ old-{1}"),
+    ];
+    for (rule, becomes, back) in cases {
+        let text = format!(".:53 {{\n rewrite name {rule} answer auto\n forward . 192.0.2.1\n}}\n");
+        let zones = loaded(&text, &Options::default()).forward().zones;
+        let expect = format!("{becomes} answer name {back} answer value {back}");
+        assert_eq!(zones[0].rewrites, [expect.parse().unwrap()], "{rule}");
+    }
+}

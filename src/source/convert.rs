@@ -145,10 +145,8 @@ fn slice_of(key: ServiceKey, slice: objects::EndpointSlice) -> Checked<SliceInpu
             continue;
         }
         let conditions = endpoint.conditions.unwrap_or_default();
-        let hostname = endpoint.hostname.filter(|hostname| !hostname.is_empty());
-        if let Some(hostname) = &hostname {
-            label(&format!("endpoints[{index}].hostname"), hostname)?;
-        }
+        // One that is no label takes nothing but itself away: the endpoint has its dashed name then.
+        let hostname = endpoint.hostname.filter(|hostname| label("", hostname).is_ok());
         for ip in addresses(&format!("endpoints[{index}].addresses"), &listed)? {
             endpoints.push(Endpoint {
                 ip,
@@ -343,12 +341,6 @@ mod tests {
             ),
             (
                 Objects::Slices,
-                json!({"metadata": labelled, "addressType": "IPv4",
-                       "endpoints": [{"addresses": [ip], "hostname": "-x"}]}),
-                "endpoints[0].hostname \"-x\" is not a DNS label",
-            ),
-            (
-                Objects::Slices,
                 json!({"metadata": {"namespace": "prod", "name": "a/b"}}),
                 "metadata.name \"a/b\" is not a name",
             ),
@@ -360,6 +352,21 @@ mod tests {
         ];
         for (of, object, expected) in cases {
             assert_eq!(reason(of, object.clone()), expected, "{object}");
+        }
+    }
+
+    #[test]
+    fn a_hostname_that_is_no_label_takes_only_itself_away() {
+        let endpoint = |hostname: &str| json!({"addresses": ["10.0.0.1"], "hostname": hostname});
+        let labels = json!({"kubernetes.io/service-name": "db"});
+        for (hostname, expect) in [("db-0", Some("db-0")), ("-x", None), ("A_b", None), ("a.b", None), ("", None)] {
+            let slice_object = json!({"metadata": {"namespace": "prod", "name": "db-a", "labels": labels},
+                                      "addressType": "IPv4", "endpoints": [endpoint(hostname)]});
+            let Ok(Object::Slice(read)) = slice(serde_json::from_value(slice_object).unwrap()) else {
+                panic!("{hostname:?}: the slice is refused")
+            };
+            assert_eq!(read.endpoints.len(), 1, "{hostname:?}");
+            assert_eq!(read.endpoints[0].hostname.as_deref(), expect, "{hostname:?}");
         }
     }
 

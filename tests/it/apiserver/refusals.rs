@@ -190,3 +190,16 @@ async fn a_broken_object_rejects_itself_alone_and_is_named() {
     assert!(following.metric("holdfast_source_rejected_total", "Service") >= 2.0);
     following.until_up().await;
 }
+
+/// An apiserver on an etcd without progress notifications takes the watch, and ends it by an event with the code 500.
+#[tokio::test]
+async fn a_streaming_list_refused_by_an_event_is_followed_by_a_paged_list() {
+    for code in [500, 501, 504] {
+        let server = Apiserver::start().await;
+        server.put(service("prod", "a", "10.0.0.1"));
+        server.fail(Fault::on("services").verb("watch").with(Reply::error_event(code, "InternalError")).times(1));
+        let following = Following::synced(server).await;
+        assert!(following.reader.load().service(b"prod", b"a").is_some(), "{code}");
+        assert_eq!(following.server.count("list", "services"), 1, "{code}: in pages, and not by a second stream");
+    }
+}

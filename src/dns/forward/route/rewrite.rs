@@ -311,6 +311,23 @@ mod tests {
         );
     }
 
+    /// As node-cache with CoreDNS 1.13.2 answers `answer auto`.
+    #[test]
+    fn names_in_data_are_given_back_as_names_asked_for() {
+        for (rule, asked, data, expect) in [
+            (r"exact a.net b.test answer value ^(|.*\.)b\.test\.$ {1}a.net.", "a.net.", "b.test.", "a.net."),
+            (r"exact a.net b.test answer value ^(|.*\.)b\.test\.$ {1}a.net.", "a.net.", "x.b.test.", "x.a.net."),
+            (r"exact a.net b.test answer value ^(|.*\.)b\.test\.$ {1}a.net.", "a.net.", "xb.test.", "xb.test."),
+            (r"suffix s.net b.test answer value ^(.*)\.b\.test\.$ {1}.s.net.", "w.s.net.", "o.b.test.", "o.s.net."),
+            (r"regex ^o-(.*)$ n-{1} answer value ^n-(.*)$ o-{1}", "o-a.net.", "n-b.net.", "o-b.net."),
+        ] {
+            let (rules, asked) = (rules(&[rule]), name(asked));
+            let mut records = [Record::from_rdata(name("any.test."), 5, RData::SRV(SRV::new(0, 1, 80, name(data))))];
+            rewrite(&rules, &asked).unwrap().restore(&asked, &mut records);
+            assert_eq!(records[0].data.to_string(), format!("0 1 80 {expect}"), "{rule}");
+        }
+    }
+
     #[test]
     fn rules_are_shown_as_they_are_written() {
         for text in [
