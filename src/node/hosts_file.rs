@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_file_with_two_blocks_or_half_of_one_is_left_alone() {
         let block = with_block(b"", &lines(&["192.0.2.1 a.example"])).unwrap();
-        let [begin, line, end] = [&BEGIN[..], b"192.0.2.1 a.example", END].map(|line| [line, b"\n"].concat());
+        let [begin, line, end] = [BEGIN, b"192.0.2.1 a.example", END].map(|line| [line, b"\n"].concat());
         for (text, expect) in [
             ([block.clone(), block.clone()].concat(), Markers::Two),
             ([begin.clone(), block.clone()].concat(), Markers::Two),

@@ -176,8 +176,7 @@ impl Agent {
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
-        let hosts_file = base.config.settings.node_hosts_file.clone();
-        let hosts_file = HostsFile::begin(hosts_file, forwarder.clone(), &base.registry)?;
+        let hosts_file = HostsFile::begin(&base.config, forwarder.clone(), &base.registry)?;
         let listening: Vec<String> = addresses.dns.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "answering DNS");
         Ok(Self {

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use crate::{
+    config::Config,
     dns::forward::Forwarder,
     node::{HostsError, put_block},
 };
@@ -34,11 +35,12 @@ impl Drop for HostsFile {
 }
 
 impl HostsFile {
-    /// Begins to write the kept names of `forwarder` to the file at `path`, if there is one.
+    /// Begins to write the kept names of `forwarder` to the hosts file that `config` names, if it names one.
     ///
     /// # Errors
     /// If a metric is registered already.
-    pub fn begin(path: Option<PathBuf>, forwarder: Forwarder, registry: &Registry) -> anyhow::Result<Option<Self>> {
+    pub fn begin(config: &Config, forwarder: Forwarder, registry: &Registry) -> anyhow::Result<Option<Self>> {
+        let path = config.settings.node_hosts_file.clone();
         let metrics = Metrics {
             names: IntGauge::new("holdfast_node_hosts_file_names", "Names of the keep list in the node's hosts file.")?,
             errors: IntCounter::new(

@@ -17,6 +17,9 @@ use crate::sys::{Lock, labels};
 /// The codes of answers that are told apart.
 const RCODES: [&str; 7] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "other"];
 
+/// Names that are not resolved, and for how long.
+type Unresolved = HashMap<String, Duration>;
+
 /// Handles of the `holdfast_forward_*` metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -42,7 +45,7 @@ pub struct Metrics {
     keep_names: IntGauge,
     keep_failing: IntGaugeVec,
     /// The unresolved names of each view, with the seconds.
-    keep_unresolved: Arc<Lock<HashMap<Box<[u8]>, HashMap<String, Duration>>>>,
+    keep_unresolved: Arc<Lock<HashMap<Box<[u8]>, Unresolved>>>,
     /// How many upstreams each name is of, in all zones and views.
     named: Arc<Lock<HashMap<String, usize>>>,
     pub loops: IntCounter,
@@ -268,7 +271,7 @@ impl Metrics {
 
     /// Notes how many names are on the keep list, and which of them are unresolved at `view` for how long. The longest time of
     /// any view counts.
-    pub fn keep(&self, view: &[u8], names: usize, unresolved: HashMap<String, Duration>) {
+    pub fn keep(&self, view: &[u8], names: usize, unresolved: Unresolved) {
         self.keep_names.set(i64::try_from(names).unwrap_or(i64::MAX));
         let mut by_view = self.keep_unresolved.lock();
         let before = by_view.insert(view.into(), unresolved).unwrap_or_default();
