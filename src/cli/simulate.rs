@@ -57,6 +57,9 @@ pub struct Queries {
     /// Duration of the test; ^C ends it
     #[arg(long, value_name = "S", default_value_t = 10)]
     seconds: u64,
+    /// A query without an answer after so many seconds is lost
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    timeout: u64,
     /// How
     #[arg(short, long, default_value = "table")]
     output: Output,
@@ -155,8 +158,7 @@ fn queries(args: &Queries) -> anyhow::Result<Exit> {
         tcp: args.tcp,
         tcp_every: Duration::from_millis(200),
         watch: Duration::from_secs(args.seconds),
-        // As long as stub resolvers wait.
-        patience: Duration::from_secs(5),
+        patience: Duration::from_secs(args.timeout),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let report = runtime.block_on(queries::run(&options, interrupted()))?;

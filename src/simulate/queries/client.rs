@@ -55,7 +55,7 @@ impl Client {
                 if next >= this.end || this.count.is_stopped() {
                     break;
                 }
-                this.receive(&socket, &mut waiting, next).await;
+                this.receive(&socket, &mut waiting, next, false).await;
                 waiting.insert(id, Instant::now());
                 this.count.udp.asked();
                 // The error of an earlier question takes the place of one call.
@@ -67,7 +67,7 @@ impl Client {
             let tail = Arc::clone(&this);
             tails.spawn(async move {
                 let end = Instant::now() + tail.options.patience;
-                tail.receive(&socket, &mut waiting, end).await;
+                tail.receive(&socket, &mut waiting, end, true).await;
                 tail.count.udp.lost(waiting.len() as u64);
             });
         }
@@ -83,11 +83,10 @@ impl Client {
         Ok(socket)
     }
 
-    /// Takes in answers until then, or until nothing is waited for and the time has come.
-    async fn receive(&self, socket: &UdpSocket, waiting: &mut HashMap<u16, Instant>, until: Instant) {
+    /// Receives answers until then; the `last` time only while some are waited for.
+    async fn receive(&self, socket: &UdpSocket, waiting: &mut HashMap<u16, Instant>, until: Instant, last: bool) {
         let mut answer = [0; 4096];
-        let tail = until > self.end;
-        while !(tail && waiting.is_empty()) {
+        while !(last && waiting.is_empty()) {
             tokio::select! {
                 biased;
                 () = sleep_until(until) => return,
