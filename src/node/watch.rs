@@ -11,6 +11,7 @@ mod failsafe;
 pub mod keeper;
 mod probe;
 mod relay;
+mod removals;
 mod seat;
 
 use std::{
@@ -33,6 +34,7 @@ use self::{
     failsafe::Failsafe,
     probe::Answer,
     relay::Relay,
+    removals::Removals,
     seat::{Asked, Claimed, Seat},
 };
 use super::{Config, ErrorType, Goal, approach, is_released, reach, was_set_up};
@@ -43,6 +45,8 @@ const TICK: Duration = Duration::from_millis(500);
 const FIRST_TICK: Duration = Duration::from_millis(50);
 /// Between two looks at interface and rules: what is deleted is back within 5 s.
 const LOOK: Duration = Duration::from_secs(2);
+/// The same after something was removed from the node, which may go on and on.
+const LOOK_SOON: Duration = Duration::from_millis(100);
 /// How long an agent that starts is not reported for answering nothing.
 const STARTING: Duration = Duration::from_secs(1);
 /// The time an answer may take: of the agent itself, which may ask the cluster's DNS for it, and of the cluster's DNS.
@@ -109,6 +113,7 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
         let mut watch = Watch::new(config, &mut tell);
         watch.look();
         let (mut next_probe, mut next_look) = (Instant::now(), Instant::now() + LOOK);
+        let removals = Removals::open();
         loop {
             if !said_ready && watch.is_settled() {
                 said_ready = true;
@@ -139,6 +144,10 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                         watch.look();
                     }
                     next_probe = Instant::now() + watch.pause();
+                }
+                // The agent of another mode removes the addresses itself at its end, while it still listens.
+                () = removals.next(), if mode == Mode::Child => {
+                    next_look = next_look.min((next_look - LOOK + LOOK_SOON).max(Instant::now()));
                 }
                 () = sleep_until(next_look) => {
                     // The addresses went with an agent that ended in order, and are not to come back without it.
