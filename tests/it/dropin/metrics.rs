@@ -75,7 +75,10 @@ async fn every_name_is_there_and_moves() {
     // A setup error, so that one is counted.
     fs::create_dir(home.join("kube-dns")).unwrap();
     fs::write(home.join("kube-dns/stubDomains"), "{").unwrap();
-    let agent = Agent::spawn(&mut node_cache(home, &[]));
+    let mut agent = Agent::spawn(&mut node_cache(home, &[]));
+    // The log is there before the first file is read.
+    let line = agent.wait_for("the ConfigMap kube-dns is wrong");
+    assert!(line.contains("ERROR") && line.contains("stubDomains"), "{line}");
     let metrics = listeners(home, "metrics").remove(0);
     let scrape = || get(&metrics, "/metrics");
     // Series of upstreams are there from the first event on, as CoreDNS has it.
