@@ -12,7 +12,7 @@ mod row;
 mod stream;
 mod time;
 
-pub use apiserver::{ApiserverStatus, Listing, Measures, Reach};
+pub use apiserver::{ApiserverStatus, FailingAddress, Listing, Measures, Reach};
 pub use config::{ConfigStatus, RefusedReload};
 pub use election::{ElectionStatus, Failing, Standing};
 pub use follow::{FollowState, FollowStatus, THEN};

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,10 +19,10 @@ use serde::Serialize;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    Exit, Misused, Output, json, print,
+    Exit, Failed, Output, json, print,
     reach::{Reached, Where, snapshot_of},
     status,
-    table::{Table, width},
+    table::{Table, broken, width},
 };
 use crate::{
     admin::{
@@ -29,7 +30,7 @@ use crate::{
         view::{Status, Time},
     },
     record::Snapshot,
-    report::Row,
+    report::{FailingAddress, Row},
     sys::{Clock, UnixMillis, put_file},
     tls::{accepting_any, not_after},
 };
@@ -51,13 +52,13 @@ pub struct ControlPlaneArgs {
     /// Write a kubeconfig that goes to one apiserver directly, past DNS and load balancers; needs --server and --kubeconfig
     #[arg(long, value_name = "FILE", requires_all = ["server", "kubeconfig"])]
     pub kubeconfig_out: Option<PathBuf>,
-    /// The apiserver to go to
+    /// Address of an apiserver: tested too, or the one of the kubeconfig that is written
     #[arg(long, value_name = "IP[:PORT]", value_parser = server)]
     pub server: Option<SocketAddr>,
-    /// The kubeconfig whose CA and credentials are taken over
+    /// Kubeconfig with the CA and the credentials to copy
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// How to print it
+    /// Output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
 }
@@ -83,7 +84,7 @@ pub(super) struct ControlPlane {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Apiserver {
     address: SocketAddr,
-    /// `endpoint`, `service` (through kube-proxy) or `given`.
+    /// `endpoint`, `service` (through kube-proxy), `configured` (for the process asked) or `given`.
     from: &'static str,
     ready: bool,
     /// Time of connect, handshake and answer, in milliseconds; null from the step that failed.
@@ -93,6 +94,10 @@ struct Apiserver {
     certificate_ends: Option<Time>,
     /// The step that failed and why, or the status of `/readyz` if it is not 200.
     error: Option<String>,
+    /// Since when the process asked gets no connection to it, if it watches the apiserver; null while it does, and on agents.
+    failing_since: Option<Time>,
+    /// Why its last connection failed.
+    failing_reason: Option<String>,
 }
 
 pub fn run(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
@@ -112,14 +117,37 @@ pub fn run(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
     for endpoint in listed.into_iter().flat_map(|apiserver| &apiserver.endpoints) {
         addresses.extend(endpoint.parse::<SocketAddr>().ok().map(|address| (address, "endpoint")));
     }
-    addresses.extend(args.server.map(|server| (server, "given")));
+    let failing: BTreeMap<SocketAddr, &FailingAddress> = listed
+        .into_iter()
+        .flat_map(|apiserver| &apiserver.failing)
+        .filter_map(|failing| Some((failing.address.parse().ok()?, failing)))
+        .collect();
+    let configured = listed.and_then(|apiserver| apiserver.server.parse::<http::Uri>().ok());
+    let configured = configured.and_then(|url| url.authority()?.as_str().parse::<SocketAddr>().ok());
+    for address in failing.keys().chain(&configured) {
+        addresses.entry(*address).or_insert("configured");
+    }
+    if let Some(server) = args.server {
+        addresses.entry(server).or_insert("given");
+    }
     anyhow::ensure!(
         !addresses.is_empty(),
         "no apiserver address is known: the records have no service default/kubernetes"
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let apiservers =
-        runtime.block_on(futures::future::join_all(addresses.into_iter().map(|(address, from)| ask(address, from))));
+    let asked = addresses.into_iter().map(|(address, from)| async move {
+        let apiserver = ask(address, from).await;
+        (apiserver, address)
+    });
+    let apiservers = runtime.block_on(futures::future::join_all(asked)).into_iter().map(|(apiserver, address)| {
+        let failing = failing.get(&address);
+        Apiserver {
+            failing_since: failing.map(|failing| failing.since),
+            failing_reason: failing.map(|failing| failing.reason.clone()),
+            ..apiserver
+        }
+    });
+    let apiservers = apiservers.collect();
     let at = Time(Clock::System.now());
     let source = status.as_ref().map(|status| status::source(&status.source, at));
     let document = ControlPlane { at, apiservers, source };
@@ -157,6 +185,8 @@ async fn ask(address: SocketAddr, from: &'static str) -> Apiserver {
         readyz_ms: None,
         certificate_ends: None,
         error: None,
+        failing_since: None,
+        failing_reason: None,
     };
     if let Err(error) = steps(address, &mut apiserver).await {
         apiserver.error = Some(format!("{error:#}"));
@@ -203,11 +233,31 @@ fn text(document: &ControlPlane) -> String {
             ms(apiserver.tls_ms),
             ms(apiserver.readyz_ms),
             apiserver.certificate_ends.map_or_else(|| "-".into(), |end| end.short(document.at)),
-            apiserver.error.clone().unwrap_or_default(),
+            error(apiserver, document.at),
         ]);
     }
-    let source = document.source.as_ref().map_or_else(String::new, |source| format!("\nthis process sees {source}\n"));
-    format!("{}{source}", table.text(width()))
+    let mut text = table.text(width());
+    if let Some(source) = &document.source {
+        let lines = broken(&format!("this process sees {source}"), width().unwrap_or(usize::MAX));
+        let _ = writeln!(text, "\n{}", lines.join("\n"));
+        if source.starts_with("hub ") {
+            text.push_str("Since when an address takes no connection: run this on the node of the leader hub\n");
+        }
+    }
+    text
+}
+
+/// The error met from here, and since when the process asked gets no connection.
+fn error(apiserver: &Apiserver, now: Time) -> String {
+    let mut text = apiserver.error.clone().unwrap_or_default();
+    if let Some(since) = apiserver.failing_since {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        let reason = apiserver.failing_reason.as_deref().unwrap_or_default();
+        let _ = write!(text, "this process gets no connection for {}: {reason}", since.lasting(now));
+    }
+    text
 }
 
 /// Writes `from` anew, with every cluster at `server` and the name its certificate is verified by.
@@ -216,7 +266,7 @@ fn write_kubeconfig(out: &Path, server: SocketAddr, from: &Path) -> anyhow::Resu
     let text = std::fs::read_to_string(from).with_context(place)?;
     let mut config: serde_json::Value = serde_saphyr::from_str(&text).with_context(place)?;
     let clusters = config.get_mut("clusters").and_then(serde_json::Value::as_array_mut);
-    let clusters = clusters.ok_or_else(|| Misused(format!("{}: no clusters: not a kubeconfig", place())))?;
+    let clusters = clusters.ok_or_else(|| Failed::Usage(format!("{}: no clusters: not a kubeconfig", place())))?;
     let beside = std::path::absolute(from)?.parent().map(Path::to_owned).unwrap_or_default();
     for cluster in clusters.iter_mut().filter_map(|entry| entry.get_mut("cluster")?.as_object_mut()) {
         cluster.insert("server".into(), format!("https://{server}").into());

@@ -60,4 +60,19 @@ pub struct ApiserverStatus {
     /// The addresses of the apiserver itself, as the records have them; dialled beside the one configured.
     #[serde(default)]
     pub endpoints: Vec<String>,
+    /// Addresses to which the last connection failed. With HTTP/2 one connection carries all requests, so that an address is
+    /// dialled only when there is none.
+    #[serde(default)]
+    pub failing: Vec<FailingAddress>,
+}
+
+/// An address of the apiserver that takes no connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FailingAddress {
+    pub address: String,
+    /// The first failure without a connection since.
+    pub since: Time,
+    /// Why the last connection failed.
+    pub reason: String,
 }

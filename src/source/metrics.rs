@@ -47,6 +47,7 @@ pub struct Metrics {
     broken_streams: IntCounterVec,
     programming: Histogram,
     health: Arc<Health>,
+    clock: Clock,
 }
 
 impl Metrics {
@@ -62,7 +63,7 @@ impl Metrics {
         };
         registry.register(Box::new(PullingGauge::new(
             "holdfast_source_up",
-            "1 while the source delivers, 0 while it is out of reach or not heard of yet.",
+            "1 while the source delivers, 0 while it is not reachable or was not reached yet.",
             Box::new(up),
         )?))?;
         let age = {
@@ -71,7 +72,7 @@ impl Metrics {
         };
         registry.register(Box::new(PullingGauge::new(
             "holdfast_source_age_seconds",
-            "Seconds since the source last vouched for the records; +Inf until there was a first list or a load from disk.",
+            "Seconds since the source last confirmed the records; +Inf until there was a first list or a load from disk.",
             Box::new(age),
         )?))?;
         let counter = |name: &str, help: &str, labels: &[&str]| {
@@ -103,6 +104,7 @@ impl Metrics {
                 .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
             )?,
             health: Arc::default(),
+            clock: clock.clone(),
         };
         registry.register(Box::new(metrics.programming.clone()))?;
         metrics.register_health(registry)?;
@@ -133,6 +135,10 @@ impl Metrics {
         let mut status = self.health.status(apiserver::Timing::default().slow);
         status.endpoints = apiserver::endpoints(&reader.snapshot()).iter().map(ToString::to_string).collect();
         Some(status).filter(|status| !status.server.is_empty())
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Requests to the apiserver by result.

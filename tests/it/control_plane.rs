@@ -8,7 +8,7 @@ use holdfast::{
     config::Config,
     role::agent::Agent,
     store::{Reader, SourceState},
-    sys::{Clock, ManualClock},
+    sys::{Clock, ManualClock, UnixMillis},
 };
 use tempfile::TempDir;
 
@@ -102,6 +102,38 @@ async fn thirty_days_without_an_apiserver_cost_no_name_and_its_return_shows_at_o
     })
     .await;
     assert!(took <= RETURN, "a change made during the outage took {took:?} to show");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_takes_no_connection_is_shown_with_its_time() {
+    let home = TempDir::new().unwrap();
+    let server = Apiserver::start().await;
+    populated(&server);
+    let clock = ManualClock::new(UnixMillis(1_733_940_000_000));
+    let config = config(home.path(), &server.kubeconfig(home.path()));
+    let agent = Agent::start(config, Clock::Manual(clock.clone())).await.unwrap();
+    until("the agent lists", agent.reader(), |reader| reader.as_of().is_some()).await;
+    server.stop();
+    let lost = |reader: &Reader| matches!(reader.freshness().source, SourceState::Lost(_));
+    until("the loss", agent.reader(), lost).await;
+    clock.advance(Duration::from_secs(123));
+    let socket = home.path().join("agent.sock");
+    let asked = beside(move || {
+        ["table", "json"].map(|form| {
+            let output = run(&["control-plane", "--admin", socket.to_str().expect("UTF-8"), "-o", form]);
+            (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+        })
+    });
+    let [(code, table), (_, json)] = asked.await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let [apiserver] = json["apiservers"].as_array().unwrap().as_slice() else { panic!("{json}") };
+    assert_eq!((code, &apiserver["address"]), (Some(1), &server.address().to_string().into()));
+    let since = "2024-12-11T18:00:00.000Z";
+    assert_eq!((&apiserver["from"], &apiserver["failing_since"]), (&"configured".into(), &since.into()), "{json}");
+    assert!(apiserver["failing_reason"].as_str().unwrap().starts_with("connect: Connection refused"), "{json}");
+    let told = "TCP: Connection refused (os error 111); this process gets no connection for ";
+    assert!(table.contains(told) && table.contains("(since 2024-12-11 18:00:00 UTC)"), "{table}");
     agent.stop().await;
 }
 

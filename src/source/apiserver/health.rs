@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::server::Step;
 use crate::{
-    report::{ApiserverStatus, Listing, Measures, Reach, Time},
+    report::{ApiserverStatus, FailingAddress, Listing, Measures, Reach, Time},
     source::{Resource, assemble::Part, metrics::Verb},
     sys::{Lock, UnixMillis},
 };
@@ -37,7 +37,7 @@ impl Default for Health {
     fn default() -> Self {
         let abandoned = IntCounter::new(
             "holdfast_source_abandoned_total",
-            "Requests to the apiserver given up before their answer began: work a slow server does for nothing.",
+            "Requests to the apiserver cancelled before their answer began: work that a slow server does in vain.",
         );
         Self { inner: Lock::default(), abandoned: abandoned.expect("a valid name") }
     }
@@ -57,6 +57,8 @@ struct Inner {
     lists: BTreeMap<Part, usize>,
     server: String,
     lost: Option<Lost>,
+    /// Addresses whose last connection failed; at most those that are dialled.
+    failing: BTreeMap<String, Lost>,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +134,20 @@ impl Health {
         inner.lost = reason.map(|reason| Lost { since, reason: reason.to_owned() });
     }
 
+    /// A connection to this address failed, for this reason; or it is open.
+    pub(super) fn dialled(&self, address: &str, reason: Option<&str>, now: UnixMillis) {
+        let failing = &mut self.inner.lock().failing;
+        let since = failing.remove(address).map_or(now, |lost| lost.since);
+        if let Some(reason) = reason {
+            failing.insert(address.to_owned(), Lost { since, reason: reason.to_owned() });
+        }
+    }
+
+    /// Forgets addresses that are dialled no more.
+    pub(super) fn keep_dialled(&self, wanted: impl Fn(&str) -> bool) {
+        self.inner.lock().failing.retain(|address, _| wanted(address));
+    }
+
     /// A list is under way, until the guard is dropped.
     pub(super) fn listing(&self, part: Part) -> Progress<'_> {
         self.inner.lock().lists.insert(part, 0);
@@ -162,6 +178,15 @@ impl Health {
                 .map(|(part, objects)| Listing { resource: part.objects().resource().into(), objects: *objects })
                 .collect(),
             endpoints: Vec::new(),
+            failing: inner
+                .failing
+                .iter()
+                .map(|(address, Lost { since, reason })| FailingAddress {
+                    address: address.clone(),
+                    since: Time(*since),
+                    reason: reason.clone(),
+                })
+                .collect(),
         }
     }
 
@@ -367,6 +392,28 @@ mod tests {
         health.begin(Verb::List, SERVICES).failed();
         assert_eq!(health.measures().abandoned_total, 1);
         assert_eq!(health.unanswered(), None);
+    }
+
+    #[test]
+    fn an_address_fails_since_its_first_failure_until_it_takes_a_connection() {
+        let health = Health::default();
+        let failing = || -> Vec<(String, u64, String)> {
+            let of = |at: FailingAddress| (at.address, at.since.0.0, at.reason);
+            health.status(Duration::from_secs(1)).failing.into_iter().map(of).collect()
+        };
+        health.dialled("10.0.0.1:6443", Some("connect: refused"), UnixMillis(1_000));
+        health.dialled("10.0.0.1:6443", Some("TLS handshake: timed out"), UnixMillis(6_000));
+        health.dialled("10.0.0.2:6443", Some("connect: timed out"), UnixMillis(2_000));
+        let [a, b] = [
+            ("10.0.0.1:6443".to_owned(), 1_000, "TLS handshake: timed out".to_owned()),
+            ("10.0.0.2:6443".to_owned(), 2_000, "connect: timed out".to_owned()),
+        ];
+        assert_eq!(failing(), [a.clone(), b.clone()]);
+        health.dialled("10.0.0.2:6443", None, UnixMillis(7_000));
+        assert_eq!(failing(), [a]);
+        health.dialled("10.0.0.2:6443", Some("connect: timed out"), UnixMillis(8_000));
+        health.keep_dialled(|address| address == "10.0.0.2:6443");
+        assert_eq!(failing(), [(b.0, 8_000, b.2)], "a new failure, and an address that is asked no more is forgotten");
     }
 
     #[tokio::test(start_paused = true)]

@@ -175,7 +175,7 @@ impl Election {
             () = succession => {}
         }
         if tokio::time::timeout(LET_GO, self.let_go()).await.is_err() {
-            warn!("the lease could not be let go in time; it ends by itself");
+            warn!("could not release the leader lease in time; it ends by itself");
         }
     }
 
@@ -325,7 +325,7 @@ impl Election {
                     Standing::Holder { epoch } => info!(epoch, "this hub watches the cluster"),
                     Standing::Follower { leader, address } => info!(leader, address, "another hub watches the cluster"),
                     Standing::Namesake { name, address, renews: false } => {
-                        info!(name, address, "the lease was taken under this hub's name; it is ours if nobody renews it");
+                        info!(name, address, "the lease has this hub's name, from an earlier start or another hub; taken if it is not renewed");
                     }
                     Standing::Namesake { name, address, renews: true } => {
                         warn!(
@@ -386,7 +386,7 @@ impl Election {
             Ok(_) => info!("leader lease released"),
             Err(failure) => {
                 let reason = server.describe(Verb::Update, Resource::Leases, &failure);
-                warn!(%reason, "the lease could not be let go; it ends by itself");
+                warn!(%reason, "could not release the leader lease; it ends by itself");
             }
         }
     }

@@ -444,7 +444,7 @@ impl<'a> Session<'a> {
         if version < floor {
             let namespaces = self.parts[&Part::Namespaces].version;
             if !known.tested && namespaces.is_none_or(|held| version >= held) {
-                info!(version, floor, "kinds count their versions apart here: comparing namespaces only");
+                info!(version, floor, "resource versions of this apiserver differ by kind: comparing namespaces only");
                 self.known = Known { comparable: false, tested: true, ..known };
                 return None;
             }

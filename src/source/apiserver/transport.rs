@@ -192,6 +192,8 @@ impl Transport {
     /// Opens a connection to whichever address answers first: the one configured has a head start.
     async fn race(&self) -> Result<Connection, SendError> {
         let mut waiting: VecDeque<Address> = std::iter::once(Address::Configured).chain(self.endpoints()).collect();
+        let named: Vec<String> = waiting.iter().map(|address| self.named(*address)).collect();
+        self.health().keep_dialled(|address| named.iter().any(|wanted| wanted == address));
         let mut attempts = FuturesUnordered::new();
         let mut failure = None;
         let mut next = Instant::now();
@@ -222,7 +224,23 @@ impl Transport {
         super::endpoints(&records.snapshot()).into_iter().take(ENDPOINTS_MAX).map(Address::Endpoint).collect()
     }
 
+    fn named(&self, address: Address) -> String {
+        match address {
+            Address::Configured if self.host.contains(':') => format!("[{}]:{}", self.host, self.port),
+            Address::Configured => format!("{}:{}", self.host, self.port),
+            Address::Endpoint(address) => address.to_string(),
+        }
+    }
+
+    /// Opens a connection and notes whether the address took it.
     async fn dial(&self, address: Address) -> Result<Connection, SendError> {
+        let dialled = self.open_to(address).await;
+        let reason = dialled.as_ref().err().map(ToString::to_string);
+        self.health().dialled(&self.named(address), reason.as_deref(), self.metrics.clock().now());
+        dialled
+    }
+
+    async fn open_to(&self, address: Address) -> Result<Connection, SendError> {
         let opening = self.health().opening(Step::Connect);
         let begun = Instant::now();
         let limit = self.timing.connect.unwrap_or_else(|| self.connect_limit.now());

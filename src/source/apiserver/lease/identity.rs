@@ -21,13 +21,13 @@ pub fn identity(store: Option<&Path>) -> String {
     match fs::read_to_string(&file) {
         Ok(text) if is_identity(text.trim()) => return text.trim().to_owned(),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            warn!(file = %file.display(), %error, "this hub's identity cannot be read; until the next start it has another");
+            warn!(file = %file.display(), %error, "cannot read this hub's identity; it has another until the next start");
             return made;
         }
         Ok(_) | Err(_) => {}
     }
     if let Err(error) = put_file(&file, made.as_bytes(), 0o640) {
-        warn!(file = %file.display(), %error, "this hub's identity cannot be kept; with the next start it has another");
+        warn!(file = %file.display(), %error, "cannot save this hub's identity; it gets another at the next start");
     }
     made
 }
