@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -15,9 +15,11 @@ use axum::{
 };
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tracing::info;
 
 use super::{
     StatusInputs,
+    peer::Peer,
     view::{HeldDoc, Time},
 };
 use crate::{
@@ -136,13 +138,15 @@ struct ReleaseQuery {
     dry_run: bool,
 }
 
-async fn release_held(State(shared): State<Shared>, Query(query): Query<ReleaseQuery>) -> Response {
-    ask(&shared, query.namespace.map_or(Release::All, Release::Namespace), query.dry_run).await
+type Caller = Option<Extension<Peer>>;
+
+async fn release_held(State(shared): State<Shared>, from: Caller, Query(query): Query<ReleaseQuery>) -> Response {
+    ask(&shared, from, query.namespace.map_or(Release::All, Release::Namespace), query.dry_run).await
 }
 
-async fn accept_cluster(State(shared): State<Shared>) -> Response {
+async fn accept_cluster(State(shared): State<Shared>, from: Caller) -> Response {
     // The writer knows which cluster was refused.
-    ask(&shared, Release::Cluster("".into()), false).await
+    ask(&shared, from, Release::Cluster("".into()), false).await
 }
 
 #[derive(Deserialize)]
@@ -154,7 +158,7 @@ struct OutsideQuery {
     dry_run: bool,
 }
 
-async fn release_outside(State(shared): State<Shared>, Query(query): Query<OutsideQuery>) -> Response {
+async fn release_outside(State(shared): State<Shared>, from: Caller, Query(query): Query<OutsideQuery>) -> Response {
     let which = match (&query.name, &query.zone) {
         (Some(name), None) => name.parse().map(Released::Name),
         (None, Some(zone)) => zone.parse().map(Released::Zone),
@@ -168,12 +172,20 @@ async fn release_outside(State(shared): State<Shared>, Query(query): Query<Outsi
         let told = "this process forwards nothing, it holds no names outside the cluster: ask an agent";
         return (StatusCode::NOT_FOUND, told).into_response();
     };
+    if !query.dry_run {
+        let of = query.name.or(query.zone).unwrap_or_default();
+        info!(of, names = released.len(), peer = %peer(from), "guard released names outside the cluster");
+    }
     let left = shared.inputs.outside_held();
     let kept = left.iter().filter(|hold| hold.reason == KEEP && which.covers_text(&hold.name)).count();
     Json(OutsideReleasedDoc { released, kept }).into_response()
 }
 
-async fn ask(shared: &Shared, which: Release, dry_run: bool) -> Response {
+fn peer(from: Caller) -> Peer {
+    from.map_or_else(Peer::default, |Extension(peer)| peer)
+}
+
+async fn ask(shared: &Shared, from: Caller, which: Release, dry_run: bool) -> Response {
     let snapshot = shared.reader.snapshot();
     let (before, services) = (snapshot.held().counts(), snapshot.counts().services);
     let (applied, after) = if dry_run {
@@ -188,8 +200,13 @@ async fn ask(shared: &Shared, which: Release, dry_run: bool) -> Response {
         let held_upstream = if shared.reader.judges() { 0 } else { upstream.count() };
         (Applied { changes: would.services + would.namespaces, held_upstream }, after)
     } else {
+        let told = which.to_string();
         match (shared.release)(which).await {
-            Some(applied) => (applied, shared.reader.held().counts()),
+            Some(applied) => {
+                let (changes, peer) = (applied.changes, peer(from));
+                info!(which = told, changes, held_upstream = applied.held_upstream, %peer, "guard released");
+                (applied, shared.reader.held().counts())
+            }
             None => return (StatusCode::SERVICE_UNAVAILABLE, "the process is stopping").into_response(),
         }
     };

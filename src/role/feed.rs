@@ -78,7 +78,6 @@ pub(super) async fn run(
                 match order {
                     Order::Release(which, done) => {
                         let applied = writer.release(&which);
-                        info!(%which, changes = applied.changes, held_upstream = applied.held_upstream, "guard released by an operator");
                         // The receiver of the answer may be gone.
                         let _ = done.send(applied);
                     }
@@ -93,8 +92,8 @@ pub(super) async fn run(
                 }
                 continue;
             }
-            () = sleep_until_some(log.next_summary()), if log.next_summary().is_some() => {
-                log.summarize();
+            () = sleep_until_some(log.next()), if log.next().is_some() => {
+                log.tell();
                 continue;
             }
             () = tokio::time::sleep(tick.unwrap_or_default()), if tick.is_some() => {

@@ -21,6 +21,9 @@ use crate::{
 /// After a loss was logged, further ones are only counted for this long.
 const SUMMARY: Duration = Duration::from_secs(60);
 
+/// Changes that arrive this long after the source is back belong to the time it was lost: its watches reopen one by one.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// The loss of a follower whose hub answers and has lost the apiserver itself.
 const BEHIND_THE_HUB: &str = "apiserver (behind the hub)";
 
@@ -47,16 +50,25 @@ pub(super) struct SourceLog {
     /// When the losses that were only counted are logged.
     summary: Option<Instant>,
     counted: u32,
+    /// The end of a loss that was logged, whose changes still arrive.
+    back: Option<Back>,
+}
+
+#[derive(Debug)]
+struct Back {
+    at: Instant,
+    lasted: Duration,
+    changes: usize,
 }
 
 impl SourceLog {
     pub(super) fn new(name: &'static str, clock: Clock, lost_since: LostSince) -> Self {
-        Self { name, clock, lost_since, lost: name, logged: false, summary: None, counted: 0 }
+        Self { name, clock, lost_since, lost: name, logged: false, summary: None, counted: 0, back: None }
     }
 
-    /// When [`Self::summarize`] is to be called next.
-    pub(super) fn next_summary(&self) -> Option<Instant> {
-        self.summary
+    /// When [`Self::tell`] is to be called next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.summary.into_iter().chain(self.back.as_ref().map(|back| back.at + SETTLE)).min()
     }
 
     /// Notes the state after an update that made so many `changes`.
@@ -64,12 +76,16 @@ impl SourceLog {
         match (before, now) {
             (SourceState::Lost(_), SourceState::Lost(_)) => {}
             (_, SourceState::Lost(reason)) => self.lost(reason),
-            (SourceState::Lost(_), SourceState::Up) => self.back(changes),
+            (SourceState::Lost(_), SourceState::Up) => self.back(),
             (_, SourceState::Starting | SourceState::Up) => {}
+        }
+        if let Some(back) = &mut self.back {
+            back.changes += changes;
         }
     }
 
     fn lost(&mut self, reason: &str) {
+        self.tell_back();
         self.lost_since.0.store(self.clock.now().0, Relaxed);
         let behind = reason.rsplit_once(THEN);
         self.lost = behind.map_or(self.name, |_| BEHIND_THE_HUB);
@@ -83,16 +99,33 @@ impl SourceLog {
         }
     }
 
-    fn back(&mut self, changes: usize) {
+    fn back(&mut self) {
         let since = UnixMillis(self.lost_since.0.swap(0, Relaxed));
         if self.logged {
             self.logged = false;
-            info!(changes, "{} back after {}", self.lost, words(since.age(self.clock.now())));
+            self.back = Some(Back { at: Instant::now(), lasted: since.age(self.clock.now()), changes: 0 });
+        }
+    }
+
+    fn tell_back(&mut self) {
+        if let Some(Back { lasted, changes, .. }) = self.back.take() {
+            info!(changes, "{} back after {}", self.lost, words(lasted));
+        }
+    }
+
+    /// Logs the lines whose time has come.
+    pub(super) fn tell(&mut self) {
+        let now = Instant::now();
+        if self.back.as_ref().is_some_and(|back| back.at + SETTLE <= now) {
+            self.tell_back();
+        }
+        if self.summary.is_some_and(|at| at <= now) {
+            self.summarize();
         }
     }
 
     /// Tells of the losses that were only counted.
-    pub(super) fn summarize(&mut self) {
+    fn summarize(&mut self) {
         self.summary = None;
         if self.counted > 0 {
             let state = if self.lost_since.get().is_some() { "lost" } else { "up" };
@@ -146,6 +179,8 @@ mod tests {
         let lost = SourceState::Lost(format!("hub-1{THEN}hub-0{THEN}apiserver b: timed out"));
         log.note(&SourceState::Up, &lost, 0);
         log.note(&lost, &SourceState::Up, 1);
+        tokio::time::advance(SETTLE).await;
+        log.tell();
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let told = "lost apiserver (behind the hub): answering from memory, DNS is not affected reason=\"apiserver b: timed out\"";
         assert!(text.contains(told) && text.contains("apiserver (behind the hub) back after "), "{text}");
@@ -171,14 +206,21 @@ mod tests {
             step(&mut log);
         }
         tokio::time::advance(SUMMARY).await;
-        assert!(log.next_summary().is_some_and(|at| at <= Instant::now()));
-        log.summarize();
-        log.summarize();
-        assert_eq!((log.next_summary(), since.get()), (None, None));
+        assert!(log.next().is_some_and(|at| at <= Instant::now()));
+        log.tell();
+        tokio::time::advance(SUMMARY).await;
+        log.tell();
+        assert_eq!((log.next(), since.get()), (None, None));
         log.note(&SourceState::Up, &lost, 0);
         assert!(since.get().is_some());
         hands.advance(Duration::from_secs(184));
-        log.note(&lost, &SourceState::Up, 12);
+        // The probe is first, the watches bring their changes one after the other, and what comes later is news of its own.
+        log.note(&lost, &SourceState::Up, 0);
+        log.note(&SourceState::Up, &SourceState::Up, 5);
+        log.note(&SourceState::Up, &SourceState::Up, 7);
+        tokio::time::advance(SETTLE).await;
+        log.tell();
+        log.note(&SourceState::Up, &SourceState::Up, 100);
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let shown: Vec<String> =
             text.lines().map(|line| line.trim().replace("holdfast::role::source_log: ", "")).collect();

@@ -87,6 +87,17 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Log {
+    /// Waits for the end of the loss at both, which is logged with the changes that come after it.
+    async fn back(&self) {
+        let told = || String::from_utf8_lossy(&self.0.lock().unwrap()).matches("back after").count();
+        let both = async {
+            while told() < 2 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        in_time("the apiserver is back in both logs", both).await;
+    }
+
     /// The lines about the source since the last call. Those of hub and agent come in no order.
     fn take(&self) -> Vec<String> {
         let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
@@ -366,6 +377,9 @@ async fn an_outage_reads_as_its_golden_file() {
             _ => {}
         }
         world.settle((1..=4).contains(&step)).await;
+        if step == 5 {
+            world.log.back().await;
+        }
         let alerts = firing.get(step).map_or_else(|| "none".into(), |alerts| alerts.join(", "));
         let alerts = if alerts.is_empty() { "none" } else { &alerts };
         let _ = write!(shown, "== {title}\n{}\nalerts: {alerts}\n\n", world.seen().await);
