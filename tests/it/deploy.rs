@@ -4,6 +4,7 @@
 mod alerts;
 mod helm;
 mod kustomize;
+mod monitor;
 mod schema;
 pub mod yaml;
 
@@ -150,11 +151,7 @@ fn an_agent_comes_first_stays_last_and_is_replaced_without_a_gap() {
         assert!(container["resources"].get("limits").is_none(), "{place}");
         let of_the_node = pod["volumes"].as_array().unwrap().iter().filter_map(|volume| volume.get("hostPath"));
         let of_the_node: BTreeSet<&str> = of_the_node.map(|path| text(path, "/path")).collect();
-        let mut wanted = BTreeSet::from(["/run/holdfast", "/var/lib/holdfast", "/var/lib/holdfast-tools"]);
-        // Its arguments are node-cache's, which has no such setting.
-        if place == "drop-in" {
-            wanted.remove("/var/lib/holdfast-tools");
-        }
+        let wanted = BTreeSet::from(["/run/holdfast", "/var/lib/holdfast", "/var/lib/holdfast-tools"]);
         assert_eq!(of_the_node, wanted, "{place}");
     }
 }

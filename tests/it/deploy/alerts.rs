@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Write as _,
     path::Path,
     process::{Command, Output},
 };
@@ -73,12 +74,13 @@ const WELL: [Series; 32] = [
 ];
 
 /// What goes wrong, in place of those series, and the one alert that fires.
-const WRONG: [(&str, &str, &[Series]); 30] = [
+const WRONG: [(&str, &str, &[Series]); 31] = [
     ("HoldfastSourceLost", "holdfast-hub", &[("holdfast_source_up", "", "0xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_latency_seconds", "", "1.2xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_busy_per_minute", "", "18xN")]),
     ("HoldfastHubsMissing", "holdfast-hub", &[("up", "", "0xN")]),
     ("HoldfastAgentsMissing", "holdfast-agent", &[("up", "", "0xN")]),
+    ("HoldfastAgentDown", "holdfast-agent", &[("up", "", "0xN")]),
     ("HoldfastAgentsWithoutHub", "holdfast-agent", &[("holdfast_hub_connected", "", "0xN")]),
     ("HoldfastServfail", "holdfast-agent", &[("holdfast_dns_responses_total", "rcode=\"SERVFAIL\"", "0+600xN")]),
     (
@@ -153,14 +155,17 @@ fn case((alert, job, wrong): &(&str, &str, &[Series])) -> Value {
     let minutes = if *alert == "HoldfastPinned" { 25 * 60 } else { 120 };
     let is_wrong = |well: &&Series| wrong.iter().any(|(name, labels, _)| (*name, *labels) == (well.0, well.1));
     let all = wrong.iter().chain(WELL.iter().filter(|well| !is_wrong(well)));
-    // Another pod of each kind, which is well: a fleet of one shows no share.
+    // Other pods of each kind, which are well: a fleet of one shows no share.
+    let beside = if *alert == "HoldfastAgentDown" { 20 } else { 1 };
     let mut series: Vec<Value> =
         [("holdfast-hub", "up"), ("holdfast-agent", "up"), ("holdfast-agent", "holdfast_hub_connected")]
             .iter()
-            .filter(|(beside, _)| *alert != "HoldfastHubsMissing" || *beside != "holdfast-hub")
-            .map(|(beside, name)| {
-                let target = format!("job=\"{beside}\",pod=\"well\",node=\"m\",instance=\"10.0.0.2:9253\"");
-                json!({ "series": format!("{name}{{{target}}}"), "values": format!("1x{minutes}") })
+            .filter(|(job, _)| *alert != "HoldfastHubsMissing" || *job != "holdfast-hub")
+            .flat_map(|(job, name)| {
+                (0..beside).map(move |n| {
+                    let target = format!("job=\"{job}\",pod=\"well-{n}\",node=\"m\",instance=\"10.0.1.{n}:9253\"");
+                    json!({ "series": format!("{name}{{{target}}}"), "values": format!("1x{minutes}") })
+                })
             })
             .collect();
     series.extend(all.map(|(name, labels, values)| {
@@ -273,6 +278,197 @@ fn one_outage_is_one_page_within_two_minutes_and_the_right_one() {
             })
         })
         .collect();
+    let file = json!({ "rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": tests });
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tests.yaml"), file.to_string()).unwrap();
+    let Some(ran) = promtool(dir.path(), &["test", "rules", "tests.yaml"]) else { return };
+    let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(ran.status.success(), "{said}");
+}
+
+/// How a series goes on from the beginning of an incident.
+#[derive(Clone, Copy)]
+enum Goes {
+    /// It has this value.
+    Is(f64),
+    /// It grows by this much a second.
+    Grows(f64),
+}
+use Goes::{Grows, Is};
+
+const ALL: &str = "holdfast-";
+const HUBS: &str = "holdfast-hub";
+const NODES: &str = "holdfast-agent";
+
+/// Series of every pod of a job while all is well: job, name, labels besides the target's.
+const FLEET: [(&str, &str, &str, Goes); 17] = [
+    (ALL, "up", "", Is(1.0)),
+    (ALL, "holdfast_source_up", "", Is(1.0)),
+    (ALL, "holdfast_source_age_seconds", "", Is(4.0)),
+    (ALL, "holdfast_guard_held", "kind=\"services\"", Is(0.0)),
+    (ALL, "holdfast_guard_held", "kind=\"endpoints\"", Is(0.0)),
+    (ALL, "holdfast_stream_refusing", "", Is(0.0)),
+    (HUBS, "holdfast_source_latency_seconds", "", Is(0.02)),
+    (HUBS, "holdfast_source_requests_per_minute", "", Is(60.0)),
+    (HUBS, "holdfast_source_busy_per_minute", "", Is(0.0)),
+    (HUBS, "holdfast_source_refused_per_minute", "", Is(0.0)),
+    (NODES, "holdfast_hub_connected", "", Is(1.0)),
+    (NODES, "holdfast_dns_responses_total", "rcode=\"NOERROR\"", Grows(100.0)),
+    (NODES, "holdfast_dns_responses_total", "rcode=\"SERVFAIL\"", Grows(0.1)),
+    (NODES, "holdfast_forward_queries_total", "proto=\"udp\"", Grows(10.0)),
+    (NODES, "holdfast_forward_servfail_total", "", Grows(0.01)),
+    (NODES, "holdfast_forward_failures_total", "kind=\"timeout\"", Grows(0.01)),
+    (NODES, "holdfast_forward_down_total", "", Grows(0.0)),
+];
+
+/// An incident: how many of a job's pods it meets, and how their series go on; the alert that fires, how soon, in seconds, and
+/// whether it is a page.
+type Incident =
+    (&'static str, &'static [(&'static str, usize, &'static str, &'static str, Goes)], &'static str, u64, bool);
+
+const INCIDENTS: [Incident; 9] = [
+    (
+        "the apiserver is silent",
+        &[
+            (ALL, AGENTS, "holdfast_source_up", "", Is(0.0)),
+            (ALL, AGENTS, "holdfast_source_age_seconds", "", Grows(1.0)),
+            (HUBS, 2, "holdfast_source_latency_seconds", "", Is(30.0)),
+            (HUBS, 2, "holdfast_source_requests_per_minute", "", Is(12.0)),
+        ],
+        "HoldfastSourceLost",
+        120,
+        true,
+    ),
+    (
+        "one hub of two is cut off from the apiserver: it follows the other",
+        &[(HUBS, 1, "holdfast_source_latency_seconds", "", Is(0.0))],
+        "",
+        0,
+        false,
+    ),
+    (
+        "every hub is gone",
+        &[
+            (HUBS, 2, "up", "", Is(0.0)),
+            (NODES, AGENTS, "holdfast_source_up", "", Is(0.0)),
+            (NODES, AGENTS, "holdfast_hub_connected", "", Is(0.0)),
+            (NODES, AGENTS, "holdfast_source_age_seconds", "", Grows(1.0)),
+        ],
+        "HoldfastHubsMissing",
+        120,
+        true,
+    ),
+    (
+        "a quarter of the agents reaches no hub",
+        &[
+            (NODES, AGENTS / 4, "holdfast_source_up", "", Is(0.0)),
+            (NODES, AGENTS / 4, "holdfast_hub_connected", "", Is(0.0)),
+            (NODES, AGENTS / 4, "holdfast_source_age_seconds", "", Grows(1.0)),
+        ],
+        "HoldfastAgentsWithoutHub",
+        120,
+        true,
+    ),
+    ("a quarter of the agents is gone", &[(NODES, AGENTS / 4, "up", "", Is(0.0))], "HoldfastAgentsMissing", 120, true),
+    (
+        "the list is empty",
+        &[
+            (ALL, AGENTS, "holdfast_guard_held", "kind=\"services\"", Is(3_000.0)),
+            (ALL, AGENTS, "holdfast_guard_held", "kind=\"endpoints\"", Is(500.0)),
+        ],
+        "HoldfastGuardHolding",
+        60,
+        true,
+    ),
+    (
+        "the upstreams do not answer",
+        &[
+            (NODES, AGENTS, "holdfast_dns_responses_total", "rcode=\"SERVFAIL\"", Grows(20.0)),
+            (NODES, AGENTS, "holdfast_forward_servfail_total", "", Grows(20.0)),
+            (NODES, AGENTS, "holdfast_forward_failures_total", "kind=\"timeout\"", Grows(30.0)),
+        ],
+        "HoldfastUpstreamsFailing",
+        120,
+        true,
+    ),
+    (
+        "names of the cluster fail",
+        &[(NODES, AGENTS, "holdfast_dns_responses_total", "rcode=\"SERVFAIL\"", Grows(20.0))],
+        "HoldfastServfail",
+        120,
+        true,
+    ),
+    (
+        "the apiserver is slow and refuses a third of all requests",
+        &[
+            (HUBS, 2, "holdfast_source_latency_seconds", "", Is(1.2)),
+            (HUBS, 2, "holdfast_source_busy_per_minute", "", Is(18.0)),
+        ],
+        "HoldfastControlPlaneSlow",
+        60,
+        false,
+    ),
+];
+
+/// The samples of one series: it goes on as in FLEET up to `down`, then as the incident has it. A pod that is gone has no samples.
+fn samples(every: u64, (down, end): (u64, u64), (well, wrong): (Goes, Option<Goes>), gone: bool) -> String {
+    let mut value = 0.0;
+    let mut text = String::new();
+    for at in (0..=end).step_by(usize::try_from(every).unwrap()) {
+        if gone && at >= down {
+            text.push_str(if at < down + every { "stale " } else { "_ " });
+            continue;
+        }
+        value = match if at < down { well } else { wrong.unwrap_or(well) } {
+            Is(is) => is,
+            Grows(rate) => value + rate * f64::from(u32::try_from(every).unwrap()),
+        };
+        let _ = write!(text, "{value} ");
+    }
+    text
+}
+
+fn incident((name, broken, alert, within, page): &Incident, every: u64) -> Value {
+    let (down, end) = (300, 600);
+    let pods = [(HUBS, 2), (NODES, AGENTS)].into_iter().flat_map(|(job, many)| (0..many).map(move |n| (job, n)));
+    let series: Vec<Value> = pods
+        .flat_map(|(job, n)| {
+            let met = move |name: &str, labels: &str| {
+                let row =
+                    broken.iter().find(|row| job.starts_with(row.0) && n < row.1 && (row.2, row.3) == (name, labels));
+                row.map(|row| row.4)
+            };
+            let gone = matches!(met("up", ""), Some(Is(0.0)));
+            FLEET.iter().filter(move |row| job.starts_with(row.0)).map(move |(_, name, labels, well)| {
+                let target = format!("job=\"{job}\",pod=\"{job}-{n}\",node=\"node-{n}\",instance=\"{job}-{n}:9253\"");
+                let values = samples(every, (down, end), (*well, met(name, labels)), gone && *name != "up");
+                json!({ "series": format!("{name}{{{target},{labels}}}"), "values": values })
+            })
+        })
+        .collect();
+    let firing = |matcher: &str| format!("count by (alertname) (ALERTS{{alertstate=\"firing\",{matcher}}})");
+    let mut expressions = Vec::new();
+    for at in (0..=300).step_by(60) {
+        let others = firing(&format!("severity=\"critical\",alertname!=\"{}\"", if *page { alert } else { "" }));
+        let at = down + at;
+        expressions.push(json!({ "expr": others, "eval_time": format!("{at}s"), "exp_samples": [] }));
+        if !alert.is_empty() && at >= down + within {
+            let samples = json!([{ "labels": format!("{{alertname=\"{alert}\"}}"), "value": 1 }]);
+            let this = firing(&format!("alertname=\"{alert}\""));
+            expressions.push(json!({ "expr": this, "eval_time": format!("{at}s"), "exp_samples": samples }));
+        }
+    }
+    json!({
+        "name": format!("{name}, a scrape every {every} s"),
+        "interval": format!("{every}s"),
+        "input_series": series,
+        "promql_expr_test": expressions,
+    })
+}
+
+#[test]
+fn every_incident_is_one_page_at_most_and_the_right_one() {
+    let tests: Vec<Value> = INCIDENTS.iter().flat_map(|of| [15, 30].map(|every| incident(of, every))).collect();
     let file = json!({ "rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": tests });
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tests.yaml"), file.to_string()).unwrap();
