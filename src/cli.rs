@@ -17,12 +17,12 @@ use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::{
     config::{self, AgentFlags, Config, Flags, HubFlags, Role, RoleFlags},
     ctl::{
-        self, ControlPlaneArgs, DiffArgs, DumpArgs, Exit, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs,
+        self, ControlPlaneArgs, DiffArgs, DumpArgs, Exit, Failed, GuardArgs, LookupArgs, Output, PinArgs, StatusArgs,
         UnpinArgs, print,
     },
     node::{parent, privileges::directory_of},
@@ -38,11 +38,20 @@ use crate::{
 /// Cluster DNS that outlives the control plane.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, disable_help_subcommand = true, max_term_width = 110)]
-#[command(after_help = "Exit codes: 0 found or equal, 1 not found or different, 2 usage, 3 could not read.")]
+#[command(
+    after_help = "Exit codes: 0 found or equal, 1 not found or different, 2 usage or configuration, 3 could not read; `holdfast status` has more."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The form of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    Yaml,
+    Json,
 }
 
 /// The subcommands.
@@ -54,15 +63,15 @@ pub enum Command {
         #[command(flatten)]
         flags: AgentFlags,
     },
-    /// Follow a cluster and stream its records to agents and other hubs
+    /// Watch the apiserver and stream all DNS records to agents and other hubs
     Hub {
         /// Every setting that has a flag
         #[command(flatten)]
         flags: HubFlags,
     },
-    /// Run in place of NodeLocal DNSCache, with its flags, its Corefile and its config maps
+    /// Run in place of NodeLocal DNSCache, with its flags, its Corefile and its ConfigMaps
     NodeCache(node_cache::NodeCacheArgs),
-    /// Translate a Corefile into a holdfast configuration, and list what is not honoured
+    /// Translate a Corefile into a holdfast configuration, and list what is not supported
     ImportCorefile(import::ImportArgs),
     /// Print every record: services, ports and endpoints
     Dump(DumpArgs),
@@ -76,9 +85,9 @@ pub enum Command {
     Unpin(UnpinArgs),
     /// Compare two sets of records
     Diff(DiffArgs),
-    /// Test every known apiserver address from here; or write a kubeconfig for one of them
+    /// Test every known apiserver address from this node, or write a kubeconfig for one of them
     ControlPlane(ControlPlaneArgs),
-    /// Show deletions that the guard holds back, and why; or release them
+    /// Show deletions that are blocked (safety hold) and why, or release them
     Guard(GuardArgs),
     /// Make a CA and certificates for hubs and agents, where there is no cert-manager
     Certs(certs::Certs),
@@ -90,12 +99,15 @@ pub enum Command {
     Node(node::Node),
     /// Check a configuration: print all errors, or the configuration in effect
     CheckConfig {
-        /// Whose it is, and its flags, as they would be given to it
+        /// The role, and the flags of that role
         #[command(flatten)]
         flags: RoleFlags,
-        /// Check for another machine: what a pod has in its environment is taken as given, and no file is looked for
+        /// Check for another machine: assume the environment of a pod, look for no files
         #[arg(long)]
         offline: bool,
+        /// Format: YAML as a file of the configuration, or JSON with the warnings
+        #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
+        output: Form,
     },
     /// Print shell completions
     Completions {
@@ -104,7 +116,7 @@ pub enum Command {
     },
     /// Print the version
     Version {
-        /// How
+        /// Output format
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
@@ -131,7 +143,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Certs(args) => certs::run(&args),
         Command::Simulate(what) => simulate::run(&what),
         Command::Node(what) => node::run(&what),
-        Command::CheckConfig { flags, offline } => check_config(&flags, offline),
+        Command::CheckConfig { flags, offline, output } => check_config(&flags, offline, output),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut text);
@@ -164,29 +176,57 @@ pub fn main() -> ExitCode {
         return ExitCode::from(code);
     }
     let json = wants_json(&line);
-    let exit = run(Cli::parse_from(line)).unwrap_or_else(|error| {
-        // A single line with all causes, after the log lines that still wait.
+    let cli = match Cli::try_parse_from(line) {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error, json),
+    };
+    let exit = run(cli).unwrap_or_else(|error| {
+        // The error comes last: log lines that still wait go first.
         log::flush();
-        sys::write_stderr(&format!("holdfast: {error:#}\n"));
-        tell_parent(&format!("{error:#}"));
-        let exit = ctl::exit_of(&error);
-        if json {
-            let document = serde_json::json!({ "error": format!("{error:#}"), "exit_code": exit as u8 });
-            // Standard error has the line already.
-            let _ = print(format!("{document}\n").as_bytes());
-        }
-        exit
+        tell_parent(format!("{error:#}").lines().next().unwrap_or_default());
+        ctl::tell(&error, json)
     });
     log::flush();
     ExitCode::from(exit as u8)
 }
 
+/// Ends a process whose command line is not understood, or asks for help.
+fn refused(error: &clap::Error, json: bool) -> ExitCode {
+    // A closed pipe is no reason to fail.
+    let _ = error.print();
+    if error.use_stderr() && json {
+        ctl::tell_json(&without_usage(&error.render().to_string()), Exit::Usage);
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
+}
+
+/// A message of clap without the usage that a person is shown after it.
+fn without_usage(message: &str) -> String {
+    let told = message.strip_prefix("error: ").unwrap_or(message);
+    let end = told.find("\n\nUsage:").or_else(|| told.find("\n\nFor more information"));
+    let lines = told[..end.unwrap_or(told.len())].lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
 /// Whether `-o json` was given: then errors are JSON too.
 fn wants_json(line: &[OsString]) -> bool {
-    let words: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
-    let joined = |word: &str| matches!(word, "-ojson" | "-o=json" | "--output=json");
-    words.iter().any(|word| joined(word))
-        || words.windows(2).any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json")
+    let mut words = line.iter().map(|word| word.to_string_lossy()).take_while(|word| word != "--");
+    while let Some(word) = words.next() {
+        // `-vo json`: switches may stand before it.
+        let short = word.strip_prefix('-').map(|letters| letters.trim_start_matches(['v', 'y']));
+        let value = match (word.strip_prefix("--output"), short.and_then(|short| short.strip_prefix('o'))) {
+            (Some(value), _) | (None, Some(value)) => value,
+            (None, None) => continue,
+        };
+        let json = match value.strip_prefix('=').unwrap_or(value) {
+            "" => words.next().is_some_and(|word| word == "json"),
+            value => value == "json",
+        };
+        if json {
+            return true;
+        }
+    }
+    false
 }
 
 /// How often the configuration file is looked at for changes, as a changed `ConfigMap` brings them.
@@ -227,11 +267,7 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
     let load = || config::load(role, flags, config::environment);
     let config = match load() {
         Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            tell_parent(errors.to_string().lines().last().unwrap_or_default());
-            return Ok(Exit::Usage);
-        }
+        Err(errors) => return Err(Failed::Faults(errors.to_string()).into()),
     };
     let filter = log::init(&config.settings)?;
     let mut seen = flags.file.as_ref().and_then(|file| std::fs::read(file).ok());
@@ -258,12 +294,7 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
             }
         }
     };
-    // Before files are out of reach: a process that answers must not be able to change a program that people run as root.
-    if let Some(path) = &config.settings.node_tool_path
-        && let Err(error) = tool::put(path)
-    {
-        warn!(path = %path.display(), %error, "no copy of the tool on the node: DNS is not affected");
-    }
+    tool::offer(config.settings.node_tool_path.as_deref());
     let interval = flags.file.is_some().then_some(CONFIG_EVERY);
     let readable: Vec<_> = flags.file.iter().map(|file| directory_of(file)).collect();
     let prepared = agent::prepare(&config, &[], &readable);
@@ -295,31 +326,37 @@ async fn serve(
     Ok(())
 }
 
-fn check_config(RoleFlags { role, flags }: &RoleFlags, offline: bool) -> anyhow::Result<Exit> {
+fn check_config(RoleFlags { role, flags }: &RoleFlags, offline: bool, output: Form) -> anyhow::Result<Exit> {
     let environment = if offline { offline::environment } else { config::environment };
     let config = match config::load(*role, flags, environment) {
         Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Ok(Exit::Usage);
-        }
+        Err(errors) => return Err(Failed::Faults(errors.to_string()).into()),
     };
     // Faults that depend on the machine are warnings: the configuration may be for another one.
+    let mut warnings = Vec::new();
     if offline {
         if let Some(assumed) = offline::assumed(&config) {
             eprintln!("note: {assumed}");
         }
     } else {
-        for told in offline::missing(&config) {
-            eprintln!("warning: {told}: missing on this machine; for another one give --offline");
-        }
+        let missing = |told| format!("{told}: missing on this machine; for another one give --offline");
+        warnings.extend(offline::missing(&config).into_iter().map(missing));
         if config.role == Role::Agent {
-            for told in Agent::complaints(&config) {
-                eprintln!("warning: {told}");
-            }
+            warnings.extend(Agent::complaints(&config));
         }
     }
-    print(config.to_yaml().as_bytes())?;
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
+    }
+    let yaml = config.to_yaml();
+    match output {
+        Form::Yaml => print(yaml.as_bytes())?,
+        Form::Json => {
+            let configuration: serde_json::Value = serde_saphyr::from_str(&yaml)?;
+            let document = serde_json::json!({ "configuration": configuration, "warnings": warnings });
+            print(format!("{document:#}\n").as_bytes())?;
+        }
+    }
     Ok(Exit::Ok)
 }
 
@@ -332,6 +369,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_wanted_in_every_spelling_of_the_flag() {
+        let wants = |line: &str| wants_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in
+            ["-o json", "-ojson", "-o=json", "-vo json", "-vojson", "--output json", "--output=json", "x -o json y"]
+        {
+            assert!(wants(line), "{line}");
+        }
+        for line in ["json", "-o table", "-o", "--output=yaml json", "-n -o=table json", "-- -o json"] {
+            assert!(!wants(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_the_command_line_is_one_line_without_the_usage() {
+        let told = |line: &str| {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert!(error.use_stderr(), "{line}");
+            without_usage(&error.render().to_string())
+        };
+        let unknown = "unexpected argument '--admn' found; tip: a similar argument exists: '--admin'";
+        assert_eq!(told("holdfast status --admn x -o json"), unknown);
+        assert_eq!(told("holdfast lookup"), "the following required arguments were not provided:; <NAME>");
     }
 
     #[test]

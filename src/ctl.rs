@@ -22,6 +22,8 @@ mod table;
 
 use std::{io::Write as _, path::Path};
 
+use crate::sys;
+
 pub use control_plane::ControlPlaneArgs;
 pub use diff::DiffArgs;
 pub use dump::DumpArgs;
@@ -50,14 +52,47 @@ pub enum Exit {
     Nothing = 6,
 }
 
-/// The request makes no sense; nothing was done.
+/// Why a command has nothing to print, where that is not [`Exit::Unreadable`].
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Misused(String);
+pub enum Failed {
+    /// The command line makes no sense; nothing was done.
+    #[error("{0}")]
+    Usage(String),
+    /// Errors of a file or of settings, one a line, each with its place.
+    #[error("{0}")]
+    Faults(String),
+    /// There is nothing of that name, or nothing at all.
+    #[error("{0}")]
+    Absent(String),
+}
 
-/// How a command ended that has no answer: [`Exit::Usage`] if what it was asked makes no sense.
-pub fn exit_of(error: &anyhow::Error) -> Exit {
-    if error.downcast_ref::<Misused>().is_some() { Exit::Usage } else { Exit::Unreadable }
+/// How a command ended that has no answer.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref::<Failed>() {
+        Some(Failed::Usage(_) | Failed::Faults(_)) => Exit::Usage,
+        Some(Failed::Absent(_)) => Exit::No,
+        None => Exit::Unreadable,
+    }
+}
+
+/// Tells of a failed command on standard error, and with `json` on standard output too.
+pub fn tell(error: &anyhow::Error, json: bool) -> Exit {
+    let text = format!("{error:#}");
+    // The place of a fault is what an editor or a script looks for at the beginning of a line.
+    let name = if matches!(error.downcast_ref(), Some(Failed::Faults(_))) { "" } else { "holdfast: " };
+    sys::write_stderr(&format!("{name}{text}\n"));
+    let exit = exit_of(error);
+    if json {
+        tell_json(&text, exit);
+    }
+    exit
+}
+
+/// The one form of errors with `-o json`.
+pub fn tell_json(error: &str, exit: Exit) {
+    let document = serde_json::json!({ "error": error, "exit_code": exit as u8 });
+    // Standard error has the error already.
+    let _ = print(format!("{document}\n").as_bytes());
 }
 
 /// The form of output.

@@ -28,6 +28,9 @@ use crate::{
 pub struct PinRequest {
     /// The name, whole with a final dot, else completed as a look-up does.
     pub name: String,
+    /// The namespace of a name without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     pub addresses: Vec<IpAddr>,
     /// TTL of the answers, in seconds.
     pub ttl: u32,
@@ -49,6 +52,9 @@ pub struct PinRequest {
 pub struct UnpinRequest {
     /// The name; all if there is none.
     pub name: Option<String>,
+    /// The namespace of a name without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,11 +83,12 @@ async fn list(State((pins, shared)): Known) -> Json<PinsDoc> {
 
 async fn pin(State((pins, shared)): Known, peer: Option<Extension<Peer>>, Json(request): Json<PinRequest>) -> Response {
     let peer = peer.map_or_else(Peer::default, |Extension(peer)| peer);
-    let PinRequest { name: given, addresses, ttl, seconds, reason, no_end, force } = request;
+    let PinRequest { name: given, namespace, addresses, ttl, seconds, reason, no_end, force } = request;
     if let Some(problem) = not_a_name(&given) {
         return refused(&problem);
     }
-    let name = match shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &given)) {
+    let name = match shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &given, namespace.as_deref(), force))
+    {
         Ok(name) => name,
         Err(error) => return refused(&error),
     };
@@ -136,8 +143,9 @@ async fn unpin(
     Json(request): Json<UnpinRequest>,
 ) -> Response {
     let clock = &shared.documents.clock;
-    let name = request.name.map(|given| {
-        let meant = shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &given));
+    let UnpinRequest { name, namespace } = request;
+    let name = name.map(|given| {
+        let meant = shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &given, namespace.as_deref(), true));
         // A pin of the very name goes before one that it would be completed to.
         let pinned = |name: &str| pins.is_pinned(name, clock.now());
         meant.ok().map(|name| name.to_string()).filter(|name| !pinned(&given) && pinned(name)).unwrap_or(given)

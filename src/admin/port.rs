@@ -113,7 +113,7 @@ impl Port {
                     () = stop.cancelled() => return,
                     () = ours(waits.take(), &mut given_away) => {}
                     // The last order stands until the next.
-                    () = vacant(self.address) => info!(address = %self.address, "nobody listens there any more: taken back"),
+                    () = vacant(self.address) => info!(address = %self.address, "listening here again: the other process left this port"),
                 }
             }
             let listener = match self.listen() {

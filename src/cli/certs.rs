@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Exit, print};
+use super::{Exit, Failed, print};
 use crate::{
     sys::Clock,
     tls::{self, ServerCertificate},
@@ -34,13 +34,13 @@ pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
         return server(args);
     }
     if let Some(there) = tls::issued_in(&args.out).filter(|_| !args.force) {
-        eprintln!(
-            "holdfast: {} has certificates already ({there}). --force replaces them with ones of trust domain {}; processes with \
+        let told = format!(
+            "{} has certificates already ({there}). --force replaces them with ones of trust domain {}; processes with \
              the old ones and the new ones do not accept each other if the trust domain differs",
             args.out.display(),
             args.trust_domain
         );
-        return Ok(Exit::Usage);
+        return Err(Failed::Usage(told).into());
     }
     match tls::issue(&args.out, &args.trust_domain, args.days, Clock::System.now()) {
         Ok(issued) => {
@@ -53,7 +53,7 @@ pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
             print(text.as_bytes())?;
             Ok(Exit::Ok)
         }
-        Err(error) => refused(error),
+        Err(error) => Err(refused(error)),
     }
 }
 
@@ -62,12 +62,12 @@ fn server(args: &Certs) -> anyhow::Result<Exit> {
     let dns = args.out.join("dns");
     if dns.join("tls.crt").exists() && !args.force {
         let there = ServerCertificate::described(&dns).unwrap_or_else(|| "which cannot be read".into());
-        eprintln!(
-            "holdfast: {} has a certificate already ({there}). --force replaces it; agents with it take up the new one \
+        let told = format!(
+            "{} has a certificate already ({there}). --force replaces it; agents with it take up the new one \
              within 10 s of its files changing",
             dns.display()
         );
-        return Ok(Exit::Usage);
+        return Err(Failed::Usage(told).into());
     }
     match tls::issue_server(&args.out, &args.trust_domain, &args.dns_name, args.days, Clock::System.now()) {
         Ok(issued) => {
@@ -80,16 +80,15 @@ fn server(args: &Certs) -> anyhow::Result<Exit> {
             print(text.as_bytes())?;
             Ok(Exit::Ok)
         }
-        Err(error) => refused(error),
+        Err(error) => Err(refused(error)),
     }
 }
 
-fn refused(error: tls::Error) -> anyhow::Result<Exit> {
+fn refused(error: tls::Error) -> anyhow::Error {
     let flag = match error {
         tls::Error::TrustDomain(_) => "--trust-domain",
         tls::Error::ServerName(_) => "--dns-name",
-        error => return Err(error.into()),
+        error => return error.into(),
     };
-    eprintln!("holdfast: {flag}: {error}");
-    Ok(Exit::Usage)
+    Failed::Usage(format!("{flag}: {error}")).into()
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::{
     config,
     corefile::{self, Imports, KubeDns, Options, Pillars, Surroundings, Weight},
-    ctl::{Exit, print},
+    ctl::{Exit, Failed, print},
     node,
 };
 
@@ -39,10 +39,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     let pillars = Pillars { local: args.localip.clone(), cluster_dns: args.cluster_dns, port: 53 };
     let text = match corefile::fill(&text, &pillars, &KubeDns::default()) {
         Ok(text) => text,
-        Err(error) => {
-            eprintln!("{path}: {error}: give --cluster-dns IP");
-            return Ok(Exit::Usage);
-        }
+        Err(error) => return Err(Failed::Faults(format!("{path}: {error}: give --cluster-dns IP")).into()),
     };
     let options =
         Options { hub: args.hub, cluster_dns: args.cluster_dns, interface: node::addresses_of, ..Options::default() };
@@ -57,10 +54,8 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     let translation = match translated {
         Ok(translation) => translation,
         Err(errors) => {
-            for error in errors {
-                eprintln!("{}", error.shown(&args.file));
-            }
-            return Ok(Exit::Usage);
+            let lines: Vec<String> = errors.iter().map(|error| error.shown(&args.file)).collect();
+            return Err(Failed::Faults(lines.join("\n")).into());
         }
     };
     let lost = translation.notes.iter().any(|note| note.weight == Weight::Answers);

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::log;
 use crate::{
     config::{self, AgentFlags, Role, Settings},
-    ctl::{self, Exit},
+    ctl::{self, Exit, Failed},
     node::{
         self, Config, Goal, Outcome,
         privileges::{Bequest, confine_files, drop_capabilities},
@@ -80,10 +80,7 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
     };
     let settings = match config::load_settings(Role::Agent, &flags.0) {
         Ok(settings) => settings,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Ok(Exit::Usage);
-        }
+        Err(errors) => return Err(Failed::Faults(errors.to_string()).into()),
     };
     if matches!(what, Node::Ready { .. }) {
         return ready(&settings.admin);
@@ -91,11 +88,11 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
     // A command by hand means both.
     let config = Config { setup_interface: true, setup_notrack: true, ..settings.node() };
     if config.local_ips.is_empty() {
-        eprintln!("no address for the interface: give --listen 169.254.20.10, or node.local_ips in the file");
-        return Ok(Exit::Usage);
+        let told = "no address for the interface: give --listen 169.254.20.10, or node.local_ips in the file";
+        return Err(Failed::Usage(told.into()).into());
     }
     match what {
-        Node::Setup { .. } => Ok(told("mended: ", &node::reach(&config, &Goal::Serving), Exit::Ok)),
+        Node::Setup { .. } => Ok(told("fixed: ", &node::reach(&config, &Goal::Serving), Exit::Ok)),
         Node::Check { .. } => {
             let outcome = node::check(&config, &Goal::Serving);
             let differs = if outcome.steps.is_empty() { Exit::Ok } else { Exit::No };
@@ -108,7 +105,7 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
             {
                 println!("removed the keep list from {}", path.display());
             }
-            Ok(told("mended: ", &node::reach(&config, &Goal::Gone), Exit::Ok))
+            Ok(told("fixed: ", &node::reach(&config, &Goal::Gone), Exit::Ok))
         }
         Node::Ready { .. } | Node::Watch { .. } => resident(&settings, &config),
     }
@@ -166,7 +163,7 @@ fn resident(settings: &Settings, config: &Config) -> anyhow::Result<Exit> {
     }
     let tell = |event: Event| match event {
         Event::Ready => info!(interface = config.interface, "watching"),
-        Event::Left => info!("told to end"),
+        Event::Left => info!("stopping"),
         event => event.log(),
     };
     runtime()?.block_on(watch::run(config, Mode::Resident, Orders::none(), tell))?;

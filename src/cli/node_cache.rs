@@ -19,7 +19,7 @@ use crate::{
         types::InterfaceName,
     },
     corefile::{ComposeError, Composer, NodeCache, NodeSettings},
-    ctl::Exit,
+    ctl::{Exit, Failed},
     node::privileges::directory_of,
     role::{
         Signals, Why,
@@ -31,6 +31,9 @@ use crate::{
 
 /// Where the kube-dns `ConfigMap` is looked for when no flag says so.
 const KUBE_DNS: &str = "/etc/kube-dns";
+
+/// Where the tool is put for people on the node, if the DaemonSet mounts this directory of the host.
+const TOOLS: &str = "/var/lib/holdfast-tools";
 
 /// The flags, read by rules of their own.
 #[derive(Args, Debug)]
@@ -108,10 +111,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     }
     let Parsed { node_cache, pid_file, ignored } = match parse(&args.words, config::environment) {
         Ok(parsed) => parsed,
-        Err(message) => {
-            eprintln!("holdfast node-cache: {message}");
-            return Ok(Exit::Usage);
-        }
+        Err(message) => return Err(Failed::Usage(format!("node-cache: {message}")).into()),
     };
     // Before the first thing that can fail: the Corefile, which may ask for another filter.
     let filter = super::log::init(&log_settings(&node_cache.flags))?;
@@ -119,15 +119,13 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     let config = match composer.compose(config::environment) {
         Ok(config) => config,
         Err(error @ (ComposeError::Corefile { .. } | ComposeError::Config(_) | ComposeError::Pillar { .. })) => {
-            eprintln!("{error}");
-            super::tell_parent(error.to_string().lines().next().unwrap_or_default());
-            return Ok(Exit::Usage);
+            return Err(Failed::Faults(error.to_string()).into());
         }
         Err(error) => return Err(error.into()),
     };
     filter.set(&config.settings.log_filter)?;
     for name in ignored {
-        info!(flag = name, "without effect here");
+        info!(flag = name, "flag of node-cache without effect");
     }
     // The Corefile is filled in anew when the ConfigMaps change, and the pid file goes with the process.
     let writable: Vec<_> =
@@ -139,6 +137,9 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
             None
         }
     });
+    let tools = Path::new(TOOLS);
+    let path = config.settings.node_tool_path.clone().or_else(|| tools.is_dir().then(|| tools.join("holdfast")));
+    super::tool::offer(path.as_deref());
     let prepared = agent::prepare(&config, &writable, &[]);
     super::log::start_thread(prepared.on_thread_start());
     descriptors::raise();

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::{Exit, Output, print};
+use super::{Exit, Failed, Output, print};
 use crate::simulate::{self, Options, Report, queries};
 
 /// What can be simulated.
@@ -60,7 +60,7 @@ pub struct Queries {
     /// A query without an answer after so many seconds is lost
     #[arg(long, value_name = "S", default_value_t = 5)]
     timeout: u64,
-    /// How
+    /// Output format
     #[arg(short, long, default_value = "table")]
     output: Output,
 }
@@ -93,7 +93,7 @@ pub struct Agents {
     /// How long to watch after all are in sync; ^C ends it
     #[arg(long, value_name = "S", default_value_t = 30)]
     seconds: u64,
-    /// How
+    /// Output format
     #[arg(short, long, default_value = "table")]
     output: Output,
 }
@@ -141,13 +141,7 @@ async fn interrupted() {
 }
 
 fn queries(args: &Queries) -> anyhow::Result<Exit> {
-    let transport = match transport(args) {
-        Ok(transport) => transport,
-        Err(reason) => {
-            eprintln!("holdfast: {reason}");
-            return Ok(Exit::Usage);
-        }
-    };
+    let transport = transport(args).map_err(Failed::Usage)?;
     let options = queries::Options {
         server: args.server,
         name: args.name.clone(),

@@ -31,18 +31,17 @@ const PIPE_BYTES_MAX: u64 = 512 << 20;
 /// Arguments of `holdfast diff`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DiffArgs {
-    /// An admin socket, the directory of a store, a dump, manifests, or a kubeconfig; a dump or manifests also by a pipe,
-    /// `-` for standard input
+    /// First side: admin socket, store directory, dump, manifests or kubeconfig; `-` reads a dump or manifests from standard input
     pub a: PathBuf,
-    /// The other one
+    /// Second side, in the same forms
     pub b: PathBuf,
     /// Compare only this namespace
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// Which endpoints count: manifests have them all, most stores those of headless services
+    /// Endpoints to compare: manifests have all, most stores only those of headless services
     #[arg(long, default_value = "headless", value_name = "headless|all")]
     pub endpoints: EndpointsMode,
-    /// How to print it
+    /// Output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt::Write as _};
 
 use super::{
-    Exit, Misused, json, print,
+    Exit, Failed, json, print,
     reach::{Where, snapshot_of},
     status,
     table::{Table, broken, count, some, width},
@@ -23,7 +23,7 @@ pub struct DumpArgs {
     /// Only this namespace
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// How to print it
+    /// Output format
     #[arg(short, long, default_value = "table")]
     pub output: Form,
     /// With `-o zone`: a reverse zone, such as 96.10.in-addr.arpa, in place of the cluster's
@@ -34,7 +34,7 @@ pub struct DumpArgs {
 /// The forms of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
-    /// A line a service
+    /// One line per service
     Table,
     /// Kubernetes objects; `--manifests` reads them back
     Json,
@@ -42,7 +42,7 @@ pub enum Form {
     Yaml,
     /// The zone as a zone file (RFC 1035)
     Zone,
-    /// The form of /etc/hosts
+    /// Lines for /etc/hosts
     Hosts,
 }
 
@@ -51,7 +51,7 @@ pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
     let reverse = args.reverse.as_deref().map(|zone| zone.trim_end_matches('.').to_ascii_lowercase() + ".");
     if reverse.as_ref().is_some_and(|zone| args.output != Form::Zone || !zone.ends_with(".arpa.")) {
         let told = "--reverse goes with -o zone, and takes a zone below in-addr.arpa or ip6.arpa";
-        return Err(Misused(told.into()).into());
+        return Err(Failed::Usage(told.into()).into());
     }
     let dump = args.place.reach()?.dump(args.namespace.as_deref())?;
     let text = match args.output {
@@ -63,12 +63,11 @@ pub fn run(args: &DumpArgs) -> anyhow::Result<Exit> {
     };
     print(&text)?;
     if dump.holdfast.source.as_of.is_none() {
-        eprintln!("holdfast: there are no records: none were on disk, and none came from the source");
-        return Ok(Exit::No);
+        let told = "there are no records: none were on disk, and none came from the source";
+        return Err(Failed::Absent(told.into()).into());
     }
     if let Some(namespace) = args.namespace.as_ref().filter(|_| dump.items.is_empty()) {
-        eprintln!("holdfast: there is no namespace {namespace:?}");
-        return Ok(Exit::No);
+        return Err(Failed::Absent(format!("there is no namespace {namespace:?}")).into());
     }
     Ok(Exit::Ok)
 }

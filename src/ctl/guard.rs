@@ -10,7 +10,7 @@ use std::{
 use clap::Subcommand;
 
 use super::{
-    Exit, Misused, Output, client, json, print,
+    Exit, Failed, Output, client, json, print,
     reach::{ask_process, default_socket},
     status::{held, held_table},
     table::{Table, broken, count, some, width},
@@ -32,13 +32,13 @@ const CONFIRM_PERCENT: usize = 20;
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Exit codes: 0 nothing is held, or it was released, 1 something is held, nothing of the namespace to release, or only a hub can release it, 2 not confirmed, 3 could not be asked."
+    after_help = "Exit codes: 0 nothing is held, or it was released; 1 something is held, there is nothing to release, or only a hub can release it; 2 not confirmed; 3 no process answers."
 )]
 pub struct GuardArgs {
     /// What to do; without it, shows what is held and why
     #[command(subcommand)]
     action: Option<Action>,
-    /// Show every record that is held
+    /// Show every held record
     #[arg(short, long)]
     verbose: bool,
     /// Which process
@@ -48,29 +48,29 @@ pub struct GuardArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// Delete what is held, as the source says. At a hub that watches the apiserver it holds for all agents and hubs. With NAME or
-    /// --zone: let names outside the cluster be gone, as upstreams say, on this node
+    /// Delete held records, as the source says; at the leader hub this reaches all hubs and agents. With NAME or --zone: believe
+    /// upstreams that deny names outside the cluster, on this node
     Release {
-        /// A name outside the cluster, whole
+        /// A full name outside the cluster
         #[arg(conflicts_with_all = ["zone", "namespace"])]
         name: Option<String>,
         /// Every name outside the cluster in this zone
         #[arg(long, value_name = "ZONE", conflicts_with = "namespace")]
         zone: Option<String>,
-        /// Only what is held of this namespace
+        /// Only records of this namespace
         #[arg(short, long, value_name = "NAMESPACE")]
         namespace: Option<String>,
-        /// Say what would be deleted, and delete nothing
+        /// Show the deletions, delete nothing
         #[arg(long)]
         dry_run: bool,
-        /// Do not ask, even if more than 20 % of all services would be deleted
+        /// Do not ask for confirmation, even if more than 20 % of all services are deleted
         #[arg(short, long)]
         yes: bool,
         /// Which process
         #[command(flatten)]
         asked: Asked,
     },
-    /// Follow the cluster that answers now in place of the one before (the UID of kube-system differs)
+    /// Accept the cluster that answers now in place of the one before (the UID of kube-system differs)
     AcceptCluster {
         /// Which process
         #[command(flatten)]
@@ -81,10 +81,10 @@ enum Action {
 /// The process to ask, and how the answer is shown.
 #[derive(Clone, Debug, clap::Args)]
 struct Asked {
-    /// Admin socket of a running hub or agent [default: /run/holdfast/agent.sock]
+    /// Admin socket of the hub or agent [default: $HOLDFAST_ADMIN or /run/holdfast/agent.sock]
     #[arg(long, value_name = "SOCKET")]
     admin: Option<PathBuf>,
-    /// How to print it
+    /// Output format
     #[arg(short, long, default_value = "table")]
     output: Output,
 }
@@ -335,7 +335,7 @@ fn confirmed(deleted: usize, of: usize) -> anyhow::Result<bool> {
         let told = format!(
             "this deletes {deleted} of {of} services, more than {CONFIRM_PERCENT} %: give --yes if it is meant"
         );
-        return Err(Misused(told).into());
+        return Err(Failed::Usage(told).into());
     }
     let mut out = std::io::stderr().lock();
     write!(out, "This deletes {deleted} of {of} services on every node. Go on? [y/N] ")?;

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Exit, Misused, Output, ask, client, guard, json,
+    Exit, Failed, Output, ask, client, guard, json,
     namespace::default_namespace,
     print,
     reach::{Reached, Where},
@@ -24,12 +24,11 @@ use crate::{
 /// A name outside the cluster is looked up in the cache of the process; upstream servers are asked only with --ask.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 there is an answer, also a cached one of upstreams that says that there is no such \
-name; 1 there is none, or upstreams would be asked and nothing of the name is cached; 2 usage; 3 could not read. \
-With --ask: 0 records came, 1 none came."
+    after_help = "Exit codes: 0 there is an answer (a cached NXDOMAIN counts); 1 there is none, or upstreams would be asked; \
+2 usage; 3 could not read. With --ask: 0 records came, 1 none came."
 )]
 pub struct LookupArgs {
-    /// A name, whole or completed like a pod's resolver does; or an IP address
+    /// Name to look up, completed as a pod's resolver does unless it ends with a dot; or an IP address
     pub name: String,
     /// Record type [default: those that make sense for the name]
     #[arg(value_name = "TYPE")]
@@ -43,7 +42,7 @@ pub struct LookupArgs {
     /// Where to look
     #[command(flatten)]
     pub place: Where,
-    /// How to print it
+    /// Output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
 }
@@ -65,18 +64,18 @@ pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
             let lookup: Lookup = Reached::document(&socket, &target)?;
             let live = if args.ask {
                 let status: Status = Reached::document(&socket, "/status")?;
-                Some(ask::ask(&status, &question).map_err(Misused)?)
+                Some(ask::ask(&status, &question).map_err(Failed::Usage)?)
             } else {
                 None
             };
             Lookup { live, ..lookup }
         }
-        Reached::Store(_) if args.ask => return Err(Misused("--ask needs a running agent".into()).into()),
+        Reached::Store(_) if args.ask => return Err(Failed::Usage("--ask needs a running agent".into()).into()),
         Reached::Store(stored) => {
             let (rules, names) = (stored.rules(), stored.names());
             let inspect =
                 |rules: &Rules, records: Records<'_>, question: &dns::Question| names.inspect(rules, records, question);
-            view::lookup(&rules, &stored.moment(), &question, &inspect).map_err(Misused)?
+            view::lookup(&rules, &stored.moment(), &question, &inspect).map_err(Failed::Usage)?
         }
     };
     match args.output {

@@ -5,7 +5,9 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 
 use super::{
-    Exit, Output, json, print,
+    Exit, Output, json,
+    namespace::default_namespace,
+    print,
     reach::{ask_process, default_socket},
     table::{Table, count, some, width},
 };
@@ -18,22 +20,24 @@ use crate::{
 /// Arguments of `holdfast pin`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PinArgs {
-    /// The name; one of a service is completed as `lookup` does, one with a final dot is whole. Without one the pins are
-    /// listed
+    /// Name to pin; `web.prod` is completed as by `lookup`, a name with a final dot is not. Without a name: list all pins
     #[arg(requires = "addresses")]
     pub name: Option<String>,
-    /// What A and AAAA answer; a family without an address answers that there is none
+    /// Addresses for A and AAAA; a family without an address gets an empty answer
     pub addresses: Vec<IpAddr>,
-    /// How long, such as 2h; `none` for no end [default: no end, or the end of the pin before]
+    /// Namespace of the service, if the name has none [default: that of kubectl's context, or `default`]
+    #[arg(short, long, value_name = "NAMESPACE", requires = "name")]
+    pub namespace: Option<String>,
+    /// Duration such as 2h, or `none` for no end [default: no end, or the end of the pin it replaces]
     #[arg(long = "for", value_name = "DURATION", value_parser = lasting, requires = "name")]
     pub lasting: Option<Lasting>,
     /// TTL of the answers, in seconds, at most 300
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub ttl: u32,
-    /// Why, for the next person on call
+    /// Reason, shown to the next person on call
     #[arg(long, value_name = "TEXT", requires = "name")]
     pub reason: Option<String>,
-    /// Pin a name that does not exist though one like it does
+    /// Pin a name that does not exist, even if a similar name does
     #[arg(long, requires = "name")]
     pub force: bool,
     /// Where
@@ -47,7 +51,10 @@ pub struct PinArgs {
 pub struct UnpinArgs {
     /// The name, as `pin` takes it
     pub name: Option<String>,
-    /// Every name
+    /// Namespace of the service, if the name has none [default: that of kubectl's context, or `default`]
+    #[arg(short, long, value_name = "NAMESPACE", requires = "name")]
+    pub namespace: Option<String>,
+    /// Remove all pins
     #[arg(long)]
     pub all: bool,
     /// Where
@@ -58,10 +65,10 @@ pub struct UnpinArgs {
 /// The agent to tell, and how to print what it says.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PinPlace {
-    /// Admin socket of the running agent [default: /run/holdfast/agent.sock]
+    /// Admin socket of the agent [default: $HOLDFAST_ADMIN or /run/holdfast/agent.sock]
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
-    /// How to print it
+    /// Output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
 }
@@ -90,6 +97,7 @@ pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
     };
     let request = PinRequest {
         name,
+        namespace: Some(args.namespace.clone().unwrap_or_else(default_namespace)),
         addresses: args.addresses.clone(),
         ttl: args.ttl,
         seconds: match args.lasting {
@@ -107,7 +115,10 @@ pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
 
 /// Lets go of a pin, or of all of them.
 pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
-    let request = UnpinRequest { name: args.name.clone() };
+    let request = UnpinRequest {
+        name: args.name.clone(),
+        namespace: Some(args.namespace.clone().unwrap_or_else(default_namespace)),
+    };
     let document = args.place.ask("/unpin", Some(serde_json::to_vec(&request)?))?;
     args.place.show(&document)?;
     Ok(if document.changed > 0 { Exit::Ok } else { Exit::No })

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Misused,
+    Failed,
     client::{self, ClientError, HEALTH_PATIENCE, PATIENCE},
 };
 use crate::{
@@ -31,10 +31,10 @@ use crate::{
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(multiple = false)]
 pub struct Where {
-    /// Admin socket of a running process [default: /run/holdfast/agent.sock, then the default store]
+    /// Admin socket to ask [default: $HOLDFAST_ADMIN or /run/holdfast/agent.sock; if no process answers, the default store]
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
-    /// Directory of a store; nothing needs to run, and nothing there is changed
+    /// Read the store in this directory; no process is needed, and the store is not changed
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 }
@@ -119,7 +119,10 @@ fn reach_default(socket: &Path, store: Option<&Path>, patience: Duration) -> any
         return Ok(Reached::Process(socket.to_owned()));
     };
     let Some(store) = store else { return Err(no_process.into()) };
-    let told = no_process.to_string();
+    let told = match deaths(socket) {
+        Some(deaths) => format!("{no_process}: {deaths}"),
+        None => no_process.to_string(),
+    };
     let mut reached = read_store(store).with_context(|| format!("{told}. Give --admin SOCKET or --store DIR"))?;
     if let Reached::Store(stored) = &mut reached {
         eprintln!("holdfast: {told}. This is what its store {} has", store.display());
@@ -248,7 +251,7 @@ fn remedied(error: ClientError, not_running: &str, hangs: &str) -> anyhow::Error
         }
         ClientError::Connect { .. } => not_running,
         ClientError::Exchange { .. } => hangs,
-        ClientError::Refused(reason) => return Misused(reason.clone()).into(),
+        ClientError::Refused(reason) => return Failed::Usage(reason.clone()).into(),
         ClientError::Unknown { .. } => return error.into(),
     };
     anyhow::anyhow!("{error}. {remedy}")

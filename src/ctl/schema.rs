@@ -42,8 +42,9 @@ their names and meanings; new ones may join, so take no offence at one you do no
 - A time is RFC 3339 in UTC, with milliseconds: `2024-12-11T18:23:15.000Z`. A length of time has its unit in its name
   (`age_seconds`, `rtt_ms`).
 - A version is `cluster`, `epoch` and `rev`: a higher epoch is newer, and within an epoch a higher rev.
-- A command that fails with `-o json` prints `{\"error\": \"…\", \"exit_code\": 3}` on standard output, and the line on standard error
-  as ever.
+- A command that fails with `-o json` prints `{\"error\": \"…\", \"exit_code\": 3}` on standard output, and the error on standard error.
+  So do an unknown flag and a faulty configuration; several faults are lines of one `error`.
+- `holdfast check-config -o json` prints `configuration`, with the keys of [config.md](config.md), and `warnings`, a list of lines.
 ";
 
 struct Page<'a> {

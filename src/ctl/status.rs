@@ -26,17 +26,16 @@ const ROWS_MAX: usize = 20;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 serving fresh records (or --store was given and read); 4 stale: records are older than \
-stale_after; 5 lost: the apiserver or every hub is lost, answers come from memory; 6 nothing to serve; 3 no process answers. \
-2 usage."
+    after_help = "Exit codes: 0 serving fresh records (or --store was given and read); 2 usage; 3 no process answers; 4 stale: \
+records are older than stale_after; 5 lost: the apiserver or every hub is lost, answers come from memory; 6 nothing to serve."
 )]
 pub struct StatusArgs {
     #[command(flatten)]
     pub place: Where,
-    /// Every row of every table, and versions and digests
+    /// Show every row of every table, with versions and digests
     #[arg(short, long)]
     pub verbose: bool,
-    /// How to print it
+    /// Output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
 }
@@ -164,7 +163,7 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
         let up = words(process.started.0.age(status.at.0));
         rows.row("process", &format!("{} {}, pid {}, up {up}, {ready}", process.role, status.holdfast, process.pid));
         let listener = |listener: &ListenerDoc| {
-            let open = if listener.open { " (OPEN to anybody: set allow)" } else { "" };
+            let open = if listener.open { " (OPEN to all networks: set allow)" } else { "" };
             format!("{} {}{open}", listener.name, listener.address)
         };
         let listeners: Vec<String> = process.listeners.iter().map(listener).collect();
@@ -231,9 +230,15 @@ fn attention(status: &Status) -> Vec<&'static str> {
         ("apiserver", apiserver.is_some_and(|apiserver| apiserver.state == Reach::Slow)),
         ("held", !status.held.is_empty()),
         ("known", status.known_namespaces.is_some()),
-        ("leader", leader.is_some_and(|leader| matches!(leader.standing, Standing::Namesake { renews: true, .. }))),
+        (
+            "leader",
+            leader.is_some_and(|leader| {
+                leader.failing.is_some() || matches!(leader.standing, Standing::Namesake { renews: true, .. })
+            }),
+        ),
         ("disk", status.disk.as_ref().is_some_and(|disk| disk.state == DiskState::Degraded)),
         ("upstreams", upstreams),
+        ("cache", forward.is_some_and(|forward| forward.held_names > 0)),
         ("keep", forward.is_some_and(upstreams::is_unresolved)),
         ("ignored", status.rejected.total > 0),
         ("config", config.is_some_and(|config| config.refused.is_some() || !config.waits_for_restart.is_empty())),
@@ -294,7 +299,8 @@ fn source_row(status: &Status) -> String {
         SourceWord::Lost => {
             let lasting = lost_since.map_or_else(String::new, |since| format!(" for {}", since.lasting(status.at)));
             let reason = reason.as_deref().unwrap_or("no reason given");
-            format!("{name}: NOT REACHABLE{lasting}: {}", streams::chain(reason))
+            let lost = if streams::is_behind_a_hub(reason) { "up, the apiserver behind it " } else { "" };
+            format!("{name}: {lost}NOT REACHABLE{lasting}: {}", streams::chain(reason))
         }
     }
 }
@@ -322,7 +328,9 @@ pub fn source(source: &SourceDoc, at: Time) -> String {
         (SourceWord::Starting, _) => format!("{name}: not reached since start"),
         (SourceWord::Lost, reason) => {
             let lasting = source.lost_since.map_or_else(String::new, |since| format!(" for {}", since.lasting(at)));
-            format!("{name}: NOT REACHABLE{lasting} ({})", reason.as_deref().unwrap_or("no reason given"))
+            let reason = reason.as_deref().unwrap_or("no reason given");
+            let lost = if streams::is_behind_a_hub(reason) { "up, the apiserver behind it " } else { "" };
+            format!("{name}: {lost}NOT REACHABLE{lasting} ({})", streams::chain(reason))
         }
     };
     format!("{state}; records {}", age(source, at))

@@ -36,6 +36,7 @@ use crate::support::{
 
 mod asked;
 mod input;
+mod operator;
 mod transcript;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/online-boutique.yaml");
@@ -509,6 +510,8 @@ fn a_name_is_pinned_by_hand_listed_explained_and_let_go() {
         ("gone.default", "gone.default.svc.cluster.local"),
         ("frontend.default.", "frontend.default"),
         ("www.example.com", "www.example.com"),
+        ("frontend", name),
+        ("default/frontend", name),
     ] {
         let shown = ok(holdfast(["pin", given, "10.9.9.9", "--admin", socket]));
         assert!(shown.contains(&format!("\n{pinned}.   10.9.9.9 ")), "{given}: {shown}");
@@ -516,6 +519,25 @@ fn a_name_is_pinned_by_hand_listed_explained_and_let_go() {
     }
     let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
     assert!(lookup.starts_with(&format!("{name}. 5 IN A 10.96.130.4\n")), "{lookup}");
+    // The namespace is kubectl's, and one that is given goes before it.
+    let kubeconfig = dir.path().join("kubeconfig");
+    let text = "{current-context: a, contexts: [{name: a, context: {cluster: c, namespace: kube-system}}]}";
+    std::fs::write(&kubeconfig, text).unwrap();
+    let pin = |words: &[&str]| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+            .args(["pin", words[0], "10.9.9.9", "--admin", socket])
+            .args(&words[1..])
+            .env("KUBECONFIG", &kubeconfig)
+            .output();
+        let ran = ran.unwrap();
+        String::from_utf8(ran.stdout).unwrap() + &String::from_utf8(ran.stderr).unwrap()
+    };
+    let missing = pin(&["frontend"]);
+    assert!(missing.contains("no service is called \"frontend\" in namespace kube-system"), "{missing}");
+    assert!(pin(&["frontend", "-n", "default"]).contains(&format!("\n{name}.   10.9.9.9 ")));
+    let forced = pin(&["soon", "--force"]);
+    assert!(forced.contains("\nsoon.kube-system.svc.cluster.local. ") && forced.contains("2 names"), "{forced}");
+    assert_eq!(ok(holdfast(["unpin", "frontend", "--admin", socket])).lines().count(), 3, "one is left");
 }
 
 #[test]
@@ -531,7 +553,11 @@ fn a_pin_that_cannot_be_is_refused_with_the_reason() {
         (vec!["pin", "db.prod", "::1", "--for", "soon", "--admin", socket], 2, "is not a duration"),
         (vec!["pin", "db.prod", "::1", "--for", "0s", "--admin", socket], 2, "a pin lasts a second at least"),
         (vec!["pin", &long, "::1", "--admin", socket], 2, "is no name"),
-        (vec!["pin", "foo", "::1", "--admin", socket], 2, "give its namespace too, or the whole name with a final dot"),
+        (
+            vec!["pin", "foo", "::1", "--admin", socket],
+            2,
+            "no service is called \"foo\" in namespace default: give its namespace (-n), or the whole name with a final dot",
+        ),
         (
             vec!["pin", "db.prod", "::1", "--ttl", "3600", "--admin", socket],
             2,

@@ -257,12 +257,21 @@ pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: 
 /// namespace there is, else the name as it was given.
 ///
 /// # Errors
-/// If it is no name, or a single word that could be anything.
-pub fn meant(rules: &Rules, moment: &Moment<'_>, given: &str) -> Result<Name, String> {
+/// If it is no name, or a single word that no service has; `force` takes it for one of the namespace.
+pub fn meant(
+    rules: &Rules,
+    moment: &Moment<'_>,
+    given: &str,
+    namespace: Option<&str>,
+    force: bool,
+) -> Result<Name, String> {
     let given = host_of(given);
     let whole = name_of(&given).map_err(|error| error.to_string())?;
     let zone = rules.zone();
-    let mut candidates = candidates(zone.name(), &Question { name: given.clone(), ..Question::default() })?;
+    let mut candidates = candidates(
+        zone.name(),
+        &Question { name: given.clone(), namespace: namespace.map(str::to_owned), rtype: None },
+    )?;
     candidates.retain(|name| *name != whole);
     if candidates.is_empty() {
         return Ok(whole);
@@ -281,10 +290,15 @@ pub fn meant(rules: &Rules, moment: &Moment<'_>, given: &str) -> Result<Name, St
     }
     let labels: Vec<&[u8]> = whole.labels().collect();
     match labels.as_slice() {
-        [_] => Err(format!(
-            "no service is called {given:?} alone: give its namespace too, or the whole name with a final dot"
-        )),
-        [_, namespace] if moment.snapshot.has_namespace(namespace) => Ok(candidates.swap_remove(0)),
+        [_] if force && namespace.is_some() => Ok(candidates.swap_remove(0)),
+        [_] => {
+            let place = namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
+            Err(format!(
+                "no service is called {given:?}{place}: give its namespace (-n), or the whole name with a final dot"
+            ))
+        }
+        // The last candidate is the name below the zone, the one before it that below `svc`.
+        [_, of] if moment.snapshot.has_namespace(of) => Ok(candidates.into_iter().nth_back(1).unwrap_or(whole)),
         _ => Ok(whole),
     }
 }

@@ -16,6 +16,11 @@ fn way(reason: &str) -> (&str, &str) {
     reason.rsplit_once(THEN).unwrap_or(("", reason))
 }
 
+/// Whether the hub followed answers, and the apiserver behind it does not.
+pub(super) fn is_behind_a_hub(reason: &str) -> bool {
+    reason.contains(THEN)
+}
+
 /// Where the way to the apiserver is broken: `hub2 → hub1 → apiserver: TLS handshake timed out`.
 pub(super) fn chain(reason: &str) -> String {
     match way(reason) {
@@ -28,7 +33,7 @@ pub(super) fn chain(reason: &str) -> String {
 /// The part that is lost, by which a person decides where to look.
 pub(super) fn lost_part(status: &Status) -> &'static str {
     let name = status.source.name.as_deref().unwrap_or_default();
-    let far = status.source.reason.as_deref().is_some_and(|reason| reason.contains(THEN));
+    let far = status.source.reason.as_deref().is_some_and(is_behind_a_hub);
     match name.split(' ').next().unwrap_or_default() {
         "hub" if far => "apiserver (behind the hub)",
         "hub" => "every hub",

@@ -239,9 +239,33 @@ fn states() -> Vec<(&'static str, Status)> {
     let standing = Standing::Namesake { name: "hub".into(), address: "10.0.0.1:7443".into(), renews: true };
     namesake.lease = Some(ElectionStatus { standing, renewed: None, failing: None }.into());
     all.push(("namesake-hub", namesake));
+    let mut restarted = agent(SourceState::Up, Some(before(2)), None);
+    (read(&mut restarted.follows).resumed, read(&mut restarted.follows).repaired_at) =
+        (Some("repair".into()), Some(Time(before(9))));
+    all.push(("hub-restarted-agent", restarted));
+    let mut held = agent(SourceState::Up, Some(before(2)), None);
+    let rows = vec![row(0)];
+    let counts = serde_json::json!({ "services": 1, "endpoints": 0, "namespaces": 0 });
+    held.held = serde_json::from_value(serde_json::json!({ "counts": counts, "rows": rows, "left_out": 0 })).unwrap();
+    all.push(("empty-list-agent", held));
+    let mut denied = agent(SourceState::Up, Some(before(2)), None);
+    let forward = read(&mut denied.forward);
+    forward.held_names = 14;
+    forward.zones[0].upstreams[0].lying = true;
+    forward.keep = serde_json::from_value(serde_json::json!({
+        "names": 6, "unresolved": [{ "name": "registry.example.com.", "answered": Time(before(4_000)) }] }))
+    .unwrap();
+    all.push(("upstream-denies-agent", denied));
+    let mut follower = hub(SourceState::Up, Some(before(3)), None);
+    follower.source.name = Some("hub 10.0.3.8:7443".into());
+    let standing = Standing::Follower { leader: "hub2:7443".into(), address: "10.0.3.8:7443".into() };
+    let failing = Failing { since: Time(before(123)), reason: "TLS handshake timed out (2 s)".into() };
+    follower.lease = Some(ElectionStatus { standing, renewed: None, failing: Some(failing) }.into());
+    all.push(("cut-off-hub-that-follows", follower));
     let mut store = status(None, SourceState::Starting, Some(before(2_460)), None);
     store.state = Some(StateWord::NoProcess);
     all.push(("no-process", store.clone()));
+    all.push(("crashing-agent", store.clone()));
     store.state = Some(StateWord::Store);
     all.push(("store", store));
     all
@@ -258,6 +282,10 @@ fn every_state_is_shown_as_in_its_golden_file() {
     for (name, status) in states() {
         let place = match (name, status.process.is_some()) {
             (_, true) => SOCKET,
+            ("crashing-agent", _) => {
+                "/var/lib/holdfast/records-1.redb (no process is running at /run/holdfast/agent.sock: Connection refused (os \
+                 error 111): the agent died 7 times and does not start again; the last process was killed by signal 9)"
+            }
             ("no-process", _) => {
                 "/var/lib/holdfast/records-1.redb (no process is running at /run/holdfast/agent.sock: No such file or \
                  directory (os error 2))"

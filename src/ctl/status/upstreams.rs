@@ -45,6 +45,10 @@ pub(super) fn upstreams(forward: &ForwardStatus) -> String {
         (all, 0) => format!("{all} up or not asked yet"),
         (all, failing) => format!("{failing} of {all} FAILING"),
     };
+    let lying = all.iter().filter(|upstream| upstream.lying).count();
+    if lying > 0 {
+        let _ = write!(text, "; {lying} DENIES good names, which are still served");
+    }
     for (name, zone) in zones(forward) {
         let _ = match missing(zone) {
             Some(file) if zone.upstreams.is_empty() && zone.missing.is_some() => {

@@ -121,6 +121,39 @@ fn wrong_usage_is_exit_code_2_and_help_is_0() {
 }
 
 #[test]
+fn every_error_has_one_form_for_scripts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let config = path("config.yaml");
+    std::fs::write(&config, "zone: 5s.\nlisten: [x]\nsource: {manifests: {path: x}}\n").unwrap();
+    for (line, code, error) in [
+        ("status --admn x -o json", 2, "unexpected argument '--admn' found; tip: "),
+        ("nonsense -ojson", 2, "unrecognized subcommand 'nonsense'"),
+        ("lookup a NOTYPE --output json", 2, "invalid value 'NOTYPE' for '[TYPE]'"),
+        ("dump -o json --store /nowhere", 3, "no store in /nowhere"),
+        (
+            &format!("check-config -o json --config {config}"),
+            2,
+            &format!("{config}:2:10: listen: \"x\" is not an address"),
+        ),
+        ("pin db 1.2.3.4 -o json --admin /nowhere", 3, "no process is running at /nowhere: "),
+        ("simulate queries --server 127.0.0.1:1 --qps 0 -o json", 2, "invalid value '0' for '--qps"),
+    ] {
+        let ran = holdfast(line.split(' '));
+        assert_eq!(ran.code, code, "{line}: {}", ran.err);
+        let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        let told = document["error"].as_str().unwrap();
+        assert!(told.starts_with(error) && document["exit_code"] == code, "{line}: {document}");
+        assert_eq!(document.as_object().unwrap().len(), 2, "{document}");
+        assert!(!ran.err.is_empty(), "{line}: people have it on standard error");
+    }
+    let fine = holdfast(["check-config", "-o", "json", "--manifests", "/nowhere", "--listen", "127.0.0.1:53"]);
+    let document: serde_json::Value = serde_json::from_str(&fine.out).unwrap();
+    assert_eq!((fine.code, &document["configuration"]["listen"][0]), (0, &"127.0.0.1:53".into()));
+    assert!(document["warnings"][0].as_str().unwrap().starts_with("source.manifests.path: /nowhere: "), "{document}");
+}
+
+#[test]
 fn the_effective_configuration_is_printed_and_reads_back() {
     let dir = tempfile::tempdir().unwrap();
     let first = holdfast(["check-config", "--manifests", "cluster.yaml", "--listen", "::1", "--http", "none"]);
