@@ -63,7 +63,7 @@ settings! {
         /// Unless given, the cluster's DNS at the first of the services `holdfast-upstream`, `kube-dns-upstream` and `kube-dns` that
         /// the kubelet tells of and that is not an address of this agent.
         cluster_fallback: Vec<UpstreamSource> = Setting::new("cluster_fallback", "[]").agent().reload();
-        /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry with the zone `.`.
+        /// Upstreams for names outside the cluster that no `forward` zone covers; the same as a `forward` entry for the root zone.
         /// While `/etc/resolv.conf` names no server, only names of the cluster are answered; all others get SERVFAIL.
         upstream: Vec<UpstreamSource> =
             Setting::new("upstream", "[/etc/resolv.conf]").flag("--upstream", "IP[:PORT]").agent().reload();
@@ -231,11 +231,11 @@ settings! {
 
         /// The interface that carries `node.local_ips`: of type dummy, or a bridge without ports where the kernel has no dummy.
         node_interface: InterfaceName = Setting::new("node.interface", "nodelocaldns").agent();
-        /// Makes the interface with its addresses at the start, and again if somebody removes it. It outlives the process.
+        /// Makes the interface with its addresses at the start, and again if it is removed. It outlives the process.
         node_setup_interface: bool =
             Setting::new("node.setup_interface", "false").flag("--setup-interface", "BOOL").agent();
         /// Keeps the kernel from tracking connections to `node.local_ips` (nftables table `holdfast`), at the start, and again if
-        /// somebody removes the rules. They outlive the process.
+        /// they are removed. They outlive the process.
         node_setup_notrack: bool =
             Setting::new("node.setup_notrack", "false").flag("--setup-notrack", "BOOL").agent();
         /// The addresses of the interface and of the rules; those of `listen` unless given, without loopback and wildcards.
@@ -244,7 +244,7 @@ settings! {
         /// listens at is never removed.
         node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent();
         /// If the agent answers nothing for this long, queries go to the cluster's DNS until it answers again, at every address;
-        /// never where the cluster's DNS does not answer either. `none`: never.
+        /// not if the cluster's DNS does not answer either. `none`: never.
         node_intercept_failsafe: Option<Duration> = Setting::new("node.intercept_failsafe", "3s")
             .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent();
         /// The addresses that the cluster's DNS has too: taken once queries are answered here, given back if they are not. Those of
@@ -261,7 +261,7 @@ settings! {
         /// step: in a container mount its directory, such as `/etc` of the host. The agent may then write to that directory. The block
         /// stays when the agent ends, unless `node.skip_teardown` is `false`, and goes with `holdfast node teardown`.
         node_hosts_file: Option<PathBuf> = Setting::new("node.hosts_file", "none").agent();
-        /// Gives up rights after the start: capabilities, system calls, write access outside the store and the admin socket, read
+        /// Drops rights after the start: capabilities, system calls, write access outside the store and the admin socket, read
         /// access to home directories and secrets of the system's users. `docs/security.md` has the list.
         sandbox: bool = Setting::new("sandbox", "true").flag("--sandbox", "BOOL");
 
@@ -284,9 +284,9 @@ settings! {
     pub struct ForwardZone {
         /// The zone; `.` for all names that no other zone covers.
         zone: ZoneName = Setting::new("zone", ".").required();
-        /// Whom to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, `https://IP[:PORT]/PATH#NAME` (HTTP/2; the path is `/dns-query` unless given), or the path of a resolv.conf, which is read again when it changes.
-        /// One that is missing or names no server is waited for. Meanwhile the servers it named last are asked, which are kept in the
-        /// store (`upstreams.json`).
+        /// Servers to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, `https://IP[:PORT]/PATH#NAME` (HTTP/2; the path is `/dns-query`
+        /// unless given), or the path of a resolv.conf, which is read again when it changes. A file that is missing or names no server is
+        /// waited for. Meanwhile the servers that it named last are asked; the store keeps them (`upstreams.json`).
         upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]");
         /// Answers every query of this zone with this code, without upstreams: `noerror` (no records), `nxdomain`, `refused` or
         /// `servfail`. Takes the place of `upstreams`; names in `hosts` are still answered.

@@ -153,7 +153,7 @@ impl Neighbours {
         if let Err(error) = &told
             && !self.seen.load().all
         {
-            error!(%error, "the routing tables cannot be read: anybody may ask");
+            error!(%error, "cannot read the routing tables: allow is not applied, all clients are answered");
         }
         self.seen.store(Arc::new(Networks::of(told)));
         *looked = Some(Instant::now());

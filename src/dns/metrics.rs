@@ -90,7 +90,7 @@ impl Metrics {
         )?;
         let connections_refused = counters(
             "holdfast_dns_tcp_refused_total",
-            "TCP connections closed at once: too many in all, too many of one address, or of somebody who may not ask.",
+            "TCP connections closed at once: too many in all, too many of one address, or from a client that `allow` does not have.",
             "reason",
         )?;
         let connections_closed =

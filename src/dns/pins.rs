@@ -155,8 +155,7 @@ impl Pins {
     /// # Errors
     /// If the name is taken in `registry`.
     pub fn register_metrics(&self, registry: &Registry, clock: &Clock) -> Result<(), prometheus::Error> {
-        let gauge =
-            IntGauge::new("holdfast_pins", "Names an operator pinned, which do not answer what the records say.")?;
+        let gauge = IntGauge::new("holdfast_pins", "Names pinned by an operator: they answer the pinned addresses.")?;
         registry.register(Box::new(Counted { gauge, pins: self.clone(), clock: clock.clone() }))
     }
 

@@ -252,7 +252,7 @@ impl Agent {
         self.base.flush().await;
         drop(self.stop);
         if let Err(error) = self.listeners.await {
-            error!(%error, "admin listeners");
+            error!(%error, "the admin listeners ended");
         }
     }
 }

@@ -112,7 +112,7 @@ impl Store {
         let Ok((disk, _)) = opened else { return false };
         match disk.follow(&self.reader) {
             Ok(follower) => {
-                info!(path = %config.path.display(), "the successor is gone, the store is taken back");
+                info!(path = %config.path.display(), "the new process died; this one took the store back");
                 *self.follower.lock() = Ok(follower);
                 true
             }

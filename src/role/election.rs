@@ -80,7 +80,7 @@ impl Election {
         self.obeying.abort();
         self.end.cancel();
         if let Err(error) = (&mut self.standing_for).await {
-            error!(%error, "election");
+            error!(%error, "the election ended");
         }
     }
 }

@@ -186,12 +186,12 @@ impl Hub {
         }
         self.leave.cancel();
         if let Err(error) = (&mut self.stream).await {
-            error!(%error, "stream");
+            error!(%error, "the stream ended");
         }
         self.base.flush().await;
         self.stop.cancel();
         if let Err(error) = (&mut self.listeners).await {
-            error!(%error, "admin listeners");
+            error!(%error, "the admin listeners ended");
         }
     }
 }

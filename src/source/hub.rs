@@ -349,7 +349,7 @@ impl Follower {
                         self.parts.metrics.digest_mismatch.inc();
                         self.status_draft().mismatches = self.parts.metrics.digest_mismatch.get();
                     }
-                    tracing::warn!(hub = %self.hubs.status.address, %fault, "hub is asked to repair");
+                    tracing::warn!(hub = %self.hubs.status.address, %fault, "records differ from the hub's: fetching them again");
                     *resyncs += 1;
                     return Step::Resync;
                 }

@@ -237,7 +237,7 @@ impl Follower {
         if self.said.as_ref() == Some(&reason) {
             return None;
         }
-        warn!(%reason, "manifests cannot be read; what was read before stands");
+        warn!(%reason, "cannot read manifests; keeping the last good version");
         self.said = Some(reason.clone());
         Some(What::Lost { reason })
     }

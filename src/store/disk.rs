@@ -258,7 +258,7 @@ impl Disk {
             }
             Err(error) => {
                 let reason = format!("it is corrupt ({reason}) and could not be set aside: {error}");
-                error!(path = %self.config.path.display(), reason, "starting empty");
+                error!(path = %self.config.path.display(), reason, "cannot read the store: starting without records");
                 self.status.degraded(reason.clone());
                 self.status.start = Start::Unreadable { reason };
             }

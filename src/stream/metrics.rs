@@ -61,7 +61,7 @@ impl Metrics {
                 &["mode"],
             )?,
             refused: IntCounterVec::new(
-                Opts::new("holdfast_stream_refused_total", "Connections and calls that came to nothing, by reason."),
+                Opts::new("holdfast_stream_refused_total", "Connections and calls refused or failed, by reason."),
                 &["reason"],
             )?,
         };

@@ -27,7 +27,7 @@ thread_local! {
 pub fn abort_on_panic() {
     panic::set_hook(Box::new(move |panic| {
         if CONTAINED.get() > 0 {
-            tracing::warn!(%panic, "caught");
+            tracing::warn!(%panic, "a library panicked: the panic was caught");
             return;
         }
         // Not through the usual hook, which waits for whatever reads standard error.

@@ -159,7 +159,7 @@ impl Metrics {
         let grace = IntCounterVec::new(
             Opts::new(
                 "holdfast_tls_grace_total",
-                "Peers accepted with a certificate that expired while the source was silent, by the part they play.",
+                "Peers accepted with a certificate that expired while the source was silent, by role.",
             ),
             &["peer"],
         )?;

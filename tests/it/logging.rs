@@ -130,3 +130,48 @@ mod tests { error!("nor this"); }
     let found: Vec<(&str, &str)> = found.iter().map(|(level, text)| (level.as_str(), text.as_str())).collect();
     assert_eq!(found, expect);
 }
+
+/// The messages in the first column of the tables of a page that are headed `you see`, cut at what the process fills in.
+fn quoted(page: &str) -> BTreeSet<String> {
+    let mut within = false;
+    let mut found = BTreeSet::new();
+    for line in page.lines() {
+        within = line.starts_with("| you see |") || (within && line.starts_with('|'));
+        let Some(cell) = line.strip_prefix("| ").and_then(|line| line.split(" | ").next()).filter(|_| within) else {
+            continue;
+        };
+        let messages = cell.split('`').skip(1).step_by(2).filter(|message| message.contains(' '));
+        let parts = messages.flat_map(|message| message.split('…'));
+        found.extend(
+            parts.map(|part| part.trim_matches([' ', ':', ',', '(', ')']).to_owned()).filter(|part| part.len() > 3),
+        );
+    }
+    found
+}
+
+#[test]
+fn the_runbook_quotes_messages_that_exist() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(here.join("docs/runbook.md")).unwrap();
+    let quoted = quoted(&page);
+    assert!(quoted.len() > 30, "{quoted:?}");
+    let source: String = rust_files(&here.join("src"))
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .flat_map(|text| text.split("\\\n").map(|part| part.trim_start().to_owned()).collect::<Vec<_>>())
+        .collect();
+    // Names and numbers that the process fills in stand for themselves on the page.
+    let filled =
+        ["NAMESPACE/NAME", " for 3m", " X", "spiffe://A/", " B", " N", "leader", "invalid peer certificate: Expired"];
+    let missing: Vec<&String> = quoted
+        .iter()
+        .filter(|part| {
+            filled
+                .iter()
+                .fold((*part).clone(), |part, word| part.replace(word, "\0"))
+                .split('\0')
+                .any(|part| !source.contains(part.trim()))
+        })
+        .collect();
+    assert_eq!(missing, Vec::<&String>::new(), "messages in docs/runbook.md that no code has");
+}

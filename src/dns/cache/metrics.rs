@@ -62,7 +62,7 @@ impl Metrics {
             "Names denied by upstreams whose last good answer was kept in use, by reason.",
             "reason",
         )?;
-        let ended = vec("holdfast_cache_holds_ended_total", "Ends of that, by cause.", "cause")?;
+        let ended = vec("holdfast_cache_holds_ended_total", "Ends of such holds, by cause.", "cause")?;
         Ok(Self {
             bytes: gauge("holdfast_cache_bytes", "Memory held by cached answers, overhead included.")?,
             entries: gauge("holdfast_cache_entries", "Answers in the cache.")?,
@@ -75,7 +75,7 @@ impl Metrics {
             )?,
             evictions: counter(
                 "holdfast_cache_evictions_total",
-                "Answers given up before their time to make room for others.",
+                "Answers evicted before their TTL ended, to make room for others.",
             )?,
             prefetches: counter(
                 "holdfast_cache_prefetches_total",

@@ -20,7 +20,7 @@ pub(super) fn open(folder: Option<&Path>) -> [u8; BYTES] {
     let made: [u8; BYTES] = rand::random();
     let Some(path) = folder.map(|folder| folder.join(FILE)) else { return made };
     kept(&path, &made).unwrap_or_else(|error| {
-        warn!(path = %path.display(), %error, "the secret of cookies is not kept: clients learn new ones after a restart");
+        warn!(path = %path.display(), %error, "cannot save the secret of DNS cookies: clients get new cookies after a restart");
         made
     })
 }
@@ -50,7 +50,7 @@ fn read(path: &Path) -> io::Result<Option<[u8; BYTES]>> {
     if let Ok(secret) = bytes.try_into() {
         return Ok(Some(secret));
     }
-    warn!(path = %path.display(), "no secret of cookies: made anew");
+    warn!(path = %path.display(), "the secret of DNS cookies is damaged: made a new one");
     fs::remove_file(path)?;
     Ok(None)
 }

@@ -269,7 +269,7 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
                     any = true;
                     tracing::info!(zone = %route.config.zone, upstreams = route.upstreams().len(), "upstreams re-read");
                 }
-                Err(error) => tracing::warn!(%error, "upstreams not re-read, the old ones stay"),
+                Err(error) => tracing::warn!(%error, "cannot read the upstreams again; keeping the old ones"),
             }
         }
         if let Some(path) = &route.config.hosts_file
@@ -280,7 +280,7 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
                     tracing::info!(zone = %route.config.zone, path = %path.display(), "hosts file read");
                     inner.generation.fetch_add(1, Ordering::Release);
                 }
-                Err(error) => tracing::warn!(%error, "hosts not re-read, the old ones stay"),
+                Err(error) => tracing::warn!(%error, "cannot read the hosts again; keeping the old entries"),
             }
         }
         missing += i64::from(route.missing().is_some()) + i64::from(route.names.hosts_problem().is_some());

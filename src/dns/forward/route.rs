@@ -203,7 +203,7 @@ impl Route {
             if servers.is_empty() {
                 tracing::error!(%zone, %file, "a file names no upstreams: it is looked at until it does");
             } else {
-                tracing::warn!(%zone, %file, "not all upstreams that are meant can be asked");
+                tracing::warn!(%zone, %file, "some upstreams of a file cannot be used");
             }
         }
         let (get, max_fails, metrics) = (config.doh_method == DohMethod::Get, config.max_fails, metrics.clone());

@@ -294,7 +294,7 @@ impl Handover {
         }
         self.forwarder.save().await;
         self.store.release().await;
-        info!(pid = newcomer.pid, "handed over; answering from memory until told to end");
+        info!(pid = newcomer.pid, "handed over to the new process; answering from memory until SIGTERM");
         tokio::spawn(self.clone().watch());
         (StatusCode::OK, "handed over\n".into())
     }
@@ -335,7 +335,7 @@ impl Handover {
         self.given_away.subscribe()
     }
 
-    /// Whether the successor is ready; `None` as long as only this process answers, or none does.
+    /// Whether the new process is ready; `None` as long as only this process answers, or none does.
     async fn is_ready(&self) -> Option<bool> {
         for place in &self.places {
             let asked = async {

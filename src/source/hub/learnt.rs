@@ -39,7 +39,7 @@ impl Learnt {
         let path = directory.join(FILE);
         let known = read(&path).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(file = %path.display(), %error, "hub addresses learnt before cannot be read");
+                tracing::warn!(file = %path.display(), %error, "cannot read the saved hub addresses");
             }
             Vec::new()
         });
@@ -54,7 +54,7 @@ impl Learnt {
                 let _one = writing.lock();
                 let addresses = latest.lock().clone();
                 if let Err(error) = write(&path, &addresses) {
-                    tracing::warn!(file = %path.display(), %error, "hub addresses cannot be kept");
+                    tracing::warn!(file = %path.display(), %error, "cannot save the hub addresses");
                 }
             });
         };

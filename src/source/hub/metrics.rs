@@ -33,10 +33,7 @@ impl Metrics {
                 "Times the records did not add up to the hub's digest; each was repaired.",
             )?,
             attempts: IntCounterVec::new(
-                Opts::new(
-                    "holdfast_hub_attempts_total",
-                    "Connections to hubs that ended, by whether they came to anything.",
-                ),
+                Opts::new("holdfast_hub_attempts_total", "Connections to hubs that ended, by result."),
                 &["result"],
             )?,
             resumed: IntCounterVec::new(

@@ -57,7 +57,7 @@ impl Age {
     fn new(clock: Clock) -> Result<Self, prometheus::Error> {
         let gauge = prometheus::Gauge::new(
             "holdfast_disk_age_seconds",
-            "Time since the source vouched for the state on disk, which a restart would begin with; up to 30 s above \
+            "Time since the source confirmed the records on disk, which a restart begins with; up to 30 s above \
              holdfast_source_age_seconds while the disk keeps up. Absent while the disk holds nothing.",
         )?;
         Ok(Self { gauge, as_of: Arc::default(), clock })

@@ -104,6 +104,6 @@ fn status_names_listeners_that_answer_anybody() {
         let socket = home.path().join("agent.sock");
         let output = run(&["status", "--admin", socket.to_str().unwrap()]);
         let text = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(text.contains("(OPEN to anybody: set allow)"), open, "{text}");
+        assert_eq!(text.contains("(OPEN to all networks: set allow)"), open, "{text}");
     }
 }

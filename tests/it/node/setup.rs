@@ -14,7 +14,7 @@ fn setting_up_twice_is_setting_up_once_and_a_teardown_leaves_nothing() {
     let links = node.ip("node", "-o link").stdout;
     let (code, told) = node.node("setup");
     assert_eq!(code, 0, "{told}");
-    assert!(told.starts_with("mended: interface nodelocaldns: missing\n"), "{told}");
+    assert!(told.starts_with("fixed: interface nodelocaldns: missing\n"), "{told}");
     assert_eq!(node.node("check"), (0, String::new()));
     let before = node.addresses();
     assert_eq!(node.node("setup"), (0, String::new()), "nothing is left to do");

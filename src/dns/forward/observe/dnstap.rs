@@ -84,7 +84,7 @@ impl Tap {
                 Err(error) => error,
             };
             if !told {
-                tracing::warn!(socket = %path.display(), error = %ended, "dnstap collector not reached, trying on");
+                tracing::warn!(socket = %path.display(), error = %ended, "dnstap collector not reachable; trying again");
             }
             told = true;
             tokio::time::sleep(RETRY).await;

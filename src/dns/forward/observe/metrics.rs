@@ -154,7 +154,7 @@ impl Metrics {
             "kind",
         )?;
         let failures =
-            vec("holdfast_forward_failures_total", "Tries at an upstream that gave no usable answer.", "kind")?;
+            vec("holdfast_forward_failures_total", "Queries to an upstream that got no usable answer.", "kind")?;
         // CoreDNS's buckets: its dashboards read them under its names.
         let bounds = prometheus::exponential_buckets(0.000_25, 2.0, 16)?;
         let durations = HistogramOpts::new(
@@ -197,7 +197,7 @@ impl Metrics {
             )?,
             dropped_records: counter(
                 "holdfast_forward_dropped_records_total",
-                "Records of upstream answers dropped because nobody asked for them or the upstream may not speak for them.",
+                "Records of upstream answers dropped because they do not belong to the question or to the zone of the upstream.",
             )?,
             loops: counter(
                 "holdfast_forward_loops_total",
@@ -210,7 +210,7 @@ impl Metrics {
             durations,
             bulk_denials: vec(
                 "holdfast_forward_bulk_denials_total",
-                "Times an upstream denied so many names that were good that it is not believed for 10 minutes.",
+                "Times an upstream denied so many names that it had answered before that its denials are ignored for 10 minutes.",
                 "upstream",
             )?,
             files_missing,
@@ -226,7 +226,7 @@ impl Metrics {
             in_flight,
             dnstap_dropped: counter(
                 "holdfast_forward_dnstap_dropped_total",
-                "Answers not told to the dnstap collector because it was slow or gone.",
+                "Answers not sent to the dnstap collector because it was slow or gone.",
             )?,
             log_limit: LogLimit::default(),
             log_holds: LogLimit::default(),
