@@ -233,7 +233,9 @@ fn attention(status: &Status) -> Vec<&'static str> {
         (
             "leader",
             leader.is_some_and(|leader| {
-                leader.failing.is_some() || matches!(leader.standing, Standing::Namesake { renews: true, .. })
+                // With the apiserver lost this is no news.
+                (leader.failing.is_some() && status.source.state != SourceWord::Lost)
+                    || matches!(leader.standing, Standing::Namesake { renews: true, .. })
             }),
         ),
         ("disk", status.disk.as_ref().is_some_and(|disk| disk.state == DiskState::Degraded)),
