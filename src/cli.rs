@@ -69,7 +69,7 @@ pub enum Command {
         #[command(flatten)]
         flags: HubFlags,
     },
-    /// Run in place of NodeLocal DNSCache, with its flags, its Corefile and its ConfigMaps
+    /// Run in place of NodeLocal DNSCache, with its flags, its Corefile and its config maps
     NodeCache(node_cache::NodeCacheArgs),
     /// Translate a Corefile into a holdfast configuration, and list what is not supported
     ImportCorefile(import::ImportArgs),
@@ -214,10 +214,8 @@ fn wants_json(line: &[OsString]) -> bool {
     while let Some(word) = words.next() {
         // `-vo json`: switches may stand before it.
         let short = word.strip_prefix('-').map(|letters| letters.trim_start_matches(['v', 'y']));
-        let value = match (word.strip_prefix("--output"), short.and_then(|short| short.strip_prefix('o'))) {
-            (Some(value), _) | (None, Some(value)) => value,
-            (None, None) => continue,
-        };
+        let short = short.and_then(|short| short.strip_prefix('o'));
+        let Some(value) = word.strip_prefix("--output").or(short) else { continue };
         let json = match value.strip_prefix('=').unwrap_or(value) {
             "" => words.next().is_some_and(|word| word == "json"),
             value => value == "json",

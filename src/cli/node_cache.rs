@@ -32,7 +32,7 @@ use crate::{
 /// Where the kube-dns `ConfigMap` is looked for when no flag says so.
 const KUBE_DNS: &str = "/etc/kube-dns";
 
-/// Where the tool is put for people on the node, if the DaemonSet mounts this directory of the host.
+/// Where the tool is put for people on the node, if its pod mounts this directory of the host.
 const TOOLS: &str = "/var/lib/holdfast-tools";
 
 /// The flags, read by rules of their own.

@@ -81,7 +81,7 @@ enum Action {
 /// The process to ask, and how the answer is shown.
 #[derive(Clone, Debug, clap::Args)]
 struct Asked {
-    /// Admin socket of the hub or agent [default: $HOLDFAST_ADMIN or /run/holdfast/agent.sock]
+    /// Admin socket of the hub or agent [default: `HOLDFAST_ADMIN`, else /run/holdfast/agent.sock]
     #[arg(long, value_name = "SOCKET")]
     admin: Option<PathBuf>,
     /// Output format

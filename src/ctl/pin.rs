@@ -65,7 +65,7 @@ pub struct UnpinArgs {
 /// The agent to tell, and how to print what it says.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PinPlace {
-    /// Admin socket of the agent [default: $HOLDFAST_ADMIN or /run/holdfast/agent.sock]
+    /// Admin socket of the agent [default: `HOLDFAST_ADMIN`, else /run/holdfast/agent.sock]
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
     /// Output format

@@ -31,7 +31,7 @@ use crate::{
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(multiple = false)]
 pub struct Where {
-    /// Admin socket to ask [default: $HOLDFAST_ADMIN or /run/holdfast/agent.sock; if no process answers, the default store]
+    /// Admin socket to ask [default: `HOLDFAST_ADMIN`, else /run/holdfast/agent.sock; if no process answers, the default store]
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
     /// Read the store in this directory; no process is needed, and the store is not changed

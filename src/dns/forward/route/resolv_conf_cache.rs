@@ -72,7 +72,7 @@ impl ResolvConfCache {
         {
             Ok(()) => tracing::debug!(files = all.len(), "what files name is kept"),
             Err(error) => {
-                tracing::warn!(%error, file = %place.file.display(), "cannot save the upstreams of files to the store")
+                tracing::warn!(%error, file = %place.file.display(), "cannot save the upstreams of files to the store");
             }
         }
     }
