@@ -51,12 +51,12 @@ fn certificates_that_are_there_are_not_replaced_without_force() {
     let out = dir.path().join("certs");
     let make = |more: &[&str]| holdfast(["certs", "--out", out.to_str().unwrap()].iter().chain(more));
     let read = |name: &str| fs::read(out.join(name)).unwrap();
-    let made = make(&["--trust-domain", "corp.example"]);
+    let first = make(&["--trust-domain", "corp.example"]);
     assert!(
-        made.code == 0 && made.out.contains("spiffe://corp.example/holdfast/hub, valid until "),
+        first.code == 0 && first.out.contains("spiffe://corp.example/holdfast/hub, valid until "),
         "{}{}",
-        made.out,
-        made.err
+        first.out,
+        first.err
     );
     let (ca, hub) = (read("ca/ca.crt"), read("hub/tls.crt"));
     let again = make(&[]);
