@@ -1,4 +1,4 @@
-//! The PodMonitor as Prometheus reads it: each pod of ours is scraped once, at its own port for metrics.
+//! The `PodMonitor` as Prometheus reads it: each pod of ours is scraped once, at its own port for metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
