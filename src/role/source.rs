@@ -10,7 +10,11 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, Role, Source},
-    source::{Metrics, apiserver, hub, manifests},
+    source::{
+        Learnt, Metrics,
+        apiserver::{self, OwnAddresses},
+        hub, manifests,
+    },
     store::{Reader, Update, What},
     sys::{Clock, UnixMillis},
     tls::{self, Tls},
@@ -52,8 +56,9 @@ pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> any
         }
         Source::Kubernetes(kubeconfig) => {
             let kubeconfig = kubeconfig.clone();
-            let records = Some(reader.clone());
-            let mut config = apiserver::Config { kubeconfig, endpoints, records, ..apiserver::Config::default() };
+            let learnt = settings.store_path.as_deref().map_or_else(Learnt::nothing, Learnt::apiservers);
+            let own_addresses = Some(OwnAddresses::new(reader.clone(), learnt));
+            let mut config = apiserver::Config { kubeconfig, endpoints, own_addresses, ..apiserver::Config::default() };
             config.timing.probe = probe_interval(config.timing.probe, settings.stale_after);
             let checked = apiserver::check(&config).await;
             (Prepared::Apiserver(config), checked.err().map(Into::into))
@@ -163,7 +168,7 @@ async fn follow(hubs: Hubs, feed: Feed) {
         clock: feed.clock,
         metrics: feed.following,
         dial: hub::dial(tls.clone()),
-        learnt: store.map_or_else(hub::Learnt::nothing, |store| hub::Learnt::in_store(&store)),
+        learnt: store.map_or_else(Learnt::nothing, |store| Learnt::in_store(&store)),
         status: feed.status,
     };
     let reread = async {

@@ -26,6 +26,7 @@
 //!
 //! Never reads the store, and never decides what is held.
 
+mod addresses;
 mod decode;
 mod health;
 pub mod lease;
@@ -36,20 +37,23 @@ mod session;
 mod transport;
 mod watch;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
-pub use self::{health::Health, server::Error};
+pub use self::{
+    addresses::{OwnAddresses, endpoints},
+    health::Health,
+    server::Error,
+};
 use self::{
     server::Server,
     session::{Ended, Known, Session},
 };
 use super::{EndpointsMode, Metrics, backoff::Backoff};
 use crate::{
-    record::Snapshot,
-    store::{Reader, Update, What},
+    store::{Update, What},
     sys::Clock,
 };
 
@@ -63,8 +67,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     pub endpoints: EndpointsMode,
     pub timing: Timing,
-    /// Records whose endpoints of `default/kubernetes` are dialled beside the address configured.
-    pub records: Option<Reader>,
+    /// Dialled beside the address configured.
+    pub own_addresses: Option<OwnAddresses>,
     /// Connections shared by those with clones of this configuration: an election and the source it decides about.
     pub shared: Shared,
 }
@@ -88,24 +92,12 @@ impl Shared {
     }
 }
 
-/// Addresses of the apiserver itself, as `default/kubernetes` has them: its https port, or its only one.
-#[must_use]
-pub fn endpoints(records: &Snapshot) -> Vec<SocketAddr> {
-    let Some(service) = records.service(b"default", b"kubernetes") else { return Vec::new() };
-    let endpoints = service.endpoints().iter().filter_map(|endpoint| {
-        let ports = &endpoint.ports;
-        let port = ports.iter().find(|port| &*port.name == "https").or(ports.first())?;
-        Some(SocketAddr::new(endpoint.ip, port.port))
-    });
-    endpoints.collect()
-}
-
 /// Timeouts and intervals. The defaults are meant to stay; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// For a TCP connection. Unset, the limit grows with what is seen.
     pub connect: Option<Duration>,
-    /// Head start of the address configured over the next endpoint of the apiserver.
+    /// Head start of the address configured over the apiserver's own, and of each of those over the next.
     pub head_start: Duration,
     /// For a TLS handshake. Long: one that is given up is work done for nothing by a server that is slow.
     pub handshake: Duration,

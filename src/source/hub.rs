@@ -17,7 +17,6 @@ mod ask;
 mod dial;
 mod doubt;
 mod last_read;
-mod learnt;
 mod list;
 mod metrics;
 mod offset;
@@ -25,7 +24,6 @@ mod offset;
 pub use ask::{Asks, HubState, ask};
 pub use dial::{Dial, Io, dial};
 pub use doubt::ask_all;
-pub use learnt::{Keep, Learnt};
 pub use metrics::Metrics;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -44,7 +42,10 @@ use self::{
     metrics::Attempt,
     offset::Offset,
 };
-use super::backoff::{Backoff, spread};
+use super::{
+    Learnt,
+    backoff::{Backoff, spread},
+};
 pub use crate::report::{FollowState as State, FollowStatus as Status};
 use crate::report::{THEN, Time};
 use crate::{
@@ -290,6 +291,7 @@ impl Follower {
         let mut leave: Option<(Instant, &'static str)> = None;
         let mut spoke = Instant::now();
         self.offset = Offset::default();
+        self.parts.metrics.clock_ahead(None);
         self.doubt = Doubt::default();
         loop {
             // Bytes that come in are no silence, as long as they amount to a frame some day.
@@ -385,6 +387,7 @@ impl Follower {
             &mut event
         {
             self.offset.translate(vouched, self.parts.clock.now());
+            self.parts.metrics.clock_ahead(self.offset.ahead_ms());
             self.status_draft().clock_ahead_ms = self.offset.ahead_ms();
         }
         match event {

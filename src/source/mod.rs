@@ -9,10 +9,12 @@ pub mod assemble;
 mod backoff;
 mod convert;
 pub mod hub;
+mod learnt;
 pub mod manifests;
 mod metrics;
 mod objects;
 
+pub use learnt::{Keep, Learnt};
 pub use metrics::Metrics;
 
 use crate::sys::labels;

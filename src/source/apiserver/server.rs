@@ -16,7 +16,7 @@ use tower::ServiceBuilder;
 use tracing::{Dispatch, instrument::WithSubscriber as _};
 
 use super::{
-    Config, Timing,
+    Config, OwnAddresses, Timing,
     decode::Status,
     request::Ask,
     transport::{OnWire, SendError, Sender, Transport},
@@ -121,7 +121,7 @@ impl Server {
     }
 
     fn read(read: Config, metrics: Metrics, runtime: &Handle) -> Result<Self, String> {
-        let Config { kubeconfig, timing, records, .. } = read;
+        let Config { kubeconfig, timing, own_addresses, .. } = read;
         let mut config = match kubeconfig {
             Some(path) => {
                 let kubeconfig = Kubeconfig::read_from(path).map_err(|error| error.to_string())?;
@@ -139,7 +139,7 @@ impl Server {
             // A proxy has its own way to connect, which kube knows.
             Client::try_from(config).map_err(|error| deepest(&error))?
         } else {
-            direct(&config, &timing, records, metrics.clone())?
+            direct(&config, &timing, own_addresses, metrics.clone())?
         };
         Ok(Self { client, timing, metrics, name })
     }
@@ -232,7 +232,7 @@ fn after(reason: &str) -> String {
 fn direct(
     config: &kube::Config,
     timing: &Timing,
-    records: Option<crate::store::Reader>,
+    own: Option<OwnAddresses>,
     metrics: Metrics,
 ) -> Result<Client, String> {
     let failed = |error: kube::Error| deepest(&error);
@@ -247,7 +247,7 @@ fn direct(
     } else {
         None
     };
-    let transport = Transport::new(address, tls, records, timing, metrics);
+    let transport = Transport::new(address, tls, own, timing, metrics);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .layer(tower_http::decompression::DecompressionLayer::new().gzip(!config.disable_compression))

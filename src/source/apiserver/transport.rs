@@ -2,8 +2,8 @@
 //!
 //! Over TLS one HTTP/2 connection carries every request, as with client-go: one handshake, and a ping that tells a dead
 //! connection from a slow server. Without HTTP/2, each watch has a connection of its own and other requests share the
-//! idle ones. Beside the address configured, the apiserver's own endpoints are dialled, under the same name: the service
-//! address works only where kube-proxy has an endpoint for it.
+//! idle ones. Beside the address configured, the apiserver's own are dialled, under the same name: the service address
+//! works only where kube-proxy has an endpoint for it.
 //!
 //! Never sends a request twice.
 
@@ -35,13 +35,14 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_rustls::TlsConnector;
+use tracing::{debug, info};
 
 use super::{
-    Timing,
+    OwnAddresses, Timing,
     health::{Health, Limit},
     server::{Failure, Step},
 };
-use crate::{source::Metrics, store::Reader, sys::Lock};
+use crate::{source::Metrics, sys::Lock};
 
 /// HTTP/2 pings an idle or silent connection this often.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -54,8 +55,6 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
 const WINDOW_BYTES: u32 = 4 << 20;
 /// Most idle connections kept where there is no HTTP/2.
 const IDLE_MAX: usize = 8;
-/// Most endpoints of the apiserver that are dialled.
-const ENDPOINTS_MAX: usize = 16;
 
 /// Set when a request has a connection to go out on; travels in the request's extensions.
 #[derive(Clone, Debug)]
@@ -86,8 +85,7 @@ pub(super) struct Transport {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// Where the apiserver's own endpoints are read.
-    records: Option<Reader>,
+    own: Option<OwnAddresses>,
     timing: Timing,
     metrics: Metrics,
     connect_limit: Limit,
@@ -112,7 +110,7 @@ impl Transport {
     pub(super) fn new(
         (host, port): (String, u16),
         tls: Option<(TlsConnector, ServerName<'static>)>,
-        records: Option<Reader>,
+        own: Option<OwnAddresses>,
         timing: &Timing,
         metrics: Metrics,
     ) -> Self {
@@ -120,7 +118,7 @@ impl Transport {
             host,
             port,
             tls,
-            records,
+            own,
             timing: *timing,
             metrics,
             connect_limit: Limit::default(),
@@ -138,6 +136,9 @@ impl Transport {
         let failed = |error: hyper::Error| SendError::new(Step::Answer, &deepest(&error));
         let on_wire = request.extensions().get::<OnWire>().cloned();
         let connection = self.connection().await?;
+        if let Some(own) = &self.own {
+            own.note();
+        }
         if let Some(OnWire(on_wire)) = on_wire {
             on_wire.store(true, Ordering::Relaxed);
         }
@@ -189,65 +190,79 @@ impl Transport {
         Ok(connection)
     }
 
-    /// Opens a connection to whichever address answers first: the one configured has a head start.
+    /// Opens a connection to the address that answers first: the one configured has a head start.
     async fn race(&self) -> Result<Connection, SendError> {
-        let mut waiting: VecDeque<Address> = std::iter::once(Address::Configured).chain(self.endpoints()).collect();
+        let own = self.own_addresses().into_iter().map(Address::Own);
+        let mut waiting: VecDeque<Address> = std::iter::once(Address::Configured).chain(own).collect();
         let named: Vec<String> = waiting.iter().map(|address| self.named(*address)).collect();
         self.health().keep_dialled(|address| named.iter().any(|wanted| wanted == address));
+        // When an address last took a connection: the way to it is open, and the server behind it is slow at worst.
+        let taken: Lock<Option<Instant>> = Lock::default();
         let mut attempts = FuturesUnordered::new();
-        let mut failure = None;
+        let (mut failure, mut own_failure) = (None, None);
         let mut next = Instant::now();
         loop {
             tokio::select! {
                 () = sleep_until(next), if !waiting.is_empty() => {
-                    if let Some(address) = waiting.pop_front() {
-                        attempts.push(self.dial(address));
+                    let shaking_hands = taken.lock().map(|taken| taken + self.timing.silence);
+                    if let Some(until) = shaking_hands.filter(|until| *until > Instant::now()) {
+                        // A second handshake is work that a slow server does for nothing.
+                        next = until;
+                    } else {
+                        let address = waiting.pop_front().expect("there is one");
+                        let taken = &taken;
+                        attempts.push(async move { (address, self.dial(address, taken).await) });
+                        next = Instant::now() + self.timing.head_start;
                     }
-                    next = Instant::now() + self.timing.head_start;
                 }
-                Some(dialled) = attempts.next() => match dialled {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => {
-                        // People look for the address they configured, so its error is the one told.
-                        failure.get_or_insert(error);
+                Some((address, dialled)) = attempts.next() => match (address, dialled) {
+                    (Address::Configured, Ok(connection)) => return Ok(connection),
+                    (Address::Own(address), Ok(connection)) => {
+                        info!(%address, configured = %self.host, "connected to the apiserver's own address");
+                        return Ok(connection);
+                    }
+                    (address, Err(error)) => {
+                        debug!(?address, %error, "cannot connect to the apiserver");
+                        if matches!(address, Address::Configured) { failure = Some(error) } else { own_failure = Some(error) }
+                        *taken.lock() = None;
                         next = Instant::now();
                     }
                 },
-                else => return Err(failure.expect("one attempt at least failed")),
+                // People look for the address they configured, so its error is the one told.
+                else => return Err(failure.or(own_failure).expect("one attempt at least failed")),
             }
         }
     }
 
-    /// Addresses of the apiserver itself: the endpoints of `default/kubernetes`.
-    fn endpoints(&self) -> Vec<Address> {
-        let Some(records) = &self.records else { return Vec::new() };
-        super::endpoints(&records.snapshot()).into_iter().take(ENDPOINTS_MAX).map(Address::Endpoint).collect()
+    /// The apiserver's own addresses. None without TLS: nothing would tell them from strangers.
+    fn own_addresses(&self) -> Vec<SocketAddr> {
+        self.own.as_ref().filter(|_| self.tls.is_some()).map(OwnAddresses::all).unwrap_or_default()
     }
 
     fn named(&self, address: Address) -> String {
         match address {
             Address::Configured if self.host.contains(':') => format!("[{}]:{}", self.host, self.port),
             Address::Configured => format!("{}:{}", self.host, self.port),
-            Address::Endpoint(address) => address.to_string(),
+            Address::Own(address) => address.to_string(),
         }
     }
 
     /// Opens a connection and notes whether the address took it.
-    async fn dial(&self, address: Address) -> Result<Connection, SendError> {
-        let dialled = self.open_to(address).await;
+    async fn dial(&self, address: Address, taken: &Lock<Option<Instant>>) -> Result<Connection, SendError> {
+        let dialled = self.open_to(address, taken).await;
         let reason = dialled.as_ref().err().map(ToString::to_string);
         self.health().dialled(&self.named(address), reason.as_deref(), self.metrics.clock().now());
         dialled
     }
 
-    async fn open_to(&self, address: Address) -> Result<Connection, SendError> {
+    async fn open_to(&self, address: Address, taken: &Lock<Option<Instant>>) -> Result<Connection, SendError> {
         let opening = self.health().opening(Step::Connect);
         let begun = Instant::now();
         let limit = self.timing.connect.unwrap_or_else(|| self.connect_limit.now());
         let connect = async {
             match address {
                 Address::Configured => TcpStream::connect((self.host.as_str(), self.port)).await,
-                Address::Endpoint(address) => TcpStream::connect(address).await,
+                Address::Own(address) => TcpStream::connect(address).await,
             }
         };
         let socket = match timeout(limit, connect).await {
@@ -259,6 +274,7 @@ impl Transport {
             }
         };
         self.connect_limit.took(begun.elapsed());
+        *taken.lock() = Some(Instant::now());
         let prepare = |socket: &TcpStream| -> io::Result<()> {
             socket.set_nodelay(true)?;
             let keepalive = socket2::TcpKeepalive::new().with_time(PING_EVERY).with_interval(PING_EVERY);
@@ -283,7 +299,7 @@ impl Transport {
 #[derive(Clone, Copy, Debug)]
 enum Address {
     Configured,
-    Endpoint(SocketAddr),
+    Own(SocketAddr),
 }
 
 async fn shared<T>(io: T) -> Result<Connection, SendError>

@@ -1,6 +1,6 @@
 //! Metrics of following hubs.
 
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::proto::Mode;
 
@@ -19,6 +19,8 @@ pub struct Metrics {
     resumed: IntCounterVec,
     /// Without a series until hubs are followed.
     connected: IntGaugeVec,
+    /// Without a series until a hub has said what its clock reads.
+    clock_offset: GaugeVec,
 }
 
 impl Metrics {
@@ -47,11 +49,19 @@ impl Metrics {
                 ),
                 &[],
             )?,
+            clock_offset: GaugeVec::new(
+                Opts::new(
+                    "holdfast_hub_clock_offset_seconds",
+                    "By how much the clock of the hub followed is ahead of this machine's. Ages are corrected by it.",
+                ),
+                &[],
+            )?,
         };
         registry.register(Box::new(metrics.digest_mismatch.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.resumed.clone()))?;
         registry.register(Box::new(metrics.connected.clone()))?;
+        registry.register(Box::new(metrics.clock_offset.clone()))?;
         for attempt in ["followed", "failed"] {
             let _ = metrics.attempts.with_label_values(&[attempt]);
         }
@@ -71,6 +81,15 @@ impl Metrics {
 
     pub(super) fn connected(&self, connected: bool) {
         self.connected.with_label_values::<&str>(&[]).set(connected.into());
+    }
+
+    /// By how many ms the hub's clock is ahead, if it has said what it reads.
+    #[allow(clippy::cast_precision_loss, reason = "a clock that is off by centuries may be off by a ms more")]
+    pub(super) fn clock_ahead(&self, ms: Option<i64>) {
+        match ms {
+            Some(ms) => self.clock_offset.with_label_values::<&str>(&[]).set(ms as f64 / 1_000.0),
+            None => self.clock_offset.reset(),
+        }
     }
 
     pub(super) fn resumed(&self, mode: Mode) {

@@ -4,6 +4,7 @@
 //! happen. Where ages count, the wall clock is set by hand.
 
 mod access;
+mod addresses;
 mod outage;
 mod real;
 mod refusals;

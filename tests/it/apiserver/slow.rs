@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use holdfast::{report::Reach, source::apiserver::endpoints as apiserver_endpoints, store::SourceState};
+use holdfast::{report::Reach, store::SourceState};
 
-use super::{Feed, Following, timing};
-use crate::support::apiserver::{Apiserver, Fault, Reply, Slow, endpoints, headless, service, slice};
+use super::Following;
+use crate::support::apiserver::{Apiserver, Fault, Reply, Slow, endpoints, headless, service};
 
 const SLOW: Duration = Duration::from_millis(200);
 
@@ -139,30 +139,4 @@ async fn a_busy_server_without_words_is_busy_and_a_right_that_is_back_is_used_at
     following.until_lost("403").await;
     following.server.heal();
     following.until_up().await;
-}
-
-#[tokio::test]
-async fn the_apiservers_own_endpoints_are_kept_and_dialled_when_the_service_address_is_dead() {
-    let server = Apiserver::start_tls().await;
-    let address = server.address();
-    server.put(service("default", "kubernetes", "10.96.0.1"));
-    let mut own = slice("default", "kubernetes", "kubernetes", &[&address.ip().to_string()]);
-    own["ports"] = serde_json::json!([{"name": "https", "port": address.port(), "protocol": "TCP"}]);
-    server.put_all([own, service("prod", "a", "10.0.0.1")]);
-    let following = Following::synced(server).await;
-    assert_eq!(apiserver_endpoints(&following.reader.snapshot()), [address], "though only headless endpoints are kept");
-
-    // A port that nobody listens at, as a service address without endpoints.
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let home = tempfile::tempdir().unwrap();
-    let config = |records| holdfast::source::apiserver::Config {
-        kubeconfig: Some(following.server.kubeconfig_by(home.path(), dead)),
-        timing: timing(),
-        records,
-        ..Default::default()
-    };
-    let mut lost = Feed::start(config(None));
-    lost.until_lost("Connection refused").await;
-    let mut found = Feed::start(config(Some(following.reader.clone())));
-    found.until_names(&["a", &format!("kubernetes={}", address.ip())]).await;
 }

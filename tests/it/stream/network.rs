@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast::{source::hub::State, stream};
 
-use super::rig::{Agent, Hub, Line, Net, Weather, World, clock, metric, service, services};
+use super::rig::{Agent, EPOCH_MS, Hub, Line, Net, Weather, World, clock, clock_at, metric, service, services};
 
 /// A hub with records, and another one that follows the same source.
 fn two(net: &Net, clock: &holdfast::sys::Clock, count: u32) -> (Hub, Hub) {
@@ -115,4 +115,17 @@ async fn a_client_is_back_before_its_hub_knows_that_it_was_gone() {
     hub.change(vec![service("s3", 9_999)]);
     agent.equals(&hub).await;
     assert!(agent.refused.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_how_much_a_hubs_clock_is_ahead_is_measured() {
+    let (clock, net) = (clock(), Net::default());
+    let mut hub = Hub::start("hub", &clock_at(EPOCH_MS + 3_600_000), stream::Config::default());
+    hub.list(services(3), false);
+    net.put("hub", Line::Hub(hub.server.clone()));
+    hub.vouch();
+    let agent = Agent::start("agent", &clock, &net, &["hub"]);
+    agent.equals(&hub).await;
+    agent.status.clone().wait_for(|status| status.clock_ahead_ms.is_some()).await.unwrap();
+    assert_eq!(agent.metric("holdfast_hub_clock_offset_seconds", ""), 3_600);
 }

@@ -314,7 +314,7 @@ impl Agent {
             clock: clock.clone(),
             metrics: hub::Metrics::register(&registry).unwrap(),
             dial: net.dial(),
-            learnt: hub::Learnt {
+            learnt: holdfast::source::Learnt {
                 known: Vec::new(),
                 keep: Arc::new(move |hubs| *keep.lock().unwrap() = hubs.to_vec()),
             },

@@ -288,7 +288,7 @@ async fn a_hub_whose_records_do_not_add_up_is_asked_to_repair_and_counted() {
         clock,
         metrics: hub::Metrics::register(&registry).unwrap(),
         dial: scripted(vec![good, repair]),
-        learnt: hub::Learnt { known: vec![], keep: Arc::new(|_| {}) },
+        learnt: holdfast::source::Learnt { known: vec![], keep: Arc::new(|_| {}) },
         status,
     };
     let config = hub::Config { addresses: vec!["hub".into()], node: "agent".into(), ..Default::default() };

@@ -1,18 +1,24 @@
-//! Hub addresses heard from the stream, kept over restarts. Never looks a name up.
+//! Addresses of peers, kept over restarts: hubs heard of on the stream, the apiserver's own addresses. Never looks a name up.
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::sys::{Lock, put_file, read_file};
 
-/// Name of the file in the directory of the store.
-const FILE: &str = "hubs.json";
+/// File of hub addresses in the directory of the store.
+const HUBS: &str = "hubs.json";
+/// File of the apiserver's addresses in the directory of the store.
+const APISERVERS: &str = "apiservers.json";
 /// Most bytes read of it: it has a few dozen addresses.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Keeps a list of addresses.
 pub type Keep = Arc<dyn Fn(&[String]) + Send + Sync>;
 
-/// Hub addresses learnt from the stream, kept over restarts.
+/// Addresses learnt, kept over restarts.
 #[derive(Clone)]
 pub struct Learnt {
     pub known: Vec<String>,
@@ -33,13 +39,23 @@ impl Learnt {
         Self { known: Vec::new(), keep: Arc::new(|_| {}) }
     }
 
-    /// The addresses in the store's `directory`. A file that cannot be read or written costs a warning and nothing else.
+    /// Hubs, kept in the store's `directory`.
     #[must_use]
     pub fn in_store(directory: &Path) -> Self {
-        let path = directory.join(FILE);
+        Self::in_file(directory.join(HUBS))
+    }
+
+    /// Addresses of the apiserver, kept in the store's `directory`.
+    #[must_use]
+    pub fn apiservers(directory: &Path) -> Self {
+        Self::in_file(directory.join(APISERVERS))
+    }
+
+    /// A file that cannot be read or written costs a warning and nothing else.
+    fn in_file(path: PathBuf) -> Self {
         let known = read(&path).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(file = %path.display(), %error, "cannot read the saved hub addresses");
+                tracing::warn!(file = %path.display(), %error, "cannot read the saved addresses");
             }
             Vec::new()
         });
@@ -54,7 +70,7 @@ impl Learnt {
                 let _one = writing.lock();
                 let addresses = latest.lock().clone();
                 if let Err(error) = write(&path, &addresses) {
-                    tracing::warn!(file = %path.display(), %error, "cannot save the hub addresses");
+                    tracing::warn!(file = %path.display(), %error, "cannot save the addresses");
                 }
             });
         };
@@ -81,9 +97,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(Learnt::in_store(dir.path()).known.is_empty());
         let addresses = ["10.0.0.1:7443".to_owned(), "[fd00::1]:7443".to_owned()];
-        write(&dir.path().join(FILE), &addresses).unwrap();
+        write(&dir.path().join(HUBS), &addresses).unwrap();
         assert_eq!(Learnt::in_store(dir.path()).known, addresses);
-        fs::write(dir.path().join(FILE), "[\"10.0").unwrap();
+        fs::write(dir.path().join(HUBS), "[\"10.0").unwrap();
         assert!(Learnt::in_store(dir.path()).known.is_empty());
     }
 }
