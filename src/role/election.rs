@@ -17,11 +17,12 @@ use super::{
 };
 use crate::{
     source::{
+        Learnt,
         apiserver::{
             self,
             lease::{self, AskOthers, Candidate, Fence, Standing},
         },
-        hub::{self, Asks, Learnt},
+        hub::{self, Asks},
     },
     stream::Beside,
 };
@@ -89,13 +90,14 @@ impl Election {
 /// their Service.
 fn others(base: &Base, hubs: &Hubs, beside: Beside) -> AskOthers {
     let (feed, hubs, service) = (base.feed.clone(), hubs.clone(), base.config.hubs.clone());
-    Arc::new(move || {
+    Arc::new(move |leader| {
         let (feed, hubs, service, beside) = (feed.clone(), hubs.clone(), service.clone(), beside.clone());
         async move {
             let mut addresses: BTreeSet<String> = beside.addresses().into_iter().collect();
             addresses.extend(feed.status.borrow().hubs.iter().cloned());
             addresses.extend(hubs.store.as_deref().into_iter().flat_map(|store| Learnt::in_store(store).known));
             addresses.extend(service.map(|service| service.to_string()));
+            addresses.extend(leader.filter(|leader| !leader.is_empty()));
             addresses.remove(&hubs.config.serves);
             if addresses.is_empty() {
                 return Vec::new();
@@ -131,14 +133,23 @@ async fn obey(
     if voter.orders.send(Order::Fence(fence)).await.is_err() {
         return;
     }
+    // The cluster is listed while the lease is taken.
+    let mut listing = false;
     loop {
         let own = voter.own.borrow_and_update().clone();
-        let now = status.borrow_and_update().standing.clone();
+        let (now, taking) = {
+            let status = status.borrow_and_update();
+            (status.standing.clone(), status.taking)
+        };
+        let already = std::mem::replace(&mut listing, taking && now == Standing::Unknown);
         let source = match &now {
+            Standing::Unknown if taking => own,
             Standing::Unknown | Standing::Namesake { .. } => alone(&hubs),
             Standing::Holder { epoch } => {
                 let (done, ordered) = oneshot::channel();
-                if voter.orders.send(Order::Lead(*epoch, done)).await.is_err() || ordered.await.is_err() {
+                if voter.orders.send(Order::Lead { epoch: *epoch, listing: already, done }).await.is_err()
+                    || ordered.await.is_err()
+                {
                     return;
                 }
                 own
@@ -150,15 +161,18 @@ async fn obey(
                 Prepared::Hub(hubs)
             }
         };
-        if voter.switch.send(source).await.is_err() {
+        let goes_on = already && (listing || matches!(now, Standing::Holder { .. }));
+        if !goes_on && voter.switch.send(source).await.is_err() {
             return;
         }
+        let news = |status: &lease::Status| status.standing != now || status.taking != taking;
         tokio::select! {
-            changed = status.wait_for(|status| status.standing != now) => if changed.is_err() { return },
+            changed = status.wait_for(news) => if changed.is_err() { return },
             changed = voter.own.changed() => {
                 if changed.is_err() {
                     return;
                 }
+                listing = false;
                 if let Prepared::Apiserver(config) = &*voter.own.borrow() {
                     asked.send_replace(config.clone());
                 }

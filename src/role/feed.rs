@@ -35,8 +35,9 @@ pub(super) enum Order {
     Release(Release, oneshot::Sender<Applied>),
     /// From now on this decides whether what this process sees itself is stamped.
     Fence(Fence),
-    /// This process begins to watch the cluster itself for others: its next list is an epoch of at least this number.
-    Lead(u64, oneshot::Sender<()>),
+    /// This process begins to watch the cluster itself for others: its next list is of this epoch at least. If it is `listing`
+    /// already, that is the list which waits.
+    Lead { epoch: u64, listing: bool, done: oneshot::Sender<()> },
 }
 
 /// Applies what the source sends until it ends. `first_records` is let go when there is a complete set of records.
@@ -82,11 +83,13 @@ pub(super) async fn run(
                         let _ = done.send(applied);
                     }
                     Order::Fence(fence) => stamping.fence = Some(fence),
-                    Order::Lead(epoch, done) => {
+                    Order::Lead { epoch, listing, done } => {
                         writer.begin_epoch(epoch);
                         stamping.epoch = Some(epoch);
-                        // A list is to come, which has it too.
-                        held_up = None;
+                        if !listing {
+                            // A list is to come, which has it too.
+                            held_up = None;
+                        }
                         let _ = done.send(());
                     }
                 }

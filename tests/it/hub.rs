@@ -16,4 +16,7 @@ mod losses;
 mod namesakes;
 mod outage;
 mod pair;
+mod real;
+mod taking;
+mod trio;
 mod verdict;

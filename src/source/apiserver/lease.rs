@@ -9,6 +9,9 @@
 //! when the server is back. No wall clock of another machine is looked at. The lease carries where the holder serves its
 //! stream and which epoch it stamps, so that the next one's is higher whatever its clock says.
 //!
+//! A hub without records does not wait for the lease of a hub that is gone: if no hub answers, it takes the lease at its first look.
+//! A holder that is alive all the same finds out by its next write, as at any change of the holder.
+//!
 //! A holder that was stopped for a while, or cut off alone, finds out by its next look. What its watches bring before that
 //! look is not stamped: that is for the [`Fence`] to say.
 //!
@@ -53,8 +56,8 @@ use crate::{
 
 /// Largest answer read, in bytes: one lease.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// How long letting go may take when the process ends.
-const LET_GO: Duration = Duration::from_millis(500);
+/// How long letting go may take when the process ends: one request to a slow server.
+const LET_GO: Duration = Duration::from_secs(2);
 
 /// A candidate's settings.
 #[derive(Clone, Debug)]
@@ -159,7 +162,7 @@ impl Election {
 
     /// Stands for election until dropped; if `leave` says so first, lets go of the lease.
     pub async fn run(mut self, leave: tokio_util::sync::CancellationToken) {
-        let succession = self.others.take().map(|others| {
+        let succession = self.others.clone().map(|others| {
             let (candidate, parts) = (self.candidate.clone(), self.parts.clone());
             succession::run(candidate, parts, Arc::clone(&self.status), others)
         });
@@ -261,6 +264,7 @@ impl Election {
                 self.renew(server, lease).await?;
                 Ok(None)
             }
+            Step::Follow if self.is_left_alone(lease).await => self.take(server, Some(lease)).await.map(Some),
             Step::Follow => {
                 let leader = lease.holder().unwrap_or_default().to_owned();
                 Ok(Some(Standing::Follower { leader, address: lease.serves().to_owned() }))
@@ -270,6 +274,26 @@ impl Election {
                 Ok(Some(Standing::Namesake { name, address: lease.serves().to_owned(), renews }))
             }
         }
+    }
+
+    /// Whether this hub has just started without records, and no hub answers that could give it some.
+    async fn is_left_alone(&self, lease: &Lease) -> bool {
+        let unknown = self.status.borrow().standing == Standing::Unknown;
+        let Some(others) = self.others.as_ref().filter(|_| unknown && self.parts.reader.as_of().is_none()) else {
+            return false;
+        };
+        let answers = others(Some(lease.serves().to_owned())).await;
+        // The Service of the hubs may lead back here.
+        let alone = answers.iter().all(|(_, state)| state.path.contains(&self.candidate.name));
+        if alone {
+            let leader = lease.holder().unwrap_or_default();
+            info!(
+                leader,
+                address = lease.serves(),
+                "no hub answers and this one has no records: taking the leader lease"
+            );
+        }
+        alone
     }
 
     fn holds(&self) -> bool {
@@ -337,6 +361,7 @@ impl Election {
                     }
                 }
                 status.standing = next;
+                status.taking = false;
             }
             note(status);
         });
@@ -352,6 +377,7 @@ impl Election {
     }
 
     async fn take(&mut self, server: &Server, lease: Option<&Lease>) -> Result<Standing, Failure> {
+        self.status.send_if_modified(|status| !std::mem::replace(&mut status.taking, true));
         let epoch = next_epoch(&self.parts, lease);
         self.held = self.write(server, lease, &self.candidate.name, epoch, true).await?;
         self.note_renewal();
@@ -376,19 +402,30 @@ impl Election {
     /// Gives the lease back if it is ours, so that another takes it at its next look.
     async fn let_go(&mut self) {
         let Some(server) = self.server.clone() else { return };
-        // Also if we do not know that we have it: taking it may have been cut short.
-        let Ok(Some(lease)) = self.read(&server).await else { return };
-        if lease.whose(&self.candidate) != Whose::Ours {
+        if let Some(lease) = self.held.take().filter(|_| self.holds())
+            && !matches!(self.release(&server, &lease).await, Err(Failure::Refused { code: 409, .. }))
+        {
             return;
         }
+        // Also if we do not know that we have it: taking it may have been cut short.
+        let Ok(Some(lease)) = self.read(&server).await else { return };
+        if lease.whose(&self.candidate) == Whose::Ours {
+            let _ = self.release(&server, &lease).await;
+        }
+    }
+
+    async fn release(&self, server: &Server, lease: &Lease) -> Result<(), Failure> {
         let epoch = lease.epoch().max(self.parts.reader.load().version().epoch);
-        match self.write(&server, Some(&lease), "", epoch, false).await {
-            Ok(_) => info!("leader lease released"),
+        let released = self.write(server, Some(lease), "", epoch, false).await.map(|_| ());
+        match &released {
+            Ok(()) => info!("leader lease released"),
+            Err(Failure::Refused { code: 409, .. }) => {}
             Err(failure) => {
-                let reason = server.describe(Verb::Update, Resource::Leases, &failure);
+                let reason = server.describe(Verb::Update, Resource::Leases, failure);
                 warn!(%reason, "could not release the leader lease; it ends by itself");
             }
         }
+        released
     }
 
     async fn write(

@@ -16,6 +16,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     pub standing: Standing,
+    /// The lease is free, and being taken: the records may be listed meanwhile, not stamped.
+    pub taking: bool,
     /// When a holder last renewed the lease.
     pub renewed: Option<UnixMillis>,
     /// Since when the lease can neither be looked at nor renewed; `None` while it can.
@@ -118,6 +120,9 @@ impl Fence {
                 let answered = looked.unanswered_since.is_none() && !self.is_old(looked);
                 if answered || looked.unelected { Verdict::Stamp } else { Verdict::Wait }
             }
+            // Listed meanwhile; the order to begin the epoch follows.
+            (Standing::Holder { .. }, _) if epoch.is_none() => Verdict::Wait,
+            (Standing::Unknown, _) if status.taking => Verdict::Wait,
             _ => Verdict::Drop,
         }
     }
@@ -132,14 +137,20 @@ impl Fence {
                 Verdict::Wait => {}
                 verdict => return verdict,
             }
-            let looked = self.status.borrow().looked;
-            match looked.filter(|looked| looked.begun >= seen && looked.ended.elapsed() <= self.duration / 2) {
+            let (looked, taken) = {
+                let status = self.status.borrow();
+                (status.looked, matches!(status.standing, Standing::Holder { epoch: held } if epoch == Some(held)))
+            };
+            match looked
+                .filter(|_| taken)
+                .filter(|looked| looked.begun >= seen && looked.ended.elapsed() <= self.duration / 2)
+            {
                 Some(Looked { unanswered_since: Some(since), .. }) if since.elapsed() > self.duration => {
                     return Verdict::Stamp;
                 }
+                None if taken => self.ask.notify_one(),
                 // Such looks go on at their own pace.
-                Some(_) => {}
-                None => self.ask.notify_one(),
+                Some(_) | None => {}
             }
             if self.status.changed().await.is_err() {
                 // The candidate is gone: the process ends.
@@ -179,10 +190,12 @@ mod tests {
     async fn a_holder_stamps_for_half_of_its_lease_after_a_look_and_looks_again_first_later() {
         let (status, fence) = fence();
         assert_eq!(fence.verdict(Some(5)), Verdict::Drop, "not known");
+        status.send_modify(|status| status.taking = true);
+        assert_eq!(fence.verdict(None), Verdict::Wait, "listed meanwhile");
         hold(&status, 5);
         assert_eq!(fence.verdict(Some(5)), Verdict::Stamp);
         assert_eq!(fence.verdict(Some(4)), Verdict::Drop, "seen in an earlier life");
-        assert_eq!(fence.verdict(None), Verdict::Drop);
+        assert_eq!(fence.verdict(None), Verdict::Wait, "listed while the lease was taken");
         tokio::time::advance(DURATION / 2).await;
         assert_eq!(fence.verdict(Some(5)), Verdict::Stamp);
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -12,8 +12,8 @@ use tracing::{info, warn};
 use super::{Candidate, Parts, Standing, Status, next_epoch};
 use crate::{record::Version, source::hub::HubState, store::SourceState};
 
-/// Asks all hubs that are known; what they have, by the address asked.
-pub type AskOthers = Arc<dyn Fn() -> BoxFuture<'static, Vec<(String, HubState)>> + Send + Sync>;
+/// Asks all hubs that are known, and the one at the address given; what they have, by the address asked.
+pub type AskOthers = Arc<dyn Fn(Option<String>) -> BoxFuture<'static, Vec<(String, HubState)>> + Send + Sync>;
 
 /// Rounds of questions without a fresh hub after which this one watches again.
 const MISSED_MAX: u32 = 3;
@@ -32,7 +32,7 @@ pub(super) async fn run(candidate: Candidate, parts: Parts, status: Arc<watch::S
             status.gave_way() || status.is_cut_off(candidate.duration)
         };
         if doubtful {
-            let answers = ask().await;
+            let answers = ask(None).await;
             let records = parts.reader.load().version().clone();
             let lost = parts.reader.freshness().source != SourceState::Up;
             let us = Us { name: &candidate.name, version: &records, lost };
