@@ -3,25 +3,22 @@
 
 use std::process::{Command, Output, Stdio};
 
-use holdfast::{
-    role::{agent::Agent, hub::Hub},
-    store::Reader,
-};
 use serde_json::json;
 
-use super::pair::{Pair, stream};
+use super::{
+    pair::{Pair, stream},
+    trio::Trio,
+};
 use crate::support::{
     apiserver::{namespace, service},
-    fleet::{beside, in_time, until, until_equal},
+    fleet::beside,
     process::run,
 };
 
-/// A leader, a hub that follows it, and an agent of that one.
+/// Hubs and agent at the scripted apiserver.
 struct World {
     pair: Pair,
-    leader: Hub,
-    second: Hub,
-    agent: Agent,
+    trio: Trio,
 }
 
 impl World {
@@ -30,38 +27,13 @@ impl World {
         let pair = Pair::with_lease("300s").await;
         let (leader, second) = pair.both().await;
         let agent = pair.homes[2].agent(&[&stream(&second)]).await;
-        let world = Self { pair, leader, second, agent };
+        let world = Self { pair, trio: Trio { leader, second, agent } };
         world.all_serve("the first list", 100, 0).await;
         world
     }
 
-    fn readers(&self) -> [&Reader; 3] {
-        [self.leader.reader(), self.second.reader(), self.agent.reader()]
-    }
-
-    /// Waits until every process serves and holds so many services, and their records are the same to `diff`.
     async fn all_serve(&self, what: &str, services: usize, held: usize) {
-        for reader in self.readers() {
-            let so = |reader: &Reader| {
-                let counts = reader.held().counts();
-                (reader.load().counts().services, counts.services) == (services, held)
-            };
-            until(what, reader, so).await;
-        }
-        for reader in &self.readers()[1..] {
-            in_time(what, until_equal(reader, self.leader.reader())).await;
-            assert_eq!(reader.held().digest(), self.leader.reader().held().digest(), "{what}");
-        }
-        for other in 1..3 {
-            let pair = [0, other].map(|n: usize| self.pair.homes[n].socket().to_str().unwrap().to_owned());
-            let output = beside(move || run(&["diff", &pair[0], &pair[1]])).await;
-            assert_eq!(output.status.code(), Some(0), "{what}: {}", String::from_utf8_lossy(&output.stdout));
-        }
-        for home in &self.pair.homes[..3] {
-            let (told, code) = home.tool(&["guard"]).await;
-            let told_held = told["held"]["counts"]["services"].as_u64();
-            assert_eq!((told_held, code), (Some(held as u64), i32::from(held > 0)), "{what}: {told:#}");
-        }
+        self.trio.all_serve(&self.pair.homes, what, services, held).await;
     }
 
     fn put(&self, of: &str, count: usize) {
@@ -113,17 +85,17 @@ async fn two_hubs_and_an_agent_hold_the_same_and_one_command_releases_it() {
     let backup = server.backup();
     world.put("late", 60);
     world.all_serve("services come", 160, 0).await;
-    let epoch = world.agent.reader().load().version().epoch;
+    let epoch = world.trio.agent.reader().load().version().epoch;
     server.stop();
     server.restore(&backup);
     server.start_again().await;
     world.all_serve("etcd is restored", 160, 60).await;
-    assert!(world.agent.reader().load().version().epoch > epoch, "another history");
+    assert!(world.trio.agent.reader().load().version().epoch > epoch, "another history");
     let (told, _) = world.pair.homes[2].tool(&["guard"]).await;
     assert_eq!(told["held"]["rows"][0]["reason"], "60 of 160 services vanished from a list", "{told:#}");
 
     // Only the hub that leads releases; the others name it.
-    let leader = format!(":{}", world.leader.addresses().stream[0].port());
+    let leader = format!(":{}", world.trio.leader.addresses().stream[0].port());
     for home in &world.pair.homes[1..3] {
         for line in [&["guard", "release", "--yes"][..], &["guard", "release", "--dry-run"]] {
             let (told, code) = home.tool(line).await;
@@ -155,7 +127,5 @@ async fn two_hubs_and_an_agent_hold_the_same_and_one_command_releases_it() {
     assert_eq!(code, 0);
     world.all_serve("released by one command", 20, 0).await;
 
-    world.agent.stop().await;
-    world.second.stop().await;
-    world.leader.stop().await;
+    world.trio.stop().await;
 }

@@ -12,6 +12,7 @@ pub mod netns;
 pub mod node;
 pub mod oracle;
 pub mod process;
+pub mod real;
 pub mod synthetic;
 pub mod unharmed;
 pub mod upstream;
