@@ -4,13 +4,15 @@
 //! The informer lists and watches as client-go does: each kind on a connection of its own, no time limit, the same pauses
 //! after a failure. The apiserver is the scripted one of the tests in a process of its own: slow by a pause at each step, or,
 //! for root, with a share of a CPU while 24 clients list everything again and again. Ends with an error if the hub takes
-//! longer than one and a half times the informer, or gives up a request. `benches/README.md` says how to read the table.
+//! longer than one and a half times the informer, or gives up a request. CoreDNS starts beside them where `COREDNS` names its
+//! binary. `benches/README.md` says how to read the table.
 
 #![allow(clippy::unwrap_used, reason = "helpers shared with the tests fail by panicking, as tests do")]
 
 #[allow(dead_code, unused_imports, reason = "shared with the tests, which use more of it")]
 #[path = "../../tests/it/support/apiserver/mod.rs"]
 mod apiserver;
+mod coredns;
 mod informer;
 mod server;
 
@@ -23,7 +25,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use server::{Remote, State};
+use server::{Remote, Requests, State};
 
 /// The hub may take so many times as long as the informer.
 const TARGET: f64 = 1.5;
@@ -100,7 +102,8 @@ fn find(value: &serde_json::Value, name: &str) -> Option<u64> {
 struct Row {
     hub: Duration,
     informer: Duration,
-    requests: (usize, usize, usize),
+    coredns: Option<Duration>,
+    requests: Requests,
     abandoned: u64,
 }
 
@@ -121,9 +124,13 @@ fn measure(state: State) -> anyhow::Result<Row> {
         std::thread::sleep(Duration::from_secs(2));
     }
     let informer = runtime.spawn(async move { tokio::time::timeout(PATIENCE, informer::ready(address)).await });
+    let (home, binary) = (dir.path().to_owned(), coredns::binary());
+    let coredns =
+        std::thread::spawn(move || binary.map(|binary| coredns::CoreDns::start(&binary, &home, PATIENCE)).transpose());
     let (_hub, hub) = Hub::start(dir.path())?;
     let informer = runtime.block_on(informer)?.context("the informer is not ready in time")??;
-    let row = Row { hub, informer, requests: remote.requests()?, abandoned: Hub::abandoned(dir.path())? };
+    let coredns = coredns.join().map_err(|_| anyhow::anyhow!("the thread of CoreDNS panicked"))??.map(|(_, took)| took);
+    let row = Row { hub, informer, coredns, requests: remote.requests()?, abandoned: Hub::abandoned(dir.path())? };
     floods.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(row)
 }
@@ -135,8 +142,17 @@ fn main() -> anyhow::Result<()> {
     }
     println!("{} services, {} endpoints\n", server::SERVICES, server::ENDPOINTS);
     println!(
-        "{:<26} {:>9} {:>9} {:>6} {:>12} {:>13} {:>9} {:>10}  target",
-        "apiserver", "hub", "informer", "times", "hub requests", "of the Lease", "informer", "abandoned"
+        "{:<26} {:>9} {:>9} {:>6} {:>9} {:>12} {:>13} {:>9} {:>8} {:>10}  target",
+        "apiserver",
+        "hub",
+        "informer",
+        "times",
+        "CoreDNS",
+        "hub requests",
+        "of the Lease",
+        "informer",
+        "CoreDNS",
+        "abandoned"
     );
     let mut missed = Vec::new();
     for state in STATES {
@@ -145,9 +161,10 @@ fn main() -> anyhow::Result<()> {
             continue;
         }
         let row = measure(state).with_context(|| state.name.to_owned())?;
-        let (hub, lease, informer) = row.requests;
+        let Requests { hub, lease, informer, coredns } = row.requests;
+        let other = row.coredns.map_or_else(|| "-".to_owned(), |took| format!("{:.1} s", took.as_secs_f64()));
         println!(
-            "{:<26} {:>7.1} s {:>7.1} s {:>6.2} {hub:>12} {lease:>13} {informer:>9} {:>10}  {}",
+            "{:<26} {:>7.1} s {:>7.1} s {:>6.2} {other:>9} {hub:>12} {lease:>13} {informer:>9} {coredns:>8} {:>10}  {}",
             state.name,
             row.hub.as_secs_f64(),
             row.informer.as_secs_f64(),

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 
 use crate::{
     apiserver::{Apiserver, Slow, endpoints, headless, namespace, service},
+    coredns,
     informer::{FLOOD, TOKEN},
 };
 
@@ -68,8 +69,8 @@ pub fn main(home: &Path) -> anyhow::Result<()> {
                 let seen = server.seen();
                 let of = |token: &str| seen.iter().filter(|seen| seen.authorization == token).count();
                 let lease = seen.iter().filter(|seen| seen.resource == "leases").count();
-                let hub = seen.len() - of(TOKEN) - of(FLOOD) - lease;
-                writeln!(out, "{hub} {lease} {}", of(TOKEN))?;
+                let hub = seen.len() - of(TOKEN) - of(FLOOD) - of(coredns::TOKEN) - lease;
+                writeln!(out, "{hub} {lease} {} {}", of(TOKEN), of(coredns::TOKEN))?;
             }
             _ => anyhow::bail!("no such order: {order}"),
         }
@@ -113,6 +114,15 @@ impl Group {
     fn take(&self, pid: u32) -> anyhow::Result<()> {
         Ok(fs::write(self.0.join("cgroup.procs"), pid.to_string())?)
     }
+}
+
+/// Requests by client; the hub's for the Lease apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Requests {
+    pub hub: usize,
+    pub lease: usize,
+    pub informer: usize,
+    pub coredns: usize,
 }
 
 /// The apiserver as another process sees it. Killed when dropped.
@@ -162,11 +172,10 @@ impl Remote {
         Ok(line.trim().to_owned())
     }
 
-    /// Requests of the hub but for those of the Lease, those, and requests of the informer.
-    pub fn requests(&mut self) -> anyhow::Result<(usize, usize, usize)> {
+    pub fn requests(&mut self) -> anyhow::Result<Requests> {
         let line = self.order("requests")?;
         let counts: Vec<usize> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
-        let [hub, lease, informer] = counts[..] else { anyhow::bail!("{line:?} is no answer") };
-        Ok((hub, lease, informer))
+        let [hub, lease, informer, coredns] = counts[..] else { anyhow::bail!("{line:?} is no answer") };
+        Ok(Requests { hub, lease, informer, coredns })
     }
 }
