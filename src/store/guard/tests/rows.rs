@@ -117,7 +117,6 @@ fn a_burst_is_decided_as_one() {
             let due = store.writer.next_tick().unwrap();
             assert!(due > store.clock.now(), "{n}");
         }
-        let (services, deleted) = (services as usize, deleted as usize);
         assert_eq!(store.now(), (services, 0, 0), "nothing is decided yet");
         store.pass(1);
         store.writer.tick();
