@@ -8,6 +8,7 @@ mod config;
 mod election;
 mod follow;
 mod forward;
+mod node;
 mod row;
 mod stream;
 mod time;
@@ -20,6 +21,7 @@ pub use forward::{
     CacheStatus, ForwardStatus, KeepStatus, OutsideHold, Policy, UnresolvedName, UpstreamState, UpstreamStatus,
     ViewStatus, ZoneStatus,
 };
+pub use node::{AddressState, Deaths, InterfaceStatus, Keeper, KeeperKind, NodeStatus};
 pub use row::Row;
 pub use stream::StreamStatus;
 pub use time::{Time, words};

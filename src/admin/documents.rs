@@ -22,7 +22,9 @@ use crate::{
         forward::{Inspected, Names, Released},
         pins::{PinSet, Pins},
     },
-    report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, OutsideHold, StreamStatus},
+    report::{
+        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, OutsideHold, StreamStatus,
+    },
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
     wire::Rtype,
@@ -105,8 +107,8 @@ pub trait StatusInputs: Send + Sync {
         None
     }
 
-    /// The node's part of an agent, as a document of its own; `None` for a hub.
-    fn node(&self) -> Option<serde_json::Value> {
+    /// The node's part of an agent; `None` for a hub.
+    fn node(&self) -> Option<NodeStatus> {
         None
     }
 }
@@ -194,7 +196,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
         apiserver: inputs.apiserver().map(Into::into),
         lease: inputs.lease().map(Into::into),
         serves: inputs.serves().map(Into::into),
-        node: inputs.node(),
+        node: inputs.node().map(Into::into),
         ..status
     })
 }

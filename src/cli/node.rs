@@ -14,10 +14,12 @@ use crate::{
         self, Config, Goal, Outcome,
         privileges::{Bequest, confine_files, drop_capabilities},
         watch::{
-            self, Event, Mode, Orders,
+            self, About, Event, Mode, Orders,
             keeper::{config_line, keep},
         },
     },
+    report::Time,
+    sys::Clock,
 };
 
 /// What to do with the node.
@@ -87,28 +89,55 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
     }
     // A command by hand means both.
     let config = Config { setup_interface: true, setup_notrack: true, ..settings.node() };
-    if config.local_ips.is_empty() {
-        let told = "no address for the interface: give --listen 169.254.20.10, or node.local_ips in the file";
+    if matches!(what, Node::Watch { .. }) && !config.local_ips.is_empty() {
+        return resident(&settings, &config);
+    }
+    let runtime = runtime()?;
+    let keepers = runtime.block_on(watch::keepers());
+    // Without flags, those that the processes of this node run with.
+    let configs = match config.local_ips.as_slice() {
+        [] if !matches!(what, Node::Watch { .. }) => keepers.iter().map(|about| about.config.clone()).collect(),
+        [] => Vec::new(),
+        _ => vec![config],
+    };
+    if configs.is_empty() {
+        let told = "no address for the interface, and no agent keeps one on this node: give --listen 169.254.20.10, or \
+                    node.local_ips in the file";
         return Err(Failed::Usage(told.into()).into());
     }
-    match what {
-        Node::Setup { .. } => Ok(told("fixed: ", &node::reach(&config, &Goal::Serving), Exit::Ok)),
-        Node::Check { .. } => {
-            let outcome = node::check(&config, &Goal::Serving);
-            let differs = if outcome.steps.is_empty() { Exit::Ok } else { Exit::No };
-            Ok(told("", &outcome, differs))
-        }
-        Node::Teardown { .. } => {
-            runtime()?.block_on(watch::dismiss(&config));
-            if let Some(path) = &settings.node_hosts_file
-                && node::put_block(path, &[]).with_context(|| "remove the keep list from the hosts file")?
-            {
-                println!("removed the keep list from {}", path.display());
-            }
-            Ok(told("fixed: ", &node::reach(&config, &Goal::Gone), Exit::Ok))
-        }
-        Node::Ready { .. } | Node::Watch { .. } => resident(&settings, &config),
+    if let (Node::Teardown { .. }, Some(path)) = (what, &settings.node_hosts_file)
+        && node::put_block(path, &[]).with_context(|| "remove the keep list from the hosts file")?
+    {
+        println!("removed the keep list from {}", path.display());
     }
+    let mut worst = Exit::Ok;
+    for config in &configs {
+        let done = match what {
+            Node::Check { .. } => checked(config, &keepers),
+            Node::Teardown { .. } => {
+                runtime.block_on(watch::dismiss(config));
+                told("fixed: ", &node::reach(config, &Goal::Gone), Exit::Ok)
+            }
+            _ => told("fixed: ", &node::reach(config, &Goal::Serving), Exit::Ok),
+        };
+        if worst == Exit::Ok {
+            worst = done;
+        }
+    }
+    Ok(worst)
+}
+
+/// Says which process keeps the addresses, and what is not as it should be.
+fn checked(config: &Config, keepers: &[About]) -> Exit {
+    let now = Time(Clock::System.now());
+    let shares = |about: &&About| about.keeper.addresses.iter().any(|ip| config.local_ips.contains(ip));
+    for About { keeper, .. } in keepers.iter().filter(shares) {
+        let ips: Vec<String> = keeper.addresses.iter().map(ToString::to_string).collect();
+        println!("kept: {} on {} by {}", ips.join(", "), keeper.interface, keeper.words(now));
+    }
+    let outcome = node::check(config, &Goal::Serving);
+    let differs = if outcome.steps.is_empty() { Exit::Ok } else { Exit::No };
+    told("", &outcome, differs)
 }
 
 /// Says whether the agent in this container is ready. During a hand-over there are two on the node, and the socket has been

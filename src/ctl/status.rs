@@ -1,5 +1,6 @@
 //! `holdfast status`: first whether DNS works and since when not, then the rows in the order of how much they matter.
 
+mod node;
 mod streams;
 mod upstreams;
 
@@ -14,7 +15,7 @@ use crate::{
     admin::view::{
         self, DiskDoc, HeldDoc, HeldRow, HeldWhat, ListenerDoc, SourceDoc, SourceWord, StateWord, Status, Time, words,
     },
-    report::{ConfigStatus, Reach, Row, Standing},
+    report::{ConfigStatus, NodeStatus, Reach, Row, Standing},
     store::{
         Rejections,
         disk::{DiskState, Start},
@@ -152,6 +153,16 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
     if status.rejected.total > 0 {
         rows.row("ignored", &format!("{} IGNORED until fixed", count_u64(status.rejected.total, "object")));
     }
+    if let Some(Row::Read(NodeStatus { interface, deaths })) = &status.node {
+        if let Some(interface) = interface {
+            rows.row("node", &node::interface(interface, status.at));
+        }
+        if let Some(deaths) = deaths {
+            rows.row("deaths", &node::deaths(deaths, status.at));
+        }
+    } else if let Some(unreadable) = &status.node {
+        rows.row("node", &row(unreadable, |_| String::new()));
+    }
     if let Some(config) = &status.config {
         rows.row("config", &row(config, |config| configuration(config, status.at)));
     }
@@ -226,6 +237,7 @@ fn attention(status: &Status) -> Vec<&'static str> {
     let config = status.config.as_ref().and_then(Row::read);
     let apiserver = status.apiserver.as_ref().and_then(Row::read);
     let leader = status.lease.as_ref().and_then(Row::read);
+    let on_node = status.node.as_ref().and_then(Row::read);
     let rows = [
         ("apiserver", apiserver.is_some_and(|apiserver| apiserver.state == Reach::Slow)),
         ("held", !status.held.is_empty()),
@@ -243,6 +255,8 @@ fn attention(status: &Status) -> Vec<&'static str> {
         ("cache", forward.is_some_and(|forward| forward.held_names > 0)),
         ("keep", forward.is_some_and(upstreams::is_unresolved)),
         ("ignored", status.rejected.total > 0),
+        ("node", on_node.is_some_and(node::is_elsewhere)),
+        ("deaths", on_node.is_some_and(|on_node| node::died_lately(on_node, status.at))),
         ("config", config.is_some_and(|config| config.refused.is_some() || !config.waits_for_restart.is_empty())),
     ];
     rows.into_iter().filter(|(_, wrong)| *wrong).map(|(name, _)| name).collect()

@@ -1,8 +1,9 @@
 //! Counters of the node's setup.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{ErrorType, status::State};
+use super::ErrorType;
+use crate::report::{AddressState, Keeper, KeeperKind};
 
 /// Counters of the setup. Clones share them.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Metrics {
     waiting: IntGauge,
     watch_deaths: IntCounter,
     process_deaths: IntCounter,
+    /// Of this process, and of each kind of another one.
+    keepers: (IntGauge, [IntGauge; KeeperKind::ALL.len()]),
 }
 
 impl Metrics {
@@ -47,8 +50,20 @@ impl Metrics {
             "Times the answering process died and its parent started it again, since the parent started.",
         )?;
         registry.register(Box::new(process_deaths.clone()))?;
+        let keepers = IntGaugeVec::new(
+            Opts::new(
+                "holdfast_node_keeper_since_timestamp_seconds",
+                "Unix time since when this keeper has the interface and the rules for the addresses of this agent; 0: it has not.",
+            ),
+            &["keeper"],
+        )?;
+        registry.register(Box::new(keepers.clone()))?;
+        let keepers = (
+            keepers.with_label_values(&["own"]),
+            KeeperKind::ALL.map(|kind| keepers.with_label_values(&[&format!("other_{}", kind.as_str())])),
+        );
         let setup_errors = ErrorType::ALL.map(|kind| errors.with_label_values(&[kind.as_str()]));
-        Ok(Self { setup_errors, released, waiting, watch_deaths, process_deaths })
+        Ok(Self { setup_errors, released, waiting, watch_deaths, process_deaths, keepers })
     }
 
     /// A part of the node could not be set up.
@@ -72,9 +87,21 @@ impl Metrics {
     }
 
     /// Where queries to the addresses go.
-    pub fn set_state(&self, state: State) {
-        self.released.set((state == State::Released).into());
-        self.waiting.set((state == State::Waiting).into());
+    pub fn set_state(&self, state: AddressState) {
+        self.released.set((state == AddressState::Released).into());
+        self.waiting.set((state == AddressState::Waiting).into());
+    }
+
+    /// The watch that keeps interface and rules: this agent's `own`, another one, or one that says nothing of itself.
+    pub fn set_keeper(&self, own: bool, keeper: Option<&Keeper>) {
+        let since = |is: bool| match keeper {
+            Some(keeper) if is => i64::try_from(keeper.since.0.0 / 1000).unwrap_or(i64::MAX),
+            _ => 0,
+        };
+        self.keepers.0.set(since(own));
+        for (kind, gauge) in KeeperKind::ALL.into_iter().zip(&self.keepers.1) {
+            gauge.set(since(!own && keeper.is_some_and(|keeper| keeper.kind == kind)));
+        }
     }
 }
 

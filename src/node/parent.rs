@@ -15,11 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::sys::{
-    self, Clock, Interest, Poll, SignalFd,
-    fdstore::{self, Channel, Kind, Message},
+use crate::{
+    report::{Deaths, Time},
+    sys::{
+        self, Clock, Interest, Poll, SignalFd,
+        fdstore::{self, Channel, Kind, Message},
+    },
 };
 
 /// The pause after a child that died before it answered. It doubles up to [`PAUSE_MAX`].
@@ -29,20 +30,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const KEPT_MAX: usize = 1024;
 /// Signals that go on to the child.
 const PASSED_ON: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1];
-
-/// How often the answering process died, as `status` shows it and the file beside the admin socket keeps it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deaths {
-    pub count: u64,
-    /// Unix time of the last one, in milliseconds.
-    pub last_at_ms: u64,
-    /// As in `was killed by signal 9`.
-    pub how: String,
-    /// The last line with which it said why, if it did.
-    pub error: Option<String>,
-    /// The answering process runs again.
-    pub running: bool,
-}
 
 struct Parent {
     line: Vec<OsString>,
@@ -211,7 +198,7 @@ impl Parent {
 
     fn note(&mut self, status: ExitStatus) {
         self.deaths.count += 1;
-        self.deaths.last_at_ms = Clock::System.now().0;
+        self.deaths.last_at = Time(Clock::System.now());
         self.deaths.how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("ended with code {code}"),
             (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),

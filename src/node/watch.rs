@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     net::unix::pipe,
@@ -38,6 +39,10 @@ use self::{
     seat::{Asked, Claimed, Seat},
 };
 use super::{Config, ErrorType, Goal, approach, is_released, reach, was_set_up};
+use crate::{
+    report::{Keeper, KeeperKind, Time},
+    sys::Clock,
+};
 
 /// Between two looks at whether DNS is answered.
 const TICK: Duration = Duration::from_millis(500);
@@ -91,14 +96,15 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                 () = sleep(TICK), if mode == Mode::Resident => {}
             }
         }
-        let mut seat = match seat::claim(&config.seat(), mode, displaced).await {
+        let mut seat = match seat::claim(&config.seat(), mode, displaced, || About::of(config, mode).to_json()).await {
             Claimed::Seat(seat) => seat,
             Claimed::Foreign(reason) => {
                 tell(Event::Warn(format!("cannot be the only watch: {reason}")));
                 Seat::none()
             }
             Claimed::Taken(held) => {
-                tell(Event::Keeps(false));
+                let keeper = seat::about(&config.seat()).await.and_then(|text| About::from_json(&text));
+                tell(Event::KeptBy(keeper.map(|about| about.keeper)));
                 if !behind(config, held, &mut inputs, &mut said_ready, &mut tell).await {
                     return Ok(());
                 }
@@ -109,7 +115,7 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
             // Removed by hand meanwhile.
             continue;
         }
-        tell(Event::Keeps(true));
+        tell(Event::Keeps(About::of(config, mode).keeper));
         let mut watch = Watch::new(config, &mut tell);
         watch.look();
         let (mut next_probe, mut next_look) = (Instant::now(), Instant::now() + LOOK);
@@ -505,6 +511,46 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
         }
         true
     }
+}
+
+/// What a watch says of itself to those who ask.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct About {
+    pub keeper: Keeper,
+    /// What it sets up.
+    pub config: Config,
+}
+
+impl About {
+    fn of(config: &Config, mode: Mode) -> Self {
+        let keeper = Keeper {
+            kind: if mode == Mode::Resident { KeeperKind::Resident } else { KeeperKind::Agent },
+            pid: std::process::id(),
+            since: Time(Clock::System.now()),
+            interface: config.interface.clone(),
+            addresses: config.local_ips.clone(),
+            holdfast: env!("CARGO_PKG_VERSION").into(),
+        };
+        Self { keeper, config: config.clone() }
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// `None` for the text of a version that this one cannot read.
+    fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+/// The watches that keep interfaces and rules in this network namespace, whatever container they run in.
+pub async fn keepers() -> Vec<About> {
+    let mut found = Vec::new();
+    for seat in seat::taken() {
+        found.extend(seat::about(&seat).await.as_deref().and_then(About::from_json));
+    }
+    found
 }
 
 /// Asks the watch over these addresses to end, and waits until it has: before they are removed by hand.

@@ -13,7 +13,8 @@ use crate::{
     },
     node::status,
     report::{
-        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, OutsideHold, Standing, StreamStatus,
+        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, OutsideHold, Standing,
+        StreamStatus,
     },
     source::{Metrics, apiserver::lease},
     store::{Reader, disk::DiskStatus},
@@ -91,8 +92,8 @@ impl StatusInputs for AgentInputs {
         self.common.apiserver()
     }
 
-    fn node(&self) -> Option<serde_json::Value> {
-        serde_json::to_value(self.node.get()).ok()
+    fn node(&self) -> Option<NodeStatus> {
+        Some(self.node.get())
     }
 }
 

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{HeldDoc, Moment, PinDoc, SourceDoc, Time, VersionDoc};
 use crate::{
     record::{Counts, Snapshot, Version},
-    report::{ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, Row, StreamStatus},
+    report::{
+        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, Row, StreamStatus,
+    },
     store::{
         Rejections,
         disk::{DiskState, DiskStatus, Start},
@@ -68,9 +70,9 @@ pub struct Status {
     /// The followers.
     #[serde(default)]
     pub serves: Option<Row<StreamStatus>>,
-    /// The node's part of an agent: deaths, interface, addresses.
+    /// The node of an agent: its interface and addresses, which process keeps them, deaths of the answering process.
     #[serde(default)]
-    pub node: Option<serde_json::Value>,
+    pub node: Option<Row<NodeStatus>>,
     /// Objects the source gave that cannot be used.
     pub rejected: Rejections,
 }

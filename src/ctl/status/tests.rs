@@ -10,7 +10,8 @@ use crate::{
     dns::pins::PinSet,
     record::{Change, Endpoint, Kind, Service, ServiceKey, Snapshot, Version},
     report::{
-        ApiserverStatus, ElectionStatus, Failing, FollowState, FollowStatus, Measures, RefusedReload, StreamStatus,
+        AddressState, ApiserverStatus, Deaths, ElectionStatus, Failing, FollowState, FollowStatus, InterfaceStatus, Keeper,
+        KeeperKind, Measures, NodeStatus, RefusedReload, StreamStatus,
     },
     store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held},
     sys::UnixMillis,
@@ -125,7 +126,31 @@ fn agent(state: SourceState, as_of: Option<UnixMillis>, lost_since: Option<UnixM
     status.forward = Some(forward().into());
     status.follows = Some(follows(FollowState::Live).into());
     status.config = Some(config("agent").into());
+    status.node = Some(node(AddressState::Taken, None).into());
     status
+}
+
+/// The row of a node whose interface another process keeps.
+fn node(state: AddressState, reason: Option<&str>) -> NodeStatus {
+    let addresses = vec!["169.254.20.10".parse().unwrap(), "10.96.0.10".parse().unwrap()];
+    let keeper = Keeper {
+        kind: KeeperKind::Resident,
+        pid: 7,
+        since: Time(before(273_900)),
+        interface: "nodelocaldns".into(),
+        addresses: addresses.clone(),
+        holdfast: "0.1.0".into(),
+    };
+    let interface = InterfaceStatus {
+        name: "nodelocaldns".into(),
+        addresses,
+        state,
+        since: Time(before(95)),
+        reason: reason.map(str::to_owned),
+        kept_elsewhere: true,
+        keeper: Some(keeper),
+    };
+    NodeStatus { deaths: None, interface: Some(interface) }
 }
 
 /// The hub that watches the apiserver.
@@ -263,6 +288,21 @@ fn states() -> Vec<(&'static str, Status)> {
     let failing = Failing { since: Time(before(123)), reason: "TLS handshake timed out (2 s)".into() };
     follower.lease = Some(ElectionStatus { standing, renewed: None, failing: Some(failing) }.into());
     all.push(("cut-off-hub-that-follows", follower));
+    let mut waiting = agent(SourceState::Starting, None, None);
+    let why = "no records yet, and cluster_fallback gives no answer: names of cluster.local get no answer";
+    waiting.node = Some(node(AddressState::Waiting, Some(why)).into());
+    all.push(("addresses-not-taken-agent", waiting));
+    let mut released = agent(SourceState::Up, Some(before(2)), None);
+    let mut lived = node(AddressState::Released, Some("nothing is answered here for 3s"));
+    lived.deaths = Some(Deaths {
+        count: 4,
+        last_at: Time(before(12)),
+        how: "ended with code 101".into(),
+        error: Some("panicked at src/x.rs:3:1: index out of bounds".into()),
+        running: true,
+    });
+    released.node = Some(lived.into());
+    all.push(("died-and-released-agent", released));
     let mut store = status(None, SourceState::Starting, Some(before(2_460)), None);
     store.state = Some(StateWord::NoProcess);
     all.push(("no-process", store.clone()));

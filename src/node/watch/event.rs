@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tracing::{error, info, warn};
 
-use crate::node::ErrorType;
+use crate::{node::ErrorType, report::Keeper};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -21,8 +21,10 @@ pub enum Event {
     Released(String),
     /// Queries to the addresses are answered here.
     Taken,
-    /// Whether this watch keeps interface and rules; otherwise another one does.
-    Keeps(bool),
+    /// This watch keeps interface and rules.
+    Keeps(Keeper),
+    /// Another watch keeps them, which may not say more.
+    KeptBy(Option<Keeper>),
     /// The watch died, and another one is started.
     Died(String),
     /// The watch ends: a newer process has it.
@@ -40,7 +42,8 @@ impl Event {
             Self::Error(kind, text) => format!("error {} {text}", kind.as_str()),
             Self::Waiting(why) => format!("waiting {why}"),
             Self::Released(why) => format!("released {why}"),
-            Self::Keeps(here) => format!("keeps {here}"),
+            Self::Keeps(keeper) => format!("keeps {}", to_json(keeper)),
+            Self::KeptBy(keeper) => format!("kept {}", keeper.as_ref().map(to_json).unwrap_or_default()),
             Self::Taken => "taken".to_owned(),
             Self::Died(text) => format!("died {text}"),
             Self::Left => "left".to_owned(),
@@ -52,7 +55,7 @@ impl Event {
     /// them something else.
     pub fn log(&self) {
         match self {
-            Self::Ready | Self::Left | Self::Keeps(_) => {}
+            Self::Ready | Self::Left | Self::Keeps(_) | Self::KeptBy(_) => {}
             Self::Info(text) => info!("node {text}"),
             Self::Warn(text) => warn!("node {text}"),
             Self::Error(kind, error) => error!(kind = kind.as_str(), error, "a part of the node is not set up"),
@@ -77,13 +80,19 @@ impl Event {
             }
             "waiting" => Self::Waiting(rest.to_owned()),
             "released" => Self::Released(rest.to_owned()),
-            "keeps" => Self::Keeps(rest.parse().ok()?),
+            "keeps" => Self::Keeps(serde_json::from_str(rest).ok()?),
+            "kept" => Self::KeptBy(serde_json::from_str(rest).ok()),
             "taken" => Self::Taken,
             "died" => Self::Died(rest.to_owned()),
             "left" => Self::Left,
             _ => return None,
         })
     }
+}
+
+fn to_json(keeper: &Keeper) -> String {
+    // Numbers, words and addresses are JSON.
+    serde_json::to_string(keeper).unwrap_or_default()
 }
 
 /// An order of the agent to the watch that it started.
@@ -131,9 +140,21 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        report::{KeeperKind, Time},
+        sys::UnixMillis,
+    };
 
     #[test]
     fn what_is_said_is_understood() {
+        let keeper = Keeper {
+            kind: KeeperKind::Resident,
+            pid: 42,
+            since: Time(UnixMillis(1)),
+            interface: "nodelocaldns".into(),
+            addresses: vec!["169.254.20.10".parse().unwrap()],
+            holdfast: "0.1.0".into(),
+        };
         for event in [
             Event::Ready,
             Event::Info("set up: address ::1: missing".into()),
@@ -142,8 +163,9 @@ mod tests {
             Event::Waiting("no records".into()),
             Event::Released("no answer for 3s".into()),
             Event::Taken,
-            Event::Keeps(true),
-            Event::Keeps(false),
+            Event::Keeps(keeper.clone()),
+            Event::KeptBy(Some(keeper)),
+            Event::KeptBy(None),
             Event::Died("signal: 9".into()),
             Event::Left,
         ] {

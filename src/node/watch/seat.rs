@@ -4,7 +4,7 @@
 //! has it says what it is (one byte) and can be asked to leave (one byte back) by its own user.
 
 use std::{
-    io,
+    fs, io,
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream},
@@ -37,6 +37,12 @@ const CHILD: u8 = b'c';
 const RESIDENT: u8 = b'r';
 /// A newcomer takes the seat.
 const LEAVE: u8 = b'l';
+/// Asks what the watch says of itself.
+const WHO: u8 = b'w';
+/// The longest text of a watch about itself that is read, in bytes.
+const ABOUT_BYTES_MAX: u64 = 64 * 1024;
+/// What the name of a seat begins with.
+const PREFIX: &str = "holdfast-node-";
 /// The seat stays empty: no watch is wanted any more.
 const END: u8 = b'e';
 
@@ -71,10 +77,10 @@ impl Seat {
         Self { asked: mpsc::channel(1).1, task: None }
     }
 
-    fn serve(listener: UnixListener, mode: Mode) -> Self {
+    fn serve(listener: UnixListener, mode: Mode, about: String) -> Self {
         let (asks, asked) = mpsc::channel(1);
         let word = if mode == Mode::Resident { RESIDENT } else { CHILD };
-        Self { asked, task: Some(tokio::spawn(serve(listener, word, asks))) }
+        Self { asked, task: Some(tokio::spawn(serve(listener, word, about.into(), asks))) }
     }
 
     pub(super) async fn asked_to_leave(&mut self) -> Asked {
@@ -104,12 +110,12 @@ impl Held {
 }
 
 fn name(seat: &str) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("holdfast-node-{seat}"))
+    SocketAddr::from_abstract_name(format!("{PREFIX}{seat}"))
 }
 
 /// Takes the seat, if need be from the watch before: a child from another child, a resident from every other. One that was
-/// `displaced` takes it from none of its own kind any more.
-pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool) -> Claimed {
+/// `displaced` takes it from none of its own kind any more. `about` is what it says of itself to those who ask, as the holder.
+pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool, about: impl Fn() -> String) -> Claimed {
     let stays = |word| match (mode, word) {
         (Mode::Resident, RESIDENT) | (Mode::Child, CHILD) => displaced,
         (Mode::Child, _) => true,
@@ -122,7 +128,7 @@ pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool) -> Claimed {
     }
     for _ in 0..TRIES {
         match listen(seat) {
-            Ok(listener) => return Claimed::Seat(Seat::serve(listener, mode)),
+            Ok(listener) => return Claimed::Seat(Seat::serve(listener, mode, about())),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Claimed::Foreign(error.to_string()),
         }
@@ -144,6 +150,35 @@ pub(super) async fn dismiss(seat: &str) {
     let _ = timeout(PATIENCE, ask(seat, END, |_| false)).await;
 }
 
+/// What the watch that has this seat says of itself; `None` if it says nothing in time, or another user has the seat.
+pub(super) async fn about(seat: &str) -> Option<String> {
+    let asked = async {
+        let mut stream = connect(seat)?;
+        stream.read_u8().await?;
+        stream.write_u8(WHO).await?;
+        let mut text = String::new();
+        stream.take(ABOUT_BYTES_MAX).read_to_string(&mut text).await?;
+        io::Result::Ok(text)
+    };
+    timeout(PATIENCE, asked).await.ok()?.ok()
+}
+
+/// The seats that are taken in this network namespace.
+pub(super) fn taken() -> Vec<String> {
+    seats(&fs::read_to_string("/proc/net/unix").unwrap_or_default())
+}
+
+/// The seats in a text of `/proc/net/unix`.
+fn seats(sockets: &str) -> Vec<String> {
+    let seat = |line: &str| {
+        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+        // The flag of a socket that listens (`__SO_ACCEPTCON`).
+        let listens = columns.get(3) == Some(&"00010000");
+        columns.get(7)?.strip_prefix('@')?.strip_prefix(PREFIX).filter(|_| listens).map(str::to_owned)
+    };
+    sockets.lines().filter_map(seat).collect()
+}
+
 fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | UnexpectedEof)
@@ -155,14 +190,19 @@ fn listen(seat: &str) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-/// Says `word` to who holds the seat and waits until it is given up; gives a connection instead if it `stays` with them.
-async fn ask(seat: &str, word: u8, stays: impl Fn(u8) -> bool) -> io::Result<Option<Held>> {
+fn connect(seat: &str) -> io::Result<UnixStream> {
     let stream = StdStream::connect_addr(&name(seat)?)?;
     stream.set_nonblocking(true)?;
-    let mut stream = UnixStream::from_std(stream)?;
+    let stream = UnixStream::from_std(stream)?;
     if !is_of_our_user(&stream) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user has the seat"));
     }
+    Ok(stream)
+}
+
+/// Says `word` to who holds the seat and waits until it is given up; gives a connection instead if it `stays` with them.
+async fn ask(seat: &str, word: u8, stays: impl Fn(u8) -> bool) -> io::Result<Option<Held>> {
+    let mut stream = connect(seat)?;
     if stays(stream.read_u8().await?) {
         return Ok(Some(Held(stream)));
     }
@@ -176,7 +216,7 @@ fn is_of_our_user(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| sys::own_user().is_none_or(|ours| peer.uid() == ours))
 }
 
-async fn serve(listener: UnixListener, word: u8, asks: mpsc::Sender<Asked>) {
+async fn serve(listener: UnixListener, word: u8, about: Arc<str>, asks: mpsc::Sender<Asked>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     // They end with this.
     let mut connections = JoinSet::new();
@@ -191,7 +231,7 @@ async fn serve(listener: UnixListener, word: u8, asks: mpsc::Sender<Asked>) {
             continue;
         }
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        let asks = asks.clone();
+        let (asks, about) = (asks.clone(), Arc::clone(&about));
         connections.spawn(async move {
             let _slot = slot;
             if stream.write_u8(word).await.is_err() {
@@ -200,6 +240,11 @@ async fn serve(listener: UnixListener, word: u8, asks: mpsc::Sender<Asked>) {
             let asked = match stream.read_u8().await {
                 Ok(LEAVE) => Asked::Newcomer,
                 Ok(END) => Asked::End,
+                Ok(WHO) => {
+                    // One that hangs up meanwhile has lost interest.
+                    let _ = stream.write_all(about.as_bytes()).await;
+                    return;
+                }
                 _ => return,
             };
             if asks.send(asked).await.is_ok() {
@@ -221,50 +266,72 @@ mod tests {
     #[tokio::test]
     async fn a_newcomer_is_given_the_seat_of_the_one_before() {
         let name = unique("newcomer");
-        let Claimed::Seat(mut first) = claim(&name, Mode::Child, false).await else { panic!("free") };
+        let Claimed::Seat(mut first) = claim(&name, Mode::Child, false, String::new).await else { panic!("free") };
         let leaving = async {
             first.asked_to_leave().await;
             drop(first);
         };
-        let (second, ()) = tokio::join!(claim(&name, Mode::Child, false), leaving);
+        let (second, ()) = tokio::join!(claim(&name, Mode::Child, false, String::new), leaving);
         assert!(matches!(second, Claimed::Seat(_)));
+    }
+
+    #[tokio::test]
+    async fn the_holder_says_what_it_is_and_stays() {
+        let name = unique("about");
+        assert_eq!(about(&name).await, None, "free");
+        let Claimed::Seat(_holder) = claim(&name, Mode::Child, false, || "of an agent".into()).await else {
+            panic!("free")
+        };
+        for _ in 0..2 {
+            assert_eq!(about(&name).await.as_deref(), Some("of an agent"));
+        }
+        assert!(taken().contains(&name));
+        let others = "Num RefCount Protocol Flags Type St Inode Path
+0000000000000000: 00000002 00000000 00010000 0001 01 7 @holdfast-node-dns-1
+0000000000000000: 00000003 00000000 00000000 0001 03 8 @holdfast-node-connected
+0000000000000000: 00000002 00000000 00010000 0001 01 9 /run/@holdfast-node-file
+0000000000000000: 00000002 00000000 00010000 0001 01 9
+";
+        assert_eq!(seats(others), ["dns-1"]);
     }
 
     #[tokio::test]
     async fn a_child_leaves_it_to_a_resident_until_that_ends() {
         let name = unique("resident");
-        let Claimed::Seat(resident) = claim(&name, Mode::Resident, false).await else { panic!("free") };
-        let Claimed::Taken(held) = claim(&name, Mode::Child, false).await else { panic!("held by a resident") };
+        let Claimed::Seat(resident) = claim(&name, Mode::Resident, false, String::new).await else { panic!("free") };
+        let Claimed::Taken(held) = claim(&name, Mode::Child, false, String::new).await else {
+            panic!("held by a resident")
+        };
         drop((resident, held));
-        assert!(matches!(claim(&name, Mode::Child, false).await, Claimed::Seat(_)));
+        assert!(matches!(claim(&name, Mode::Child, false, String::new).await, Claimed::Seat(_)));
     }
 
     #[tokio::test]
     async fn a_displaced_resident_takes_the_seat_from_a_child_that_was_faster() {
         let name = unique("faster");
-        let Claimed::Seat(mut child) = claim(&name, Mode::Child, true).await else { panic!("free") };
+        let Claimed::Seat(mut child) = claim(&name, Mode::Child, true, String::new).await else { panic!("free") };
         let leaving = async {
             child.asked_to_leave().await;
             drop(child);
         };
-        let (resident, ()) = tokio::join!(claim(&name, Mode::Resident, true), leaving);
+        let (resident, ()) = tokio::join!(claim(&name, Mode::Resident, true, String::new), leaving);
         assert!(matches!(resident, Claimed::Seat(_)));
-        assert!(matches!(claim(&name, Mode::Child, true).await, Claimed::Taken(_)));
+        assert!(matches!(claim(&name, Mode::Child, true, String::new).await, Claimed::Taken(_)));
     }
 
     #[tokio::test]
     async fn two_residents_do_not_drive_each_other_out_by_turns() {
         let name = unique("displaced");
-        let Claimed::Seat(mut first) = claim(&name, Mode::Resident, false).await else { panic!("free") };
+        let Claimed::Seat(mut first) = claim(&name, Mode::Resident, false, String::new).await else { panic!("free") };
         let leaving = async {
             let asked = first.asked_to_leave().await;
             drop(first);
             asked
         };
-        let (second, asked) = tokio::join!(claim(&name, Mode::Resident, false), leaving);
+        let (second, asked) = tokio::join!(claim(&name, Mode::Resident, false, String::new), leaving);
         let (Claimed::Seat(mut second), Asked::Newcomer) = (second, asked) else { panic!("{asked:?}") };
         // The first stays behind, until the second is gone.
-        let Claimed::Taken(mut held) = claim(&name, Mode::Resident, true).await else { panic!("held") };
+        let Claimed::Taken(mut held) = claim(&name, Mode::Resident, true, String::new).await else { panic!("held") };
         let dismissed = async {
             let asked = second.asked_to_leave().await;
             drop(second);
@@ -273,6 +340,6 @@ mod tests {
         let ((), asked) = tokio::join!(dismiss(&name), dismissed);
         assert_eq!(asked, Asked::End);
         held.ended().await;
-        assert!(matches!(claim(&name, Mode::Resident, true).await, Claimed::Seat(_)));
+        assert!(matches!(claim(&name, Mode::Resident, true, String::new).await, Claimed::Seat(_)));
     }
 }

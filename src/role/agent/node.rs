@@ -20,13 +20,13 @@ use crate::{
     node::{
         self, ErrorType, Goal, Metrics,
         privileges::{self, Bequest},
-        reach,
-        status::{self, State},
+        reach, status,
         watch::{
             Event, Order,
             child::{self, Watcher},
         },
     },
+    report::AddressState,
 };
 
 /// The time a first setup may take before the agent goes on without it: it takes milliseconds.
@@ -195,11 +195,13 @@ fn tell(metrics: &Metrics, status: &status::Shared, event: &Event) {
     event.log();
     status.note(event);
     match event {
-        Event::Ready | Event::Info(_) | Event::Warn(_) | Event::Keeps(_) => {}
+        Event::Ready | Event::Info(_) | Event::Warn(_) => {}
+        Event::Keeps(keeper) => metrics.set_keeper(true, Some(keeper)),
+        Event::KeptBy(keeper) => metrics.set_keeper(false, keeper.as_ref()),
         Event::Error(kind, _) => metrics.setup_error(*kind),
-        Event::Waiting(_) => metrics.set_state(State::Waiting),
-        Event::Released(_) => metrics.set_state(State::Released),
-        Event::Taken => metrics.set_state(State::Taken),
+        Event::Waiting(_) => metrics.set_state(AddressState::Waiting),
+        Event::Released(_) => metrics.set_state(AddressState::Released),
+        Event::Taken => metrics.set_state(AddressState::Taken),
         Event::Died(_) => {
             metrics.watch_died();
             metrics.setup_error(ErrorType::Watch);

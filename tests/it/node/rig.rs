@@ -248,13 +248,15 @@ impl Node {
         String::from_utf8(done.stdout).unwrap()
     }
 
-    /// `holdfast node …` with the flags of the agent: its exit code and what it says.
+    /// `holdfast node …` with the flags of the agent: its exit code and what it says, but for who keeps the interface.
     pub fn node(&self, what: &str) -> (i32, String) {
         let flags = self.flags();
         let flags: Vec<&str> = ["node", what].into_iter().chain(flags.iter().map(String::as_str)).collect();
         let done = self.holdfast("node", &flags).output().unwrap();
         let told = [done.stdout, done.stderr].concat();
-        (done.status.code().unwrap(), String::from_utf8(told).unwrap())
+        let told = String::from_utf8(told).unwrap();
+        let told: String = told.split_inclusive('\n').filter(|line| !line.starts_with("kept: ")).collect();
+        (done.status.code().unwrap(), told)
     }
 
     /// Questions for a second from a namespace: the tallies of UDP and of TCP.
