@@ -237,8 +237,79 @@ fn the_hub_may_do_no_more_than_it_does() {
             apart.get("requiredDuringSchedulingIgnoredDuringExecution").is_none(),
             "with as many replicas as nodes an upgrade would not end"
         );
-        object(&objects, "PodDisruptionBudget/holdfast-hub");
+        let rolling = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } });
+        assert_eq!(hub["strategy"], rolling, "a third pod has a place on one node as well: no port is the node's");
+        let budget = &object(&objects, "PodDisruptionBudget/holdfast-hub")["spec"];
+        assert_eq!(budget["maxUnavailable"], 1, "a drain of a node with the only replica ends");
+        assert!(budget.get("minAvailable").is_none());
         object(&objects, "NetworkPolicy/holdfast-hub");
+    }
+}
+
+/// The pods of everything that is ours, each with its place.
+fn pods() -> Vec<(String, Value)> {
+    let ours = everything().into_iter().filter(|(place, _)| place != "examples");
+    let in_place = |(place, objects): (String, Vec<Value>)| {
+        objects.into_iter().filter_map(move |object| {
+            let spec = object.pointer("/spec/template/spec").or_else(|| object.get("spec"))?;
+            spec.get("containers")?;
+            Some((format!("{place} {}", title(&object)), spec.clone()))
+        })
+    };
+    ours.flat_map(in_place).collect()
+}
+
+#[test]
+fn every_pod_runs_as_a_kubelet_and_a_restricted_cluster_want_it() {
+    let pods = pods();
+    assert_eq!(pods.len(), 12, "hubs and agents of base, three overlays and the chart; hub; drop-in; static pod");
+    for (place, pod) in pods {
+        assert_eq!(pod["dnsPolicy"], "Default", "{place}: DNS must not need itself");
+        // Draining takes 5 s, and the watch as long again to leave the node.
+        assert!(pod["terminationGracePeriodSeconds"].as_u64() >= Some(10), "{place}");
+        assert!(pod.get("hostPID").is_none() && pod.get("hostIPC").is_none(), "{place}");
+        let empty = Vec::new();
+        let volumes = pod["volumes"].as_array().unwrap_or(&empty);
+        let of_the_node = |name: &Value| volumes.iter().any(|v| v["name"] == *name && v.get("hostPath").is_some());
+        for path in volumes.iter().filter_map(|volume| volume.get("hostPath")) {
+            // With another type the pod waits for somebody to make it, and with none it may be made as it likes.
+            let kinds = ["DirectoryOrCreate", "Directory"];
+            assert!(kinds.contains(&text(path, "/type")), "{place}: {path}");
+        }
+        for container in pod["containers"].as_array().unwrap() {
+            let place = format!("{place} {}", text(container, "/name"));
+            let context = |field: &str| {
+                let of_pod = pod.pointer(&format!("/securityContext/{field}"));
+                container.pointer(&format!("/securityContext/{field}")).or(of_pod).cloned().unwrap_or_default()
+            };
+            assert_eq!(context("seccompProfile")["type"], "RuntimeDefault", "{place}");
+            assert_eq!(context("readOnlyRootFilesystem"), true, "{place}");
+            assert_eq!(context("allowPrivilegeEscalation"), false, "{place}");
+            assert_eq!(context("capabilities")["drop"], json!(["ALL"]), "{place}");
+            let added = context("capabilities")["add"].as_array().cloned().unwrap_or_default();
+            let known = ["NET_ADMIN", "NET_BIND_SERVICE"];
+            assert!(added.iter().all(|added| known.iter().any(|known| added == known)), "{place}: {added:?}");
+            let mounts = container["volumeMounts"].as_array().unwrap_or(&empty).iter();
+            let writes_to_node = mounts.clone().any(|m| m.get("readOnly").is_none() && of_the_node(&m["name"]));
+            // A directory that the kubelet makes belongs to root, and nothing may change its owner.
+            assert_eq!(context("runAsUser") == 0, pod.get("hostNetwork").is_some() || writes_to_node, "{place}");
+            let ports = container["ports"].as_array().unwrap_or(&empty);
+            assert!(ports.iter().all(|port| port.get("hostPort").is_none()), "{place}");
+            assert!(pod.get("hostNetwork") != Some(&json!(true)) || ports.is_empty(), "{place}: ports of the node");
+            // The image has no shell, and an orderly end needs no hook: SIGTERM is enough.
+            assert!(container.get("lifecycle").is_none(), "{place}");
+            for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+                let program = container.pointer(&format!("/{probe}/exec/command/0"));
+                assert!(program.is_none_or(|program| program == "/holdfast"), "{place} {probe}");
+            }
+            if let Some(live) = container.get("livenessProbe") {
+                let of = |field: &str, usual| live[field].as_u64().unwrap_or(usual);
+                assert!(
+                    of("periodSeconds", 10) * of("failureThreshold", 3) >= 30,
+                    "{place}: killed while it is only slow"
+                );
+            }
+        }
     }
 }
 
@@ -288,11 +359,14 @@ fn the_chart_makes_what_the_kustomization_makes() {
         assert_eq!(hub_alone.remove(&title), Some(object), "{title}");
     }
     assert!(hub_alone.is_empty(), "{hub_alone:?}");
-    let placed =
-        json!({ "hub": { "config": { "endpoints": "all" }, "extraArgs": ["--pods"], "nodeSelector": { "a": "b" } } });
+    let placed = json!({ "hub": { "config": { "endpoints": "all" }, "extraArgs": ["--pods"], "nodeSelector": { "a": "b" },
+        "clusterIP": "10.96.0.11", "affinity": { "nodeAffinity": { "c": "d" } } } });
     let placed = helm::template(&chart, &placed);
+    assert_eq!(object(&placed, "Service/holdfast-hub")["spec"]["clusterIP"], "10.96.0.11");
     let hub = &object(&placed, "Deployment/holdfast-hub")["spec"]["template"]["spec"];
     assert_eq!(hub["nodeSelector"], json!({ "a": "b" }));
+    assert_eq!(hub["affinity"]["nodeAffinity"], json!({ "c": "d" }));
+    assert!(hub["affinity"].get("podAntiAffinity").is_some(), "what is given is added");
     assert_eq!(hub["containers"][0]["args"].as_array().unwrap().last().unwrap(), "--pods");
     assert!(text(object(&placed, "ConfigMap/holdfast-hub"), "/data/hub.yaml").contains("endpoints: all"));
     let other =
@@ -340,6 +414,21 @@ fn every_value_of_the_chart_makes_a_difference() {
     for (path, other) in found {
         let other = if path == "/monitoring/enabled" { json!(false) } else { other };
         assert_ne!(with(&path, other), usual, "{path} is not used");
+    }
+}
+
+#[test]
+fn tools_are_on_the_path_of_every_image() {
+    let file = yaml::read(&deploy("Containerfile"));
+    let stages = file.split("\nFROM ").filter(|stage| stage.starts_with("scratch ")).collect::<Vec<_>>();
+    assert_eq!(stages.len(), 2, "the image, and the one in the place of node-cache");
+    for stage in stages {
+        // `crictl exec CONTAINER holdfast status`, and the probes of the manifests.
+        assert!(
+            stage.contains(" /usr/local/bin/holdfast\n") && stage.contains("\nENV PATH=/usr/local/bin\n"),
+            "{stage}"
+        );
+        assert!(stage.contains(" /holdfast\n"), "{stage}");
     }
 }
 
