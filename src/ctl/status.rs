@@ -77,7 +77,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
 
 /// How DNS is at a process.
 fn state(status: &Status) -> StateWord {
-    let follows_nothing = status.source.name.as_deref() == Some("none");
+    let follows_nothing = follows_nothing(status);
     if !status.synced && !follows_nothing {
         StateWord::Nothing
     } else if status.source.state == SourceWord::Lost {
@@ -89,21 +89,29 @@ fn state(status: &Status) -> StateWord {
     }
 }
 
+/// A process without a source: names of the cluster are forwarded, whatever the store has from before.
+fn follows_nothing(status: &Status) -> bool {
+    status.source.name.as_deref() == Some("none")
+}
+
 /// The status for people.
 fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> String {
     let mut rows = Rows::new(width);
     let attention = attention(status);
     let attention = if attention.is_empty() { String::new() } else { format!(". LOOK AT: {}", attention.join(", ")) };
     rows.row("state", &format!("{}{attention}", headline(status)));
-    if status.synced {
+    let used = status.synced && !follows_nothing(status);
+    if used {
         rows.row("serving", &serving(status));
     }
     rows.row("source", &source_row(status));
     if let Some(apiserver) = &status.apiserver {
         rows.row("apiserver", &row(apiserver, streams::apiserver));
     }
-    if status.synced {
+    if used {
         rows.row("records", &age(&status.source, status.at));
+    } else if status.synced {
+        rows.row("records", &format!("NOT USED without a source: the store keeps {} from before", serving(status)));
     }
     if verbose {
         let view::VersionDoc { cluster, epoch, rev, digest } = &status.version;

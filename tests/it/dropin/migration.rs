@@ -265,6 +265,15 @@ fn every_stage_answers_and_so_does_every_way_back() {
     agent.wait_for("the successor is ready");
     assert!(agent.terminate().success());
     world.answers(BY_COREDNS);
+    // The store still has the records of the hub: the tools say what DNS answers all the same.
+    let admin = ["--admin", &world.path("agent.sock")];
+    let (_, told) = world.holdfast(&[&["status"], &admin[..]].concat());
+    assert!(told.contains("ok: no source, all names are forwarded") && !told.contains("\nserving "), "{told}");
+    let (code, told) = world.holdfast(&[&["lookup", "who.prod"], &admin[..]].concat());
+    assert!(code == Some(0) && told.contains(BY_COREDNS) && !told.contains(BY_HUB), "{told}");
+    let (code, told) = world.holdfast(&["node", "check"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.starts_with(&format!("kept: {LINK_LOCAL}, {VIP} on nodelocaldns by ")), "{told}");
     assert!(drop_in.terminate().success());
     assert_eq!(world.node.addresses(), "");
     world.answers_without_us();

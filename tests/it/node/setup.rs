@@ -30,6 +30,52 @@ fn setting_up_twice_is_setting_up_once_and_a_teardown_leaves_nothing() {
 }
 
 #[test]
+fn tools_in_the_pod_of_an_agent_need_no_flags() {
+    let Some(node) = Node::new() else { return };
+    let (code, told) = node.tool(&["node", "check"]);
+    assert_eq!(code, 2, "no agent runs: {told}");
+    assert!(told.contains("no agent keeps one on this node"), "{told}");
+    let agent = node.agent(&[]);
+    let (code, told) = node.tool(&["node", "check"]);
+    assert_eq!(code, 0, "{told}");
+    let kept = "kept: 169.254.20.10, 10.96.0.10, fd00:10:96::10 on nodelocaldns by the watch of an agent (pid ";
+    assert!(told.starts_with(kept), "{told}");
+    node.ip("node", &format!("addr del {VIP}/32 dev nodelocaldns"));
+    let (code, told) = node.tool(&["node", "setup"]);
+    assert_eq!(code, 0, "{told}");
+    assert!(node.addresses().contains(VIP));
+    let (code, told) = node.tool(&["node", "teardown"]);
+    assert_eq!((code, node.addresses().as_str()), (0, ""), "{told}");
+    drop(agent);
+}
+
+#[test]
+fn a_second_set_of_agents_adds_its_addresses_and_takes_no_others_away() {
+    let Some(node) = Node::new() else { return };
+    let path = |name: &str| node.home.path().join(name).to_str().unwrap().to_owned();
+    let _first = node.agent(&[]);
+    let before = node.addresses();
+    std::fs::write(path("second.yaml"), "node: { skip_teardown: false }\n").unwrap();
+    let (config, manifests, store, admin) =
+        (path("second.yaml"), path("cluster.yaml"), path("second"), path("second.sock"));
+    let second =
+        ["agent", "--config", &config, "--listen", "169.254.20.11", "--manifests", &manifests, "--store", &store];
+    let more = ["--admin", &admin, "--http", "none", "--metrics", "none", "--upstream", "127.0.0.1:9"];
+    let setup = ["--setup-interface", "true", "--setup-notrack", "true"];
+    let second = Agent::spawn(&mut node.holdfast("node", &[&second[..], &more, &setup].concat()));
+    node.until("added", |node| node.addresses().contains(" 169.254.20.11/"));
+    assert!(node.addresses().contains(VIP) && node.node("check").0 == 0);
+    let (code, told) = node.tool(&["node", "check"]);
+    assert_eq!((code, told.matches("kept: ").count()), (0, 2), "{told}");
+    for server in [VIP, "169.254.20.11"] {
+        let (udp, tcp) = node.ask("pod1", server, 53);
+        assert_eq!((&udp["lost"], &tcp["lost"]), (&0.into(), &0.into()), "{server}: {udp} {tcp}");
+    }
+    assert!(second.terminate().success());
+    assert_eq!((node.addresses(), node.node("check").0), (before, 0));
+}
+
+#[test]
 fn what_somebody_removes_is_back_within_five_seconds() {
     let Some(node) = Node::new() else { return };
     let _agent = node.agent(&[]);

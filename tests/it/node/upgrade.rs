@@ -24,6 +24,27 @@ fn a_process_that_cannot_start_again_says_why_and_the_failsafe_answers() {
     node.until("forgotten", |node| !node.home.path().join("agent.deaths").exists());
 }
 
+#[test]
+fn a_process_that_dies_is_started_again_from_the_program_that_its_parent_is() {
+    let Some(node) = Node::new() else { return };
+    let program = node.home.path().join("holdfast");
+    let ours = env!("CARGO_BIN_EXE_holdfast");
+    // An image or a package puts another version in its place, here one that cannot start.
+    if std::fs::hard_link(ours, &program).is_err() {
+        std::fs::copy(ours, &program).unwrap();
+    }
+    let flags = node.flags();
+    let words: Vec<&str> = ["agent"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let mut agent = Agent::spawn(&mut node.command("node", program.to_str().unwrap(), &words));
+    let other = node.home.path().join("other");
+    std::fs::write(&other, "another version").unwrap();
+    std::fs::rename(other, &program).unwrap();
+    agent.signal("KILL");
+    agent.wait_for_nth("answering DNS listen=", 2);
+    let (udp, tcp) = node.ask("pod1", VIP, 53);
+    assert_eq!((&udp["lost"], &tcp["lost"]), (&0.into(), &0.into()), "{udp} {tcp}");
+}
+
 /// Everything an agent has, as somebody on the node sees it.
 fn is_whole(node: &Node) -> bool {
     let socket = node.home.path().join("agent.sock");
