@@ -23,7 +23,8 @@ use crate::{
         pins::{PinSet, Pins},
     },
     report::{
-        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, OutsideHold, StreamStatus,
+        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, OutsideHold,
+        StreamStatus,
     },
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},

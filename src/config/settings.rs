@@ -243,8 +243,8 @@ settings! {
         /// Leaves the interface and the link-local addresses at an orderly end; `false`: removes everything. What another process
         /// listens at is never removed.
         node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent();
-        /// If the agent answers nothing for this long, queries go to the cluster's DNS until it answers again, at every address;
-        /// not if the cluster's DNS does not answer either. `none`: never.
+        /// If the agent answers nothing for this long, or denies `kubernetes.default.svc` while the cluster's DNS has it, queries go to the
+        /// cluster's DNS until it answers again, at every address; not if the cluster's DNS does not answer either. `none`: never.
         node_intercept_failsafe: Option<Duration> = Setting::new("node.intercept_failsafe", "3s")
             .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent();
         /// The addresses that the cluster's DNS has too: taken once queries are answered here, given back if they are not. Those of

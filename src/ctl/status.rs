@@ -276,6 +276,7 @@ fn headline(status: &Status) -> String {
     let name = streams::lost_part(status);
     let lasting =
         |since: Option<Time>| since.map_or_else(String::new, |since| format!(" for {}", since.lasting(status.at)));
+    let elsewhere = status.node.as_ref().and_then(Row::read).is_some_and(node::is_elsewhere);
     let not_ready = status.process.as_ref().is_some_and(|process| !process.waiting_for.is_empty());
     match status.state.unwrap_or(StateWord::Serving) {
         StateWord::NoProcess => format!(
@@ -283,10 +284,14 @@ fn headline(status: &Status) -> String {
             source.as_of.map_or_else(|| "an unknown time".into(), |as_of| as_of.lasting(status.at))
         ),
         StateWord::Store => "a store on disk; no process was asked".into(),
-        StateWord::Nothing => {
-            "NOTHING TO SERVE: no records on disk and none from the source; clients get SERVFAIL for cluster names"
-                .into()
-        }
+        StateWord::Nothing => format!(
+            "NOTHING TO SERVE: no records on disk and none from the source; {}",
+            if elsewhere {
+                "queries go to the cluster's DNS meanwhile"
+            } else {
+                "clients get SERVFAIL for cluster names"
+            }
+        ),
         StateWord::Lost => format!(
             "{name} LOST{}: {works} from memory, {unaffected}; changes since then are not seen",
             lasting(source.lost_since)
@@ -296,6 +301,7 @@ fn headline(status: &Status) -> String {
             (Stale Answer)",
             source.age().unwrap_or_default()
         ),
+        StateWord::Serving if elsewhere => "NOT ASKED: queries go to the cluster's DNS".into(),
         StateWord::Serving if source.name.as_deref() == Some("none") => "ok: no source, all names are forwarded".into(),
         StateWord::Serving if not_ready => format!("{works}, NOT READY yet"),
         StateWord::Serving => format!("ok: {works}, records are fresh"),

@@ -27,7 +27,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     net::unix::pipe,
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, interval, sleep, sleep_until},
+    time::{Instant, interval, sleep, sleep_until, timeout},
 };
 
 pub use self::event::{Event, Order};
@@ -40,7 +40,7 @@ use self::{
 };
 use super::{Config, ErrorType, Goal, approach, is_released, reach, was_set_up};
 use crate::{
-    report::{Keeper, KeeperKind, Time},
+    report::{AddressState, Keeper, KeeperKind, Time},
     sys::Clock,
 };
 
@@ -55,8 +55,8 @@ const LOOK_SOON: Duration = Duration::from_millis(100);
 /// How long an agent that starts is not reported for answering nothing.
 const STARTING: Duration = Duration::from_secs(1);
 /// The time an answer may take: of the agent itself, which may ask the cluster's DNS for it, and of the cluster's DNS.
-const OWN_PATIENCE: Duration = Duration::from_millis(400);
-const FALLBACK_PATIENCE: Duration = Duration::from_secs(1);
+const OWN_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(20) } else { Duration::from_millis(400) };
+const FALLBACK_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(20) } else { Duration::from_secs(1) };
 /// The time for answers under way to leave when an address is given away.
 const ANSWERS_LEAVE: Duration = Duration::from_millis(50);
 /// The relay answers what it was asked, after queries go to the agent again.
@@ -96,6 +96,7 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                 () = sleep(TICK), if mode == Mode::Resident => {}
             }
         }
+        let before = keeper_of(config, FALLBACK_PATIENCE).await;
         let mut seat = match seat::claim(&config.seat(), mode, displaced, || About::of(config, mode).to_json()).await {
             Claimed::Seat(seat) => seat,
             Claimed::Foreign(reason) => {
@@ -103,8 +104,7 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                 Seat::none()
             }
             Claimed::Taken(held) => {
-                let keeper = seat::about(&config.seat()).await.and_then(|text| About::from_json(&text));
-                tell(Event::KeptBy(keeper.map(|about| about.keeper)));
+                tell(Event::KeptBy(keeper_of(config, FALLBACK_PATIENCE).await.map(|about| about.keeper)));
                 if !behind(config, held, &mut inputs, &mut said_ready, &mut tell).await {
                     return Ok(());
                 }
@@ -115,8 +115,10 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
             // Removed by hand meanwhile.
             continue;
         }
-        tell(Event::Keeps(About::of(config, mode).keeper));
+        let mut about = About::of(config, mode);
+        tell(Event::Keeps(about.keeper.clone()));
         let mut watch = Watch::new(config, &mut tell);
+        watch.judge_zone(before.map(|before| before.config)).await;
         watch.look();
         let (mut next_probe, mut next_look) = (Instant::now(), Instant::now() + LOOK);
         let removals = Removals::open();
@@ -124,6 +126,11 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
             if !said_ready && watch.is_settled() {
                 said_ready = true;
                 (watch.tell)(Event::Ready);
+            }
+            let place = watch.place.as_ref().and_then(Place::of);
+            if about.place != place {
+                about.place = place;
+                seat.set_about(about.to_json());
             }
             tokio::select! {
                 asked = seat.asked_to_leave() => {
@@ -190,11 +197,11 @@ async fn behind(
                 None => return false,
             },
             _ = ticks.tick() => {
-                let released = is_released(config);
-                if told != Some(released) && (!released || began.elapsed() >= STARTING) {
-                    told = Some(released);
-                    let why = || "given away by the watch that keeps them".to_owned();
-                    tell(if released { Event::Released(why()) } else { Event::Taken });
+                let keeper = keeper_of(config, TICK).await;
+                let place = keeper.and_then(|about| about.place).map_or_else(|| seen(config), Place::event);
+                if told.as_ref() != Some(&place) && (place == Event::Taken || began.elapsed() >= STARTING) {
+                    told = Some(place.clone());
+                    tell(place);
                 }
                 if told.is_some() {
                     ticks = interval(TICK);
@@ -205,6 +212,15 @@ async fn behind(
                 }
             }
         }
+    }
+}
+
+/// Where the addresses are, of a keeper that does not say.
+fn seen(config: &Config) -> Event {
+    if is_released(config) {
+        Event::Waiting("the process that keeps them has not taken them".into())
+    } else {
+        Event::Taken
     }
 }
 
@@ -311,6 +327,8 @@ struct Watch<'a, F> {
     began: Instant,
     /// The state of the addresses that was reported last.
     place: Option<Event>,
+    /// A name that no cache has was answered by this agent: good answers are more than what an earlier process left behind.
+    proven: bool,
     /// The errors of the last look, so that each is logged once.
     told: HashSet<String>,
     looked: bool,
@@ -326,16 +344,26 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
             relay: None,
             began: now,
             place: None,
+            proven: false,
             told: HashSet::new(),
             looked: false,
         };
-        // Addresses that are there stay: after a crash, or at a hand-over. Others wait for answers.
+        // Addresses that are there stay until answers are judged: after a crash, or at a hand-over. Others wait for answers.
         let missing = watch.probed().is_some() && is_released(config);
         watch.failsafe.set(missing || (watch.probed().is_some() && !was_set_up(config) && watch.lacks_any()), now);
         if watch.failsafe.released() && was_set_up(config) {
             watch.say(Event::Released("given away before this start".into()));
         }
         watch
+    }
+
+    /// Gives the addresses away that a watch with another zone took, if the cluster's DNS answers: its answers for this zone are
+    /// judged like those of a fresh install.
+    async fn judge_zone(&mut self, before: Option<Config>) {
+        let changed = before.is_some_and(|before| before.zone != self.config.zone);
+        if changed && self.probed().is_some() && !self.failsafe.released() {
+            self.failsafe.set(matches!(self.fallback().await, Some(Answer::Good | Answer::Denied)), Instant::now());
+        }
     }
 
     /// Whether an address that the cluster's DNS has too is not on the interface.
@@ -411,20 +439,27 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
     async fn probe(&mut self) -> bool {
         let Some(own) = self.probed() else { return false };
         let zone = &self.config.zone;
-        let answer = probe::ask(own, probe::KUBERNETES, zone, OWN_PATIENCE).await;
+        let mut answer = probe::ask(own, probe::KUBERNETES, zone, OWN_PATIENCE).await;
+        if !self.failsafe.released() && !self.proven && answer == Answer::Good {
+            // The cache of an earlier process may have the name.
+            self.proven = probe::ask(own, &probe::unknown(), zone, OWN_PATIENCE).await != Answer::Bad;
+            answer = if self.proven { Answer::Good } else { Answer::Bad };
+        }
         let now = Instant::now();
-        self.failsafe.note(answer != Answer::Bad, now);
+        self.failsafe.note(answer, now);
         if self.failsafe.may_take() {
             return self.take(own, answer).await;
         }
-        if answer != Answer::Bad {
-            return false;
+        match answer {
+            Answer::Good => return false,
+            // Not taken: the cluster's DNS answers meanwhile.
+            Answer::Denied if self.failsafe.released() => return false,
+            Answer::Denied => {}
+            Answer::Bad if self.failsafe.released() && self.place.is_none() => self.lacks_answers(),
+            Answer::Bad => {}
         }
-        if self.failsafe.released() && self.place.is_none() {
-            self.lacks_answers();
-        }
-        if self.failsafe.is_silent(now) && (self.relay.is_none() || !self.failsafe.released()) {
-            return self.give_away().await;
+        if self.failsafe.is_due(now) && (self.relay.is_none() || !self.failsafe.released()) {
+            return self.give_away(answer).await;
         }
         false
     }
@@ -468,6 +503,7 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
                 return false;
             }
             _ => {
+                self.proven = true;
                 self.failsafe.set(false, Instant::now());
                 if let Some(relay) = self.relay.take() {
                     // Answers under way.
@@ -483,17 +519,28 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
         false
     }
 
-    /// Has the cluster's DNS answer, if it does.
-    async fn give_away(&mut self) -> bool {
+    /// Has the cluster's DNS answer, if it does so better than `own`.
+    async fn give_away(&mut self, own: Answer) -> bool {
         let fallback = self.fallback().await;
-        if fallback == Some(Answer::Bad) {
-            let why = "no answers here, and none from the cluster's DNS: the addresses stay".to_owned();
-            if self.told.insert(why.clone()) {
-                (self.tell)(Event::Warn(why));
+        let why = match (own, fallback) {
+            (Answer::Denied, Some(Answer::Good)) => {
+                format!("kubernetes.default.svc.{} is answered by the cluster's DNS and not here", self.config.zone)
             }
-            return false;
-        }
-        let after = self.config.intercept_failsafe.unwrap_or_default();
+            (Answer::Good | Answer::Denied, _) => {
+                self.failsafe.put_off(Instant::now());
+                return false;
+            }
+            (Answer::Bad, Some(Answer::Bad)) => {
+                let why = "no answers here, and none from the cluster's DNS: the addresses stay".to_owned();
+                if self.told.insert(why.clone()) {
+                    (self.tell)(Event::Warn(why));
+                }
+                return false;
+            }
+            (Answer::Bad, _) => {
+                format!("nothing is answered here for {:?}", self.config.intercept_failsafe.unwrap_or_default())
+            }
+        };
         if fallback.is_some() && self.config.setup_notrack {
             let kept: Vec<IpAddr> =
                 (self.config.local_ips.iter().copied()).filter(|ip| !self.config.failsafe_ips.contains(ip)).collect();
@@ -507,7 +554,7 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
         let was_waiting = matches!(self.place, Some(Event::Waiting(_)));
         self.failsafe.set(true, Instant::now());
         if !was_waiting {
-            self.say(Event::Released(format!("nothing is answered here for {after:?}")));
+            self.say(Event::Released(why));
         }
         true
     }
@@ -519,6 +566,37 @@ pub struct About {
     pub keeper: Keeper,
     /// What it sets up.
     pub config: Config,
+    /// Where queries to the addresses go; none until that is settled, and of older versions.
+    #[serde(default)]
+    place: Option<Place>,
+}
+
+/// Where queries to the addresses go, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    state: AddressState,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Place {
+    fn of(event: &Event) -> Option<Self> {
+        let (state, reason) = match event {
+            Event::Taken => (AddressState::Taken, ""),
+            Event::Waiting(why) => (AddressState::Waiting, why.as_str()),
+            Event::Released(why) => (AddressState::Released, why.as_str()),
+            _ => return None,
+        };
+        Some(Self { state, reason: reason.to_owned() })
+    }
+
+    fn event(self) -> Event {
+        match self.state {
+            AddressState::Taken => Event::Taken,
+            AddressState::Waiting => Event::Waiting(self.reason),
+            AddressState::Released => Event::Released(self.reason),
+        }
+    }
 }
 
 impl About {
@@ -531,7 +609,7 @@ impl About {
             addresses: config.local_ips.clone(),
             holdfast: env!("CARGO_PKG_VERSION").into(),
         };
-        Self { keeper, config: config.clone() }
+        Self { keeper, config: config.clone(), place: None }
     }
 
     fn to_json(&self) -> String {
@@ -553,6 +631,12 @@ pub async fn keepers() -> Vec<About> {
     found
 }
 
+/// The watch that keeps these addresses; `None` if there is none, or it does not say in time.
+async fn keeper_of(config: &Config, patience: Duration) -> Option<About> {
+    let text = timeout(patience, seat::about(&config.seat())).await.ok()??;
+    About::from_json(&text)
+}
+
 /// Asks the watch over these addresses to end, and waits until it has: before they are removed by hand.
 pub async fn dismiss(config: &Config) {
     seat::dismiss(&config.seat()).await;
@@ -561,8 +645,77 @@ pub async fn dismiss(config: &Config) {
 #[cfg(test)]
 mod tests {
     use tokio::net::UdpSocket;
+    use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
+
+    /// Answers names of `kubernetes` with the first code, and all others with the second.
+    async fn server(kubernetes: u8, others: u8) -> (SocketAddr, AbortOnDropHandle<()>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let answering = tokio::spawn(async move {
+            let mut query = [0; 512];
+            while let Ok((length, client)) = socket.recv_from(&mut query).await {
+                let rcode = if query[13..].starts_with(b"kubernetes") { kubernetes } else { others };
+                (query[2], query[3]) = (0x81, rcode);
+                let _ = socket.send_to(&query[..length], client).await;
+            }
+        });
+        (address, AbortOnDropHandle::new(answering))
+    }
+
+    /// Addresses that were taken, of an agent and a cluster's DNS that answer as said: where they are after one look.
+    async fn judged(own: (u8, u8), fallback: Option<(u8, u8)>, zone_before: &str) -> Option<Event> {
+        let (agent, _agent) = server(own.0, own.1).await;
+        let mut config = Config {
+            local_ips: vec![agent.ip()],
+            dns_port: agent.port(),
+            intercept_failsafe: Some(Duration::ZERO),
+            ..Config::default()
+        };
+        let mut tasks = Vec::new();
+        if let Some((kubernetes, others)) = fallback {
+            let (address, task) = server(kubernetes, others).await;
+            config.fallback.push(address);
+            tasks.push(task);
+        }
+        let mut watch = Watch::new(&config, |_| ());
+        watch.judge_zone(Some(Config { zone: zone_before.into(), ..config.clone() })).await;
+        for _ in 0..3 {
+            watch.probe().await;
+        }
+        let place = watch.place.clone();
+        assert_eq!(watch.failsafe.released(), place.is_some(), "{place:?}");
+        place
+    }
+
+    #[tokio::test]
+    async fn addresses_that_were_taken_are_given_back_by_an_agent_that_answers_worse() {
+        const ZONE: &str = "cluster.local";
+        let (good, denied, servfail) = (0, 3, 2);
+        let knows = Some((good, denied));
+        let stays = |place: Option<Event>| assert_eq!(place, None);
+        let goes = |place: Option<Event>, why: &str| match place {
+            Some(Event::Released(text) | Event::Waiting(text)) if text.contains(why) => {}
+            other => panic!("{why}: {other:?}"),
+        };
+        stays(judged((good, denied), knows, ZONE).await);
+        goes(judged((servfail, servfail), knows, ZONE).await, "nothing is answered here");
+        // No records: only the cache of an earlier process has the name.
+        goes(judged((good, servfail), knows, ZONE).await, "nothing is answered here");
+        // Records that lack what the cluster has.
+        goes(judged((denied, denied), knows, ZONE).await, "is answered by the cluster's DNS and not here");
+        // The cluster's DNS lost what it knew: the records here are the better ones.
+        stays(judged((good, denied), Some((denied, denied)), ZONE).await);
+        stays(judged((good, denied), Some((servfail, servfail)), ZONE).await);
+        stays(judged((denied, denied), Some((denied, denied)), ZONE).await);
+        stays(judged((denied, denied), None, ZONE).await);
+        stays(judged((servfail, servfail), Some((servfail, servfail)), ZONE).await);
+        // Another zone than that of the watch before: its answers are judged anew.
+        goes(judged((good, denied), Some((denied, denied)), "cluster.example").await, "check the setting zone");
+        stays(judged((good, denied), knows, "cluster.example").await);
+        stays(judged((good, denied), Some((servfail, servfail)), "cluster.example").await);
+    }
 
     #[tokio::test]
     async fn nothing_is_given_to_a_cluster_dns_that_does_not_answer() {

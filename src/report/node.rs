@@ -74,7 +74,7 @@ pub struct InterfaceStatus {
     /// Since when they are in this state.
     #[serde(alias = "since_ms")]
     pub since: Time,
-    /// Why it is not [`AddressState::Taken`].
+    /// Why they are not taken.
     pub reason: Option<String>,
     /// The watch of another process keeps interface and rules.
     pub kept_elsewhere: bool,

@@ -175,7 +175,7 @@ impl Agent {
         tokio::spawn(handover.clone().announce(by_name, handles.metrics.clone()));
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
-        let node = prepared.serving(crate::node::Metrics::register(&base.registry)?).await;
+        let node = prepared.serving(crate::node::Metrics::register(&base.registry)?, &base.readiness).await;
         let hosts_file = HostsFile::begin(&base.config, forwarder.clone(), &base.registry)?;
         let listening: Vec<String> = addresses.dns.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "answering DNS");

@@ -262,7 +262,7 @@ fn pods() -> Vec<(String, Value)> {
 #[test]
 fn every_pod_runs_as_a_kubelet_and_a_restricted_cluster_want_it() {
     let pods = pods();
-    assert_eq!(pods.len(), 12, "hubs and agents of base, three overlays and the chart; hub; drop-in; static pod");
+    assert_eq!(pods.len(), 13, "hubs and agents of base, three overlays and the chart; hub; drop-in; static pod");
     for (place, pod) in pods {
         assert_eq!(pod["dnsPolicy"], "Default", "{place}: DNS must not need itself");
         // Draining takes 5 s, and the watch as long again to leave the node.

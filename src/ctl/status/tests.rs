@@ -10,8 +10,8 @@ use crate::{
     dns::pins::PinSet,
     record::{Change, Endpoint, Kind, Service, ServiceKey, Snapshot, Version},
     report::{
-        AddressState, ApiserverStatus, Deaths, ElectionStatus, Failing, FollowState, FollowStatus, InterfaceStatus, Keeper,
-        KeeperKind, Measures, NodeStatus, RefusedReload, StreamStatus,
+        AddressState, ApiserverStatus, Deaths, ElectionStatus, Failing, FollowState, FollowStatus, InterfaceStatus,
+        Keeper, KeeperKind, Measures, NodeStatus, RefusedReload, StreamStatus,
     },
     store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held},
     sys::UnixMillis,
@@ -291,6 +291,7 @@ fn states() -> Vec<(&'static str, Status)> {
     let mut waiting = agent(SourceState::Starting, None, None);
     let why = "no records yet, and cluster_fallback gives no answer: names of cluster.local get no answer";
     waiting.node = Some(node(AddressState::Waiting, Some(why)).into());
+    read_process(&mut waiting).waiting_for = vec!["first records".into(), "addresses".into()];
     all.push(("addresses-not-taken-agent", waiting));
     let mut released = agent(SourceState::Up, Some(before(2)), None);
     let mut lived = node(AddressState::Released, Some("nothing is answered here for 3s"));

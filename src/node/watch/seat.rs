@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::Mode;
-use crate::sys;
+use crate::sys::{self, Lock};
 
 /// How long the one before may take to leave.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -68,19 +68,27 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) struct Seat {
     asked: mpsc::Receiver<Asked>,
+    about: Arc<Lock<String>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Seat {
     /// No seat at all, from which nobody is asked to leave.
     pub(super) fn none() -> Self {
-        Self { asked: mpsc::channel(1).1, task: None }
+        Self { asked: mpsc::channel(1).1, about: Arc::default(), task: None }
     }
 
     fn serve(listener: UnixListener, mode: Mode, about: String) -> Self {
         let (asks, asked) = mpsc::channel(1);
         let word = if mode == Mode::Resident { RESIDENT } else { CHILD };
-        Self { asked, task: Some(tokio::spawn(serve(listener, word, about.into(), asks))) }
+        let about = Arc::new(Lock::new(about));
+        let task = Some(tokio::spawn(serve(listener, word, Arc::clone(&about), asks)));
+        Self { asked, about, task }
+    }
+
+    /// Changes the text that the watch says of itself.
+    pub(super) fn set_about(&self, about: String) {
+        *self.about.lock() = about;
     }
 
     pub(super) async fn asked_to_leave(&mut self) -> Asked {
@@ -216,7 +224,7 @@ fn is_of_our_user(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| sys::own_user().is_none_or(|ours| peer.uid() == ours))
 }
 
-async fn serve(listener: UnixListener, word: u8, about: Arc<str>, asks: mpsc::Sender<Asked>) {
+async fn serve(listener: UnixListener, word: u8, about: Arc<Lock<String>>, asks: mpsc::Sender<Asked>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     // They end with this.
     let mut connections = JoinSet::new();
@@ -241,7 +249,8 @@ async fn serve(listener: UnixListener, word: u8, about: Arc<str>, asks: mpsc::Se
                 Ok(LEAVE) => Asked::Newcomer,
                 Ok(END) => Asked::End,
                 Ok(WHO) => {
-                    // One that hangs up meanwhile has lost interest.
+                    let about = about.lock().clone();
+                    // A client that hangs up meanwhile has lost interest.
                     let _ = stream.write_all(about.as_bytes()).await;
                     return;
                 }
@@ -279,12 +288,14 @@ mod tests {
     async fn the_holder_says_what_it_is_and_stays() {
         let name = unique("about");
         assert_eq!(about(&name).await, None, "free");
-        let Claimed::Seat(_holder) = claim(&name, Mode::Child, false, || "of an agent".into()).await else {
+        let Claimed::Seat(holder) = claim(&name, Mode::Child, false, || "of an agent".into()).await else {
             panic!("free")
         };
         for _ in 0..2 {
             assert_eq!(about(&name).await.as_deref(), Some("of an agent"));
         }
+        holder.set_about("of another mind".into());
+        assert_eq!(about(&name).await.as_deref(), Some("of another mind"));
         assert!(taken().contains(&name));
         let others = "Num RefCount Protocol Flags Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01 7 @holdfast-node-dns-1

@@ -16,6 +16,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
+    admin::{Latch, Readiness},
     config::{Config, Source},
     node::{
         self, ErrorType, Goal, Metrics,
@@ -27,8 +28,11 @@ use crate::{
         },
     },
     report::AddressState,
+    sys::Lock,
 };
 
+/// The condition of readiness that queries to the node's addresses are answered here.
+const ADDRESSES: &str = "addresses";
 /// The time a first setup may take before the agent goes on without it: it takes milliseconds.
 const READY: Duration = Duration::from_secs(5);
 
@@ -70,6 +74,7 @@ pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> P
                 prepared.events.push(Event::Error(ErrorType::Watch, text));
                 let errors = reach(&wanted, &Goal::Serving).errors;
                 prepared.events.extend(errors.iter().map(|error| Event::Error(error.kind(), error.to_string())));
+                prepared.events.push(Event::Taken);
             }
         }
     }
@@ -145,23 +150,30 @@ impl Prepared {
 
     /// Confines every thread to the system calls of a server, reports what could not be set up, and listens to the watch.
     /// Comes back after its first setup.
-    pub(super) async fn serving(mut self, metrics: Metrics) -> Node {
+    pub(super) async fn serving(mut self, metrics: Metrics, readiness: &Readiness) -> Node {
         if self.sandbox {
             let done = privileges::confine_calls(self.programs);
             self.note(done);
         }
         metrics.processes_died(self.status.get().deaths.map_or(0, |deaths| deaths.count));
-        let status = self.status.clone();
+        let watched = self.watcher.is_some() && self.wanted.setup_interface;
+        let latch = watched.then(|| readiness.latch(ADDRESSES));
+        let teller = Teller {
+            metrics,
+            status: self.status.clone(),
+            readiness: readiness.clone(),
+            latch: Arc::new(Lock::new(latch)),
+        };
         for event in std::mem::take(&mut self.events) {
-            tell(&metrics, &status, &event);
+            teller.tell(&event);
         }
         let leaving = Arc::new(AtomicBool::new(false));
         if let Some(events) = self.watcher.as_mut().and_then(Watcher::events) {
             let (ready, first) = oneshot::channel();
-            tokio::spawn(listen(events, (metrics.clone(), status.clone()), ready, Arc::clone(&leaving)));
+            tokio::spawn(listen(events, teller.clone(), ready, Arc::clone(&leaving)));
             if timeout(READY, first).await.is_err() {
                 let text = format!("the watch over interface and rules is not ready within {READY:?}");
-                tell(&metrics, &status, &Event::Error(ErrorType::Watch, text));
+                teller.tell(&Event::Error(ErrorType::Watch, text));
             }
         }
         Node { wanted: self.wanted, watcher: self.watcher, leaving }
@@ -169,12 +181,7 @@ impl Prepared {
 }
 
 /// Listens to a watch until it has ended.
-async fn listen(
-    events: ChildStdout,
-    (metrics, status): (Metrics, status::Shared),
-    ready: oneshot::Sender<()>,
-    leaving: Arc<AtomicBool>,
-) {
+async fn listen(events: ChildStdout, teller: Teller, ready: oneshot::Sender<()>, leaving: Arc<AtomicBool>) {
     let (mut ready, mut left) = (Some(ready), false);
     let heard = |event| {
         left |= event == Event::Left;
@@ -182,31 +189,54 @@ async fn listen(
             // The waiting task may have given up.
             let _ = ready.take().map(|ready| ready.send(()));
         }
-        tell(&metrics, &status, &event);
+        teller.tell(&event);
     };
     Watcher::listen(events, heard).await;
     if !left && !leaving.load(Relaxed) {
         let text = "the watch over interface and rules is gone: nobody puts back what is removed until the next start";
-        tell(&metrics, &status, &Event::Error(ErrorType::Watch, text.into()));
+        teller.tell(&Event::Error(ErrorType::Watch, text.into()));
     }
 }
 
-fn tell(metrics: &Metrics, status: &status::Shared, event: &Event) {
-    event.log();
-    status.note(event);
-    match event {
-        Event::Ready | Event::Info(_) | Event::Warn(_) => {}
-        Event::Keeps(keeper) => metrics.set_keeper(true, Some(keeper)),
-        Event::KeptBy(keeper) => metrics.set_keeper(false, keeper.as_ref()),
-        Event::Error(kind, _) => metrics.setup_error(*kind),
-        Event::Waiting(_) => metrics.set_state(AddressState::Waiting),
-        Event::Released(_) => metrics.set_state(AddressState::Released),
-        Event::Taken => metrics.set_state(AddressState::Taken),
-        Event::Died(_) => {
-            metrics.watch_died();
-            metrics.setup_error(ErrorType::Watch);
+/// Passes on what a watch reports: to the log, `status`, the metrics and readiness. Clones share the latch.
+#[derive(Clone)]
+struct Teller {
+    metrics: Metrics,
+    status: status::Shared,
+    readiness: Readiness,
+    /// Held while the cluster's DNS answers at the addresses.
+    latch: Arc<Lock<Option<Latch>>>,
+}
+
+impl Teller {
+    fn tell(&self, event: &Event) {
+        let Self { metrics, status, .. } = self;
+        event.log();
+        status.note(event);
+        match event {
+            Event::Ready | Event::Info(_) | Event::Warn(_) => {}
+            Event::Keeps(keeper) => metrics.set_keeper(true, Some(keeper)),
+            Event::KeptBy(keeper) => metrics.set_keeper(false, keeper.as_ref()),
+            Event::Error(kind, _) => metrics.setup_error(*kind),
+            Event::Waiting(_) => self.note_state(AddressState::Waiting),
+            Event::Released(_) => self.note_state(AddressState::Released),
+            Event::Taken => self.note_state(AddressState::Taken),
+            Event::Died(_) => {
+                metrics.watch_died();
+                metrics.setup_error(ErrorType::Watch);
+            }
+            Event::Left => info!("a newer process watches over interface and rules"),
         }
-        Event::Left => info!("a newer process watches over interface and rules"),
+    }
+
+    fn note_state(&self, state: AddressState) {
+        self.metrics.set_state(state);
+        let mut latch = self.latch.lock();
+        if state == AddressState::Taken {
+            *latch = None;
+        } else if latch.is_none() {
+            *latch = Some(self.readiness.latch(ADDRESSES));
+        }
     }
 }
 

@@ -38,7 +38,7 @@ fn promtool_takes_the_rules() {
 type Series = (&'static str, &'static str, &'static str);
 
 /// What a pod that is well shows, so that no alert is quiet only for want of series.
-const WELL: [Series; 32] = [
+const WELL: [Series; 34] = [
     ("up", "", "1xN"),
     ("holdfast_build_info", "version=\"0.1.0\"", "1xN"),
     ("holdfast_source_latency_seconds", "", "0.02xN"),
@@ -70,11 +70,13 @@ const WELL: [Series; 32] = [
     ("holdfast_node_setup_errors_total", "errortype=\"admin_socket\"", "0xN"),
     ("holdfast_node_watch_deaths_total", "", "0xN"),
     ("holdfast_node_intercept_released", "", "0xN"),
+    ("holdfast_node_addresses_waiting", "", "0xN"),
+    ("holdfast_node_process_deaths_total", "", "0xN"),
     ("holdfast_pins", "", "0xN"),
 ];
 
 /// What goes wrong, in place of those series, and the one alert that fires.
-const WRONG: [(&str, &str, &[Series]); 31] = [
+const WRONG: [(&str, &str, &[Series]); 34] = [
     ("HoldfastSourceLost", "holdfast-hub", &[("holdfast_source_up", "", "0xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_latency_seconds", "", "1.2xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_busy_per_minute", "", "18xN")]),
@@ -143,6 +145,10 @@ const WRONG: [(&str, &str, &[Series]); 31] = [
     ),
     ("HoldfastNodeWatchDying", "holdfast-agent", &[("holdfast_node_watch_deaths_total", "", "0+1xN")]),
     ("HoldfastInterceptReleased", "holdfast-agent", &[("holdfast_node_intercept_released", "", "1xN")]),
+    ("HoldfastAddressesNotTaken", "holdfast-agent", &[("holdfast_node_addresses_waiting", "", "1xN")]),
+    ("HoldfastProcessDying", "holdfast-agent", &[("holdfast_node_process_deaths_total", "", "0+1xN")]),
+    // A process that died once is started again, and `status` says so.
+    ("", "holdfast-agent", &[("holdfast_node_process_deaths_total", "", "0x95 1x25")]),
     ("HoldfastPinned", "holdfast-agent", &[("holdfast_pins", "", "1xN")]),
     // Names that fail upstream are no fault of the upstreams.
     ("", "holdfast-agent", &[("holdfast_forward_servfail_total", "", "0+60xN")]),

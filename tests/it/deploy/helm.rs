@@ -41,6 +41,7 @@ fn render(template: &str, chart: &Path, scope: &Value) -> String {
             let value = value(condition, chart, scope);
             shown.push(match value {
                 Value::Null | Value::Bool(false) => false,
+                Value::String(text) => !text.is_empty(),
                 Value::Array(items) => !items.is_empty(),
                 Value::Object(map) => !map.is_empty(),
                 _ => true,

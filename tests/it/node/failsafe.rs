@@ -64,6 +64,8 @@ fn an_agent_takes_nothing_before_it_answers_as_well_as_the_cluster_dns() {
     assert_eq!(node.answer("pod1", VIP), Some(BY_COREDNS.to_owned()));
     let status = node.status();
     assert_eq!(status["node"]["interface"]["state"], "waiting", "{status}");
+    assert_eq!(status["process"]["waiting_for"], serde_json::json!(["addresses"]), "{status}");
+    assert_eq!(status["node"]["interface"]["keeper"]["kind"], "agent", "{status}");
     assert_eq!(node.metric("holdfast_node_addresses_waiting "), 1);
     assert!(agent.terminate().success());
 
@@ -77,6 +79,42 @@ fn an_agent_takes_nothing_before_it_answers_as_well_as_the_cluster_dns() {
     node.until("taken", |node| has(node, VIP));
     assert_eq!(node.answer("pod1", VIP), Some(BY_COREDNS.to_owned()));
     agent.wait_for("queries to the node's addresses are answered here");
+}
+
+#[test]
+fn a_newcomer_with_another_zone_gives_back_what_the_one_before_had_taken() {
+    let Some(node) = Node::new() else { return };
+    if !have("dig") {
+        return;
+    }
+    let _coredns = node.coredns();
+    let mut old = node.agent(&[]);
+    old.wait_for("records complete");
+    assert_eq!(node.answer("pod1", VIP).as_deref(), Some(OWN));
+    assert_eq!(node.status()["process"]["waiting_for"], serde_json::json!([]));
+    // The rollout of a wrong setting: it takes over ports and store, and is not ready, which ends the rollout.
+    let mut new = node.agent(&["--zone", "cluster.example"]);
+    new.wait_for("check the setting zone");
+    node.until("given back", |node| !has(node, VIP));
+    assert_eq!(node.answer("pod1", VIP).as_deref(), Some(BY_COREDNS));
+    assert_eq!(node.status()["process"]["waiting_for"], serde_json::json!(["addresses"]));
+    new.kill();
+    drop(old);
+}
+
+#[test]
+fn an_agent_tells_why_a_resident_watch_takes_nothing() {
+    let Some(node) = Node::new() else { return };
+    let _coredns = node.coredns();
+    let zone = ["--zone", "cluster.example", "--store", "none"];
+    let _resident = Resident::start(&node, &zone[..2]);
+    let mut agent = node.agent(&zone);
+    agent.wait_for("check the setting zone");
+    let interface = node.status()["node"]["interface"].clone();
+    assert_eq!(interface["state"], "waiting", "{interface}");
+    assert_eq!(interface["keeper"]["kind"], "resident", "{interface}");
+    assert_eq!(node.metric("holdfast_node_addresses_waiting "), 1);
+    assert_eq!(node.metric("holdfast_node_intercept_released "), 0);
 }
 
 #[test]
