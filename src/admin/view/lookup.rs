@@ -222,6 +222,8 @@ pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: 
     let meant = || candidates.iter().position(is_meant);
     let chosen = found.or_else(meant).or(end).unwrap_or(0);
     let name = &candidates[chosen];
+    // A name that a resolver tries before may have to be asked of upstreams first.
+    let found = found.or_else(|| ask(name).iter().any(answers).then_some(chosen));
     let goes_on = end.filter(|end| found.is_none() && *end != chosen).and_then(|end| {
         let sent = ask(&candidates[end]).into_iter().find_map(|answer| answer.sent)?;
         (name.labels_above(zone.name()).is_some() && ask(name).iter().all(|answer| !ends(answer))).then_some(sent)
