@@ -161,35 +161,11 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
     if status.rejected.total > 0 {
         rows.row("ignored", &format!("{} IGNORED until fixed", count_u64(status.rejected.total, "object")));
     }
-    if let Some(Row::Read(NodeStatus { interface, deaths })) = &status.node {
-        if let Some(interface) = interface {
-            rows.row("node", &node::interface(interface, status.at));
-        }
-        if let Some(deaths) = deaths {
-            rows.row("deaths", &node::deaths(deaths, status.at));
-        }
-    } else if let Some(unreadable) = &status.node {
-        rows.row("node", &row(unreadable, |_| String::new()));
-    }
+    node_rows(&mut rows, status);
     if let Some(config) = &status.config {
         rows.row("config", &row(config, |config| configuration(config, status.at)));
     }
-    if let Some(process) = &status.process {
-        let ready = match process.waiting_for.as_slice() {
-            [] => "ready".to_owned(),
-            waiting => format!("NOT READY, waiting for {}", waiting.join(", ")),
-        };
-        let up = words(process.started.0.age(status.at.0));
-        rows.row("process", &format!("{} {}, pid {}, up {up}, {ready}", process.role, status.holdfast, process.pid));
-        let listener = |listener: &ListenerDoc| {
-            let open = if listener.open { " (OPEN to all networks: set allow)" } else { "" };
-            format!("{} {}{open}", listener.name, listener.address)
-        };
-        let listeners: Vec<String> = process.listeners.iter().map(listener).collect();
-        if !listeners.is_empty() {
-            rows.row("listening", &listeners.join(", "));
-        }
-    }
+    process_rows(&mut rows, status);
     rows.row(if status.process.is_some() { "socket" } else { "file" }, place);
     let mut shown = rows.text();
     if !status.held.is_empty() {
@@ -214,6 +190,38 @@ fn known(namespaces: &[String]) -> String {
          cluster_fallback if it is set",
         some(namespaces, 6).replace(',', ", ")
     )
+}
+
+fn process_rows(rows: &mut Rows, status: &Status) {
+    if let Some(process) = &status.process {
+        let ready = match process.waiting_for.as_slice() {
+            [] => "ready".to_owned(),
+            waiting => format!("NOT READY, waiting for {}", waiting.join(", ")),
+        };
+        let up = words(process.started.0.age(status.at.0));
+        rows.row("process", &format!("{} {}, pid {}, up {up}, {ready}", process.role, status.holdfast, process.pid));
+        let listener = |listener: &ListenerDoc| {
+            let open = if listener.open { " (OPEN to anybody: set allow)" } else { "" };
+            format!("{} {}{open}", listener.name, listener.address)
+        };
+        let listeners: Vec<String> = process.listeners.iter().map(listener).collect();
+        if !listeners.is_empty() {
+            rows.row("listening", &listeners.join(", "));
+        }
+    }
+}
+
+fn node_rows(rows: &mut Rows, status: &Status) {
+    if let Some(Row::Read(NodeStatus { interface, deaths })) = &status.node {
+        if let Some(interface) = interface {
+            rows.row("node", &node::interface(interface, status.at));
+        }
+        if let Some(deaths) = deaths {
+            rows.row("deaths", &node::deaths(deaths, status.at));
+        }
+    } else if let Some(unreadable) = &status.node {
+        rows.row("node", &row(unreadable, |_| String::new()));
+    }
 }
 
 /// A row of another version that this one cannot read is shown as such.

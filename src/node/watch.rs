@@ -450,13 +450,12 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
         if self.failsafe.may_take() {
             return self.take(own, answer).await;
         }
-        match answer {
-            Answer::Good => return false,
-            // Not taken: the cluster's DNS answers meanwhile.
-            Answer::Denied if self.failsafe.released() => return false,
-            Answer::Denied => {}
-            Answer::Bad if self.failsafe.released() && self.place.is_none() => self.lacks_answers(),
-            Answer::Bad => {}
+        // A denial while the cluster's DNS answers keeps the addresses from being taken, and changes nothing else.
+        if answer == Answer::Good || answer == Answer::Denied && self.failsafe.released() {
+            return false;
+        }
+        if self.failsafe.released() && self.place.is_none() {
+            self.lacks_answers();
         }
         if self.failsafe.is_due(now) && (self.relay.is_none() || !self.failsafe.released()) {
             return self.give_away(answer).await;

@@ -182,6 +182,25 @@ fn read<T>(row: &mut Option<Row<T>>) -> &mut T {
     }
 }
 
+/// The states in which the cluster's DNS answers at the node's addresses.
+fn away_from_the_node() -> [(&'static str, Status); 2] {
+    let mut waiting = agent(SourceState::Starting, None, None);
+    let why = "no records yet, and cluster_fallback gives no answer: names of cluster.local get no answer";
+    waiting.node = Some(node(AddressState::Waiting, Some(why)).into());
+    read_process(&mut waiting).waiting_for = vec!["first records".into(), "addresses".into()];
+    let mut released = agent(SourceState::Up, Some(before(2)), None);
+    let mut lived = node(AddressState::Released, Some("nothing is answered here for 3s"));
+    lived.deaths = Some(Deaths {
+        count: 4,
+        last_at: Time(before(12)),
+        how: "ended with code 101".into(),
+        error: Some("panicked at src/x.rs:3:1: index out of bounds".into()),
+        running: true,
+    });
+    released.node = Some(lived.into());
+    [("addresses-not-taken-agent", waiting), ("died-and-released-agent", released)]
+}
+
 /// Every state, by the name of its file.
 #[expect(clippy::too_many_lines, reason = "a table of states")]
 fn states() -> Vec<(&'static str, Status)> {
@@ -288,22 +307,7 @@ fn states() -> Vec<(&'static str, Status)> {
     let failing = Failing { since: Time(before(123)), reason: "TLS handshake timed out (2 s)".into() };
     follower.lease = Some(ElectionStatus { standing, renewed: None, failing: Some(failing) }.into());
     all.push(("cut-off-hub-that-follows", follower));
-    let mut waiting = agent(SourceState::Starting, None, None);
-    let why = "no records yet, and cluster_fallback gives no answer: names of cluster.local get no answer";
-    waiting.node = Some(node(AddressState::Waiting, Some(why)).into());
-    read_process(&mut waiting).waiting_for = vec!["first records".into(), "addresses".into()];
-    all.push(("addresses-not-taken-agent", waiting));
-    let mut released = agent(SourceState::Up, Some(before(2)), None);
-    let mut lived = node(AddressState::Released, Some("nothing is answered here for 3s"));
-    lived.deaths = Some(Deaths {
-        count: 4,
-        last_at: Time(before(12)),
-        how: "ended with code 101".into(),
-        error: Some("panicked at src/x.rs:3:1: index out of bounds".into()),
-        running: true,
-    });
-    released.node = Some(lived.into());
-    all.push(("died-and-released-agent", released));
+    all.extend(away_from_the_node());
     let mut store = status(None, SourceState::Starting, Some(before(2_460)), None);
     store.state = Some(StateWord::NoProcess);
     all.push(("no-process", store.clone()));
