@@ -5,7 +5,13 @@
 
 use std::{env, path::Path, process::Command};
 
-use holdfast::node::privileges::{confine_calls, confine_files};
+use holdfast::{
+    node::privileges::{confine_calls, confine_files},
+    role::{agent::prepare, hub::Hub},
+    sys::Clock,
+};
+
+use crate::support::{apiserver::Apiserver, fleet::hub_config};
 
 const CASE: &str = "HOLDFAST_TEST_SANDBOX";
 
@@ -37,32 +43,51 @@ const ATTEMPTS: &str = r#"
 fn run_confined(store: &Path) -> ! {
     confine_files(&[store.to_owned()], &[], true).unwrap();
     confine_calls(true).unwrap();
+    attempt_all(store)
+}
+
+/// A hub that starts as the command does, and then turns on its machine.
+fn run_hub(home: &Path) -> ! {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Its listener is there before: a hub has none of an apiserver's rights.
+    let cluster = runtime();
+    let server = cluster.block_on(Apiserver::start());
+    let kubeconfig = server.kubeconfig(home);
+    let arguments = ["--listen", "127.0.0.1:0", "--tls", "insecure", "--kubeconfig", kubeconfig.to_str().unwrap()];
+    let config = hub_config(home, &arguments);
+    let prepared = prepare(&config, &[], &[]);
+    std::thread::spawn(move || cluster.block_on(std::future::pending::<()>()));
+    let _hub = runtime().block_on(Hub::start_prepared(config, Clock::System, prepared)).unwrap();
+    attempt_all(&home.join("store"))
+}
+
+fn attempt_all(store: &Path) -> ! {
     let mut perl = Command::new("/usr/bin/perl");
     let run = perl.args(["-e", ATTEMPTS]).env("ARCH", env::consts::ARCH).env("STORE", store).status().unwrap();
     std::process::exit(run.code().unwrap_or(1));
 }
 
-#[test]
-fn nothing_forbidden_works_from_inside() {
-    if let Some(store) = env::var_os(CASE) {
-        run_confined(Path::new(&store));
-    }
+/// Runs the test `name` again, in a process of its own that becomes the case.
+fn come_to(name: &str) -> Option<String> {
     if !Path::new("/usr/bin/perl").exists() {
         eprintln!("no perl: nothing is tried from inside the sandbox");
-        return;
+        return None;
     }
-    let store = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().unwrap();
     let mut again = Command::new(env::current_exe().unwrap());
-    again.args(["--exact", "hostile::sandbox::nothing_forbidden_works_from_inside", "--nocapture"]);
-    let output = again.env(CASE, store.path()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    again.args(["--exact", &format!("hostile::sandbox::{name}"), "--nocapture"]);
+    let output = again.env(CASE, home.path()).output().unwrap();
+    Some(format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+fn assert_refused(text: &str) {
     let came_to = |word: &str| -> Option<i32> {
         let line = text.lines().find(|line| line.split(' ').next() == Some(word))?;
         line.split(' ').nth(1)?.parse().ok()
     };
     let refused = Some(libc::EPERM);
     for allowed in ["inet", "routes", "writable", "store"] {
-        assert_eq!(came_to(allowed), Some(0), "{allowed}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(came_to(allowed), Some(0), "{allowed}: {text}");
     }
     for forbidden in [
         "netfilter",
@@ -84,5 +109,25 @@ fn nothing_forbidden_works_from_inside() {
         let told = came_to(secret);
         let replaced_in_place = secret == "/etc/shadow" && told == Some(0);
         assert!(replaced_in_place || matches!(told, Some(libc::EACCES | libc::ENOENT)), "{secret}: {text}");
+    }
+}
+
+#[test]
+fn nothing_forbidden_works_from_inside() {
+    if let Some(store) = env::var_os(CASE) {
+        run_confined(Path::new(&store));
+    }
+    if let Some(text) = come_to("nothing_forbidden_works_from_inside") {
+        assert_refused(&text);
+    }
+}
+
+#[test]
+fn nothing_forbidden_works_from_inside_a_hub() {
+    if let Some(home) = env::var_os(CASE) {
+        run_hub(Path::new(&home));
+    }
+    if let Some(text) = come_to("nothing_forbidden_works_from_inside_a_hub") {
+        assert_refused(&text);
     }
 }
