@@ -24,12 +24,25 @@ pub struct Certs {
     /// Validity of the certificates in days, the CA's excepted
     #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
+    /// Revoke the certificate in this file instead: writes ca.crl into ca/, hub/ and agent/, for the directories of --tls
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trust_domain", "dns_name", "days", "force"])]
+    revoke: Option<PathBuf>,
     /// Replace existing certificates; the CA stays
     #[arg(long)]
     force: bool,
 }
 
 pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
+    if let Some(certificate) = &args.revoke {
+        let tls::Revocations { files, revoked } = tls::revoke(&args.out, certificate, Clock::System.now())?;
+        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        let text = format!(
+            "{}  {revoked} revoked; put it beside ca.crt of every hub and agent, which read it within 10 s and disconnect them\n",
+            files.join(" ")
+        );
+        print(text.as_bytes())?;
+        return Ok(Exit::Ok);
+    }
     if !args.dns_name.is_empty() {
         return server(args);
     }

@@ -86,8 +86,8 @@ settings! {
         /// Time without a renewal after which another hub takes the lease.
         lease_duration: Duration =
             Setting::new("lease.duration", "15s").within("3s", "5m", "a holder renews every fourth part of it").hub();
-        /// Directory with `ca.crt`, `tls.crt` and `tls.key` for connections between hubs and agents, read again when they
-        /// change; `insecure` for no TLS, on loopback only.
+        /// Directory with `ca.crt`, `tls.crt` and `tls.key` for connections between hubs and agents, and `ca.crl` if certificates
+        /// are revoked; read again when they change. `insecure` for no TLS, on loopback only.
         tls: Option<Tls> = Setting::new("tls", "none").flag("--tls", "DIR");
 
         /// Directory of the records on disk; `none`: nothing is kept on disk.

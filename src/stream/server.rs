@@ -29,7 +29,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{admission::Admission, of_nodes::OfNodes};
@@ -42,7 +42,7 @@ use crate::{
     proto::{FOLLOW_PATH, Hello, STATE_PATH, StateRequest, framed, split},
     store::Reader,
     sys::{Clock, Lock},
-    tls::{self, Part, Tls},
+    tls::{Part, Tls, Trusted},
 };
 
 /// A greeting is 4 KiB of digests and a few names.
@@ -235,7 +235,7 @@ impl Server {
             // a moment, the other for days.
             Some(tls) => match Box::pin(self.shake_hands(tls, socket, source, unfinished.evicted())).await {
                 Some(stream) => {
-                    let (part, node) = tls::peer(stream.get_ref().1).map(|peer| (peer.part, peer.node)).unzip();
+                    let (part, node) = stream.peer().map(|peer| (peer.part, peer.node)).unzip();
                     let peer = Peer { part, node: node.flatten().map(Into::into), source };
                     self.connection_of(peer, Some(unfinished), stream)
                 }
@@ -252,11 +252,12 @@ impl Server {
         socket: TcpStream,
         source: IpAddr,
         evicted: &CancellationToken,
-    ) -> Option<TlsStream<TcpStream>> {
+    ) -> Option<Trusted<TcpStream>> {
         let shaking = async {
             // A client that says nothing takes no place from those that do.
             timeout(FIRST_WORD, socket.readable()).await.ok()?.ok()?;
             let mut place = Some(self.admission.place(source).await);
+            let trust = tls.trusting();
             let accept = TlsAcceptor::from(tls.current().server)
                 .accept_with(socket, |session| session.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX)));
             let mut accept = std::pin::pin!(timeout(self.fanout.config.handshake_timeout, accept));
@@ -269,7 +270,8 @@ impl Server {
                 }
             };
             drop(place);
-            accepted.ok()?.inspect_err(|error| tracing::debug!(%error, %source, "TLS handshake failed")).ok()
+            let stream = accepted.ok()?.inspect_err(|error| tracing::debug!(%error, %source, "TLS handshake failed"));
+            Some(Trusted::new(tls.clone(), trust, stream.ok()?))
         };
         tokio::select! {
             stream = shaking => stream,

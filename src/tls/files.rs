@@ -1,4 +1,4 @@
-//! `ca.crt`, `tls.crt` and `tls.key`, as a Kubernetes TLS secret holds them.
+//! `ca.crt`, `tls.crt` and `tls.key`, as a Kubernetes TLS secret holds them, and `ca.crl` beside them.
 
 use std::{
     fs, io,
@@ -7,9 +7,9 @@ use std::{
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
 };
-use webpki::EndEntityCert;
+use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
 
 use super::{Error, Identity};
 
@@ -52,6 +52,46 @@ impl Material {
             return Err(content(chain_path, &reason));
         };
         Ok(Self { roots, chain, key, identity, raw })
+    }
+}
+
+/// Revoked certificates: the lists of `ca.crl`, one for each CA. None without that file.
+#[derive(Debug, Default)]
+pub(super) struct Revoked {
+    pub lists: Vec<CertRevocationList<'static>>,
+    raw: Option<Vec<u8>>,
+}
+
+impl Revoked {
+    /// Path of the file in `dir`.
+    pub(super) fn path(dir: &Path) -> PathBuf {
+        dir.join("ca.crl")
+    }
+
+    /// Reads `ca.crl` in `dir`; `None` if it holds the same as in `before`.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not there any more, or does not hold lists.
+    pub(super) fn read(dir: &Path, before: &Self) -> Result<Option<Self>, Error> {
+        let path = Self::path(dir);
+        let raw = match read(&path) {
+            Err(Error::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound && before.raw.is_none() => {
+                return Ok(None);
+            }
+            raw => raw?,
+        };
+        if before.raw.as_ref() == Some(&raw) {
+            return Ok(None);
+        }
+        let lists = CertificateRevocationListDer::pem_slice_iter(&raw).map(|der| {
+            let der = der.map_err(|error| content(&path, &error))?;
+            OwnedCertRevocationList::from_der(&der).map(Into::into).map_err(|error| content(&path, &error))
+        });
+        let lists: Vec<_> = lists.collect::<Result<_, _>>()?;
+        if lists.is_empty() {
+            return Err(content(&path, &"holds no revocation list in PEM"));
+        }
+        Ok(Some(Self { lists, raw: Some(raw) }))
     }
 }
 

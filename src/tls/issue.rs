@@ -127,30 +127,36 @@ pub fn described(dir: &Path) -> Option<String> {
     Some(format!("{identity}{}", valid_until(not_after(chain.first()?))))
 }
 
-struct Authority {
-    issuer: rcgen::Issuer<'static, KeyPair>,
-    pem: String,
+pub(super) struct Authority {
+    pub issuer: rcgen::Issuer<'static, KeyPair>,
+    pub pem: String,
     was_there: bool,
+}
+
+/// The CA in `dir`, which has to be there.
+pub(super) fn existing_authority(dir: &Path) -> Result<Authority, Error> {
+    let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+    let read = |path: &PathBuf| fs::read_to_string(path).map_err(|error| Error::Read { path: path.clone(), error });
+    let wrong = |path: &PathBuf, reason: &dyn std::fmt::Display| Error::Content {
+        path: path.clone(),
+        reason: reason.to_string(),
+    };
+    let pem = read(&certificate)?;
+    let pair = KeyPair::from_pem(&read(&key)?).map_err(|error| wrong(&key, &error))?;
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| wrong(&certificate, &error))?;
+    let public = pair.public_key_raw();
+    // Peers refuse a signature by another key.
+    if !der.windows(public.len()).any(|part| part == public) {
+        return Err(wrong(&key, &"is not the key of ca.crt beside it"));
+    }
+    let issuer = rcgen::Issuer::from_ca_cert_der(&der, pair).map_err(|error| wrong(&certificate, &error))?;
+    Ok(Authority { issuer, pem, was_there: true })
 }
 
 fn authority(dir: &Path, trust_domain: &str, now: UnixMillis) -> Result<Authority, Error> {
     let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
-    let read = |path: &PathBuf| fs::read_to_string(path).map_err(|error| Error::Read { path: path.clone(), error });
     if certificate.exists() || key.exists() {
-        let wrong = |path: &PathBuf, reason: &dyn std::fmt::Display| Error::Content {
-            path: path.clone(),
-            reason: reason.to_string(),
-        };
-        let pem = read(&certificate)?;
-        let pair = KeyPair::from_pem(&read(&key)?).map_err(|error| wrong(&key, &error))?;
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| wrong(&certificate, &error))?;
-        let public = pair.public_key_raw();
-        // Peers refuse a signature by another key.
-        if !der.windows(public.len()).any(|part| part == public) {
-            return Err(wrong(&key, &"is not the key of ca.crt beside it"));
-        }
-        let issuer = rcgen::Issuer::from_ca_cert_der(&der, pair).map_err(|error| wrong(&certificate, &error))?;
-        return Ok(Authority { issuer, pem, was_there: true });
+        return existing_authority(dir);
     }
     let mut params = params(&format!("holdfast CA of {trust_domain}"), 10 * 365, now);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -202,6 +208,6 @@ fn directory(path: &Path) -> Result<(), Error> {
         .map_err(|error| Error::Write { path: path.to_owned(), error })
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     put_file(path, text.as_bytes(), mode).map_err(|error| Error::Write { path: path.to_owned(), error })
 }

@@ -11,14 +11,19 @@ mod any;
 mod files;
 mod issue;
 mod reload;
+mod revoke;
 mod server_certificate;
+mod trusted;
 mod verify;
 
 pub use any::accepting_any;
 pub use files::Material;
+use files::Revoked;
 pub use issue::{Issued, IssuedServer, described, issue, issue_server, issued_in};
 pub use reload::{Configs, Tls};
+pub use revoke::{Revocations, revoke};
 pub use server_certificate::ServerCertificate;
+pub use trusted::Trusted;
 pub use verify::{Stale, not_after};
 
 use std::{fmt, path::PathBuf, time::Duration};
@@ -132,13 +137,8 @@ pub enum Error {
 /// # Errors
 /// The file that is missing or wrong.
 pub fn check(directory: &std::path::Path) -> Result<(), Error> {
-    Material::read(directory).map(|_| ())
-}
-
-/// The identity of the peer of a connection, after its handshake; `None` if it showed no certificate of ours.
-#[must_use]
-pub fn peer(connection: &rustls::CommonState) -> Option<Identity> {
-    connection.peer_certificates().and_then(verify::identity)
+    Material::read(directory)?;
+    Revoked::read(directory, &Revoked::default()).map(|_| ())
 }
 
 /// Metrics of certificates.
@@ -147,6 +147,7 @@ pub struct Metrics {
     grace: IntCounterVec,
     rereads: IntCounter,
     reread_errors: IntCounter,
+    disconnected: IntCounter,
     expiry: IntGauge,
 }
 
@@ -169,6 +170,10 @@ impl Metrics {
             "holdfast_tls_reread_errors_total",
             "Times certificate files could not be put to use; the ones before stay in use.",
         )?;
+        let disconnected = IntCounter::new(
+            "holdfast_tls_disconnected_total",
+            "Connections that ended because the peer's certificate was revoked, or its CA is not trusted any more.",
+        )?;
         let expiry = IntGauge::new(
             "holdfast_tls_certificate_expiry_timestamp_seconds",
             "When this process's own certificate expires, in seconds since 1970; 0 if not known.",
@@ -176,11 +181,12 @@ impl Metrics {
         registry.register(Box::new(grace.clone()))?;
         registry.register(Box::new(rereads.clone()))?;
         registry.register(Box::new(reread_errors.clone()))?;
+        registry.register(Box::new(disconnected.clone()))?;
         registry.register(Box::new(expiry.clone()))?;
         for part in [Part::Hub, Part::Agent] {
             let _ = grace.with_label_values(&[part.word()]);
         }
-        Ok(Self { grace, rereads, reread_errors, expiry })
+        Ok(Self { grace, rereads, reread_errors, disconnected, expiry })
     }
 }
 

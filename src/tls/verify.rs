@@ -9,9 +9,9 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
 
-use super::{GRACE, Identity, Metrics, Part};
+use super::{GRACE, Identity, Metrics, Part, files::Revoked};
 use crate::sys::{Clock, UnixMillis};
 
 /// Since when the source of the records has been silent; `None` while it is not.
@@ -25,6 +25,7 @@ const NAME_CHARS_MAX: usize = 100;
 /// Checks a peer's certificate: our CA, our trust domain, a part it may play, in time or within the grace.
 pub(super) struct PeerVerifier {
     pub roots: Arc<RootCertStore>,
+    pub revoked: Arc<Revoked>,
     pub hints: Vec<DistinguishedName>,
     pub algorithms: WebPkiSupportedAlgorithms,
     pub trust_domain: String,
@@ -84,10 +85,7 @@ impl PeerVerifier {
             .filter(|identity| identity.trust_domain == self.trust_domain && self.parts.contains(&identity.part))
             .ok_or_else(|| self.unexpected(names().next().as_ref()))?;
         let now = self.clock.now();
-        let verify = |at: UnixTime| {
-            let anchors = &self.roots.roots;
-            certificate.verify_for_usage(self.algorithms.all, anchors, intermediates, at, usage, None, None).map(|_| ())
-        };
+        let verify = |at| self.verify(&certificate, intermediates, usage, at);
         match verify(unix_time(now)) {
             Ok(()) => Ok(()),
             Err(webpki::Error::CertExpired { not_after, .. }) if self.in_grace(not_after, now) => {
@@ -99,6 +97,71 @@ impl PeerVerifier {
             }
             Err(error) => Err(verdict(error)),
         }
+    }
+
+    /// Whether a certificate that was accepted still is, its end aside.
+    ///
+    /// # Errors
+    /// If its CA is not trusted any more, or it is revoked.
+    pub(super) fn check_again(&self, chain: &[CertificateDer<'_>], usage: KeyUsage) -> Result<(), webpki::Error> {
+        let [certificate, intermediates @ ..] = chain else { return Err(webpki::Error::UnknownIssuer) };
+        let certificate = EndEntityCert::try_from(certificate)?;
+        let verify = |at| self.verify(&certificate, intermediates, usage, at);
+        match verify(unix_time(self.clock.now())) {
+            Err(webpki::Error::CertExpired { not_after, .. }) => verify(not_after),
+            verdict => verdict,
+        }
+    }
+
+    /// The verdict of the revocation lists on a chain of ours, valid until `end`.
+    ///
+    /// # Errors
+    /// If it is revoked, or its CA did not sign its list.
+    pub(super) fn check_own(&self, chain: &[CertificateDer<'_>], end: Option<u64>) -> Result<(), webpki::Error> {
+        let [certificate, intermediates @ ..] = chain else { return Ok(()) };
+        let certificate = EndEntityCert::try_from(certificate)?;
+        let now = self.clock.now().0 / 1_000;
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(end.map_or(now, |end| now.min(end))));
+        match self.path(&certificate, intermediates, KeyUsage::client_auth(), at, &self.lists()) {
+            Err(error) if error == webpki::Error::CertRevoked || is_of_list(&error) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn verify(
+        &self,
+        certificate: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: KeyUsage,
+        at: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        match self.path(certificate, intermediates, usage, at, &self.lists()) {
+            // The list of another CA with the same name, such as the one that replaces it.
+            Err(error) if is_of_list(&error) => self.path(certificate, intermediates, usage, at, &[]),
+            verdict => verdict,
+        }
+    }
+
+    fn lists(&self) -> Vec<&CertRevocationList<'static>> {
+        self.revoked.lists.iter().collect()
+    }
+
+    fn path(
+        &self,
+        certificate: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: KeyUsage,
+        at: UnixTime,
+        lists: &[&CertRevocationList<'_>],
+    ) -> Result<(), webpki::Error> {
+        // A CA without a list, or with an overdue one, revokes nothing more: in an outage there are no new lists.
+        let unknown = UnknownStatusPolicy::Allow;
+        let revocation =
+            RevocationOptionsBuilder::new(lists).ok().map(|lists| lists.with_status_policy(unknown).build());
+        let anchors = &self.roots.roots;
+        let path =
+            certificate.verify_for_usage(self.algorithms.all, anchors, intermediates, at, usage, revocation, None);
+        path.map(|_| ())
     }
 
     fn unexpected(&self, found: Option<&Identity>) -> rustls::Error {
@@ -116,6 +179,21 @@ impl PeerVerifier {
     }
 }
 
+/// Whether a verdict is about a revocation list and not about a certificate.
+fn is_of_list(error: &webpki::Error) -> bool {
+    use webpki::Error::{
+        InvalidCrlSignatureForPublicKey, IssuerNotCrlSigner, UnsupportedCrlSignatureAlgorithmContext,
+        UnsupportedCrlSignatureAlgorithmForPublicKeyContext,
+    };
+    matches!(
+        error,
+        InvalidCrlSignatureForPublicKey
+            | IssuerNotCrlSigner
+            | UnsupportedCrlSignatureAlgorithmContext(_)
+            | UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_)
+    )
+}
+
 fn unix_time(at: UnixMillis) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_millis(at.0))
 }
@@ -124,6 +202,7 @@ fn verdict(error: webpki::Error) -> rustls::Error {
     refused(match error {
         webpki::Error::CertExpired { .. } => CertificateError::Expired,
         webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        webpki::Error::CertRevoked => CertificateError::Revoked,
         // Of a CA that has the name of ours, and is another one.
         webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,

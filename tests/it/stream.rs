@@ -10,3 +10,4 @@ mod slow;
 mod verdicts;
 
 pub use rig::metric;
+pub use slow::client_by;

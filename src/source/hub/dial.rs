@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::last_read::{LastRead, TrackedIo};
-use crate::tls::Tls;
+use crate::tls::{Tls, Trusted};
 
 /// As on the hub's side: what nobody acknowledges for this long is gone.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
@@ -45,8 +45,9 @@ pub fn dial(tls: Option<Tls>) -> Dial {
             };
             // The name plays no part: the verifier looks at the URI in the certificate.
             let name = ServerName::try_from("holdfast.invalid").map_err(io::Error::other)?;
+            let trust = tls.trusting();
             let stream = TlsConnector::from(tls.current().client).connect(name, socket).await?;
-            Ok(Box::new(stream) as Box<dyn Io>)
+            Ok(Box::new(Trusted::new(tls, trust, stream)) as Box<dyn Io>)
         }
         .boxed()
     })

@@ -1,16 +1,21 @@
 //! Agents whose certificates the hub does not accept: they go on answering, and are let in once the files are right.
 
-use std::{path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use holdfast::{
+    proto::{Frame, hello},
+    record::Snapshot,
     role::{agent::Agent, hub::Hub},
+    source::hub::dial,
     store::SourceState,
+    stream,
     sys::{Clock, ManualClock, UnixMillis},
     tls,
 };
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
-use crate::stream::metric;
+use crate::stream::{client_by, metric};
 use crate::support::{
     apiserver::{Apiserver, namespace, service},
     fleet::{Asking, Home, agent_config, hub_config, in_time, until, until_equal},
@@ -167,4 +172,114 @@ async fn certificates_that_run_out_in_an_outage_are_good_for_thirty_days_more_an
     asking.all_answered().await;
     third.stop().await;
     hub.stop().await;
+}
+
+/// The certificates of a hub and of two sets of agents, by one CA: those of the first in `lost`.
+fn made_twice(dir: &Path) {
+    issue(dir, Duration::ZERO);
+    for part in ["hub", "agent"] {
+        put(&dir.join(part), &dir.join("lost").join(part));
+    }
+    issue(dir, Duration::ZERO);
+}
+
+/// A new process's view of the files in a directory.
+fn opened(dir: &Path) -> tls::Tls {
+    let metrics = tls::Metrics::register(&prometheus::Registry::new()).unwrap();
+    tls::Tls::open(dir.to_owned(), Clock::System, Arc::new(|| None), metrics).unwrap()
+}
+
+/// A hub's stream alone, and the address it is served on.
+fn serving(tls: &tls::Tls) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let config = stream::Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        heartbeat: Duration::from_millis(20),
+        ..stream::Config::default()
+    };
+    let bound = stream::bind(config, true).unwrap();
+    let address = bound.addresses()[0];
+    let (_writer, reader) = holdfast::store::open();
+    let parts = stream::Parts {
+        reader,
+        clock: Clock::System,
+        metrics: stream::Metrics::register(&prometheus::Registry::new()).unwrap(),
+        tls: Some(tls.clone()),
+        surroundings: tokio::sync::watch::channel(stream::Surroundings::default()).1,
+        beside: stream::Beside::default(),
+    };
+    (address, tokio::spawn(bound.serve(parts, CancellationToken::new())))
+}
+
+/// A stream of frames with the certificates of `tls`.
+async fn following(tls: &tls::Tls, hub: SocketAddr) -> tonic::Streaming<Frame> {
+    let mut client = client_by(&dial(Some(tls.clone())), &hub.to_string()).await;
+    client.follow(hello("agent", "", &Snapshot::default())).await.unwrap().into_inner()
+}
+
+/// Frames come, two heartbeats in a row.
+async fn goes_on(frames: &mut tonic::Streaming<Frame>) {
+    for _ in 0..3 {
+        in_time("a frame", frames.message()).await.unwrap().unwrap();
+    }
+}
+
+/// Frames end with an error, or with no word.
+async fn ends(frames: &mut tonic::Streaming<Frame>) {
+    in_time("the end", async { while let Ok(Some(_)) = frames.message().await {} }).await;
+}
+
+#[tokio::test]
+async fn a_revoked_agent_is_disconnected_and_refused_and_others_are_not() {
+    let dir = TempDir::new().unwrap();
+    made_twice(dir.path());
+    let [hub, agent, lost] = ["hub", "agent", "lost/agent"].map(|name| opened(&dir.path().join(name)));
+    let (address, serving) = serving(&hub);
+    let (mut stays, mut goes) = (following(&agent, address).await, following(&lost, address).await);
+    goes_on(&mut stays).await;
+    goes_on(&mut goes).await;
+    tls::revoke(dir.path(), &dir.path().join("lost/agent/tls.crt"), Clock::System.now()).unwrap();
+    assert!(hub.reread().unwrap());
+    ends(&mut goes).await;
+    goes_on(&mut stays).await;
+    let again = async {
+        let mut io = (dial(Some(lost.clone())))(address.to_string()).await?;
+        tokio::io::AsyncReadExt::read_u8(&mut io).await
+    };
+    let refused = in_time("refused", again).await.unwrap_err().to_string();
+    assert!(refused.contains("CertificateRevoked"), "{refused}");
+    goes_on(&mut following(&agent, address).await).await;
+    serving.abort();
+}
+
+#[tokio::test]
+async fn an_agent_leaves_a_hub_that_is_revoked() {
+    let dir = TempDir::new().unwrap();
+    made_twice(dir.path());
+    let [agent, lost] = ["agent", "lost/hub"].map(|name| opened(&dir.path().join(name)));
+    let (address, serving) = serving(&lost);
+    let mut frames = following(&agent, address).await;
+    goes_on(&mut frames).await;
+    tls::revoke(dir.path(), &dir.path().join("lost/hub/tls.crt"), Clock::System.now()).unwrap();
+    assert!(agent.reread().unwrap());
+    ends(&mut frames).await;
+    let refused = (dial(Some(agent)))(address.to_string()).await.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("Revoked"), "{refused}");
+    serving.abort();
+}
+
+#[test]
+fn certs_revokes_a_certificate_beside_those_it_made() {
+    let dir = TempDir::new().unwrap();
+    issue(dir.path(), Duration::ZERO);
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let line = ["certs", "--out", &path(""), "--revoke", &path("agent/tls.crt")];
+    let output = process::holdfast(&line).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("1 revoked"), "{text}");
+    let lists = ["ca", "hub", "agent"].map(|name| std::fs::read(path(name) + "/ca.crl").unwrap());
+    assert!(lists[0] == lists[1] && lists[1] == lists[2] && text.contains(&path("hub/ca.crl")), "{text}");
+    let output = process::holdfast(&[&line[..4], &[&path("ca/ca.key")]].concat()).output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains(&path("ca/ca.key")), "{text}");
 }
