@@ -80,10 +80,15 @@ enum Port {
 /// A half of a question that is 64 bytes long.
 const HALF: &[u8] = b"\0\x40\0\x01\x01\0";
 
+/// No attack at all.
+pub const NONE: &str = "none";
+/// The attack that fills a cache.
+pub const FILLS_CACHE: &str = "udp: new names outside";
+
 pub const ATTACKS: [Attack; 26] = [
-    attack("none", Kind::Udp(Packet::Cluster), u32::MAX),
+    attack(NONE, Kind::Udp(Packet::Cluster), u32::MAX),
     attack("udp: cluster names", Kind::Udp(Packet::Cluster), 1),
-    attack("udp: new names outside", Kind::Udp(Packet::Outside), 1),
+    attack(FILLS_CACHE, Kind::Udp(Packet::Outside), 1),
     attack("udp: names without an answer", Kind::Udp(Packet::Silent), 1),
     attack("udp: malformed", Kind::Udp(Packet::Malformed), 1),
     attack("udp: SRV of 5,000 endpoints", Kind::Udp(Packet::Large(SRV)), 1),

@@ -150,7 +150,7 @@ impl Daemons {
 
         let mut config = fs::File::create(path("agent.yaml")).unwrap();
         let dns = path("dns");
-        // The memory of the cache has a setting of its own.
+        // The memory of the cache has a setting of its own. It is full before anything is measured.
         writeln!(config, "cache: {{ max_bytes: 4MiB }}").unwrap();
         writeln!(config, "encrypted: {{ tls: [{tls}], https: [{https}], quic: [{quic}], certificate: {dns} }}")
             .unwrap();
