@@ -2,6 +2,7 @@
 
 mod confined;
 mod failsafe;
+mod kubelet;
 mod pods;
 mod refusals;
 pub mod rig;

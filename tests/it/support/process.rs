@@ -57,12 +57,17 @@ impl Agent {
 
     /// Runs this command and comes back once it says so in its log. Where it answers is not known then.
     pub fn spawn_until(command: &mut Command, text: &str) -> Self {
+        let mut agent = Self::begin(command);
+        agent.wait_for(text);
+        agent
+    }
+
+    /// Runs this command and waits for nothing.
+    pub fn begin(command: &mut Command) -> Self {
         let started = Instant::now();
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let log = lines(child.stderr.take().expect("piped"));
-        let mut agent = Self { child, log, seen: Vec::new(), started, dns: ([127, 0, 0, 1], 0).into() };
-        agent.wait_for(text);
-        agent
+        Self { child, log, seen: Vec::new(), started, dns: ([127, 0, 0, 1], 0).into() }
     }
 
     /// Runs this command and comes back once it answers.
@@ -92,6 +97,22 @@ impl Agent {
                 Err(error) => panic!("{error} before {text:?} stood in the log {count} times: {:#?}", self.seen),
             }
         }
+    }
+
+    /// The log so far.
+    pub fn log(&mut self) -> &[String] {
+        self.seen.extend(self.log.try_iter());
+        &self.seen
+    }
+
+    /// The process that was started, as the kernel numbers it.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it was ours to wait for").is_some()
     }
 
     /// Time since the process was made.
@@ -188,7 +209,7 @@ impl Agent {
 }
 
 /// The processes that this one started and has not waited for.
-fn children(parent: u32) -> Vec<u32> {
+pub fn children(parent: u32) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let is_child = |pid: &u32| {
