@@ -201,7 +201,7 @@ fn process_rows(rows: &mut Rows, status: &Status) {
         let up = words(process.started.0.age(status.at.0));
         rows.row("process", &format!("{} {}, pid {}, up {up}, {ready}", process.role, status.holdfast, process.pid));
         let listener = |listener: &ListenerDoc| {
-            let open = if listener.open { " (OPEN to anybody: set allow)" } else { "" };
+            let open = if listener.open { " (OPEN to all networks: set allow)" } else { "" };
             format!("{} {}{open}", listener.name, listener.address)
         };
         let listeners: Vec<String> = process.listeners.iter().map(listener).collect();
