@@ -87,7 +87,9 @@ fn no_crate_is_built_in_twice_without_a_reason() {
             .iter()
             .any(|skip| skip.split_once('@').is_some_and(|(known, of)| known == name && version.starts_with(of)))
     };
-    versions.iter_mut().for_each(|(name, versions)| versions.retain(|version| !is_skipped(name, version)));
+    for (name, versions) in &mut versions {
+        versions.retain(|version| !is_skipped(name, version));
+    }
     versions.retain(|_, versions| versions.len() > 1);
     assert!(versions.is_empty(), "twice, and not in deny.toml: {versions:#?}");
 }

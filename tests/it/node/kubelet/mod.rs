@@ -122,7 +122,7 @@ impl World {
         // Folders that no pod has here: tools for people, and certificates, which the arguments name.
         let config = yaml::text(&overlay[0], "/data/agent.yaml");
         let kept = config.lines().filter(|line| !["tool_path:", "tls:"].iter().any(|key| line.trim().starts_with(key)));
-        fs::write(home.join("overlay.yaml"), kept.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        fs::write(home.join("overlay.yaml"), kept.collect::<Vec<_>>().join("\n")).unwrap();
         let (code, told) = node.tool(&["certs", "--out", home.join("certs").to_str().unwrap()]);
         assert_eq!(code, 0, "{told}");
         Some(Self { node, _coredns: coredns })
@@ -147,8 +147,8 @@ impl World {
         fs::write(path("outside.yaml"), "allow: [0.0.0.0/0]\nforward:\n  - {zone: ., answer: nxdomain}\n").unwrap();
         let (config, manifests, admin) = (path("outside.yaml"), path("coredns.yaml"), path("coredns.sock"));
         let flags = ["--config", &config, "--manifests", &manifests, "--admin", &admin, "--listen", OUT];
-        let none = ["--store", "none", "--http", "none", "--metrics", "none", "--sandbox", "false"];
-        Agent::spawn_until(&mut node.holdfast("out", &[&["agent"][..], &flags, &none].concat()), "records complete")
+        let off = ["--store", "none", "--http", "none", "--metrics", "none", "--sandbox", "false"];
+        Agent::spawn_until(&mut node.holdfast("out", &[&["agent"][..], &flags, &off].concat()), "records complete")
     }
 
     fn hub(&self) -> Agent {
@@ -173,7 +173,7 @@ impl World {
         let mut arguments: Vec<String> = words.map(str::to_owned).collect();
         // A file that the container can write, and the folders of its ConfigMaps.
         let conf = arguments.iter().position(|word| word == "-conf").unwrap();
-        arguments[conf + 1] = "/run/Corefile".to_owned();
+        "/run/Corefile".clone_into(&mut arguments[conf + 1]);
         for (flag, file) in [("-basecorefile", "Corefile.base"), ("-kubednscm", "kube-dns")] {
             arguments.extend([flag.to_owned(), self.path(file)]);
         }
