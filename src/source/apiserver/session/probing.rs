@@ -85,7 +85,7 @@ impl Session<'_> {
         if version < floor {
             let namespaces = self.parts[&Part::Namespaces].version;
             if !known.tested && namespaces.is_none_or(|held| version >= held) {
-                info!(version, floor, "kinds count their versions apart here: comparing namespaces only");
+                info!(version, floor, "resource versions of this apiserver differ by kind: comparing namespaces only");
                 self.known = Known { comparable: false, tested: true, ..known };
                 return None;
             }
