@@ -161,8 +161,17 @@ fn the_runbook_quotes_messages_that_exist() {
         .flat_map(|text| text.split("\\\n").map(|part| part.trim_start().to_owned()).collect::<Vec<_>>())
         .collect();
     // Names and numbers that the process fills in stand for themselves on the page.
-    let filled =
-        ["NAMESPACE/NAME", " for 3m", " X", "spiffe://A/", " B", " N", "leader", "invalid peer certificate: Expired"];
+    let filled = [
+        "NAMESPACE/NAME",
+        " for 3m",
+        " X",
+        "spiffe://A/",
+        " B",
+        " N",
+        "leader",
+        "invalid peer certificate: Expired",
+        "invalid peer certificate: Revoked",
+    ];
     let missing: Vec<&String> = quoted
         .iter()
         .filter(|part| {

@@ -199,7 +199,7 @@ fn what_keeps_it_from_starting_is_named_and_ends_it_with_code_2() {
     assert!(text.contains("the address of that service is not known"), "{text}");
 
     let (code, text) = failed(&mut node_cache(home, &["-nope"]));
-    assert_eq!((code, text.trim_end()), (Some(2), "holdfast node-cache: flag provided but not defined: -nope"));
+    assert_eq!((code, text.trim_end()), (Some(2), "holdfast: node-cache: flag provided but not defined: -nope"));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn a_newcomer_without_records_is_not_taken_for_ready_by_the_answers_of_the_old()
     }
     // Ended all the same, the old one leaves its ports to the newcomer, which tells what it is.
     assert!(old.terminate().success());
-    new.wait_for("nobody listens there any more");
+    new.wait_for("the other process left this port");
     node.until("told", |node| node.http("169.254.20.10:8080", "/ready").starts_with("HTTP/1.1 503 "));
     assert!(node.http("169.254.20.10:8080", "/health").starts_with("HTTP/1.1 200 "));
 }

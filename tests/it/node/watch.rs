@@ -105,7 +105,8 @@ fn of_two_resident_watches_the_newer_one_watches_and_the_older_one_stays_behind(
     mends(&node);
     let mut second = Resident::start(&node, &["--intercept-failsafe", "none"]);
     let socket = || fs::read_to_string(format!("/proc/{}/net/unix", first.0.id())).unwrap();
-    assert!(socket().contains("@holdfast-node-nodelocaldns"));
+    // It passes from one to the other.
+    node.until("has the seat", |_| socket().contains("@holdfast-node-nodelocaldns"));
     mends(&node);
     assert!(first.0.try_wait().unwrap().is_none() && second.0.try_wait().unwrap().is_none(), "neither has ended");
     second.0.kill().unwrap();

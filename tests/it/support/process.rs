@@ -223,7 +223,10 @@ pub fn children(parent: u32) -> Vec<u32> {
 /// Whether a process runs; one that has ended and that no one has waited for does not.
 fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z") && !rest.starts_with(" X"))
+    // The first thread may have ended before others, which keep files and locks until then.
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let ended = |rest: &str| rest.is_empty() || rest.starts_with(" Z") || rest.starts_with(" X");
+    stat.rsplit(')').next().is_some_and(|rest| !ended(rest) || threads() > 1)
 }
 
 /// A running hub. Killed when dropped.
