@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Readiness, pins,
-    view::{self, ListenerDoc, Moment, Process, Question, Time},
+    view::{self, ListenerDoc, Process, Question, RecordsView, Time},
 };
 use crate::{
     dns::{
@@ -156,7 +156,7 @@ pub(super) fn router(documents: Documents, readiness: Readiness) -> Router {
 
 impl Shared {
     /// Hands the records of this moment to `build`.
-    pub(super) fn moment<T>(&self, build: impl FnOnce(&Moment<'_>, &Rules) -> T) -> T {
+    pub(super) fn moment<T>(&self, build: impl FnOnce(&RecordsView<'_>, &Rules) -> T) -> T {
         let Documents { reader, clock, source, inputs, .. } = &self.documents;
         let rules = inputs.rules();
         // The age first: read after the records it could vouch for newer ones than these.
@@ -164,7 +164,7 @@ impl Shared {
         let snapshot = reader.snapshot();
         let held = reader.held();
         let pins = self.documents.pins.as_ref().map_or_else(|| Arc::new(PinSet::default()), |pins| pins.load().clone());
-        let moment = Moment {
+        let moment = RecordsView {
             snapshot: &snapshot,
             held: &held,
             pins: &pins,

@@ -18,7 +18,7 @@ use super::{
     view::{self, PinDoc, host_of, meant},
 };
 use crate::{
-    dns::pins::{Kept, Pin, Pins},
+    dns::pins::{Pin, Pins, Saved},
     sys::Clock,
 };
 
@@ -164,7 +164,7 @@ fn refused(error: &str) -> Response {
     (StatusCode::BAD_REQUEST, error.to_owned()).into_response()
 }
 
-fn document(pins: &Pins, clock: &Clock, changed: usize, kept: Kept) -> PinsDoc {
+fn document(pins: &Pins, clock: &Clock, changed: usize, kept: Saved) -> PinsDoc {
     if let Err(error) = &kept {
         warn!(%error, "pins are in effect, but not on disk: a restart ends them");
     }

@@ -42,7 +42,7 @@ use crate::{
 
 /// The records at one moment, with all that decides how they are looked at.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment<'a> {
+pub struct RecordsView<'a> {
     pub snapshot: &'a Snapshot,
     /// How old they are, and how the source is.
     pub freshness: &'a Freshness,
@@ -59,7 +59,7 @@ pub struct Moment<'a> {
     pub now: UnixMillis,
 }
 
-impl<'a> Moment<'a> {
+impl<'a> RecordsView<'a> {
     /// The records as DNS answers from them.
     #[must_use]
     pub fn records(&self) -> Records<'a> {
@@ -109,8 +109,8 @@ pub enum SourceWord {
 
 impl SourceDoc {
     /// How the source is at this moment.
-    pub fn of(moment: &Moment<'_>) -> Self {
-        let Moment { freshness, source, lost_since, stale_after, now, .. } = *moment;
+    pub fn of(moment: &RecordsView<'_>) -> Self {
+        let RecordsView { freshness, source, lost_since, stale_after, now, .. } = *moment;
         let (state, reason) = match &freshness.source {
             _ if source.is_none() => (SourceWord::Offline, None),
             SourceState::Starting => (SourceWord::Starting, None),

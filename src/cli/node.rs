@@ -12,7 +12,7 @@ use crate::{
     ctl::{self, Exit, Failed},
     node::{
         self, Config, Goal, Outcome,
-        privileges::{Bequest, confine_files, drop_capabilities},
+        privileges::{InheritedCaps, confine_files, drop_capabilities},
         watch::{
             self, About, Event, Mode, Orders,
             keeper::{config_line, keep},
@@ -203,7 +203,7 @@ fn resident(settings: &Settings, config: &Config) -> anyhow::Result<Exit> {
 fn keeper() -> anyhow::Result<Exit> {
     let _ = drop_capabilities(&[caps::Capability::CAP_NET_ADMIN]);
     let _ = confine_files(&[], &[], true);
-    let _bequest = Bequest::net_admin();
+    let _inherited = InheritedCaps::net_admin();
     // Unbuffered: the orders behind the configuration are the watch's to read.
     let input = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     keep(&config_line(input).context("standard input")?);

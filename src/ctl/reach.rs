@@ -13,7 +13,7 @@ use super::{
     client::{self, ClientError, HEALTH_PATIENCE, PATIENCE},
 };
 use crate::{
-    admin::view::{Dump, Moment},
+    admin::view::{Dump, RecordsView},
     config::{Settings, kept},
     dns::{
         self,
@@ -179,8 +179,8 @@ impl Stored {
     }
 
     /// The records now.
-    pub fn moment(&self) -> Moment<'_> {
-        Moment {
+    pub fn moment(&self) -> RecordsView<'_> {
+        RecordsView {
             snapshot: &self.loaded.snapshot,
             held: &self.held,
             pins: &self.pins,

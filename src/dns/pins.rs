@@ -128,7 +128,7 @@ struct Inner {
 }
 
 /// How a change went: it is in effect, and this is why it may not survive a restart.
-pub type Kept = Result<(), String>;
+pub type Saved = Result<(), String>;
 
 impl Pins {
     /// Takes the pins from the store's directory, or keeps them in memory alone if there is none. A file that cannot be
@@ -175,7 +175,7 @@ impl Pins {
     ///
     /// # Errors
     /// If the pin cannot be: then nothing changed.
-    pub fn pin(&self, pin: Pin, now: UnixMillis) -> Result<Kept, PinError> {
+    pub fn pin(&self, pin: Pin, now: UnixMillis) -> Result<Saved, PinError> {
         let name = name_of(&pin.name)?;
         if pin.addresses.is_empty() || pin.addresses.len() > ADDRESSES_MAX {
             return Err(PinError::Addresses(pin.addresses.len()));
@@ -197,7 +197,7 @@ impl Pins {
     ///
     /// # Errors
     /// If it is no name.
-    pub fn unpin(&self, name: Option<&str>, now: UnixMillis) -> Result<(usize, Kept), PinError> {
+    pub fn unpin(&self, name: Option<&str>, now: UnixMillis) -> Result<(usize, Saved), PinError> {
         let name = name.map(name_of).transpose()?;
         self.change(now, |set| {
             let before = set.len();
@@ -214,7 +214,7 @@ impl Pins {
         &self,
         now: UnixMillis,
         change: impl FnOnce(&mut HashMap<Box<[u8]>, Pin>) -> Result<T, PinError>,
-    ) -> Result<(T, Kept), PinError> {
+    ) -> Result<(T, Saved), PinError> {
         let _alone = self.0.changing.lock();
         let mut set = PinSet::clone(&self.0.set.load());
         set.0.retain(|_, pin| pin.holds(now));

@@ -40,11 +40,11 @@ enum Phase {
 
 /// The word from the server to one worker: a phase, and a byte in a pipe to make it look.
 #[derive(Debug)]
-struct Orders {
+struct Command {
     phase: AtomicU8,
 }
 
-impl Orders {
+impl Command {
     fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Serve,
@@ -56,16 +56,16 @@ impl Orders {
 
 /// The server's handle of a worker.
 #[derive(Debug)]
-struct Reins {
-    orders: Arc<Orders>,
+struct WorkerHandle {
+    command: Arc<Command>,
     wake: PipeWriter,
     diverted: Option<oneshot::Receiver<()>>,
     closed: Option<oneshot::Receiver<()>>,
 }
 
-impl Reins {
-    fn order(&mut self, phase: Phase) {
-        self.orders.phase.store(phase as u8, Ordering::Release);
+impl WorkerHandle {
+    fn send(&mut self, phase: Phase) {
+        self.command.phase.store(phase as u8, Ordering::Release);
         // A worker that has ended has closed its end, and needs no waking.
         let _ = self.wake.write_all(&[0]);
     }
@@ -73,7 +73,7 @@ impl Reins {
 
 /// The workers. Dropped, they are told to end.
 #[derive(Debug)]
-pub(super) struct Workers(Vec<Reins>);
+pub(super) struct Workers(Vec<WorkerHandle>);
 
 /// Starts a thread for each list of sockets; `guards` are in the order of each list.
 ///
@@ -91,11 +91,11 @@ pub(super) fn start(
     let rate = (open_rate > 0).then(|| open_rate.div_ceil(u32::try_from(sockets.len()).unwrap_or(1).max(1)));
     let begin = |(number, sockets): (usize, Vec<Arc<DatagramSocket>>)| {
         let (woken, wake) = io::pipe().expect("a pipe");
-        let orders = Arc::new(Orders { phase: AtomicU8::new(Phase::Serve as u8) });
+        let command = Arc::new(Command { phase: AtomicU8::new(Phase::Serve as u8) });
         let (diverted_in, diverted) = oneshot::channel();
         let (closed_in, closed) = oneshot::channel();
         let worker = Worker::new(Arc::clone(core), sockets, guards.to_vec(), rate, forwards.clone(), runtime.clone());
-        let told = Arc::clone(&orders);
+        let told = Arc::clone(&command);
         thread::Builder::new()
             .name(format!("dns-udp-{number}"))
             .spawn(move || {
@@ -109,7 +109,7 @@ pub(super) fn start(
                 let _ = closed_in.send(());
             })
             .expect("a thread");
-        Reins { orders, wake, diverted: Some(diverted), closed: Some(closed) }
+        WorkerHandle { command, wake, diverted: Some(diverted), closed: Some(closed) }
     };
     Workers(sockets.into_iter().enumerate().map(begin).collect())
 }
@@ -117,9 +117,9 @@ pub(super) fn start(
 impl Workers {
     /// Takes the sockets out of their groups. Returns when everything received until then is answered or forwarded.
     pub(super) async fn divert(&mut self) {
-        self.order(Phase::Divert);
-        for reins in &mut self.0 {
-            if let Some(diverted) = reins.diverted.take() {
+        self.send(Phase::Divert);
+        for worker in &mut self.0 {
+            if let Some(diverted) = worker.diverted.take() {
                 let _ = diverted.await;
             }
         }
@@ -127,24 +127,24 @@ impl Workers {
 
     /// Ends the workers. Returns when their sockets are no longer read.
     pub(super) async fn close(&mut self) {
-        self.order(Phase::Close);
-        for reins in &mut self.0 {
-            if let Some(closed) = reins.closed.take() {
+        self.send(Phase::Close);
+        for worker in &mut self.0 {
+            if let Some(closed) = worker.closed.take() {
                 let _ = closed.await;
             }
         }
     }
 
-    fn order(&mut self, phase: Phase) {
-        for reins in &mut self.0 {
-            reins.order(phase);
+    fn send(&mut self, phase: Phase) {
+        for worker in &mut self.0 {
+            worker.send(phase);
         }
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.order(Phase::Close);
+        self.send(Phase::Close);
     }
 }
 

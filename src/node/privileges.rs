@@ -41,9 +41,9 @@ pub enum SandboxError {
 /// Lets a program that is about to be started have `CAP_NET_ADMIN` where we have it without being root, and takes that back
 /// when dropped. Root's programs have it anyway.
 #[derive(Debug)]
-pub struct Bequest(());
+pub struct InheritedCaps(());
 
-impl Bequest {
+impl InheritedCaps {
     /// Does so, as far as it can be done.
     #[must_use]
     pub fn net_admin() -> Self {
@@ -54,7 +54,7 @@ impl Bequest {
     }
 }
 
-impl Drop for Bequest {
+impl Drop for InheritedCaps {
     fn drop(&mut self) {
         let _ = caps::drop(None, CapSet::Ambient, Capability::CAP_NET_ADMIN);
     }

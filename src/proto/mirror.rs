@@ -45,7 +45,7 @@ const FOLLOWING: Stage = Stage::Following { changes: Vec::new(), changed_ms: Vec
 
 /// Parts or a batch, complete and proven: what is held is now this.
 #[derive(Clone, Debug)]
-pub struct Whole {
+pub struct Complete {
     /// The changes, in no order.
     pub changes: Vec<Change>,
     pub version: Version,
@@ -65,9 +65,9 @@ pub enum Event {
     Begins(Mode),
     /// Taken note of; more must come before it counts.
     Partial,
-    Changed(Whole),
+    Changed(Complete),
     /// A repair or a snapshot was put together; [`Mirror::held`] is all there is.
-    Replaced(Whole),
+    Replaced(Complete),
     Fresh(Vouched),
     Leaving {
         /// Over how long to spread going elsewhere, in ms.
@@ -264,7 +264,7 @@ impl Mirror {
         }
         proof.of(&next)?;
         self.held = next;
-        Ok(Event::Changed(Whole { changes, version, vouched, changed_ms, made: Some(UnixMillis(made_ms)) }))
+        Ok(Event::Changed(Complete { changes, version, vouched, changed_ms, made: Some(UnixMillis(made_ms)) }))
     }
 
     fn mark(&mut self, mark: Mark) -> Result<Event, Fault> {
@@ -285,7 +285,7 @@ impl Mirror {
                 proof.of(&next)?;
                 let changes = next.diff(&self.held);
                 self.held = next;
-                Ok(Event::Replaced(Whole { changes, version, vouched, changed_ms: Vec::new(), made: None }))
+                Ok(Event::Replaced(Complete { changes, version, vouched, changed_ms: Vec::new(), made: None }))
             }
             Stage::Following { .. } => {
                 if version != *self.held.version() {

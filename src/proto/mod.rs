@@ -21,7 +21,7 @@ pub use generated::{
     StateRequest, Verdicts, VerdictsBody, Version as WireVersion, Welcome, frame::Kind as FrameKind,
     records_client::RecordsClient,
 };
-pub use mirror::{Event, Fault, Mirror, Whole};
+pub use mirror::{Complete, Event, Fault, Mirror};
 pub use pack::{GRPC_HEADER_BYTES, PackError, SplitError, split};
 
 use crate::{

@@ -16,23 +16,23 @@ use tracing::warn;
 
 use crate::admin::Readiness;
 
-/// Tells of readiness once. Ends when dropped.
-pub(super) struct Telling(AbortHandle);
+/// Tells the supervisor once that the process is ready. Ends when dropped.
+pub(super) struct ReadyNotifier(AbortHandle);
 
-impl Drop for Telling {
+impl Drop for ReadyNotifier {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Says `READY=1` when nothing is waited for any more.
-pub(super) fn when_ready(readiness: &Readiness) -> Telling {
+pub(super) fn when_ready(readiness: &Readiness) -> ReadyNotifier {
     let readiness = readiness.clone();
-    let telling = tokio::spawn(async move {
+    let notifier = tokio::spawn(async move {
         readiness.ready().await;
         tell("READY=1");
     });
-    Telling(telling.abort_handle())
+    ReadyNotifier(notifier.abort_handle())
 }
 
 /// Says `STOPPING=1`.

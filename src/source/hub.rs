@@ -49,7 +49,7 @@ use super::{
 pub use crate::report::{FollowState as State, FollowStatus as Status};
 use crate::report::{THEN, Time};
 use crate::{
-    proto::{self, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched, Whole},
+    proto::{self, Complete, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched},
     record::{Release, Released, Version},
     store::{Origin, Reader, Records, Update, Upstream, What},
     sys::{Clock, UnixMillis},
@@ -383,8 +383,9 @@ impl Follower {
     }
 
     async fn handle(&mut self, mut event: Event, leave: &mut Option<(Instant, &'static str)>) -> Step {
-        if let Event::Changed(Whole { vouched, .. }) | Event::Replaced(Whole { vouched, .. }) | Event::Fresh(vouched) =
-            &mut event
+        if let Event::Changed(Complete { vouched, .. })
+        | Event::Replaced(Complete { vouched, .. })
+        | Event::Fresh(vouched) = &mut event
         {
             self.offset.translate(vouched, self.parts.clock.now());
             self.parts.metrics.clock_ahead(self.offset.ahead_ms());
@@ -413,7 +414,7 @@ impl Follower {
                 Step::On
             }
             Event::Changed(whole) => {
-                let Whole { changes, version, vouched, changed_ms, .. } = whole;
+                let Complete { changes, version, vouched, changed_ms, .. } = whole;
                 let what = What::Changes { origin: Origin::Stamped(version), changes, as_of: vouched.as_of };
                 let changed_at = changed_ms.into_iter().map(UnixMillis).collect();
                 let upstream = self.upstream(&vouched);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{HeldDoc, Moment, SourceDoc, Time, VersionDoc, ZoneDoc};
+use super::{HeldDoc, RecordsView, SourceDoc, Time, VersionDoc, ZoneDoc};
 use crate::{
     record::{self, Counts},
     zone,
@@ -48,7 +48,7 @@ pub struct DumpHead {
 
 impl Dump {
     /// Every record, or those of one namespace.
-    pub fn of(moment: &Moment<'_>, zone: &zone::Config, namespace: Option<&str>) -> Self {
+    pub fn of(moment: &RecordsView<'_>, zone: &zone::Config, namespace: Option<&str>) -> Self {
         let snapshot = moment.snapshot;
         Self {
             api_version: "v1".into(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CachedDoc, HeldRow, LiveDoc, Moment, PinDoc, Record, SourceDoc, Time, VersionDoc, host_of,
+    CachedDoc, HeldRow, LiveDoc, PinDoc, Record, RecordsView, SourceDoc, Time, VersionDoc, host_of,
     records::{set_of, text_of},
     why,
 };
@@ -195,7 +195,12 @@ pub type Inspect<'a> = &'a dyn Fn(&Rules, Records<'_>, &dns::Question) -> Inspec
 ///
 /// # Errors
 /// If it is no name.
-pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: Inspect<'_>) -> Result<Lookup, String> {
+pub fn lookup(
+    rules: &Rules,
+    moment: &RecordsView<'_>,
+    question: &Question,
+    inspect: Inspect<'_>,
+) -> Result<Lookup, String> {
     let zone = rules.zone();
     let asker = Asker { rules, records: moment.records(), inspect };
     let candidates = candidates(zone.name(), question)?;
@@ -262,7 +267,7 @@ pub fn lookup(rules: &Rules, moment: &Moment<'_>, question: &Question, inspect: 
 /// If it is no name, or a single word that no service has; `force` takes it for one of the namespace.
 pub fn meant(
     rules: &Rules,
-    moment: &Moment<'_>,
+    moment: &RecordsView<'_>,
     given: &str,
     namespace: Option<&str>,
     force: bool,

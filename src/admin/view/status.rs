@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HeldDoc, Moment, PinDoc, SourceDoc, Time, VersionDoc};
+use super::{HeldDoc, PinDoc, RecordsView, SourceDoc, Time, VersionDoc};
 use crate::{
     record::{Counts, Snapshot, Version},
     report::{
@@ -188,7 +188,7 @@ pub fn known_namespaces(snapshot: &Snapshot) -> Option<Vec<String>> {
 
 /// The status at this moment.
 pub fn status(
-    moment: &Moment<'_>,
+    moment: &RecordsView<'_>,
     zone: &zone::Config,
     process: Option<Process>,
     disk: Option<DiskStatus>,

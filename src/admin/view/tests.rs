@@ -68,8 +68,8 @@ fn zone() -> Zone {
 static NOTHING_PINNED: std::sync::LazyLock<PinSet> = std::sync::LazyLock::new(PinSet::default);
 static NOTHING_HELD: std::sync::LazyLock<Held> = std::sync::LazyLock::new(Held::default);
 
-fn moment<'a>(snapshot: &'a Snapshot, freshness: &'a Freshness) -> Moment<'a> {
-    Moment {
+fn moment<'a>(snapshot: &'a Snapshot, freshness: &'a Freshness) -> RecordsView<'a> {
+    RecordsView {
         snapshot,
         held: &NOTHING_HELD,
         pins: &NOTHING_PINNED,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Answer, Moment, Outcome, SourceDoc, SourceWord, status::known_namespaces};
+use super::{Answer, Outcome, RecordsView, SourceDoc, SourceWord, status::known_namespaces};
 use crate::{
     dns::{Local, Question, Rules},
     record::{Kind, Service, Snapshot},
@@ -18,13 +18,13 @@ pub struct Why<'a> {
 }
 
 /// The problem of a name that does not exist while one like it does.
-pub fn misspelt(rules: &Rules, moment: &Moment<'_>, name: &Name) -> Option<String> {
+pub fn misspelt(rules: &Rules, moment: &RecordsView<'_>, name: &Name) -> Option<String> {
     let why = why(rules, moment, name, &[]);
     (why.service.is_none() && why.text.contains("did you mean")).then_some(why.text)
 }
 
 /// Why a name answers what it answers at this moment.
-pub fn why<'a>(rules: &Rules, moment: &Moment<'a>, name: &Name, answers: &[Answer]) -> Why<'a> {
+pub fn why<'a>(rules: &Rules, moment: &RecordsView<'a>, name: &Name, answers: &[Answer]) -> Why<'a> {
     let (zone, snapshot) = (rules.zone(), moment.snapshot);
     let only = |text: String| Why { text, service: None };
     if rules.config().forward_only && name.labels_above(zone.name()).is_some() {
@@ -147,7 +147,7 @@ fn endpoint(service: &Service, label: &str) -> String {
     }
 }
 
-fn pod(zone: &Zone, moment: &Moment<'_>, name: &Name) -> String {
+fn pod(zone: &Zone, moment: &RecordsView<'_>, name: &Name) -> String {
     let found = [Rtype::A, Rtype::AAAA]
         .iter()
         .any(|rtype| matches!(zone.lookup(moment.snapshot, true, name, *rtype), Lookup::Hit(_)));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::{
-    admin::view::{ListenerDoc, Moment, Process},
+    admin::view::{ListenerDoc, Process, RecordsView},
     dns::pins::PinSet,
     record::{Change, Endpoint, Kind, Service, ServiceKey, Snapshot, Version},
     report::{
@@ -46,7 +46,7 @@ fn status(
     };
     let (held, pins) = (Held::default(), PinSet::default());
     let freshness = Freshness { as_of, source: state };
-    let moment = Moment {
+    let moment = RecordsView {
         snapshot: &snapshot,
         held: &held,
         pins: &pins,

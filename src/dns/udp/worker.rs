@@ -10,7 +10,7 @@ use std::{
 use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::{Orders, Phase};
+use super::{Command, Phase};
 use crate::{
     dns::{
         Reply, Rotation, ServedFrom, Transport,
@@ -61,7 +61,7 @@ impl Worker {
     }
 
     /// Serves until it is told to close. One batch of each socket in turn, so that none is starved by another.
-    pub(super) fn run(mut self, orders: &Orders, woken: &PipeReader, diverted: oneshot::Sender<()>) {
+    pub(super) fn run(mut self, command: &Command, woken: &PipeReader, diverted: oneshot::Sender<()>) {
         let sockets = self.sockets.clone();
         let mut poll = Poll::new(
             sockets.iter().map(|socket| socket.as_fd()).chain([woken.as_fd()]).map(|fd| (fd, Interest::Read)),
@@ -80,7 +80,7 @@ impl Worker {
             }
             let mut bytes = woken;
             let _ = bytes.read(&mut [0; 8]);
-            let phase = orders.phase();
+            let phase = command.phase();
             if phase >= Phase::Divert
                 && let Some(diverted) = diverted.take()
             {

@@ -20,7 +20,7 @@ use crate::{
     config::{Config, Source},
     node::{
         self, ErrorType, Goal, Metrics,
-        privileges::{self, Bequest},
+        privileges::{self, InheritedCaps},
         reach, status,
         watch::{
             Event, Order,
@@ -64,9 +64,9 @@ pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> P
         ..Prepared::default()
     };
     if wanted.is_wanted() {
-        let bequest = Bequest::net_admin();
+        let inherited = InheritedCaps::net_admin();
         let started = child::start(&wanted);
-        drop(bequest);
+        drop(inherited);
         match started {
             Ok(watcher) => prepared.watcher = Some(watcher),
             Err(error) => {

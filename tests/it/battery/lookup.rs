@@ -2,7 +2,7 @@
 
 use hickory_proto::op::Message;
 use holdfast::{
-    admin::view::{self, Answer, Moment, Outcome},
+    admin::view::{self, Answer, Outcome, RecordsView},
     dns::{
         self, Context, Forward, Records, Rotation, Rules, Transport, answer,
         forward::{Inspected, Names},
@@ -52,7 +52,7 @@ pub fn look(
     let reader = context.reader();
     let (freshness, snapshot, held) = (reader.freshness(), reader.snapshot(), reader.held());
     let pins = pins.load();
-    let moment = Moment {
+    let moment = RecordsView {
         snapshot: &snapshot,
         freshness: &freshness,
         held: &held,
