@@ -10,7 +10,6 @@ mod process;
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod rig;
 #[path = "../tests/it/support/synthetic.rs"]
-#[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod synthetic;
 
 /// The path by which `rig` names it.
