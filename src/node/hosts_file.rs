@@ -17,7 +17,7 @@ const BEGIN: &[u8] = b"# BEGIN holdfast: names of the keep list, written by hold
 const BEGIN_JOINED: &[u8] =
     b"# BEGIN holdfast: names of the keep list, written by holdfast; changes in this block are lost.";
 const END: &[u8] = b"# END holdfast";
-/// What every first line begins with, of other versions too.
+/// The beginning of every first line, of other versions too.
 const BEGINS_WITH: &[u8] = b"# BEGIN holdfast";
 
 /// Why the block is not written.
@@ -31,7 +31,7 @@ pub enum HostsError {
     Cut { path: PathBuf },
 }
 
-/// What is wrong with the markers of a file.
+/// The fault of a file's markers.
 #[derive(Debug, PartialEq, Eq)]
 enum Markers {
     Two,

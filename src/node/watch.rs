@@ -559,11 +559,11 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
     }
 }
 
-/// What a watch says of itself to those who ask.
+/// A watch's description of itself, for other processes of the node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct About {
     pub keeper: Keeper,
-    /// What it sets up.
+    /// The settings it keeps in place.
     pub config: Config,
     /// Where queries to the addresses go; none until that is settled, and of older versions.
     #[serde(default)]

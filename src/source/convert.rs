@@ -145,7 +145,7 @@ fn slice_of(key: ServiceKey, slice: objects::EndpointSlice) -> Checked<SliceInpu
             continue;
         }
         let conditions = endpoint.conditions.unwrap_or_default();
-        // One that is no label takes nothing but itself away: the endpoint has its dashed name then.
+        // A host name that is no label is dropped alone: the endpoint has its dashed name then.
         let hostname = endpoint.hostname.filter(|hostname| label("", hostname).is_ok());
         for ip in addresses(&format!("endpoints[{index}].addresses"), &listed)? {
             endpoints.push(Endpoint {

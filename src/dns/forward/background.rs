@@ -232,7 +232,7 @@ impl Inner {
 #[derive(Default)]
 struct Files {
     stamps: std::collections::HashMap<PathBuf, Option<(SystemTime, u64)>>,
-    /// Those that cannot be used, as counted in the metric.
+    /// Files that cannot be used, as counted in the metric.
     missing: i64,
 }
 

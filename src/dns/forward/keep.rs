@@ -195,7 +195,7 @@ impl Inner {
         kept
     }
 
-    /// What is stored for `question`, over as many routes as its CNAMEs lead through.
+    /// The stored addresses for `question`, over as many routes as its CNAMEs lead through.
     fn addresses(&self, routes: &Routes, mut question: Question) -> Vec<IpAddr> {
         for _ in 0..LEGS_MAX {
             let Some(entry) = place(routes, &question, Via::Zone).ok().and_then(|(_, key)| self.cache.holds_data(&key))

@@ -305,7 +305,7 @@ impl Route {
         let may_wait = self.has_nobody().then_some(&environment.resolv_conf_cache);
         let Servers { servers, missing } = servers(&self.config, &environment.listen, may_wait)?;
         let before = self.build.load_full();
-        // What is missing of authorities that were there is no reason to refuse the rest.
+        // Authorities that are missing now are no reason to refuse the rest.
         let Trusted { servers, missing, trust } = trusted(&self.config, servers, missing, before.trust.clone(), true)?;
         self.missing.store(missing.map(Arc::new));
         let digest = |trust: &Option<Arc<Trust>>| trust.as_ref().map(|trust| trust.digest);

@@ -41,7 +41,7 @@ const LEAVE: u8 = b'l';
 const WHO: u8 = b'w';
 /// The longest text of a watch about itself that is read, in bytes.
 const ABOUT_BYTES_MAX: u64 = 64 * 1024;
-/// What the name of a seat begins with.
+/// The beginning of a seat's name.
 const PREFIX: &str = "holdfast-node-";
 /// The seat stays empty: no watch is wanted any more.
 const END: u8 = b'e';
@@ -158,7 +158,7 @@ pub(super) async fn dismiss(seat: &str) {
     let _ = timeout(PATIENCE, ask(seat, END, |_| false)).await;
 }
 
-/// What the watch that has this seat says of itself; `None` if it says nothing in time, or another user has the seat.
+/// The description of the watch that has this seat; `None` if none comes in time, or another user has the seat.
 pub(super) async fn about(seat: &str) -> Option<String> {
     let asked = async {
         let mut stream = connect(seat)?;

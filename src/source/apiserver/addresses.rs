@@ -42,7 +42,7 @@ impl fmt::Debug for OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Those in the records of `reader`, and those learnt before.
+    /// The addresses in the records of `reader`, and those learnt before.
     #[must_use]
     pub fn new(reader: Reader, learnt: Learnt) -> Self {
         let seen = learnt.known.iter().filter_map(|address| address.parse().ok()).take(ADDRESSES_MAX).collect();

@@ -45,15 +45,20 @@ async fn the_cluster_is_listed_once_while_the_lease_is_taken_and_not_stamped_bef
     assert_eq!((pair.holder().as_str(), looks(&pair.server)), ("", before));
 }
 
-#[tokio::test]
-async fn a_hub_without_records_does_not_wait_for_the_lease_of_one_that_is_gone() {
-    // Longer than a test takes.
+/// A pair whose first hub has listed and ended. The Lease is that of a hub that takes no connection, for longer than a test takes.
+async fn left_alone() -> (Pair, impl Sized) {
     let pair = Pair::with_lease("300s").await;
     let hub = pair.hub(0).await;
     until("listed", hub.reader(), |reader| reader.as_of().is_some()).await;
     hub.stop().await;
-    let (address, _kept) = dead();
+    let (address, kept) = dead();
     hold_elsewhere(&pair, address);
+    (pair, kept)
+}
+
+#[tokio::test]
+async fn a_hub_without_records_does_not_wait_for_the_lease_of_one_that_is_gone() {
+    let (pair, _kept) = left_alone().await;
     let hub = pair.hub(1).await;
     until("listed", hub.reader(), |reader| reader.as_of().is_some()).await;
     assert_eq!(pair.state(1).await, "holder");
@@ -62,12 +67,7 @@ async fn a_hub_without_records_does_not_wait_for_the_lease_of_one_that_is_gone()
 
 #[tokio::test]
 async fn a_hub_with_records_waits_for_the_lease_of_one_that_is_gone() {
-    let pair = Pair::with_lease("300s").await;
-    let hub = pair.hub(0).await;
-    until("listed", hub.reader(), |reader| reader.as_of().is_some()).await;
-    hub.stop().await;
-    let (address, _kept) = dead();
-    hold_elsewhere(&pair, address);
+    let (pair, _kept) = left_alone().await;
     let hub = pair.hub(0).await;
     pair.until_state(0, "follower").await;
     assert_eq!(pair.holder(), "gone");

@@ -32,7 +32,7 @@ const PING_WAIT: Duration = Duration::from_secs(1);
 /// Longest list of headers, in bytes.
 const HEADERS_MAX: u32 = 16 << 10;
 
-/// What a server made of a request that is no answer.
+/// A server's response to a request that is no DNS answer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum HttpError {
     #[error("HTTP status {0}")]
@@ -126,7 +126,7 @@ impl Requests {
     /// Asks, and waits without end.
     ///
     /// # Errors
-    /// What ends the connection, or [`HttpError`].
+    /// The error that ends the connection, or [`HttpError`].
     pub async fn ask(&self, endpoint: &Endpoint, query: &Query) -> io::Result<Answer> {
         let mut query = query.clone();
         // RFC 8484, 4.1: answers to equal questions are equal, also for a cache on the way.

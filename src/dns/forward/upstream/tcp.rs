@@ -261,7 +261,7 @@ impl Pool {
             let answer = tokio::select! {
                 answer = &mut asked => answer,
                 () = connection.silence() => {
-                    // It may have died unseen, as one does in a NAT that forgot it.
+                    // The connection may have died unseen, as behind a NAT that forgot it.
                     connection.suspect.store(true, Ordering::Relaxed);
                     return first_answer(asked, std::pin::pin!(self.ask_anew(query, began))).await;
                 }
