@@ -22,6 +22,8 @@ use crate::{
 const CHAIN_MAX: usize = 16;
 /// Sets up to this size are freed of duplicates; nobody has larger ones, and comparing costs its square.
 const SET_COMPARED_MAX: usize = 256;
+/// hickory has no name for it (RFC 6672).
+const DNAME: RecordType = RecordType::Unknown(39);
 /// RFC 2181, 8: a TTL with the top bit set is to be treated as 0; what matters is that it is not 68 years.
 const TTL_MAX: u32 = i32::MAX as u32;
 
@@ -50,7 +52,7 @@ pub fn sanitize(message: &Message, asked: &Question, ours: impl Fn(&Name) -> boo
         _ => return Err(FailureKind::OtherRcode),
     }
     let total = message.answers.len() + message.authorities.len() + message.additionals.len();
-    let Chain { mut answers, end, found, cut } = follow(message, asked, ours);
+    let Chain { mut answers, end, found, cut } = follow(message, asked, &ours);
     let soa = message
         .authorities
         .iter()
@@ -60,6 +62,7 @@ pub fn sanitize(message: &Message, asked: &Question, ours: impl Fn(&Name) -> boo
         asked.dnssec_ok
             && in_class(record, asked)
             && matches!(record.record_type(), RecordType::NSEC | RecordType::NSEC3 | RecordType::RRSIG)
+            && ours(&record.name)
             && soa.is_none_or(|soa| soa.name.zone_of(&record.name))
     };
     let negative = !found && !cut;
@@ -122,7 +125,7 @@ struct Chain {
     cut: bool,
 }
 
-fn follow(message: &Message, asked: &Question, ours: impl Fn(&Name) -> bool) -> Chain {
+fn follow(message: &Message, asked: &Question, ours: &impl Fn(&Name) -> bool) -> Chain {
     let qtype = asked.record_type();
     let mut chain = Chain { answers: Vec::new(), end: asked.record_name(), found: false, cut: false };
     let mut seen: HashSet<Name> = HashSet::new();
@@ -166,7 +169,7 @@ fn follow(message: &Message, asked: &Question, ours: impl Fn(&Name) -> bool) -> 
         // A DNAME above explains the CNAME to those who validate (RFC 6672, 5.3.1).
         let dname = message.answers.iter().find(|record| {
             asked.dnssec_ok
-                && record.record_type() == RecordType::from(39)
+                && record.record_type() == DNAME
                 && in_class(record, asked)
                 // A server of one zone does not speak for those above it.
                 && ours(&record.name)
@@ -174,6 +177,10 @@ fn follow(message: &Message, asked: &Question, ours: impl Fn(&Name) -> bool) -> 
                 && record.name != chain.end
         });
         let mut links: Vec<Record> = dname.into_iter().cloned().collect();
+        if let Some(dname) = dname {
+            let at = |record: &&Record| record.name == dname.name && in_class(record, asked) && signs(record, DNAME);
+            links.extend(message.answers.iter().filter(at).cloned());
+        }
         links.push(link.clone());
         links.extend(message.answers.iter().filter(here).filter(|record| signs(record, RecordType::CNAME)).cloned());
         let target = target.0.clone();
@@ -218,3 +225,6 @@ fn level_ttls(records: &mut [Record]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
