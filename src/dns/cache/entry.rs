@@ -457,3 +457,6 @@ impl Ttl {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

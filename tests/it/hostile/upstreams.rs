@@ -170,3 +170,30 @@ async fn one_question_is_asked_from_one_port_with_few_ids() {
     let (ports, ids) = (set(|asked| asked.from.port()), set(|asked| asked.message.id));
     assert!(ports.len() == 1 && ids.len() <= 2, "{ports:?} {ids:?}");
 }
+
+/// ANY with a large buffer over UDP gets no more than 512 bytes back, whether the answer comes from upstream or from the cache.
+#[tokio::test(start_paused = true)]
+async fn any_over_udp_is_small_from_upstream_and_from_the_cache() {
+    let upstream = Upstream::start(|asked| {
+        let owner = asked.name();
+        vec![if asked.tcp {
+            asked.found((0..=200).map(|last| a(&owner, 60, [192, 0, 2, last])).collect())
+        } else {
+            let mut cut = asked.reply(ResponseCode::NoError);
+            cut.metadata.truncation = true;
+            Say::message(&cut)
+        }]
+    })
+    .await;
+    let world = World::new(&[&upstream]);
+    for round in 0..3 {
+        for payload in [512, 1_232, 4_096] {
+            let asked = query("large.example", RecordType::ANY, Some(payload));
+            let told = world.resolve(asked, Transport::Udp).await.message;
+            assert!(told.len() <= 512, "round {round}: {} bytes for a buffer of {payload}", told.len());
+            assert!(Message::from_vec(&told).unwrap().truncation, "round {round}");
+        }
+    }
+    let whole = world.ask("large.example", RecordType::ANY).await;
+    assert_eq!(whole.answers.len(), 201, "over TCP it is whole");
+}
