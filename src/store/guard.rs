@@ -152,6 +152,17 @@ impl Guard {
         }
     }
 
+    /// The wall clock was set by so many ms: what was counted and what waits is as long ago as before.
+    pub(super) fn move_times(&mut self, by_ms: i64) {
+        let Pending { first, last, .. } = &mut self.pending;
+        for at in [first, last] {
+            *at = at.moved_ms(by_ms);
+        }
+        self.deleted.move_times(by_ms);
+        self.meant.move_times(by_ms);
+        self.losses.move_times(by_ms);
+    }
+
     /// When the deletions that wait are to be decided; none if none wait.
     pub(super) fn due(&self) -> Option<UnixMillis> {
         if self.pending.is_empty() {

@@ -85,6 +85,7 @@ pub fn open() -> (Writer, Reader) {
         shared: Arc::clone(&shared),
         guard,
         clock: Clock::System,
+        wall_ahead_ms: Clock::System.wall_ahead_ms(),
         epoch_from: None,
         refused_cluster: None,
         accepted: None,
@@ -100,6 +101,8 @@ pub struct Writer {
     shared: Arc<Shared>,
     guard: Guard,
     clock: Clock,
+    /// How far the wall clock was ahead of the steady time when it was last looked at, in ms.
+    wall_ahead_ms: i64,
     /// The next list begins an epoch, of this number or a higher one.
     epoch_from: Option<u64>,
     /// Another cluster answers, and was refused: its UID.
@@ -112,7 +115,9 @@ pub struct Writer {
     waiting: Vec<UnixMillis>,
 }
 
-/// Followers end a hold this much later than its judge, who may be gone.
+/// A wall clock that moved by less against the steady time was not set: both are read one after the other.
+const CLOCK_SET_MS: u64 = 5_000;
+/// Followers that lost their source end a hold this much later than its judge, who may be gone.
 const JUDGE_GONE: Duration = Duration::from_secs(60);
 
 impl Writer {
@@ -126,6 +131,7 @@ impl Writer {
     #[must_use]
     pub fn guarded(mut self, config: guard::Config, clock: Clock) -> Self {
         self.guard = Guard::new(config);
+        self.wall_ahead_ms = clock.wall_ahead_ms();
         self.clock = clock;
         self
     }
@@ -156,6 +162,7 @@ impl Writer {
     /// If the update's version does not follow the store's, or another cluster answers; no record is changed then.
     pub fn apply(&mut self, update: impl Into<Update>) -> Result<Applied, ApplyError> {
         let Update { what, changed_at, ending, upstream } = update.into();
+        self.follow_clock();
         match what {
             What::Reset { origin: Origin::Watched { cluster, new_epoch }, records, as_of } => {
                 self.watched_list(&cluster, new_epoch, records, as_of)
@@ -256,11 +263,43 @@ impl Writer {
         Ok(self.commit(&served, draft, version, Some(as_of)))
     }
 
+    /// By how many ms the wall clock was set since it was last looked at.
+    fn clock_was_set(&self) -> Option<i64> {
+        let by = self.clock.wall_ahead_ms().saturating_sub(self.wall_ahead_ms);
+        (by.unsigned_abs() >= CLOCK_SET_MS).then_some(by)
+    }
+
+    /// Moves with the wall clock what waits and the holds decided here, so that each takes as long as it would have: the times of holds
+    /// are stored and told to others, who know no other clock.
+    fn follow_clock(&mut self) {
+        let Some(by) = self.clock_was_set() else { return };
+        self.wall_ahead_ms = self.wall_ahead_ms.saturating_add(by);
+        self.guard.move_times(by);
+        let judges = self.judges();
+        let served = self.shared.snapshot.load_full();
+        let mut draft = Draft::of(&served);
+        draft.move_holds(by, |hold| judges || hold.refused);
+        if draft.differs() {
+            let version = if judges { next_version(&served, &draft) } else { served.version().clone() };
+            self.commit(&served, draft, version, None);
+        }
+    }
+
+    /// Whether the source speaks: then the judge behind it ends its holds itself, by its own clock, which may not be ours.
+    fn judge_is_heard(&self) -> bool {
+        *self.shared.source.lock() == SourceState::Up
+    }
+
     /// When [`Writer::tick`] has work next.
     #[must_use]
     pub fn next_tick(&self) -> Option<UnixMillis> {
+        if self.clock_was_set().is_some() {
+            return Some(self.clock.now());
+        }
         let served = self.shared.snapshot.load();
-        let end = served.held().next_end().map(|at| if self.judges() { at } else { at.plus(JUDGE_GONE) });
+        let of_others = || (!self.judge_is_heard()).then_some(JUDGE_GONE);
+        let end = served.held().next_end();
+        let end = end.and_then(|at| if self.judges() { Some(at) } else { of_others().map(|late| at.plus(late)) });
         let refused = served.held().services().filter(|(_, hold)| hold.refused);
         let refused = refused.filter_map(|(_, hold)| if let Ends::At(at) = hold.ends { Some(at) } else { None }).min();
         [self.guard.due(), end, refused].into_iter().flatten().min()
@@ -268,6 +307,7 @@ impl Writer {
 
     /// Decides the deletions that waited long enough, and ends the holds whose time is over.
     pub fn tick(&mut self) -> Applied {
+        self.follow_clock();
         let served = self.shared.snapshot.load_full();
         let now = self.clock.now();
         let judges = self.judges();
@@ -275,8 +315,10 @@ impl Writer {
         if self.guard.due().is_some_and(|due| due <= now) {
             self.guard.flush(&mut draft, now);
         }
-        let late =
-            |hold: &guard::Hold, at: UnixMillis| at <= now && (judges || hold.refused) || at.plus(JUDGE_GONE) <= now;
+        let gone = !judges && !self.judge_is_heard();
+        let late = |hold: &guard::Hold, at: UnixMillis| {
+            at <= now && (judges || hold.refused) || gone && at.plus(JUDGE_GONE) <= now
+        };
         self.guard.expire(&mut draft, late);
         let version = if judges { next_version(&served, &draft) } else { served.version().clone() };
         if draft.changes > 0 && !self.waiting.is_empty() {

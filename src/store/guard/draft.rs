@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::record::{Change, Endpoint, HeldKey, Hold, Kept, Service, ServiceKey, Snapshot};
+use crate::{
+    record::{Change, Endpoint, Ends, HeldKey, Hold, Kept, Service, ServiceKey, Snapshot},
+    sys::UnixMillis,
+};
 
 /// The served records with the changes decided so far. Makes only changes that differ.
 #[derive(Debug)]
@@ -93,6 +96,20 @@ impl Draft {
         if self.snapshot.held().get(&key).is_none_or(|before| **before != hold) {
             self.holds += 1;
             self.snapshot.make(Change::Hold(key, Arc::new(hold)));
+        }
+    }
+
+    /// Moves beginning and end of these holds by so many ms.
+    pub(in crate::store) fn move_holds(&mut self, by_ms: i64, which: impl Fn(&Hold) -> bool) {
+        let moved = |at: UnixMillis| at.moved_ms(by_ms);
+        let held = Arc::clone(self.snapshot.held());
+        for (key, hold) in held.all().filter(|(_, hold)| which(hold)) {
+            let ends = match hold.ends {
+                Ends::Listed(at) => Ends::Listed(moved(at)),
+                Ends::At(at) => Ends::At(moved(at)),
+                Ends::ByOperator => Ends::ByOperator,
+            };
+            self.hold(key, Hold { since: moved(hold.since), ends, ..(**hold).clone() });
         }
     }
 

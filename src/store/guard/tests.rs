@@ -1,6 +1,7 @@
 //! The guard in the writer: what comes, what is served then, what is held, and what ends it.
 
 mod always;
+mod clock;
 mod cluster;
 mod following;
 mod losses;

@@ -42,6 +42,12 @@ impl Deleted {
         self.order.clear();
     }
 
+    pub(super) fn move_times(&mut self, by_ms: i64) {
+        for at in self.at.values_mut().chain(self.order.iter_mut().map(|(at, _)| at)) {
+            *at = at.moved_ms(by_ms);
+        }
+    }
+
     /// The services in the window.
     pub(super) fn services(&mut self, now: UnixMillis) -> impl Iterator<Item = &ServiceKey> {
         while self.order.front().is_some_and(|(at, _)| at.age(now) > self.length) {
@@ -120,6 +126,12 @@ impl Lost {
 
     pub(super) fn clear(&mut self) {
         self.counts.clear();
+    }
+
+    pub(super) fn move_times(&mut self, by_ms: i64) {
+        for count in self.counts.values_mut() {
+            count.at = count.at.moved_ms(by_ms);
+        }
     }
 
     pub(super) fn seen(&mut self, now: UnixMillis, of: usize) -> Seen {

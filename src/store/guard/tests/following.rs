@@ -87,6 +87,40 @@ fn a_batch_and_a_repair_carry_the_verdict_and_the_holds() {
     assert_eq!(pair.agent.now(), (0, 0, 0), "away meanwhile, and no second opinion");
 }
 
+/// A follower whose clock is ahead ends no hold of a judge it hears, and ends those of one that is gone.
+#[test]
+fn a_follower_ends_holds_by_time_only_when_its_judge_is_gone() {
+    let mut pair = Pair::new(Store::with((0..100).map(|n| headless(n, 3, &[]))));
+    pair.agent.clock = ManualClock::new(pair.hub.clock.now().plus(Duration::from_secs(8 * 3_600)));
+    pair.agent.writer = store::open().0.guarded(Config::default(), Clock::Manual(pair.agent.clock.clone()));
+    pair.agent.reader = pair.agent.writer.reader();
+    pair.repair();
+    pair.hub.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
+    pair.batch();
+    assert_eq!(pair.agent.now(), (100, 0, 200));
+    assert_eq!(pair.agent.writer.next_tick(), None, "there is nothing to do by itself");
+    pair.agent.writer.tick();
+    pair.assert_equal();
+    assert_eq!(pair.agent.now(), (100, 0, 200));
+
+    // The judge ends it.
+    pair.hub.pass(600);
+    pair.hub.writer.tick();
+    pair.batch();
+    pair.assert_equal();
+    assert_eq!(pair.agent.now(), (100, 0, 0));
+
+    pair.hub.watch((0..100).map(|n| Change::Put(headless(n, 3, &[]))));
+    pair.hub.pass(31);
+    pair.hub.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
+    pair.batch();
+    assert_eq!(pair.agent.now(), (100, 0, 200));
+    pair.agent.writer.apply(What::Lost { reason: "hub".into() }).unwrap();
+    assert!(pair.agent.writer.next_tick().is_some());
+    pair.agent.writer.tick();
+    assert_eq!(pair.agent.now(), (100, 0, 0), "its time is over, as far as is known here");
+}
+
 #[test]
 fn a_follower_releases_nothing_its_hub_holds() {
     let mut pair = Pair::new(Store::with((0..200).map(cluster_ip)));
