@@ -6,10 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,6 +16,7 @@ use super::{
     round::{Idle, Round},
 };
 use crate::{
+    limits::Turns,
     proto::{self, Vouched},
     record::{BUCKETS, Digest, Snapshot},
     store::{Reader, SourceState},
@@ -40,7 +38,7 @@ pub(super) struct Fanout {
     pub config: Config,
     pub metrics: Metrics,
     /// Turns for snapshots and large repairs.
-    pub transfers: Arc<Semaphore>,
+    pub transfers: Turns,
     reader: Reader,
     clock: Clock,
     surroundings: watch::Receiver<Surroundings>,
@@ -134,7 +132,7 @@ impl Fanout {
             runs: (0..BUCKETS).map(|_| None).collect(),
         };
         Arc::new(Self {
-            transfers: Arc::new(Semaphore::new(config.transfers_max)),
+            transfers: Turns::new(config.transfers_max),
             config,
             metrics,
             reader,

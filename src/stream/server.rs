@@ -256,7 +256,7 @@ impl Server {
         let shaking = async {
             // A client that says nothing takes no place from those that do.
             timeout(FIRST_WORD, socket.readable()).await.ok()?.ok()?;
-            let mut place = Some(self.admission.place(source).await);
+            let mut place = Some(self.admission.places.take(source).await);
             let trust = tls.trusting();
             let accept = TlsAcceptor::from(tls.current().server)
                 .accept_with(socket, |session| session.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX)));
@@ -312,7 +312,7 @@ impl Server {
                 drop(unfinished.lock().take());
                 let server = server.clone();
                 // In a box that is gone once there is a reply, which goes on for days.
-                Box::pin(async move { Ok::<_, Infallible>(server.call(part, request).await) })
+                Box::pin(async move { Ok::<_, Infallible>(server.call(part, source, request).await) })
             }
         });
         let mut serving = http2::Builder::new(TokioExecutor::new())
@@ -346,7 +346,7 @@ impl Server {
         })
     }
 
-    async fn call(&self, part: Option<Part>, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn call(&self, part: Option<Part>, source: IpAddr, request: Request<Incoming>) -> Response<ReplyBody> {
         let metrics = &self.fanout.metrics;
         if request.method() == Method::POST && request.uri().path() == STATE_PATH {
             if part != Some(Part::Agent)
@@ -380,7 +380,7 @@ impl Server {
             tracing::warn!(peer = loggable(&hello.node), %reason, "refused an agent or hub");
             return ended(code::FAILED_PRECONDITION, &reason);
         }
-        let subscriber = Subscriber::new(Arc::clone(&self.fanout), &hello, self.stop.clone());
+        let subscriber = Subscriber::new(Arc::clone(&self.fanout), &hello, source, self.stop.clone());
         let frames = futures::stream::unfold(subscriber, |mut subscriber| async move {
             subscriber.next().await.map(|frame| (Ok(Frame::data(frame)), subscriber))
         });
@@ -508,6 +508,33 @@ mod tests {
         drop(clients);
         stop.cancel();
         serving.await.unwrap();
+    }
+
+    /// A certificate that names a node is good for a few connections, wherever they come from.
+    #[tokio::test]
+    async fn certificates_of_one_node_have_few_connections_and_those_of_others_theirs() {
+        let (_writer, reader) = store::open();
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let (_above, surroundings) = watch::channel(Surroundings::default());
+        let parts = Parts {
+            reader,
+            clock: Clock::System,
+            metrics: metrics.clone(),
+            tls: None,
+            surroundings,
+            beside: Beside::default(),
+        };
+        let server = Server::new(Config::default(), parts);
+        let mut kept = Vec::new();
+        let mut connect = |node: &str, last: u8| {
+            let peer = Peer { part: Some(Part::Agent), node: Some(node.into()), source: [10, 0, 0, last].into() };
+            let (client, io) = tokio::io::duplex(64);
+            kept.push((server.connection_of(peer, None, io), client));
+            metrics.connections.get()
+        };
+        let open: Vec<i64> = (0..10).map(|last| connect("node-1", last)).collect();
+        assert_eq!(open, [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]);
+        assert_eq!(connect("node-2", 1), 9);
     }
 
     #[test]

@@ -1,12 +1,9 @@
 //! A subscriber: a cursor, and the frames it needs next.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -15,7 +12,10 @@ use super::{
     fanout::{Fanout, Plan, Prepared, Transfer},
     ring::{At, Place},
 };
-use crate::proto::{self, Hello, Mode};
+use crate::{
+    limits::Turn,
+    proto::{self, Hello, Mode},
+};
 
 /// A reader of a large transfer counts against the cap for at most this long: a slow one must not keep others out, and its bytes
 /// are shared anyway.
@@ -30,6 +30,8 @@ pub(super) struct Subscriber {
     head: watch::Receiver<u64>,
     stage: Stage,
     stop: CancellationToken,
+    /// The client's address.
+    source: IpAddr,
     /// Records the client holds against this hub.
     refuses: u32,
     _relay: Option<Follows>,
@@ -64,7 +66,7 @@ enum Stage {
 }
 
 impl Subscriber {
-    pub(super) fn new(fanout: Arc<Fanout>, hello: &Hello, stop: CancellationToken) -> Self {
+    pub(super) fn new(fanout: Arc<Fanout>, hello: &Hello, source: IpAddr, stop: CancellationToken) -> Self {
         fanout.metrics.subscribers.inc();
         if hello.refuses > 0 {
             fanout.metrics.refusing.inc();
@@ -75,6 +77,7 @@ impl Subscriber {
             stage: Stage::Deciding { have: Have::of(hello), waited: false },
             refuses: hello.refuses,
             fanout,
+            source,
             stop,
         }
     }
@@ -109,19 +112,18 @@ impl Subscriber {
                 }
                 Stage::Queueing { repair } => {
                     let wait = self.fanout.config.heartbeat;
-                    let turn = Arc::clone(&self.fanout.transfers).acquire_owned();
-                    let Ok(Ok(permit)) = timeout(wait, turn).await else {
+                    let Ok(turn) = timeout(wait, self.fanout.transfers.take(self.source)).await else {
                         if self.stop.is_cancelled() {
                             return None;
                         }
                         return Some(proto::wait(&self.fanout.config.node, "others are being brought up to date"));
                     };
                     if let Some(transfer) = repair.take() {
-                        self.stage = Stage::Repairing { transfer, sent: 0, _turn: Some(hold(permit)) };
+                        self.stage = Stage::Repairing { transfer, sent: 0, _turn: Some(hold(turn)) };
                         return Some(self.welcome(Mode::Repair));
                     }
                     let prepared = self.fanout.prepared().await;
-                    self.stage = Stage::Loading { prepared, sent: 0, _turn: hold(permit) };
+                    self.stage = Stage::Loading { prepared, sent: 0, _turn: hold(turn) };
                     return Some(self.welcome(Mode::Snapshot));
                 }
                 Stage::Loading { prepared, sent, .. } => {
@@ -233,13 +235,48 @@ impl Drop for Subscriber {
     }
 }
 
-/// Gives the permit back when the guard is dropped, or when it was held long enough.
-fn hold(permit: OwnedSemaphorePermit) -> DropGuard {
+/// Ends the turn when the guard is dropped, or when it was held long enough.
+fn hold(turn: Turn) -> DropGuard {
     let done = CancellationToken::new();
     let guard = done.clone().drop_guard();
     tokio::spawn(async move {
         let _ = timeout(TURN_MAX, done.cancelled()).await;
-        drop(permit);
+        drop(turn);
     });
     guard
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        record::Snapshot,
+        store::{self, Origin, Records, What},
+        stream::{Beside, Config, Metrics, Surroundings},
+        sys::{Clock, UnixMillis},
+    };
+
+    /// Clients of one address that read nothing of their snapshots wait for each other; one of another address does not.
+    #[tokio::test(start_paused = true)]
+    async fn snapshots_for_one_address_leave_turns_to_others() {
+        let (mut writer, reader) = store::open();
+        let origin = Origin::Watched { cluster: "uid".into(), new_epoch: false };
+        writer.apply(What::Reset { origin, records: Records::default(), as_of: UnixMillis(7) }).unwrap();
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let (_above, surroundings) = watch::channel(Surroundings::default());
+        let config = Config { transfers_max: 4, ..Config::default() };
+        let fanout = Fanout::new(config, metrics, reader, Clock::System, surroundings, Beside::default());
+        let hello = proto::hello("agent", "", &Snapshot::default());
+        let subscribe =
+            |last: u8| Subscriber::new(Arc::clone(&fanout), &hello, [10, 0, 0, last].into(), CancellationToken::new());
+        let (snapshot, wait) = (proto::welcome(Mode::Snapshot, ""), "others are being brought up to date");
+        let wait = proto::wait("", wait);
+        let mut stuck = Vec::new();
+        for expected in [&snapshot, &snapshot, &wait, &wait] {
+            let mut subscriber = subscribe(1);
+            assert_eq!(subscriber.next().await.as_ref(), Some(expected));
+            stuck.push(subscriber);
+        }
+        assert_eq!(subscribe(2).next().await, Some(snapshot));
+    }
 }

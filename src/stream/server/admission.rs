@@ -1,17 +1,11 @@
 //! Admission of connections to the handshake: places, fair between sources, and a rate.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::Config;
-use crate::{
-    limits::{Capacity, ConnectionTable},
-    sys::Lock,
-};
+use crate::limits::{Capacity, ConnectionTable, Turns};
 
 /// A handshake counts against the cap for at most this long: one that stalls must not keep others out.
 const PLACE_HELD: Duration = Duration::from_millis(250);
@@ -21,27 +15,17 @@ const PLACE_HELD_SCARCE: Duration = Duration::from_millis(40);
 
 /// Limits TLS handshakes: how many at once, and how many begin in a second.
 pub(super) struct Admission {
-    at_once: Arc<Semaphore>,
-    /// Maximum of these for one address.
-    at_once_of_source: usize,
-    of_sources: Lock<HashMap<IpAddr, Arc<Semaphore>>>,
+    /// Places for handshakes that begin.
+    pub places: Turns,
     /// Connections before the end of their handshake. The oldest is closed when there are too many.
     pub unfinished: Arc<ConnectionTable>,
     gap: Duration,
     next: tokio::sync::Mutex<Instant>,
 }
 
-/// A place for one handshake, free again when dropped.
-pub(super) struct Place {
-    _of_source: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
-}
-
 impl Admission {
     /// Handshakes that may begin at once after a pause.
     const BURST: u32 = 64;
-    /// Addresses kept without a place in use.
-    const SOURCES_IDLE_MAX: usize = 1_024;
 
     pub fn new(config: &Config) -> Self {
         let capacity = Capacity {
@@ -51,34 +35,17 @@ impl Admission {
             answering_max: None,
         };
         Self {
-            at_once: Arc::new(Semaphore::new(config.handshakes_max)),
-            at_once_of_source: (config.handshakes_max / 2).max(1),
-            of_sources: Lock::default(),
+            places: Turns::new(config.handshakes_max),
             unfinished: Arc::new(ConnectionTable::new(capacity)),
             gap: Duration::from_secs(1) / config.handshakes_per_s.max(1),
             next: tokio::sync::Mutex::new(Instant::now()),
         }
     }
 
-    /// Waits for a place for a handshake. Waiting connections of one source do not delay those of another.
-    pub async fn place(&self, source: IpAddr) -> Place {
-        let of_source = self.of_source(source);
-        let of_source = of_source.acquire_owned().await.expect("never closed");
-        Place { _of_source: of_source, _of_all: Arc::clone(&self.at_once).acquire_owned().await.expect("never closed") }
-    }
-
-    fn of_source(&self, source: IpAddr) -> Arc<Semaphore> {
-        let mut of_sources = self.of_sources.lock();
-        if of_sources.len() > Self::SOURCES_IDLE_MAX {
-            of_sources.retain(|_, places| Arc::strong_count(places) > 1);
-        }
-        Arc::clone(of_sources.entry(source).or_insert_with(|| Arc::new(Semaphore::new(self.at_once_of_source))))
-    }
-
     /// Waits until a handshake must give up its place: sooner while others wait for one.
     pub async fn place_ends(&self) {
         tokio::time::sleep(PLACE_HELD_SCARCE).await;
-        if self.at_once.available_permits() > 0 {
+        if self.places.any_free() {
             tokio::time::sleep(PLACE_HELD.saturating_sub(PLACE_HELD_SCARCE)).await;
         }
     }
@@ -96,8 +63,6 @@ impl Admission {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
-
     use super::*;
 
     fn admission(handshakes_max: usize, handshakes_per_s: u32) -> Admission {
@@ -117,25 +82,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_address_has_half_of_the_places_and_others_the_rest() {
-        let admission = admission(4, 1_000_000);
-        let (attacker, agent) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let moment = Duration::from_secs(1);
-        let (first, _second) = (admission.place(attacker).await, admission.place(attacker).await);
-        assert!(timeout(moment, admission.place(attacker)).await.is_err());
-        let (_third, _fourth) = (admission.place(agent).await, admission.place(agent).await);
-        assert!(timeout(moment, admission.place([10, 0, 0, 3].into())).await.is_err(), "no more than there are");
-        drop(first);
-        assert!(timeout(moment, admission.place(attacker)).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn a_place_ends_sooner_while_others_wait() {
         let admission = admission(2, 1_000_000);
         let start = Instant::now();
         admission.place_ends().await;
         assert_eq!(start.elapsed(), PLACE_HELD);
-        let _all = (admission.place([10, 0, 0, 1].into()).await, admission.place([10, 0, 0, 2].into()).await);
+        let _all =
+            (admission.places.take([10, 0, 0, 1].into()).await, admission.places.take([10, 0, 0, 2].into()).await);
         let start = Instant::now();
         admission.place_ends().await;
         assert_eq!(start.elapsed(), PLACE_HELD_SCARCE);
