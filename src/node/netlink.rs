@@ -197,6 +197,14 @@ mod tests {
         }
     }
 
+    /// Routes are asked for by threads that answer DNS.
+    #[test]
+    fn no_answer_is_waited_for_without_end() {
+        let netlink = Netlink::open(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+        let waits = socket2::SockRef::from(&netlink.socket).read_timeout().unwrap();
+        assert_eq!(waits, Some(ANSWER));
+    }
+
     #[test]
     fn an_error_is_told_from_an_acknowledgement() {
         assert!(error_of(&0_i32.to_ne_bytes()).is_none());

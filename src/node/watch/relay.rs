@@ -12,14 +12,16 @@ use std::{
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-/// Queries over UDP that wait for an answer at once; each holds a socket.
-const QUERIES: usize = 1_024;
-const CONNECTIONS: usize = 256;
+use crate::limits::FairShares;
+
+/// Queries over UDP that wait for an answer at once; each holds a socket. A client has half of the places that are free.
+const QUERIES_MAX: usize = 1_024;
+/// The same for connections.
+const CONNECTIONS_MAX: usize = 256;
 /// How long one server may take for an answer. A stub resolver asks again after 5 s.
 const ANSWER: Duration = Duration::from_secs(2);
 /// The longest a connection lives.
@@ -42,13 +44,18 @@ pub(super) struct Relay {
 impl Relay {
     /// Listens on a port of each of `ips`, for what is to be passed on to the first of `servers` that answers.
     pub(super) async fn start(ips: &[IpAddr], servers: &[SocketAddr]) -> io::Result<Self> {
+        Self::start_bounded(ips, servers, [QUERIES_MAX, CONNECTIONS_MAX]).await
+    }
+
+    async fn start_bounded(ips: &[IpAddr], servers: &[SocketAddr], max: [usize; 2]) -> io::Result<Self> {
         let servers: Arc<[SocketAddr]> = servers.into();
+        let [queries, open] = max.map(|max| Arc::new(FairShares::new(max)));
         let (mut ports, mut tasks) = (Vec::new(), JoinSet::new());
         for ip in ips {
             let (udp, tcp) = bind(*ip).await?;
             ports.push((*ip, udp.local_addr()?.port()));
-            tasks.spawn(datagrams(Arc::new(udp), Arc::clone(&servers)));
-            tasks.spawn(connections(tcp, Arc::clone(&servers)));
+            tasks.spawn(datagrams(Arc::new(udp), Arc::clone(&servers), Arc::clone(&queries)));
+            tasks.spawn(connections(tcp, Arc::clone(&servers), Arc::clone(&open)));
         }
         Ok(Self { ports, _tasks: tasks })
     }
@@ -66,8 +73,7 @@ async fn bind(ip: IpAddr) -> io::Result<(UdpSocket, TcpListener)> {
     Err(last)
 }
 
-async fn datagrams(socket: Arc<UdpSocket>, servers: Arc<[SocketAddr]>) {
-    let slots = Arc::new(Semaphore::new(QUERIES));
+async fn datagrams(socket: Arc<UdpSocket>, servers: Arc<[SocketAddr]>, places: Arc<FairShares>) {
     let mut waiting = JoinSet::new();
     let mut buffer = [0; MESSAGE_BYTES];
     loop {
@@ -76,11 +82,11 @@ async fn datagrams(socket: Arc<UdpSocket>, servers: Arc<[SocketAddr]>) {
             sleep(PAUSE).await;
             continue;
         };
-        // Beyond the limit a query is lost, as in a full socket.
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        // Beyond its share a query is lost, as in a full socket.
+        let Some(place) = places.take(client.ip()) else { continue };
         let (socket, servers, query) = (Arc::clone(&socket), Arc::clone(&servers), buffer[..length].to_vec());
         waiting.spawn(async move {
-            let _slot = slot;
+            let _place = place;
             for server in servers.iter() {
                 if let Ok(Ok(answer)) = timeout(ANSWER, exchange(*server, &query)).await {
                     let _ = socket.send_to(&answer, client).await;
@@ -106,19 +112,18 @@ async fn exchange(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
-async fn connections(listener: TcpListener, servers: Arc<[SocketAddr]>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+async fn connections(listener: TcpListener, servers: Arc<[SocketAddr]>, places: Arc<FairShares>) {
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
-        let Ok((mut client, _)) = listener.accept().await else {
+        let Ok((mut client, address)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        let Some(place) = places.take(address.ip()) else { continue };
         let servers = Arc::clone(&servers);
         open.spawn(async move {
-            let _slot = slot;
+            let _place = place;
             for server in servers.iter() {
                 if let Ok(Ok(mut server)) = timeout(ANSWER, TcpStream::connect(server)).await {
                     let _ = timeout(CONNECTION, copy_bidirectional(&mut client, &mut server)).await;
@@ -161,5 +166,64 @@ mod tests {
         TcpStream::connect(at).await.unwrap().read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
         answering.await.unwrap();
+    }
+
+    /// One client waits for as many answers and keeps as many connections as it may; another one is served.
+    #[tokio::test]
+    async fn a_client_that_takes_all_it_can_leaves_places_to_others() {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind(server).await.unwrap();
+        let relay = Relay::start_bounded(&["127.0.0.1".parse().unwrap()], &[server], [8, 8]).await.unwrap();
+        let at = SocketAddr::from(relay.ports[0]);
+        let answering = tokio::spawn(async move {
+            let mut taken = 0;
+            loop {
+                let mut query = [0; 64];
+                let (length, relay) = udp.recv_from(&mut query).await.unwrap();
+                if &query[2..length] == b"victim" {
+                    udp.send_to(&query[..length], relay).await.unwrap();
+                    return taken;
+                }
+                taken += 1;
+            }
+        });
+        let connecting = tokio::spawn(async move {
+            let mut open = Vec::new();
+            loop {
+                let (mut stream, _) = tcp.accept().await.unwrap();
+                let mut word = [0; 1];
+                if stream.read_exact(&mut word).await.is_ok() && word == *b"v" {
+                    stream.write_all(b"hello").await.unwrap();
+                    return open.len();
+                }
+                open.push(stream);
+            }
+        });
+        let attacker = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        let mut kept = Vec::new();
+        for id in 0..40_u8 {
+            attacker.send_to(&[id, 0, b'a'], at).await.unwrap();
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+            let mut stream = socket.connect(at).await.unwrap();
+            // Beyond its share it is closed at once.
+            let _ = stream.write_all(b"a").await;
+            kept.push(stream);
+        }
+        let victim = UdpSocket::bind("127.0.0.3:0").await.unwrap();
+        victim.send_to(b"IDvictim", at).await.unwrap();
+        let mut answer = [0; 64];
+        let (length, _) = victim.recv_from(&mut answer).await.unwrap();
+        assert_eq!(&answer[..length], b"IDvictim");
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.3:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(at).await.unwrap();
+        stream.write_all(b"v").await.unwrap();
+        let mut text = [0; 5];
+        stream.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"hello");
+        // Half of the eight, as long as others want none.
+        assert_eq!((answering.await.unwrap(), connecting.await.unwrap()), (4, 4));
     }
 }

@@ -4,6 +4,7 @@
 //! has it says what it is (one byte) and can be asked to leave (one byte back) by its own user.
 
 use std::{
+    collections::VecDeque,
     fs, io,
     os::{
         linux::net::SocketAddrExt,
@@ -16,8 +17,8 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, mpsc},
-    task::{JoinHandle, JoinSet},
+    sync::mpsc,
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -31,7 +32,8 @@ const TRIES: usize = 20;
 const TRY_EVERY: Duration = Duration::from_millis(50);
 /// How long one that was asked to leave stays away from the seat.
 const DISPLACED: Duration = TRY_EVERY.saturating_mul(10);
-const CONNECTIONS: usize = 16;
+/// Connections at once. Watches that wait for the seat say nothing, so silence has no limit; the oldest connection makes room instead.
+const CONNECTIONS_MAX: usize = 16;
 
 const CHILD: u8 = b'c';
 const RESIDENT: u8 = b'r';
@@ -225,23 +227,27 @@ fn is_of_our_user(stream: &UnixStream) -> bool {
 }
 
 async fn serve(listener: UnixListener, word: u8, about: Arc<Lock<String>>, asks: mpsc::Sender<Asked>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
     // They end with this.
     let mut connections = JoinSet::new();
+    let mut by_age = VecDeque::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok((mut stream, _)) = listener.accept().await else {
             sleep(TRY_EVERY).await;
             continue;
         };
-        // Other users take no slot: a connection may stay for as long as its client lives.
+        // Other users take no place: a connection may stay for as long as its client lives.
         if !is_of_our_user(&stream) {
             continue;
         }
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        by_age.retain(|connection: &AbortHandle| !connection.is_finished());
+        if by_age.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = by_age.pop_front()
+        {
+            oldest.abort();
+        }
         let (asks, about) = (asks.clone(), Arc::clone(&about));
-        connections.spawn(async move {
-            let _slot = slot;
+        let connection = connections.spawn(async move {
             if stream.write_u8(word).await.is_err() {
                 return;
             }
@@ -261,6 +267,7 @@ async fn serve(listener: UnixListener, word: u8, about: Arc<Lock<String>>, asks:
                 let _ = stream.read_u8().await;
             }
         });
+        by_age.push_back(connection);
     }
 }
 
@@ -304,6 +311,42 @@ mod tests {
 0000000000000000: 00000002 00000000 00010000 0001 01 9
 ";
         assert_eq!(seats(others), ["dns-1"]);
+    }
+
+    /// Clients that say nothing take no place for good.
+    #[tokio::test]
+    async fn silent_clients_keep_nobody_from_the_seat() {
+        let name = unique("silent-clients");
+        let Claimed::Seat(mut holder) = claim(&name, Mode::Child, false, || "of an agent".into()).await else {
+            panic!("free")
+        };
+        let mut silent = Vec::new();
+        for _ in 0..3 * CONNECTIONS_MAX {
+            let mut stream = connect(&name).unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), CHILD);
+            silent.push(stream);
+        }
+        assert_eq!(about(&name).await.as_deref(), Some("of an agent"));
+        let leaving = async {
+            let asked = holder.asked_to_leave().await;
+            drop(holder);
+            asked
+        };
+        let (newcomer, asked) = tokio::join!(claim(&name, Mode::Child, false, String::new), leaving);
+        assert!(matches!(newcomer, Claimed::Seat(_)) && asked == Asked::Newcomer);
+    }
+
+    /// A holder that takes connections and says nothing holds nobody up for longer than [`PATIENCE`].
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_holder_is_given_up() {
+        let name = unique("silent-holder");
+        let _holder = listen(&name).unwrap();
+        let began = tokio::time::Instant::now();
+        let Claimed::Foreign(why) = claim(&name, Mode::Resident, false, String::new).await else { panic!("taken") };
+        assert!(why.contains("does not leave"), "{why}");
+        assert_eq!(about(&name).await, None);
+        dismiss(&name).await;
+        assert!(began.elapsed() < 4 * PATIENCE);
     }
 
     #[tokio::test]
