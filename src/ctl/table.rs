@@ -19,9 +19,10 @@ impl Table {
         Self { rows: Vec::new() }
     }
 
-    /// Adds a row.
+    /// Adds a row. Names come from hubs, which may send any: a control character of a cell moves no cursor and makes no line.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        let plain = |cell: String| if cell.contains(char::is_control) { replaced(&cell) } else { cell };
+        self.rows.push(cells.map(plain).into());
     }
 
     /// The text, one line a row; without a width no line is broken.
@@ -41,6 +42,10 @@ impl Table {
         }
         text
     }
+}
+
+fn replaced(cell: &str) -> String {
+    cell.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
 /// Where the columns of a table stand.
@@ -185,6 +190,13 @@ pub fn some(items: &[String], most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_of_a_cell_stay_in_their_place() {
+        let mut table = Table::new(&["NAME", "ADDRESS"]);
+        table.row(["web\u{1b}[2J\nbank".into(), "10.0.0.1\r".into()]);
+        assert_eq!(table.text(None), "NAME           ADDRESS\nweb\u{FFFD}[2J\u{FFFD}bank   10.0.0.1\u{FFFD}\n");
+    }
 
     #[test]
     fn columns_are_aligned_and_lines_end_with_their_last_cell() {

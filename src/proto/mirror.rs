@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Batch, Changes, Contents, Frame, FrameKind, Mark, Mode, Part, Verdicts, VerdictsBody, Vouched, held_digest,
-    pack::unpack, record_lineage, record_released, record_version, root_from,
+    pack::unpack, record_lineage, record_released, record_version, root_from, shown,
 };
 use crate::{
     record::{
@@ -16,6 +16,8 @@ use crate::{
 
 /// Most bytes of parts or of one batch, unpacked: about a thousand times a large cluster.
 const TRANSFER_BYTES_MAX: usize = 1 << 30;
+/// Longest identity of a cluster: a UID has 36 bytes.
+const CLUSTER_BYTES_MAX: usize = 255;
 /// Most hubs a path or a list of addresses may name.
 const HUBS_MAX: usize = 64;
 
@@ -155,7 +157,7 @@ impl Mirror {
                     Mode::Repair => self.building(self.held.clone()),
                     Mode::Snapshot => self.building(Snapshot::default()),
                 };
-                Ok(if mode == Mode::Wait { Event::Waiting(welcome.reason) } else { Event::Begins(mode) })
+                Ok(if mode == Mode::Wait { Event::Waiting(shown(&welcome.reason)) } else { Event::Begins(mode) })
             }
             Some(FrameKind::Part(part)) => self.part(&part),
             Some(FrameKind::Verdicts(verdicts)) => self.verdicts(&verdicts),
@@ -309,13 +311,16 @@ impl Mirror {
         if version.cluster.is_empty() {
             return Err(malformed("mark without a cluster"));
         }
+        if version.cluster.len() > CLUSTER_BYTES_MAX || version.cluster.contains(char::is_control) {
+            return Err(malformed(format!("cluster of {} bytes", version.cluster.len())));
+        }
         let ours = self.held.version();
         if version.cluster == ours.cluster && ours.follows(&version) {
             return Err(Fault::Back { offered: version, held: ours.clone() });
         }
         let vouched = Vouched {
             as_of: UnixMillis(mark.as_of_ms),
-            lost: Some(mark.lost).filter(|lost| !lost.is_empty()),
+            lost: Some(shown(&mark.lost)).filter(|lost| !lost.is_empty()),
             path,
             window_ms: mark.window_ms,
             hubs: bounded(mark.hubs),
@@ -356,7 +361,7 @@ fn grow(bytes: &mut usize, by: usize) -> Result<(), Fault> {
 
 fn bounded(mut names: Vec<String>) -> Vec<String> {
     names.truncate(HUBS_MAX);
-    names.retain(|name| name.len() <= 255);
+    names.retain(|name| name.len() <= 255 && !name.contains(char::is_control));
     names
 }
 

@@ -191,6 +191,29 @@ fn an_empty_snapshot_is_taken_for_what_it_is_and_left_to_the_guard() {
     assert!(matches!(events.last(), Some(Event::Replaced(whole)) if whole.changes.len() == 11));
 }
 
+/// Texts of a hub are logged, shown and passed on: none is longer than a line, and none makes lines of its own.
+#[test]
+fn texts_of_a_hub_are_one_line_and_cut() {
+    let held = cluster(10, version(2, 5));
+    let long = "x\n".repeat(1 << 19);
+    let path = vec!["hub".into(), "a\nWARN forged".into(), "y".repeat(256)];
+    let said = Vouched { lost: Some(long.clone()), path, ..vouched() };
+    let mut mirror = Mirror::new("agent", held.clone());
+    let events = take(&mut mirror, &[proto::welcome(Mode::Delta, "hub"), proto::mark(&held, &said)]).unwrap();
+    let Some(Event::Fresh(Vouched { lost: Some(lost), path, .. })) = events.last() else { panic!("{events:?}") };
+    assert!(lost.chars().count() == 513 && !lost.contains(char::is_control), "{lost:?}");
+    assert_eq!(*path, ["hub"]);
+    let mut mirror = Mirror::new("agent", Snapshot::default());
+    let events = take(&mut mirror, &[proto::wait("hub", &long)]).unwrap();
+    assert!(matches!(&events[0], Event::Waiting(why) if why.len() <= 2 * 1_024), "{events:?}");
+    for cluster in ["y".repeat(256), "uid\nWARN forged".to_owned()] {
+        let other = held.with_version(Version { cluster: cluster.into(), ..version(3, 1) });
+        let mut mirror = Mirror::new("agent", held.clone());
+        let fault = take(&mut mirror, &snapshot_frames(&other)).unwrap_err().to_string();
+        assert!(fault.starts_with("bad frame: cluster of "), "{fault}");
+    }
+}
+
 #[test]
 fn frames_of_a_newer_hub_are_skipped() {
     let mut mirror = Mirror::new("agent", cluster(1, version(1, 1)));

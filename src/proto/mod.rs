@@ -60,6 +60,20 @@ pub const FOLLOW_PATH: &str = "/holdfast.v1.Records/Follow";
 /// Where a hub says what it has.
 pub const STATE_PATH: &str = "/holdfast.v1.Records/State";
 
+/// Longest text of a peer that is logged or shown, in characters.
+const TEXT_CHARS_MAX: usize = 512;
+
+/// A text that a peer sent, as it may be logged and shown: on one line, without control characters, and cut.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let plain = |char: char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char };
+    let mut shown: String = text.chars().take(TEXT_CHARS_MAX).map(plain).collect();
+    if text.chars().nth(TEXT_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// The version as it travels.
 #[must_use]
 pub fn wire_version(version: &Version) -> WireVersion {

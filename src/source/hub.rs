@@ -226,8 +226,8 @@ impl Follower {
         let connected = timeout(self.config.connect_timeout, connecting).await;
         let channel = match connected {
             Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return self.failed(error),
-            Err(_) => return self.failed("no connection in time".into()),
+            Ok(Err(error)) => return self.failed(&error),
+            Err(_) => return self.failed("no connection in time"),
         };
         let end = self.follow(channel, &last_read).await;
         let good = self.hubs.current_was_good();
@@ -238,10 +238,9 @@ impl Follower {
         }
     }
 
-    fn failed(&mut self, reason: String) -> End {
-        self.hubs.failed();
+    fn failed(&mut self, reason: &str) -> End {
         self.parts.metrics.attempt(Attempt::Failed);
-        End::Failed(reason)
+        self.ended(reason)
     }
 
     /// Follows the hub at the other end of `channel` until that ends.
@@ -284,7 +283,8 @@ impl Follower {
 
     fn ended(&mut self, reason: &str) -> End {
         self.hubs.failed();
-        End::Failed(reason.to_owned())
+        // It may hold words of the hub.
+        End::Failed(proto::shown(reason))
     }
 
     async fn read(&mut self, mut stream: Streaming<Frame>, last_read: &LastRead, resyncs: &mut u32) -> Step {
