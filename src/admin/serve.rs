@@ -232,3 +232,38 @@ async fn connection(stream: Box<dyn Stream>, router: Router, peer: Option<Peer>,
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::limits_for_tests;
+
+    /// Networks that may probe or scrape besides the node itself.
+    #[tokio::test]
+    async fn addresses_that_are_not_allowed_are_let_go_unread_and_the_node_never_is() {
+        let node = NodeAddresses::new(|| Ok(vec![[192, 0, 2, 9].into()]));
+        let limits = limits_for_tests(8, Duration::from_secs(1));
+        let here: SocketAddr = "198.51.100.7:9253".parse().unwrap();
+        for (allow, client, admitted) in [
+            (&["10.0.0.0/8"][..], "10.1.2.3:5", true),
+            (&["10.0.0.0/8"], "203.0.113.1:5", false),
+            (&["10.0.0.0/8"], "127.0.0.1:5", true),
+            (&["10.0.0.0/8"], "198.51.100.7:5", true),
+            (&["10.0.0.0/8"], "192.0.2.9:5", true),
+            (&["10.0.0.0/8"], "[::ffff:10.1.2.3]:5", true),
+            (&["10.0.0.0/8", "203.0.113.0/24"], "203.0.113.1:5", true),
+            (&[], "203.0.113.1:5", true),
+        ] {
+            let allow = allow.iter().map(|net| net.parse().unwrap()).collect();
+            let limits = Limits { allow, node: node.clone(), ..limits.clone() };
+            let (before, refused) = (limits.not_allowed.get(), limits.not_allowed.clone());
+            let table = Arc::new(ConnectionTable::new(limits.capacity));
+            let server = Server { router: Router::new(), limits, table };
+            let (stream, _client) = tokio::io::duplex(64);
+            let ends = Some((here, client.parse().unwrap()));
+            let taken = server.admit(Accepted { stream: Box::new(stream), ends, peer: None });
+            assert_eq!(taken.is_some(), admitted, "{client}");
+            assert_eq!(refused.get() - before, u64::from(!admitted), "{client}");
+        }
+    }
+}

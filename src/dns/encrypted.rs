@@ -118,3 +118,31 @@ fn tls_config(alpn: &[u8], certificate: Arc<dyn ResolvesServerCert>) -> Result<S
     config.send_tls13_tickets = 1;
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct NoCertificate;
+
+    impl ResolvesServerCert for NoCertificate {
+        fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            None
+        }
+    }
+
+    /// A query in early data could be replayed; tickets of two processes have nothing in common.
+    #[test]
+    fn there_is_no_early_data_and_each_process_has_a_ticket_key_of_its_own() {
+        for alpn in [ALPN_TLS, ALPN_HTTPS, ALPN_QUIC] {
+            let made = || tls_config(alpn, Arc::new(NoCertificate)).unwrap();
+            let (first, second) = (made(), made());
+            assert_eq!(first.max_early_data_size, 0);
+            assert_eq!(first.alpn_protocols, [alpn]);
+            let ticket = first.ticketer.encrypt(b"session").unwrap();
+            assert_eq!(first.ticketer.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+            assert_eq!(second.ticketer.decrypt(&ticket), None);
+        }
+    }
+}

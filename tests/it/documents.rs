@@ -191,3 +191,105 @@ fn units_that_are_spoken_of_are_those_that_are_shipped() {
     }
     assert!(all >= 3);
 }
+
+/// Words in backticks that are the name of a test: of that many words no other name is.
+fn tests_in(text: &str) -> BTreeSet<&str> {
+    let is_test = |word: &&str| {
+        word.matches('_').count() >= 4
+            && !word.starts_with("holdfast_")
+            && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    text.split('`').skip(1).step_by(2).filter(is_test).collect()
+}
+
+#[test]
+fn every_test_that_the_page_on_security_names_exists() {
+    let mut sources = String::new();
+    for directory in ["src", "tests"] {
+        rust_sources(&repository().join(directory), &mut sources);
+    }
+    let page = read("docs/security.md");
+    let named = tests_in(&page);
+    let gone: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    assert!(named.len() > 60, "{named:?}");
+}
+
+/// The numbers on the page, and where the code has them. A constant that changes changes the page.
+const LIMITS: &[(&str, &str, &str)] = &[
+    ("transport | 4,096;", "src/dns/config.rs", "pub const FORWARDS: Bounds<usize> =\n    Bounds { default: 4_096,"),
+    ("`max_concurrent` (1,000)", "src/config/settings.rs", "Setting::new(\"max_concurrent\", \"1000\")"),
+    ("sockets to upstreams | 2,048,", "src/dns/forward/upstream/udp.rs", "SOCKETS_MAX: usize = 2_048;"),
+    ("one upstream | 5, from", "src/dns/forward/upstream/attempts.rs", "TRIES_MAX: u32 = 5;"),
+    ("50 ahead of", "src/dns/forward/upstream.rs", "RETRIES_MAX: u32 = 50;"),
+    ("question | 16, then", "src/dns/forward/upstream/udp.rs", "NEAR_MISSES_MAX: u32 = 16;"),
+    ("1,000, then TCP alone", "src/dns/forward/upstream/udp.rs", "NEAR_MISSES_LAST: u32 = 1_000;"),
+    ("`tcp.max_connections` (1,000)", "src/config/settings.rs", "Setting::new(\"tcp.max_connections\", \"1000\")"),
+    ("`tcp.max_per_source` (100)", "src/config/settings.rs", "Setting::new(\"tcp.max_per_source\", \"100\")"),
+    ("`max_fails` (3)", "src/config/settings.rs", "Setting::new(\"max_fails\", \"3\")"),
+    ("over TCP | 16 MiB", "src/dns/tcp.rs", "BUFFERED_BYTES_MAX: usize = 16 << 20;"),
+    ("every 1 to 5 s", "src/dns/forward/upstream.rs", "PROBE_MAX: Duration = Duration::from_secs(5);"),
+    ("listener | 128 and 16 for", "src/admin.rs", "CONNECTIONS: usize = 128;"),
+    ("128 and 16 for each", "src/admin.rs", "CONNECTIONS_PER_SOURCE: usize = 16;"),
+    ("64 more for the node", "src/admin.rs", "CONNECTIONS_NODE: usize = 64;"),
+    ("there | 1 s, 8 KiB", "src/admin/serve.rs", "HEAD: Duration = Duration::from_secs(1);"),
+    ("1 s, 8 KiB |", "src/admin/serve.rs", "HEAD_BYTES: usize = 8 * 1024;"),
+    ("| 50 a second |", "src/admin/scrape.rs", "RENDERED_EVERY: Duration = Duration::from_millis(20);"),
+    ("done or not | 4,096, a quarter", "src/stream/mod.rs", "unfinished_max: 4_096,"),
+    ("each address; 10 s |", "src/stream/server.rs", "HELLO_WAIT: Duration = Duration::from_secs(10);"),
+    ("at a hub | 64, half", "src/stream/mod.rs", "handshakes_max: 64,"),
+    ("for 250 ms,", "src/stream/server/admission.rs", "PLACE_HELD: Duration = Duration::from_millis(250);"),
+    ("40 ms while", "src/stream/server/admission.rs", "PLACE_HELD_SCARCE: Duration = Duration::from_millis(40);"),
+    ("way at a hub | 256, half", "src/stream/mod.rs", "transfers_max: 256,"),
+    ("turn for 30 s", "src/stream/subscriber.rs", "TURN_MAX: Duration = Duration::from_secs(30);"),
+    ("to a hub | 20,000;", "src/stream/mod.rs", "connections_max: 20_000,"),
+    ("of one node 8", "src/stream/server/of_nodes.rs", "CONNECTIONS_OF_NODE_MAX: usize = 8;"),
+    ("disk | a day ahead", "src/record/mod.rs", "EPOCH_AHEAD_MAX_MS: u64 = 86_400_000;"),
+    ("cached | 65,535", "src/dns/cache/memory.rs", "ROUTES_MAX: usize = u16::MAX as usize;"),
+    ("reader | 256 KiB", "src/sys/stderr.rs", "QUEUE_BYTES_MAX: usize = 256 << 10;"),
+    ("660 are kept", "src/role/descriptors.rs", "RESERVED: usize = 660;"),
+    ("connections | 1,024, 256;", "src/node/watch/relay.rs", "QUERIES_MAX: usize = 1_024;"),
+    ("1,024, 256;", "src/node/watch/relay.rs", "CONNECTIONS_MAX: usize = 256;"),
+    ("512 characters", "src/proto/mod.rs", "TEXT_CHARS_MAX: usize = 512;"),
+    ("253 bytes of its name", "src/stream/server.rs", "NAME_LOGGED_MAX: usize = 253;"),
+    ("within 10 s", "src/tls/mod.rs", "REREAD: Duration = Duration::from_secs(10);"),
+    ("get 50 answers a second", "src/config/settings.rs", "Setting::new(\"open_rate\", \"50\")"),
+    ("1,232 bytes", "src/wire/mod.rs", "UDP_BYTES_MAX: usize = 1232;"),
+];
+
+/// The same of the page on encrypted DNS.
+const LIMITS_ENCRYPTED: &[(&str, &str, &str)] = &[
+    (
+        "it has begun | 2 s |",
+        "src/dns/config.rs",
+        "PARTIAL: Bounds<Duration> = Bounds {\n    default: Duration::from_secs(2),",
+    ),
+    (
+        "its answers | 5 s |",
+        "src/dns/config.rs",
+        "WRITE: Bounds<Duration> = Bounds {\n    default: Duration::from_secs(5),",
+    ),
+    ("under way | 64;", "src/dns/config.rs", "IN_FLIGHT: Bounds<usize> =\n    Bounds { default: 64,"),
+    ("16 KiB of headers", "src/dns/encrypted/https.rs", "HEADERS_BYTES_MAX: u32 = 16 * 1024;"),
+    ("reset | 16 that", "src/dns/encrypted/https.rs", "RESETS_MAX: usize = 16;"),
+    ("not proven | 32,", "src/dns/encrypted/quic.rs", "UNPROVEN_MAX: usize = 32;"),
+    ("connection | 256 KiB each", "src/dns/encrypted/quic.rs", "WINDOW_BYTES: u32 = 256 * 1024;"),
+    ("a multiple of 468 bytes", "src/dns/padding.rs", "BLOCK_BYTES: usize = 468;"),
+    ("read again every 10 s", "src/tls/mod.rs", "REREAD: Duration = Duration::from_secs(10);"),
+    (
+        "warns 7 days before",
+        "src/tls/server_certificate.rs",
+        "WARN_BEFORE: Duration = Duration::from_secs(7 * 86_400);",
+    ),
+];
+
+#[test]
+fn limits_on_the_pages_are_those_of_the_code() {
+    for (page, limits) in [("docs/security.md", LIMITS), ("docs/encrypted.md", LIMITS_ENCRYPTED)] {
+        let text = read(page);
+        for (told, file, code) in limits {
+            assert!(text.contains(told), "{page} has no {told:?}; {file} has {code:?}");
+            assert!(read(file).contains(code), "{file} has no {code:?} any more; {page} has {told:?}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::{
     process::Stdio,
 };
 
+use hickory_proto::{op::ResponseCode, rr::RecordType};
 use serde_json::Value;
 
 use crate::support::{
@@ -84,6 +85,14 @@ fn an_agent_with_a_made_certificate_is_asked_over_each_transport() {
             _ => {}
         }
     }
+    // Clients that know the plain address alone find them (RFC 9462).
+    let found = agent.ask("_dns.resolver.arpa.", RecordType::SVCB);
+    let told: Vec<String> = found.answers.iter().map(|record| record.data.to_string()).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (record, address) in told.iter().zip([&tls, &https, &quic]) {
+        let (ip, port) = address.rsplit_once(':').unwrap();
+        assert!(record.contains("dns.example.") && record.contains(ip) && record.contains(port), "{record}: {address}");
+    }
     // Each transport is counted by its name.
     let mut stream = UnixStream::connect(home.path().join("agent.sock")).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
@@ -95,6 +104,17 @@ fn an_agent_with_a_made_certificate_is_asked_over_each_transport() {
         assert!(line.trim() != "0", "{series}{line}");
     }
     agent.kill();
+}
+
+#[test]
+fn without_listeners_nothing_is_found_and_no_upstream_is_asked() {
+    let home = tempfile::tempdir().unwrap();
+    let agent = Agent::start(home.path(), &["--manifests", EXAMPLE]);
+    for name in ["_dns.resolver.arpa.", "resolver.arpa."] {
+        let answer = agent.ask(name, RecordType::SVCB);
+        assert_eq!((answer.response_code, answer.answers.len()), (ResponseCode::NoError, 0), "{name}");
+        assert_eq!(answer.authorities[0].record_type(), RecordType::SOA, "{name}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use hickory_proto::rr::RecordType;
+use hickory_proto::{op::ResponseCode, rr::RecordType};
 use holdfast::sys::{Clock, ManualClock, UnixMillis};
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::{
     forward::world::{World, secs},
     support::{
         fleet::{Home, in_time, until_equal},
-        upstream::Upstream,
+        upstream::{Upstream, a},
     },
 };
 
@@ -48,6 +48,24 @@ proptest! {
                 (age, stored) = (TTL.saturating_sub(left), stored + 1);
             }
         });
+    }
+}
+
+/// A name that failed is asked for again a moment later, also when the clock was ahead at the start and is set right.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_remembered_for_its_time_whatever_the_wall_clock_is_set_to() {
+    for jump_s in [-8 * 3_600, 8 * 3_600, -400 * 86_400] {
+        let upstream = Upstream::start(|asked| vec![asked.code(ResponseCode::ServFail)]).await;
+        let world = World::new(&[&upstream]);
+        assert!(world.a("www.example").await.starts_with("ServFail"));
+        let wall = world.clock.now();
+        world.clock.set_wall(UnixMillis(wall.0.saturating_add_signed(jump_s * 1_000)));
+        let before = upstream.count();
+        assert!(world.a("www.example").await.starts_with("ServFail"));
+        assert_eq!(upstream.count(), before, "{jump_s}: remembered");
+        upstream.now(|asked| vec![asked.found(vec![a(&asked.name(), 60, [192, 0, 2, 1])])]);
+        world.elapse(secs(6)).await;
+        assert_eq!(world.a("www.example").await, "NoError 192.0.2.1", "{jump_s}: not remembered for hours");
     }
 }
 

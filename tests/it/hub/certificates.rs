@@ -267,6 +267,62 @@ async fn an_agent_leaves_a_hub_that_is_revoked() {
     serving.abort();
 }
 
+/// Lets so much time pass at once, for everything that waits for a timer.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+/// The period in which a process looks at its files, and that of a hub's heartbeats.
+const PERIODS: [Duration; 2] = [tls::REREAD, Duration::from_secs(5)];
+
+#[tokio::test]
+async fn a_running_hub_takes_up_a_list_within_its_period() {
+    let (dir, home) = (TempDir::new().unwrap(), Home::new());
+    made_twice(dir.path());
+    let manifests = home.path().join("cluster.yaml");
+    std::fs::write(
+        &manifests,
+        "{kind: Service, apiVersion: v1, metadata: {name: web, namespace: prod}, spec: {clusterIP: 10.96.0.1}}",
+    )
+    .unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let arguments =
+        ["--manifests", &text(&manifests), "--tls", &text(&dir.path().join("hub")), "--listen", "127.0.0.1:0"];
+    let hub = Hub::start(hub_config(home.path(), &arguments), Clock::System).await.unwrap();
+    let address = hub.addresses().stream[0];
+    let [agent, lost] = ["agent", "lost/agent"].map(|name| opened(&dir.path().join(name)));
+    let (mut stays, mut goes) = (following(&agent, address).await, following(&lost, address).await);
+    for frames in [&mut stays, &mut goes] {
+        in_time("a frame", frames.message()).await.unwrap().unwrap();
+    }
+    tls::revoke(dir.path(), &dir.path().join("lost/agent/tls.crt"), Clock::System.now()).unwrap();
+    for period in PERIODS {
+        pass(period).await;
+    }
+    ends(&mut goes).await;
+    assert_eq!(metric(hub.registry(), "holdfast_tls_disconnected_total", ""), 1);
+    in_time("a heartbeat", stays.message()).await.unwrap().unwrap();
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_running_agent_takes_up_a_list_within_its_period() {
+    let (dir, home) = (TempDir::new().unwrap(), Home::new());
+    made_twice(dir.path());
+    let (address, serving) = serving(&opened(&dir.path().join("lost/hub")));
+    let files = dir.path().join("agent").to_str().unwrap().to_owned();
+    let config = agent_config(home.path(), &["--hub", &address.to_string(), "--tls", &files]);
+    let agent = Agent::start(config, Clock::System).await.unwrap();
+    tls::revoke(dir.path(), &dir.path().join("lost/hub/tls.crt"), Clock::System.now()).unwrap();
+    pass(tls::REREAD).await;
+    let refused = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains("Revoked"));
+    until("it left, and is refused when it comes back", agent.reader(), refused).await;
+    agent.stop().await;
+    serving.abort();
+}
+
 #[test]
 fn certs_revokes_a_certificate_beside_those_it_made() {
     let dir = TempDir::new().unwrap();
