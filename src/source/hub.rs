@@ -10,7 +10,7 @@
 //!                └──── retry, spread and backing off ◀── Stale
 //! ```
 //!
-//! The protocol is told in `src/stream/mod.rs`. The copy is [`Mirror`], which takes nothing it cannot prove; when digests
+//! The protocol is told in `src/stream.rs`. The copy is [`Mirror`], which takes nothing it cannot prove; when digests
 //! disagree the hub is greeted again on the same connection with what is held, and repairs it.
 
 mod ask;

@@ -189,21 +189,21 @@ fn every_module_has_its_section_with_an_invariant() {
 fn an_import_against_the_arrows_is_found_however_it_is_written() {
     let allowed = arrows("```arrows\nrecord:\nzone: record\ndns: record, zone\nsource: record\n```");
     let bad = [
-        ("zone/mod.rs", "use crate::dns::Answer;"),
-        ("zone/mod.rs", "use crate::{record::{Kind, Port}, dns};"),
-        ("zone/mod.rs", "fn f() { crate::dns::answer(); }"),
-        ("source/mod.rs", "use crate::{\n    record,\n    dns::forward,\n};"),
+        ("zone.rs", "use crate::dns::Answer;"),
+        ("zone.rs", "use crate::{record::{Kind, Port}, dns};"),
+        ("zone.rs", "fn f() { crate::dns::answer(); }"),
+        ("source.rs", "use crate::{\n    record,\n    dns::forward,\n};"),
         ("zone.rs", "pub(in crate::dns) fn f() {}"),
-        ("unknown/mod.rs", ""),
+        ("unknown.rs", ""),
     ];
     for (path, source) in bad {
         assert_eq!(violations(&allowed, [(path, source)]).len(), 1, "{path}: {source}");
     }
     let good = [
-        ("dns/mod.rs", "use crate::{record::{Kind, Port}, zone::Zone};"),
-        ("dns/mod.rs", "use crate::dns::answer; // crate::source is not imported"),
-        ("dns/mod.rs", "// use crate::source;"),
-        ("dns/mod.rs", "use other_crate::source;"),
+        ("dns.rs", "use crate::{record::{Kind, Port}, zone::Zone};"),
+        ("dns.rs", "use crate::dns::answer; // crate::source is not imported"),
+        ("dns.rs", "// use crate::source;"),
+        ("dns.rs", "use other_crate::source;"),
     ];
     for (path, source) in good {
         assert_eq!(violations(&allowed, [(path, source)]), Vec::<String>::new(), "{path}: {source}");

@@ -191,7 +191,6 @@ impl Metrics {
 }
 
 #[cfg(test)]
-#[path = "handshake_tests.rs"]
 mod handshake_tests;
 
 #[cfg(test)]
