@@ -104,7 +104,6 @@ struct Inner {
     environment: Environment,
     cache: Cache,
     cache_config: cache::Config,
-    cache_file: Option<PathBuf>,
     /// Saves begun that do not wait for anything.
     urgent_saves: Lock<u64>,
     cache_load: Arc<CacheLoad>,
@@ -118,15 +117,6 @@ struct Inner {
     queue: Lock<Option<mpsc::Receiver<Refresh>>>,
     query_log: Sampler,
     tap: Tap,
-}
-
-/// What a forwarder has of its own.
-struct Parts {
-    cache: Cache,
-    cache_file: Option<PathBuf>,
-    cache_load: Arc<CacheLoad>,
-    routes: Routes,
-    view: Box<[u8]>,
 }
 
 impl Forwarder {
@@ -147,12 +137,10 @@ impl Forwarder {
         environment: Environment,
     ) -> Result<Self, Vec<ConfigError>> {
         let cache = Cache::new(&cache_config, environment.cache_metrics.clone());
-        let routes = Routes::new(config, &environment, &cache, b"", None)?;
         let cache_file = environment.cache_file.clone();
         let cache_load = Arc::new(CacheLoad::new(cache_file.is_none()));
-        let parts = Parts { cache, cache_file, cache_load, routes, view: Box::default() };
-        let this = Self::with(config, cache_config, environment, parts);
-        if let Some(path) = this.0.cache_file.clone() {
+        let this = Self::with(config, environment, b"", cache, cache_load, cache_config)?;
+        if let Some(path) = cache_file {
             let inner = Arc::clone(&this.0);
             tokio::task::spawn_blocking(move || inner.load(&path));
         }
@@ -166,36 +154,38 @@ impl Forwarder {
     /// # Errors
     /// Everything that is wrong with `config`.
     pub fn view(&self, config: &Config, view: &str) -> Result<Self, Vec<ConfigError>> {
-        let Inner { cache, cache_config, environment, cache_load, .. } = &*self.0;
-        let routes = Routes::new(config, environment, cache, view.as_bytes(), None)?;
-        let (cache, cache_load) = (cache.clone(), Arc::clone(cache_load));
-        let parts = Parts { cache, cache_file: None, cache_load, routes, view: view.as_bytes().into() };
-        Ok(Self::with(config, cache_config.clone(), environment.clone(), parts))
+        let Inner { cache, cache_load, cache_config, .. } = &*self.0;
+        let environment = Environment { cache_file: None, ..self.0.environment.clone() };
+        Self::with(config, environment, view.as_bytes(), cache.clone(), Arc::clone(cache_load), cache_config.clone())
     }
 
-    fn with(config: &Config, cache_config: cache::Config, environment: Environment, parts: Parts) -> Self {
+    fn with(
+        config: &Config,
+        environment: Environment,
+        view: &[u8],
+        cache: Cache,
+        cache_load: Arc<CacheLoad>,
+        cache_config: cache::Config,
+    ) -> Result<Self, Vec<ConfigError>> {
         let (refreshes, queue) = mpsc::channel(REFRESHES_MAX);
-        let started = environment.clock.steady();
-        let Parts { cache, cache_file, cache_load, routes, view } = parts;
-        Self(Arc::new(Inner {
-            routes: ArcSwap::from_pointee(routes),
+        Ok(Self(Arc::new(Inner {
+            routes: ArcSwap::from_pointee(Routes::new(config, &environment, &cache, view, None)?),
             generation: AtomicU32::new(0),
             cache,
             cache_config,
-            cache_file,
             cache_load,
-            view,
+            view: view.into(),
+            started: environment.clock.steady(),
             environment,
             urgent_saves: Lock::default(),
             failures: Failures::default(),
             keep_list: KeepList::default(),
-            started,
             in_flight: InFlight::default(),
             refreshes,
             queue: Lock::new(Some(queue)),
             query_log: Sampler::new(config.query_log_every),
             tap: Tap::new(config.dnstap.clone(), config.dnstap_every),
-        }))
+        })))
     }
 
     /// Waits until the cache file is loaded.

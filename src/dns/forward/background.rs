@@ -173,7 +173,7 @@ impl Inner {
 
     /// Writes the cache to disk, without delay.
     pub(super) async fn save(self: &Arc<Self>) {
-        let Some(path) = self.cache_file.clone() else { return };
+        let Some(path) = self.environment.cache_file.clone() else { return };
         // A file that is still being read would be lost.
         self.cache_load.over().await;
         let inner = Arc::clone(self);
@@ -186,7 +186,7 @@ impl Inner {
 
     /// Writes the cache to disk when nothing else wants the processor.
     pub(super) async fn save_at_leisure(self: &Arc<Self>) {
-        let Some(path) = self.cache_file.clone() else { return };
+        let Some(path) = self.environment.cache_file.clone() else { return };
         self.cache_load.over().await;
         let (inner, (done, saved)) = (Arc::clone(self), oneshot::channel());
         let before = *self.urgent_saves.lock();
