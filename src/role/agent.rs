@@ -35,7 +35,7 @@ use super::{
     supervisor,
 };
 use crate::{
-    admin::{self, Readiness, view::ListenerDoc},
+    admin::{self, view::ListenerDoc},
     config::Config,
     dns::{self, Context, forward, pins::Pins},
     node::ErrorType,
@@ -258,8 +258,8 @@ impl Agent {
 }
 
 impl Daemon for Agent {
-    fn readiness(&self) -> &Readiness {
-        &self.base.readiness
+    fn base(&self) -> &Base {
+        &self.base
     }
 
     async fn take_over(&mut self, next: Config) {
@@ -269,10 +269,6 @@ impl Daemon for Agent {
         }
         self.views.reload(&next);
         self.base.reload(next).await;
-    }
-
-    fn refused(&self, reason: String) {
-        self.base.refused(reason);
     }
 
     async fn leave(self) {

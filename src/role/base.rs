@@ -289,14 +289,10 @@ pub enum Why {
 
 /// A role at work, as [`run`] sees it.
 pub(super) trait Daemon {
-    /// The conditions of readiness.
-    fn readiness(&self) -> &Readiness;
+    fn base(&self) -> &Base;
 
     /// Goes on with another configuration.
     async fn take_over(&mut self, next: Config);
-
-    /// Notes that the configuration could not be read again.
-    fn refused(&self, reason: String);
 
     async fn leave(self);
 }
@@ -312,7 +308,7 @@ pub(super) async fn run(
     interval: Option<Duration>,
     mut read: impl FnMut(Why) -> Reread,
 ) {
-    let _telling = supervisor::when_ready(daemon.readiness());
+    let _telling = supervisor::when_ready(&daemon.base().readiness);
     loop {
         let asked = match interval {
             Some(interval) => tokio::time::timeout(interval, signals.next()).await.ok(),
@@ -326,7 +322,7 @@ pub(super) async fn run(
         match read(why) {
             Ok(Some(config)) => daemon.take_over(config).await,
             Ok(None) => {}
-            Err(reason) => daemon.refused(reason),
+            Err(reason) => daemon.base().refused(reason),
         }
     }
     daemon.leave().await;

@@ -21,7 +21,7 @@ use super::{
     supervisor,
 };
 use crate::{
-    admin::{self, Readiness, view::ListenerDoc},
+    admin::{self, view::ListenerDoc},
     config::Config,
     source::hub,
     store,
@@ -197,16 +197,12 @@ impl Hub {
 }
 
 impl Daemon for Hub {
-    fn readiness(&self) -> &Readiness {
-        &self.base.readiness
+    fn base(&self) -> &Base {
+        &self.base
     }
 
     async fn take_over(&mut self, next: Config) {
         self.base.reload(next).await;
-    }
-
-    fn refused(&self, reason: String) {
-        self.base.refused(reason);
     }
 
     async fn leave(self) {
