@@ -13,7 +13,7 @@ mod offline;
 mod simulate;
 mod tool;
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, io, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -31,8 +31,9 @@ use crate::{
         agent::{self, Agent, Prepared},
         descriptors,
         hub::Hub,
+        memory,
     },
-    sys::{self, Clock, FdStore, fdstore},
+    sys::{self, Clock, FdStore, ResidentMemory, fdstore},
 };
 
 /// Cluster DNS that outlives the control plane.
@@ -295,16 +296,19 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
     tool::offer(config.settings.node_tool_path.as_deref());
     let interval = flags.file.is_some().then_some(CONFIG_EVERY);
     let readable: Vec<_> = flags.file.iter().map(|file| directory_of(file)).collect();
+    let memory = ResidentMemory::open();
     let prepared = agent::prepare(&config, &[], &readable);
     log::start_thread(prepared.on_thread_start());
     descriptors::raise();
-    run_to_end(prepared.on_thread_start(), serve(role, config, prepared, interval, reload))
+    let on_thread_start = prepared.on_thread_start();
+    run_to_end(on_thread_start, serve(role, config, prepared, memory, interval, reload))
 }
 
 async fn serve(
     role: Role,
     config: Config,
     prepared: Prepared,
+    memory: io::Result<ResidentMemory>,
     interval: Option<Duration>,
     read: impl FnMut(Why) -> Reread,
 ) -> anyhow::Result<()> {
@@ -317,6 +321,10 @@ async fn serve(
         digest = config.digest(),
         "holdfast starts"
     );
+    match memory {
+        Ok(memory) => drop(tokio::spawn(memory::give_back(memory))),
+        Err(error) => info!(%error, "/proc cannot be read: free memory is kept"),
+    }
     match role {
         Role::Agent => Agent::start_prepared(config, Clock::System, prepared).await?.run(signals, interval, read).await,
         Role::Hub => Hub::start_prepared(config, Clock::System, prepared).await?.run(signals, interval, read).await,

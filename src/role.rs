@@ -9,6 +9,7 @@ mod disk;
 mod election;
 mod feed;
 pub mod hub;
+pub mod memory;
 mod signals;
 mod source;
 mod source_log;

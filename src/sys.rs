@@ -31,7 +31,7 @@ pub use datagram::{DatagramSocket, Peer};
 pub use descriptors::{DescriptorLimit, descriptor_limit, raise_descriptor_limit, unacknowledged_bytes};
 pub use fdstore::FdStore;
 pub use file::{ASIDE_MAX, files_set_aside, put_file, read_file, set_aside, sync_directory};
-pub use heap::{Heap, keep_little_resident};
+pub use heap::{Heap, ResidentMemory, give_free_pages_back, keep_little_resident};
 pub(crate) use labels::labels;
 pub use lock::Lock;
 pub use panics::{abort_on_panic, contained};

@@ -16,14 +16,14 @@ use holdfast::{
         Cookies, Forward, Outcome, Question, Rotation, Transport, answer,
         cache::{self, Age, Cache, Key},
     },
-    sys::{Lock, UnixMillis},
+    sys::{Lock, ResidentMemory, UnixMillis, give_free_pages_back},
     wire::{self, Parsed, TCP_BYTES_MAX},
 };
 
 const MIB: u64 = 1 << 20;
 
-/// Held by each test with a cache. The library's collector of garbage is one for the process: a look-up of another test keeps it
-/// from freeing what this one left, so that more is in use after a measurement than before.
+/// Held by each test with a cache or a measurement of resident memory. The library's collector of garbage is one for the process: a look-up
+/// of another test keeps it from freeing what this one left, so that more is in use after a measurement than before.
 static COLLECTOR: Lock<()> = Lock::new(());
 
 fn cache(max_bytes: u64) -> Cache {
@@ -222,4 +222,25 @@ fn what_made_room_is_counted_and_what_was_replaced_is_not() {
     }
     roomy.settle();
     assert_eq!((roomy.len(), roomy.metrics.evictions.get()), (10, 0));
+}
+
+/// What a burst took and a few blocks between its pages keep glibc from giving back by itself.
+#[test]
+#[cfg(target_env = "gnu")]
+fn free_pages_go_back_to_the_system() {
+    const BLOCKS: usize = 64 << 10;
+    const BLOCK_BYTES: usize = 1 << 10;
+    let _alone = COLLECTOR.lock();
+    let memory = ResidentMemory::open().expect("/proc");
+    let resident = || memory.bytes().expect("a number");
+    let mut blocks: Vec<_> = (0..BLOCKS).map(|_| Some(vec![1_u8; BLOCK_BYTES])).collect();
+    let full = resident();
+    for (place, block) in blocks.iter_mut().enumerate() {
+        if place % 64 != 0 {
+            *block = None;
+        }
+    }
+    give_free_pages_back();
+    let (after, freed) = (resident(), (BLOCKS * BLOCK_BYTES) as u64);
+    assert!(after + freed / 2 < full, "{} KiB, then {} KiB", full >> 10, after >> 10);
 }

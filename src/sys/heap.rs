@@ -3,6 +3,9 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
     ptr,
 };
 
@@ -103,6 +106,40 @@ pub fn keep_little_resident() {
     let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) };
     // SAFETY: it sets a flag of this process; the arguments behind it must be 0 (prctl(2)).
     let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
+/// Gives the free pages of the heap back to the system. It takes some milliseconds for tens of MiB, in which other threads wait if
+/// they allocate. Other allocators than glibc's give back by themselves.
+pub fn give_free_pages_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointers, and locks each part of the heap while it is at it (malloc_trim(3)).
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// The resident memory of this process, from a file that stays open: what confines a process later cannot close it.
+#[derive(Debug)]
+pub struct ResidentMemory {
+    statm: File,
+    page_bytes: u64,
+}
+
+impl ResidentMemory {
+    /// # Errors
+    /// Without `/proc`.
+    pub fn open() -> io::Result<Self> {
+        // SAFETY: it takes a number and returns one (sysconf(3)).
+        let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        Ok(Self { statm: File::open("/proc/self/statm")?, page_bytes: page_bytes.try_into().unwrap_or(4_096) })
+    }
+
+    /// In bytes; `None` if the file cannot be read.
+    pub fn bytes(&self) -> Option<u64> {
+        let mut text = [0; 128];
+        let length = self.statm.read_at(&mut text, 0).ok()?;
+        // The second number (proc(5)).
+        let pages: u64 = std::str::from_utf8(&text[..length]).ok()?.split(' ').nth(1)?.parse().ok()?;
+        Some(pages * self.page_bytes)
+    }
 }
 
 #[cfg(test)]
