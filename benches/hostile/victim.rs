@@ -182,6 +182,7 @@ impl Asker {
             "quic" => encrypted(Protocol::Quic, targets.quic).await,
             _ => {
                 let stream = TcpStream::connect(targets.hub).await?;
+                stream.set_nodelay(true)?;
                 let client = self.follow.as_ref().expect("it follows").current().client;
                 let stream =
                     TlsConnector::from(client).connect("holdfast.invalid".try_into().expect("a name"), stream).await?;
