@@ -67,11 +67,11 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     shared.running().await;
     shared.state().connections += 1;
     let slow = shared.state().slow;
-    tokio::time::sleep(slow.accept).await;
+    pause(slow.accept).await;
     match &shared.certificates {
         None => serve(stream, false, &shared).await,
         Some(certificates) => {
-            tokio::time::sleep(slow.tls).await;
+            pause(slow.tls).await;
             if let Ok(stream) = certificates.acceptor.accept(stream).await {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 serve(stream, http2, &shared).await;
@@ -111,7 +111,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, htt
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Body> {
     shared.running().await;
     let slow = shared.state().slow;
-    tokio::time::sleep(slow.headers).await;
+    pause(slow.headers).await;
     work(&shared).await;
     if let Some(path) = request.uri().path().strip_prefix("/apis/coordination.k8s.io/v1/namespaces/") {
         let path = path.to_owned();
@@ -303,22 +303,38 @@ fn list(seen: &Seen, shared: &Shared, gzip: bool) -> Response<Body> {
         last = Some((key.1.clone(), key.2.clone()));
         items.push(shown(object, &seen.accept));
     }
-    let (kind, api) = match (seen.accept.contains("PartialObjectMetadataList"), seen.resource.as_str()) {
-        (true, _) => ("PartialObjectMetadataList", "meta.k8s.io/v1"),
-        (_, "services") => ("ServiceList", "v1"),
-        (_, "namespaces") => ("NamespaceList", "v1"),
-        _ => ("EndpointSliceList", "discovery.k8s.io/v1"),
+    let (kind, api) = if seen.accept.contains("PartialObjectMetadataList") {
+        ("PartialObjectMetadata", "meta.k8s.io/v1")
+    } else {
+        kind_of(&seen.resource)
     };
     let mut metadata = json!({"resourceVersion": version.to_string()});
     if !next.is_empty() {
         metadata["continue"] = next.into();
     }
+    let kind = format!("{kind}List");
     let body = json!({"kind": kind, "apiVersion": api, "metadata": metadata, "items": items}).to_string();
     let gzip = gzip && body.len() >= state.gzip_from;
     whole(body.into(), gzip)
 }
 
 /// The object as it was asked for: whole, or its metadata.
+/// Nothing for no time: the runtime's sleep of nothing takes a tick of its timer, 1 ms, which for each event of a list is seconds.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// The kind and the API version of a resource's objects.
+fn kind_of(resource: &str) -> (&'static str, &'static str) {
+    match resource {
+        "services" => ("Service", "v1"),
+        "namespaces" => ("Namespace", "v1"),
+        _ => ("EndpointSlice", "discovery.k8s.io/v1"),
+    }
+}
+
 fn shown(object: &Value, accept: &str) -> Value {
     if !accept.contains("as=PartialObjectMetadata") {
         return object.clone();
@@ -456,14 +472,16 @@ impl Watching {
         if ends_list {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = json!({"kind": "Service", "apiVersion": "v1", "metadata": metadata, "spec": {}, "status": {}});
+        let (kind, api) = kind_of(&self.seen.resource);
+        let object = json!({"kind": kind, "apiVersion": api, "metadata": metadata, "spec": {}, "status": {}});
+        let object = shown(&object, &self.seen.accept);
         self.send(format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()).await
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
         self.shared.running().await;
         let slow = self.shared.state().slow;
-        tokio::time::sleep(slow.chunk).await;
+        pause(slow.chunk).await;
         if self.muted {
             return Ok(());
         }
