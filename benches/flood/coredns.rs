@@ -11,7 +11,7 @@ use std::{
 use anyhow::ensure;
 
 /// By which the server tells its requests from others.
-pub const TOKEN: &str = "Bearer coredns";
+pub const AGENT: &str = "coredns";
 /// Between two questions whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 
@@ -33,13 +33,11 @@ impl Drop for CoreDns {
 impl CoreDns {
     /// Starts one on the server of the kubeconfig in `home`; how long it took until it was ready.
     pub fn start(binary: &Path, home: &Path, patience: Duration) -> anyhow::Result<(Self, Duration)> {
-        let kubeconfig = std::fs::read_to_string(home.join("kubeconfig"))?.replace("token: test", "token: coredns");
-        std::fs::write(home.join("kubeconfig.coredns"), kubeconfig)?;
         let ready = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
         let corefile = format!(
             ".:{port} {{\n bind 127.0.0.1\n ready {ready}\n kubernetes cluster.local {{\n  kubeconfig {} it\n }}\n}}\n",
-            home.join("kubeconfig.coredns").display()
+            home.join("kubeconfig").display()
         );
         std::fs::write(home.join("Corefile"), corefile)?;
         let begun = Instant::now();

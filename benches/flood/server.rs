@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use crate::{
     apiserver::{Apiserver, Slow, endpoints, headless, namespace, service},
     coredns,
-    informer::{FLOOD, TOKEN},
+    informer::{AGENT, FLOOD},
 };
 
 pub const SERVICES: usize = 3_001;
@@ -38,7 +38,7 @@ pub struct State {
 /// The process: reads orders from its standard input and answers each with one line.
 pub fn main(home: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let server = runtime.block_on(Apiserver::start());
+    let server = runtime.block_on(Apiserver::start_tls());
     server.put_all((0..NAMESPACES).map(|n| namespace(&format!("team-{n}"))));
     server.put_all((0..SERVICES).flat_map(|n| {
         let (of, name) = (format!("team-{}", n % NAMESPACES), format!("service-{n}"));
@@ -67,10 +67,10 @@ pub fn main(home: &Path) -> anyhow::Result<()> {
             }
             ["requests"] => {
                 let seen = server.seen();
-                let of = |token: &str| seen.iter().filter(|seen| seen.authorization == token).count();
+                let of = |agent: &str| seen.iter().filter(|seen| seen.user_agent.starts_with(agent)).count();
                 let lease = seen.iter().filter(|seen| seen.resource == "leases").count();
-                let hub = seen.len() - of(TOKEN) - of(FLOOD) - of(coredns::TOKEN) - lease;
-                writeln!(out, "{hub} {lease} {} {}", of(TOKEN), of(coredns::TOKEN))?;
+                let hub = seen.len() - of(AGENT) - of(FLOOD) - of(coredns::AGENT) - lease;
+                writeln!(out, "{hub} {lease} {} {}", of(AGENT), of(coredns::AGENT))?;
             }
             _ => anyhow::bail!("no such order: {order}"),
         }

@@ -54,6 +54,7 @@ pub struct Seen {
     pub params: Vec<(String, String)>,
     pub accept: String,
     pub authorization: String,
+    pub user_agent: String,
 }
 
 impl Seen {

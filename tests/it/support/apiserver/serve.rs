@@ -136,6 +136,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Bod
         params,
         accept: header(header::ACCEPT),
         authorization: header(header::AUTHORIZATION),
+        user_agent: header(header::USER_AGENT),
     };
     let fault = {
         let mut state = shared.state();
@@ -169,6 +170,7 @@ async fn lease(request: Request<Incoming>, path: &str, shared: &Shared) -> Respo
         params: Vec::new(),
         accept: String::new(),
         authorization: String::new(),
+        user_agent: String::new(),
     };
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let fault = {
