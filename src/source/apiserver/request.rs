@@ -57,6 +57,9 @@ pub(super) fn page(part: Part, mode: EndpointsMode, next: Option<&str>) -> Ask {
     ask(Verb::List, part, mode, &params)
 }
 
+/// By which audit logs and metrics of the apiserver tell these requests from others.
+const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
+
 /// The freshness probe: a consistent list that holds `kube-system` and nothing else.
 pub(super) fn probe() -> Ask {
     let params = [("fieldSelector", "metadata.name=kube-system"), ("limit", "1")];
@@ -80,6 +83,7 @@ pub(super) fn lease(verb: Verb, namespace: &str, name: &str, body: Option<&serde
     let request = http::Request::builder()
         .method(method)
         .uri(uri)
+        .header(http::header::USER_AGENT, USER_AGENT)
         .header(http::header::ACCEPT, "application/json")
         .header(http::header::CONTENT_TYPE, "application/json");
     let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes()));
@@ -104,7 +108,8 @@ fn ask(verb: Verb, part: Part, mode: EndpointsMode, params: &[(&str, &str)]) -> 
         (Objects::Namespaces, Verb::Watch) => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
         _ => "application/json",
     };
-    let request = http::Request::get(uri).header(http::header::ACCEPT, accept);
+    let request = http::Request::get(uri).header(http::header::USER_AGENT, USER_AGENT);
+    let request = request.header(http::header::ACCEPT, accept);
     // Servers that compress watches do it a member an event, of which the decoder reads only the first.
     let request = match verb {
         Verb::Watch => request.header(http::header::ACCEPT_ENCODING, "identity"),

@@ -32,6 +32,16 @@ async fn a_certificate_of_another_authority_is_named() {
 }
 
 #[tokio::test]
+async fn every_request_says_that_it_is_holdfasts() {
+    let server = Apiserver::start().await;
+    server.put(service("prod", "a", "10.0.0.1"));
+    let mut following = Following::start_with(server, |_| {});
+    following.until_names(&["a"]).await;
+    let agent = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
+    assert!(following.server.seen().iter().all(|seen| seen.user_agent == agent));
+}
+
+#[tokio::test]
 async fn a_credential_plugin_is_run() {
     let server = Apiserver::start().await;
     server.put(service("prod", "a", "10.0.0.1"));
