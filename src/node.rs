@@ -25,7 +25,7 @@ use std::{
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use error::{ErrorType, SetupError};
-pub use hosts_file::{HostsError, put_block};
+pub use hosts_file::{HostsBlock, HostsError, put_block};
 pub use interface::addresses_of;
 pub use listeners::used_by_others;
 pub use metrics::Metrics;

@@ -18,8 +18,8 @@ pub use config::{ConfigStatus, RefusedReload};
 pub use election::{ElectionStatus, Failing, Standing};
 pub use follow::{FollowState, FollowStatus, THEN};
 pub use forward::{
-    CacheStatus, ForwardStatus, KeepStatus, OutsideHold, Policy, UnresolvedName, UpstreamState, UpstreamStatus,
-    ViewStatus, ZoneStatus,
+    CacheStatus, ForwardStatus, HostsFileStatus, KeepStatus, OutsideHold, Policy, UnresolvedName, UpstreamState,
+    UpstreamStatus, ViewStatus, ZoneStatus,
 };
 pub use node::{AddressState, Deaths, InterfaceStatus, Keeper, KeeperKind, NodeStatus};
 pub use row::Row;

@@ -156,6 +156,9 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
             for (at, keep) in upstreams::keep_of_views(forward) {
                 rows.row("keep", &format!("{at}: {}", upstreams::keep(keep, status.at)));
             }
+            if let Some(file) = &forward.hosts_file {
+                rows.row("hosts", &upstreams::hosts_file(file, status.at));
+            }
         }
     }
     if status.rejected.total > 0 {
@@ -270,6 +273,7 @@ fn attention(status: &Status) -> Vec<&'static str> {
         ("upstreams", upstreams),
         ("cache", forward.is_some_and(|forward| forward.held_names > 0)),
         ("keep", forward.is_some_and(upstreams::is_unresolved)),
+        ("hosts", forward.is_some_and(upstreams::is_hosts_file_failing)),
         ("ignored", status.rejected.total > 0),
         ("node", on_node.is_some_and(node::is_elsewhere)),
         ("deaths", on_node.is_some_and(|on_node| node::died_lately(on_node, status.at))),

@@ -6,9 +6,10 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use crate::sys::{put_file, read_file};
+use crate::sys::{Lock, put_file, read_file};
 
 /// Longer files are no hosts files.
 const BYTES_MAX: u64 = 4 << 20;
@@ -29,6 +30,45 @@ pub enum HostsError {
     TwoBlocks { path: PathBuf },
     #[error("{}: a block of holdfast without its first or its last line: remove the rest of it", path.display())]
     Cut { path: PathBuf },
+}
+
+/// The block of one file, for threads that may be slow. Clones share it.
+#[derive(Clone, Debug)]
+pub struct HostsBlock {
+    path: PathBuf,
+    /// Held while the file is written; true once the block is no longer kept.
+    ended: Arc<Lock<bool>>,
+}
+
+impl HostsBlock {
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, ended: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// [`put_block`], or nothing after [`end`](Self::end).
+    ///
+    /// # Errors
+    /// As [`put_block`].
+    pub fn put(&self, lines: &[String]) -> Result<bool, HostsError> {
+        let ended = self.ended.lock();
+        if *ended { Ok(false) } else { put_block(&self.path, lines) }
+    }
+
+    /// Waits for a write that is under way, and allows no later one. With `remove`, the block goes from the file.
+    ///
+    /// # Errors
+    /// As [`put_block`]; no later write is allowed all the same.
+    pub fn end(&self, remove: bool) -> Result<(), HostsError> {
+        let mut ended = self.ended.lock();
+        *ended = true;
+        if remove { put_block(&self.path, &[]).map(|_| ()) } else { Ok(()) }
+    }
 }
 
 /// The fault of a file's markers.
@@ -144,6 +184,40 @@ mod tests {
                 assert_eq!(with_block(&text, &lines).unwrap_err(), expect, "{}", text.escape_ascii());
             }
         }
+    }
+
+    /// A hosts file on a disk that hangs is written after the process was told to leave.
+    #[test]
+    fn a_write_that_is_under_way_at_the_end_leaves_no_block_and_no_later_one_is_allowed() {
+        use std::{io::Write as _, thread};
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        // A pipe that is read as the file until the test ends it: the writer is within its write.
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+        assert!(made.success());
+        fs::hard_link(path("pipe"), path("hosts")).unwrap();
+        let block = HostsBlock::new(path("hosts"));
+        let entry = || lines(&["192.0.2.1 a.example"]);
+        let writing = thread::spawn({
+            let block = block.clone();
+            move || block.put(&entry())
+        });
+        // Open only once the writer reads it.
+        let mut pipe = fs::OpenOptions::new().write(true).open(path("pipe")).unwrap();
+        let before = with_block(b"127.0.0.1 localhost\n", &entry()).unwrap();
+        fs::write(path("real"), &before).unwrap();
+        fs::rename(path("real"), path("hosts")).unwrap();
+        let ending = thread::spawn({
+            let block = block.clone();
+            move || block.end(true)
+        });
+        pipe.write_all(b"127.0.0.1 localhost\n").unwrap();
+        drop(pipe);
+        assert!(writing.join().unwrap().unwrap());
+        ending.join().unwrap().unwrap();
+        assert_eq!(fs::read(path("hosts")).unwrap(), b"127.0.0.1 localhost\n");
+        assert!(!block.put(&entry()).unwrap());
+        assert_eq!(fs::read(path("hosts")).unwrap(), b"127.0.0.1 localhost\n");
     }
 
     #[test]

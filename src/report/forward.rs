@@ -1,6 +1,6 @@
 //! The rows of the upstreams and the cache.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,9 @@ pub struct ForwardStatus {
     /// The keep list; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<KeepStatus>,
+    /// The keep list in the node's hosts file; absent unless `node.hosts_file` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts_file: Option<HostsFileStatus>,
     /// Listeners with forwarding of their own.
     #[serde(default)]
     pub views: Vec<ViewStatus>,
@@ -77,6 +80,19 @@ pub struct KeepStatus {
     pub names: usize,
     /// Kept names without an address when upstreams were last asked.
     pub unresolved: Vec<UnresolvedName>,
+}
+
+/// The block of the keep list in the node's hosts file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct HostsFileStatus {
+    pub path: PathBuf,
+    /// Names in the block, as last written.
+    pub names: usize,
+    /// When the block was last known to be right; null for never.
+    pub written: Option<Time>,
+    /// Why it cannot be written; null if it can.
+    pub error: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 mod beside;
 mod encrypted;
 mod handover;
-mod hosts_file;
+pub(super) mod hosts_file;
 mod node;
 pub(super) mod views;
 
@@ -71,7 +71,7 @@ pub struct Agent {
     views: views::Views,
     handover: Handover,
     node: node::Node,
-    hosts_file: Option<HostsFile>,
+    hosts_file: Option<hosts_file::Following>,
     /// Ends the listeners of the tools, also when dropped.
     stop: DropGuard,
     listeners: JoinHandle<()>,
@@ -97,7 +97,7 @@ impl Agent {
         let loaded = Loaded::open(&config, &clock)?;
         let (registry, reader) = (loaded.registry.clone(), loaded.reader.clone());
         let name = config.settings.name.clone().unwrap_or_else(sys::hostname);
-        let source = source::prepare(&config, &name, &loaded.reader).await?;
+        let source = source::prepare(&config, &name, &loaded.reader).await;
 
         let certificate = encrypted::open(&config, &registry)?;
         let (bound, join) = beside::bind(&config, join, certificate.as_ref()).await?;
@@ -149,24 +149,17 @@ impl Agent {
             metrics: admin.metrics_address(),
             admin: admin.admin_path().to_owned(),
         };
-        let open = base.config.dns().access.open(&base.config.settings.every_listen_address());
-        // An address may have been given with port 0.
-        let is_open = |address: &SocketAddr| open.iter().any(|open| open.ip() == address.ip());
-        let row = |address: &SocketAddr| ListenerDoc { open: is_open(address), ..ListenerDoc::new("dns", address) };
+        let hosts_file = HostsFile::new(&base.config, &base.registry, base.clock.clone())?;
         let (zone, answers) = (base.config.zone(&addresses.dns), base.config.answers());
         let rules = admin::Rules { zone, answers, discovery };
         let inputs = AgentInputs {
             common: base.inputs(rules),
             forwarder: forwarder.clone(),
             views: views.status(),
+            hosts_file: hosts_file.state(),
             node: prepared.status(),
         };
-        let of_encrypted = |(transport, address): &(dns::Transport, SocketAddr)| ListenerDoc {
-            open: is_open(address),
-            ..ListenerDoc::new(format!("dns over {}", transport.as_str()), address)
-        };
-        let listeners = addresses.dns.iter().map(row).chain(addresses.encrypted.iter().map(of_encrypted)).collect();
-        let mut handles = base.handles(&admin, listeners, Arc::new(inputs))?;
+        let mut handles = base.handles(&admin, listeners(&base.config, &addresses), Arc::new(inputs))?;
         handles.documents.pins = Some(pins);
         let stop = CancellationToken::new();
         let handover = Handover::new(&base.config, &base.disk, &forwarder, &stop);
@@ -176,7 +169,7 @@ impl Agent {
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?, &base.readiness).await;
-        let hosts_file = HostsFile::begin(&base.config, forwarder.clone(), &base.registry)?;
+        let hosts_file = hosts_file.follow(forwarder.clone(), handover.clone());
         let listening: Vec<String> = addresses.dns.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "answering DNS");
         Ok(Self {
@@ -274,6 +267,18 @@ impl Daemon for Agent {
     async fn leave(self) {
         self.stop().await;
     }
+}
+
+/// The rows of DNS listeners.
+fn listeners(config: &Config, addresses: &Addresses) -> Vec<ListenerDoc> {
+    let open = config.dns().access.open(&config.settings.every_listen_address());
+    // An address may have been given with port 0.
+    let is_open = |address: &SocketAddr| open.iter().any(|open| open.ip() == address.ip());
+    let row = |name: String, address| ListenerDoc { open: is_open(address), ..ListenerDoc::new(name, address) };
+    let plain = addresses.dns.iter().map(|address| row("dns".into(), address));
+    let over = |transport: &dns::Transport| format!("dns over {}", transport.as_str());
+    let encrypted = addresses.encrypted.iter().map(|(transport, address)| row(over(transport), address));
+    plain.chain(encrypted).collect()
 }
 
 /// Does nothing without a parent process.

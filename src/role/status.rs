@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{agent::views::ViewsStatus, disk::Store, source_log::LostSince};
+use super::{
+    agent::{hosts_file, views::ViewsStatus},
+    disk::Store,
+    source_log::LostSince,
+};
 use crate::{
     admin::{self, StatusInputs},
     dns::{
@@ -48,6 +52,7 @@ pub(super) struct AgentInputs {
     pub common: CommonInputs,
     pub forwarder: Forwarder,
     pub views: ViewsStatus,
+    pub hosts_file: hosts_file::State,
     pub node: status::Shared,
 }
 
@@ -69,7 +74,8 @@ impl StatusInputs for AgentInputs {
     }
 
     fn forward(&self) -> Option<ForwardStatus> {
-        Some(ForwardStatus { views: self.views.now(), ..self.forwarder.status() })
+        let (views, hosts_file) = (self.views.now(), self.hosts_file.borrow().clone());
+        Some(ForwardStatus { hosts_file, views, ..self.forwarder.status() })
     }
 
     fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {

@@ -43,9 +43,12 @@ pub fn put_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
+    let put = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+    if let Err(error) = put {
+        // A full disk is not to be left fuller.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
     sync_directory(directory_of(path))
 }
 

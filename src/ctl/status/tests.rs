@@ -300,6 +300,10 @@ fn states() -> Vec<(&'static str, Status)> {
     forward.keep = serde_json::from_value(serde_json::json!({
         "names": 6, "unresolved": [{ "name": "registry.example.com.", "answered": Time(before(4_000)) }] }))
     .unwrap();
+    forward.hosts_file = serde_json::from_value(serde_json::json!({
+        "path": "/host/etc/hosts", "names": 5, "written": Time(before(130)),
+        "error": "/host/etc/hosts: Read-only file system (os error 30)" }))
+    .unwrap();
     all.push(("upstream-denies-agent", denied));
     let mut follower = hub(SourceState::Up, Some(before(3)), None);
     follower.source.name = Some("hub 10.0.3.8:7443".into());
@@ -362,6 +366,19 @@ fn a_row_of_another_version_is_shown_as_such_and_not_dropped() {
     let row: Row<ElectionStatus> = serde_json::from_value(raw).unwrap();
     let told = super::row(&row, |_| String::new());
     assert!(told.starts_with("NOT READABLE by this version of the tool (unknown variant `elected`"), "{told}");
+}
+
+#[test]
+fn the_hosts_file_is_told_before_it_is_written_then_and_when_it_cannot_be() {
+    let (now, error) = (Time(NOW), "/etc/hosts: Device or resource busy (os error 16)");
+    let told = |written: Option<Time>, error: Option<&str>| {
+        let file = serde_json::json!({ "path": "/etc/hosts", "names": 1, "written": written, "error": error });
+        upstreams::hosts_file(&serde_json::from_value(file).unwrap(), now)
+    };
+    assert_eq!(told(None, None), "/etc/hosts: not written yet");
+    assert_eq!(told(Some(now), None), "1 name of the keep list in /etc/hosts");
+    assert_eq!(told(None, Some(error)), format!("NOT WRITTEN: {error}"));
+    assert_eq!(told(Some(now), Some(error)), format!("NOT WRITTEN since 18:30:00 UTC, 1 name in it then: {error}"));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use crate::{
     admin::view::words,
     ctl::table::{Table, count, some},
     report::{
-        CacheStatus, ForwardStatus, KeepStatus, Time, UnresolvedName, UpstreamState, UpstreamStatus, ViewStatus,
-        ZoneStatus,
+        CacheStatus, ForwardStatus, HostsFileStatus, KeepStatus, Time, UnresolvedName, UpstreamState, UpstreamStatus,
+        ViewStatus, ZoneStatus,
     },
 };
 
@@ -107,6 +107,20 @@ pub(super) fn keep(keep: &KeepStatus, now: Time) -> String {
     };
     let told: Vec<String> = keep.unresolved.iter().map(told).collect();
     format!("{names}, {} NOT RESOLVED now: {}", keep.unresolved.len(), some(&told, UNRESOLVED_SHOWN))
+}
+
+pub(super) fn hosts_file(file: &HostsFileStatus, now: Time) -> String {
+    let names = count(file.names, "name");
+    match (&file.error, file.written) {
+        (None, None) => format!("{}: not written yet", file.path.display()),
+        (None, Some(_)) => format!("{names} of the keep list in {}", file.path.display()),
+        (Some(error), None) => format!("NOT WRITTEN: {error}"),
+        (Some(error), Some(at)) => format!("NOT WRITTEN since {}, {names} in it then: {error}", at.short(now)),
+    }
+}
+
+pub(super) fn is_hosts_file_failing(forward: &ForwardStatus) -> bool {
+    forward.hosts_file.as_ref().is_some_and(|file| file.error.is_some())
 }
 
 pub(super) fn rows(forward: &ForwardStatus, rows_max: usize, width: Option<usize>) -> String {

@@ -24,7 +24,7 @@ pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
     zones
 }
 
-/// How things are now. Views are for others to add.
+/// How things are now. Views and the hosts file of the node are for others to add.
 pub fn of(inner: &Inner) -> ForwardStatus {
     ForwardStatus {
         zones: zones(inner),
@@ -38,6 +38,7 @@ pub fn of(inner: &Inner) -> ForwardStatus {
         },
         keep: inner.keep_status(),
         held_names: inner.cache.holds_len(),
+        hosts_file: None,
         views: Vec::new(),
     }
 }

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -261,6 +262,64 @@ async fn the_keep_list_is_a_block_in_the_hosts_file_of_the_node_until_teardown()
     assert!(text.starts_with(REST) && text.ends_with(b"\n192.0.2.1 registry.example\n# END holdfast\n"));
     assert!(agent.terminate().success());
     assert_eq!(fs::read(&hosts).unwrap(), REST);
+}
+
+/// Mounted by itself, the file cannot be replaced in one step, nor can a read-only one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hosts_file_of_the_node_that_cannot_be_replaced_is_told_and_left_alone() {
+    const REST: &str = "127.0.0.1 localhost\n";
+    let mounts = Command::new("unshare").args(["--mount", "true"]).output();
+    if !mounts.is_ok_and(|ran| ran.status.success()) {
+        println!("NOT TESTED: a hosts file that is read-only. It takes mounts of its own (unshare --mount, as root)");
+        return;
+    }
+    let home = TempDir::new().unwrap();
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("hosts"), REST).unwrap();
+    let more = format!(
+        "forward: [{{ zone: example, upstreams: ['{}'] }}]\nkeep: [registry.example]\n\
+         node: {{ hosts_file: {}, skip_teardown: false }}\n",
+        upstream.address,
+        path("hosts")
+    );
+    let file = configure(home.path(), &more);
+    let (store, socket) = (path("store"), path("agent.sock"));
+    let words = [
+        "--listen",
+        "127.0.0.1:0",
+        "--upstream",
+        "127.0.0.1:9",
+        "--http",
+        "none",
+        "--metrics",
+        "none",
+        "--config",
+        &file,
+    ];
+    let read_only = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", read_only, "sh", &path("hosts")]);
+    command.args([env!("CARGO_BIN_EXE_holdfast"), "agent", "--store", &store, "--admin", &socket]).args(words);
+    let mut agent = Agent::spawn(&mut command);
+    let line = agent.wait_for("the keep list is not in the node's hosts file");
+    assert!(line.contains("ERROR") && line.contains(&format!("{}: ", path("hosts"))), "{line}");
+    assert!(answers(&agent.ask("registry.example.", RecordType::A))[0].ends_with(" A 192.0.2.1"));
+    let status = |output: &str| {
+        let ran = run(&["status", "--admin", &socket, "-o", output]);
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let row = status("table");
+    let row = row.lines().find(|row| row.starts_with("hosts ")).unwrap_or_else(|| panic!("{row}"));
+    assert!(row.contains("NOT WRITTEN") && row.contains(&path("hosts")), "{row}");
+    assert!(status("table").lines().next().unwrap().contains("hosts"), "{}", status("table"));
+    let document: serde_json::Value = serde_json::from_str(&status("json")).unwrap();
+    let hosts = &document["forward"]["hosts_file"];
+    assert_eq!((&hosts["path"], &hosts["names"]), (&path("hosts").into(), &0.into()));
+    assert!(hosts["error"].as_str().is_some_and(|error| error.starts_with(&path("hosts"))), "{hosts}");
+    assert!(agent.terminate().success());
+    assert_eq!(fs::read_to_string(path("hosts")).unwrap(), REST);
+    assert!(!Path::new(&path("hosts.new")).exists(), "nothing is left beside it");
 }
 
 /// Passes every datagram on to whoever is named, and the answer back.
