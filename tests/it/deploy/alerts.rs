@@ -38,7 +38,7 @@ fn promtool_takes_the_rules() {
 type Series = (&'static str, &'static str, &'static str);
 
 /// What a pod that is well shows, so that no alert is quiet only for want of series.
-const WELL: [Series; 34] = [
+const WELL: [Series; 36] = [
     ("up", "", "1xN"),
     ("holdfast_build_info", "version=\"0.1.0\"", "1xN"),
     ("holdfast_source_latency_seconds", "", "0.02xN"),
@@ -63,6 +63,8 @@ const WELL: [Series; 34] = [
     ("holdfast_forward_loops_total", "", "0xN"),
     ("holdfast_cache_held_names", "", "0xN"),
     ("holdfast_forward_bulk_denials_total", "upstream=\"10.0.0.53:53\"", "0xN"),
+    ("holdfast_forward_files_missing", "", "0xN"),
+    ("holdfast_node_hosts_file_errors_total", "", "0xN"),
     ("holdfast_disk_errors_total", "", "0xN"),
     ("holdfast_disk_age_seconds", "", "20xN"),
     ("holdfast_tls_certificate_expiry_timestamp_seconds", "", "10000000xN"),
@@ -76,7 +78,7 @@ const WELL: [Series; 34] = [
 ];
 
 /// What goes wrong, in place of those series, and the one alert that fires.
-const WRONG: [(&str, &str, &[Series]); 34] = [
+const WRONG: [(&str, &str, &[Series]); 36] = [
     ("HoldfastSourceLost", "holdfast-hub", &[("holdfast_source_up", "", "0xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_latency_seconds", "", "1.2xN")]),
     ("HoldfastControlPlaneSlow", "holdfast-hub", &[("holdfast_source_busy_per_minute", "", "18xN")]),
@@ -130,6 +132,8 @@ const WRONG: [(&str, &str, &[Series]); 34] = [
         "holdfast-agent",
         &[("holdfast_forward_keep_unresolved_seconds", "name=\"registry.example.\"", "0+60xN")],
     ),
+    ("HoldfastFilesUnusable", "holdfast-agent", &[("holdfast_forward_files_missing", "", "1xN")]),
+    ("HoldfastFilesUnusable", "holdfast-agent", &[("holdfast_node_hosts_file_errors_total", "", "0+12xN")]),
     ("HoldfastDiskFailing", "holdfast-agent", &[("holdfast_disk_errors_total", "", "0+1xN")]),
     ("HoldfastDiskFailing", "holdfast-agent", &[("holdfast_disk_age_seconds", "", "400xN")]),
     (
