@@ -5,7 +5,7 @@ use std::{mem::discriminant, sync::Arc, time::Duration};
 use futures::FutureExt as _;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     disk::{Opened, Store},
@@ -239,15 +239,13 @@ impl Base {
             warn!(from = %self.config.source, to = %next.source, "another kind of source takes effect with the next start: restart this hub");
             next.source = self.config.source.clone();
         }
-        match source::prepare(&next, &self.name, &self.reader).await {
-            Ok(source) => match (&self.elected, &self.following) {
-                (Some(elected), _) => {
-                    elected.send_replace(source);
-                }
-                (None, Some(following)) => following.change(source).await,
-                (None, None) => {}
-            },
-            Err(error) => error!(%error, "new source refused: the one before stays in effect"),
+        let source = source::prepare(&next, &self.name, &self.reader).await;
+        match (&self.elected, &self.following) {
+            (Some(elected), _) => {
+                elected.send_replace(source);
+            }
+            (None, Some(following)) => following.change(source).await,
+            (None, None) => {}
         }
         info!(changed = %self.config.changes(&next).reloaded.join(", "), "configuration and credentials read again");
         self.config = next;

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use prometheus::Registry;
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info};
 
 use super::{
@@ -16,18 +16,18 @@ use super::{
     descriptors,
     election::Election,
     signals::Signals,
-    source::{self, Prepared},
+    source::{self, CERTIFICATES_AGAIN, Feed, Prepared},
     status::HubInputs,
     supervisor,
 };
 use crate::{
-    admin::{self, view::ListenerDoc},
+    admin::{self, Latch, view::ListenerDoc},
     config::Config,
     source::hub,
     store,
     stream::{self, Beside, Surroundings},
     sys::{self, Clock},
-    tls::Part,
+    tls::{Part, Tls},
 };
 
 /// Where a running hub can be reached; ports given as 0 are the ones found.
@@ -47,8 +47,8 @@ pub struct Hub {
     base: Base,
     election: Option<Election>,
     stream: JoinHandle<()>,
-    /// Passes on what lies above this hub, and reads its certificates again.
-    upkeep: Vec<JoinHandle<()>>,
+    /// Passes on what lies above this hub.
+    passing_on: JoinHandle<()>,
     leave: CancellationToken,
     stop: CancellationToken,
     listeners: JoinHandle<()>,
@@ -58,7 +58,7 @@ impl Drop for Hub {
     fn drop(&mut self) {
         self.stop.cancel();
         self.stream.abort();
-        self.upkeep.iter().for_each(JoinHandle::abort);
+        self.passing_on.abort();
     }
 }
 
@@ -89,7 +89,7 @@ impl Hub {
         let stream = config.stream(&name);
         let advertise = stream.advertise;
         bound.identify(name.clone(), advertise.clone());
-        let source = source::prepare(&config, &name, &loaded.reader).await?;
+        let source = source::prepare(&config, &name, &loaded.reader).await;
         let admin = admin::bind(&config.admin())?;
         confined.bound();
 
@@ -105,28 +105,20 @@ impl Hub {
                 (loaded.follow(config, name.clone(), source)?, None)
             }
         };
-        let tls = certificates.map(|directory| base.feed.certificates(directory)).transpose()?;
-        let mut upkeep = Vec::new();
-        if let Some(tls) = tls.clone() {
-            let identity = tls.current().identity;
-            if identity.part != Part::Hub {
-                error!(%identity, "wrong certificate: this is not a hub's, agents will refuse this hub; give --tls a hub's");
-            }
-            upkeep.push(tokio::spawn(async move { match tls.follow_files().await {} }));
-        }
         let (surroundings, above) = watch::channel(Surroundings::default());
-        upkeep.push(tokio::spawn(pass_on(base.feed.status.subscribe(), surroundings)));
+        let passing_on = tokio::spawn(pass_on(base.feed.status.subscribe(), surroundings));
         let metrics = stream::Metrics::register(&base.registry)?;
         let parts = stream::Parts {
             reader: base.reader.clone(),
             clock,
             metrics: metrics.clone(),
-            tls,
+            tls: None,
             surroundings: above,
             beside,
         };
         let leave = CancellationToken::new();
-        let stream = tokio::spawn(bound.serve(parts, leave.clone()));
+        let certificates = certificates.map(|directory| Certificates::open(&base, directory));
+        let stream = tokio::spawn(serve(bound, parts, certificates, leave.clone()));
 
         let addresses = Addresses {
             stream: listen,
@@ -150,7 +142,7 @@ impl Hub {
         confined.confine();
         let listening: Vec<String> = addresses.stream.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "serving the stream to agents");
-        Ok(Self { addresses, base, election, stream, upkeep, leave, stop, listeners })
+        Ok(Self { addresses, base, election, stream, passing_on, leave, stop, listeners })
     }
 
     /// Where it can be reached.
@@ -208,6 +200,70 @@ impl Daemon for Hub {
     async fn leave(self) {
         self.stop().await;
     }
+}
+
+/// The certificates of a hub: read, or to be read.
+enum Certificates {
+    Read(Tls),
+    /// They cannot be read yet; the hub is not ready before.
+    Missing {
+        feed: Box<Feed>,
+        directory: PathBuf,
+        latch: Latch,
+    },
+}
+
+impl Certificates {
+    fn open(base: &Base, directory: PathBuf) -> Self {
+        match base.feed.certificates(directory.clone()) {
+            Ok(tls) => Self::Read(tls),
+            Err(error) => {
+                error!(%error, "no certificates: agents and other hubs are refused until they can be read");
+                let latch = base.readiness.latch("certificates");
+                Self::Missing { feed: base.feed.clone().into(), directory, latch }
+            }
+        }
+    }
+
+    /// Waits until they can be read.
+    async fn read(self) -> Tls {
+        match self {
+            Self::Read(tls) => tls,
+            Self::Missing { feed, directory, latch } => loop {
+                tokio::time::sleep(CERTIFICATES_AGAIN).await;
+                if let Ok(tls) = feed.certificates(directory.clone()) {
+                    info!(directory = %directory.display(), "certificates read: agents and other hubs are let in");
+                    drop(latch);
+                    return tls;
+                }
+            },
+        }
+    }
+}
+
+/// Serves the stream until `leave`, and follows the files of the certificates meanwhile.
+async fn serve(
+    bound: stream::Bound,
+    mut parts: stream::Parts,
+    certificates: Option<Certificates>,
+    leave: CancellationToken,
+) {
+    if let Some(certificates) = certificates {
+        parts.tls = tokio::select! {
+            tls = certificates.read() => Some(tls),
+            () = bound.turn_away() => None,
+            () = leave.cancelled() => return,
+        };
+    }
+    let reread = parts.tls.clone().map(|tls| {
+        let identity = tls.current().identity;
+        if identity.part != Part::Hub {
+            error!(%identity, "wrong certificate: this is not a hub's, agents will refuse this hub; give --tls a hub's");
+        }
+        AbortOnDropHandle::new(tokio::spawn(tls.follow_files()))
+    });
+    bound.serve(parts, leave).await;
+    drop(reread);
 }
 
 /// Tells those who follow which hubs this one follows itself, and which others it knows.

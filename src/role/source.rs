@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Pause before certificates that could not be read are tried again.
-const CERTIFICATES_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const CERTIFICATES_AGAIN: Duration = Duration::from_secs(1);
 
 /// A source that was looked at and is ready to run, any number of times.
 #[derive(Clone, Debug)]
@@ -42,11 +42,9 @@ pub(super) struct Hubs {
     pub store: Option<PathBuf>,
 }
 
-/// Looks at the source of a process called `name` without reading it.
-///
-/// # Errors
-/// If a hub without records cannot open it. An agent answers names outside the cluster, and those on disk, and goes on looking.
-pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> anyhow::Result<Prepared> {
+/// Looks at the source of a process called `name` without reading it. One that cannot be opened is logged, and tried again
+/// for as long as the process runs.
+pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> Prepared {
     let (endpoints, settings) = (config.endpoints(), &config.settings);
     let (prepared, problem): (_, Option<anyhow::Error>) = match &config.source {
         Source::Manifests(path) => {
@@ -72,17 +70,16 @@ pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> any
         }
     };
     match problem {
-        Some(error) if reader.as_of().is_none() && config.role == Role::Hub => Err(error),
+        Some(error) if reader.as_of().is_none() && config.role == Role::Hub => {
+            error!(%error, "no records for agents: cannot open their source, trying again until it works; agents go on with what they have");
+        }
         Some(error) if reader.as_of().is_none() => {
             error!(%error, "no records: cannot open their source, trying again until it works; names outside the cluster are answered");
-            Ok(prepared)
         }
-        Some(error) => {
-            warn!(%error, "serving the records on disk; trying the source again until it works");
-            Ok(prepared)
-        }
-        None => Ok(prepared),
+        Some(error) => warn!(%error, "serving the records on disk; trying the source again until it works"),
+        None => {}
     }
+    prepared
 }
 
 /// By how much records of an agent are older than those of the hub that watches: heartbeats over two streams, and a slow answer.

@@ -145,6 +145,18 @@ impl Bound {
         self.config.advertise = advertise;
     }
 
+    /// Closes every connection at once, so that clients go to another hub. Never ends.
+    pub async fn turn_away(&self) {
+        let turn_away = |listener| async move {
+            loop {
+                if TcpListener::accept(listener).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        futures::future::join_all(self.listeners.iter().map(turn_away)).await;
+    }
+
     /// Serves until `stop`, then tells clients to go elsewhere and waits for them, at most the drain's window.
     pub async fn serve(self, parts: Parts, stop: CancellationToken) {
         let server = Server::new(self.config, parts);

@@ -13,6 +13,7 @@ mod liar;
 mod lies;
 mod lines;
 mod losses;
+mod missing_files;
 mod namesakes;
 mod outage;
 mod pair;
