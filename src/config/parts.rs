@@ -94,8 +94,13 @@ impl Settings {
     }
 
     fn denials(&self, zone: &ForwardZone) -> dns::cache::Denials {
-        let believed = !self.cache_confirm_negative && zone.denials == dns::cache::Denials::Auto;
-        if believed { dns::cache::Denials::Believe } else { zone.denials }
+        use dns::cache::Denials;
+        let of_cluster = name(&zone.zone).labels_above(&name(&self.zone)).is_some();
+        match zone.denials {
+            Denials::Auto if !self.cache_confirm_negative => Denials::Believe,
+            Denials::Auto if of_cluster => Denials::Confirm,
+            denials => denials,
+        }
     }
 
     /// The rules of the cluster zone, served at `listen`.

@@ -389,8 +389,8 @@ settings! {
         /// What NXDOMAIN and NODATA for a name that was good do. `believe`: the name is gone. `confirm`: it is gone when two upstreams
         /// say so, or one twice, 2s apart. `hold` or `hold DURATION`: its last good answer is served so long (1h), with a TTL of at
         /// most 30s; `holdfast guard` lists such names and ends their holds. `auto`: `hold 1h` for names that were good for 10m and
-        /// were asked in the last day, else `confirm`: a mistake of three hours, as on 2025-10-20 at AWS, is felt after the first. For
-        /// zones of cloud APIs set `hold 6h`, or put the names on `keep`. Records that replace others are used at once always.
+        /// were asked in the last day, else `confirm`: a mistake of three hours, as on 2025-10-20 at AWS, is felt after the first. In the
+        /// cluster's `zone`, where services go and come, it is `confirm`, as for `cluster_fallback`. For zones of cloud APIs set `hold 6h`, or put the names on `keep`. Records that replace others are used at once always.
         denials: Denials = Setting::new("denials", "auto").within("hold 1s", "hold 30d", "a name that is gone must go");
         /// `cache.prefetch` for this zone.
         prefetch: Option<bool> = Setting::new("prefetch", "none");

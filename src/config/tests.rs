@@ -355,6 +355,14 @@ fn denials_and_refused_addresses_of_a_zone_are_checked() {
     }
     let zone = of("denials: hold, reject: [0.0.0.0, 10.0.0.0/8]").unwrap().forward().zones.remove(0);
     assert_eq!((zone.lifetimes.denials, zone.reject.len()), (Denials::Hold(HOLD), 2));
+    let of = |zone: &str, more: &str| {
+        let zone = format!("{SOURCE}zone: k8s.test\nforward: [{{zone: {zone}, upstreams: [9.9.9.9], {more}}}]\n");
+        read(&zone).unwrap().forward().zones.remove(0).lifetimes.denials
+    };
+    assert_eq!(of("k8s.test", ""), Denials::Confirm, "services go and come");
+    assert_eq!(of("svc.k8s.test", ""), Denials::Confirm);
+    assert_eq!(of("svc.k8s.test", "denials: hold"), Denials::Hold(HOLD));
+    assert_eq!([of("test", ""), of("10.in-addr.arpa", ""), of(".", "")], [Denials::Auto; 3]);
     let believed = read(&format!("{SOURCE}cache: {{confirm_negative: false}}\n")).unwrap().forward().zones.remove(0);
     assert_eq!(believed.lifetimes.denials, Denials::Believe);
 }

@@ -26,7 +26,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -106,6 +106,8 @@ struct Inner {
     cache_config: cache::Config,
     /// Saves begun that do not wait for anything.
     urgent_saves: Lock<u64>,
+    /// The cache is to be saved without waiting for the interval.
+    save_soon: AtomicBool,
     cache_load: Arc<CacheLoad>,
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
@@ -178,6 +180,7 @@ impl Forwarder {
             started: environment.clock.steady(),
             environment,
             urgent_saves: Lock::default(),
+            save_soon: AtomicBool::new(false),
             failures: Failures::default(),
             keep_list: KeepList::default(),
             in_flight: InFlight::default(),

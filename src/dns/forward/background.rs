@@ -45,7 +45,7 @@ const REFRESHES_MAX: usize = 64;
 const LOOP_TYPE: Rtype = Rtype::HINFO;
 
 pub async fn run(inner: &Arc<Inner>) {
-    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run(), keep::run(inner));
+    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run(), keep::run(inner), inner.resume_bulk_denials());
 }
 
 async fn refreshes(inner: &Arc<Inner>) {
@@ -83,6 +83,10 @@ async fn ticks(inner: &Arc<Inner>) {
             loops_at = now + LOOP_EVERY;
             probe_loops(inner, false);
             inner.cache.sweep_holds(inner.now());
+        }
+        if inner.save_soon.swap(false, Ordering::Relaxed) {
+            let inner = Arc::clone(inner);
+            tokio::spawn(async move { inner.save().await });
         }
         // Nothing here waits for it: on a busy machine it may take longer than any of the others may.
         if now >= save_at && saving.as_ref().is_none_or(JoinHandle::is_finished) {

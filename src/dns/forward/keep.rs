@@ -18,7 +18,7 @@ use hickory_proto::rr::{
 use super::{
     Inner,
     lookup::{Refresh, Via, place},
-    route::Routes,
+    route::{OnNode, Routes},
 };
 use crate::{
     dns::{
@@ -124,12 +124,47 @@ pub async fn run(inner: &Arc<Inner>) {
     }
 }
 
+/// Where the answer to a question for a kept name is.
+enum Known {
+    /// In hosts, a template or a fixed answer of its zone; empty if these deny it.
+    OnNode(Vec<Record>),
+    /// At upstreams, under the name that a rewrite makes of it.
+    Upstreams(Box<Question>),
+}
+
+fn known(routes: &Routes, question: Question) -> Known {
+    let Some(route) = routes.find(&question.name) else { return Known::Upstreams(question.into()) };
+    let (question, on_node) = match route.names.find(&question) {
+        OnNode::Renamed(renamed) => (renamed.question, renamed.then),
+        on_node => (question, on_node),
+    };
+    match on_node {
+        OnNode::Records { answers, .. } => Known::OnNode(answers),
+        OnNode::Fixed(_) => Known::OnNode(Vec::new()),
+        OnNode::Renamed(_) | OnNode::Upstreams => Known::Upstreams(question.into()),
+    }
+}
+
+fn address(record: &Record) -> Option<IpAddr> {
+    match record.data {
+        RData::A(A(ip)) => Some(IpAddr::V4(ip)),
+        RData::AAAA(AAAA(ip)) => Some(IpAddr::V6(ip)),
+        _ => None,
+    }
+}
+
 impl Inner {
     /// Looks `name` up if its answers are about to end, and keeps them.
     async fn keep_resolved(self: &Arc<Self>, routes: &Arc<Routes>, name: Name) {
         let mut looked = Looked { resolved: false, keys: Vec::new(), ends: self.now().plus(EVERY_MAX) };
         for rtype in [Rtype::A, Rtype::AAAA] {
-            let plain = Question::new(name.clone(), rtype);
+            let plain = match known(routes, Question::new(name.clone(), rtype)) {
+                Known::OnNode(answers) => {
+                    looked.resolved |= !answers.is_empty();
+                    continue;
+                }
+                Known::Upstreams(question) => *question,
+            };
             self.keep_type(routes, plain.clone(), &mut looked).await;
             // With DO and CD only where a client asked so.
             for (dnssec_ok, checking_disabled) in [(true, false), (false, true), (true, true)] {
@@ -151,9 +186,6 @@ impl Inner {
                 return;
             }
             let Ok((route, key)) = place(routes, &question, Via::Zone) else { return };
-            if route.config.answer.is_some() {
-                return;
-            }
             looked.keys.push(key.as_bytes().into());
             let now = self.now();
             let is_good = self.cache.get(&key).is_some_and(|entry| entry.is_fresh(now) && now < entry.ends());
@@ -195,8 +227,12 @@ impl Inner {
         kept
     }
 
-    /// The stored addresses for `question`, over as many routes as its CNAMEs lead through.
-    fn addresses(&self, routes: &Routes, mut question: Question) -> Vec<IpAddr> {
+    /// The addresses for `question` that the zone itself has, or the stored ones, over as many routes as its CNAMEs lead through.
+    fn addresses(&self, routes: &Routes, question: Question) -> Vec<IpAddr> {
+        let mut question = match known(routes, question) {
+            Known::OnNode(answers) => return answers.iter().filter_map(address).collect(),
+            Known::Upstreams(question) => *question,
+        };
         for _ in 0..LEGS_MAX {
             let Some(entry) = place(routes, &question, Via::Zone).ok().and_then(|(_, key)| self.cache.holds_data(&key))
             else {
@@ -207,11 +243,6 @@ impl Inner {
                 continue;
             }
             let (answers, _) = entry.records(self.now(), Age::Fresh);
-            let address = |record: &Record| match record.data {
-                RData::A(A(ip)) => Some(IpAddr::V4(ip)),
-                RData::AAAA(AAAA(ip)) => Some(IpAddr::V6(ip)),
-                _ => None,
-            };
             return answers.iter().filter_map(address).collect();
         }
         Vec::new()
@@ -220,8 +251,9 @@ impl Inner {
     fn unresolved(&self) -> HashMap<String, Duration> {
         let now = self.now();
         let failing = self.keep_list.failing().into_iter();
-        // A name that never resolved counts from the start of the process.
-        failing.map(|(name, at)| (name.to_string(), at.unwrap_or(self.started).age(now))).collect()
+        // A name without any answer counts from the start of the process.
+        let since = |name: &Name, at: Option<UnixMillis>| at.or_else(|| self.kept_since(name)).unwrap_or(self.started);
+        failing.map(|(name, at)| (name.to_string(), since(&name, at).age(now))).collect()
     }
 
     /// The list's part of `status`.
@@ -240,7 +272,8 @@ impl Inner {
     fn kept_since(&self, name: &Name) -> Option<UnixMillis> {
         let routes = self.routes.load();
         let stored = |rtype| {
-            let (_, key) = place(&routes, &Question::new(name.clone(), rtype), Via::Zone).ok()?;
+            let Known::Upstreams(question) = known(&routes, Question::new(name.clone(), rtype)) else { return None };
+            let (_, key) = place(&routes, &question, Via::Zone).ok()?;
             self.cache.holds_data(&key).map(|entry| entry.stored())
         };
         [Rtype::A, Rtype::AAAA].into_iter().filter_map(stored).max()

@@ -21,7 +21,8 @@ const TYPE_ANY_AT_ALL: Rtype = Rtype(0);
 const CLASS_NONE_ASKS: Class = Class(0);
 
 impl Inner {
-    /// NXDOMAIN for `question` if it or a name above it, within `route`, is known not to exist.
+    /// NXDOMAIN for `question` if it or a name above it, within `route`, is known not to exist; NODATA if it has an address
+    /// that is held.
     pub(super) fn cut(&self, route: &Route, question: &Question, now: UnixMillis) -> Option<Found> {
         if !route.config.lifetimes.nxdomain_cut {
             return None;
@@ -32,7 +33,10 @@ impl Inner {
             let known = self.cache.get(&cut_key(route, &question.renamed(above)));
             if let Some(known) = known.filter(|known| known.kind() == Kind::NxDomain && known.is_fresh(now)) {
                 let (_, authorities) = known.records(now, Age::Fresh);
-                let entry = Entry::new(&parts(question, Kind::NxDomain, Vec::new(), authorities), now, 0)?;
+                let key = Key::new(route.id, question.by_ref());
+                let is_held = self.has_held_address(&key, question, &route.config.lifetimes, now);
+                let kind = if is_held { Kind::NoData } else { Kind::NxDomain };
+                let entry = Entry::new(&parts(question, kind, Vec::new(), authorities), now, 0)?;
                 self.cache.metrics.hits.inc();
                 return Some(Found::new(entry, Age::Fresh, ServedFrom::Cache));
             }

@@ -187,29 +187,52 @@ impl Resolver<'_> {
         Ok(Some(Found { ours: true, ..with_part(joined, &found) }))
     }
 
-    /// A name outside: from hosts or under the name it is rewritten to, else as it is.
+    /// A name outside, with IPv6 addresses made of IPv4 ones where the zone says so and there are no others, also for names of
+    /// hosts and templates.
     async fn outside(&self, question: &Question) -> Result<Found, Failure> {
         let Some(names) = self.names(&question.name) else { return self.follow(question).await };
+        let found = self.named(names, question).await?;
+        // A client that validates gets no answer that is made up (RFC 6147, 5.5).
+        let validates = question.dnssec_ok && question.checking_disabled;
+        let Some(prefix) = names.config.dns64.filter(|_| question.rtype == Rtype::AAAA && !validates) else {
+            return Ok(found);
+        };
+        let now = self.now();
+        if found.entry.kind() == Kind::NxDomain || dns64::has_usable_aaaa(&found.entry.records(now, found.age).0) {
+            return Ok(found);
+        }
+        match self.named(names, &question.retyped(Rtype::A)).await {
+            Ok(four) if four.entry.kind() == Kind::Data => {
+                let (answers, _) = four.entry.records(now, four.age);
+                let answers = prefix.synthesize(answers);
+                join(question, Kind::Data, answers, Vec::new(), now, four.age, four.from)
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// A name outside: from hosts or under the name it is rewritten to, else as it is.
+    async fn named(&self, names: &ZoneNames, question: &Question) -> Result<Found, Failure> {
         match names.find(question) {
             OnNode::Renamed(renamed) => {
                 let Renamed { question: new, rewritten, then } = *renamed;
-                let found = self.known(names, &new, then).await?;
+                let found = self.known(&new, then).await?;
                 let (mut answers, authorities) = found.entry.records(self.now(), found.age);
                 rewritten.restore(&question.record_name(), &mut answers);
                 let (kind, now) = (found.entry.kind(), self.now());
                 let joined = join(question, kind, answers, authorities, now, found.age, found.from)?;
                 Ok(with_part(joined, &found))
             }
-            on_node => self.known(names, question, on_node).await,
+            on_node => self.known(question, on_node).await,
         }
     }
 
     /// A name outside as the zone answers it on this node, or else as upstreams do.
-    async fn known(&self, names: &ZoneNames, question: &Question, on_node: OnNode<'_>) -> Result<Found, Failure> {
+    async fn known(&self, question: &Question, on_node: OnNode<'_>) -> Result<Found, Failure> {
         let (kind, mut answers, authorities) = match on_node {
             OnNode::Records { kind, answers, authorities } => (kind, answers, authorities),
             OnNode::Fixed(answer) => return Err(Failure::Fixed(answer)),
-            OnNode::Upstreams | OnNode::Renamed(_) => return self.translate(names, question).await,
+            OnNode::Upstreams | OnNode::Renamed(_) => return self.follow(question).await,
         };
         let (mut age, mut from) = (Age::Fresh, ServedFrom::Cluster);
         if matches!(question.rtype, Rtype::A | Rtype::AAAA)
@@ -226,28 +249,6 @@ impl Resolver<'_> {
             }
         }
         join(question, kind, answers, authorities, self.now(), age, from)
-    }
-
-    /// Follows `question`, with IPv6 addresses made of IPv4 ones where the zone says so and there are no others.
-    async fn translate(&self, names: &ZoneNames, question: &Question) -> Result<Found, Failure> {
-        let found = self.follow(question).await?;
-        // A client that validates gets no answer that is made up (RFC 6147, 5.5).
-        let validates = question.dnssec_ok && question.checking_disabled;
-        let Some(prefix) = names.config.dns64.filter(|_| question.rtype == Rtype::AAAA && !validates) else {
-            return Ok(found);
-        };
-        let now = self.now();
-        if found.entry.kind() == Kind::NxDomain || dns64::has_usable_aaaa(&found.entry.records(now, found.age).0) {
-            return Ok(found);
-        }
-        match self.follow(&question.retyped(Rtype::A)).await {
-            Ok(four) if four.entry.kind() == Kind::Data => {
-                let (answers, _) = four.entry.records(now, four.age);
-                let answers = prefix.synthesize(answers);
-                join(question, Kind::Data, answers, Vec::new(), now, four.age, four.from)
-            }
-            _ => Ok(found),
-        }
     }
 
     /// Follows `question` over as many routes as its CNAMEs lead through.

@@ -46,7 +46,7 @@ use super::{
 };
 use crate::{
     dns::{
-        cache::{Cache, RouteId},
+        cache::{Cache, Denials, Lifetimes, RouteId},
         question::question_name,
     },
     limits::FairShares,
@@ -144,7 +144,9 @@ impl Routes {
         }
         let mut cluster_fallback = None;
         if !config.cluster_fallback.is_empty() {
-            let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), ..ZoneConfig::default() };
+            // Services go, and headless ones without a ready endpoint do not exist: the cluster's DNS knows.
+            let lifetimes = Lifetimes { denials: Denials::Confirm, ..Lifetimes::default() };
+            let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), lifetimes, ..ZoneConfig::default() };
             // No zone has an empty wire form.
             let may_wait = has_nobody(before.and_then(|before| before.cluster_fallback.as_ref()));
             match Route::new(&zone, id(&[]), environment, may_wait) {
@@ -243,8 +245,10 @@ impl Route {
 
     /// A question to some of its upstreams.
     pub fn attempts_at(&self, order: Vec<Arc<Upstream>>, sequential: bool) -> Attempts {
-        let ZoneConfig { failover, attempts_max, silence_max, .. } = &*self.config;
-        let rules = Rules { sequential, failover: *failover, attempts_max: *attempts_max, silence_max: *silence_max };
+        let ZoneConfig { failover, attempts_max, silence_max, budget, .. } = &*self.config;
+        // Leaves time for the next server.
+        let silence_max = (*silence_max).min(*budget * 3 / 4);
+        let rules = Rules { sequential, failover: *failover, attempts_max: *attempts_max, silence_max };
         Attempts::new(order, rules, Arc::clone(&self.config.reject))
     }
 

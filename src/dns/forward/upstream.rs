@@ -296,6 +296,11 @@ impl Upstream {
         self.bulk.lock().note(xxh3_64(name), denied, Instant::now())
     }
 
+    /// Does not believe it for the rest of the time, because of denials so long before a restart.
+    pub fn resume_bulk(&self, ago: Duration) {
+        self.bulk.lock().resume(ago, Instant::now());
+    }
+
     /// Whether it denies so many names that were good that it is not believed.
     pub fn is_lying(&self) -> bool {
         self.bulk.lock().is_lying(Instant::now())

@@ -40,6 +40,25 @@ async fn what_the_cluster_holds_and_what_changes_there_arrives() {
     assert_eq!(following.reader.freshness().source, SourceState::Up);
 }
 
+/// A namespace finalized by force leaves its services behind: their pods may run on.
+#[tokio::test]
+async fn services_outlive_a_namespace_that_is_gone_in_a_watch_and_in_a_list() {
+    let server = Apiserver::start().await;
+    server.put_all([namespace("prod"), service("prod", "web", "10.0.0.1"), headless("prod", "db")]);
+    server.put(endpoints("prod", "db-a", "db", true, &["10.1.0.1"]));
+    let mut following = Following::synced(server).await;
+    following.until_names(&["db=10.1.0.1", "web"]).await;
+    following.server.delete("namespaces", "", "prod");
+    following.server.put(service("prod", "late", "10.0.0.2"));
+    following.until_names(&["db=10.1.0.1", "late", "web"]).await;
+
+    let Following { server, feed, .. } = following;
+    drop(feed);
+    let mut listed = Following::synced(server).await;
+    listed.until_names(&["db=10.1.0.1", "late", "web"]).await;
+    assert!(listed.reader.load().service(b"prod", b"web").is_some());
+}
+
 #[tokio::test]
 async fn a_cluster_costs_four_watches_and_no_slice_of_a_cluster_ip_service_travels() {
     let server = Apiserver::start().await;

@@ -6,3 +6,4 @@ mod migration;
 mod options;
 mod process;
 mod served;
+mod settled;

@@ -4,23 +4,32 @@ use std::{sync::Arc, time::Duration};
 
 use hickory_proto::{
     op::{Message, ResponseCode},
-    rr::{RData, Record, RecordType, rdata::AAAA},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{
+            A, AAAA, HTTPS, SVCB,
+            svcb::{IpHint, SvcParamKey, SvcParamValue},
+        },
+    },
 };
 use holdfast::{
     dns::{
         ServedFrom,
         cache::{self, Denials, End, Lifetimes, Reason},
-        forward::{Config, Policy, Released, ZoneConfig},
+        forward::{Config, Policy, Released, ZoneConfig, parse_host},
     },
     role::agent::Agent,
-    sys::{Clock, ManualClock},
+    sys::{Clock, ManualClock, UnixMillis},
 };
 
-use super::world::{NOW, World, asked_for, no_cluster, secs, short, zone};
-use crate::support::{
-    fleet::{agent_config, beside},
-    process::{self, run},
-    upstream::{Asked, Say, Upstream, a, cname, name},
+use super::world::{NOW, World, asked_for, no_cluster, no_records, secs, short, source, zone};
+use crate::{
+    stream::metric,
+    support::{
+        fleet::{agent_config, beside},
+        process::{self, run},
+        upstream::{Asked, Say, Upstream, a, cname, name},
+    },
 };
 
 const GOOD: [u8; 4] = [192, 0, 2, 1];
@@ -75,9 +84,12 @@ async fn ttl(world: &World, owner: &str) -> u32 {
 #[tokio::test(start_paused = true)]
 async fn three_hours_of_nodata_take_nothing_away() {
     const OWNER: &str = "dynamodb.us-east-1.example";
+    // 06:36 UTC.
+    const BEFORE: UnixMillis = UnixMillis(1_760_942_160_000);
     for (denials, hours_served) in [(Denials::Hold(6 * HOUR), 3), (Denials::Auto, 1)] {
         let upstream = Upstream::with_a(5, GOOD).await;
-        let world = world(&[&upstream], denials);
+        let zones = Config { zones: vec![config(&[&upstream], denials)], ..Config::default() };
+        let world = World::start(&zones, cache::Config::default(), no_cluster(), None, ManualClock::new(BEFORE));
         used(&world, OWNER, secs(720)).await;
         upstream.now(|asked| vec![asked.nodata("us-east-1.example")]);
         for minute in 0..157 {
@@ -92,6 +104,7 @@ async fn three_hours_of_nodata_take_nothing_away() {
             }
             pass(&world, 3).await;
         }
+        assert_eq!(world.clock.now().to_string(), "2025-10-20T09:25:00.000Z");
         let names = world.forwarder.held();
         let asked_meanwhile = asked_for(&upstream, OWNER);
         assert!(asked_meanwhile > 140, "upstreams are asked all the time: {asked_meanwhile}");
@@ -102,7 +115,7 @@ async fn three_hours_of_nodata_take_nothing_away() {
             let upstream = upstream.address.to_string();
             assert_eq!(words, ["dynamodb.us-east-1.example.", "A", ".", "NODATA", &upstream, "good"]);
             assert_eq!(first.answers, ["192.0.2.1"]);
-            assert_eq!(first.since.0.0, NOW.0 + 777_000);
+            assert_eq!(first.since.to_string(), "2025-10-20T06:48:57.000Z");
             assert_eq!(first.until.unwrap().0.0 - first.since.0.0, 6 * 3_600_000);
             assert!(first.last > first.since);
         } else {
@@ -136,6 +149,22 @@ async fn a_name_that_is_really_gone_goes_after_the_hold_or_at_once_where_the_zon
         pass(&world, 3_600).await;
         assert_eq!(world.a("api.service.consul").await, "NXDomain", "and stays gone: {denials:?}");
     }
+}
+
+/// A headless service without a ready endpoint does not exist, and workloads wait for that.
+#[tokio::test(start_paused = true)]
+async fn the_dns_of_the_cluster_is_believed_when_it_says_so_twice() {
+    const OWNER: &str = "db.prod.svc.cluster.local";
+    let upstream = Upstream::with_a(5, GOOD).await;
+    let fallback = vec![source(&upstream.address.to_string())];
+    let config = Config { cluster_fallback: fallback, ..Config::default() };
+    let world = World::build(&config, no_records(true));
+    used(&world, OWNER, secs(900)).await;
+    upstream.now(|asked| vec![asked.nxdomain("cluster.local")]);
+    assert_eq!(world.a(OWNER).await, SERVED);
+    world.elapse(secs(6)).await;
+    assert_eq!(world.a(OWNER).await, "NXDomain");
+    assert!(world.forwarder.held().is_empty());
 }
 
 /// `dnsmasq` and CoreDNS's template deny without SOA.
@@ -324,6 +353,47 @@ async fn a_release_ends_the_hold_of_a_name_or_of_a_zone() {
     assert_eq!(ended(&world), [("released", 3)]);
 }
 
+/// An operator releases a name, and the process is killed before the cache is due to be saved.
+#[tokio::test(start_paused = true)]
+async fn a_release_survives_a_process_that_is_killed_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache.zst");
+    let upstream = Upstream::with_a(60, GOOD).await;
+    let config = Config { zones: vec![config(&[&upstream], Denials::Hold(HOUR))], ..Config::default() };
+    let clock = ManualClock::new(NOW);
+    let start = async || {
+        let world = World::start(&config, cache::Config::default(), no_cluster(), Some(file.clone()), clock.clone());
+        world.forwarder.loaded().await;
+        world
+    };
+    let world = start().await;
+    for owner in ["gone.example", "held.example"] {
+        assert_eq!(world.a(owner).await, "NoError 192.0.2.1");
+    }
+    upstream.now(|asked| vec![asked.nxdomain("example")]);
+    pass(&world, 61).await;
+    for owner in ["gone.example", "held.example"] {
+        assert_eq!(world.a(owner).await, SERVED);
+    }
+    world.forwarder.save().await;
+    let saves = world.cache_metrics.saves.get();
+    assert_eq!(world.forwarder.release(&Released::Name("gone.example".parse().unwrap()), false).len(), 1);
+    world.elapse(secs(1)).await;
+    // On a thread of its own, while the clock stands still: the interval does not come to its end.
+    let end = std::time::Instant::now() + secs(60);
+    while world.cache_metrics.saves.get() == saves {
+        assert!(std::time::Instant::now() < end, "not saved");
+        tokio::task::yield_now().await;
+    }
+    drop(world);
+
+    let world = start().await;
+    let held: Vec<String> = world.forwarder.held().into_iter().map(|hold| hold.name).collect();
+    assert_eq!(held, ["held.example."]);
+    assert_eq!(world.a("gone.example").await, "NXDomain");
+    assert_eq!(world.a("held.example").await, SERVED);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_has_records_outdoes_one_that_denies() {
     let good = Upstream::with_a(10, GOOD).await;
@@ -425,6 +495,10 @@ async fn names_of_the_keep_list_are_resolved_ahead_and_answered_without_end() {
     until(&world, "looked up in vain", || all(&world).unresolved.len() == 2).await;
     assert_eq!(world.a("registry.example").await, format!("{REGISTRY} ede=3"));
     assert_eq!(world.a("login.example").await, SERVED);
+    let seconds = |name| metric(&world.registry, "holdfast_forward_keep_unresolved_seconds", name);
+    // Longer than the process runs: the alert does not begin anew with it.
+    assert!(["login.example.", "registry.example."].into_iter().all(|name| seconds(name) > 364 * 86_400));
+    assert_eq!(metric(&world.registry, "holdfast_forward_keep_names", ""), 2);
     let unresolved = all(&world).unresolved;
     let names: Vec<&str> = unresolved.iter().map(|name| &*name.name).collect();
     assert_eq!(names, ["login.example.", "registry.example."]);
@@ -521,6 +595,67 @@ async fn denials_in_bulk_count_by_zone() {
     assert_eq!(lying, [("good.example.".into(), false), ("lost.example.".into(), true)]);
 }
 
+/// A mirror in the hosts of a zone, an identity provider under another name.
+#[tokio::test(start_paused = true)]
+async fn kept_names_that_the_zone_itself_answers_or_renames_are_resolved_by_it() {
+    let upstream = Upstream::start(|asked| match (asked.name().as_str(), asked.qtype()) {
+        ("idp.internal.example", RecordType::A) => vec![asked.found(vec![a(&asked.name(), 60, GOOD)])],
+        _ => vec![asked.nxdomain("example")],
+    })
+    .await;
+    let zones = vec![ZoneConfig {
+        hosts: vec![parse_host("10.0.0.5 registry.example").unwrap()],
+        rewrites: vec!["exact login.example idp.internal.example".parse().unwrap()],
+        ..config(&[&upstream], Denials::Auto)
+    }];
+    let keep = ["registry.example", "login.example", "gone.example"].map(|name| name.parse().unwrap()).into();
+    let world = World::build(&Config { zones, keep, ..Config::default() }, no_cluster());
+    until(&world, "looked up", || world.forwarder.kept_addresses().len() == 2).await;
+    let addresses = world.forwarder.kept_addresses().into_iter();
+    let addresses: Vec<_> = addresses.map(|(name, addresses)| format!("{name} {}", addresses[0])).collect();
+    assert_eq!(addresses, ["login.example. 192.0.2.1", "registry.example. 10.0.0.5"]);
+    let unresolved =
+        || -> Vec<String> { world.forwarder.keep().unwrap().unresolved.into_iter().map(|name| name.name).collect() };
+    assert_eq!(unresolved(), ["gone.example."]);
+    assert_eq!((asked_for(&upstream, "registry.example"), asked_for(&upstream, "login.example")), (0, 0));
+    upstream.now(|asked| vec![asked.nxdomain("example")]);
+    pass(&world, 3 * 3_600).await;
+    assert_eq!(world.a("login.example").await, SERVED);
+    assert_eq!(unresolved(), ["gone.example.", "login.example."]);
+    assert_eq!(world.a("registry.example").await, "NoError 10.0.0.5");
+}
+
+/// RFC 8020 is about names that do not exist; one that is held does.
+#[tokio::test(start_paused = true)]
+async fn a_held_name_below_one_that_does_not_exist_has_no_nxdomain() {
+    let upstream = Upstream::with_a(10, GOOD).await;
+    let lifetimes = Lifetimes { denials: Denials::Hold(HOUR), nxdomain_cut: true, ..Lifetimes::default() };
+    let world = World::with(vec![ZoneConfig { lifetimes, ..zone(".", &[&upstream]) }]);
+    assert_eq!(world.a("www.corp.example").await, "NoError 192.0.2.1");
+    upstream.now(|asked| vec![asked.nxdomain("example")]);
+    pass(&world, 11).await;
+    assert_eq!(world.a("www.corp.example").await, SERVED);
+    assert_eq!(world.a("corp.example").await, "NXDomain");
+    let asked = upstream.count();
+    assert_eq!(short(&world.ask("www.corp.example", RecordType::AAAA).await), "NoError");
+    assert_eq!(short(&world.ask("ftp.corp.example", RecordType::AAAA).await), "NXDomain");
+    assert_eq!(upstream.count(), asked, "known from the name above");
+}
+
+/// An answer that may not be kept for a second is no last good answer.
+#[tokio::test(start_paused = true)]
+async fn names_without_a_ttl_are_held_where_min_ttl_gives_them_one() {
+    for (min_ttl, expect) in [(0, "NXDomain"), (1, SERVED)] {
+        let upstream = Upstream::with_a(0, GOOD).await;
+        let lifetimes = Lifetimes { denials: Denials::Hold(HOUR), min_ttl: secs(min_ttl), ..Lifetimes::default() };
+        let world = World::with(vec![ZoneConfig { lifetimes, ..zone(".", &[&upstream]) }]);
+        assert_eq!(world.a("web.service.consul").await, "NoError 192.0.2.1");
+        upstream.now(|asked| vec![asked.nxdomain("consul")]);
+        pass(&world, 2).await;
+        assert_eq!(world.a("web.service.consul").await, expect, "min_ttl {min_ttl} s");
+    }
+}
+
 /// What is on the keep list stays when the cache is flooded; what is taken off it goes like anything else.
 #[tokio::test(start_paused = true)]
 async fn the_keep_list_is_no_place_for_eviction_and_ends_with_the_configuration() {
@@ -551,8 +686,12 @@ async fn the_keep_list_is_no_place_for_eviction_and_ends_with_the_configuration(
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_denies_many_names_at_once_is_not_believed() {
     let (first, second) = (Upstream::with_a(30, GOOD).await, Upstream::with_a(30, GOOD).await);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache.zst");
     let zones = vec![ZoneConfig { policy: Policy::Sequential, ..config(&[&first, &second], Denials::Confirm) }];
-    let world = World::with(zones);
+    let (config, clock) = (Config { zones, ..Config::default() }, ManualClock::new(NOW));
+    let start = || World::start(&config, cache::Config::default(), no_cluster(), Some(file.clone()), clock.clone());
+    let world = start();
     let owner = |nth: usize| format!("n{nth}.example");
     for nth in 0..30 {
         for _ in 0..4 {
@@ -570,11 +709,22 @@ async fn an_upstream_that_denies_many_names_at_once_is_not_believed() {
     assert_eq!(said[9..], ["NoError 192.0.2.1"; 21], "the other one is asked, though the first answers");
     assert!(second.count() - asked_second >= 21);
     assert!(world.upstream_status(0).lying && !world.upstream_status(1).lying);
+    let by = first.address.to_string();
+    assert_eq!(metric(&world.registry, "holdfast_forward_bulk_denials_total", &by), 1, "what the alert looks at");
     // Alone it is not believed either.
     second.now(|_| Vec::new());
     pass(&world, 40).await;
     assert_eq!(world.a(&owner(20)).await, SERVED);
     assert_eq!(world.forwarder.held()[0].reason, "bulk");
+    // Nor by the next process.
+    world.forwarder.save().await;
+    drop(world);
+    clock.advance(secs(60));
+    let world = start();
+    world.forwarder.loaded().await;
+    world.elapse(secs(1)).await;
+    assert!(world.upstream_status(0).lying && !world.upstream_status(1).lying);
+    assert_eq!(world.a(&owner(20)).await, SERVED);
     pass(&world, 600).await;
     assert!(!world.upstream_status(0).lying, "after ten minutes it is as good as any");
 }
@@ -587,13 +737,18 @@ async fn an_answer_with_an_address_that_the_zone_rejects_is_none() {
     assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
     for bad in [[10, 1, 2, 3], [0, 0, 0, 0], [192, 0, 2, 66]] {
         upstream.now(move |asked| {
-            let records = if asked.qtype() == RecordType::A {
-                vec![a(&asked.name(), 10, GOOD), a(&asked.name(), 10, bad)]
-            } else {
-                let mapped = std::net::Ipv4Addr::from(bad).to_ipv6_mapped();
-                vec![Record::from_rdata(name(&asked.name()), 10, RData::AAAA(AAAA(mapped)))]
+            let bad = std::net::Ipv4Addr::from(bad);
+            let data = match asked.qtype() {
+                RecordType::A => RData::A(A(bad)),
+                RecordType::AAAA => RData::AAAA(AAAA(bad.to_ipv6_mapped())),
+                _ => {
+                    let hint = SvcParamValue::Ipv4Hint(IpHint(vec![A(bad)]));
+                    RData::HTTPS(HTTPS(SVCB::new(1, Name::root(), vec![(SvcParamKey::Ipv4Hint, hint)])))
+                }
             };
-            vec![asked.found(records)]
+            let good = (asked.qtype() == RecordType::A).then(|| a(&asked.name(), 10, GOOD));
+            let bad = Record::from_rdata(name(&asked.name()), 10, data);
+            vec![asked.found(good.into_iter().chain([bad]).collect())]
         });
         pass(&world, 20).await;
         assert_eq!(world.a("www.example").await, SERVED, "{bad:?}: the good answer before");
@@ -601,6 +756,8 @@ async fn an_answer_with_an_address_that_the_zone_rejects_is_none() {
         assert!(world.a(&fresh).await.starts_with("ServFail"), "{bad:?}");
         let six = short(&world.ask(&fresh, RecordType::AAAA).await);
         assert!(six.starts_with("ServFail"), "{bad:?} in another form: {six}");
+        let hint = short(&world.ask(&fresh, RecordType::HTTPS).await);
+        assert!(hint.starts_with("ServFail"), "{bad:?} as a hint: {hint}");
     }
     upstream.now(|asked| vec![asked.found(vec![a(&asked.name(), 10, [192, 0, 2, 2])])]);
     pass(&world, 20).await;

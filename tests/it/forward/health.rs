@@ -189,6 +189,36 @@ async fn rewrites_come_before_templates_and_those_before_hosts_as_in_coredns() {
     assert_eq!(world.a("alias.example").await, "NoError www.example.org. 192.0.2.1");
 }
 
+/// In `CoreDNS` dns64 is in front of rewrite, template and hosts.
+#[tokio::test(start_paused = true)]
+async fn addresses_of_hosts_templates_and_rewritten_names_are_translated_like_those_of_upstreams() {
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let world = World::with(vec![ZoneConfig {
+        dns64: Some(Prefix::WELL_KNOWN),
+        rewrites: vec![rewrite("exact alias.example printer.example"), rewrite("exact up.example www.example")],
+        templates: vec![
+            "AAAA match ^t[.] fallthrough".parse().unwrap(),
+            "A match ^t[.] answer \"{{ .Name }} 60 IN A 10.4.0.2\" fallthrough".parse().unwrap(),
+            "ANY match ^gone[.] rcode NXDOMAIN fallthrough".parse().unwrap(),
+        ],
+        hosts: ["10.0.0.9 printer.example", "10.0.0.7 gone.example", "2001:db8::6 six.example", "10.0.0.6 six.example"]
+            .map(|line| parse_host(line).unwrap())
+            .into(),
+        ..zone(".", &[&upstream])
+    }]);
+    for (owner, expect) in [
+        ("printer.example", "NoError 64:ff9b::a00:9"),
+        ("alias.example", "NoError 64:ff9b::a00:9"),
+        ("up.example", "NoError 64:ff9b::c000:201"),
+        ("t.example", "NoError 64:ff9b::a04:2"),
+        ("gone.example", "NXDomain"),
+        ("six.example", "NoError 2001:db8::6"),
+        ("www.example", "NoError 64:ff9b::c000:201"),
+    ] {
+        assert_eq!(short(&world.ask(owner, RecordType::AAAA).await), expect, "{owner}");
+    }
+}
+
 fn rewrite(text: &str) -> Rewrite {
     text.parse().unwrap()
 }

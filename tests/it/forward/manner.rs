@@ -5,8 +5,11 @@ use std::{collections::BTreeSet, time::Duration};
 use hickory_proto::{
     op::Message,
     rr::{
-        RecordType,
-        rdata::opt::{EdnsCode, EdnsOption},
+        RData, Record, RecordType,
+        rdata::{
+            MX, SRV,
+            opt::{EdnsCode, EdnsOption},
+        },
     },
 };
 use holdfast::dns::{
@@ -16,7 +19,7 @@ use holdfast::dns::{
 use tokio::time::Instant;
 
 use super::world::{World, no_cluster, query, short, zone};
-use crate::support::upstream::{Asked, Say, Upstream, a};
+use crate::support::upstream::{Asked, Say, Upstream, a, name};
 
 const TRUE: [u8; 4] = [192, 0, 2, 1];
 /// ECS for 198.51.100.0/24, RFC 7871, 6.
@@ -66,6 +69,59 @@ async fn case_is_mixed_unless_that_is_off() {
         // All lower case by chance once in 2^55.
         assert_eq!(asked.bytes().any(|byte| byte.is_ascii_uppercase()), mixed, "{asked}");
     }
+}
+
+/// MX data may point at the question in the message, and a template may write out the name as it was asked.
+#[tokio::test(start_paused = true)]
+async fn random_case_is_left_in_data_only_where_the_upstream_wrote_it_out() {
+    let upstream = Upstream::start(|asked| {
+        let sent = asked.message.queries[0].name().clone();
+        let data = match asked.qtype() {
+            RecordType::MX => RData::MX(MX::new(10, sent.clone())),
+            // RFC 2782: not compressed.
+            _ => RData::SRV(SRV::new(0, 1, 80, sent.clone())),
+        };
+        vec![asked.found(vec![Record::from_rdata(sent, 60, data)])]
+    })
+    .await;
+    let world = World::new(&[&upstream]);
+    // All lower case by chance once in 2^52.
+    let owner = "abcdefghijklmnopqrstuvwxyz.abcdefghijklmnopqrstuvwxyz.example";
+    let sent = |rtype| {
+        let seen = upstream.seen();
+        seen.iter().find(|asked| asked.qtype() == rtype).unwrap().message.queries[0].name().to_ascii()
+    };
+    assert_eq!(short(&world.ask(owner, RecordType::MX).await), format!("NoError 10 {owner}."));
+    assert!(sent(RecordType::MX).bytes().any(|byte| byte.is_ascii_uppercase()));
+    let reply = world.ask(owner, RecordType::SRV).await;
+    assert_eq!(short(&reply), format!("NoError 0 1 80 {}", sent(RecordType::SRV)));
+    assert_eq!(reply.answers[0].name.to_ascii(), format!("{owner}."), "owners are in the case of the client");
+}
+
+/// Addresses of SRV and MX targets: the least trusted records of a message (RFC 2181, 5.4.1).
+#[tokio::test(start_paused = true)]
+async fn additional_records_of_an_upstream_are_not_passed_on_and_their_names_are_asked() {
+    let upstream = Upstream::start(|asked| {
+        let target = name("mail.example");
+        let data = match asked.qtype() {
+            RecordType::MX => RData::MX(MX::new(10, target)),
+            RecordType::SRV => RData::SRV(SRV::new(0, 1, 25, target)),
+            _ => return vec![asked.found(vec![a(&asked.name(), 60, TRUE)])],
+        };
+        let answers = vec![Record::from_rdata(name(&asked.name()), 60, data)];
+        let mut reply = Message::from_vec(&asked.found(answers).bytes()).unwrap();
+        reply.additionals = vec![a("mail.example", 60, [192, 0, 2, 66])];
+        vec![Say::message(&reply)]
+    })
+    .await;
+    let world = World::new(&[&upstream]);
+    for rtype in [RecordType::MX, RecordType::SRV] {
+        for round in ["from upstream", "from the cache"] {
+            let reply = world.ask("example", rtype).await;
+            assert_eq!((reply.answers.len(), reply.additionals.len()), (1, 0), "{rtype} {round}: {reply}");
+        }
+    }
+    assert_eq!(world.a("mail.example").await, "NoError 192.0.2.1", "its own answer");
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,6 +56,17 @@ async fn a_later_server_of_a_sequential_zone_speaks_when_the_first_fails() {
     assert!(started.elapsed() < Duration::from_millis(500), "refused is failed: {:?}", started.elapsed());
 }
 
+/// `read_timeout` may be as long as `upstream_timeout`.
+#[tokio::test(start_paused = true)]
+async fn a_silent_first_server_leaves_time_for_the_next_one() {
+    let (silent, public) = (Upstream::silent().await, Upstream::with_a(60, [192, 0, 2, 1]).await);
+    for budget in [1, 2, 5] {
+        let mut config = ZoneConfig { policy: Policy::Sequential, ..zone(".", &[&silent, &public]) };
+        (config.budget, config.silence_max) = (secs(budget), secs(2));
+        assert_eq!(World::with(vec![config]).a("www.example").await, "NoError 192.0.2.1", "{budget} s");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_denial_without_soa_is_the_word_of_the_first_server_of_a_sequential_zone() {
     let blocking = Upstream::start(|asked| vec![asked.code(ResponseCode::NXDomain)]).await;

@@ -34,6 +34,7 @@ pub const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LO
 
 pub struct World {
     pub forwarder: Forwarder,
+    pub registry: prometheus::Registry,
     pub metrics: Metrics,
     pub cache_metrics: cache::Metrics,
     pub clock: ManualClock,
@@ -97,7 +98,7 @@ impl World {
         let behind = forwarder.clone();
         let task = tokio::spawn(async move { behind.run().await });
         let worker_cache = Mutex::new(forwarder.worker_cache());
-        Self { forwarder, metrics, cache_metrics, clock, records, worker_cache, task }
+        Self { forwarder, registry, metrics, cache_metrics, clock, records, worker_cache, task }
     }
 
     /// A client of other addresses, whose forwarder shares this one's cache.
@@ -108,7 +109,8 @@ impl World {
         let worker_cache = Mutex::new(forwarder.worker_cache());
         let (metrics, cache_metrics) = (self.metrics.clone(), self.cache_metrics.clone());
         let (clock, records) = (self.clock.clone(), Arc::clone(&self.records));
-        Self { forwarder, metrics, cache_metrics, clock, records, worker_cache, task }
+        let registry = self.registry.clone();
+        Self { forwarder, registry, metrics, cache_metrics, clock, records, worker_cache, task }
     }
 
     /// Lets time pass for everybody, in steps short enough for what happens meanwhile.

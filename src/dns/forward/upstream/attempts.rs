@@ -12,7 +12,10 @@ use hickory_proto::{
     op::Message,
     rr::{
         Name, RData, Record,
-        rdata::{A, AAAA},
+        rdata::{
+            A, AAAA, HTTPS,
+            svcb::{IpHint, SvcParamValue},
+        },
     },
 };
 use ipnet::IpNet;
@@ -119,6 +122,7 @@ pub async fn race(
                 tries.push(async move { (at, exchange(&upstream, question, options, &again, metrics).await) });
             }
             next_try = Instant::now() + interval;
+            next_try = attempts.silence_ends().map_or(next_try, |ends| ends.min(next_try));
             interval = (interval * 3 / 2).min(INTERVAL_MAX.max(interval));
         }
         if attempts.all_exhausted() || attempts.is_given_up() || (tries.is_empty() && attempts.is_over()) {
@@ -177,7 +181,8 @@ fn judge(
     match result {
         Ok(message) => {
             let sanitized = sanitize(&message, question, ours).map_err(|kind| (kind, None))?;
-            let rejected = sanitized.parts.answers.iter().filter_map(address_of).any(|ip| is_in(ip, reject));
+            let rejected =
+                !reject.is_empty() && sanitized.parts.answers.iter().any(|record| leads_into(record, reject));
             if rejected { Err((FailureKind::Rejected, None)) } else { Ok(sanitized) }
         }
         Err(error) if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() => {
@@ -188,17 +193,20 @@ fn judge(
     }
 }
 
-fn address_of(record: &Record) -> Option<IpAddr> {
+/// Whether the record has an address in one of these networks; browsers connect to the hints of SVCB and HTTPS records too.
+fn leads_into(record: &Record, networks: &[IpNet]) -> bool {
+    // An IPv4 address in another form leads to the same host.
+    let is_in = |ip: IpAddr| networks.iter().any(|network| network.contains(&ip.to_canonical()));
     match &record.data {
-        RData::A(A(ip)) => Some((*ip).into()),
-        // An IPv4 address in another form leads to the same host.
-        RData::AAAA(AAAA(ip)) => Some(IpAddr::from(*ip).to_canonical()),
-        _ => None,
+        RData::A(A(ip)) => is_in((*ip).into()),
+        RData::AAAA(AAAA(ip)) => is_in((*ip).into()),
+        RData::SVCB(svcb) | RData::HTTPS(HTTPS(svcb)) => svcb.svc_params.iter().any(|(_, value)| match value {
+            SvcParamValue::Ipv4Hint(IpHint(ips)) => ips.iter().any(|A(ip)| is_in((*ip).into())),
+            SvcParamValue::Ipv6Hint(IpHint(ips)) => ips.iter().any(|AAAA(ip)| is_in((*ip).into())),
+            _ => false,
+        }),
+        _ => false,
     }
-}
-
-fn is_in(ip: IpAddr, networks: &[IpNet]) -> bool {
-    networks.iter().any(|network| network.contains(&ip))
 }
 
 /// The upstreams to be asked, in order, and how each did.
@@ -250,6 +258,13 @@ impl Attempts {
         }
         attempt.open = true;
         Some((at, Arc::clone(&attempt.upstream)))
+    }
+
+    /// When the next server of a sequential zone may be asked, if one is silent.
+    fn silence_ends(&self) -> Option<Instant> {
+        let silence_max = self.rules.silence_max;
+        let waits = self.servers.iter().find(|attempt| !attempt.has_failed(silence_max) && attempt.tries > 0);
+        waits.filter(|_| self.rules.sequential).map(|attempt| attempt.first_try + silence_max)
     }
 
     /// The server to try now.

@@ -48,6 +48,14 @@ impl Bulk {
         began
     }
 
+    /// Goes on with what was found so long before a restart.
+    pub fn resume(&mut self, ago: Duration, now: Instant) {
+        let left = LYING.saturating_sub(ago);
+        if !left.is_zero() {
+            self.until = self.until.max(Some(now + left));
+        }
+    }
+
     pub fn is_lying(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
@@ -82,6 +90,14 @@ mod tests {
         assert_eq!((0..12).filter(|name| bulk.note(*name, true, start)).count(), 1, "told once");
         assert!(bulk.is_lying(start + LYING - Duration::from_secs(1)));
         assert!(!bulk.is_lying(start + LYING));
+        let mut resumed = Bulk::default();
+        resumed.resume(LYING, start);
+        assert!(!resumed.is_lying(start), "long ago");
+        resumed.resume(Duration::from_secs(540), start);
+        resumed.resume(Duration::from_secs(570), start);
+        assert!(
+            resumed.is_lying(start + Duration::from_secs(59)) && !resumed.is_lying(start + Duration::from_secs(60))
+        );
         for name in 0..10_000 {
             bulk.note(name, false, start);
         }
