@@ -14,6 +14,7 @@
 //! disagree the hub is greeted again on the same connection with what is held, and repairs it.
 
 mod ask;
+mod config;
 mod dial;
 mod doubt;
 mod last_read;
@@ -22,14 +23,15 @@ mod metrics;
 mod offset;
 
 pub use ask::{Asks, HubState, ask};
+pub use config::{Config, Parts};
 pub use dial::{Dial, Io, dial};
 pub use doubt::ask_all;
 pub use metrics::Metrics;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tonic::{Code, Streaming, transport::Channel};
@@ -42,17 +44,14 @@ use self::{
     metrics::Attempt,
     offset::Offset,
 };
-use super::{
-    Learnt,
-    backoff::{Backoff, spread},
-};
+use super::backoff::{Backoff, spread};
 pub use crate::report::{FollowState as State, FollowStatus as Status};
 use crate::report::{THEN, Time};
 use crate::{
     proto::{self, Complete, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched},
     record::{Release, Released, Version},
-    store::{Origin, Reader, Records, Update, Upstream, What},
-    sys::{Clock, UnixMillis},
+    store::{Origin, Records, Update, Upstream, What},
+    sys::UnixMillis,
 };
 
 /// Times in a row a hub may be asked to repair what does not add up, before another is tried.
@@ -65,55 +64,6 @@ const FRESHER: &str = "its records are old, and another hub has fresh ones";
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Bounds of the window over which followers spread their move to another hub.
 const MOVE_SPREAD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
-
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// HOST:PORT of hubs, as configured.
-    pub addresses: Vec<String>,
-    /// This node's name; unique among hubs if it is one.
-    pub node: String,
-    /// HOST:PORT where this node serves the stream itself; empty for agents.
-    pub serves: String,
-    /// Silence after which a hub counts as gone.
-    pub silence: Duration,
-    /// How long connecting may take, TLS included.
-    pub connect_timeout: Duration,
-    pub retry_max: Duration,
-    /// Age of records after which another hub is looked for.
-    pub stale_after: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            addresses: Vec::new(),
-            node: String::new(),
-            serves: String::new(),
-            silence: Duration::from_secs(15),
-            connect_timeout: Duration::from_secs(5),
-            retry_max: Duration::from_secs(10),
-            stale_after: Duration::from_secs(60),
-        }
-    }
-}
-
-/// The inputs of a follower.
-pub struct Parts {
-    /// The store that takes the updates.
-    pub reader: Reader,
-    pub clock: Clock,
-    pub metrics: Metrics,
-    pub dial: Dial,
-    pub learnt: Learnt,
-    /// Told where the follower stands.
-    pub status: watch::Sender<Status>,
-}
-
-impl fmt::Debug for Parts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("learnt", &self.learnt).finish_non_exhaustive()
-    }
-}
 
 /// Follows hubs until nobody takes the updates any more.
 pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {

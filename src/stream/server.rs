@@ -1,12 +1,13 @@
 //! Accepts connections and serves the one call on them.
 
 mod admission;
+mod grpc;
+mod listen;
 mod of_nodes;
 
 use std::{
     convert::Infallible,
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::{
         Arc,
@@ -16,11 +17,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use http_body::{Body, Frame};
-use http_body_util::{BodyExt as _, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -32,43 +32,34 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{admission::Admission, of_nodes::OfNodes};
+pub use self::listen::{Bound, bind};
+use self::{
+    admission::Admission,
+    grpc::{HELLO_BYTES_MAX, ReplyBody, code, ended, message, reply, status},
+    of_nodes::OfNodes,
+};
 use super::{
-    Beside, Config, Error, Metrics, Surroundings, choose::refusal, fanout::Fanout, metrics::Refused,
-    subscriber::Subscriber,
+    Beside, Config, Metrics, Surroundings, choose::refusal, fanout::Fanout, metrics::Refused, subscriber::Subscriber,
 };
 use crate::{
     limits::{ConnectionSlot, FairShares, Origin},
-    proto::{FOLLOW_PATH, Hello, STATE_PATH, StateRequest, framed, split},
+    proto::{FOLLOW_PATH, Hello, STATE_PATH, StateRequest, framed},
     store::Reader,
     sys::{Clock, Lock},
     tls::{Part, Tls, Trusted},
 };
 
-/// A greeting is 4 KiB of digests and a few names.
-const HELLO_BYTES_MAX: usize = 16 << 10;
 /// How long a client may take to send it, and to make its first call.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// How long a client may take to begin its handshake: until then it costs a socket.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// Unfinished connections told to go when the system has no descriptor left.
 const EXHAUSTED_EVICTED: usize = 16;
-/// Bytes that the kernel holds for a client beyond what is on its way.
-const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Bytes of a peer's name that are logged.
 const NAME_LOGGED_MAX: usize = 253;
 /// Most bytes that TLS has encrypted for a client that does not take them: one record and what follows it. What waits
 /// before it is shared by all.
 const ENCRYPTED_BYTES_MAX: usize = 20 << 10;
-mod code {
-    pub(super) const OK: &str = "0";
-    pub(super) const INVALID_ARGUMENT: &str = "3";
-    pub(super) const FAILED_PRECONDITION: &str = "9";
-    pub(super) const UNIMPLEMENTED: &str = "12";
-}
-
-type ReplyBody = UnsyncBoxBody<Bytes, Infallible>;
-
 /// The other end of a connection.
 struct Peer {
     /// The part its certificate allows.
@@ -76,13 +67,6 @@ struct Peer {
     /// The node its certificate names.
     node: Option<Arc<str>>,
     source: IpAddr,
-}
-
-/// Listeners that are bound and not served yet.
-#[derive(Debug)]
-pub struct Bound {
-    listeners: Vec<TcpListener>,
-    config: Config,
 }
 
 /// The environment of the stream server.
@@ -97,78 +81,6 @@ pub struct Parts {
     pub surroundings: watch::Receiver<Surroundings>,
     /// Hubs beside this one, as far as they are heard of.
     pub beside: Beside,
-}
-
-/// Binds the listeners.
-///
-/// # Errors
-/// If an address cannot be bound, or one beyond loopback is to be served without TLS.
-pub fn bind(config: Config, tls: bool) -> Result<Bound, Error> {
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        if !tls && !address.ip().is_loopback() {
-            return Err(Error::Insecure(*address));
-        }
-        let listener = listen(*address, &config).map_err(|error| Error::Bind { address: *address, error })?;
-        listeners.push(listener);
-    }
-    Ok(Bound { listeners, config })
-}
-
-fn listen(address: SocketAddr, config: &Config) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Accepted connections inherit both.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(config.unacknowledged_max))?;
-    // A client that takes nothing must not fill the send buffer, which grows to megabytes.
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-    socket.bind(&address.into())?;
-    socket.listen(4_096)?;
-    TcpListener::from_std(socket.into())
-}
-
-impl Bound {
-    /// The addresses bound; ports that were asked for as 0 are known here.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
-    }
-
-    /// The hub's name and the addresses for clients, which may depend on the bound ports.
-    pub fn identify(&mut self, node: String, advertise: Vec<String>) {
-        self.config.node = node;
-        self.config.advertise = advertise;
-    }
-
-    /// Closes every connection at once, so that clients go to another hub. Never ends.
-    pub async fn turn_away(&self) {
-        let turn_away = |listener| async move {
-            loop {
-                if TcpListener::accept(listener).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        };
-        futures::future::join_all(self.listeners.iter().map(turn_away)).await;
-    }
-
-    /// Serves until `stop`, then tells clients to go elsewhere and waits for them, at most the drain's window.
-    pub async fn serve(self, parts: Parts, stop: CancellationToken) {
-        let server = Server::new(self.config, parts);
-        let pumping = tokio::spawn({
-            let server = server.clone();
-            async move { server.pump().await }
-        });
-        let accepting = self.listeners.into_iter().map(|listener| server.accept(listener, stop.clone()));
-        futures::future::join_all(accepting).await;
-        server.drain().await;
-        pumping.abort();
-    }
 }
 
 /// A running server, for whatever transport. Cheap to clone.
@@ -362,7 +274,7 @@ impl Server {
         let metrics = &self.fanout.metrics;
         if request.method() == Method::POST && request.uri().path() == STATE_PATH {
             if part != Some(Part::Agent)
-                && let Some(asks) = message::<StateRequest, _>(request.into_body()).await
+                && let Some(asks) = message::<StateRequest, _>(request.into_body(), HELLO_WAIT).await
             {
                 self.fanout.beside.asked(&asks.serves);
             }
@@ -374,7 +286,7 @@ impl Server {
             metrics.refused(Refused::Request);
             return ended(code::UNIMPLEMENTED, "the calls here are Follow and State");
         }
-        let Some(hello) = message::<Hello, _>(request.into_body()).await else {
+        let Some(hello) = message::<Hello, _>(request.into_body(), HELLO_WAIT).await else {
             metrics.refused(Refused::Request);
             return ended(code::INVALID_ARGUMENT, "no greeting came");
         };
@@ -434,43 +346,6 @@ async fn never_asked(asked: Arc<AtomicBool>, evicted: Option<CancellationToken>)
     if asked.load(Ordering::Relaxed) {
         std::future::pending::<()>().await;
     }
-}
-
-/// The one message of a request.
-async fn message<M, B>(body: B) -> Option<M>
-where
-    M: prost::Message + Default,
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let collected = timeout(HELLO_WAIT, Limited::new(body, HELLO_BYTES_MAX).collect()).await.ok()?.ok()?;
-    let mut bytes = BytesMut::from(&*collected.to_bytes());
-    split::<M>(&mut bytes, HELLO_BYTES_MAX).ok()?
-}
-
-fn status(code: &'static str, message: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert("grpc-status", HeaderValue::from_static(code));
-    // Percent-encoded as gRPC asks, which for these words is leaving out what is not plain.
-    let plain: String = message.chars().filter(|c| (' '..='~').contains(c) && *c != '%').collect();
-    if let Ok(value) = HeaderValue::from_str(&plain)
-        && !plain.is_empty()
-    {
-        headers.insert("grpc-message", value);
-    }
-    headers
-}
-
-/// A reply that is nothing but a status.
-fn ended(code: &'static str, message: &str) -> Response<ReplyBody> {
-    reply(http_body_util::Empty::new().boxed_unsync(), status(code, message))
-}
-
-fn reply(body: ReplyBody, headers: HeaderMap) -> Response<ReplyBody> {
-    let mut response = Response::new(body);
-    *response.headers_mut() = headers;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
 }
 
 #[cfg(test)]
