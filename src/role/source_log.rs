@@ -45,6 +45,8 @@ pub(super) struct SourceLog {
     lost_since: LostSince,
     /// The part that is lost now: an apiserver behind a hub that is reached is not the hub's loss.
     lost: &'static str,
+    /// Why it was last lost.
+    reason: String,
     /// Whether the present loss was logged, so that its end is logged too.
     logged: bool,
     /// When the losses that were only counted are logged.
@@ -63,7 +65,8 @@ struct Back {
 
 impl SourceLog {
     pub(super) fn new(name: &'static str, clock: Clock, lost_since: LostSince) -> Self {
-        Self { name, clock, lost_since, lost: name, logged: false, summary: None, counted: 0, back: None }
+        let (reason, back) = (String::new(), None);
+        Self { name, clock, lost_since, lost: name, reason, logged: false, summary: None, counted: 0, back }
     }
 
     /// When [`Self::tell`] is to be called next.
@@ -90,6 +93,7 @@ impl SourceLog {
         let behind = reason.rsplit_once(THEN);
         self.lost = behind.map_or(self.name, |_| BEHIND_THE_HUB);
         let reason = behind.map_or(reason, |(_, reason)| reason);
+        reason.clone_into(&mut self.reason);
         self.logged = self.summary.is_none();
         if self.logged {
             self.summary = Some(Instant::now() + SUMMARY);
@@ -128,10 +132,15 @@ impl SourceLog {
     fn summarize(&mut self) {
         self.summary = None;
         if self.counted > 0 {
-            let state = if self.lost_since.get().is_some() { "lost" } else { "up" };
+            // A loss that lasts is logged now, and so is its end.
+            self.logged = self.lost_since.get().is_some();
+            let state = if self.logged { "lost" } else { "up" };
             warn!(
                 times = self.counted,
-                state, "{} lost again and again within a minute: DNS is not affected", self.lost
+                state,
+                reason = self.reason,
+                "{} lost again within a minute: DNS is not affected",
+                self.lost
             );
             // The minute after this is logged in one line, too.
             self.summary = Some(Instant::now() + SUMMARY);
@@ -168,6 +177,39 @@ mod tests {
         fn make_writer(&'a self) -> Self {
             self.clone()
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loss_that_lasts_is_told_with_its_reason_and_its_length_though_it_began_just_after_another() {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).without_time().with_ansi(false).finish();
+        let _here = tracing::subscriber::set_default(subscriber);
+        let hands = crate::sys::ManualClock::new(UnixMillis(1_000));
+        let mut log = SourceLog::new("hub", Clock::Manual(hands.clone()), LostSince::default());
+        let lost = |reason: &str| SourceState::Lost(reason.into());
+        log.note(&SourceState::Up, &lost("reset"), 0);
+        log.note(&lost("reset"), &SourceState::Up, 0);
+        tokio::time::advance(SUMMARY / 2).await;
+        log.tell();
+        log.note(&SourceState::Up, &lost("refused"), 0);
+        tokio::time::advance(SUMMARY / 2).await;
+        log.tell();
+        hands.advance(Duration::from_secs(3_600));
+        log.note(&lost("refused"), &SourceState::Up, 2);
+        tokio::time::advance(SETTLE).await;
+        log.tell();
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let shown: Vec<String> =
+            text.lines().map(|line| line.trim().replace("holdfast::role::source_log: ", "")).collect();
+        assert_eq!(
+            shown,
+            [
+                "WARN lost hub: answering from memory, DNS is not affected reason=\"reset\"",
+                "INFO hub back after 0s changes=0",
+                "WARN hub lost again within a minute: DNS is not affected times=1 state=\"lost\" reason=\"refused\"",
+                "INFO hub back after 1h changes=2",
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -229,7 +271,7 @@ mod tests {
             [
                 "WARN lost apiserver: answering from memory, DNS is not affected reason=\"connection refused\"",
                 "INFO apiserver back after 1s changes=3",
-                "WARN apiserver lost again and again within a minute: DNS is not affected times=40 state=\"up\"",
+                "WARN apiserver lost again within a minute: DNS is not affected times=40 state=\"up\" reason=\"connection refused\"",
                 "WARN lost apiserver: answering from memory, DNS is not affected reason=\"connection refused\"",
                 "INFO apiserver back after 3m4s changes=12",
             ]
