@@ -6,11 +6,13 @@
 mod bytes;
 mod connections;
 mod rate;
+mod seldom;
 mod shares;
 mod turns;
 
 pub use bytes::{ByteBudget, ReservedBytes};
 pub use connections::{Activity, Capacity, ConnectionSlot, ConnectionTable, Origin, Refused};
 pub use rate::{RateLimiter, Verdict, is_public};
+pub use seldom::Seldom;
 pub use shares::{FairShares, Share};
 pub use turns::{Turn, Turns};

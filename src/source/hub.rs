@@ -206,7 +206,7 @@ impl Follower {
             // A hub that is stopped takes connections and says nothing: half of the silence is enough to try the next.
             let stream = match timeout(self.config.silence / 2, client.follow(hello)).await {
                 Ok(Ok(response)) => response.into_inner(),
-                Ok(Err(status)) => return self.ended(&unanswered(&status)),
+                Ok(Err(status)) => return self.ended(&unanswered(&status, last_read.error())),
                 Err(_) => return self.ended("no answer to the greeting"),
             };
             match self.read(stream, last_read, &mut resyncs).await {
@@ -344,10 +344,10 @@ impl Follower {
         match event {
             Event::Partial => Step::On,
             Event::Waiting(reason) => {
-                tracing::debug!(%reason, "hub has nothing for us yet");
+                tracing::debug!(%reason, "hub has no records yet");
                 // Another hub may have; if none has, the last one asked will tell us first.
                 if self.hubs.more_in_round() {
-                    return Step::End(End::Elsewhere("hub has nothing for us yet"));
+                    return Step::End(End::Elsewhere("hub has no records yet"));
                 }
                 self.doubt.waiting = true;
                 self.doubt.begin();
@@ -495,10 +495,15 @@ fn chain(hub: &str, reason: &str) -> String {
 }
 
 /// Why a greeting was not followed by a stream.
-fn unanswered(status: &tonic::Status) -> String {
-    match status.code() {
+fn unanswered(status: &tonic::Status, broke: Option<String>) -> String {
+    match (status.code(), broke) {
         // The answer of a hub to followers it turns away.
-        Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => status.message().to_owned(),
-        _ => format!("no answer to the greeting: {}", status.message()),
+        (Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented, _) => status.message().to_owned(),
+        // With TLS 1.3 a client has shaken hands before its own certificate is looked at.
+        (_, Some(error)) if error.contains("fatal alert") => {
+            format!("the hub refused the certificate of this process ({error})")
+        }
+        (_, Some(error)) => format!("the connection broke before the first answer: {error}"),
+        (_, None) => format!("no answer to the greeting: {}", status.message()),
     }
 }

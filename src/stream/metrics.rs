@@ -37,27 +37,33 @@ impl Metrics {
     /// If one is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
-            subscribers: IntGauge::new("holdfast_stream_subscribers", "Streams open now.")?,
+            subscribers: IntGauge::new("holdfast_stream_subscribers", "Connected agents and hubs.")?,
             refusing: IntGauge::new(
                 "holdfast_stream_refusing",
                 "Connected agents and hubs that refuse deletions of this hub, because it could not know their records.",
             )?,
-            connections: IntGauge::new("holdfast_stream_connections", "Connections open now, handshakes included.")?,
-            bytes: IntCounter::new(
-                "holdfast_stream_bytes_total",
-                "Bytes of frames handed to subscribers, before TLS.",
+            connections: IntGauge::new(
+                "holdfast_stream_connections",
+                "Open connections of agents and hubs, handshakes included.",
             )?,
+            bytes: IntCounter::new("holdfast_stream_bytes_total", "Bytes sent to agents and hubs, before TLS.")?,
             fallen: IntCounter::new(
                 "holdfast_stream_fallen_total",
-                "Times a subscriber was so slow that the history no longer reached back to it; it was repaired.",
+                "Times an agent or hub was too slow for the stream and was resynced.",
             )?,
-            ring_bytes: IntGauge::new("holdfast_stream_history_bytes", "Bytes of history held for slow subscribers.")?,
+            ring_bytes: IntGauge::new(
+                "holdfast_stream_history_bytes",
+                "Bytes of the history that slow agents and hubs catch up from.",
+            )?,
             batch_changes: Histogram::with_opts(
-                HistogramOpts::new("holdfast_stream_batch_changes", "Changes in a batch.")
+                HistogramOpts::new("holdfast_stream_batch_changes", "Changes in one batch of the stream.")
                     .buckets(exponential_buckets(1.0, 4.0, 8)?),
             )?,
             resume: IntCounterVec::new(
-                Opts::new("holdfast_stream_resume_total", "How subscribers were brought up to date."),
+                Opts::new(
+                    "holdfast_stream_resume_total",
+                    "First syncs of agents and hubs, by mode: delta, repair (changed parts), snapshot (everything), wait.",
+                ),
                 &["mode"],
             )?,
             refused: IntCounterVec::new(

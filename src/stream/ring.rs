@@ -67,7 +67,7 @@ impl Ring {
         self.first + self.slots.len() as u64
     }
 
-    /// Bytes held.
+    /// Bytes used.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

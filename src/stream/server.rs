@@ -194,8 +194,18 @@ impl Server {
                 }
             };
             drop(place);
-            let stream = accepted.ok()?.inspect_err(|error| tracing::debug!(%error, %source, "TLS handshake failed"));
-            Some(Trusted::new(tls.clone(), trust, stream.ok()?))
+            match accepted.ok()? {
+                Ok(stream) => Some(Trusted::new(tls.clone(), trust, stream)),
+                Err(error) => {
+                    if let Some(left_out) = self.admission.handshake_log.claim() {
+                        tracing::warn!(
+                            %source, %error, left_out,
+                            "an agent or hub is not served: the TLS handshake failed; look at the certificates of both"
+                        );
+                    }
+                    None
+                }
+            }
         };
         tokio::select! {
             stream = shaking => stream,

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::{CertificateError, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -53,9 +53,24 @@ pub fn dial(tls: Option<Tls>) -> Dial {
     })
 }
 
+/// Why no connection was made. Of a certificate, rustls shows the name of its error alone.
+fn in_words(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(certificate)) = inner else { return error.to_string() };
+    match certificate {
+        CertificateError::BadSignature | CertificateError::UnknownIssuer => {
+            "the hub's certificate is not signed by the CA in ca.crt of this process".into()
+        }
+        CertificateError::Expired => "the hub's certificate is expired: renew it".into(),
+        CertificateError::NotValidYet => "the hub's certificate is not valid yet: compare the clocks".into(),
+        CertificateError::Revoked => "the hub's certificate is revoked: its serial number is in ca.crl".into(),
+        _ => error.to_string(),
+    }
+}
+
 /// A connection as a channel; it never reconnects by itself.
 pub(super) async fn connect(dial: &Dial, address: &str, last_read: LastRead) -> Result<Channel, String> {
-    let io = dial(address.to_owned()).await.map_err(|error| error.to_string())?;
+    let io = dial(address.to_owned()).await.map_err(|error| in_words(&error))?;
     let mut once = Some(TokioIo::new(TrackedIo::new(io, last_read)));
     let connector = tower::service_fn(move |_: http::Uri| {
         let io = once.take().ok_or_else(|| io::Error::other("connection broke off, or what came was no HTTP/2"));
@@ -67,4 +82,24 @@ pub(super) async fn connect(dial: &Dial, address: &str, last_read: LastRead) -> 
         .connect_with_connector(connector)
         .await
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_certificate_is_told_in_words() {
+        let told = |error: CertificateError| {
+            let error = rustls::Error::InvalidCertificate(error);
+            in_words(&io::Error::new(io::ErrorKind::InvalidData, error))
+        };
+        let of_another_ca = "the hub's certificate is not signed by the CA in ca.crt of this process";
+        for error in [CertificateError::BadSignature, CertificateError::UnknownIssuer] {
+            assert_eq!(told(error), of_another_ca);
+        }
+        assert_eq!(told(CertificateError::Expired), "the hub's certificate is expired: renew it");
+        assert_eq!(told(CertificateError::BadEncoding), "invalid peer certificate: BadEncoding");
+        assert_eq!(in_words(&io::Error::other("refused")), "refused");
+    }
 }

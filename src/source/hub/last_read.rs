@@ -1,4 +1,5 @@
-//! When bytes last came in on a connection: a large frame on a slow line is no silence.
+//! When bytes last came in on a connection: a large frame on a slow line is no silence. And why none come any more, which the layers
+//! above do not pass on.
 
 use std::{
     io,
@@ -14,17 +15,22 @@ use tokio::{
 
 use crate::sys::Lock;
 
-/// When bytes last came in.
+/// When bytes last came in, and the error that ended that.
 #[derive(Clone, Debug)]
-pub(super) struct LastRead(Arc<Lock<Instant>>);
+pub(super) struct LastRead(Arc<Lock<(Instant, Option<String>)>>);
 
 impl LastRead {
     pub(super) fn now() -> Self {
-        Self(Arc::new(Lock::new(Instant::now())))
+        Self(Arc::new(Lock::new((Instant::now(), None))))
     }
 
     pub(super) fn at(&self) -> Instant {
-        *self.0.lock()
+        self.0.lock().0
+    }
+
+    /// Why nothing can be read any more.
+    pub(super) fn error(&self) -> Option<String> {
+        self.0.lock().1.clone()
     }
 }
 
@@ -44,7 +50,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for TrackedIo<T> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, buffer));
         if buffer.filled().len() > before {
-            *self.last_read.0.lock() = Instant::now();
+            self.last_read.0.lock().0 = Instant::now();
+        }
+        if let Err(error) = &read {
+            self.last_read.0.lock().1 = Some(error.to_string());
         }
         Poll::Ready(read)
     }

@@ -32,14 +32,17 @@ impl Metrics {
         let metrics = Self {
             digest_mismatch: IntCounter::new(
                 "holdfast_store_digest_mismatch_total",
-                "Times the records did not add up to the hub's digest; each was repaired.",
+                "Times the records differed from the hub's digest; each was repaired.",
             )?,
             attempts: IntCounterVec::new(
                 Opts::new("holdfast_hub_attempts_total", "Connections to hubs that ended, by result."),
                 &["result"],
             )?,
             resumed: IntCounterVec::new(
-                Opts::new("holdfast_hub_resume_total", "How hubs brought this node up to date."),
+                Opts::new(
+                    "holdfast_hub_resume_total",
+                    "Syncs with hubs, by mode: delta, repair (changed parts), snapshot (everything).",
+                ),
                 &["mode"],
             )?,
             connected: IntGaugeVec::new(
@@ -52,7 +55,7 @@ impl Metrics {
             clock_offset: GaugeVec::new(
                 Opts::new(
                     "holdfast_hub_clock_offset_seconds",
-                    "By how much the clock of the hub followed is ahead of this machine's. Ages are corrected by it.",
+                    "Offset of the hub's clock from this machine's, positive if the hub's is ahead. Ages are corrected by it.",
                 ),
                 &[],
             )?,

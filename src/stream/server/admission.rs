@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::Config;
-use crate::limits::{Capacity, ConnectionTable, Turns};
+use crate::limits::{Capacity, ConnectionTable, Seldom, Turns};
 
 /// A handshake counts against the cap for at most this long: one that stalls must not keep others out.
 const PLACE_HELD: Duration = Duration::from_millis(250);
@@ -19,6 +19,8 @@ pub(super) struct Admission {
     pub places: Turns,
     /// Connections before the end of their handshake. The oldest is closed when there are too many.
     pub unfinished: Arc<ConnectionTable>,
+    /// For handshakes that fail.
+    pub handshake_log: Seldom,
     gap: Duration,
     next: tokio::sync::Mutex<Instant>,
 }
@@ -37,6 +39,7 @@ impl Admission {
         Self {
             places: Turns::new(config.handshakes_max),
             unfinished: Arc::new(ConnectionTable::new(capacity)),
+            handshake_log: Seldom::default(),
             gap: Duration::from_secs(1) / config.handshakes_per_s.max(1),
             next: tokio::sync::Mutex::new(Instant::now()),
         }

@@ -160,7 +160,7 @@ async fn certificates_that_run_out_in_an_outage_are_good_for_thirty_days_more_an
 
     // A node without records cannot tell an outage from a hub that nobody renews.
     let bare = agent(&homes[2]).await;
-    let refused = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains("certificate: Expired"));
+    let refused = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains("certificate is expired: renew it"));
     until("refused, by name", bare.reader(), refused).await;
     assert_eq!(bare.reader().as_of(), None);
     bare.stop().await;
@@ -226,6 +226,25 @@ async fn goes_on(frames: &mut tonic::Streaming<Frame>) {
 /// Frames end with an error, or with no word.
 async fn ends(frames: &mut tonic::Streaming<Frame>) {
     in_time("the end", async { while let Ok(Some(_)) = frames.message().await {} }).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_a_hub_refuses_says_that_its_own_certificate_is_the_reason() {
+    let dir = TempDir::new().unwrap();
+    let [ours, theirs, mixed] = ["ours", "theirs", "mixed"].map(|name| dir.path().join(name));
+    issue(&ours, Duration::ZERO);
+    issue(&theirs, Duration::ZERO);
+    put(&theirs.join("agent"), &mixed);
+    std::fs::copy(ours.join("agent/ca.crt"), mixed.join("ca.crt")).unwrap();
+    let (address, serving) = serving(&opened(&ours.join("hub")));
+    let home = Home::new();
+    let arguments = ["--hub", &address.to_string(), "--tls", mixed.to_str().unwrap()];
+    let agent = Agent::start(agent_config(home.path(), &arguments), Clock::System).await.unwrap();
+    let told = "the hub refused the certificate of this process (received fatal alert: ";
+    let says_why = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains(told));
+    until("it says why", agent.reader(), says_why).await;
+    agent.stop().await;
+    serving.abort();
 }
 
 #[tokio::test]
