@@ -9,6 +9,7 @@ mod election;
 mod follow;
 mod forward;
 mod node;
+mod queries;
 mod row;
 mod stream;
 mod time;
@@ -22,6 +23,7 @@ pub use forward::{
     UpstreamStatus, ViewStatus, ZoneStatus,
 };
 pub use node::{AddressState, Deaths, InterfaceStatus, Keeper, KeeperKind, NodeStatus};
+pub use queries::QueriesStatus;
 pub use row::Row;
 pub use stream::StreamStatus;
 pub use time::{Time, words};

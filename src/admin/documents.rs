@@ -24,7 +24,7 @@ use crate::{
     },
     report::{
         ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, OutsideHold,
-        StreamStatus,
+        QueriesStatus, StreamStatus,
     },
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
@@ -65,6 +65,11 @@ pub trait StatusInputs: Send + Sync {
 
     /// The configuration in effect.
     fn config(&self) -> Option<ConfigStatus> {
+        None
+    }
+
+    /// The queries of the last minute; `None` for a process that answers no DNS.
+    fn queries(&self) -> Option<QueriesStatus> {
         None
     }
 
@@ -119,6 +124,8 @@ pub trait StatusInputs: Send + Sync {
 pub struct Documents {
     pub role: &'static str,
     pub started: UnixMillis,
+    /// The process that handed ports and store over at the start, as it numbers itself.
+    pub took_over_from: Option<u32>,
     pub listeners: Vec<ListenerDoc>,
     /// The source in words, as in `manifests cluster.yaml`.
     pub source: String,
@@ -179,11 +186,12 @@ impl Shared {
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
-    let Documents { role, started, listeners, reader, inputs, .. } = &shared.documents;
+    let Documents { role, started, took_over_from, listeners, reader, inputs, .. } = &shared.documents;
     let process = Process {
         role: (*role).into(),
         pid: std::process::id(),
         started: Time(*started),
+        took_over_from: *took_over_from,
         listeners: listeners.clone(),
         waiting_for: shared.readiness.held().into_iter().map(str::to_owned).collect(),
     };
@@ -192,6 +200,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<view::Status> {
         shared.moment(|moment, rules| view::status(moment, &rules.zone, Some(process), inputs.disk(), rejected));
     Json(view::Status {
         config: inputs.config().map(Into::into),
+        queries: inputs.queries().map(Into::into),
         forward: inputs.forward().map(Into::into),
         follows: inputs.follows().map(Into::into),
         apiserver: inputs.apiserver().map(Into::into),

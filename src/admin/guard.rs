@@ -43,21 +43,21 @@ pub type ReleaseFn = Arc<dyn Fn(Release) -> BoxFuture<'static, Option<Applied>> 
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GuardDoc {
     pub at: Time,
-    /// All that is held.
+    /// All held records.
     pub held: HeldDoc,
-    /// This process decides what is held. If not, its hubs do.
+    /// True: this process decides which records are held. False: a hub does.
     #[serde(default)]
     pub judges: bool,
-    /// The hubs to the one that decides, the nearest first, after the address of the nearest.
+    /// The way to the hub that decides: the address of the nearest hub, then the names of the hubs, the nearest first.
     #[serde(default)]
     pub hubs: Vec<String>,
-    /// Connected agents and hubs, which serve what is held too.
+    /// Number of connected agents and hubs, which also serve the held records; null on agents.
     #[serde(default)]
     pub followers: Option<u64>,
-    /// Those of them that refuse deletions of this hub.
+    /// Number of them that refuse deletions of this hub.
     #[serde(default)]
     pub refusing: u64,
-    /// Names outside the cluster that upstreams deny and that are served.
+    /// Names outside the cluster that upstreams deny and whose last good answer is served.
     #[serde(default)]
     pub outside: Vec<OutsideHold>,
 }
@@ -74,19 +74,19 @@ pub struct OutsideReleasedDoc {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReleasedDoc {
-    /// How much was held before.
+    /// Held records before the release.
     pub before: HeldCounts,
-    /// How much is held now.
+    /// Held records after the release.
     pub after: HeldCounts,
-    /// Records that changed with it.
+    /// Records that changed.
     pub changes: usize,
-    /// Services served before.
+    /// Services served before the release.
     #[serde(default)]
     pub services: usize,
     /// Held records that only a hub can release.
     #[serde(default)]
     pub held_upstream: usize,
-    /// As in [`GuardDoc`].
+    /// The way to the hub that decides: the address of the nearest hub, then the names of the hubs, the nearest first.
     #[serde(default)]
     pub hubs: Vec<String>,
 }
@@ -189,16 +189,14 @@ async fn ask(shared: &Shared, from: Caller, which: Release, dry_run: bool) -> Re
     let snapshot = shared.reader.snapshot();
     let (before, services) = (snapshot.held().counts(), snapshot.counts().services);
     let (applied, after) = if dry_run {
-        let would = releasable(snapshot.held(), &which, shared.reader.judges());
+        let (would, applied) = releasable(snapshot.held(), &which, shared.reader.judges());
         let left = |before: usize, would: usize| before.saturating_sub(would);
         let after = HeldCounts {
             services: left(before.services, would.services),
             endpoints: left(before.endpoints, would.endpoints),
             namespaces: left(before.namespaces, would.namespaces),
         };
-        let upstream = snapshot.held().all().filter(|(key, hold)| which.covers(key.namespace()) && !hold.refused);
-        let held_upstream = if shared.reader.judges() { 0 } else { upstream.count() };
-        (Applied { changes: would.services + would.namespaces, held_upstream }, after)
+        (applied, after)
     } else {
         let told = which.to_string();
         match (shared.release)(which).await {

@@ -62,7 +62,7 @@ impl Metrics {
         for listener in ["http", "metrics"] {
             let _ = not_allowed.with_label_values(&[listener]);
         }
-        let health = HistogramOpts::new("holdfast_admin_health_duration_seconds", "Time an answer to `/health` took.");
+        let health = HistogramOpts::new("holdfast_admin_health_duration_seconds", "Duration of answers to `/health`.");
         let bounds = prometheus::exponential_buckets(0.000_25, 10.0, 5)?;
         let health = Histogram::with_opts(health.buckets(bounds))?;
         registry.register(Box::new(health.clone()))?;

@@ -61,7 +61,7 @@ pub struct UnpinRequest {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PinsDoc {
     pub changed: usize,
-    /// Why they would not be there after a restart; null if they would.
+    /// Why the pins are lost at a restart; null if they are on disk.
     pub not_kept: Option<String>,
     pub pins: Vec<PinDoc>,
 }
@@ -132,9 +132,7 @@ fn not_a_name(given: &str) -> Option<String> {
     if bare.parse::<IpAddr>().is_ok() {
         return Some(format!("{given:?} is an address: give the name first, then its addresses"));
     }
-    bare.split('.')
-        .any(|label| label == "*")
-        .then(|| format!("{given:?}: a pin is for one name, wildcards are not taken"))
+    bare.split('.').any(|label| label == "*").then(|| format!("{given:?}: wildcards cannot be pinned: give each name"))
 }
 
 async fn unpin(

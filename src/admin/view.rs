@@ -74,7 +74,7 @@ impl<'a> RecordsView<'a> {
     }
 }
 
-/// How the source is, and how old what it said.
+/// The source, and the age of the records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SourceDoc {
@@ -82,19 +82,19 @@ pub struct SourceDoc {
     pub name: Option<String>,
     pub state: SourceWord,
     pub reason: Option<String>,
-    /// Since when it is lost; null while it is not.
+    /// When the source was lost; null while it is not.
     #[serde(default)]
     pub lost_since: Option<Time>,
-    /// When it last said that the records are true; null if it never did.
+    /// When the source last confirmed the records; null for never.
     pub as_of: Option<Time>,
-    /// The time since then.
+    /// Seconds since `as_of`.
     pub age_seconds: Option<u64>,
-    /// Whether that is longer than `stale_after`, so that answers say so.
+    /// Whether the records are older than `stale_after`: clients see EDE 3 (Stale Answer).
     pub stale: bool,
     pub stale_after_seconds: u64,
 }
 
-/// Whether the source is there.
+/// The state of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -147,7 +147,7 @@ pub struct ZoneDoc {
     pub pods: String,
     /// `none` or `coredns`.
     pub compat: String,
-    /// Networks whose reverse names are answered with authority.
+    /// Networks whose reverse names are answered from records only.
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub reverse: Vec<ipnet::IpNet>,
     /// Addresses of the name server.

@@ -1,6 +1,7 @@
 //! `holdfast status`: first whether DNS works and since when not, then the rows in the order of how much they matter.
 
 mod node;
+mod queries;
 mod streams;
 mod upstreams;
 
@@ -15,7 +16,7 @@ use crate::{
     admin::view::{
         self, DiskDoc, HeldDoc, HeldRow, HeldWhat, ListenerDoc, SourceDoc, SourceWord, StateWord, Status, Time, words,
     },
-    report::{ConfigStatus, NodeStatus, Reach, Row, Standing},
+    report::{ConfigStatus, NodeStatus, Row, Standing},
     store::{
         Rejections,
         disk::{DiskState, Start},
@@ -106,7 +107,7 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
     }
     rows.row("source", &source_row(status));
     if let Some(apiserver) = &status.apiserver {
-        rows.row("apiserver", &row(apiserver, streams::apiserver));
+        rows.row("apiserver", &row(apiserver, |apiserver| streams::apiserver(apiserver, status.at)));
     }
     if used {
         rows.row("records", &age(&status.source, status.at));
@@ -145,6 +146,9 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
     }
     if let Some(disk) = &status.disk {
         rows.row("disk", &disk_text(disk, status, verbose));
+    }
+    if let Some(queries) = &status.queries {
+        rows.row("queries", &row(queries, queries::queries));
     }
     if let Some(forward) = &status.forward {
         rows.row("upstreams", &row(forward, upstreams::upstreams));
@@ -202,7 +206,11 @@ fn process_rows(rows: &mut Rows, status: &Status) {
             waiting => format!("NOT READY, waiting for {}", waiting.join(", ")),
         };
         let up = words(process.started.0.age(status.at.0));
-        rows.row("process", &format!("{} {}, pid {}, up {up}, {ready}", process.role, status.holdfast, process.pid));
+        let before = process.took_over_from.map_or_else(String::new, |pid| format!("; took over from pid {pid}"));
+        rows.row(
+            "process",
+            &format!("{} {}, pid {}, up {up}, {ready}{before}", process.role, status.holdfast, process.pid),
+        );
         let listener = |listener: &ListenerDoc| {
             let open = if listener.open { " (OPEN to all networks: set allow)" } else { "" };
             format!("{} {}{open}", listener.name, listener.address)
@@ -258,7 +266,7 @@ fn attention(status: &Status) -> Vec<&'static str> {
     let leader = status.lease.as_ref().and_then(Row::read);
     let on_node = status.node.as_ref().and_then(Row::read);
     let rows = [
-        ("apiserver", apiserver.is_some_and(|apiserver| apiserver.state == Reach::Slow)),
+        ("apiserver", apiserver.is_some_and(|apiserver| streams::is_suspect(apiserver, status.at))),
         ("held", !status.held.is_empty()),
         ("known", status.known_namespaces.is_some()),
         (
@@ -270,6 +278,7 @@ fn attention(status: &Status) -> Vec<&'static str> {
             }),
         ),
         ("disk", status.disk.as_ref().is_some_and(|disk| disk.state == DiskState::Degraded)),
+        ("queries", status.queries.as_ref().and_then(Row::read).is_some_and(queries::is_flood)),
         ("upstreams", upstreams),
         ("cache", forward.is_some_and(|forward| forward.held_names > 0)),
         ("keep", forward.is_some_and(upstreams::is_unresolved)),

@@ -7,14 +7,17 @@ mod collect;
 mod shard;
 mod striped;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 pub use self::shard::DropCause;
 pub(super) use self::shard::{QuestionType, Shard, Tally};
 pub use self::striped::{StripedCounter, StripedCounterVec};
-use super::Transport;
+use super::{
+    Transport,
+    recent::{Majority, Totals},
+};
 use crate::sys::{Lock, labels};
 
 labels! {
@@ -70,6 +73,8 @@ pub struct Metrics {
     connections_refused: [IntCounter; RefuseCause::ALL.len()],
     connections_closed: [IntCounter; CloseCause::ALL.len()],
     faults: [IntCounter; Fault::ALL.len()],
+    /// The client refused most since it was last looked at.
+    refused: Arc<Lock<Majority>>,
 }
 
 impl Metrics {
@@ -90,11 +95,11 @@ impl Metrics {
         )?;
         let connections_refused = counters(
             "holdfast_dns_tcp_refused_total",
-            "TCP connections closed at once: too many in all, too many of one address, or from a client that `allow` does not have.",
+            "TCP connections closed at once: too many in all, too many of one address, or the client is not in `allow`.",
             "reason",
         )?;
         let connections_closed =
-            counters("holdfast_dns_tcp_closed_total", "TCP connections served and closed, by the reason.", "reason")?;
+            counters("holdfast_dns_tcp_closed_total", "TCP connections served and closed, by reason.", "reason")?;
         let faults =
             counters("holdfast_dns_socket_errors_total", "System calls on listening sockets that failed.", "call")?;
         let in_flight = IntGaugeVec::new(
@@ -116,6 +121,7 @@ impl Metrics {
             connections_refused: RefuseCause::ALL.map(|cause| connections_refused.with_label_values(&[cause.as_str()])),
             connections_closed: CloseCause::ALL.map(|cause| connections_closed.with_label_values(&[cause.as_str()])),
             faults: Fault::ALL.map(|fault| faults.with_label_values(&[fault.as_str()])),
+            refused: Arc::default(),
         })
     }
 
@@ -142,8 +148,34 @@ impl Metrics {
     }
 
     /// A connection was not served.
-    pub(super) fn connection_refused(&self, cause: RefuseCause) {
+    pub(super) fn connection_refused(&self, cause: RefuseCause, client: IpAddr) {
         self.connections_refused[cause as usize].inc();
+        self.note_refused(client);
+    }
+
+    /// A query or a connection of this client was refused.
+    pub(super) fn note_refused(&self, client: IpAddr) {
+        self.refused.lock().note(client.to_canonical());
+    }
+
+    /// The client refused most since the last [take](Self::take_refused_client).
+    pub(super) fn refused_client(&self) -> Option<IpAddr> {
+        self.refused.lock().client()
+    }
+
+    pub(super) fn take_refused_client(&self) -> Option<IpAddr> {
+        std::mem::take(&mut *self.refused.lock()).client()
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let shards = self.shards.lock();
+        Totals {
+            received: collect::received(&shards),
+            servfail: collect::servfail(&shards),
+            dropped: DropCause::ALL.map(|cause| collect::dropped(&shards, cause)),
+            over_share: self.forwards_refused.iter().map(IntCounter::get).sum(),
+            connections_refused: RefuseCause::ALL.map(|cause| self.connections_refused[cause as usize].get()),
+        }
     }
 
     /// A connection was served and is closed.

@@ -136,7 +136,10 @@ impl Core {
     /// Begins a forward, which is in flight until what is returned is dropped. `None` if this client has its share of the
     /// places: to be [refused](Self::refuse_forward) then.
     pub fn begin(&self, transport: Transport, client: IpAddr) -> Option<InFlight> {
-        let slot = self.slots[transport as usize].take(client)?;
+        let Some(slot) = self.slots[transport as usize].take(client) else {
+            self.metrics.note_refused(client);
+            return None;
+        };
         let gauge = self.metrics.forwards_in_flight(transport).clone();
         gauge.inc();
         Some(InFlight { gauge, _slot: slot })

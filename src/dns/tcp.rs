@@ -187,12 +187,12 @@ fn refuse_new(listener: &TcpListener) -> io::Result<()> {
 
 fn admit(shared: &Arc<Shared>, guard: Option<&Guard>, acceptor: &Acceptor, stream: TcpStream, client: SocketAddr) {
     if guard.is_some_and(|guard| !guard.allows(client.ip())) {
-        shared.core.metrics.connection_refused(RefuseCause::NotAllowed);
+        shared.core.metrics.connection_refused(RefuseCause::NotAllowed, client.ip());
         return;
     }
     let slot = match take_slot(shared, client) {
         Ok(slot) => slot,
-        Err(cause) => return shared.core.metrics.connection_refused(cause),
+        Err(cause) => return shared.core.metrics.connection_refused(cause, client.ip()),
     };
     // Answers leave whole; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);

@@ -77,13 +77,13 @@ impl Reason {
     #[must_use]
     pub fn rule(&self) -> &'static str {
         match self {
-            Self::List { .. } => "a list may not lack so many services",
-            Self::Class { .. } => "a list may not lack a whole class of records",
+            Self::List { .. } => "a list that is missing so many services is not believed (guard.list_percent)",
+            Self::Class { .. } => "a list that is missing a whole class of records is not believed",
             Self::Deletes { .. } => "too many services deleted within a short time (guard.deletes_percent)",
             Self::Namespaces { .. } => "most of the cluster deleted with its namespaces (guard.meant_percent)",
             Self::Protected => "the namespace is protected (guard.protect)",
             Self::Endpoints { .. } => "too many endpoints of too many services gone at once (guard.losses_percent)",
-            Self::Cluster { .. } => "another cluster is not followed unasked",
+            Self::Cluster { .. } => "records of another cluster are not used until `holdfast guard accept-cluster`",
         }
     }
 }
@@ -91,15 +91,15 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::List { missing, of } => write!(f, "{missing} of {of} services vanished from a list"),
-            Self::Class { class, of } => write!(f, "all {of} {class} vanished from a list"),
+            Self::List { missing, of } => write!(f, "the source's list is missing {missing} of {of} services"),
+            Self::Class { class, of } => write!(f, "the source's list is missing all {of} {class}"),
             Self::Deletes { deleted, of } => write!(f, "{deleted} of {of} services were deleted in a short time"),
             Self::Namespaces { deleted, of } => {
                 write!(f, "{deleted} of {of} services were deleted with their namespaces in a short time")
             }
             Self::Protected => f.write_str("a protected namespace was deleted"),
             Self::Endpoints { lost, of, services } => {
-                write!(f, "{lost} of {of} endpoints of {services} services went away in a short time")
+                write!(f, "{lost} of {of} endpoints of {services} services were removed in a short time")
             }
             Self::Cluster { uid } => write!(f, "another cluster (UID {uid}) answers in place of this one"),
         }
@@ -261,7 +261,7 @@ pub fn decode_hold(bytes: &[u8]) -> Result<(HeldKey, Hold), DecodeError> {
     Ok((key, Hold { kept, reason, since: UnixMillis(message.since_ms), ends, refused: message.refused }))
 }
 
-/// How many records are held.
+/// Numbers of held records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeldCounts {

@@ -19,7 +19,7 @@ pub const BUCKETS: usize = 256;
 /// absent. No namespace of a cluster can have this name; it travels to disk and followers like any other.
 pub const PARTIAL: &str = "_partial";
 
-/// How many records a snapshot holds.
+/// Numbers of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {

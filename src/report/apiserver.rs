@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Time;
 
-/// Whether the apiserver delivers, and how fast.
+/// `slow`: answers take long or are refused; changes still arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -36,32 +36,34 @@ pub struct Measures {
     pub busy_per_minute: u64,
     /// Other refusals: 401, 403, 5xx.
     pub refused_per_minute: u64,
-    /// Requests given up before their answer began, since the start of the process.
+    /// Requests cancelled before their answer began, since the start of the process.
     pub abandoned_total: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ApiserverStatus {
-    /// Its URL, as configured.
+    /// The configured URL.
     pub server: String,
     pub state: Reach,
-    /// Since when it is not reachable.
+    /// When it became unreachable; null while it is reachable.
     #[serde(default)]
     pub since: Option<Time>,
-    /// Why it is not reachable.
+    /// Why it is unreachable; null while it is reachable.
     #[serde(default)]
     pub reason: Option<String>,
+    /// When it last had an older state than before, as after an etcd restore; null if it never had since the start.
+    #[serde(default)]
+    pub went_back_at: Option<Time>,
     #[serde(flatten)]
     pub measures: Measures,
     /// Lists under way.
     #[serde(default)]
     pub lists: Vec<Listing>,
-    /// The addresses of the apiserver itself, as the records have them; dialled beside the one configured.
+    /// Addresses of the apiservers from the records; tried together with the configured one.
     #[serde(default)]
     pub endpoints: Vec<String>,
-    /// Addresses to which the last connection failed. With HTTP/2 one connection carries all requests, so that an address is
-    /// dialled only when there is none.
+    /// Addresses to which the last connection failed. An address is tried only while no connection is open: HTTP/2 needs just one.
     #[serde(default)]
     pub failing: Vec<FailingAddress>,
 }
@@ -71,7 +73,7 @@ pub struct ApiserverStatus {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FailingAddress {
     pub address: String,
-    /// The first failure without a connection since.
+    /// The first failure since the last connection.
     pub since: Time,
     /// Why the last connection failed.
     pub reason: String,

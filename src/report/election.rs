@@ -24,7 +24,7 @@ pub enum Standing {
         name: String,
         /// HOST:PORT where it serves its stream; empty if the lease does not say.
         address: String,
-        /// It is another hub. Otherwise it may be left from this hub's earlier life at another address, and ends by itself.
+        /// True: another hub renews the lease. False: the lease may be left from an earlier start of this hub, and ends by itself.
         renews: bool,
     },
 }
@@ -53,7 +53,7 @@ pub struct ElectionStatus {
     /// When this hub, as the holder, last renewed the lease.
     #[serde(default)]
     pub renewed: Option<Time>,
-    /// Since when the lease can be neither read nor renewed; `None` while it can.
+    /// Set while the lease can be neither read nor renewed.
     #[serde(default)]
     pub failing: Option<Failing>,
 }

@@ -7,7 +7,7 @@ use super::Time;
 /// Stands behind each hub on the way to a loss, in the reason of a follower.
 pub const THEN: &str = " → ";
 
-/// Where a follower stands.
+/// `live`: in sync, verified by digest; `stale`: no hub reached; `disk`: no hub tried yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -34,19 +34,19 @@ pub enum FollowState {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FollowStatus {
     pub state: FollowState,
-    /// The hub followed or tried last.
+    /// The hub that is followed, or was tried last.
     pub address: String,
-    /// The hubs between here and the source, the nearest first.
+    /// The hubs on the way to the source, the nearest first.
     pub path: Vec<String>,
-    /// Hubs it may turn to.
+    /// All known hubs.
     pub hubs: Vec<String>,
-    /// How it was last brought up to date: `delta`, `repair` or `snapshot`.
+    /// The last sync: `delta`, `repair` (changed parts) or `snapshot` (everything).
     #[serde(default)]
     pub resumed: Option<String>,
-    /// When records were last repaired, or sent anew.
+    /// The last sync that was a `repair` or a `snapshot`.
     #[serde(default)]
     pub repaired_at: Option<Time>,
-    /// Times the records did not add up to a hub's digest since the process started.
+    /// Times the records differed from the hub's digest since the start of the process; each was repaired.
     #[serde(default)]
     pub mismatches: u64,
     /// Offset of the hub's clock from this machine's in ms, measured by heartbeats; negative if it is behind.

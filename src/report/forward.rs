@@ -12,14 +12,14 @@ use crate::sys::labels;
 pub struct ForwardStatus {
     /// Every zone, the shortest name first.
     pub zones: Vec<ZoneStatus>,
-    /// Answers given past their TTL since the start.
+    /// Expired answers given since the start of the process.
     pub stale_answers_total: u64,
-    /// Questions answered SERVFAIL since the start.
+    /// Queries answered SERVFAIL since the start of the process.
     pub servfail_total: u64,
-    /// Questions being asked of upstreams now.
+    /// Queries that wait for an upstream now.
     pub in_flight: usize,
     pub cache: CacheStatus,
-    /// Names that upstreams deny and that are served.
+    /// Names that upstreams deny and whose last good answer is served.
     #[serde(default)]
     pub held_names: usize,
     /// The keep list; absent without one.
@@ -53,12 +53,12 @@ pub struct ZoneStatus {
     pub policy: Policy,
     /// Whether none of them answers.
     pub down: bool,
-    /// Whether one of them asks us back.
+    /// Whether queries sent to one of them come back to this agent (a forwarding loop).
     pub looped: bool,
-    /// The file that is to name them, or to vouch for them, and does not, and why.
+    /// The file that must name the upstreams or their certificate authorities and cannot be used, with the reason; null if all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
-    /// The hosts file that cannot be read, and why.
+    /// The hosts file that cannot be read, with the reason; null if all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts_missing: Option<String>,
     pub upstreams: Vec<UpstreamStatus>,
@@ -67,7 +67,7 @@ pub struct ZoneStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CacheStatus {
-    /// Bytes held.
+    /// Bytes used.
     pub bytes: u64,
     pub max_bytes: u64,
     pub entries: u64,
@@ -78,7 +78,7 @@ pub struct CacheStatus {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeepStatus {
     pub names: usize,
-    /// Kept names without an address when upstreams were last asked.
+    /// Names of the list without an address when upstreams were last asked.
     pub unresolved: Vec<UnresolvedName>,
 }
 
@@ -100,7 +100,7 @@ pub struct HostsFileStatus {
 pub struct UnresolvedName {
     /// With its final dot.
     pub name: String,
-    /// When upstreams last had one; null for never.
+    /// When upstreams last had an address; null for never.
     pub answered: Option<Time>,
 }
 
@@ -123,10 +123,11 @@ pub struct OutsideHold {
     pub upstream: String,
     /// `good`: it was good for long; `bulk`: the upstream denies too many names; `keep`: it is on the keep list.
     pub reason: String,
-    /// When it was first denied, and last.
+    /// When it was first denied.
     pub since: Time,
+    /// When it was last denied.
     pub last: Time,
-    /// When the denial is believed; null for never.
+    /// When the hold ends and the denial is believed; null for never.
     pub until: Option<Time>,
     /// When an upstream gave the answer that is served.
     pub answered: Time,
@@ -143,22 +144,22 @@ pub struct UpstreamStatus {
     pub state: UpstreamState,
     /// Smoothed round trip in milliseconds; absent until measured.
     pub rtt_ms: Option<f64>,
-    /// Questions it left without an answer since it last gave one.
+    /// Queries without an answer since its last answer.
     pub failures_in_a_row: u32,
-    /// Same, since the start.
+    /// The same, since the start of the process.
     pub failures_total: u64,
-    /// Questions it answered since the start.
+    /// Queries it answered since the start of the process.
     pub answers_total: u64,
     /// Seconds since it last answered; absent if it never did.
     pub answered_seconds_ago: Option<u64>,
-    /// Whether it is asked without EDNS because it answers FORMERR otherwise.
+    /// Whether queries to it have no EDNS, because it answers FORMERR to those with EDNS.
     pub without_edns: bool,
-    /// Whether it is asked without random case because it does not copy the question.
+    /// Whether queries to it have no random case, because it does not copy the question's case.
     pub folds_case: bool,
-    /// Whether what it is asked comes back to us; it is asked no more then.
+    /// Whether queries sent to it come back to this agent (a forwarding loop); it is not asked any more.
     #[serde(default)]
     pub looped: bool,
-    /// Whether it denies so many names that were good that it is not believed.
+    /// Whether it denies so many names that it answered before that its denials are ignored.
     #[serde(default)]
     pub lying: bool,
 }

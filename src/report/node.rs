@@ -21,7 +21,7 @@ labels! {
 }
 
 labels! {
-    /// Where queries to the addresses of the node go.
+    /// `taken`: answered by this agent; `waiting`: not yet; `released`: given to the cluster's DNS.
     #[derive(Default, Serialize, Deserialize)]
     #[cfg_attr(test, derive(schemars::JsonSchema))]
     #[serde(rename_all = "snake_case")]
@@ -41,9 +41,9 @@ labels! {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Keeper {
     pub kind: KeeperKind,
-    /// As its own process namespace numbers it.
+    /// Its process ID, in its own process namespace.
     pub pid: u32,
-    /// Since when it keeps them.
+    /// Start of its keeping.
     #[serde(alias = "since_ms")]
     pub since: Time,
     pub interface: String,
@@ -71,14 +71,14 @@ pub struct InterfaceStatus {
     pub name: String,
     pub addresses: Vec<IpAddr>,
     pub state: AddressState,
-    /// Since when they are in this state.
+    /// Start of the present state.
     #[serde(alias = "since_ms")]
     pub since: Time,
-    /// Why they are not taken.
+    /// Why the addresses are not answered here; null if they are.
     pub reason: Option<String>,
-    /// The watch of another process keeps interface and rules.
+    /// Another process keeps interface and rules.
     pub kept_elsewhere: bool,
-    /// The watch that keeps them, as far as it says so.
+    /// The process that keeps interface and rules; null if it is not known.
     #[serde(default)]
     pub keeper: Option<Keeper>,
 }
@@ -93,7 +93,7 @@ pub struct Deaths {
     pub last_at: Time,
     /// As in `was killed by signal 9`.
     pub how: String,
-    /// The last line with which the process said why, if it did.
+    /// The last error line of the process; null if it left none.
     pub error: Option<String>,
     /// The answering process runs again.
     pub running: bool,
@@ -102,7 +102,7 @@ pub struct Deaths {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NodeStatus {
-    /// Of the answering process, under the same parent.
+    /// Deaths of the answering process under its present parent; null if it never died.
     pub deaths: Option<Deaths>,
     pub interface: Option<InterfaceStatus>,
 }

@@ -31,7 +31,7 @@ use super::{
     base::{self, Base, Daemon, Loaded, Reread, Why},
     signals::Signals,
     source,
-    status::AgentInputs,
+    status::{AgentInputs, Inputs, RoleInputs},
     supervisor,
 };
 use crate::{
@@ -93,14 +93,14 @@ impl Agent {
     /// As [`start`](Self::start).
     pub async fn start_prepared(config: Config, clock: Clock, mut prepared: Prepared) -> anyhow::Result<Self> {
         tell_parent(fdstore::Kind::File, &deaths_file(&config.settings.admin));
-        let join = beside::hand_over(&config).await?;
+        let predecessor = beside::hand_over(&config).await?;
         let loaded = Loaded::open(&config, &clock)?;
         let (registry, reader) = (loaded.registry.clone(), loaded.reader.clone());
         let name = config.settings.name.clone().unwrap_or_else(sys::hostname);
         let source = source::prepare(&config, &name, &loaded.reader).await;
 
         let certificate = encrypted::open(&config, &registry)?;
-        let (bound, join) = beside::bind(&config, join, certificate.as_ref()).await?;
+        let (bound, join) = beside::bind(&config, predecessor.is_some(), certificate.as_ref()).await?;
         warn_open_resolver(&config);
         let views = views::bind(&config, join, certificate.as_ref())?;
         let encrypted: Vec<_> = bound.encrypted_addresses().into_iter().chain(views.encrypted_addresses()).collect();
@@ -134,9 +134,12 @@ impl Agent {
         };
         let forwarder = forward::Forwarder::new(&config.forward(), config.cache(), surroundings);
         let forwarder = forwarder.map_err(|errors| several(&errors))?;
-        let behind = forwarder.clone();
-        let upkeep = AbortOnDropHandle::new(tokio::spawn(async move { behind.run().await }));
         let metrics = dns::Metrics::register(&registry)?;
+        let queries = dns::Recent::new(metrics.clone());
+        let (behind, sampled) = (forwarder.clone(), queries.clone());
+        let upkeep = AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::join!(behind.run(), sampled.run());
+        }));
         let views = views.serve(&forwarder, &context, &clock, &metrics)?;
         let dns = bound.serve(context, Arc::new(forwarder.clone()), clock.clone(), metrics);
         tell_parent(fdstore::Kind::Answering, "");
@@ -152,15 +155,17 @@ impl Agent {
         let hosts_file = HostsFile::new(&base.config, &base.registry, base.clock.clone())?;
         let (zone, answers) = (base.config.zone(&addresses.dns), base.config.answers());
         let rules = admin::Rules { zone, answers, discovery };
-        let inputs = AgentInputs {
-            common: base.inputs(rules),
+        let role = AgentInputs {
+            queries,
             forwarder: forwarder.clone(),
             views: views.status(),
             hosts_file: hosts_file.state(),
             node: prepared.status(),
         };
+        let inputs = Inputs { common: base.inputs(rules), role: RoleInputs::Agent(role) };
         let mut handles = base.handles(&admin, listeners(&base.config, &addresses), Arc::new(inputs))?;
         handles.documents.pins = Some(pins);
+        handles.documents.took_over_from = predecessor.and_then(|before| before.pid);
         let stop = CancellationToken::new();
         let handover = Handover::new(&base.config, &base.disk, &forwarder, &stop);
         handles.given_away = handover.given_away();
@@ -245,7 +250,7 @@ impl Agent {
         self.base.flush().await;
         drop(self.stop);
         if let Err(error) = self.listeners.await {
-            error!(%error, "the admin listeners ended");
+            error!(%error, "the admin listeners failed");
         }
     }
 }
@@ -258,7 +263,7 @@ impl Daemon for Agent {
     async fn take_over(&mut self, next: Config) {
         if let Err(errors) = self.forwarder.reload(&next.forward()) {
             let errors = several(&errors);
-            warn!(%errors, "forwarding refused: the one before stays in effect");
+            warn!(%errors, "new forwarding refused: the old one stays in effect");
         }
         self.views.reload(&next);
         self.base.reload(next).await;

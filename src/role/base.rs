@@ -192,6 +192,7 @@ impl Base {
         let documents = admin::Documents {
             role: self.config.role.name(),
             started: self.clock.now(),
+            took_over_from: None,
             listeners: listeners.collect(),
             source: self.config.source.to_string(),
             reader: self.reader.clone(),

@@ -81,7 +81,7 @@ impl Election {
         self.obeying.abort();
         self.end.cancel();
         if let Err(error) = (&mut self.standing_for).await {
-            error!(%error, "the election ended");
+            error!(%error, "the leader election stopped: restart this hub");
         }
     }
 }

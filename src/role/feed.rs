@@ -178,7 +178,7 @@ fn apply(writer: &mut Writer, update: Update, log: &mut SourceLog) -> bool {
         }
         Ok(_) => false,
         Err(error) => {
-            warn!(%error, "update refused: the records before stay in effect");
+            warn!(%error, "update refused: the old records stay in effect");
             false
         }
     };

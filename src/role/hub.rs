@@ -17,7 +17,7 @@ use super::{
     election::Election,
     signals::Signals,
     source::{self, CERTIFICATES_AGAIN, Feed, Prepared},
-    status::HubInputs,
+    status::{HubInputs, Inputs, RoleInputs},
     supervisor,
 };
 use crate::{
@@ -129,13 +129,13 @@ impl Hub {
         let row = |address: &SocketAddr| ListenerDoc::new("stream", address);
         let (zone, answers) = (base.config.zone(&[]), base.config.answers());
         let rules = admin::Rules { zone, answers, discovery: Arc::default() };
-        let inputs = HubInputs {
-            common: base.inputs(rules),
+        let role = HubInputs {
             lease: election.as_ref().map(|election| election.status.clone()),
             stream: metrics,
             name,
             advertise,
         };
+        let inputs = Inputs { common: base.inputs(rules), role: RoleInputs::Hub(role) };
         let handles = base.handles(&admin, addresses.stream.iter().map(row).collect(), Arc::new(inputs))?;
         let stop = CancellationToken::new();
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
@@ -178,12 +178,12 @@ impl Hub {
         }
         self.leave.cancel();
         if let Err(error) = (&mut self.stream).await {
-            error!(%error, "the stream ended");
+            error!(%error, "the stream to agents failed");
         }
         self.base.flush().await;
         self.stop.cancel();
         if let Err(error) = (&mut self.listeners).await {
-            error!(%error, "the admin listeners ended");
+            error!(%error, "the admin listeners failed");
         }
     }
 }

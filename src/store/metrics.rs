@@ -16,12 +16,12 @@ pub fn register_metrics(registry: &Registry, reader: &Reader) -> Result<(), prom
     let gauge = |name, help, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
     let records = gauge(
         "holdfast_store_records",
-        "Records served, held ones among them: services, endpoints, namespaces.",
+        "Records that are served, held ones included: services, endpoints, namespaces.",
         "kind",
     )?;
     let version = gauge(
         "holdfast_store_version",
-        "Version of the records served: epoch counts histories of the cluster, rev states within one.",
+        "Version of the records: epoch (grows with each new leader or etcd restore) and rev (grows with each change).",
         "part",
     )?;
     let held =

@@ -163,9 +163,9 @@ impl Update {
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rejections {
-    /// How many there are now.
+    /// Their number now.
     pub total: u64,
-    /// The first [`Rejections::NAMED_MAX`] of them.
+    /// The first 100 of them.
     pub objects: Vec<Rejection>,
 }
 

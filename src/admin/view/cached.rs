@@ -13,19 +13,19 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CachedDoc {
-    /// The zone of `forward` whose upstreams gave it.
+    /// The forward zone whose upstreams gave the answer.
     pub zone: String,
     /// The upstreams of that zone.
     pub upstreams: Vec<String>,
     pub stored: Time,
     pub age_seconds: u64,
-    /// The rest of its TTL in seconds; null if it has expired.
+    /// Seconds until it expires; null if it has expired.
     pub ttl_left_seconds: Option<u64>,
-    /// It has expired, and clients get it at once, because no upstream of the zone answers. Else upstreams are asked first.
+    /// The answer has expired and clients get it at once, because no upstream of the zone answers. False: upstreams are asked first.
     pub served_stale: bool,
-    /// Its last CNAME is followed over the upstreams of another zone.
+    /// Its last CNAME is resolved by the upstreams of another zone.
     pub continues: bool,
-    /// Upstreams deny the name, and this answer is served.
+    /// Set if upstreams deny the name and this answer is served all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<OutsideHold>,
 }

@@ -17,7 +17,7 @@ pub struct Dump {
     /// `v1`.
     pub api_version: String,
     pub kind: String,
-    /// The fields that Kubernetes objects do not have.
+    /// What Kubernetes objects have no field for.
     pub holdfast: DumpHead,
     pub items: Vec<Value>,
 }
@@ -28,20 +28,20 @@ pub struct Dump {
 #[serde(rename_all = "snake_case")]
 pub struct DumpHead {
     pub made_at: Time,
-    /// Whose it is and which state.
+    /// The version of the records.
     pub version: VersionDoc,
-    /// How old the records are.
+    /// The source, and the age of the records.
     pub source: SourceDoc,
-    /// The records that the source deleted and the guard holds.
+    /// The records that the source deleted and that are still served.
     #[serde(default)]
     pub held: HeldDoc,
-    /// The rules they are answered by.
+    /// The settings of the zone.
     pub zone: ZoneDoc,
-    /// How many there are in all, of every namespace.
+    /// Numbers of all records, of every namespace.
     pub counts: Counts,
-    /// The one namespace that was asked for.
+    /// The namespace given with `-n`; null without.
     pub namespace: Option<String>,
-    /// Namespaces that are not among the records are not known, instead of absent.
+    /// The records are of a part of the cluster: names of other namespaces get SERVFAIL or `cluster_fallback`, not NXDOMAIN.
     #[serde(default)]
     pub partial: bool,
 }

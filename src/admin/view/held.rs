@@ -15,9 +15,9 @@ use crate::{
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeldDoc {
     pub counts: HeldCounts,
-    /// Each of them by name, or the first few.
+    /// The held records by name; the first 100 in `status`.
     pub rows: Vec<HeldRow>,
-    /// How many more there are than rows.
+    /// Number of held records without a row.
     #[serde(default)]
     pub left_out: usize,
 }
@@ -31,16 +31,16 @@ pub struct HeldRow {
     /// The endpoints held, where the source has the service itself.
     pub endpoints: Vec<IpAddr>,
     pub reason: String,
-    /// The rule that fired.
+    /// The rule of the guard that applies.
     #[serde(default)]
     pub rule: String,
     /// Since when.
     pub since: Time,
     /// The end of the hold, unless the source brings the record back first.
     pub until: Until,
-    /// When that is, if it is a time; for `confirmed`, from when on a list can confirm it.
+    /// The time of that end; for `confirmed`, the earliest time at which a list can confirm the deletion. Null for `released`.
     pub ends_at: Option<Time>,
-    /// This process holds it against its hub, which could not know the record.
+    /// This process holds the record although its hub deleted it: that hub started without its disk and could not know the record.
     #[serde(default)]
     pub refused: bool,
 }

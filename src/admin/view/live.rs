@@ -11,7 +11,7 @@ use super::Record;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LiveDoc {
     pub server: SocketAddr,
-    /// An entry for each name and type, in the order of the questions. Names after the first with an answer were not asked for.
+    /// An entry for each name and type, in the order of the queries. Names after the first with an answer were not queried.
     pub answers: Vec<LiveAnswer>,
 }
 
@@ -29,7 +29,7 @@ pub struct LiveAnswer {
     /// Extended errors (RFC 8914), as in `3 (Stale Answer)`.
     pub extended_errors: Vec<String>,
     pub microseconds: u64,
-    /// Why no answer came.
+    /// The reason if no answer came.
     pub error: Option<String>,
 }
 

@@ -34,36 +34,36 @@ pub struct Question {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lookup {
-    /// The name as it was given.
+    /// The name as given to the command.
     pub asked: String,
     pub at: Time,
-    /// Whether there are records to answer, or an answer of upstreams in the cache.
+    /// Whether there is an answer: from records, or from the cache.
     pub found: bool,
     /// The name that was looked up, with its final dot.
     pub name: String,
-    /// The answers, one a type.
+    /// The answers, one for each type.
     pub answers: Vec<Answer>,
-    /// The origin of the answers, or the reason that there are none.
+    /// Where the answers come from, or why there is none.
     pub why: String,
-    /// The service the name is of.
+    /// The service that the name belongs to.
     pub service: Option<ServiceDoc>,
-    /// The records of that service that the source deleted and the guard holds.
+    /// The held records of that service.
     #[serde(default)]
     pub held: Option<HeldRow>,
-    /// The name's pin, if it has one; then the answers for A and AAAA are the pin's.
+    /// The pin of the name; A and AAAA are answered from it.
     #[serde(default)]
     pub pinned: Option<PinDoc>,
-    /// The names that were tried besides, as a pod's resolver completes what it is given, and why each has no answer.
+    /// The other names of the search list, in order, with the reason that each has no answer.
     pub tried: Vec<Tried>,
-    /// The question that a pod's resolver goes on with, to upstreams, where none of the names in the cluster has an answer.
+    /// The next query of a pod's resolver, to upstreams, if none of the names in the cluster has an answer.
     #[serde(default)]
     pub goes_on: Option<SentDoc>,
-    /// The answers of the process itself, if it was asked (`--ask`).
+    /// The answers that the running agent gave over DNS (`--ask`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveDoc>,
-    /// How the source is, and how old what it said.
+    /// The source, and the age of the records.
     pub source: SourceDoc,
-    /// Which state of which cluster this is.
+    /// The version of the records.
     pub version: VersionDoc,
 }
 
@@ -91,10 +91,10 @@ pub struct Answer {
     pub additional: Vec<Record>,
     /// The extended error (RFC 8914) a client with EDNS gets.
     pub extended_error: Option<String>,
-    /// Where the answer came from if it is one of upstreams, from the cache.
+    /// The cached answer of an upstream, if the answer is that.
     #[serde(default)]
     pub cached: Option<CachedDoc>,
-    /// The question that would be sent to upstreams, if the answer needs one that is not in the cache.
+    /// The query that would be sent to upstreams; null if none is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<SentDoc>,
 }
@@ -103,7 +103,7 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SentDoc {
-    /// The name, with its final dot: a rewrite, an alias or a search path may have changed it.
+    /// The name in that query, with its final dot; a rewrite, an alias or a search path may have changed it.
     pub name: String,
     /// The forward zone, or `cluster_fallback`; empty if it is not known.
     pub zone: String,
@@ -138,7 +138,7 @@ pub struct ServiceDoc {
     pub external_name: Option<String>,
     /// Its ports, as in `http 80/TCP`.
     pub ports: Vec<String>,
-    /// Its endpoints, as far as they are held.
+    /// Its known endpoints.
     pub endpoints: Vec<EndpointDoc>,
 }
 

@@ -19,9 +19,9 @@ pub struct PinDoc {
     pub ttl: u32,
     /// Since when.
     pub since: Time,
-    /// Until when; null if until it is let go.
+    /// The end of the pin; null for no end.
     pub until: Option<Time>,
-    /// Why, in the operator's words.
+    /// The reason that the operator gave.
     pub reason: Option<String>,
 }
 

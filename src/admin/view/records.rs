@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Record {
-    /// Whose it is, with the final dot.
+    /// The name of the record, with its final dot.
     pub owner: String,
     /// Seconds.
     pub ttl: u32,

@@ -8,7 +8,8 @@ use super::{HeldDoc, PinDoc, RecordsView, SourceDoc, Time, VersionDoc};
 use crate::{
     record::{Counts, Snapshot, Version},
     report::{
-        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, Row, StreamStatus,
+        ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, QueriesStatus, Row,
+        StreamStatus,
     },
     store::{
         Rejections,
@@ -25,36 +26,39 @@ const HELD_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
-    /// How DNS is, in one word; set by the tool that prints the document.
+    /// The state of DNS in one word; set by the tool that prints the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateWord>,
-    /// The version of holdfast that says this.
+    /// The version of holdfast that made the document.
     pub holdfast: String,
     pub at: Time,
     /// The process; null for a store without one.
     pub process: Option<Process>,
     /// The zone answered for, with its final dot.
     pub zone: String,
-    /// Whether there are records at all: a first list came, or they were loaded.
+    /// Whether there are records: from a first list, or from disk.
     pub synced: bool,
     pub serving: Counts,
-    /// The namespaces that are known, if the source saw only part of the cluster; null if it saw all.
+    /// The known namespaces, if the records are of a part of the cluster; null if they are of the whole.
     #[serde(default)]
     pub known_namespaces: Option<Vec<String>>,
-    /// Which state of which cluster they are.
+    /// The version of the records.
     pub version: VersionDoc,
-    /// How the source is, and how old what it said.
+    /// The source, and the age of the records.
     pub source: SourceDoc,
-    /// The records that the source deleted and the guard holds; the first hundred by name.
+    /// The records that the source deleted and that are still served; the first 100 by name.
     #[serde(default)]
     pub held: HeldDoc,
-    /// The names an operator pinned.
+    /// The names pinned by an operator.
     #[serde(default)]
     pub pinned: Vec<PinDoc>,
     pub disk: Option<DiskDoc>,
     /// The configuration in effect.
     #[serde(default)]
     pub config: Option<Row<ConfigStatus>>,
+    /// The queries that an agent received in the last minute.
+    #[serde(default)]
+    pub queries: Option<Row<QueriesStatus>>,
     /// Upstreams and cache.
     #[serde(default)]
     pub forward: Option<Row<ForwardStatus>>,
@@ -70,10 +74,10 @@ pub struct Status {
     /// The followers.
     #[serde(default)]
     pub serves: Option<Row<StreamStatus>>,
-    /// The node of an agent: its interface and addresses, which process keeps them, deaths of the answering process.
+    /// The node of an agent: the interface, its addresses, the process that keeps them, deaths of the answering process.
     #[serde(default)]
     pub node: Option<Row<NodeStatus>>,
-    /// Objects the source gave that cannot be used.
+    /// Objects of the source that cannot be used.
     pub rejected: Rejections,
 }
 
@@ -102,8 +106,11 @@ pub struct Process {
     pub role: String,
     pub pid: u32,
     pub started: Time,
+    /// The process that handed ports and store over at the start, as it numbers itself; null without one.
+    #[serde(default)]
+    pub took_over_from: Option<u32>,
     pub listeners: Vec<ListenerDoc>,
-    /// The conditions of readiness.
+    /// Conditions that keep the process from being ready; empty when it is ready.
     #[serde(default)]
     pub waiting_for: Vec<String>,
 }
@@ -115,7 +122,7 @@ pub struct ListenerDoc {
     pub name: String,
     /// The address, or the path of a socket.
     pub address: String,
-    /// Answers anybody who reaches it, from whatever network: an open resolver.
+    /// Answers clients of all networks (an open resolver).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
 }
@@ -141,13 +148,13 @@ pub struct DiskDoc {
     /// The version of the records on disk.
     #[serde(default, deserialize_with = "lenient")]
     pub version: Option<VersionDoc>,
-    /// When the source vouched for the records on disk.
+    /// When the source last confirmed the records on disk.
     pub as_of: Option<Time>,
-    /// When the process last wrote.
+    /// The last write.
     pub committed_at: Option<Time>,
-    /// Since when it has been writing, if it is.
+    /// The start of the write under way; null if there is none.
     pub writing_since: Option<Time>,
-    /// Attempts that failed since the process started.
+    /// Failed writes and reads since the start of the process.
     pub errors: u64,
 }
 
@@ -209,6 +216,7 @@ pub fn status(
         pinned: moment.pins.list(moment.now).into_iter().map(PinDoc::from).collect(),
         disk: disk.map(Into::into),
         config: None,
+        queries: None,
         forward: None,
         follows: None,
         apiserver: None,

@@ -119,7 +119,7 @@ fn a_lookup_says_what_is_answered_and_why() {
         (
             "10.96.0.1",
             "1.0.96.10.in-addr.arpa. 5 IN PTR web.prod.svc.cluster.local.",
-            "the address of a service or of a ready endpoint that is held",
+            "a service or a ready endpoint has this address",
         ),
         (
             "10-9-8-7.prod.pod",
@@ -162,7 +162,7 @@ fn a_name_without_an_answer_says_what_was_probably_meant() {
         (
             "idle.prod",
             Outcome::NoSuchName,
-            "headless service prod/idle has no ready endpoint (1 held), so its name does not exist",
+            "headless service prod/idle has no ready endpoint (0 of 1), so its name does not exist",
         ),
         ("db-2.db.prod", Outcome::NoSuchName, "endpoint db-2 of headless service prod/db is not ready"),
         (
@@ -175,8 +175,12 @@ fn a_name_without_an_answer_says_what_was_probably_meant() {
             Outcome::NoSuchName,
             "service prod/web has no port named \"htp\", did you mean \"http\"?",
         ),
-        ("_tcp.web.prod.svc.cluster.local", Outcome::NoData, "the ports of service prod/web stand below this name"),
-        ("prod.svc.cluster.local", Outcome::NoData, "namespace prod exists; its services stand below this name"),
+        (
+            "_tcp.web.prod.svc.cluster.local",
+            Outcome::NoData,
+            "names of the ports of service prod/web are below this name",
+        ),
+        ("prod.svc.cluster.local", Outcome::NoData, "namespace prod exists; names of its services are below this name"),
         (
             "lost.prod",
             Outcome::NoSuchName,
@@ -184,7 +188,7 @@ fn a_name_without_an_answer_says_what_was_probably_meant() {
         ),
         ("www.example.com.", Outcome::Forwarded, "not a name of cluster.local.: upstreams are asked"),
         (".", Outcome::Forwarded, "not a name of cluster.local.: upstreams are asked"),
-        ("192.0.2.1", Outcome::Forwarded, "no service and no endpoint held has this address: upstreams are asked"),
+        ("192.0.2.1", Outcome::Forwarded, "no known service or endpoint has this address: upstreams are asked"),
         (
             "300-1-2-3.prod.pod.cluster.local",
             Outcome::NoSuchName,
@@ -288,7 +292,7 @@ fn before_the_first_list_nothing_is_said_not_to_exist() {
     let missed = look(&snapshot, &freshness, &question).unwrap();
     assert_eq!(missed.answers[0].outcome, Outcome::NotReady);
     assert_eq!(missed.answers[0].extended_error.as_deref(), Some("14 (Not Ready)"));
-    assert_eq!(missed.why, "there are no records: nothing was on disk, and the source has not delivered yet");
+    assert_eq!(missed.why, "there are no records: none on disk, and none from the source yet");
 }
 
 #[test]

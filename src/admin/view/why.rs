@@ -28,7 +28,7 @@ pub fn why<'a>(rules: &Rules, moment: &RecordsView<'a>, name: &Name, answers: &[
     let (zone, snapshot) = (rules.zone(), moment.snapshot);
     let only = |text: String| Why { text, service: None };
     if rules.config().forward_only && name.labels_above(zone.name()).is_some() {
-        return only("source: none, so that names of the cluster are forwarded like all others".into());
+        return only("source is none: names of the cluster are forwarded like all others".into());
     }
     let question = Question::new(name.clone(), Rtype::A);
     if let Local::Completion { labels } = rules.local(&moment.records(), question.by_ref())
@@ -38,11 +38,11 @@ pub fn why<'a>(rules: &Rules, moment: &RecordsView<'a>, name: &Name, answers: &[
     }
     if moment.freshness.as_of.is_none() {
         let waits = match SourceDoc::of(moment).state {
-            SourceWord::Lost => "and the source is out of reach",
-            _ => "and the source has not delivered yet",
+            SourceWord::Lost => "and the source is not reachable",
+            _ => "and none from the source yet",
         };
         let fallback = if rules.config().cluster_fallback { "; cluster_fallback is asked until then" } else { "" };
-        return only(format!("there are no records: nothing was on disk, {waits}{fallback}"));
+        return only(format!("there are no records: none on disk, {waits}{fallback}"));
     }
     let Some(depth) = name.labels_above(zone.name()) else { return reverse(zone, snapshot, name, answers) };
     let label = |index: usize| text(name.label(index).unwrap_or_default());
@@ -50,7 +50,7 @@ pub fn why<'a>(rules: &Rules, moment: &RecordsView<'a>, name: &Name, answers: &[
         return only("this is the cluster's zone itself".into());
     }
     match (label(depth - 1).as_str(), depth) {
-        ("svc" | "pod", 1) => only("services and pods stand below this name".into()),
+        ("svc" | "pod", 1) => only("names of services and pods are below this name".into()),
         ("svc" | "pod", _) if !snapshot.knows_namespace(label(depth - 2).as_bytes()) => {
             let known = known_namespaces(snapshot).unwrap_or_default();
             let fallback = if rules.config().cluster_fallback { "; cluster_fallback is asked" } else { "" };
@@ -63,13 +63,13 @@ pub fn why<'a>(rules: &Rules, moment: &RecordsView<'a>, name: &Name, answers: &[
         ("svc" | "pod", _) if !snapshot.has_namespace(label(depth - 2).as_bytes()) => {
             only(no_namespace(snapshot, &label(depth - 2), depth == 2))
         }
-        ("svc", 2) => only(format!("namespace {} exists; its services stand below this name", label(0))),
+        ("svc", 2) => only(format!("namespace {} exists; names of its services are below this name", label(0))),
         ("svc", _) => service(snapshot, &label(depth - 2), &label(depth - 3), depth - 3, name),
-        ("pod", 2) => only(format!("namespace {} exists; its pods stand below this name", label(0))),
+        ("pod", 2) => only(format!("namespace {} exists; names of its pods are below this name", label(0))),
         ("pod", 3) => only(pod(zone, moment, name)),
         ("dns-version", 1) => only("the version of the DNS specification that is followed".into()),
         ("dns", 1 | 2) => only("the name server of the zone".into()),
-        _ => only(format!("there is no such name in {}: services stand below svc, pods below pod", zone.name())),
+        _ => only(format!("there is no such name in {}: services are below svc, pods below pod", zone.name())),
     }
 }
 
@@ -100,16 +100,20 @@ fn service<'a>(snapshot: &'a Snapshot, namespace: &str, name: &str, below: usize
     let first = text(whole.label(0).unwrap_or_default());
     let text = match (service.kind(), below) {
         (Kind::ExternalName(target), 0) => format!("service {key} is an alias (ExternalName) of {target}"),
-        (Kind::ExternalName(_), _) => format!("service {key} is an alias (ExternalName), and nothing stands below one"),
+        (Kind::ExternalName(_), _) => {
+            format!("service {key} is an alias (ExternalName), and no names are below an alias")
+        }
         (Kind::Headless, 0) if ready == 0 => {
-            format!("headless service {key} has no ready endpoint ({of} held), so its name does not exist")
+            format!("headless service {key} has no ready endpoint (0 of {of}), so its name does not exist")
         }
         (Kind::Headless, 0) => format!("headless service {key}: {ready} of {of} endpoints are ready"),
         (Kind::ClusterIp(_), 0) => format!("service {key} has a cluster IP"),
-        (_, 1) if first.starts_with('_') => format!("the ports of service {key} stand below this name"),
+        (_, 1) if first.starts_with('_') => format!("names of the ports of service {key} are below this name"),
         (Kind::Headless, 1) => endpoint(service, &first),
         (_, 1) => {
-            format!("service {key} has a cluster IP; its endpoints have names only where they are held, {of} are")
+            format!(
+                "service {key} has a cluster IP; its endpoints have names only with `endpoints: all` ({of} known here)"
+            )
         }
         (_, 2) => {
             let ports: Vec<&str> = service
@@ -126,7 +130,7 @@ fn service<'a>(snapshot: &'a Snapshot, namespace: &str, name: &str, below: usize
                 format!("service {key} has no port named {port:?}{}", did_you_mean(nearest(port, ports.into_iter())))
             }
         }
-        _ => format!("nothing stands this deep below service {key}"),
+        _ => format!("no name is this deep below service {key}"),
     };
     Why { text, service: Some(service) }
 }
@@ -164,9 +168,9 @@ fn reverse<'a>(zone: &Zone, snapshot: &'a Snapshot, name: &Name, answers: &[Answ
         return only(outside(zone, name, answers));
     }
     match zone.lookup(snapshot, true, name, Rtype::PTR) {
-        Lookup::Hit(_) => only("the address of a service or of a ready endpoint that is held".into()),
-        Lookup::NotOurs => only("no service and no endpoint held has this address: upstreams are asked".into()),
-        _ => only("the address is in a network of ours (reverse), and no service or ready endpoint held has it".into()),
+        Lookup::Hit(_) => only("a service or a ready endpoint has this address".into()),
+        Lookup::NotOurs => only("no known service or endpoint has this address: upstreams are asked".into()),
+        _ => only("the address is in a network of `reverse`, and no service or ready endpoint has it".into()),
     }
 }
 

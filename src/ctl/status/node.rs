@@ -7,8 +7,13 @@ use crate::report::{AddressState, Deaths, InterfaceStatus, NodeStatus, Time, wor
 /// The first row of `status` names the row of deaths after a death as recent as this.
 const RECENT: Duration = Duration::from_secs(3600);
 
+/// Whether the cluster's DNS answers at the addresses. Right after a start this is not known.
 pub(super) fn is_elsewhere(node: &NodeStatus) -> bool {
-    node.interface.as_ref().is_some_and(|interface| interface.state != AddressState::Taken)
+    node.interface.as_ref().is_some_and(|interface| match interface.state {
+        AddressState::Taken => false,
+        AddressState::Waiting => interface.reason.is_some(),
+        AddressState::Released => true,
+    })
 }
 
 pub(super) fn died_lately(node: &NodeStatus, now: Time) -> bool {
@@ -22,6 +27,9 @@ pub(super) fn interface(interface: &InterfaceStatus, now: Time) -> String {
     let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let state = match state {
         AddressState::Taken => format!("{ips} answered here for {since}"),
+        AddressState::Waiting if reason.is_empty() => {
+            format!("{ips} not taken yet for {since}: the process or the DNS that answered there before still does")
+        }
         AddressState::Waiting => format!("{ips} NOT TAKEN for {since}, the cluster's DNS answers{reason}"),
         AddressState::Released => format!("{ips} GIVEN TO THE CLUSTER'S DNS for {since}{reason}"),
     };

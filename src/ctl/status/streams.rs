@@ -8,6 +8,8 @@ use crate::{
     report::{ApiserverStatus, ElectionStatus, FollowState, FollowStatus, Reach, Standing, StreamStatus, THEN},
 };
 
+/// The first row of `status` names the row of the apiserver after a restore as recent as this.
+const RECENT: Duration = Duration::from_secs(3600);
 /// Clocks that differ by less are not worth a word.
 const CLOCK_SHOWN_MS: u64 = 2_000;
 
@@ -71,9 +73,14 @@ pub(super) fn hub(status: &FollowStatus, now: Time) -> String {
     text
 }
 
+/// Whether a person must look at the apiserver that is reached.
+pub(super) fn is_suspect(status: &ApiserverStatus, now: Time) -> bool {
+    status.state == Reach::Slow || status.went_back_at.is_some_and(|at| at.0.age(now.0) < RECENT)
+}
+
 /// The load and the answers of the apiserver, as the process that watches it meets them.
-pub(super) fn apiserver(status: &ApiserverStatus) -> String {
-    let ApiserverStatus { server, state, measures, lists, endpoints, .. } = status;
+pub(super) fn apiserver(status: &ApiserverStatus, now: Time) -> String {
+    let ApiserverStatus { server, state, went_back_at, measures, lists, endpoints, .. } = status;
     let mut text = match state {
         Reach::Fresh => format!("{server}: answers"),
         Reach::Slow => format!("{server}: SLOW, it may be about to fail"),
@@ -86,6 +93,9 @@ pub(super) fn apiserver(status: &ApiserverStatus) -> String {
     );
     for list in lists {
         let _ = write!(text, "; listing {} ({} so far)", list.resource, list.objects);
+    }
+    if let Some(at) = went_back_at {
+        let _ = write!(text, "; WENT BACK to an older state {} ago, as after an etcd restore", words(at.0.age(now.0)));
     }
     if !endpoints.is_empty() {
         let _ = write!(text, "; also at {}", endpoints.join(", "));
@@ -152,6 +162,10 @@ pub(super) fn clients(status: &StreamStatus) -> String {
     }
     if status.refusing > 0 {
         let _ = write!(text, "; {} REFUSE its deletions (holdfast guard)", status.refusing);
+    }
+    if status.fallen > 0 {
+        let times = count(usize::try_from(status.fallen).unwrap_or(usize::MAX), "time");
+        let _ = write!(text, "; {times} a client was TOO SLOW for the stream and was resynced");
     }
     let refused: u64 = status.refused.values().sum();
     if refused > 0 {

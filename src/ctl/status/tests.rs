@@ -6,14 +6,18 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::{
-    admin::view::{ListenerDoc, Process, RecordsView},
+    admin::view::{ListenerDoc, Process, RecordsView, Until},
     dns::pins::PinSet,
     record::{Change, Endpoint, Kind, Service, ServiceKey, Snapshot, Version},
     report::{
         AddressState, ApiserverStatus, Deaths, ElectionStatus, Failing, FollowState, FollowStatus, InterfaceStatus,
-        Keeper, KeeperKind, Measures, NodeStatus, RefusedReload, StreamStatus,
+        Keeper, KeeperKind, Measures, NodeStatus, QueriesStatus, Reach, RefusedReload, StreamStatus,
     },
-    store::{Freshness, Rejection, SourceState, disk::DiskStatus, guard::Held},
+    store::{
+        Freshness, Rejection, SourceState,
+        disk::DiskStatus,
+        guard::{Held, HeldCounts, Reason},
+    },
     sys::UnixMillis,
     zone,
 };
@@ -68,6 +72,7 @@ fn process(role: &str, listeners: &[(&str, &str)]) -> Process {
         role: role.into(),
         pid: 42,
         started: Time(before(273_900)),
+        took_over_from: None,
         listeners: listeners.iter().map(listener).collect(),
         waiting_for: vec![],
     }
@@ -93,6 +98,34 @@ fn forward() -> crate::report::ForwardStatus {
         "cache": { "bytes": 1_200_000, "max_bytes": 67_108_864, "entries": 830 },
     }))
     .unwrap()
+}
+
+fn queries() -> QueriesStatus {
+    QueriesStatus { seconds: 58, received: 48_720, servfail: 3, ..QueriesStatus::default() }
+}
+
+/// The apiserver as the hub that watches it sees it on a quiet day.
+fn apiserver() -> ApiserverStatus {
+    let measures = Measures { latency_seconds: 0.02, requests_per_minute: 8, ..Measures::default() };
+    ApiserverStatus { server: "https://10.0.0.1:6443".into(), measures, ..ApiserverStatus::default() }
+}
+
+/// Services of `shop` that a list of the apiserver is missing.
+fn held(rows: usize, missing: usize, of: u64, ends_at: Option<UnixMillis>) -> HeldDoc {
+    let reason = Reason::List { missing: missing as u64, of };
+    let row = |n: usize| HeldRow {
+        what: HeldWhat::Service,
+        name: format!("shop/s{n}"),
+        endpoints: vec![],
+        reason: reason.to_string(),
+        rule: reason.rule().into(),
+        since: Time(before(70)),
+        until: if ends_at.is_some() { Until::Confirmed } else { Until::Released },
+        ends_at: ends_at.map(Time),
+        refused: false,
+    };
+    let counts = HeldCounts { services: missing, endpoints: 0, namespaces: 0 };
+    HeldDoc { counts, rows: (0..rows).map(row).collect(), left_out: missing - rows }
 }
 
 fn config(of: &str) -> ConfigStatus {
@@ -123,6 +156,7 @@ fn agent(state: SourceState, as_of: Option<UnixMillis>, lost_since: Option<UnixM
     let mut status = status(Some("hub 10.96.0.11:7443"), state, as_of, lost_since);
     status.process = Some(process("agent", &[("dns", "169.254.20.10:53"), ("http", "169.254.20.10:8080")]));
     status.disk = Some(disk().into());
+    status.queries = Some(queries().into());
     status.forward = Some(forward().into());
     status.follows = Some(follows(FollowState::Live).into());
     status.config = Some(config("agent").into());
@@ -168,6 +202,7 @@ fn hub(state: SourceState, as_of: Option<UnixMillis>, lost_since: Option<UnixMil
         ..StreamStatus::default()
     };
     status.serves = Some(stream.into());
+    status.apiserver = Some(apiserver().into());
     status
 }
 
@@ -201,6 +236,60 @@ fn away_from_the_node() -> [(&'static str, Status); 2] {
     [("addresses-not-taken-agent", waiting), ("died-and-released-agent", released)]
 }
 
+/// States that end by themselves, or by the end of their cause.
+fn of_the_way_through() -> Vec<(&'static str, Status)> {
+    // More than 50 services came after the backup, less than a fifth of all: held until a second list agrees.
+    let ends_at = Some(UnixMillis(NOW.0 + 8_000));
+    let mut restored = hub(SourceState::Up, Some(before(2)), None);
+    read(&mut restored.apiserver).went_back_at = Some(Time(before(72)));
+    restored.held = held(62, 62, 437, ends_at);
+    let mut behind = agent(SourceState::Up, Some(before(2)), None);
+    let follows = read(&mut behind.follows);
+    (follows.resumed, follows.repaired_at) = (Some("repair".into()), Some(Time(before(70))));
+    behind.held = held(62, 62, 437, ends_at);
+
+    // The new process has loaded the store, and reaches no hub yet; the addresses are those of the process before.
+    let mut upgrade = agent(SourceState::Starting, Some(before(4)), None);
+    upgrade.follows =
+        Some(FollowStatus { path: vec![], resumed: None, ..self::follows(FollowState::Connecting) }.into());
+    upgrade.queries = Some(QueriesStatus { seconds: 1, received: 405, ..QueriesStatus::default() }.into());
+    let process = read_process(&mut upgrade);
+    (process.started, process.took_over_from, process.pid) = (Time(before(1)), Some(42), 57);
+    process.waiting_for = vec!["addresses".into()];
+    let mut node = node(AddressState::Waiting, None);
+    let interface = node.interface.as_mut().expect("an interface");
+    (interface.since, interface.kept_elsewhere, interface.keeper) = (Time(before(1)), false, None);
+    upgrade.node = Some(node.into());
+
+    let mut flood = agent(SourceState::Up, Some(before(2)), None);
+    let client = "10.128.3.7".parse().ok();
+    flood.queries = Some(
+        QueriesStatus {
+            seconds: 58,
+            received: 391_204,
+            servfail: 12_037,
+            dropped: [("not_allowed".to_owned(), 12)].into(),
+            over_share: 12_034,
+            connections_refused: [("source".to_owned(), 210)].into(),
+            most_refused: client,
+        }
+        .into(),
+    );
+    read(&mut flood.forward).in_flight = 512;
+
+    let mut slow = hub(SourceState::Up, Some(before(2)), None);
+    let stream = read(&mut slow.serves);
+    (stream.fallen, stream.history_bytes) = (3, 67_108_864);
+    stream.resumed.insert("repair".to_owned(), 3);
+    vec![
+        ("etcd-restored-hub", restored),
+        ("etcd-restored-agent", behind),
+        ("upgrade-in-progress-agent", upgrade),
+        ("flood-agent", flood),
+        ("slow-subscriber-hub", slow),
+    ]
+}
+
 /// Every state, by the name of its file.
 #[expect(clippy::too_many_lines, reason = "a table of states")]
 fn states() -> Vec<(&'static str, Status)> {
@@ -211,6 +300,7 @@ fn states() -> Vec<(&'static str, Status)> {
     ];
     let mut down = hub(lost(TLS), Some(before(125)), Some(before(123)));
     let failing = Failing { since: Time(before(123)), reason: "TLS handshake timed out (2 s)".into() };
+    read(&mut down.apiserver).state = Reach::Unreachable;
     read(&mut down.lease).failing = Some(failing);
     read(&mut down.lease).renewed = Some(Time(before(125)));
     all.push(("apiserver-down-hub", down));
@@ -228,16 +318,9 @@ fn states() -> Vec<(&'static str, Status)> {
     first.disk = Some(DiskStatus::off("store.path is none").into());
     read_process(&mut first).waiting_for = vec!["first records".into()];
     all.push(("first-boot-without-a-hub-agent", first));
-    let mut held = hub(SourceState::Up, Some(before(2)), None);
-    let row = |n: usize| {
-        serde_json::json!({ "what": "service", "name": format!("shop/s{n}"), "endpoints": [],
-            "reason": "the apiserver's list is missing 300 of 300 services", "since": Time(before(70)),
-            "until": "released", "ends_at": null })
-    };
-    let rows: Vec<_> = (0..100).map(row).collect();
-    let counts = serde_json::json!({ "services": 300, "endpoints": 0, "namespaces": 0 });
-    held.held = serde_json::from_value(serde_json::json!({ "counts": counts, "rows": rows, "left_out": 200 })).unwrap();
-    all.push(("empty-list-hub", held));
+    let mut empty = hub(SourceState::Up, Some(before(2)), None);
+    empty.held = held(100, 300, 300, None);
+    all.push(("empty-list-hub", empty));
     let mut full = agent(SourceState::Up, Some(before(2)), None);
     let mut failing = disk();
     (failing.state, failing.reason) = (DiskState::Degraded, Some("no space left on device".into()));
@@ -276,23 +359,20 @@ fn states() -> Vec<(&'static str, Status)> {
         refused_per_minute: 1,
         abandoned_total: 2,
     };
-    let server = "https://10.0.0.1:6443".into();
-    slow.apiserver =
-        Some(ApiserverStatus { server, state: Reach::Slow, measures, ..ApiserverStatus::default() }.into());
+    slow.apiserver = Some(ApiserverStatus { state: Reach::Slow, measures, ..apiserver() }.into());
     all.push(("apiserver-slow-hub", slow));
     let mut namesake = hub(SourceState::Starting, Some(before(40)), None);
     let standing = Standing::Namesake { name: "hub".into(), address: "10.0.0.1:7443".into(), renews: true };
     namesake.lease = Some(ElectionStatus { standing, renewed: None, failing: None }.into());
+    namesake.apiserver = None;
     all.push(("namesake-hub", namesake));
     let mut restarted = agent(SourceState::Up, Some(before(2)), None);
     (read(&mut restarted.follows).resumed, read(&mut restarted.follows).repaired_at) =
         (Some("repair".into()), Some(Time(before(9))));
     all.push(("hub-restarted-agent", restarted));
-    let mut held = agent(SourceState::Up, Some(before(2)), None);
-    let rows = vec![row(0)];
-    let counts = serde_json::json!({ "services": 1, "endpoints": 0, "namespaces": 0 });
-    held.held = serde_json::from_value(serde_json::json!({ "counts": counts, "rows": rows, "left_out": 0 })).unwrap();
-    all.push(("empty-list-agent", held));
+    let mut empty = agent(SourceState::Up, Some(before(2)), None);
+    empty.held = held(100, 300, 300, None);
+    all.push(("empty-list-agent", empty));
     let mut denied = agent(SourceState::Up, Some(before(2)), None);
     let forward = read(&mut denied.forward);
     forward.held_names = 14;
@@ -306,12 +386,14 @@ fn states() -> Vec<(&'static str, Status)> {
     .unwrap();
     all.push(("upstream-denies-agent", denied));
     let mut follower = hub(SourceState::Up, Some(before(3)), None);
+    follower.apiserver = None;
     follower.source.name = Some("hub 10.0.3.8:7443".into());
     let standing = Standing::Follower { leader: "hub2:7443".into(), address: "10.0.3.8:7443".into() };
     let failing = Failing { since: Time(before(123)), reason: "TLS handshake timed out (2 s)".into() };
     follower.lease = Some(ElectionStatus { standing, renewed: None, failing: Some(failing) }.into());
     all.push(("cut-off-hub-that-follows", follower));
     all.extend(away_from_the_node());
+    all.extend(of_the_way_through());
     let mut store = status(None, SourceState::Starting, Some(before(2_460)), None);
     store.state = Some(StateWord::NoProcess);
     all.push(("no-process", store.clone()));

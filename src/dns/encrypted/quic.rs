@@ -110,7 +110,7 @@ fn admit(
     let client = incoming.remote_address();
     let metrics = &shared.core.metrics;
     if guard.is_some_and(|guard| !guard.allows(client.ip())) {
-        metrics.connection_refused(RefuseCause::NotAllowed);
+        metrics.connection_refused(RefuseCause::NotAllowed, client.ip());
         incoming.ignore();
         return;
     }
@@ -125,7 +125,7 @@ fn admit(
         match take_slot(shared, client) {
             Ok(slot) => Some(slot),
             Err(cause) => {
-                metrics.connection_refused(cause);
+                metrics.connection_refused(cause, client.ip());
                 incoming.refuse();
                 return;
             }
@@ -176,7 +176,7 @@ async fn connect(
     let slot = match slot.map_or_else(|| take_slot(&shared, client), Ok) {
         Ok(slot) => slot,
         Err(cause) => {
-            shared.core.metrics.connection_refused(cause);
+            shared.core.metrics.connection_refused(cause, client.ip());
             connection.close(EXCESSIVE_LOAD, b"too many connections");
             return;
         }

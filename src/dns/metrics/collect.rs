@@ -12,11 +12,12 @@ use prometheus::{
 
 use super::{
     DropCause,
-    shard::{BUCKETS_US, QuestionType, RCODES, Shard},
+    shard::{BUCKETS_US, QuestionType, RCODES, Shard, place_of},
 };
 use crate::{
     dns::{ServedFrom, Transport},
     sys::Lock,
+    wire::Rcode,
 };
 
 /// The shards as one collector.
@@ -38,7 +39,7 @@ impl Shards {
             all: shards,
             requests: desc("holdfast_dns_requests_total", "Queries received.", &["proto", "type"])?,
             responses: desc("holdfast_dns_responses_total", "Answers sent.", &["from", "rcode"])?,
-            drops: desc("holdfast_dns_drops_total", "Queries that got no answer, by the reason.", &["reason"])?,
+            drops: desc("holdfast_dns_drops_total", "Queries dropped without an answer, by reason.", &["reason"])?,
             durations: desc(
                 "holdfast_dns_request_duration_seconds",
                 "Time from receiving a query to sending its answer; over UDP, of the batch it came with.",
@@ -47,17 +48,12 @@ impl Shards {
         })
     }
 
-    /// The sum of one counter over all shards.
-    fn sum(shards: &[Arc<Shard>], counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
-        shards.iter().map(|shard| counter(shard).load(Relaxed)).fold(0, u64::wrapping_add)
-    }
-
     fn durations_of(shards: &[Arc<Shard>], from: ServedFrom) -> Metric {
         let mut histogram = Histogram::default();
         let mut count = 0;
         let mut buckets = Vec::with_capacity(BUCKETS_US.len());
         for place in 0..=BUCKETS_US.len() {
-            count += Self::sum(shards, |shard| &shard.durations[from as usize].buckets[place]);
+            count += sum(shards, |shard| &shard.durations[from as usize].buckets[place]);
             if let Some(&bound) = BUCKETS_US.get(place) {
                 let mut bucket = Bucket::default();
                 bucket.set_cumulative_count(count);
@@ -67,7 +63,7 @@ impl Shards {
         }
         histogram.set_bucket(buckets);
         histogram.set_sample_count(count);
-        histogram.set_sample_sum(float(Self::sum(shards, |shard| &shard.durations[from as usize].sum_ns)) / 1e9);
+        histogram.set_sample_sum(float(sum(shards, |shard| &shard.durations[from as usize].sum_ns)) / 1e9);
         let mut metric = Metric::default();
         metric.set_label(labels(&[("from", from.as_str())]));
         metric.set_histogram(histogram);
@@ -85,20 +81,18 @@ impl Collector for Shards {
         let mut requests = Vec::new();
         for proto in Transport::ALL {
             for (kind, word) in QuestionType::WORDS.into_iter().enumerate() {
-                let count = Self::sum(&shards, |shard| &shard.requests[proto as usize][kind]);
+                let count = sum(&shards, |shard| &shard.requests[proto as usize][kind]);
                 requests.push(counter(&[("proto", proto.as_str()), ("type", word)], count));
             }
         }
         let mut responses = Vec::new();
         for (rcode, word) in RCODES.into_iter().enumerate() {
             for from in ServedFrom::ALL {
-                let count = Self::sum(&shards, |shard| &shard.responses[rcode][from as usize]);
+                let count = sum(&shards, |shard| &shard.responses[rcode][from as usize]);
                 responses.push(counter(&[("from", from.as_str()), ("rcode", word)], count));
             }
         }
-        let drop = |cause: DropCause| {
-            counter(&[("reason", cause.as_str())], Self::sum(&shards, |shard| &shard.drops[cause as usize]))
-        };
+        let drop = |cause: DropCause| counter(&[("reason", cause.as_str())], dropped(&shards, cause));
         let drops = DropCause::ALL.map(drop).to_vec();
         let durations = ServedFrom::ALL.map(|from| Self::durations_of(&shards, from)).to_vec();
         vec![
@@ -108,6 +102,31 @@ impl Collector for Shards {
             family(&self.durations, MetricType::HISTOGRAM, durations),
         ]
     }
+}
+
+/// The sum of one counter over all shards.
+fn sum(shards: &[Arc<Shard>], counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+    shards.iter().map(|shard| counter(shard).load(Relaxed)).fold(0, u64::wrapping_add)
+}
+
+/// The sum of some counters of each shard, over all shards.
+fn sum_of<'a>(shards: &'a [Arc<Shard>], counters: impl Fn(&'a Shard) -> &'a [AtomicU64]) -> u64 {
+    let all = shards.iter().flat_map(|shard| counters(shard));
+    all.map(|counter| counter.load(Relaxed)).fold(0, u64::wrapping_add)
+}
+
+/// Queries received.
+pub(super) fn received(shards: &[Arc<Shard>]) -> u64 {
+    sum_of(shards, |shard| shard.requests.as_flattened())
+}
+
+/// Answers with SERVFAIL.
+pub(super) fn servfail(shards: &[Arc<Shard>]) -> u64 {
+    sum_of(shards, |shard| &shard.responses[place_of(Rcode::SERVFAIL)])
+}
+
+pub(super) fn dropped(shards: &[Arc<Shard>], cause: DropCause) -> u64 {
+    sum(shards, |shard| &shard.drops[cause as usize])
 }
 
 /// Exact below 2^53.

@@ -81,7 +81,7 @@ pub(in crate::dns) struct Tally {
 pub(super) const RCODES: [&str; 9] =
     ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "BADVERS", "BADCOOKIE", "other"];
 
-fn place_of(rcode: Rcode) -> usize {
+pub(super) fn place_of(rcode: Rcode) -> usize {
     match rcode.0 {
         code @ 0..=5 => usize::from(code),
         16 => 6,

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     encrypted::{self, Certificate},
-    handover,
+    handover::{self, Predecessor},
 };
 use crate::{
     config::Config,
@@ -23,7 +23,7 @@ use crate::{
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// Asks an agent that runs here to hand over. On a node, waits for one that does not until it ends; elsewhere that is an error.
-pub(super) async fn hand_over(config: &Config) -> anyhow::Result<bool> {
+pub(super) async fn hand_over(config: &Config) -> anyhow::Result<Option<Predecessor>> {
     wait_for(config, async || handover::ask(config).await.map_err(|error| Refused { waits: true, error })).await
 }
 
@@ -41,9 +41,9 @@ pub(super) async fn bind(
             dns::bind(encrypted::with(listeners, certificate)).map(|bound| (bound, join))
         };
         let bound = match shared(join) {
-            Err(BindError::Taken { .. }) if !join && config.settings.node().is_wanted() => {
-                shared(true).inspect(|_| info!("another process answers at the same ports, and shares them"))
-            }
+            Err(BindError::Taken { .. }) if !join && config.settings.node().is_wanted() => shared(true).inspect(|_| {
+                info!("another process has the same ports and shares them: each answers a part of the queries")
+            }),
             bound => bound,
         };
         bound.map_err(|error| Refused { waits: matches!(error, BindError::Taken { .. }), error: error.into() })
@@ -76,13 +76,13 @@ async fn wait_for<T, F: Future<Output = Result<T, Refused>>>(
         if told.as_ref() != Some(&reason) {
             warn!(
                 reason,
-                "waiting beside another process, which goes on answering; interface and rules stay as they are"
+                "waiting for another process to end: it has the ports or the store, and goes on answering; interface and rules stay as they are"
             );
             told = Some(reason);
         }
         tokio::select! {
             () = sleep(TRY_EVERY) => {}
-            _ = terminate.recv() => bail!("told to end while waiting: {error:#}"),
+            _ = terminate.recv() => bail!("stopped by SIGTERM while waiting: {error:#}"),
         }
     }
 }

@@ -93,11 +93,18 @@ impl Newcomer {
     }
 }
 
-/// Asks who runs here already to hand over. False if nobody does.
+/// The process that handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Predecessor {
+    /// As it numbers itself; `None` if it is not known.
+    pub pid: Option<u32>,
+}
+
+/// Asks the agent that runs here already to hand over. `None` if none does.
 ///
 /// # Errors
-/// If somebody does and will not, with the reason and what to do.
-pub(super) async fn ask(config: &Config) -> anyhow::Result<bool> {
+/// If there is one that does not hand over, with the reason and what to do.
+pub(super) async fn ask(config: &Config) -> anyhow::Result<Option<Predecessor>> {
     let store = config.settings.store_path.as_deref();
     let owner = store.and_then(disk::owner);
     let own_socket = config.settings.admin.clone();
@@ -112,10 +119,11 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<bool> {
     }
     match asked {
         // A process that has the store and no socket is reported when the store is opened.
-        Asked::Nobody => Ok(false),
+        Asked::Nobody => Ok(None),
         Asked::HandedOver => {
-            info!("the process before hands over");
-            Ok(true)
+            let pid = owner.map(|owner| owner.pid).filter(|pid| *pid > 0);
+            info!(from = pid, "the agent before handed over: joining its ports");
+            Ok(Some(Predecessor { pid }))
         }
         Asked::Refused(reason) => refuse(store, owner, &socket, &reason),
     }
@@ -180,7 +188,12 @@ async fn ask_at(place: &Place, newcomer: &[u8]) -> Asked {
     }
 }
 
-fn refuse(store: Option<&Path>, owner: Option<Owner>, socket: &Path, reason: &str) -> anyhow::Result<bool> {
+fn refuse(
+    store: Option<&Path>,
+    owner: Option<Owner>,
+    socket: &Path,
+    reason: &str,
+) -> anyhow::Result<Option<Predecessor>> {
     match (store, owner) {
         (Some(path), Some(owner)) => {
             let in_use = disk::OpenError::InUse { path: path.to_owned(), owner };
@@ -311,7 +324,7 @@ impl Handover {
             gone = if alive { 0 } else { gone + 1 };
             let ready = ready == Some(true);
             if alive && self.given_away.send_if_modified(|given| std::mem::replace(given, ready) != ready) && ready {
-                info!("the successor is ready");
+                info!("the new process is ready");
             }
             if gone >= (if seen { DIED_LOOKS } else { GONE_LOOKS }) && self.take_back() {
                 return;

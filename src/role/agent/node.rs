@@ -70,7 +70,7 @@ pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> P
         match started {
             Ok(watcher) => prepared.watcher = Some(watcher),
             Err(error) => {
-                let text = format!("start the watch over interface and rules: {error}; they are set up once");
+                let text = format!("start the node watch: {error}; they are set up once");
                 prepared.events.push(Event::Error(ErrorType::Watch, text));
                 let errors = reach(&wanted, &Goal::Serving).errors;
                 prepared.events.extend(errors.iter().map(|error| Event::Error(error.kind(), error.to_string())));
@@ -172,7 +172,7 @@ impl Prepared {
             let (ready, first) = oneshot::channel();
             tokio::spawn(listen(events, teller.clone(), ready, Arc::clone(&leaving)));
             if timeout(READY, first).await.is_err() {
-                let text = format!("the watch over interface and rules is not ready within {READY:?}");
+                let text = format!("the node watch is not ready within {READY:?}");
                 teller.tell(&Event::Error(ErrorType::Watch, text));
             }
         }
@@ -193,7 +193,7 @@ async fn listen(events: ChildStdout, teller: Teller, ready: oneshot::Sender<()>,
     };
     Watcher::listen(events, heard).await;
     if !left && !leaving.load(Relaxed) {
-        let text = "the watch over interface and rules is gone: nobody puts back what is removed until the next start";
+        let text = "the node watch is gone: interface and rules are not repaired until the next start";
         teller.tell(&Event::Error(ErrorType::Watch, text.into()));
     }
 }
@@ -225,7 +225,7 @@ impl Teller {
                 metrics.watch_died();
                 metrics.setup_error(ErrorType::Watch);
             }
-            Event::Left => info!("a newer process watches over interface and rules"),
+            Event::Left => info!("the node watch of a newer process keeps interface and rules"),
         }
     }
 
@@ -264,7 +264,7 @@ impl Node {
         };
         let ended = tokio::task::spawn_blocking(move || watcher.end(&order)).await.context("end the watch");
         if let Err(error) = ended {
-            warn!(%error, "interface and rules are not changed");
+            warn!(%error, "cannot stop the node watch: interface and rules stay as they are");
         }
     }
 }

@@ -127,7 +127,7 @@ impl Views {
             };
             if let Err(errors) = view.forwarder.reload(forward) {
                 let errors = several(&errors);
-                warn!(%errors, "forwarding of a view refused: the one before stays in effect");
+                warn!(%errors, "new forwarding of a view refused: the old one stays in effect");
             }
         }
     }

@@ -37,7 +37,7 @@ impl Default for Health {
     fn default() -> Self {
         let abandoned = IntCounter::new(
             "holdfast_source_abandoned_total",
-            "Requests to the apiserver cancelled before their answer began: work that a slow server does in vain.",
+            "Requests to the apiserver cancelled before their answer began. A slow server may work on them all the same.",
         );
         Self { inner: Lock::default(), abandoned: abandoned.expect("a valid name") }
     }
@@ -57,6 +57,7 @@ struct Inner {
     lists: BTreeMap<Part, usize>,
     server: String,
     lost: Option<Lost>,
+    went_back_at: Option<UnixMillis>,
     /// Addresses whose last connection failed; at most those that are dialled.
     failing: BTreeMap<String, Lost>,
 }
@@ -134,6 +135,11 @@ impl Health {
         inner.lost = reason.map(|reason| Lost { since, reason: reason.to_owned() });
     }
 
+    /// The server has an older state than before.
+    pub(super) fn went_back(&self, now: UnixMillis) {
+        self.inner.lock().went_back_at = Some(now);
+    }
+
     /// A connection to this address failed, for this reason; or it is open.
     pub(super) fn dialled(&self, address: &str, reason: Option<&str>, now: UnixMillis) {
         let failing = &mut self.inner.lock().failing;
@@ -173,6 +179,7 @@ impl Health {
             state,
             since: inner.lost.as_ref().map(|lost| Time(lost.since)),
             reason: inner.lost.as_ref().map(|lost| lost.reason.clone()),
+            went_back_at: inner.went_back_at.map(Time),
             measures,
             lists: lists
                 .map(|(part, objects)| Listing { resource: part.objects().resource().into(), objects: *objects })

@@ -8,7 +8,7 @@ use crate::{
     sys::UnixMillis,
 };
 
-/// Whether the disk does its work.
+/// The state of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

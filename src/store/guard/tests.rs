@@ -120,7 +120,7 @@ fn an_empty_list_deletes_nothing_and_only_an_operator_or_the_source_ends_that() 
     let mut store = Store::with((0..300).map(cluster_ip));
     store.list_all([], 0);
     assert_eq!(store.now(), (300, 300, 0));
-    assert_eq!(store.reason(), "300 of 300 services vanished from a list");
+    assert_eq!(store.reason(), "the source's list is missing 300 of 300 services");
     assert!(store.reader.load().has_namespace(b"ns-1"));
     assert_eq!(store.reader.held().confirm_at(false), None, "no list can confirm this one");
     store.pass(3_600);
@@ -222,7 +222,7 @@ fn a_class_that_becomes_empty_in_a_list_is_held() {
     let mut store = Store::with((0..100).map(cluster_ip).chain(headless_ones()));
     store.list((0..100).map(cluster_ip));
     assert_eq!(store.now(), (120, 20, 0));
-    assert_eq!(store.reason(), "all 20 headless services vanished from a list");
+    assert_eq!(store.reason(), "the source's list is missing all 20 headless services");
     let mut store = Store::with((0..100).map(cluster_ip).chain(headless_ones().skip(1)));
     store.list((0..100).map(cluster_ip));
     assert_eq!(store.now(), (100, 0, 0), "nineteen are no class");
@@ -234,7 +234,7 @@ fn namespaces_that_all_vanish_from_a_list_are_held_until_a_second_agrees() {
     store.list_all((0..10).map(cluster_ip), 25);
     store.list_all((0..10).map(cluster_ip), 0);
     assert_eq!(store.reader.held().counts().namespaces, 25);
-    assert_eq!(store.reason(), "all 25 namespaces vanished from a list");
+    assert_eq!(store.reason(), "the source's list is missing all 25 namespaces");
     assert!(
         store
             .reader
@@ -254,7 +254,7 @@ fn endpoints_that_all_vanish_from_a_list_are_held_unless_one_service_had_them_al
     let mut store = Store::with((0..10).map(|n| headless(n, 3, &[])));
     store.list((0..10).map(|n| headless(n, 0, &[])));
     assert_eq!(store.now(), (10, 0, 30));
-    assert_eq!(store.reason(), "all 30 endpoints vanished from a list");
+    assert_eq!(store.reason(), "the source's list is missing all 30 endpoints");
     assert_eq!(store.ready(4).len(), 3);
     let mut store = Store::with((0..9).map(cluster_ip).chain([headless(9, 30, &[])]));
     store.list((0..9).map(cluster_ip).chain([headless(9, 0, &[])]));

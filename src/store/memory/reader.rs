@@ -11,7 +11,7 @@ use super::Shared;
 use crate::{
     record::{Release, Released, Snapshot, Version},
     store::{
-        Freshness, Rejections,
+        Applied, Freshness, Rejections,
         guard::{self, Held, HeldCounts, HeldKey},
     },
     sys::{Clock, UnixMillis},
@@ -129,22 +129,22 @@ impl Reader {
     }
 }
 
-/// The holds a release at a process would end: all of them at the judge, at a follower those it refuses itself.
+/// The holds that a release at a process would end, and what it would do: all of them at the judge, at a follower those that it
+/// refuses itself.
 #[must_use]
-pub fn releasable(held: &Held, which: &Release, judges: bool) -> HeldCounts {
-    let mut counts = HeldCounts::default();
-    for (key, hold) in held.all().filter(|(_, hold)| judges || hold.refused) {
-        let covered = match which {
-            Release::Cluster(_) => matches!(hold.reason, guard::Reason::Cluster { .. }),
-            which => which.covers(key.namespace()),
-        };
-        if covered {
-            match (&key, &hold.kept) {
-                (HeldKey::Namespace(_), _) => counts.namespaces += 1,
-                (HeldKey::Service(_), guard::Kept::Whole) => counts.services += 1,
-                (HeldKey::Service(_), guard::Kept::Endpoints(ips)) => counts.endpoints += ips.len(),
-            }
+pub fn releasable(held: &Held, which: &Release, judges: bool) -> (HeldCounts, Applied) {
+    let (mut counts, mut applied) = (HeldCounts::default(), Applied::default());
+    for (key, hold) in held.all().filter(|(key, _)| which.covers(key.namespace())) {
+        if !judges && !hold.refused {
+            applied.held_upstream += 1;
+            continue;
+        }
+        applied.changes += 1;
+        match (&key, &hold.kept) {
+            (HeldKey::Namespace(_), _) => counts.namespaces += 1,
+            (HeldKey::Service(_), guard::Kept::Whole) => counts.services += 1,
+            (HeldKey::Service(_), guard::Kept::Endpoints(ips)) => counts.endpoints += ips.len(),
         }
     }
-    counts
+    (counts, applied)
 }

@@ -154,6 +154,10 @@ async fn a_client_loses_nothing_to_another_that_takes_all_it_can_of_every_transp
             }
         }
     }
+    // And `status` names the attacker.
+    let seen = server.queries.status();
+    assert_eq!(seen.most_refused, Some(ATTACKER), "{seen:?}");
+    assert!(seen.over_share >= 100 - FORWARDS_MAX as u64 / 2, "{seen:?}");
     let open = server.count("holdfast_dns_tcp_connections", &[]);
     assert!(open <= CONNECTIONS as u64 + 4, "{open}");
 

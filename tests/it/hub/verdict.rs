@@ -91,8 +91,10 @@ async fn two_hubs_and_an_agent_hold_the_same_and_one_command_releases_it() {
     server.start_again().await;
     world.all_serve("etcd is restored", 160, 60).await;
     assert!(world.trio.agent.reader().load().version().epoch > epoch, "another history");
+    let (told, _) = world.pair.homes[0].tool(&["status"]).await;
+    assert!(told["apiserver"]["went_back_at"].is_string(), "{told:#}");
     let (told, _) = world.pair.homes[2].tool(&["guard"]).await;
-    assert_eq!(told["held"]["rows"][0]["reason"], "60 of 160 services vanished from a list", "{told:#}");
+    assert_eq!(told["held"]["rows"][0]["reason"], "the source's list is missing 60 of 160 services", "{told:#}");
 
     // Only the hub that leads releases; the others name it.
     let leader = format!(":{}", world.trio.leader.addresses().stream[0].port());

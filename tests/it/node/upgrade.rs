@@ -63,7 +63,7 @@ fn a_newcomer_killed_at_any_step_leaves_everything_to_the_one_before() {
     }
     let mut old = node.agent(&[]);
     // It was handed over to; it has the store; it has ports and socket, and answers.
-    let steps = ["the process before hands over", "store loaded", "answering"];
+    let steps = ["the agent before handed over: joining its ports", "store loaded", "answering"];
     for (taken_back, step) in (1..).zip(steps) {
         Agent::spawn_until(&mut node.agent_command(&[]), step).kill();
         old.wait_for_nth("the new process died; this one took ports and store back", taken_back);
@@ -73,21 +73,25 @@ fn a_newcomer_killed_at_any_step_leaves_everything_to_the_one_before() {
     }
     // It was ready, and had the ports of probes and metrics for itself.
     let new = node.agent(&[]);
-    old.wait_for("the successor is ready");
+    old.wait_for("the new process is ready");
     assert!(is_whole(&node));
+    let socket = node.home.path().join("agent.sock");
+    let status = node.holdfast("node", &["status", "--admin", socket.to_str().unwrap()]).output().unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains(", ready; took over from pid "), "{status}");
     new.kill();
     old.wait_for_nth("the new process died; this one took ports and store back", steps.len() + 1);
     node.until("whole again", is_whole);
     // It is ended by somebody who thinks that enough were started.
     let new = node.agent(&[]);
-    old.wait_for_nth("the successor is ready", 2);
+    old.wait_for_nth("the new process is ready", 2);
     assert!(new.terminate().success());
     old.wait_for_nth("the new process died; this one took ports and store back", steps.len() + 2);
     node.until("whole again", is_whole);
     assert_eq!(node.node("check"), (0, String::new()), "and the node is as it was");
     // And the next one can take over.
     let third = node.agent(&[]);
-    old.wait_for_nth("the successor is ready", 3);
+    old.wait_for_nth("the new process is ready", 3);
     assert!(old.terminate().success());
     node.until("whole", is_whole);
     drop(third);
@@ -150,7 +154,7 @@ fn a_newcomer_with_other_flags_waits_beside_the_old_one_and_says_why() {
     let flags = node.flags();
     let words: Vec<&str> =
         ["agent"].into_iter().chain(flags.iter().map(String::as_str)).chain(["--listen", "127.0.0.1"]).collect();
-    let waiting = "waiting beside another process";
+    let waiting = "waiting for another process to end";
     let mut newcomer = Agent::spawn_until(&mut node.holdfast("node", &words), waiting);
     let told = newcomer.wait_for(waiting);
     assert!(told.contains("no hand-over: it listens on 169.254.20.10:53, 10.96.0.10:53, "), "{told}");

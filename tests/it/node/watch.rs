@@ -70,7 +70,7 @@ fn a_watch_that_dies_is_counted_and_started_again() {
     for deaths in 1..=3 {
         let [watch] = processes(&node, "--kept")[..] else { panic!("one watch") };
         kill(watch);
-        let line = agent.wait_for_nth("the watch over interface and rules died", deaths);
+        let line = agent.wait_for_nth("the node watch died: it is started again", deaths);
         assert!(line.contains("signal: 9"), "{line}");
         node.until("started again", |node| matches!(processes(node, "--kept")[..], [new] if new != watch));
         mends(&node);
@@ -91,7 +91,7 @@ fn without_anybody_left_to_start_another_that_is_said() {
     mends(&node);
     let [watch] = processes(&node, "--kept")[..] else { panic!("one watch") };
     kill(watch);
-    agent.wait_for("nobody puts back what is removed until the next start");
+    agent.wait_for("interface and rules are not repaired until the next start");
     assert_eq!(node.metric("holdfast_node_setup_errors_total{errortype=\"watch\"}"), 1);
     let (udp, _) = node.ask("pod1", VIP, 53);
     assert_eq!(udp["lost"], 0, "{udp}");

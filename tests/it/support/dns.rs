@@ -17,7 +17,8 @@ use hickory_proto::{
 };
 use holdfast::{
     dns::{
-        self, AnswerConfig, Bound, Config, Context, ForwardRequest, Metrics, Resolve, Resolved, Running, ServedFrom,
+        self, AnswerConfig, Bound, Config, Context, ForwardRequest, Metrics, Recent, Resolve, Resolved, Running,
+        ServedFrom,
     },
     record::{Change, Endpoint, Kind, Service, ServiceKey},
     store::{self, Origin, What},
@@ -117,6 +118,8 @@ pub struct Server {
     pub addresses: Vec<SocketAddr>,
     pub running: Running,
     pub registry: Registry,
+    /// The queries of the last minute, as `status` shows them.
+    pub queries: Recent,
     pub script: Arc<Script>,
 }
 
@@ -148,8 +151,9 @@ pub fn serve_with(bound: Bound, records: Vec<Change>, script: &Arc<Script>, reso
     let registry = Registry::new();
     let metrics = Metrics::register(&registry).unwrap();
     let addresses = bound.addresses().to_vec();
+    let queries = Recent::new(metrics.clone());
     let running = bound.serve(context(records), resolver, Clock::System, metrics);
-    Server { addresses, running, registry, script: Arc::clone(script) }
+    Server { addresses, running, registry, queries, script: Arc::clone(script) }
 }
 
 /// A server on one v4 address.

@@ -395,3 +395,39 @@ async fn an_outage_reads_as_its_golden_file() {
     agent.stop().await;
     hub.stop().await;
 }
+
+/// The part of the golden file that a command printed at a step, as one line.
+fn printed(golden: &str, step: &str, command: &str) -> String {
+    let found = golden.split("\n== ").find(|part| part.trim_start_matches("== ").starts_with(step));
+    let step = found.unwrap_or_else(|| panic!("no step {step}"));
+    let of = step.split("\n$ holdfast ").find(|part| part.starts_with(command));
+    let of = of.unwrap_or_else(|| panic!("no {command}"));
+    of.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_first_commands_of_the_runbook_show_what_it_says_they_must() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md")).unwrap();
+    let golden = std::fs::read_to_string(golden()).unwrap();
+    let must_show = |nth: usize| {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {nth} | "))).expect("a row of that number");
+        let cell = row.split(" | ").nth(2).unwrap().to_owned();
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (nth, command) in [(1, "status # agent"), (2, "status # hub"), (4, "guard # hub")] {
+        // What a command shows is spelled with more blanks in the file.
+        let command = command.replace(" #", "      #");
+        let printed = printed(&golden, "+2 min", &command);
+        let quoted = must_show(nth);
+        assert!(!quoted.is_empty(), "{nth}");
+        for quoted in quoted {
+            // Times, and what stands for them.
+            let pattern = regex::escape(&quoted).replace("2m3s", r"\S+").replace('…', "[^)]*");
+            assert!(
+                Regex::new(&pattern).unwrap().is_match(&printed),
+                "{quoted:?} of command {nth} is not in:\n{printed}"
+            );
+        }
+    }
+    assert!(printed(&golden, "+2 min", "status      # agent").ends_with("exit code 5"));
+}

@@ -78,7 +78,7 @@ impl Session<'_> {
         if let (Some(uid), Some(cluster)) = (&probed.cluster, &self.cluster)
             && **uid != **cluster
         {
-            warn!(%uid, "another cluster answers at this address: listing it");
+            warn!(%uid, "another cluster answers at this address: its records are not used, see holdfast guard");
             return Some(known);
         }
         let (version, floor) = (probed.version?, self.probe_begun.1?);
@@ -89,7 +89,11 @@ impl Session<'_> {
                 self.known = Known { comparable: false, tested: true, ..known };
                 return None;
             }
-            warn!(version, floor, "the cluster went back in time, as when etcd is restored: listing it as a new epoch");
+            warn!(
+                version,
+                floor, "the cluster went back to an older state, as after an etcd restore: listing everything again"
+            );
+            self.metrics.health().went_back(self.clock.now());
             return Some(Known { new_epoch: true, ..known });
         }
         self.known.tested = true;

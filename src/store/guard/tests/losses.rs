@@ -7,7 +7,7 @@ fn nodes_that_all_seem_dead_leave_their_endpoints_served_for_ten_minutes() {
     let mut store = Store::with((0..100).map(|n| headless(n, 3, &[])));
     store.watch((0..100).map(|n| Change::Put(headless(n, 3, &[1, 2]))));
     assert_eq!(store.now(), (100, 0, 200));
-    assert_eq!(store.reason(), "200 of 300 endpoints of 100 services went away in a short time");
+    assert_eq!(store.reason(), "200 of 300 endpoints of 100 services were removed in a short time");
     assert_eq!(store.ready(7), [ip(7, 1), ip(7, 2), ip(7, 3)]);
     assert_eq!(store.reader.held().next_end(), Some(store.clock.now().plus(Duration::from_secs(600))));
     store.pass(599);

@@ -131,7 +131,7 @@ impl Pod {
         match self {
             Self::NodeCache(_) => false,
             Self::Holdfast(containers) => {
-                containers[0].log().iter().any(|line| line.contains("waiting beside another process"))
+                containers[0].log().iter().any(|line| line.contains("waiting for another process to end"))
             }
         }
     }
