@@ -361,6 +361,7 @@ mod tests {
         let documents = Documents {
             role: "agent",
             started: crate::sys::UnixMillis(0),
+            took_over_from: None,
             listeners: vec![],
             source: "a test".into(),
             reader: crate::store::open().1,

@@ -280,14 +280,14 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
         match load() {
             Ok(config) => {
                 if let Err(error) = filter.set(&config.settings.log_filter) {
-                    error!(%error, "log.filter refused: the one before stays in effect");
+                    error!(%error, "new log.filter refused: the old one stays in effect");
                 }
                 Ok(Some(config))
             }
             Err(errors) => {
                 let reason = errors.to_string();
                 for error in errors.0 {
-                    error!(%error, "configuration refused: the one before stays in effect");
+                    error!(%error, "new configuration refused: the old one stays in effect");
                 }
                 Err(reason)
             }

@@ -40,7 +40,8 @@ pub const REREAD: Duration = Duration::from_secs(10);
 
 /// The end of a certificate, in seconds since 1970, as the end of a sentence about it.
 fn valid_until(end: Option<u64>) -> String {
-    end.map_or_else(String::new, |end| format!(", valid until {}", UnixMillis(end * 1_000)))
+    let day_and_time = |end: u64| UnixMillis(end * 1_000).to_string().replace('T', " ").replace(".000Z", " UTC");
+    end.map_or_else(String::new, |end| format!(", valid until {}", day_and_time(end)))
 }
 
 /// The part a peer plays.
@@ -160,15 +161,14 @@ impl Metrics {
         let grace = IntCounterVec::new(
             Opts::new(
                 "holdfast_tls_grace_total",
-                "Peers accepted with a certificate that expired while the source was silent, by role.",
+                "Peers accepted with a certificate that expired while the source was lost, by role.",
             ),
             &["peer"],
         )?;
-        let rereads =
-            IntCounter::new("holdfast_tls_rereads_total", "Times changed certificate files were put to use.")?;
+        let rereads = IntCounter::new("holdfast_tls_rereads_total", "Changed certificate files that were taken over.")?;
         let reread_errors = IntCounter::new(
             "holdfast_tls_reread_errors_total",
-            "Times certificate files could not be put to use; the ones before stay in use.",
+            "Changed certificate files that could not be used; the old ones stay in use.",
         )?;
         let disconnected = IntCounter::new(
             "holdfast_tls_disconnected_total",

@@ -55,7 +55,7 @@ fn twenty_hand_overs_under_load_lose_no_query() {
     node.until("asked", |node| asked(node) > 1_000);
     for _ in 0..HAND_OVERS {
         let new = node.agent(&[]);
-        old.wait_for("the successor is ready");
+        old.wait_for("the new process is ready");
         assert!(old.terminate().success());
         old = new;
         // The next one begins with this one under load.

@@ -58,7 +58,8 @@ pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
     match tls::issue(&args.out, &args.trust_domain, args.days, Clock::System.now()) {
         Ok(issued) => {
             let [ca, hub, agent] = [&issued.ca, &issued.hub, &issued.agent].map(|path| path.display());
-            let which = if issued.ca_was_there { "the CA that was there, and signed again" } else { "the CA" };
+            let which =
+                if issued.ca_was_there { "the existing CA, which signed the new certificates" } else { "the CA" };
             let [hub_is, agent_is] = [&issued.hub, &issued.agent].map(|dir| tls::described(dir).unwrap_or_default());
             let text = format!(
                 "{ca}  {which}; keep ca.key out of the cluster\n{hub}  for holdfast hub --tls: {hub_is}\n{agent}  for holdfast agent --tls: {agent_is}\n"
@@ -85,7 +86,8 @@ fn server(args: &Certs) -> anyhow::Result<Exit> {
     match tls::issue_server(&args.out, &args.trust_domain, &args.dns_name, args.days, Clock::System.now()) {
         Ok(issued) => {
             let [ca, dns] = [&issued.ca, &issued.server].map(|path| path.display());
-            let which = if issued.ca_was_there { "the CA that was there, and signed again" } else { "the CA" };
+            let which =
+                if issued.ca_was_there { "the existing CA, which signed the new certificates" } else { "the CA" };
             let is = ServerCertificate::described(&issued.server).unwrap_or_default();
             let text = format!(
                 "{ca}  {which}; give ca.crt to clients, keep ca.key out of the cluster\n{dns}  for encrypted.certificate: {is}\n"

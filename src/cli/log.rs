@@ -42,7 +42,7 @@ impl io::Write for Lines {
 /// Writes log lines on a thread of its own from now on, which begins with `on_start`.
 pub fn start_thread(on_start: impl FnOnce() + Send + 'static) {
     if let Err(error) = QUEUE.start(on_start) {
-        tracing::warn!(%error, "no thread for the log: each line is written by the thread it is about");
+        tracing::warn!(%error, "cannot start the log thread: each line is written by the thread that logs it");
     }
 }
 

@@ -46,30 +46,30 @@ pub struct NodeCacheArgs {
 
 /// Flags of node-cache and of the CoreDNS in it.
 const FLAGS: [(&str, Takes, &str); 24] = [
-    ("localip", Takes::Value, "addresses to listen on, parted by commas; needed"),
-    ("conf", Takes::Value, "Corefile: made of the template, or read if there is none [/etc/Corefile]"),
-    ("corefile", Takes::Value, "the same"),
+    ("localip", Takes::Value, "listen addresses, separated by commas; required"),
+    ("conf", Takes::Value, "Corefile: written from the template; without a template it is read [/etc/Corefile]"),
+    ("corefile", Takes::Value, "same as -conf"),
     ("basecorefile", Takes::Value, "template of the Corefile [/etc/coredns/Corefile.base]"),
-    ("kubednscm", Takes::Value, "directory of the ConfigMap kube-dns [/etc/kube-dns if there]"),
-    ("upstreamsvc", Takes::Value, "service that names of the cluster are asked of [kube-dns]"),
-    ("interfacename", Takes::Value, "interface to make [nodelocaldns]"),
-    ("setupinterface", Takes::Switch, "make the interface and give it the addresses [true]"),
-    ("setupiptables", Takes::Switch, "keep the kernel from tracking connections, by nftables [true]"),
-    ("skipteardown", Takes::Switch, "leave both behind at the end [false]"),
-    ("syncinterval", Takes::Value, "taken, not needed: what is missing is put back at once"),
-    ("health-port", Takes::Value, "port of health [8080]"),
-    ("metrics-listen-address", Takes::Value, "where metrics of the set-up are served [0.0.0.0:9353]"),
-    ("pidfile", Takes::Value, "file for the number of the process"),
-    ("reloadwithsignal", Takes::Switch, "look at files whether the Corefile says `reload` or not [false]"),
-    ("dns.port", Takes::Value, "port of zones without one [53]"),
-    ("p", Takes::Value, "the same"),
-    ("quiet", Takes::Switch, "taken, without effect"),
+    ("kubednscm", Takes::Value, "directory of the ConfigMap kube-dns [/etc/kube-dns if it exists]"),
+    ("upstreamsvc", Takes::Value, "service of the cluster's DNS, which is asked for names of the cluster [kube-dns]"),
+    ("interfacename", Takes::Value, "interface to create [nodelocaldns]"),
+    ("setupinterface", Takes::Switch, "create the interface with the addresses of -localip [true]"),
+    ("setupiptables", Takes::Switch, "disable connection tracking for them (nftables) [true]"),
+    ("skipteardown", Takes::Switch, "keep interface and rules at exit [false]"),
+    ("syncinterval", Takes::Value, "accepted, no effect: interface and rules are repaired at once"),
+    ("health-port", Takes::Value, "port of /health [8080]"),
+    ("metrics-listen-address", Takes::Value, "listen address for metrics of the node setup [0.0.0.0:9353]"),
+    ("pidfile", Takes::Value, "file for the process ID"),
+    ("reloadwithsignal", Takes::Switch, "take over changed files even if the Corefile has no `reload` [false]"),
+    ("dns.port", Takes::Value, "port of zones whose Corefile line has none [53]"),
+    ("p", Takes::Value, "same as -dns.port"),
+    ("quiet", Takes::Switch, "accepted, no effect"),
     ("version", Takes::Switch, "print the version"),
-    ("plugins", Takes::Switch, "taken, without effect"),
-    ("setupebtables", Takes::Switch, "taken, without effect"),
-    ("initialdelay", Takes::Value, "taken, without effect"),
-    ("help", Takes::Switch, "print this"),
-    ("h", Takes::Switch, "print this"),
+    ("plugins", Takes::Switch, "accepted, no effect"),
+    ("setupebtables", Takes::Switch, "accepted, no effect"),
+    ("initialdelay", Takes::Value, "accepted, no effect"),
+    ("help", Takes::Switch, "print this help"),
+    ("h", Takes::Switch, "print this help"),
 ];
 
 /// Whether a command line is one of node-cache: called by that name, or with a flag of it in the place of a subcommand.
@@ -125,7 +125,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     };
     filter.set(&config.settings.log_filter)?;
     for name in ignored {
-        info!(flag = name, "flag of node-cache without effect");
+        info!(flag = name, "this flag of node-cache has no effect");
     }
     // The Corefile is filled in anew when the ConfigMaps change, and the pid file goes with the process.
     let writable: Vec<_> =
@@ -152,7 +152,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
             let reread = composer.reload(why == Why::Signal, config::environment)?;
             let Some(config) = reread else { return Ok(None) };
             if let Err(error) = filter.set(&config.settings.log_filter) {
-                warn!(%error, "log.filter refused: the one before stays in effect");
+                warn!(%error, "new log.filter refused: the old one stays in effect");
             }
             Ok(Some(config))
         };
@@ -171,13 +171,13 @@ fn log_settings(flags: &Flags) -> Settings {
 
 fn usage() -> String {
     let mut text = String::from(
-        "Runs in the place of NodeLocal DNSCache's node-cache: its flags, its Corefile, its ConfigMaps.\n\nUsage: holdfast node-cache -localip IP[,IP]… [FLAGS]\n\n",
+        "Run in place of NodeLocal DNSCache's node-cache, with its flags, its Corefile and its ConfigMaps.\n\nUsage: holdfast node-cache -localip IP[,IP]… [FLAGS]\n\n",
     );
     for (name, takes, help) in FLAGS {
         let flag = if takes == Takes::Value { format!("-{name} VALUE") } else { format!("-{name}") };
         let _ = writeln!(text, "  {flag:<32} {help}");
     }
-    text + "\nFlags of the agent are taken too (--hub, --tls, --store, --admin, …): see `holdfast agent --help`.\n"
+    text + "\nFlags of the agent work too (--hub, --tls, --store, --admin, …): see `holdfast agent --help`.\n"
 }
 
 fn parse(words: &[String], environment: impl Fn(&str) -> Option<String>) -> Result<Parsed, String> {

@@ -114,7 +114,7 @@ pub(super) fn run(simulate: &Simulate) -> anyhow::Result<Exit> {
         patience: Duration::from_secs(120),
     };
     let bar = ProgressBar::new(u64::from(args.count)).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} live  {elapsed}  {msg}").context("progress bar")?,
+        ProgressStyle::with_template("{bar:40} {pos}/{len} in sync  {elapsed}  {msg}").context("progress bar")?,
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let report = runtime.block_on(simulate::run(&options, interrupted(), |progress| {
@@ -214,7 +214,7 @@ fn queries_table(report: &queries::Report) -> String {
         let rcodes: Vec<String> = kind.rcodes.iter().map(|(rcode, count)| format!("{count} {rcode}")).collect();
         let _ = write!(
             text,
-            "{name}  asked {}, good {}, lost {}, failed {}, wrong {} ({}), asked again {}, longest gap {} ms, slowest {} ms",
+            "{name}  sent {}, good {}, lost {}, failed {}, wrong {} ({}), sent again {}, longest gap {} ms, slowest {} ms",
             kind.asked,
             kind.good,
             kind.lost,
@@ -240,16 +240,16 @@ fn table(report: &Report) -> String {
     let each = |bytes: u64| bytes / (report.agents as u64).max(1);
     let propagation = &report.propagation_ms;
     let mut rows = vec![
-        ("agents live", format!("{} of {}", report.live, report.agents)),
-        ("all live after", report.all_live_ms.map_or("never".into(), |ms| format!("{ms} ms"))),
+        ("agents in sync", format!("{} of {}", report.live, report.agents)),
+        ("all in sync after", report.all_live_ms.map_or("never".into(), |ms| format!("{ms} ms"))),
         ("watched", format!("{:.1} s", report.seconds)),
         ("connections", report.connects.to_string()),
-        ("received an agent", format!("{} bytes", each(report.bytes_received))),
-        ("sent an agent", format!("{} bytes", each(report.bytes_sent))),
-        ("batches an agent", each(report.batches).to_string()),
+        ("received per agent", format!("{} bytes", each(report.bytes_received))),
+        ("sent per agent", format!("{} bytes", each(report.bytes_sent))),
+        ("batches per agent", each(report.batches).to_string()),
         ("propagation", format!("p50 {} ms, p99 {} ms, max {} ms", propagation.p50, propagation.p99, propagation.max)),
         ("digest mismatches", report.mismatches.to_string()),
-        ("divergent", report.divergent.to_string()),
+        ("records differ", report.divergent.to_string()),
     ];
     rows.extend(report.modes.iter().map(|(mode, count)| (*mode, count.to_string())));
     let mut text = String::new();

@@ -231,11 +231,11 @@ settings! {
 
         /// The interface that carries `node.local_ips`: of type dummy, or a bridge without ports where the kernel has no dummy.
         node_interface: InterfaceName = Setting::new("node.interface", "nodelocaldns").agent();
-        /// Makes the interface with its addresses at the start, and again if it is removed. It outlives the process.
+        /// Creates the interface with its addresses at start, and again if it is removed. It stays when the process ends.
         node_setup_interface: bool =
             Setting::new("node.setup_interface", "false").flag("--setup-interface", "BOOL").agent();
-        /// Keeps the kernel from tracking connections to `node.local_ips` (nftables table `holdfast`), at the start, and again if
-        /// they are removed. They outlive the process.
+        /// Adds nftables rules (table `holdfast`) that disable connection tracking for `node.local_ips`, at start, and again if they are
+        /// removed. They stay when the process ends.
         node_setup_notrack: bool =
             Setting::new("node.setup_notrack", "false").flag("--setup-notrack", "BOOL").agent();
         /// The addresses of the interface and of the rules; those of `listen` unless given, without loopback and wildcards.
@@ -243,11 +243,11 @@ settings! {
         /// Leaves the interface and the link-local addresses at an orderly end; `false`: removes everything. What another process
         /// listens at is never removed.
         node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent();
-        /// If the agent answers nothing for this long, or denies `kubernetes.default.svc` while the cluster's DNS has it, queries go to the
-        /// cluster's DNS until it answers again, at every address; not if the cluster's DNS does not answer either. `none`: never.
+        /// If the agent answers nothing for this long, or denies `kubernetes.default.svc` while the cluster's DNS has it, queries to all its
+        /// addresses go to the cluster's DNS until the agent answers again; not if the cluster's DNS does not answer either. `none`: never.
         node_intercept_failsafe: Option<Duration> = Setting::new("node.intercept_failsafe", "3s")
             .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent();
-        /// The addresses that the cluster's DNS has too: taken once queries are answered here, given back if they are not. Those of
+        /// Addresses that the cluster's DNS has too. The agent takes them once it answers, and gives them back while it does not. Those of
         /// `node.local_ips` that are not link-local unless given.
         node_failsafe_ips: Vec<IpAddr> = Setting::new("node.failsafe_ips", "[]").agent();
         /// The cluster's DNS, at an address that is not one of `node.local_ips`: gets the queries while nothing is answered here.

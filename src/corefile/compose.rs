@@ -151,7 +151,7 @@ impl Composer {
         let errors = IntCounterVec::new(
             Opts::new(
                 "holdfast_corefile_errors_total",
-                "Times the Corefile or the kube-dns ConfigMap could not be used; what was in effect stays.",
+                "Changed Corefiles or kube-dns ConfigMaps that could not be used; the old one stays in effect.",
             ),
             &["what"],
         )?;
@@ -254,7 +254,7 @@ impl Composer {
             Ok(config) => Ok(Some(config)),
             Err(error) => {
                 for line in error.to_string().lines() {
-                    error!(error = line, "Corefile refused: the one before stays in effect");
+                    error!(error = line, "new Corefile refused: the old one stays in effect");
                 }
                 self.count("corefile");
                 Err(error.to_string())
@@ -294,7 +294,7 @@ impl Composer {
         match KubeDns::read(inputs.stub_domains.as_deref(), inputs.upstreams.as_deref()) {
             Ok(read) => self.kube_dns = read,
             Err(error) => {
-                error!(%error, "the ConfigMap kube-dns is wrong: the values before stay in effect");
+                error!(%error, "the ConfigMap kube-dns is wrong: its old values stay in effect");
                 self.count("configmap");
             }
         }

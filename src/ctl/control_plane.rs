@@ -52,7 +52,7 @@ pub struct ControlPlaneArgs {
     /// Write a kubeconfig that goes to one apiserver directly, past DNS and load balancers; needs --server and --kubeconfig
     #[arg(long, value_name = "FILE", requires_all = ["server", "kubeconfig"])]
     pub kubeconfig_out: Option<PathBuf>,
-    /// Address of an apiserver: tested too, or the one of the kubeconfig that is written
+    /// Address of an apiserver to test too; with --kubeconfig-out: the one that the new kubeconfig uses
     #[arg(long, value_name = "IP[:PORT]", value_parser = server)]
     pub server: Option<SocketAddr>,
     /// Kubeconfig with the CA and the credentials to copy
@@ -75,7 +75,7 @@ fn server(text: &str) -> Result<SocketAddr, String> {
 pub(super) struct ControlPlane {
     at: Time,
     apiservers: Vec<Apiserver>,
-    /// The source as the process asked sees it, in words; null without a process.
+    /// The source as the asked process sees it, in words; null without a process.
     source: Option<String>,
 }
 
@@ -87,14 +87,14 @@ struct Apiserver {
     /// `endpoint`, `service` (through kube-proxy), `configured` (for the process asked) or `given`.
     from: &'static str,
     ready: bool,
-    /// Time of connect, handshake and answer, in milliseconds; null from the step that failed.
+    /// Time of the TCP connect in milliseconds; null if it failed. `tls_ms` and `readyz_ms` likewise.
     tcp_ms: Option<u64>,
     tls_ms: Option<u64>,
     readyz_ms: Option<u64>,
     certificate_ends: Option<Time>,
-    /// The step that failed and why, or the status of `/readyz` if it is not 200.
+    /// The failed step with its reason, or the status of `/readyz` if it is not 200.
     error: Option<String>,
-    /// Since when the process asked gets no connection to it, if it watches the apiserver; null while it does, and on agents.
+    /// When the asked process lost its last connection to this address, if it watches the apiserver; null else, and while it is connected.
     failing_since: Option<Time>,
     /// Why its last connection failed.
     failing_reason: Option<String>,

@@ -53,9 +53,9 @@ pub(super) struct Diff {
     equal: bool,
     a: SideDoc,
     b: SideDoc,
-    /// The one namespace that was compared; null for all that both sides know.
+    /// The namespace given with `-n`; null for all that both sides know.
     namespace: Option<String>,
-    /// Services that are the same on both sides.
+    /// Number of services that are equal on both sides.
     services_equal: usize,
     differences: Vec<Difference>,
 }
@@ -70,7 +70,7 @@ struct SideDoc {
     /// When the source last confirmed the records; null for manifests, which have no age, and where there are no records.
     as_of: Option<Time>,
     age_seconds: Option<u64>,
-    /// The namespaces it knows, if that is part of a cluster only.
+    /// The known namespaces, if the records are of a part of the cluster; null if they are of the whole.
     known_namespaces: Option<Vec<String>>,
 }
 
@@ -84,7 +84,7 @@ struct Difference {
     what: What,
     /// `only_a`, `only_b` or `differs`.
     side: Side,
-    /// How it differs, in words.
+    /// The differences, in words.
     how: Vec<String>,
 }
 

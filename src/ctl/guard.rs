@@ -227,7 +227,7 @@ fn decided_by(doc: &GuardDoc) -> String {
     }
     match doc.hubs.as_slice() {
         [] => format!("decided by a hub that is not reached now{serve}"),
-        hubs => format!("decided by the hub; release it there: {}{serve}", hubs.join(" < ")),
+        hubs => format!("decided by the hub; release it there: {}{serve}", hubs.join(" → ")),
     }
 }
 
@@ -325,7 +325,7 @@ fn elsewhere_text(doc: &ReleasedDoc) -> String {
     let held = count(doc.held_upstream, "record");
     match doc.hubs.as_slice() {
         [] => format!("{held} held by the hub, which is not reached now: run `holdfast guard release` there\n"),
-        hubs => format!("{held} held by the hub: run `holdfast guard release` there ({})\n", hubs.join(" < ")),
+        hubs => format!("{held} held by the hub: run `holdfast guard release` there ({})\n", hubs.join(" → ")),
     }
 }
 
@@ -351,7 +351,7 @@ fn accept(asked: &Asked) -> anyhow::Result<Exit> {
     match asked.output {
         Output::Json => print(&json(&doc)?)?,
         Output::Table => print(
-            b"accepted: the next complete list of the cluster that answers is taken as it is, here and by every agent\n",
+            b"accepted: the next full list of the cluster that answers replaces the records, here and on every agent\n",
         )?,
     }
     Ok(Exit::Ok)
@@ -368,7 +368,8 @@ fn released(doc: &ReleasedDoc, dry_run: bool) -> String {
     ] {
         let _ = writeln!(text, "{what:<12}{} {verb}, {after} still held", before.saturating_sub(after));
     }
-    let _ = writeln!(text, "{:<12}{changes} changed", "records");
+    let changed = if dry_run { "would change" } else { "changed" };
+    let _ = writeln!(text, "{:<12}{changes} {changed}", "records");
     text
 }
 
@@ -452,7 +453,7 @@ mod tests {
             held_upstream: 80,
             hubs: vec!["10.0.3.7:7443".into(), "hub1".into()],
         };
-        let there = "80 records held by the hub: run `holdfast guard release` there (10.0.3.7:7443 < hub1)\n";
+        let there = "80 records held by the hub: run `holdfast guard release` there (10.0.3.7:7443 → hub1)\n";
         assert_eq!(elsewhere_text(&doc), there);
         doc.hubs.clear();
         let unknown = "80 records held by the hub, which is not reached now: run `holdfast guard release` there\n";

@@ -113,7 +113,7 @@ fn text(lookup: &Lookup) -> String {
         line("asked", format!("{}, completed to {}", lookup.asked, lookup.name));
     }
     for tried in &lookup.tried {
-        line(if lookup.found { "before" } else { "also tried" }, format!("{} {}", tried.name, tried.why));
+        line(if lookup.found { "tried first" } else { "also tried" }, format!("{} {}", tried.name, tried.why));
     }
     for answer in &lookup.answers {
         if let Some(cached) = &answer.cached {
@@ -133,15 +133,16 @@ fn text(lookup: &Lookup) -> String {
         line("EDE", format!("clients see {error}"));
     }
     if let Some(pin) = &lookup.pinned {
-        let until = pin.until.map_or_else(|| "until it is unpinned".into(), |until| format!("until {until}"));
+        let until = pin.until.map_or_else(|| "no end".into(), |until| format!("until {}", until.short(lookup.at)));
         let reason = pin.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
-        line("PINNED", format!("by an operator at {}, {until}{reason}", pin.since));
+        line("PINNED", format!("by an operator for {}, {until}{reason}", pin.since.lasting(lookup.at)));
     }
     if let Some(held) = &lookup.held {
         let endpoints: Vec<String> = held.endpoints.iter().map(ToString::to_string).collect();
         let what = if held.what == HeldWhat::Endpoints { some(&endpoints, 4) } else { "the service".into() };
         let until = held.until(lookup.at.0);
-        line("HELD", format!("{what}: deleted at the source at {}, still served {until}: {}", held.since, held.reason));
+        let since = held.since.lasting(lookup.at);
+        line("HELD", format!("{what}: DELETED at the source, held for {since}, still served {until}: {}", held.reason));
     }
     line("source", status::source(&lookup.source, lookup.at));
     if let Some(service) = &lookup.service {

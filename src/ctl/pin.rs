@@ -133,7 +133,7 @@ impl PinPlace {
 
     fn show(&self, document: &PinsDoc) -> anyhow::Result<()> {
         if let Some(reason) = &document.not_kept {
-            eprintln!("holdfast: in effect now, but gone with a restart: {reason}");
+            eprintln!("holdfast: in effect now, but lost at a restart: {reason}");
         }
         match self.output {
             Output::Json => print(&json(document)?),

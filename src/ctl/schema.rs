@@ -210,7 +210,7 @@ fn fields_within_objects_lists_and_enums_are_listed() {
         "| `state` | `serving`, ",
         "| `disk.start` | `empty`, `loaded`, or object |",
         "| `disk.start.set_aside.reason` | string |",
-        "| `source.as_of` | time or null | When it last said that the records are true; null if it never did. |",
+        "| `source.as_of` | time or null | When the source last confirmed the records; null for never. |",
         "| `held.rows[].until` | `",
         "| `lease.failing.since` | time |",
         "| `lease.state` | `unknown`, `holder`, `follower`, `namesake` |",

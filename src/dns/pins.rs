@@ -48,7 +48,7 @@ pub struct Pin {
     pub since: UnixMillis,
     /// When the pin ends by itself; never if there is none.
     pub until: Option<UnixMillis>,
-    /// Why, in the operator's words.
+    /// The reason that the operator gave.
     pub reason: Option<String>,
 }
 
@@ -70,7 +70,7 @@ pub enum PinError {
     #[error("{0} addresses: a pin has 1 to {ADDRESSES_MAX}")]
     Addresses(usize),
     /// A TTL that would outlive the pin.
-    #[error("TTL {0} s: a pin's is from 0 to {TTL_MAX} s")]
+    #[error("TTL {0} s: the TTL of a pin is 0 to {TTL_MAX} s")]
     Ttl(u32),
     #[error("{PINS_MAX} names are pinned already: unpin one first")]
     Full,

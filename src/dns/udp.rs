@@ -102,7 +102,7 @@ pub(super) fn start(
                 let guard = AbortOnPanic;
                 // A kernel that refuses, or a sandbox, leaves the turns as they are.
                 if let Err(error) = take_turns_of(TURN) {
-                    tracing::debug!(%error, "UDP workers wait for their turn like everything else");
+                    tracing::debug!(%error, "cannot shorten the turns of the UDP workers");
                 }
                 worker.run(&told, &woken, diverted_in);
                 drop(guard);
@@ -155,7 +155,7 @@ struct AbortOnPanic;
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            tracing::error!("a UDP worker panicked");
+            tracing::error!("a UDP worker panicked: the process ends and is started again");
             process::abort();
         }
     }

@@ -35,14 +35,14 @@ impl Metrics {
         )?;
         let waiting = IntGauge::new(
             "holdfast_node_addresses_waiting",
-            "1 while the agent leaves its addresses to the cluster's DNS because it cannot answer as well: no records, or another zone.",
+            "1 while the agent leaves its addresses to the cluster's DNS, which can answer better: no records here, or another zone.",
         )?;
         registry.register(Box::new(waiting.clone()))?;
         registry.register(Box::new(errors.clone()))?;
         registry.register(Box::new(released.clone()))?;
         let watch_deaths = IntCounter::new(
             "holdfast_node_watch_deaths_total",
-            "Times the process that watches over interface and rules died and was started again.",
+            "Times the node watch (interface and rules) died and was started again.",
         )?;
         registry.register(Box::new(watch_deaths.clone()))?;
         let process_deaths = IntCounter::new(
@@ -53,7 +53,7 @@ impl Metrics {
         let keepers = IntGaugeVec::new(
             Opts::new(
                 "holdfast_node_keeper_since_timestamp_seconds",
-                "Unix time since when this keeper has the interface and the rules for the addresses of this agent; 0: it has not.",
+                "Unix time at which this keeper took interface and rules of the agent's addresses; 0: it has not.",
             ),
             &["keeper"],
         )?;

@@ -35,7 +35,7 @@ pub struct Mirror {
 enum Stage {
     /// Nothing was heard on this stream yet.
     Silent,
-    /// The hub has nothing for us yet.
+    /// The hub has no records yet.
     Waiting,
     /// Batches follow what is held; `changes` are those of frames whose batch goes on.
     Following { changes: Vec<Change>, changed_ms: Vec<u64>, lineage: Option<Lineage>, bytes: usize },

@@ -88,18 +88,18 @@ impl Metrics {
             )?,
             rejected: counter(
                 "holdfast_source_rejected_total",
-                "Objects, or files, that could not be used. Each rejects itself alone.",
+                "Objects or files that could not be used. All others are used.",
                 &["kind"],
             )?,
             broken_streams: counter(
                 "holdfast_source_broken_streams_total",
-                "Watches that ended with something that is no event: half a line, garbage, a line too long.",
+                "Watches that ended in broken data: half a line, garbage, a line too long.",
                 &["resource"],
             )?,
             programming: Histogram::with_opts(
                 HistogramOpts::new(
                     "holdfast_dns_programming_duration_seconds",
-                    "From the change of an object to its being answerable on this node.",
+                    "Time from the change of an object to the first answer with it on this node.",
                 )
                 .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
             )?,

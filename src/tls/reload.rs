@@ -73,7 +73,7 @@ impl Tls {
         let revoked = Revoked::read(&dir, &none)?.map(Arc::new);
         let (current, problem) = environment.configure(&dir, material, revoked.as_ref(), &none)?;
         if let Some(error) = problem {
-            tracing::error!(%error, "no certificate is revoked: the list cannot be used");
+            tracing::error!(%error, "the revocation list cannot be used: no certificate counts as revoked");
         }
         let current = ArcSwap::from_pointee(current);
         Ok(Self(Arc::new(Inner { dir, environment, current, trust: AtomicU64::new(0) })))

@@ -61,11 +61,11 @@ impl Metrics {
             )?,
             rereads: IntCounter::new(
                 "holdfast_dns_certificate_rereads_total",
-                "Times a changed certificate of encrypted DNS was put to use.",
+                "Changed certificates of encrypted DNS that were taken over.",
             )?,
             reread_errors: IntCounter::new(
                 "holdfast_dns_certificate_reread_errors_total",
-                "Times a changed certificate of encrypted DNS could not be put to use; the one before stays in use.",
+                "Changed certificates of encrypted DNS that could not be used; the old one stays in use.",
             )?,
         };
         registry.register(Box::new(metrics.expiry.clone()))?;

@@ -169,8 +169,8 @@ fn the_runbook_quotes_messages_that_exist() {
         " B",
         " N",
         "leader",
-        "invalid peer certificate: Expired",
-        "invalid peer certificate: Revoked",
+        "received fatal alert:",
+        "fatal alert: CertificateRevoked",
     ];
     let missing: Vec<&String> = quoted
         .iter()

@@ -163,6 +163,7 @@ impl Live {
         let bound = runtime.block_on(async { admin::bind(&config) }).unwrap();
         let registry = prometheus::Registry::new();
         let documents = Documents {
+            took_over_from: None,
             role: "agent",
             started: now(),
             listeners: vec![ListenerDoc::new("dns", &"127.0.0.1:5353")],
@@ -313,8 +314,8 @@ fn what_the_guard_holds_is_marked_everywhere() {
     assert!(status.contains("default     1 service   0s ago   by a list in "), "{status}");
     let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
     assert!(lookup.starts_with("frontend.default.svc.cluster.local. 5 IN A 10.96.130.4\n"), "{lookup}");
-    assert!(lookup.contains("HELD      the service: deleted at the source at "), "{lookup}");
-    assert!(lookup.contains(": 1 of 18 services vanished from a list\n"), "{lookup}");
+    assert!(lookup.contains("HELD          the service: DELETED at the source, held for "), "{lookup}");
+    assert!(lookup.contains(": the source's list is missing 1 of 18 services\n"), "{lookup}");
     let dump = ok(holdfast(["dump", "--admin", socket]));
     let held: Vec<&str> = dump.lines().filter(|line| line.ends_with("HELD")).collect();
     assert!(held.len() == 1 && held[0].contains(" frontend "), "{dump}");
@@ -498,7 +499,10 @@ fn a_name_is_pinned_by_hand_listed_explained_and_let_go() {
     assert!(status.contains(&format!("pinned      1 name PINNED by hand: {name}.\n")), "{status}");
     let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
     assert!(lookup.starts_with(&format!("{name}. 5 IN A 10.9.9.9\n\n")), "{lookup}");
-    assert!(lookup.contains(": the slice is wrong\n") && lookup.contains("PINNED    by an operator at "), "{lookup}");
+    assert!(
+        lookup.contains(": the slice is wrong\n") && lookup.contains("PINNED        by an operator for "),
+        "{lookup}"
+    );
     let offline = ok(holdfast(["lookup", "frontend.default", "--store", text(dir.path())]));
     assert!(offline.starts_with(&format!("{name}. 5 IN A 10.9.9.9\n")), "with nothing running too: {offline}");
 
@@ -561,7 +565,7 @@ fn a_pin_that_cannot_be_is_refused_with_the_reason() {
         (
             vec!["pin", "db.prod", "::1", "--ttl", "3600", "--admin", socket],
             2,
-            "TTL 3600 s: a pin's is from 0 to 300 s",
+            "TTL 3600 s: the TTL of a pin is 0 to 300 s",
         ),
         (vec!["unpin", "--admin", socket], 2, "required"),
         (

@@ -8,7 +8,7 @@ use crate::dns::metrics::{StripedCounter, StripedCounterVec};
 /// Handles of the `holdfast_cache_*` metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Bytes held.
+    /// Bytes used.
     pub bytes: IntGauge,
     pub entries: IntGauge,
     pub hits: StripedCounter,
@@ -48,7 +48,7 @@ impl Metrics {
             Ok::<_, prometheus::Error>(gauge)
         };
         let lookups = StripedCounterVec::new(
-            Opts::new("holdfast_cache_lookups_total", "Questions looked up in the cache, by what was found."),
+            Opts::new("holdfast_cache_lookups_total", "Cache lookups, by result."),
             &["result"],
         )?;
         registry.register(Box::new(lookups.clone()))?;
@@ -59,12 +59,16 @@ impl Metrics {
         };
         let begun = vec(
             "holdfast_cache_holds_total",
-            "Names denied by upstreams whose last good answer was kept in use, by reason.",
+            "Names that upstreams denied and whose last good answer was kept, by reason.",
             "reason",
         )?;
-        let ended = vec("holdfast_cache_holds_ended_total", "Ends of such holds, by cause.", "cause")?;
+        let ended = vec(
+            "holdfast_cache_holds_ended_total",
+            "Names whose last good answer is served no longer, by cause.",
+            "cause",
+        )?;
         Ok(Self {
-            bytes: gauge("holdfast_cache_bytes", "Memory held by cached answers, overhead included.")?,
+            bytes: gauge("holdfast_cache_bytes", "Memory used by cached answers, with overhead.")?,
             entries: gauge("holdfast_cache_entries", "Answers in the cache.")?,
             hits: lookups.with_label_values(&["fresh"]),
             stale: lookups.with_label_values(&["stale"]),
@@ -82,8 +86,11 @@ impl Metrics {
                 "Refreshes of popular answers before their TTL ended.",
             )?,
             saves: counter("holdfast_cache_saves_total", "Times the cache was written to disk.")?,
-            disk_errors: counter("holdfast_cache_disk_errors_total", "Times the cache could not be written or read.")?,
-            held: gauge("holdfast_cache_held_names", "Names denied by upstreams whose last good answer is served.")?,
+            disk_errors: counter("holdfast_cache_disk_errors_total", "Failed writes and reads of the cache file.")?,
+            held: gauge(
+                "holdfast_cache_held_names",
+                "Names that upstreams deny and whose last good answer is served.",
+            )?,
             holds_begun: Reason::ALL.map(|reason| begun.with_label_values(&[reason.as_str()])),
             holds_ended: End::ALL.map(|end| ended.with_label_values(&[end.as_str()])),
         })

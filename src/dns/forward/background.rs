@@ -197,7 +197,7 @@ impl Inner {
         let save = move || {
             // A kernel that refuses, or a sandbox, lets the workers wait for their turn.
             if let Err(error) = give_way() {
-                tracing::debug!(%error, "the cache is saved at the priority of everything else");
+                tracing::debug!(%error, "cannot lower the priority of saving the cache");
             }
             // The waiting task may be gone.
             let _ = done.send(cache::save_unless(
@@ -271,7 +271,7 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
                 Ok(false) => {}
                 Ok(true) => {
                     any = true;
-                    tracing::info!(zone = %route.config.zone, upstreams = route.upstreams().len(), "upstreams re-read");
+                    tracing::info!(zone = %route.config.zone, upstreams = route.upstreams().len(), "upstreams read again");
                 }
                 Err(error) => tracing::warn!(%error, "cannot read the upstreams again; keeping the old ones"),
             }

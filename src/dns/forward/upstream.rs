@@ -301,7 +301,7 @@ impl Upstream {
         self.bulk.lock().resume(ago, Instant::now());
     }
 
-    /// Whether it denies so many names that were good that it is not believed.
+    /// Whether it denies so many names that it answered before that its denials are ignored.
     pub fn is_lying(&self) -> bool {
         self.bulk.lock().is_lying(Instant::now())
     }

@@ -99,7 +99,7 @@ impl Worker {
     fn divert(&mut self, batch: &mut Batch, sockets: &[Arc<DatagramSocket>]) {
         for socket in sockets {
             if let Err(error) = socket.divert() {
-                tracing::warn!(address = %socket.address(), %error, "cannot divert new queries to other sockets");
+                tracing::warn!(address = %socket.address(), %error, "cannot divert new queries to the other process: a few may be lost");
             }
         }
         self.empty(batch, sockets);

@@ -62,7 +62,7 @@ impl Event {
             Self::Waiting(why) => warn!(why, "addresses not taken: they stay with the cluster's DNS"),
             Self::Released(why) => error!(why, "failsafe: queries go to the cluster's DNS"),
             Self::Taken => info!("queries to the node's addresses are answered here"),
-            Self::Died(how) => error!(how, "the watch over interface and rules died"),
+            Self::Died(how) => error!(how, "the node watch died: it is started again"),
         }
     }
 

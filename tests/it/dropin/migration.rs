@@ -226,7 +226,7 @@ fn every_stage_answers_and_so_does_every_way_back() {
     let with_hub = ["--hub", &address, "--tls", &tls];
     let mut following = world.node_cache(&with_hub);
     following.wait_for("records complete");
-    drop_in.wait_for("the successor is ready");
+    drop_in.wait_for("the new process is ready");
     assert!(drop_in.terminate().success());
     world.answers(BY_HUB);
     assert!(world.status().contains(&format!("hub {address}")), "{}", world.status());
@@ -253,7 +253,7 @@ fn every_stage_answers_and_so_does_every_way_back() {
     let own = world.path("own.yaml");
     let words = [&["agent", "--config", &own][..], &with_hub].concat();
     let agent = Agent::spawn(&mut world.node.holdfast("node", &words));
-    following.wait_for("the successor is ready");
+    following.wait_for("the new process is ready");
     assert!(following.terminate().success());
     for server in [LINK_LOCAL, VIP] {
         assert_eq!(world.dig("pod1", server, WHO), BY_HUB);
@@ -262,7 +262,7 @@ fn every_stage_answers_and_so_does_every_way_back() {
     // Back to stage 2, and to stage 1.
     let mut agent = agent;
     let drop_in = world.node_cache(&[]);
-    agent.wait_for("the successor is ready");
+    agent.wait_for("the new process is ready");
     assert!(agent.terminate().success());
     world.answers(BY_COREDNS);
     // The store still has the records of the hub: the tools say what DNS answers all the same.

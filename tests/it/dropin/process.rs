@@ -93,7 +93,7 @@ async fn the_flags_of_the_daemonset_run_its_corefile_and_follow_its_configmaps()
     assert_eq!(a(&agent, "www2.example."), ["10.0.0.4"]);
 
     configmap(home, "stubDomains", "{\"corp.example\": [");
-    let line = agent.wait_for("the values before stay");
+    let line = agent.wait_for("its old values stay");
     assert!(line.contains("ConfigMap kube-dns: stubDomains: "), "{line}");
     assert_eq!(a(&agent, "www2.corp.example."), ["10.0.0.3"]);
     // The look that found it has to end before the next change, which it would take up as well.

@@ -133,12 +133,12 @@ async fn without_upstreams_names_of_the_cluster_are_answered_and_it_is_said_alou
     assert!(status().contains(&format!("none; zone . has NO UPSTREAMS ({reason})")), "{}", status());
 
     fs::write(&resolv_conf, format!("nameserver {}\n", upstream.address)).unwrap();
-    agent.wait_for("upstreams re-read");
+    agent.wait_for("upstreams read again");
     assert_eq!(answers(&agent.ask("www.example.", RecordType::A)), ["60 A 192.0.2.1"]);
     assert!(status().contains(&upstream.address.to_string()) && !status().contains("NO UPSTREAMS"), "{}", status());
 
     // After a crash, with the file gone, those it named are asked on.
-    agent.wait_for("what files name is kept");
+    agent.wait_for("upstreams of files saved to the store");
     agent.kill();
     fs::remove_file(&resolv_conf).unwrap();
     let agent = start();
@@ -173,7 +173,7 @@ async fn bad_forwarding_at_reload_leaves_the_old_one_at_work() {
     {
         configure(home.path(), more);
         agent.signal("HUP");
-        let line = agent.wait_for_nth("forwarding refused: the one before stays in effect", nth + 1);
+        let line = agent.wait_for_nth("new forwarding refused: the old one stays in effect", nth + 1);
         assert!(line.contains(expect) && line.contains("zone example."), "{line}");
         assert_eq!(ask(&agent), ["0 A 192.0.2.1"]);
     }
@@ -228,7 +228,7 @@ forward:
     }
 
     fs::write(path("resolv.conf"), format!("nameserver {}\n", upstream.address)).unwrap();
-    agent.wait_for("upstreams re-read");
+    agent.wait_for("upstreams read again");
     assert_eq!(answers(&agent.ask("a.named.example.", RecordType::A)), ["60 A 192.0.2.1"]);
     fs::remove_dir(path("hosts")).unwrap();
     fs::write(path("hosts"), "10.0.0.9 printer.example\n").unwrap();

@@ -63,7 +63,7 @@ async fn a_restored_etcd_makes_one_verdict_everywhere_and_one_command_ends_what_
     world.cluster.restore(backup.path()).await;
     world.all_serve("etcd is restored, which lacks 72 of 160", 160, 72).await;
     let (told, _) = world.homes[2].tool(&["guard"]).await;
-    assert_eq!(told["held"]["rows"][0]["reason"], "72 of 160 services vanished from a list", "{told:#}");
+    assert_eq!(told["held"]["rows"][0]["reason"], "the source's list is missing 72 of 160 services", "{told:#}");
     world.release().await;
     world.all_serve("released by one command", 88, 0).await;
     world.trio.stop().await;

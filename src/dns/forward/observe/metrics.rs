@@ -150,7 +150,7 @@ impl Metrics {
         let queries = vec("holdfast_forward_queries_total", "Queries sent to upstreams.", "proto")?;
         let mismatches = vec(
             "holdfast_forward_mismatches_total",
-            "Upstream messages dropped because they do not answer what was asked.",
+            "Messages of upstreams dropped because they do not match the query.",
             "kind",
         )?;
         let failures =
@@ -163,7 +163,7 @@ impl Metrics {
         );
         let durations = HistogramVec::new(durations.buckets(bounds), &["rcode", "upstream"])?;
         registry.register(Box::new(durations.clone()))?;
-        let in_flight = IntGauge::new("holdfast_forward_in_flight", "Questions being asked of upstreams now.")?;
+        let in_flight = IntGauge::new("holdfast_forward_in_flight", "Queries that wait for an upstream now.")?;
         registry.register(Box::new(in_flight.clone()))?;
         let files_missing = IntGauge::new(
             "holdfast_forward_files_missing",
@@ -189,23 +189,20 @@ impl Metrics {
             failures: FailureKind::ALL.map(|kind| failures.with_label_values(&[kind.as_str()])),
             over_limit: counter(
                 "holdfast_forward_over_limit_total",
-                "Questions answered SERVFAIL because their zone had max_concurrent in flight.",
+                "Queries answered SERVFAIL because their zone had `max_concurrent` queries in flight.",
             )?,
-            servfail: counter(
-                "holdfast_forward_servfail_total",
-                "Questions answered SERVFAIL after asking upstreams.",
-            )?,
+            servfail: counter("holdfast_forward_servfail_total", "Queries answered SERVFAIL after asking upstreams.")?,
             dropped_records: counter(
                 "holdfast_forward_dropped_records_total",
                 "Records of upstream answers dropped because they do not belong to the question or to the zone of the upstream.",
             )?,
             loops: counter(
                 "holdfast_forward_loops_total",
-                "Times a question sent to an upstream came back to holdfast.",
+                "Queries sent to an upstream that came back to holdfast (forwarding loop).",
             )?,
             down: counter(
                 "holdfast_forward_down_total",
-                "Questions for a zone while every one of its upstreams failed, or none was known.",
+                "Queries for a zone whose upstreams all failed, or that had none.",
             )?,
             durations,
             bulk_denials: vec(
@@ -219,7 +216,7 @@ impl Metrics {
             keep_unresolved: Arc::default(),
             probe_failures: vec(
                 "holdfast_forward_probe_failures_total",
-                "Probes that a failing upstream left without an answer.",
+                "Probes that a failing upstream did not answer.",
                 "upstream",
             )?,
             named: Arc::default(),
@@ -266,7 +263,10 @@ impl Metrics {
     /// Notes that an upstream begins to deny too many names.
     pub fn denies_in_bulk(&self, upstream: &str) {
         self.bulk_denials.with_label_values(&[upstream]).inc();
-        tracing::warn!(upstream, "upstream denies too many names that were good at once: not believed for 10 minutes");
+        tracing::warn!(
+            upstream,
+            "upstream denies many names at once that it answered before: its denials are ignored for 10 minutes"
+        );
     }
 
     /// Notes how many names are on the keep list, and which of them are unresolved at `view` for how long. The longest time of

@@ -45,7 +45,7 @@ impl ResolvConfCache {
     pub fn last(&self, path: &Path) -> Vec<Server> {
         let Some(place) = &self.0 else { return Vec::new() };
         let all = place.read().unwrap_or_else(|error| {
-            tracing::warn!(%error, file = %place.file.display(), "cannot read the upstreams that files named last");
+            tracing::warn!(%error, file = %place.file.display(), "cannot read the saved upstreams");
             Servers::default()
         });
         let named = path.to_str().and_then(|path| all.get(path)).into_iter().flatten();
@@ -70,7 +70,7 @@ impl ResolvConfCache {
             .map_err(io::Error::other)
             .and_then(|text| put_file(&place.file, &text, 0o640))
         {
-            Ok(()) => tracing::debug!(files = all.len(), "what files name is kept"),
+            Ok(()) => tracing::debug!(files = all.len(), "upstreams of files saved to the store"),
             Err(error) => {
                 tracing::warn!(%error, file = %place.file.display(), "cannot save the upstreams of files to the store");
             }
