@@ -169,7 +169,8 @@ fn the_runbook_quotes_messages_that_exist() {
         " B",
         " N",
         "leader",
-        "received fatal alert:",
+        "received fatal alert",
+        "every hub",
         "fatal alert: CertificateRevoked",
     ];
     let missing: Vec<&String> = quoted

@@ -336,7 +336,7 @@ async fn a_running_agent_takes_up_a_list_within_its_period() {
     let agent = Agent::start(config, Clock::System).await.unwrap();
     tls::revoke(dir.path(), &dir.path().join("lost/hub/tls.crt"), Clock::System.now()).unwrap();
     pass(tls::REREAD).await;
-    let refused = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains("Revoked"));
+    let refused = |reader: &holdfast::store::Reader| matches!(reader.freshness().source, SourceState::Lost(why) if why.contains("the hub's certificate is revoked"));
     until("it left, and is refused when it comes back", agent.reader(), refused).await;
     agent.stop().await;
     serving.abort();
