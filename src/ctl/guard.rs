@@ -437,6 +437,23 @@ mod tests {
     }
 
     #[test]
+    fn a_rehearsal_says_what_would_happen() {
+        let held = |services| HeldCounts { services, ..HeldCounts::default() };
+        let doc = ReleasedDoc {
+            before: held(73),
+            after: held(0),
+            changes: 73,
+            services: 136,
+            held_upstream: 0,
+            hubs: Vec::new(),
+        };
+        let rehearsed = released(&doc, true);
+        assert!(rehearsed.contains("73 would be deleted, 0 still held\n"), "{rehearsed}");
+        assert!(rehearsed.ends_with("records     73 would change\n"), "{rehearsed}");
+        assert!(released(&doc, false).ends_with("records     73 changed\n"));
+    }
+
+    #[test]
     fn no_more_than_twenty_namespaces_are_shown() {
         let shown = shown(&doc((0..25).map(|n| row(&format!("ns-{n:02}/s"), "a list")).collect()), false, None);
         assert!(shown.contains("ns-19") && !shown.contains("ns-20"), "{shown}");

@@ -42,7 +42,7 @@ pub(super) async fn bind(
         };
         let bound = match shared(join) {
             Err(BindError::Taken { .. }) if !join && config.settings.node().is_wanted() => shared(true).inspect(|_| {
-                info!("another process has the same ports and shares them: each answers a part of the queries")
+                info!("another process has the same ports and shares them: each answers a part of the queries");
             }),
             bound => bound,
         };
