@@ -323,6 +323,7 @@ async fn a_running_hub_takes_up_a_list_within_its_period() {
     ends(&mut goes).await;
     assert_eq!(metric(hub.registry(), "holdfast_tls_disconnected_total", ""), 1);
     in_time("a heartbeat", stays.message()).await.unwrap().unwrap();
+    drop(stays);
     hub.stop().await;
 }
 
