@@ -32,6 +32,7 @@ impl Settings {
             cluster_fallback: self.cluster_fallback.clone(),
             keep: self.keep.0.clone(),
             query_log_every: self.log_query_every,
+            query_log_classes: self.log_query_classes.clone(),
             dnstap: self.log_dnstap.clone(),
             dnstap_every: self.log_dnstap_every,
         }
@@ -67,9 +68,14 @@ impl Settings {
             next: zone.next.clone(),
             hosts_reverse: zone.hosts_reverse,
             rewrites: zone.rewrite.clone(),
+            rewrite_zones: zone.rewrite_zones.iter().map(hickory_name).collect(),
+            acl: zone.acl.clone(),
+            minimal_any: zone.minimal_any,
             templates: zone.template.clone(),
             reject: zone.reject.iter().map(|network| network.0).collect(),
             dns64: zone.dns64,
+            dns64_all: zone.dns64_all,
+            dns64_over_ipv4: zone.dns64_over_ipv4,
             tls_ca: zone.tls_ca.clone(),
             budget: self.upstream_timeout,
             lifetimes: dns::cache::Lifetimes {

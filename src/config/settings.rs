@@ -20,7 +20,10 @@ use crate::{
     dns::{
         Allow,
         cache::Denials,
-        forward::{DohMethod, FixedAnswer, Host, Next, Policy, Prefix, Rewrite, Template, UpstreamSource, Verdict},
+        forward::{
+            Acl, AnswerClass, DohMethod, FixedAnswer, Host, Next, Policy, Prefix, Rewrite, Template, UpstreamSource,
+            Verdict,
+        },
     },
     source::EndpointsMode,
 };
@@ -269,6 +272,8 @@ settings! {
         log_filter: String = Setting::new("log.filter", "info").reload();
         /// Logs one in N queries for outside names, with the name and the server that answered; 0: none.
         log_query_every: u32 = Setting::new("log.query_every", "0").agent().reload();
+        /// Answers of which queries are logged: `success`, `denial` (NXDOMAIN or no records), `error`; `[]`: all.
+        log_query_classes: Vec<AnswerClass> = Setting::new("log.query_classes", "[]").agent().reload();
         /// Unix socket of a dnstap collector that gets the answers to names outside the cluster (`CLIENT_RESPONSE`, Frame
         /// Streams); `none`: no collector.
         log_dnstap: Option<PathBuf> = Setting::new("log.dnstap", "none").agent();
@@ -348,13 +353,28 @@ settings! {
         /// all names in a zone, or `regex PATTERN NAME`, where `{1}` in the name is the first group of the pattern. The first
         /// that fits counts; with `continue` in front, the next ones see the new name. Behind it, `answer name PATTERN NAME`
         /// and `answer value PATTERN NAME` rename owners and targets in the answer.
+        /// Other rules: `type FROM TO` asks for another type, `ttl PATTERN LEAST-MOST` bounds TTLs, `rcode PATTERN FROM TO` changes
+        /// the code of an answer, `cname PATTERN NAME` looks a CNAME's target up under another name. They fit by the name as the
+        /// rules before have left it.
         rewrite: Vec<Rewrite> = Setting::new("rewrite", "[]");
+        /// Zones of which the longest that covers a rewritten name answers it, or else this zone; unless given, the zone that the
+        /// new name is in.
+        rewrite_zones: Vec<ZoneName> = Setting::new("rewrite_zones", "[]");
+        /// Which clients may ask, by the first rule that fits: `allow`, `block` (REFUSED) or `filter` (an empty answer), then any of
+        /// `zone ZONE`, `type TYPE…` and `net NETWORK…`. Rules see rewritten names, and are not for names of the cluster.
+        acl: Vec<Acl> = Setting::new("acl", "[]");
+        /// Answers ANY with one HINFO record that says so (RFC 8482), and asks no upstream.
+        minimal_any: bool = Setting::new("minimal_any", "false");
         /// Answers made of text, before `hosts`: a type or `ANY`, then any of `zone ZONE`, `match PATTERN`, `answer RECORD`,
-        /// `authority RECORD`, `rcode CODE` and `fallthrough`, as in CoreDNS's template: `A match "^ip-(.*)[.]example[.]$" answer
+        /// `authority RECORD`, `rcode CODE`, `ederror NUMBER TEXT` and `fallthrough`, as in CoreDNS's template: `A match "^ip-(.*)[.]example[.]$" answer
         /// "{{ .Name }} 60 IN A {{ index .Match 1 }}"`. Words with blanks stand in double quotes.
         template: Vec<Template> = Setting::new("template", "[]");
         /// Makes IPv6 addresses of IPv4 ones with this prefix where a name has no others (RFC 6147), as in `64:ff9b::/96`.
         dns64: Option<Prefix> = Setting::new("dns64", "none");
+        /// Does so also where a name has IPv6 addresses.
+        dns64_all: bool = Setting::new("dns64_all", "false");
+        /// Does so also for clients that ask over IPv4.
+        dns64_over_ipv4: bool = Setting::new("dns64_over_ipv4", "true");
         /// Caches answers of this zone. Without it each query is sent to upstreams, and TTLs are not changed.
         cache: bool = Setting::new("cache", "true");
         /// Keeps answers with records.

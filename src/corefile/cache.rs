@@ -19,6 +19,8 @@ const STALE: Duration = Duration::from_secs(3_600);
 const MAX_TTL: Duration = Duration::from_secs(7 * 86_400);
 const MIN_TTL: Duration = Duration::from_secs(3_600);
 const NEGATIVE_TTL: Duration = Duration::from_secs(3 * 3_600);
+/// Shortest time that denials are held.
+const HOLD_LEAST: Duration = Duration::from_secs(1);
 /// RFC 2308, 7.1.
 const FAILURE_MAX: Duration = Duration::from_secs(300);
 const STALE_TTL_MAX: Duration = Duration::from_secs(86_400);
@@ -28,6 +30,8 @@ const STALE_MAX: Duration = Duration::from_secs(30 * 86_400);
 pub(super) struct Cache {
     /// The zones it is for; none for all of the block.
     pub zones: Vec<String>,
+    /// Longest TTL of answers with records, in seconds.
+    pub success: u64,
     /// Settings of the forward zone.
     pub fields: Vec<(&'static str, Shown)>,
     /// Zones in which answers of a kind are not kept, with the setting that says so.
@@ -47,15 +51,14 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Cache {
     }
     let zones = zones.iter().flat_map(|token| found.take(words::zones(token)).unwrap_or_default()).collect();
     let (mut fields, mut disabled) = (Vec::new(), Vec::new());
-    let (mut stale, mut policy) = (false, None);
+    let (mut stale, mut policy, mut positive) = (None, None, false);
     for property in &directive.properties {
         match property.name.text.as_str() {
             "success" => limits(directive, property, &mut success, found),
             "denial" => limits(directive, property, &mut denial, found),
             "prefetch" => prefetch(directive, property, &mut fields, found),
             "serve_stale" => {
-                stale = true;
-                serve_stale(directive, property, &mut fields, found);
+                stale = serve_stale(directive, property, &mut fields, found).or(Some(STALE));
             }
             "servfail" => servfail(property, &mut fields, found),
             "disable" => disabled.extend(disable(property, found)),
@@ -66,11 +69,7 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Cache {
                 policy = Some(property);
                 let Some(word) = found.one(property) else { continue };
                 if word.text.eq_ignore_ascii_case("prefer_positive") {
-                    found.manner(
-                        directive,
-                        property,
-                        "a name that had an answer keeps it for a while: cache.confirm_negative",
-                    );
+                    positive = true;
                 } else {
                     let said = format!("{:?} is not known and has no effect", word.text);
                     found.note(word.at, "cache serve_stale_policy", Weight::Answers, said);
@@ -85,8 +84,13 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Cache {
             _ => found.unknown(directive, property),
         }
     }
-    if let Some(property) = policy.filter(|_| !stale) {
+    if let Some(property) = policy.filter(|_| stale.is_none()) {
         found.error(property.name.at, "serve_stale_policy takes serve_stale beside it");
+    }
+    // A name that had an answer keeps it as long as stale answers are served.
+    if let Some(longest) = stale.filter(|longest| positive && !longest.is_zero()) {
+        let seconds = longest.clamp(HOLD_LEAST, STALE_MAX).as_secs();
+        fields.push(("denials", text(format!("hold {seconds}s"))));
     }
     let seconds = |number: u64, most| shown(Duration::from_secs(number), most);
     fields.extend([
@@ -95,7 +99,7 @@ pub(super) fn read(directive: &Directive, found: &mut Findings) -> Cache {
         ("negative_ttl", seconds(denial.0, NEGATIVE_TTL)),
         ("min_negative_ttl", seconds(denial.1.min(denial.0), MIN_TTL)),
     ]);
-    Cache { zones, fields, disabled }
+    Cache { zones, success: success.0, fields, disabled }
 }
 
 /// `disable success|denial [ZONES…]`.
@@ -171,11 +175,11 @@ fn serve_stale(
     property: &Property,
     fields: &mut Vec<(&'static str, Shown)>,
     found: &mut Findings,
-) {
+) -> Option<Duration> {
     let mut longest = STALE;
     let mut args = property.args.iter();
     if let Some(token) = args.next() {
-        let Some(duration) = found.take(words::duration(token)) else { return };
+        let duration = found.take(words::duration(token))?;
         longest = duration;
     }
     let mut immediate = true;
@@ -184,7 +188,10 @@ fn serve_stale(
         Some(mode) => match mode.text.to_ascii_lowercase().as_str() {
             "immediate" => {}
             "verify" => immediate = false,
-            other => return found.error(mode.at, format!("{other:?} is neither immediate nor verify")),
+            other => {
+                found.error(mode.at, format!("{other:?} is neither immediate nor verify"));
+                return None;
+            }
         },
     }
     // A timeout for verify alone, the TTL of stale answers, and the time between two tries.
@@ -194,16 +201,18 @@ fn serve_stale(
         (patience, rest) = (found.take(words::duration(timeout)), others);
     }
     if let [ttl, others @ ..] = rest {
-        let Some(ttl) = found.take(words::duration(ttl)) else { return };
+        let ttl = found.take(words::duration(ttl))?;
         if ttl.subsec_nanos() > 0 {
-            return found.error(rest[0].at, "the TTL of stale answers is in whole seconds");
+            found.error(rest[0].at, "the TTL of stale answers is in whole seconds");
+            return None;
         }
         fields.push(("stale_ttl", shown(ttl, STALE_TTL_MAX)));
         rest = others;
     }
     if let [recheck, others @ ..] = rest {
         if found.take(words::duration(recheck)).is_some_and(|recheck| recheck > FAILURE_MAX) {
-            return found.error(recheck.at, "failures are looked at again after 5m at most");
+            found.error(recheck.at, "failures are looked at again after 5m at most");
+            return None;
         }
         found.manner(directive, property, "an upstream that fails is asked again after 5 s");
         rest = others;
@@ -216,7 +225,7 @@ fn serve_stale(
     }
     fields.push(("serve_stale", text(!longest.is_zero())));
     if longest.is_zero() {
-        return;
+        return Some(longest);
     }
     fields.push(("stale_max", shown(longest, STALE_MAX)));
     match (immediate, patience) {
@@ -231,6 +240,7 @@ fn serve_stale(
         property,
         "while every upstream of the zone fails there is no end to it: old answers beat none",
     );
+    Some(longest)
 }
 
 fn servfail(property: &Property, fields: &mut Vec<(&'static str, Shown)>, found: &mut Findings) {

@@ -1,4 +1,4 @@
-//! Directives that answer or rename before an upstream is asked: `hosts`, `rewrite`, `template`, `dns64`.
+//! Directives that answer, rename or refuse before an upstream is asked: `hosts`, `rewrite`, `template`, `dns64`, `acl`.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::Shown,
-    dns::forward::{Rewrite, Template as Filled, words as phrase},
+    dns::forward::{Acl as AccessRule, Rewrite, Template as Filled, words as phrase},
 };
 
 const HOSTS_FILE: &str = "/etc/hosts";
@@ -23,8 +23,19 @@ pub(super) struct Hosts {
     pub zones: Vec<String>,
     /// The zones in which names it does not know go on to the next directive; the root for all.
     pub fallthrough: Vec<String>,
+    /// In seconds.
+    ttl: u64,
     /// Settings of the forward zone.
-    pub fields: Vec<(&'static str, Shown)>,
+    fields: Vec<(&'static str, Shown)>,
+}
+
+impl Hosts {
+    /// Its settings, where a cache in front of it keeps answers for `ttl_max` seconds.
+    pub fn fields(&self, ttl_max: Option<u64>) -> impl Iterator<Item = (&'static str, Shown)> {
+        let ttl = ttl_max.map_or(self.ttl, |most| self.ttl.min(most));
+        let ttl = shown(Duration::from_secs(ttl), Duration::from_secs(86_400));
+        self.fields.iter().cloned().chain([("hosts_ttl", ttl)])
+    }
 }
 
 pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
@@ -33,8 +44,8 @@ pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
         [file, zones @ ..] => (file.text.clone(), zones),
     };
     let zones = zones.iter().flat_map(|token| found.take(words::zones(token)).unwrap_or_default()).collect();
-    let mut hosts = Hosts { zones, fallthrough: Vec::new(), fields: vec![("hosts_file", text(file))] };
-    let (mut lines, mut ttl) = (Vec::new(), HOSTS_TTL);
+    let mut hosts = Hosts { zones, fallthrough: Vec::new(), ttl: HOSTS_TTL, fields: vec![("hosts_file", text(file))] };
+    let mut lines = Vec::new();
     for property in &directive.properties {
         match property.name.text.as_str() {
             "fallthrough" if property.args.is_empty() => hosts.fallthrough.push(".".into()),
@@ -45,7 +56,7 @@ pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
             }
             "ttl" => {
                 if let Some(seconds) = found.one(property).and_then(|token| found.take(words::number(token))) {
-                    ttl = seconds;
+                    hosts.ttl = seconds;
                 }
             }
             "no_reverse" => hosts.fields.push(("hosts_reverse", text(false))),
@@ -58,7 +69,6 @@ pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
             _ => found.unknown(directive, property),
         }
     }
-    hosts.fields.push(("hosts_ttl", shown(Duration::from_secs(ttl), Duration::from_secs(86_400))));
     if !lines.is_empty() {
         hosts.fields.push(("hosts", Shown::List(lines)));
     }
@@ -71,50 +81,102 @@ fn address(word: &str) -> Option<&str> {
     bare.parse::<IpAddr>().is_ok().then_some(bare)
 }
 
-/// Reads `rewrite [continue|stop] name [exact|prefix|suffix|substring|regex] FROM TO [answer …]…`, on one line or in braces, as
-/// holdfast writes it. Rules for other things than names are not honoured.
+/// Reads `rewrite [continue|stop] RULE`, on one line or in braces, as holdfast writes it. Rules for options of EDNS and for
+/// classes are not honoured.
 pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Shown> {
     // Braces are another way to break the line.
     let options =
         directive.properties.iter().flat_map(|property| std::iter::once(&property.name).chain(&property.args));
     let words: Vec<&str> = directive.args.iter().chain(options).map(|token| token.text.as_str()).collect();
+    let is = |word: &str, other: &str| word.eq_ignore_ascii_case(other);
     let (goes_on, words) = match words.as_slice() {
-        ["continue", rest @ ..] => (true, rest),
-        ["stop", rest @ ..] => (false, rest),
+        [mode, rest @ ..] if is(mode, "continue") => (true, rest),
+        [mode, rest @ ..] if is(mode, "stop") => (false, rest),
         all => (false, all),
     };
-    let (how, from, to, rest) = match words {
-        ["name", how @ ("exact" | "prefix" | "suffix" | "substring" | "regex"), from, to, rest @ ..] => {
-            (*how, *from, *to, rest)
-        }
-        ["name", from, to, rest @ ..] => ("exact", *from, *to, rest),
-        [] | ["name", ..] => {
-            found.error(directive.name.at, "rewrite takes what to rewrite, such as `name suffix OLD NEW`");
-            return None;
-        }
-        [field, ..] => {
-            let said = "only names are rewritten: this rule is left out";
-            found.note(directive.name.at, format!("rewrite {field}"), Weight::Answers, said);
-            return None;
-        }
+    let Some((field, rest)) = words.split_first() else {
+        found.error(directive.name.at, "rewrite takes what to rewrite, such as `name suffix OLD NEW`");
+        return None;
     };
-    let (from, to) = if how == "regex" {
-        (from.to_owned(), to.to_ascii_lowercase())
-    } else {
-        (from.to_ascii_lowercase(), to.to_ascii_lowercase())
+    let rule = match field.to_ascii_lowercase().as_str() {
+        "name" => name_rule(rest),
+        "type" => type_rule(rest),
+        "ttl" => ttl_rule(rest),
+        "rcode" => rcode_rule(rest),
+        "cname" => cname_rule(rest),
+        "edns0" => {
+            Err(Left::Out("options of clients are not passed on, since answers are shared by all of them".into()))
+        }
+        "class" => Err(Left::Out("questions of other classes than IN are refused".into())),
+        _ => Err(Left::Wrong(format!("{field:?} is not name, type, class, edns0, ttl, rcode or cname"))),
     };
-    let dotted = |name: &str| if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
-    let auto = answer_auto(how, &from, &to);
-    let mut said: Vec<String> = if goes_on { vec!["continue".into()] } else { Vec::new() };
-    said.extend(match how {
-        "exact" => ["exact".into(), from, to],
-        "prefix" => ["regex".into(), format!("^{}(.*)$", escaped(&from)), format!("{to}{{1}}")],
-        // CoreDNS compares the ends of texts, not labels.
-        "suffix" => ["regex".into(), format!("^(.*){}$", escaped(&dotted(&from))), format!("{{1}}{}", dotted(&to))],
-        "substring" => ["regex".into(), format!("^(.*?){}(.*)$", escaped(&from)), format!("{{1}}{to}{{2}}")],
-        _ => ["regex".into(), from, to],
+    let read = rule.and_then(|rule| {
+        let words = goes_on.then_some("continue").into_iter().chain(rule.iter().map(String::as_str));
+        phrase::join(words).parse::<Rewrite>().map_err(Left::Wrong)
     });
-    let mut rest = rest;
+    match read {
+        Ok(rule) => Some(text(rule)),
+        Err(Left::Out(reason)) => {
+            let said = format!("{reason}: this rule is left out");
+            found.note(directive.name.at, format!("rewrite {field}"), Weight::Answers, said);
+            None
+        }
+        Err(Left::Wrong(message)) => {
+            found.error(directive.name.at, format!("rewrite: {message}"));
+            None
+        }
+    }
+}
+
+/// Why a rule is none.
+enum Left {
+    Out(String),
+    /// CoreDNS does not take it either.
+    Wrong(String),
+}
+
+const HOW: [&str; 5] = ["exact", "prefix", "suffix", "substring", "regex"];
+
+/// `[exact|prefix|suffix|substring|regex]` in front of `rest`: `exact` if it is not given and `rest` has `bare` words.
+fn how<'w>(words: &'w [&'w str], bare: usize) -> Result<(&'static str, &'w [&'w str]), Left> {
+    if words.len() <= bare {
+        return Ok(("exact", words));
+    }
+    let how = HOW.into_iter().find(|how| words[0].eq_ignore_ascii_case(how));
+    how.map(|how| (how, &words[1..]))
+        .ok_or_else(|| Left::Wrong(format!("{:?} is not one of {}", words[0], HOW.join(", "))))
+}
+
+fn dotted(name: &str) -> String {
+    if name.ends_with('.') { name.to_owned() } else { format!("{name}.") }
+}
+
+/// `FROM TO` as a pattern and what takes its place. CoreDNS compares texts, not labels.
+fn patterns(how: &str, from: &str, to: &str) -> (String, String) {
+    let to = to.to_ascii_lowercase();
+    let lower = from.to_ascii_lowercase();
+    match how {
+        "exact" => (format!("^{}$", escaped(&dotted(&lower))), dotted(&to)),
+        "prefix" => (format!("^{}(.*)$", escaped(&lower)), format!("{to}{{1}}")),
+        "suffix" => (format!("^(.*){}$", escaped(&dotted(&lower))), format!("{{1}}{}", dotted(&to))),
+        "substring" => (format!("^(.*?){}(.*)$", escaped(&lower)), format!("{{1}}{to}{{2}}")),
+        _ => (from.to_owned(), to),
+    }
+}
+
+fn name_rule(words: &[&str]) -> Result<Vec<String>, Left> {
+    let (how, rest) = how(words, 2)?;
+    let [from, to, answers @ ..] = rest else {
+        return Err(Left::Wrong("name takes a name and the one that is asked for in its place".into()));
+    };
+    let mut said: Vec<String> = if how == "exact" {
+        vec!["exact".into(), from.to_ascii_lowercase(), to.to_ascii_lowercase()]
+    } else {
+        let (from, to) = patterns(how, from, to);
+        vec!["regex".into(), from, to]
+    };
+    let auto = answer_auto(how, &from.to_ascii_lowercase(), &to.to_ascii_lowercase());
+    let mut rest = answers;
     loop {
         rest = match rest {
             [] => break,
@@ -132,26 +194,57 @@ pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Sho
                 said.push(to.to_ascii_lowercase());
                 rest
             }
-            [word, ..] => {
-                let said = format!("{word:?} is not known: this rule is left out");
-                found.note(directive.name.at, "rewrite name", Weight::Answers, said);
-                return None;
-            }
+            [word, ..] => return Err(Left::Out(format!("{word:?} is not known"))),
         };
     }
-    match phrase::join(said.iter().map(String::as_str)).parse::<Rewrite>() {
-        Ok(rule) => Some(text(rule)),
-        Err(message) => {
-            found.error(directive.name.at, format!("rewrite: {message}"));
-            None
-        }
+    Ok(said)
+}
+
+fn type_rule(words: &[&str]) -> Result<Vec<String>, Left> {
+    let [from, to] = words else { return Err(Left::Wrong("type takes two types".into())) };
+    Ok(vec!["type".into(), (*from).to_owned(), (*to).to_owned()])
+}
+
+/// The names that `how NAME` fits, as a pattern.
+fn fitting(how: &str, name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    match how {
+        "exact" => format!("^{}$", escaped(&dotted(&lower))),
+        "prefix" => format!("^{}", escaped(&lower)),
+        "suffix" => format!("{}$", escaped(&dotted(&lower))),
+        "substring" => escaped(&lower),
+        _ => name.to_owned(),
     }
+}
+
+fn ttl_rule(words: &[&str]) -> Result<Vec<String>, Left> {
+    let (how, rest) = how(words, 2)?;
+    let [name, range] = rest else { return Err(Left::Wrong("ttl takes a name, and a TTL or a range of TTLs".into())) };
+    Ok(vec!["ttl".into(), fitting(how, name), (*range).to_owned()])
+}
+
+fn rcode_rule(words: &[&str]) -> Result<Vec<String>, Left> {
+    let (how, rest) = how(words, 3)?;
+    let [name, from, to] = rest else { return Err(Left::Wrong("rcode takes a name, a code and another code".into())) };
+    let code = |word: &str| {
+        let named = words::rcode(word).or_else(|| words::rcode_of_number(word.parse().ok()?));
+        let named = named.ok_or_else(|| Left::Wrong(format!("{word:?} is no code such as NXDOMAIN")))?;
+        let given = ["NOERROR", "NXDOMAIN", "REFUSED", "SERVFAIL"].contains(&named);
+        if given { Ok(named.to_ascii_lowercase()) } else { Err(Left::Out(format!("{named} is not given"))) }
+    };
+    Ok(vec!["rcode".into(), fitting(how, name), code(from)?, code(to)?])
+}
+
+fn cname_rule(words: &[&str]) -> Result<Vec<String>, Left> {
+    let (how, rest) = how(words, 2)?;
+    let [from, to] = rest else { return Err(Left::Wrong("cname takes a target and the one in its place".into())) };
+    let (from, to) = patterns(how, from, to);
+    Ok(vec!["cname".into(), from, to])
 }
 
 /// The rules that `answer auto` stands for: names of the answer, owners and in data, are given back as names asked for. The owner
 /// asked for needs none.
 fn answer_auto(how: &str, from: &str, to: &str) -> Vec<String> {
-    let dotted = |name: &str| if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
     let (pattern, back) = match how {
         "exact" => (format!("^(|.*\\.){}$", escaped(&dotted(to))), format!("{{1}}{}", dotted(from))),
         "suffix" => (format!("^(.*){}$", escaped(&dotted(to))), format!("{{1}}{}", dotted(from))),
@@ -213,6 +306,7 @@ pub(super) fn template(directive: &Directive, found: &mut Findings) -> Option<Te
     };
     let mut code = "noerror";
     let mut plain = template.rtype == "ANY";
+    let (mut said_why, mut has_records) = (None, false);
     for property in &directive.properties {
         let option = property.name.text.as_str();
         match (option, property.args.as_slice()) {
@@ -225,6 +319,7 @@ pub(super) fn template(directive: &Directive, found: &mut Findings) -> Option<Te
             }
             ("match" | "answer" | "authority", values) => {
                 plain = false;
+                has_records |= option != "match";
                 template.options.extend(values.iter().flat_map(|value| [option.to_owned(), value.text.clone()]));
             }
             ("fallthrough", []) => template.fallthrough.push(".".into()),
@@ -234,12 +329,28 @@ pub(super) fn template(directive: &Directive, found: &mut Findings) -> Option<Te
                 }
             }
             ("additional", _) => {
-                let said = "records in the additional section are left out";
+                let said = "records in the additional section are left out: clients ask for them";
                 found.note(property.name.at, "template additional", Weight::Answers, said);
             }
-            ("ederror", _) => found.manner(directive, property, "no extended error is added"),
+            ("ederror", [number, reason @ ..]) if reason.len() <= 1 => {
+                let reason = reason.first().map(|token| token.text.clone()).unwrap_or_default();
+                if found.take(words::number(number)).is_some() {
+                    template.options.extend(["ederror".to_owned(), number.text.clone(), reason]);
+                    said_why = Some(property);
+                }
+            }
+            ("ederror", _) => found.error(property.name.at, "ederror takes a number, and a text if need be"),
+            ("expr" | "var", _) => {
+                return left_out(directive, &format!("{option} is not worked out"), found);
+            }
             ("upstream", _) => {}
             _ => found.unknown(directive, property),
+        }
+    }
+    if let Some(property) = said_why {
+        plain = false;
+        if has_records {
+            found.manner(directive, property, "answers with records carry no extended error");
         }
     }
     if !matches!(class.text.to_ascii_uppercase().as_str(), "ANY" | "IN") {
@@ -262,31 +373,80 @@ fn left_out(directive: &Directive, reason: &str, found: &mut Findings) -> Option
     None
 }
 
-/// Reads `dns64 [PREFIX]` and gives the prefix.
-pub(super) fn dns64(directive: &Directive, found: &mut Findings) -> Option<String> {
+/// Reads `dns64 [PREFIX]` as settings of the forward zone.
+pub(super) fn dns64(directive: &Directive, found: &mut Findings) -> Vec<(&'static str, Shown)> {
     let mut prefix = directive.args.first();
-    let mut over_ipv4 = false;
+    let (mut over_ipv4, mut all) = (false, false);
     for property in &directive.properties {
         match property.name.text.as_str() {
             "prefix" => prefix = found.one(property).or(prefix),
             "allow_ipv4" => over_ipv4 = true,
-            "translate_all" => {
-                let said = "names that have IPv6 addresses keep them";
-                found.note(property.name.at, "dns64 translate_all", Weight::Answers, said);
-            }
+            "translate_all" => all = true,
             _ => found.unknown(directive, property),
         }
     }
-    if !over_ipv4 {
-        let said = "clients that ask over IPv4 get made-up addresses as well";
-        found.note(directive.name.at, "dns64", Weight::Answers, said);
+    let mut fields = vec![("dns64", text(prefix.map_or(WELL_KNOWN_PREFIX, |token| &token.text)))];
+    if let Some(token) = prefix
+        && let Err(message) = token.text.parse::<crate::dns::forward::Prefix>()
+    {
+        found.error(token.at, message);
     }
-    let Some(token) = prefix else { return Some(WELL_KNOWN_PREFIX.into()) };
-    match token.text.parse::<crate::dns::forward::Prefix>() {
-        Ok(_) => Some(token.text.clone()),
-        Err(message) => {
-            found.error(token.at, message);
-            None
+    fields.extend(all.then(|| ("dns64_all", text(true))));
+    fields.extend((!over_ipv4).then(|| ("dns64_over_ipv4", text(false))));
+    fields
+}
+
+/// The rules of one `acl`.
+#[derive(Clone, Debug)]
+pub(super) struct Acl {
+    /// The zones it is for; none for all of the block.
+    pub zones: Vec<String>,
+    rules: Vec<String>,
+}
+
+impl Acl {
+    /// As holdfast writes it, for the forward zone `zone`.
+    pub fn texts(&self) -> impl Iterator<Item = Shown> {
+        self.rules.iter().map(text)
+    }
+}
+
+/// Reads `acl [ZONES…]`.
+pub(super) fn acl(directive: &Directive, found: &mut Findings) -> Acl {
+    let zones = directive.args.iter().flat_map(|token| found.take(words::zones(token)).unwrap_or_default()).collect();
+    let mut acl = Acl { zones, rules: Vec::new() };
+    for property in &directive.properties {
+        let action = match property.name.text.to_ascii_lowercase().as_str() {
+            "drop" => {
+                found.manner(directive, property, "clients are told REFUSED, and do not wait for an answer");
+                "block".to_owned()
+            }
+            other => other.to_owned(),
+        };
+        let mut words = vec![action.as_str()];
+        let mut any = false;
+        for token in &property.args {
+            match token.text.as_str() {
+                // All types or all networks, which need not be said.
+                "*" => any = true,
+                word if word.eq_ignore_ascii_case("type") || word.eq_ignore_ascii_case("net") => {
+                    any = false;
+                    words.push(word);
+                }
+                word if !any => words.push(word),
+                _ => {}
+            }
+        }
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        let lower = |word: &String| match word.to_ascii_lowercase() {
+            keyword if keyword == "type" || keyword == "net" => keyword,
+            _ => word.clone(),
+        };
+        let said = phrase::join(words.iter().map(lower).collect::<Vec<_>>().iter().map(String::as_str));
+        match said.parse::<AccessRule>() {
+            Ok(rule) => acl.rules.push(rule.to_string()),
+            Err(message) => found.error(property.name.at, format!("acl: {message}")),
         }
     }
+    acl
 }

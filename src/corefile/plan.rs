@@ -3,7 +3,7 @@
 use super::{
     cache::Cache,
     forward::{self, Forward},
-    local::{Hosts, Template},
+    local::{Acl, Hosts, Template},
     words::{holds, text},
 };
 use crate::config::Shown;
@@ -16,7 +16,11 @@ pub(super) struct Content {
     pub hosts: Vec<Hosts>,
     pub rewrites: Vec<Shown>,
     pub templates: Vec<Template>,
-    pub dns64: Option<String>,
+    pub acls: Vec<Acl>,
+    /// ANY gets a minimal answer.
+    pub any: bool,
+    /// Settings of the forward zones.
+    pub dns64: Vec<(&'static str, Shown)>,
     /// Every question is answered without records.
     pub whoami: bool,
     /// Some directive handles questions at all.
@@ -31,16 +35,18 @@ impl Content {
             .chain(self.cache.iter().flat_map(|cache| &cache.zones))
             .chain(self.cache.iter().flat_map(|cache| cache.disabled.iter().flat_map(|(_, zones)| zones)))
             .chain(self.hosts.iter().flat_map(|hosts| hosts.zones.iter().chain(&hosts.fallthrough)))
-            .chain(self.templates.iter().flat_map(|template| &template.zones));
+            .chain(self.templates.iter().flat_map(|template| &template.zones))
+            .chain(self.acls.iter().flat_map(|acl| &acl.zones));
         for inner in spoken_of {
             if holds(zone, inner) && !zones.contains(&inner.as_str()) {
                 zones.push(inner);
             }
         }
-        zones.into_iter().map(|zone| (zone.to_owned(), self.zone(zone))).collect()
+        zones.iter().map(|zone| ((*zone).to_owned(), self.zone(zone, &zones))).collect()
     }
 
-    fn zone(&self, zone: &str) -> Shown {
+    /// The forward zone `zone`, one of `all` of the block.
+    fn zone(&self, zone: &str, all: &[&str]) -> Shown {
         let mut fields = vec![("zone".to_owned(), text(zone))];
         let mut add = |name: &str, value: Shown| fields.push((name.to_owned(), value));
         let covers = |zones: &[String]| zones.is_empty() || zones.iter().any(|outer| holds(outer, zone));
@@ -52,6 +58,7 @@ impl Content {
         let hosts = if template.is_none() { self.hosts.iter().find(|hosts| covers(&hosts.zones)) } else { None };
         // CoreDNS has no SOA to give for hosts, and fails where a name is not among them.
         let last_word = hosts.filter(|hosts| !within(&hosts.fallthrough)).map(|_| "servfail");
+        let cache = self.cache.as_ref().filter(|cache| covers(&cache.zones));
         let mut forwards =
             self.forwards.iter().filter(|forward| holds(&forward.from, zone) && !forward.leaves_out(zone));
         let forward = forwards.next();
@@ -72,7 +79,7 @@ impl Content {
                 if !next.is_empty() {
                     add("next", Shown::List(next));
                 }
-                match self.cache.as_ref().filter(|cache| covers(&cache.zones)) {
+                match cache {
                     Some(cache) => {
                         cache.fields.iter().for_each(|(name, value)| add(name, value.clone()));
                         for (name, zones) in &cache.disabled {
@@ -83,13 +90,13 @@ impl Content {
                     }
                     None => add("cache", text(false)),
                 }
-                if let Some(prefix) = &self.dns64 {
-                    add("dns64", text(prefix));
-                }
             }
         }
+        if template.is_none() {
+            self.dns64.iter().for_each(|(name, value)| add(name, value.clone()));
+        }
         if let Some(hosts) = hosts {
-            hosts.fields.iter().for_each(|(name, value)| add(name, value.clone()));
+            hosts.fields(cache.map(|cache| cache.success)).for_each(|(name, value)| add(name, value));
         }
         if template.is_none() && !templates.is_empty() {
             let texts = templates.iter().map(|template| text(template.text(zone))).collect();
@@ -97,6 +104,14 @@ impl Content {
         }
         if !self.rewrites.is_empty() {
             add("rewrite", Shown::List(self.rewrites.clone()));
+            add("rewrite_zones", Shown::List(all.iter().map(text).collect()));
+        }
+        let acl: Vec<Shown> = self.acls.iter().filter(|acl| covers(&acl.zones)).flat_map(Acl::texts).collect();
+        if !acl.is_empty() {
+            add("acl", Shown::List(acl));
+        }
+        if self.any {
+            add("minimal_any", text(true));
         }
         Shown::Map(fields)
     }

@@ -23,8 +23,7 @@ const RELOAD_MIN: Duration = Duration::from_secs(2);
 const TCP_IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
 /// Directives of CoreDNS that answers do not depend on here, and what is done instead.
-const MANNER: [(&str, &str); 11] = [
-    ("any", "ANY gets the minimal answer of RFC 8482 for names of the cluster"),
+pub(super) const MANNER: [(&str, &str); 10] = [
     ("cancel", "a question to upstreams takes upstream_timeout at most"),
     ("chaos", "questions of class CH are refused"),
     ("loadbalance", "answers from records rotate; those of upstreams keep the order they came in"),
@@ -38,8 +37,7 @@ const MANNER: [(&str, &str); 11] = [
 ];
 
 /// Directives of CoreDNS that do something to answers which is not done here.
-const ANSWERS: [(&str, &str); 26] = [
-    ("acl", "nobody is refused by it"),
+pub(super) const ANSWERS: [(&str, &str); 25] = [
     ("auto", "zone files are not served"),
     ("autopath", "search paths are not walked for the client"),
     ("azure", "names are asked of the block's upstreams"),
@@ -49,10 +47,10 @@ const ANSWERS: [(&str, &str); 26] = [
     ("etcd", "names are asked of the block's upstreams"),
     ("file", "zone files are not served"),
     ("geoip", "answers do not depend on where a client is"),
-    ("grpc", "upstreams are asked over UDP, TCP and TLS only: use forward"),
+    ("grpc", "upstreams are asked over UDP, TCP, TLS and HTTPS: use forward"),
     ("header", "header bits are as the protocol has them"),
-    ("https", "upstreams are asked over UDP, TCP and TLS only: use forward"),
-    ("https3", "upstreams are asked over UDP, TCP and TLS only: use forward"),
+    ("https", "clients are served over HTTPS by encrypted.https alone"),
+    ("https3", "clients are not served over HTTP/3"),
     ("k8s_external", "names outside the cluster's zone are not made of its services"),
     ("kubernetes", "names of the cluster come from a hub (--hub), or are asked of the block's upstreams"),
     ("local", "names like localhost are asked of the block's upstreams"),
@@ -71,7 +69,9 @@ const ANSWERS: [(&str, &str); 26] = [
 const SILENT: [&str; 9] = ["bind", "bufsize", "debug", "dnstap", "health", "prometheus", "ready", "reload", "timeouts"];
 
 /// Directives that are honoured, for the hint on an unknown one.
-const HONOURED: [&str; 20] = [
+const HONOURED: [&str; 22] = [
+    "acl",
+    "any",
     "bind",
     "bufsize",
     "cache",
@@ -216,6 +216,8 @@ struct Whole {
     debug: bool,
     logs: usize,
     log_at: Position,
+    logs_all: bool,
+    log_classes: Vec<String>,
     reload: Option<Duration>,
     tcp_idle: Option<Duration>,
     dnstap: Option<String>,
@@ -229,6 +231,8 @@ impl Default for Whole {
             debug: false,
             logs: 0,
             log_at: Position::default(),
+            logs_all: false,
+            log_classes: Vec::new(),
             reload: None,
             tcp_idle: None,
             dnstap: None,
@@ -253,15 +257,8 @@ impl Whole {
         match name {
             // Read before, or always so.
             "bind" | "loop" => {}
-            "errors" | "log" => {
-                if name == "log" {
-                    self.log_at = directive.name.at;
-                    self.logs += 1;
-                }
-                for property in &directive.properties {
-                    found.manner(directive, property, "see log.filter and log.query_every");
-                }
-            }
+            "errors" => errors(directive, found),
+            "log" => self.log(directive, found),
             "debug" => self.debug = true,
             "timeouts" => self.timeouts(directive, found),
             "dnstap" => self.dnstap(directive, found),
@@ -275,6 +272,8 @@ impl Whole {
             "rewrite" => content.rewrites.extend(local::rewrite(directive, found)),
             "template" => content.templates.extend(local::template(directive, found)),
             "dns64" => content.dns64 = local::dns64(directive, found),
+            "acl" => content.acls.push(local::acl(directive, found)),
+            "any" => content.any = true,
             "whoami" => {
                 content.whoami = true;
                 found.note(
@@ -286,6 +285,31 @@ impl Whole {
             }
             _ => unhonoured(directive, found),
         }
+    }
+
+    /// `log [NAMES…] [FORMAT]`, with the classes of answers.
+    fn log(&mut self, directive: &Directive, found: &mut Findings) {
+        self.log_at = directive.name.at;
+        self.logs += 1;
+        if directive.args.iter().any(|token| token.text != ".") {
+            let said = "questions are logged for all names, in the form of the log: log.format";
+            found.note(directive.name.at, "log", Weight::Manner, said);
+        }
+        let before = self.log_classes.len();
+        for property in &directive.properties {
+            if property.name.text != "class" {
+                found.unknown(directive, property);
+                continue;
+            }
+            for token in &property.args {
+                match token.text.as_str() {
+                    "all" => self.logs_all = true,
+                    class @ ("success" | "denial" | "error") => self.log_classes.push(class.to_owned()),
+                    other => found.error(token.at, format!("{other:?} is not all, success, denial or error")),
+                }
+            }
+        }
+        self.logs_all |= self.log_classes.len() == before;
     }
 
     fn timeouts(&mut self, directive: &Directive, found: &mut Findings) {
@@ -368,6 +392,12 @@ impl Whole {
         }
         if self.logs > 0 {
             log.push(("query_every", text(1)));
+            if !self.logs_all {
+                let mut classes = self.log_classes.clone();
+                classes.sort();
+                classes.dedup();
+                log.push(("query_classes", Shown::List(classes.iter().map(text).collect())));
+            }
         }
         if let Some(path) = &self.dnstap {
             log.push(("dnstap", text(path)));
@@ -404,6 +434,19 @@ fn cluster_zone(zones: &[Shown], cluster_dns: Option<IpAddr>) -> (String, Shown)
     let local = |(rank, ..): &((bool, bool, bool), String, Shown)| rank.0 || rank.1 || rank.2;
     best.filter(local)
         .map_or_else(|| ("cluster.local".into(), Shown::List(Vec::new())), |(_, name, upstreams)| (name, upstreams))
+}
+
+fn errors(directive: &Directive, found: &mut Findings) {
+    for property in &directive.properties {
+        match property.name.text.as_str() {
+            "consolidate" => {
+                let said = "failures of a kind are logged once in a while, with the number left out";
+                found.manner(directive, property, said);
+            }
+            "stacktrace" => found.manner(directive, property, "a panic is always logged with its place"),
+            _ => found.unknown(directive, property),
+        }
+    }
 }
 
 fn bufsize(directive: &Directive, found: &mut Findings) {

@@ -43,6 +43,11 @@ pub(super) fn rcode(word: &str) -> Option<&'static str> {
     RCODES.iter().find(|(_, name)| name.eq_ignore_ascii_case(word)).map(|(_, name)| *name)
 }
 
+/// The name of a code.
+pub(super) fn rcode_of_number(number: u16) -> Option<&'static str> {
+    RCODES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+}
+
 /// A Go duration: `30s`, `1h30m`, `1.5s`, `0`.
 pub(super) fn duration(token: &Token) -> Result<Duration, Error> {
     go_duration(&token.text)

@@ -26,7 +26,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
 };
 
@@ -47,10 +47,10 @@ use self::{
 pub use self::{
     denials::Released,
     inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
-    observe::{FailureKind, Metrics, Mismatch},
+    observe::{AnswerClass, FailureKind, Metrics, Mismatch},
     route::{
-        Config, ConfigError, DohMethod, FixedAnswer, Host, Next, Prefix, Probe, ResolvConfCache, Rewrite, Template,
-        UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host, parse_host_ip, problems, words,
+        Acl, Config, ConfigError, DohMethod, FixedAnswer, Host, Next, Prefix, Probe, ResolvConfCache, Rewrite,
+        Template, UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host, parse_host_ip, problems, words,
     },
     upstream::{Server, TlsName, limit_sockets},
 };
@@ -118,6 +118,8 @@ struct Inner {
     refreshes: mpsc::Sender<Refresh>,
     queue: Lock<Option<mpsc::Receiver<Refresh>>>,
     query_log: Sampler,
+    /// The classes of answers that are logged, as bits; 0 for all.
+    query_classes: AtomicU8,
     tap: Tap,
 }
 
@@ -187,6 +189,7 @@ impl Forwarder {
             refreshes,
             queue: Lock::new(Some(queue)),
             query_log: Sampler::new(config.query_log_every),
+            query_classes: AtomicU8::new(AnswerClass::bits(&config.query_log_classes)),
             tap: Tap::new(config.dnstap.clone(), config.dnstap_every),
         })))
     }
@@ -206,6 +209,7 @@ impl Forwarder {
         routes.store(Arc::new(Routes::new(config, environment, cache, view, Some(&before))?));
         self.0.generation.fetch_add(1, Ordering::Release);
         query_log.set(config.query_log_every);
+        self.0.query_classes.store(AnswerClass::bits(&config.query_log_classes), Ordering::Relaxed);
         Ok(())
     }
 
@@ -314,8 +318,10 @@ impl Inner {
 
     /// Counts a question; returns whether the query log or dnstap is to have it, so that `resolve` has to answer it.
     fn count_question(&self) -> bool {
+        // What is at hand is no error.
+        let errors_only = self.query_classes.load(Ordering::Relaxed) == AnswerClass::Error.bit();
         // Each counts every question.
-        self.query_log.count() | self.tap.count()
+        (self.query_log.count() && !errors_only) | self.tap.count()
     }
 
     fn metrics(&self) -> &Metrics {

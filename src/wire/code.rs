@@ -173,6 +173,7 @@ numbers! {
     /// The server has no data of the zone yet.
     NOT_READY = 14 "Not Ready",
     BLOCKED = 15 "Blocked",
+    FILTERED = 17 "Filtered",
     PROHIBITED = 18 "Prohibited",
     STALE_NXDOMAIN_ANSWER = 19 "Stale NXDOMAIN Answer",
     /// The server is not authoritative for the name.

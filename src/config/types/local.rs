@@ -1,9 +1,9 @@
-//! Names answered or renamed on the node: hosts, rewrites, templates, DNS64 prefixes.
+//! Names answered or renamed on the node, and who may ask: hosts, rewrites, templates, DNS64 prefixes, access rules.
 
 use hickory_proto::rr::Name;
 
 use super::{super::value::Scalar, ZoneName};
-use crate::dns::forward::{Host, Next, Prefix, Rewrite, Template, parse_host_ip};
+use crate::dns::forward::{Acl, Host, Next, Prefix, Rewrite, Template, parse_host_ip};
 
 impl Scalar for Host {
     const KIND: &'static str = "line of a hosts file";
@@ -26,6 +26,18 @@ impl Scalar for Host {
 
 impl Scalar for Rewrite {
     const KIND: &'static str = "rewrite";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Scalar for Acl {
+    const KIND: &'static str = "access rule";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()

@@ -6,7 +6,7 @@ use super::super::value::Scalar;
 use crate::{
     dns::{
         cache::{Denials, HOLD},
-        forward::{DohMethod, FixedAnswer, Policy, Verdict},
+        forward::{AnswerClass, DohMethod, FixedAnswer, Policy, Verdict},
     },
     source::EndpointsMode,
     sys::labels,
@@ -55,7 +55,7 @@ macro_rules! scalars {
     };
 }
 
-scalars!(Pods, Compat, LogFormat, EndpointsMode, DohMethod, FixedAnswer, Policy, Verdict);
+scalars!(AnswerClass, Pods, Compat, LogFormat, EndpointsMode, DohMethod, FixedAnswer, Policy, Verdict);
 
 impl Scalar for Denials {
     const KIND: &'static str = "auto, believe, confirm, hold or hold DURATION";

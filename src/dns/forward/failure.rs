@@ -4,26 +4,31 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{
     observe::FailureKind,
-    route::{FixedAnswer, Route},
+    route::{FixedAnswer, Reason, Route},
     upstream::Failed,
 };
 use crate::{dns::cache::Entry, wire::EdeCode};
 
 #[derive(Clone, Debug)]
 pub enum Failure {
-    /// The zone answers every question with one code.
-    Fixed(FixedAnswer),
+    /// The zone answers with this code, and says why if a rule of it has a reason.
+    Fixed(FixedAnswer, Option<Reason>),
     /// The answer is not on this node, and upstreams were not to be asked.
     NotAsked,
     /// Upstreams deny the name, and it is held: this is its last good answer.
     Held(Arc<Entry>),
     /// SERVFAIL, with the reason.
-    Servfail { ede: EdeCode, text: Cow<'static, str> },
+    Servfail {
+        ede: EdeCode,
+        text: Cow<'static, str>,
+        /// The upstreams said REFUSED.
+        refused: bool,
+    },
 }
 
 impl Failure {
     fn because(ede: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self::Servfail { ede, text: text.into() }
+        Self::Servfail { ede, text: text.into(), refused: false }
     }
 
     pub fn no_route() -> Self {
@@ -72,7 +77,7 @@ impl Failure {
 
     /// The same for the name that an alias of the cluster leads to: a fixed answer is not the alias's own.
     pub fn of_target(self) -> Self {
-        if let Self::Fixed(_) = self { Self::fixed_target() } else { self }
+        if let Self::Fixed(..) = self { Self::fixed_target() } else { self }
     }
 
     pub fn truncated() -> Self {
@@ -91,14 +96,27 @@ impl Failure {
             }
             _ => EdeCode::NETWORK_ERROR,
         };
-        Self::because(ede, format!("{} {}", failed.upstream, failed.kind.as_str()))
+        let text = format!("{} {}", failed.upstream, failed.kind.as_str()).into();
+        Self::Servfail { ede, text, refused: failed.kind == FailureKind::Refused }
     }
 
     /// The same failure, from memory.
     pub fn again(self) -> Self {
         match self {
-            Self::Servfail { ede, text } => Self::because(ede, text.into_owned() + " (cached)"),
+            Self::Servfail { ede, text, refused } => {
+                Self::Servfail { ede, text: (text.into_owned() + " (cached)").into(), refused }
+            }
             other => other,
+        }
+    }
+
+    /// The code of the answer; `None` if there is an answer all the same, or no question.
+    pub fn answer(&self) -> Option<FixedAnswer> {
+        match self {
+            Self::Fixed(answer, _) => Some(*answer),
+            Self::Servfail { refused: true, .. } => Some(FixedAnswer::Refused),
+            Self::Servfail { .. } => Some(FixedAnswer::ServFail),
+            Self::NotAsked | Self::Held(_) => None,
         }
     }
 
@@ -109,8 +127,8 @@ impl Failure {
     /// The extended error (RFC 8914) and its text.
     pub fn ede(&self) -> (EdeCode, Cow<'static, str>) {
         match self {
-            Self::Fixed(_) | Self::NotAsked | Self::Held(_) => (EdeCode::OTHER, Cow::Borrowed("")),
-            Self::Servfail { ede, text } => (*ede, text.clone()),
+            Self::Fixed(..) | Self::NotAsked | Self::Held(_) => (EdeCode::OTHER, Cow::Borrowed("")),
+            Self::Servfail { ede, text, .. } => (*ede, text.clone()),
         }
     }
 }

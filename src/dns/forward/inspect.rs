@@ -109,7 +109,7 @@ fn inspect(resolver: Resolver<'_>, question: &Question, legs: &Lock<Vec<Leg>>) -
             let rcode = if found.entry.kind() == Kind::NxDomain { Rcode::NXDOMAIN } else { Rcode::NOERROR };
             Some(InspectedAnswer { rcode, kind: found.entry.kind(), answers, authorities, age: found.age })
         }
-        Err(Failure::Fixed(answer)) => Some(InspectedAnswer {
+        Err(Failure::Fixed(answer, _)) => Some(InspectedAnswer {
             rcode: answer.rcode(),
             kind: if answer == FixedAnswer::NxDomain { Kind::NxDomain } else { Kind::NoData },
             answers: Vec::new(),
@@ -129,7 +129,7 @@ impl Leg {
 
     fn of(route: &Route, question: &Question, via: Via) -> Self {
         let zone = match via {
-            Via::Zone => route.config.zone.to_string(),
+            Via::Zone | Via::Route(_) => route.config.zone.to_string(),
             Via::Fallback => "cluster_fallback".into(),
         };
         let upstreams = route.upstreams().iter().map(|upstream| upstream.server().to_string()).collect();

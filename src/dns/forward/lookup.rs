@@ -33,7 +33,7 @@ use super::{
 use crate::{
     dns::{
         Local, Question,
-        cache::{Age, Denials, Entry, Key, Kind, Lifetimes},
+        cache::{Age, Denials, Entry, Key, Kind, Lifetimes, RouteId},
         question::question_name,
         request::ServedFrom,
     },
@@ -77,6 +77,8 @@ pub type Outcome = Result<Arc<Entry>, Failure>;
 pub enum Via {
     /// The upstreams of the longest zone that holds the name.
     Zone,
+    /// The upstreams of this route, also for names of other zones.
+    Route(RouteId),
     /// The upstreams of `cluster_fallback`, which stand in for the records of the cluster.
     Fallback,
 }
@@ -308,7 +310,12 @@ task_local! {
 
 /// The client that a place is taken for; unspecified where no client waits, as for a refresh.
 fn client() -> IpAddr {
-    CLIENT.try_with(|client| *client).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+    asking().unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+}
+
+/// The client whose question is resolved; `None` where no client asks, as for the tools.
+pub(super) fn asking() -> Option<IpAddr> {
+    CLIENT.try_with(|client| *client).ok()
 }
 
 /// A question on its way to the upstreams of its route.
@@ -407,6 +414,9 @@ impl Exchange {
             return true;
         }
         let name = question_name(name);
+        if matches!(self.via, Via::Route(_)) && name == self.question.name {
+            return true;
+        }
         let same = self.routes.find(&name).is_some_and(|other| Arc::ptr_eq(other, &self.route));
         same && self.inner.is_outside(&name)
     }
@@ -511,6 +521,7 @@ pub fn place<'r>(routes: &'r Routes, question: &Question, via: Via) -> Result<(&
     let route = match via {
         Via::Fallback => routes.cluster_fallback.as_ref().ok_or_else(Failure::not_ready)?,
         Via::Zone => routes.find(&question.name).ok_or_else(Failure::no_route)?,
+        Via::Route(id) => routes.get(id).ok_or_else(Failure::no_route)?,
     };
     Ok((route, Key::new(route.id, question.by_ref())))
 }

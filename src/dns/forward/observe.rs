@@ -10,5 +10,5 @@ mod query_log;
 pub use self::{
     dnstap::Tap,
     metrics::{FailureKind, Metrics, Mismatch, Named},
-    query_log::{Sampler, log},
+    query_log::{AnswerClass, Sampler, log},
 };

@@ -3,23 +3,26 @@
 //! The same code answers clients and `holdfast lookup`; they differ in [`Reach`] alone. Never decides what an upstream's
 //! answer is worth (that is `lookup`), and never leaves a client without a message.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
-use hickory_proto::rr::{RData, Record, rdata::CNAME};
+use hickory_proto::rr::{
+    RData, Record, RecordType,
+    rdata::{CNAME, HINFO},
+};
 use tokio::time::Instant;
 
 use super::{
     Failure, Inner,
     inspect::Leg,
-    lookup::{Found, Via},
+    lookup::{Found, Via, asking},
     observe,
-    route::{ByZone, OnNode, Renamed, Routes, ZoneNames, dns64},
+    route::{ByZone, FixedAnswer, OnNode, Reason, Routes, ZoneNames, acl, dns64},
 };
 use crate::{
     dns::{
         Context, Forward, Local, Question, Records, Rules,
         cache::{Age, Entry, Kind, Parts},
-        question::question_name,
+        question::{question_name, record_name},
         request::{ForwardRequest, Resolved, ServedFrom, Transport},
     },
     sys::{Lock, UnixMillis},
@@ -35,6 +38,8 @@ const AUTHORITATIVE: u8 = 0x04;
 const TRUNCATED: u8 = 0x02;
 /// Seconds that the CNAME of a completed name lives: a service of that name may be created at any time.
 const COMPLETION_TTL: u32 = 5;
+/// Seconds, as CoreDNS has it.
+const MINIMAL_ANY_TTL: u32 = 8_482;
 
 /// The whole answer to `request`.
 pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
@@ -45,12 +50,6 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
     let question = Question::of(&client).to_owned();
     let routes = inner.routes.load_full();
     let whole = request.forward == Forward::Whole;
-    if whole
-        && let Some(route) = routes.find(&question.name)
-        && let Some(answer) = route.names.find(&question).fixed()
-    {
-        return Resolved { message: written(&client.reject(answer.rcode(), None)), from: ServedFrom::Cluster };
-    }
     let budget =
         routes.budget(&question.name, if request.forward == Forward::Fallback { Via::Fallback } else { Via::Zone });
     inner.cache_load.over().await;
@@ -82,12 +81,18 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
             }
             (out, found.from)
         }
+        (Err(Failure::Fixed(answer, reason)), Forward::Whole) => {
+            let mut reject = client.reject(answer.rcode(), None);
+            reject.ede = reason.as_ref().map(|Reason { code, text }| Ede { code: *code, text });
+            (written(&reject), ServedFrom::Cluster)
+        }
         (Err(failure), _) => {
             inner.metrics().servfail.inc();
             (servfail(&client, &failure), ServedFrom::Upstream)
         }
     };
-    if inner.query_log.take() {
+    let classes = inner.query_classes.load(Ordering::Relaxed);
+    if inner.query_log.take() && (classes == 0 || classes & observe::AnswerClass::of(&message).bit() != 0) {
         observe::log(&client, request.client, from, request.received.elapsed());
     }
     inner.tap.note(request, &message, inner.now(), inner.metrics());
@@ -161,7 +166,7 @@ impl Resolver<'_> {
                 Ok(Some(found)) => Ok(found),
                 Ok(None) | Err(_) => Ok(denial),
             },
-            Here::NoRecords => self.follow(question).await,
+            Here::NoRecords => self.follow(question, Via::Zone).await,
             Here::Outside => self.outside(question).await,
         }
     }
@@ -187,59 +192,107 @@ impl Resolver<'_> {
         Ok(Some(Found { ours: true, ..with_part(joined, &found) }))
     }
 
-    /// A name outside, with IPv6 addresses made of IPv4 ones where the zone says so and there are no others, also for names of
-    /// hosts and templates.
+    /// A name outside, by the rules of its zone in the order of CoreDNS's plugins: IPv6 addresses made of IPv4 ones, ANY,
+    /// rewrites, who may ask, templates, hosts, upstreams.
     async fn outside(&self, question: &Question) -> Result<Found, Failure> {
-        let Some(names) = self.names(&question.name) else { return self.follow(question).await };
-        let found = self.named(names, question).await?;
-        // A client that validates gets no answer that is made up (RFC 6147, 5.5).
-        let validates = question.dnssec_ok && question.checking_disabled;
-        let Some(prefix) = names.config.dns64.filter(|_| question.rtype == Rtype::AAAA && !validates) else {
-            return Ok(found);
+        let Some(names) = self.names(&question.name) else { return self.follow(question, Via::Zone).await };
+        if question.rtype == Rtype::ANY && names.config.minimal_any {
+            let data = RData::HINFO(HINFO::new("ANY obsoleted".into(), "See RFC 8482".into()));
+            let answers = vec![Record::from_rdata(question.record_name(), MINIMAL_ANY_TTL, data)];
+            return join(question, Kind::Data, answers, Vec::new(), self.now(), Age::Fresh, ServedFrom::Cluster);
+        }
+        let found = self.rewritten(names, question).await?;
+        self.translate(names, question, found).await
+    }
+
+    /// The answer to the question that rules make of this one, as the answer to this one.
+    async fn rewritten(&self, names: &ZoneNames, question: &Question) -> Result<Found, Failure> {
+        let Some(rewritten) = names.rewrite(question) else { return self.known(names, question, Via::Zone).await };
+        let new = question.renamed(question_name(&rewritten.name)).retyped(Rtype(rewritten.rtype.into()));
+        let (zone, via) = self.answering(names, &new.name);
+        let found = self.known(zone, &new, via).await;
+        let code = match &found {
+            Ok(found) if found.entry.kind() == Kind::NxDomain => FixedAnswer::NxDomain,
+            Ok(_) => FixedAnswer::NoError,
+            Err(failure) => match failure.answer() {
+                Some(code) => code,
+                None => return found,
+            },
+        };
+        let said = rewritten.code(code);
+        let mut kind = match (said, &found) {
+            (FixedAnswer::Refused | FixedAnswer::ServFail, _) if said != code => {
+                return Err(Failure::Fixed(said, None));
+            }
+            (FixedAnswer::NxDomain, _) => Kind::NxDomain,
+            (_, Ok(found)) if found.entry.kind() != Kind::NxDomain => found.entry.kind(),
+            _ => Kind::NoData,
         };
         let now = self.now();
-        if found.entry.kind() == Kind::NxDomain || dns64::has_usable_aaaa(&found.entry.records(now, found.age).0) {
-            return Ok(found);
-        }
-        match self.named(names, &question.retyped(Rtype::A)).await {
-            Ok(four) if four.entry.kind() == Kind::Data => {
-                let (answers, _) = four.entry.records(now, four.age);
-                let answers = prefix.synthesize(answers);
-                join(question, Kind::Data, answers, Vec::new(), now, four.age, four.from)
+        let Found { entry, age, from, .. } = match found {
+            Ok(found) => found,
+            Err(failure) if said == code => return Err(failure),
+            Err(_) => join(&new, kind, Vec::new(), Vec::new(), now, Age::Fresh, ServedFrom::Upstream)?,
+        };
+        let (mut answers, mut authorities) = entry.records(now, age);
+        if let Some((at, target)) = rewritten.cname(&answers) {
+            answers.truncate(at + 1);
+            answers[at].data = RData::CNAME(CNAME(target.clone()));
+            match self.follow(&new.renamed(question_name(&target)), via).await {
+                Ok(behind) if new.rtype != Rtype::CNAME => {
+                    let (records, others) = behind.entry.records(now, behind.age);
+                    answers.extend(records);
+                    (authorities, kind) = (others, behind.entry.kind());
+                }
+                Err(Failure::NotAsked) => return Err(Failure::NotAsked),
+                _ => {}
             }
-            _ => Ok(found),
         }
+        let asked = question.record_name();
+        rewritten.restore(&asked, &mut answers);
+        rewritten.restore(&asked, &mut authorities);
+        let joined = join(question, kind, answers, authorities, now, age, from)?;
+        let truncated = entry.is_truncated();
+        Ok(if truncated { truncate(joined) } else { joined })
     }
 
-    /// A name outside: from hosts or under the name it is rewritten to, else as it is.
-    async fn named(&self, names: &ZoneNames, question: &Question) -> Result<Found, Failure> {
-        match names.find(question) {
-            OnNode::Renamed(renamed) => {
-                let Renamed { question: new, rewritten, then } = *renamed;
-                let found = self.known(&new, then).await?;
-                let (mut answers, authorities) = found.entry.records(self.now(), found.age);
-                rewritten.restore(&question.record_name(), &mut answers);
-                let (kind, now) = (found.entry.kind(), self.now());
-                let joined = join(question, kind, answers, authorities, now, found.age, found.from)?;
-                Ok(with_part(joined, &found))
-            }
-            on_node => self.known(question, on_node).await,
+    /// The zone that answers the name which a name of `names` was rewritten to, and whose upstreams are asked.
+    fn answering<'z>(&'z self, names: &'z ZoneNames, new: &Name) -> (&'z ZoneNames, Via) {
+        let zones = &names.config.rewrite_zones;
+        if zones.is_empty() {
+            return (names, Via::Zone);
         }
+        let new = record_name(new);
+        let longest = zones.iter().filter(|zone| zone.zone_of(&new)).max_by_key(|zone| zone.num_labels());
+        let zone = question_name(longest.unwrap_or(&names.config.zone));
+        let routes: &Routes = match self.reach {
+            Reach::Upstreams { routes, .. } => routes,
+            Reach::Cache { routes, .. } => routes,
+            Reach::Names { zones, .. } => return (zones.get(&zone).unwrap_or(names), Via::Zone),
+        };
+        routes.of_zone(&zone).map_or((names, Via::Zone), |route| (&route.names, Via::Route(route.id)))
     }
 
-    /// A name outside as the zone answers it on this node, or else as upstreams do.
-    async fn known(&self, question: &Question, on_node: OnNode<'_>) -> Result<Found, Failure> {
-        let (kind, mut answers, authorities) = match on_node {
+    /// A question as the zone answers it on this node, or else as upstreams do.
+    async fn known(&self, names: &ZoneNames, question: &Question, via: Via) -> Result<Found, Failure> {
+        if !names.config.acl.is_empty()
+            && let Some(client) = asking()
+            && let Some((answer, code)) =
+                acl::judge(&names.config.acl, &question.record_name(), question.rtype, client).answer()
+        {
+            return Err(Failure::Fixed(answer, Some(Reason { code, text: "".into() })));
+        }
+        let (kind, mut answers, authorities) = match names.on_node(question) {
             OnNode::Records { kind, answers, authorities } => (kind, answers, authorities),
-            OnNode::Fixed(answer) => return Err(Failure::Fixed(answer)),
-            OnNode::Upstreams | OnNode::Renamed(_) => return self.follow(question).await,
+            OnNode::Fixed(answer, reason) => return Err(Failure::Fixed(answer, reason)),
+            OnNode::Upstreams => return self.follow(question, via).await,
         };
         let (mut age, mut from) = (Age::Fresh, ServedFrom::Cluster);
         if matches!(question.rtype, Rtype::A | Rtype::AAAA)
             && let Some(RData::CNAME(CNAME(target))) = answers.last().map(|record| &record.data)
         {
             // A target that cannot be looked up leaves the CNAME alone, as in CoreDNS.
-            match self.follow(&question.renamed(question_name(target))).await {
+            match self.follow(&question.renamed(question_name(target)), Via::Zone).await {
                 Ok(found) => {
                     answers.extend(found.entry.records(self.now(), found.age).0);
                     (age, from) = (found.age, found.from);
@@ -251,9 +304,35 @@ impl Resolver<'_> {
         join(question, kind, answers, authorities, self.now(), age, from)
     }
 
+    /// `found`, or IPv6 addresses made of IPv4 ones where the zone says so and the name has no others.
+    async fn translate(&self, names: &ZoneNames, question: &Question, found: Found) -> Result<Found, Failure> {
+        // A client that validates gets no answer that is made up (RFC 6147, 5.5).
+        let validates = question.dnssec_ok && question.checking_disabled;
+        let config = &names.config;
+        let for_client = config.dns64_over_ipv4 || asking().is_none_or(|client| client.to_canonical().is_ipv6());
+        let applies = question.rtype == Rtype::AAAA && !validates && for_client;
+        let Some(prefix) = config.dns64.filter(|_| applies) else { return Ok(found) };
+        let now = self.now();
+        let (answers, authorities) = found.entry.records(now, found.age);
+        let has_others = !config.dns64_all && dns64::has_usable_aaaa(&answers);
+        if found.entry.kind() == Kind::NxDomain || has_others {
+            return Ok(found);
+        }
+        match self.rewritten(names, &question.retyped(Rtype::A)).await {
+            Ok(four) if four.entry.kind() == Kind::Data => {
+                // RFC 6147, 5.1.7.
+                let soa = authorities.iter().find(|record| record.record_type() == RecordType::SOA);
+                let ttl_max = soa.map_or(dns64::TTL_MAX, |soa| soa.ttl);
+                let answers = prefix.synthesize(four.entry.records(now, four.age).0, ttl_max);
+                join(question, Kind::Data, answers, Vec::new(), now, four.age, four.from)
+            }
+            _ => Ok(found),
+        }
+    }
+
     /// Follows `question` over as many routes as its CNAMEs lead through.
-    async fn follow(&self, question: &Question) -> Result<Found, Failure> {
-        let first = self.leg(question).await?;
+    async fn follow(&self, question: &Question, via: Via) -> Result<Found, Failure> {
+        let first = self.leg(question, via).await?;
         if !first.entry.continues() {
             return Ok(first);
         }
@@ -269,7 +348,7 @@ impl Resolver<'_> {
                 // A loop ends as what was collected.
                 break;
             }
-            last = match self.leg(&question.renamed(question_name(&target))).await {
+            last = match self.leg(&question.renamed(question_name(&target)), Via::Zone).await {
                 Ok(found) => found,
                 // The tools show the part that is known.
                 Err(Failure::NotAsked) => break,
@@ -290,12 +369,12 @@ impl Resolver<'_> {
         Ok(with_part(join(question, last.entry.kind(), answers, authorities, now, age, from)?, &last))
     }
 
-    /// Resolves a name: from the records of this node if it is theirs, else over its own route.
-    async fn leg(&self, question: &Question) -> Result<Found, Failure> {
+    /// Resolves a name: from the records of this node if it is theirs, else as `via` says.
+    async fn leg(&self, question: &Question, via: Via) -> Result<Found, Failure> {
         let via = match self.here(question) {
             Here::Answer(found) | Here::Leads(found, _) | Here::Completion(_, found) => return Ok(found),
             Here::NoRecords => Via::Fallback,
-            Here::Outside => Via::Zone,
+            Here::Outside => via,
         };
         if via == Via::Zone && self.names(&question.name).is_some_and(|names| names.config.answer.is_some()) {
             return Err(Failure::fixed_target());
@@ -387,11 +466,12 @@ fn join(
 
 /// An answer put together with `part`, which may be truncated.
 fn with_part(found: Found, part: &Found) -> Found {
-    match (part.entry.is_truncated(), Arc::try_unwrap(found.entry)) {
-        (true, Ok(entry)) => Found { entry: Arc::new(entry.truncated()), ..found },
-        (_, Ok(entry)) => Found { entry: Arc::new(entry), ..found },
-        (_, Err(entry)) => Found { entry, ..found },
-    }
+    if part.entry.is_truncated() { truncate(found) } else { found }
+}
+
+fn truncate(found: Found) -> Found {
+    let entry = Arc::try_unwrap(found.entry).map_or_else(|entry| entry, |entry| Arc::new(entry.truncated()));
+    Found { entry, ..found }
 }
 
 pub(super) fn parts(question: &Question, kind: Kind, answers: Vec<Record>, authorities: Vec<Record>) -> Parts {

@@ -2,6 +2,7 @@
 //!
 //! A route is the zone with its upstreams. Answers of one route never count for names of another.
 
+pub mod acl;
 mod config;
 pub mod dns64;
 pub mod hosts;
@@ -28,15 +29,16 @@ use rand::seq::SliceRandom;
 
 use self::servers::{Missing, Servers, servers};
 pub use self::{
+    acl::Acl,
     config::{Config, ConfigError, DohMethod, FixedAnswer, Probe, UpstreamSource, ZoneConfig},
     dns64::Prefix,
     hosts::{Host, parse_ip as parse_host_ip, parse_line as parse_host},
-    names::{ByZone, OnNode, Renamed, ZoneNames, zone_names},
+    names::{ByZone, OnNode, ZoneNames, zone_names},
     next::{Next, Verdict, Verdicts},
     resolv_conf_cache::ResolvConfCache,
     rewrite::Rewrite,
     servers::problems,
-    template::Template,
+    template::{Reason, Template},
 };
 use super::{
     Environment,
@@ -162,10 +164,20 @@ impl Routes {
         self.by_zone.find(name)
     }
 
+    /// The route of exactly this zone.
+    pub fn of_zone(&self, zone: &wire::Name) -> Option<&Arc<Route>> {
+        self.by_zone.get(zone)
+    }
+
+    pub fn get(&self, id: RouteId) -> Option<&Arc<Route>> {
+        self.by_zone.iter().find(|route| route.id == id)
+    }
+
     /// How long a client may wait for `name`.
     pub fn budget(&self, name: &wire::Name, via: Via) -> Duration {
         let route = match via {
             Via::Zone => self.find(name),
+            Via::Route(id) => self.get(id),
             Via::Fallback => self.cluster_fallback.as_ref(),
         };
         route.map_or(Duration::ZERO, |route| route.config.budget)

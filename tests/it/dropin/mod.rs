@@ -5,5 +5,6 @@ mod metrics;
 mod migration;
 mod options;
 mod process;
+mod reference;
 mod served;
 mod settled;

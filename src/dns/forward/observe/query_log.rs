@@ -8,7 +8,36 @@ use std::{
     time::Duration,
 };
 
-use crate::{dns::request::ServedFrom, wire::Query};
+use crate::{dns::request::ServedFrom, sys::labels, wire::Query};
+
+labels! {
+    /// What an answer comes to, as CoreDNS has it.
+    pub enum AnswerClass {
+        Success = "success",
+        /// NXDOMAIN, or no records.
+        Denial = "denial",
+        Error = "error",
+    }
+}
+
+impl AnswerClass {
+    pub fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    pub fn bits(classes: &[Self]) -> u8 {
+        classes.iter().fold(0, |bits, class| bits | class.bit())
+    }
+
+    /// That of a whole message.
+    pub fn of(message: &[u8]) -> Self {
+        match (message.get(3).map(|byte| byte & 0x0F), message.get(6..8)) {
+            (Some(0), Some([0, 0])) | (Some(3), _) => Self::Denial,
+            (Some(0), _) => Self::Success,
+            _ => Self::Error,
+        }
+    }
+}
 
 /// Picks one question in so many.
 #[derive(Debug)]
@@ -55,6 +84,21 @@ pub fn log(query: &Query<'_>, client: SocketAddr, from: ServedFrom, took: Durati
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_are_told_apart_by_code_and_records() {
+        for (code, records, expect) in [
+            (0, 1, AnswerClass::Success),
+            (0, 0, AnswerClass::Denial),
+            (3, 1, AnswerClass::Denial),
+            (2, 0, AnswerClass::Error),
+            (5, 0, AnswerClass::Error),
+        ] {
+            let message = [0, 0, 0x80, 0x80 | code, 0, 1, 0, records, 0, 0, 0, 0];
+            assert_eq!(AnswerClass::of(&message), expect, "{code} {records}");
+        }
+        assert_eq!(AnswerClass::of(&[]), AnswerClass::Error);
+    }
 
     #[test]
     fn one_in_so_many_has_its_turn_and_none_by_default() {

@@ -15,6 +15,7 @@ use hickory_proto::rr::Name;
 use ipnet::IpNet;
 
 use super::{
+    acl::Acl,
     dns64::Prefix,
     hosts::Host,
     next::{Next, Verdicts},
@@ -25,7 +26,10 @@ use super::{
 use crate::{
     dns::{
         cache::Lifetimes,
-        forward::upstream::{HTTPS_PATH, Server, TlsName, is_https_path},
+        forward::{
+            observe::AnswerClass,
+            upstream::{HTTPS_PATH, Server, TlsName, is_https_path},
+        },
     },
     report::Policy,
     sys::{self, labels},
@@ -49,6 +53,8 @@ pub struct Config {
     pub keep: Vec<wire::Name>,
     /// Log one question in so many. Default 0: none.
     pub query_log_every: u32,
+    /// Answers that are logged. Default all.
+    pub query_log_classes: Vec<AnswerClass>,
     /// The socket of a dnstap collector. Default none.
     pub dnstap: Option<PathBuf>,
     /// Tell it of one answer in so many. Default 1: each.
@@ -62,6 +68,7 @@ impl Default for Config {
             cluster_fallback: Vec::new(),
             keep: Vec::new(),
             query_log_every: 0,
+            query_log_classes: Vec::new(),
             dnstap: None,
             dnstap_every: 1,
         }
@@ -120,13 +127,24 @@ pub struct ZoneConfig {
     pub hosts_ttl: Duration,
     /// Reverse names of the addresses of hosts are answered too. Default on.
     pub hosts_reverse: bool,
-    /// Names looked up under other names; rewrites come before templates, and those before hosts.
+    /// Questions asked otherwise; rewrites come before templates, and those before hosts.
     pub rewrites: Vec<Rewrite>,
+    /// Zones of which the longest that holds a rewritten name answers it, or else this zone itself. Default none: the name's
+    /// own zone does.
+    pub rewrite_zones: Vec<Name>,
+    /// Which clients may ask. Default all.
+    pub acl: Vec<Acl>,
+    /// ANY is answered with one record that says so (RFC 8482), and not asked of upstreams. Default off.
+    pub minimal_any: bool,
     pub templates: Vec<Template>,
     /// Answers with an address in these networks are refused. Default none.
     pub reject: Arc<[IpNet]>,
     /// Make IPv6 addresses of IPv4 ones where a name has no others. Default off.
     pub dns64: Option<Prefix>,
+    /// Do so where a name has IPv6 addresses as well. Default off.
+    pub dns64_all: bool,
+    /// Do so for clients that ask over IPv4. Default on.
+    pub dns64_over_ipv4: bool,
     /// Certificate authorities for `tls://` upstreams, a PEM file. Default: those of the system.
     pub tls_ca: Option<PathBuf>,
 }
@@ -160,9 +178,14 @@ impl Default for ZoneConfig {
             hosts_ttl: Duration::from_secs(30),
             hosts_reverse: true,
             rewrites: Vec::new(),
+            rewrite_zones: Vec::new(),
+            acl: Vec::new(),
+            minimal_any: false,
             templates: Vec::new(),
             reject: Arc::default(),
             dns64: None,
+            dns64_all: false,
+            dns64_over_ipv4: true,
             tls_ca: None,
         }
     }

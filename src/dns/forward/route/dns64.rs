@@ -10,6 +10,9 @@ use std::{
 
 use hickory_proto::rr::{RData, Record, rdata::AAAA};
 
+/// Longest TTL of an address that is made up where no SOA says more (RFC 6147, 5.1.7), in seconds.
+pub const TTL_MAX: u32 = 600;
+
 /// A prefix that a NAT64 translates, RFC 6052.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
@@ -36,11 +39,12 @@ impl Prefix {
         bytes.into()
     }
 
-    /// `records` with every A record as the AAAA record that stands for it.
-    pub fn synthesize(self, records: Vec<Record>) -> Vec<Record> {
+    /// `records` with every A record as the AAAA record that stands for it, which lives for `ttl_max` seconds at most.
+    pub fn synthesize(self, records: Vec<Record>, ttl_max: u32) -> Vec<Record> {
         let each = |mut record: Record| {
             if let RData::A(ip) = &record.data {
                 record.data = RData::AAAA(AAAA(self.embed(ip.0)));
+                record.ttl = record.ttl.min(ttl_max);
             }
             record
         };

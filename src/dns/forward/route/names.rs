@@ -13,7 +13,7 @@ use super::{
     Config, FixedAnswer, ZoneConfig,
     hosts::Hosts,
     rewrite::{Rewritten, rewrite},
-    template::{self, Filled},
+    template::{self, Filled, Reason},
 };
 use crate::{
     dns::{
@@ -34,36 +34,16 @@ pub struct ZoneNames {
 
 /// The answer of a zone to a question, as far as no upstream is needed.
 #[derive(Debug)]
-pub enum OnNode<'z> {
+pub enum OnNode {
     /// Records of hosts or of a template.
     Records {
         kind: Kind,
         answers: Vec<Record>,
         authorities: Vec<Record>,
     },
-    Fixed(FixedAnswer),
-    Renamed(Box<Renamed<'z>>),
+    /// A code, and why if a template says so.
+    Fixed(FixedAnswer, Option<Reason>),
     Upstreams,
-}
-
-/// A name that is looked up under another name, and whose answer is given under its own.
-#[derive(Debug)]
-pub struct Renamed<'z> {
-    pub question: Question,
-    pub rewritten: Rewritten<'z>,
-    /// The answer to the new name; never renamed again.
-    pub then: OnNode<'z>,
-}
-
-impl OnNode<'_> {
-    /// The fixed answer, of the name or of the one it is looked up under.
-    pub fn fixed(&self) -> Option<FixedAnswer> {
-        match self {
-            Self::Fixed(answer) => Some(*answer),
-            Self::Renamed(renamed) => renamed.then.fixed(),
-            Self::Records { .. } | Self::Upstreams => None,
-        }
-    }
 }
 
 impl ZoneNames {
@@ -79,29 +59,26 @@ impl ZoneNames {
         Self { config, hosts: ArcSwap::from_pointee(hosts), hosts_problem: ArcSwapOption::from(problem) }
     }
 
-    pub fn find(&self, question: &Question) -> OnNode<'_> {
-        match rewrite(&self.config.rewrites, &question.record_name()) {
-            None => self.on_node(question),
-            Some(rewritten) => {
-                let question = question.renamed(question_name(&rewritten.name));
-                let then = self.on_node(&question);
-                OnNode::Renamed(Box::new(Renamed { question, rewritten, then }))
-            }
-        }
+    /// The question that is asked in place of this one, if a rule fits it.
+    pub fn rewrite(&self, question: &Question) -> Option<Rewritten<'_>> {
+        rewrite(&self.config.rewrites, &question.record_name(), question.record_type())
     }
 
-    fn on_node(&self, question: &Question) -> OnNode<'_> {
+    pub fn on_node(&self, question: &Question) -> OnNode {
         let config = &self.config;
         if !config.templates.is_empty() {
             let rtype = RecordType::from(question.rtype.0);
             let filled = template::answer(&config.templates, &config.zone, &question.record_name(), rtype);
-            if let Some(Filled { rcode, answers, authorities }) = filled {
+            if let Some(Filled { rcode, answers, authorities, reason }) = filled {
+                let bare = answers.is_empty() && authorities.is_empty() && reason.is_some();
                 let kind = match rcode {
+                    Rcode::NXDOMAIN if bare => return OnNode::Fixed(FixedAnswer::NxDomain, reason),
+                    Rcode::NOERROR if bare => return OnNode::Fixed(FixedAnswer::NoError, reason),
                     Rcode::NXDOMAIN => Kind::NxDomain,
                     Rcode::NOERROR if answers.is_empty() => Kind::NoData,
                     Rcode::NOERROR => Kind::Data,
-                    Rcode::REFUSED => return OnNode::Fixed(FixedAnswer::Refused),
-                    _ => return OnNode::Fixed(FixedAnswer::ServFail),
+                    Rcode::REFUSED => return OnNode::Fixed(FixedAnswer::Refused, reason),
+                    _ => return OnNode::Fixed(FixedAnswer::ServFail, reason),
                 };
                 return OnNode::Records { kind, answers, authorities };
             }
@@ -110,7 +87,7 @@ impl ZoneNames {
         if let Some((kind, answers)) = self.hosts.load().find(question, ttl) {
             return OnNode::Records { kind, answers, authorities: Vec::new() };
         }
-        config.answer.map_or(OnNode::Upstreams, OnNode::Fixed)
+        config.answer.map_or(OnNode::Upstreams, |answer| OnNode::Fixed(answer, None))
     }
 
     /// Whether the question's answer is in the cache under its own name, if it is anywhere.
@@ -119,6 +96,8 @@ impl ZoneNames {
         self.config.answer.is_none()
             && !self.config.lifetimes.keep_ttl
             && self.config.rewrites.is_empty()
+            && self.config.acl.is_empty()
+            && !(self.config.minimal_any && question.rtype == Rtype::ANY)
             && !self.config.templates.iter().any(|template| template.is_for(RecordType::from(question.rtype.0)))
             && (self.config.dns64.is_none() || question.rtype != Rtype::AAAA)
             && !self.hosts.load().holds(question.name, question.rtype)

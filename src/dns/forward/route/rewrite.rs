@@ -1,24 +1,39 @@
-//! Names looked up under another name, by the rules of a zone in their order.
+//! Questions asked otherwise (another name, another type) and answers changed, by the rules of a zone in their order.
 //!
 //! Pure. Rules see names as CoreDNS gives them to its own: in lower case, with the final dot.
 
 use std::{fmt, str::FromStr};
 
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use regex::Regex;
 
-use super::words;
+use super::{FixedAnswer, words};
 
 /// Longest pattern, in bytes.
 const PATTERN_MAX: usize = 1_024;
+/// RFC 2181, 8.
+const TTL_MAX: u32 = 2_147_483_647;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewrite {
-    pub how: How,
-    /// The next rules see the new name; without this, a rule that fits is the last one.
+    pub what: What,
+    /// The next rules see the new question; without this, a rule that fits is the last one.
     pub goes_on: bool,
-    /// Names in the answer that are given as others.
-    pub answers: Vec<AnswerRule>,
+}
+
+/// What a rule changes. Patterns are compared with the name that is asked for when the rule is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The name, and names in the answer that are given as others.
+    Name { how: How, answers: Vec<AnswerRule> },
+    /// The type; the answer is given as it comes.
+    Type { from: RecordType, to: RecordType },
+    /// TTLs in the answer are brought within these bounds, in seconds.
+    Ttl { names: Pattern, least: u32, most: u32 },
+    /// The code of the answer.
+    Rcode { names: Pattern, from: FixedAnswer, to: FixedAnswer },
+    /// A CNAME in the answer leads to `to`, where `{1}` is the first group of the pattern, and that is looked up.
+    Cname { from: Pattern, to: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +115,19 @@ fn fqdn(text: &str) -> Option<Name> {
 }
 
 impl How {
+    /// As it is written.
+    fn words(&self) -> [String; 3] {
+        let shown = |name: &Name| {
+            let text = name.to_ascii().to_ascii_lowercase();
+            text.strip_suffix('.').filter(|text| !text.is_empty()).unwrap_or(".").to_owned()
+        };
+        match self {
+            Self::Exact { from, to } => ["exact".into(), shown(from), shown(to)],
+            Self::Suffix { from, to } => ["suffix".into(), shown(from), shown(to)],
+            Self::Regex { pattern, to } => ["regex".into(), pattern.as_str().to_owned(), to.clone()],
+        }
+    }
+
     fn apply(&self, name: &Name) -> Option<Name> {
         match self {
             Self::Exact { from, to } => (from == name).then(|| to.clone()),
@@ -118,30 +146,39 @@ impl How {
     }
 }
 
-/// A name that rules changed, and the rules for the names in its answer.
+/// A question that rules changed, and the rules for its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rewritten<'r> {
     pub name: Name,
-    answers: Vec<&'r AnswerRule>,
+    pub rtype: RecordType,
+    /// The rules that fitted, in their order.
+    rules: Vec<&'r What>,
 }
 
-/// The name to look `name` up under; `None` if no rule fits.
-pub fn rewrite<'r>(rules: &'r [Rewrite], name: &Name) -> Option<Rewritten<'r>> {
-    let mut found: Option<Rewritten<'r>> = None;
+/// The question that is asked in place of this one; `None` if no rule fits.
+pub fn rewrite<'r>(rules: &'r [Rewrite], name: &Name, rtype: RecordType) -> Option<Rewritten<'r>> {
+    let mut found = Rewritten { name: name.clone(), rtype, rules: Vec::new() };
     for rule in rules {
-        let Some(to) = rule.how.apply(found.as_ref().map_or(name, |found| &found.name)) else { continue };
-        let found = found.get_or_insert_with(|| Rewritten { name: name.clone(), answers: Vec::new() });
-        found.name = to;
-        found.answers.extend(&rule.answers);
+        match &rule.what {
+            What::Name { how, .. } => match how.apply(&found.name) {
+                Some(to) => found.name = to,
+                None => continue,
+            },
+            What::Type { from, to } if *from == found.rtype => found.rtype = *to,
+            What::Ttl { names, .. } | What::Rcode { names, .. } if names.regex().is_match(&spelled(&found.name)) => {}
+            What::Cname { .. } => {}
+            What::Type { .. } | What::Ttl { .. } | What::Rcode { .. } => continue,
+        }
+        found.rules.push(&rule.what);
         if !rule.goes_on {
             break;
         }
     }
-    found
+    (!found.rules.is_empty()).then_some(found)
 }
 
 impl Rewritten<'_> {
-    /// Gives the answer to the new name as the answer to `asked`.
+    /// Gives records of the answer to the new question as those of the answer to `asked`.
     pub fn restore(&self, asked: &Name, records: &mut [Record]) {
         for record in records {
             if record.name == self.name {
@@ -156,11 +193,41 @@ impl Rewritten<'_> {
                     *name = renamed;
                 }
             }
+            for rule in self.rules.iter().rev() {
+                if let What::Ttl { least, most, .. } = rule {
+                    record.ttl = record.ttl.max(*least).min(*most);
+                }
+            }
         }
     }
 
+    /// The code to answer with in place of `code`.
+    pub fn code(&self, code: FixedAnswer) -> FixedAnswer {
+        let to = |now, rule: &&What| match rule {
+            What::Rcode { from, to, .. } if *from == now => *to,
+            _ => now,
+        };
+        self.rules.iter().rev().fold(code, to)
+    }
+
+    /// The first CNAME of `records` that leads elsewhere by a rule, and where to.
+    pub fn cname(&self, records: &[Record]) -> Option<(usize, Name)> {
+        records.iter().enumerate().find_map(|(at, record)| {
+            let RData::CNAME(target) = &record.data else { return None };
+            let to = |rule: &&What| match rule {
+                What::Cname { from, to } => from.replace(&spelled(&target.0), to),
+                _ => None,
+            };
+            self.rules.iter().rev().find_map(to).filter(|to| *to != target.0).map(|to| (at, to))
+        })
+    }
+
     fn renamed(&self, name: &Name, value: bool) -> Option<Name> {
-        let mut rules = self.answers.iter().filter(|rule| rule.value == value).peekable();
+        let answers = self.rules.iter().filter_map(|rule| match rule {
+            What::Name { answers, .. } => Some(answers),
+            _ => None,
+        });
+        let mut rules = answers.flatten().filter(|rule| rule.value == value).peekable();
         rules.peek()?;
         let name = spelled(name);
         rules.find_map(|rule| rule.pattern.replace(&name, &rule.to))
@@ -182,63 +249,108 @@ fn target(data: &mut RData) -> Option<&mut Name> {
 impl FromStr for Rewrite {
     type Err = String;
 
-    /// `[continue] exact|suffix|regex FROM TO [answer name|value PATTERN TO]…`.
+    /// `[continue]`, then one of `exact|suffix|regex FROM TO [answer name|value PATTERN TO]…`, `type FROM TO`,
+    /// `ttl PATTERN LEAST-MOST`, `rcode PATTERN FROM TO`, `cname PATTERN TO`.
     fn from_str(text: &str) -> Result<Self, String> {
         let words = words::split(text)?;
-        let mut words = words.iter().map(String::as_str).peekable();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (goes_on, words) = match words.as_slice() {
+            ["continue", rest @ ..] => (true, rest),
+            all => (false, all),
+        };
         let usage = || {
             format!(
                 "{text:?} is not \"exact NAME NAME\", \"suffix ZONE ZONE\" or \"regex PATTERN NAME\", such as \"suffix old.example \
-                 new.example\", with \"answer name PATTERN NAME\" or \"answer value PATTERN NAME\" behind it"
+                 new.example\", with \"answer name PATTERN NAME\" or \"answer value PATTERN NAME\" behind it, nor \"type TYPE TYPE\", \
+                 \"ttl PATTERN LEAST-MOST\", \"rcode PATTERN CODE CODE\" or \"cname PATTERN NAME\""
             )
         };
-        let goes_on = words.next_if_eq(&"continue").is_some();
-        let (Some(kind), Some(from), Some(to)) = (words.next(), words.next(), words.next()) else {
-            return Err(usage());
+        let rtype = |word: &str| {
+            let read = word.to_ascii_uppercase().parse::<RecordType>();
+            read.map_err(|_| format!("{word:?} is not a type such as A or AAAA"))
         };
-        let name = |text: &str| {
-            let text = if text == "." { text } else { text.strip_suffix('.').unwrap_or(text) };
-            let name = fqdn(text).filter(|_| !text.is_empty());
-            name.ok_or_else(|| format!("{text:?} is no name"))
+        let code = |word: &str| {
+            let code = FixedAnswer::ALL.into_iter().find(|code| word.eq_ignore_ascii_case(code.as_str()));
+            code.ok_or_else(|| format!("{word:?} is not noerror, nxdomain, refused or servfail"))
         };
-        let how = match kind {
-            "exact" => How::Exact { from: name(from)?, to: name(to)? },
-            "suffix" => How::Suffix { from: name(from)?, to: name(to)? },
-            "regex" => How::Regex { pattern: Pattern::new(from)?, to: to.to_owned() },
+        let what = match *words {
+            ["type", from, to] => What::Type { from: rtype(from)?, to: rtype(to)? },
+            ["ttl", names, range] => {
+                let (least, most) =
+                    ttl_range(range).ok_or_else(|| format!("{range:?} is not a TTL or a range of TTLs"))?;
+                What::Ttl { names: Pattern::new(names)?, least, most }
+            }
+            ["rcode", names, from, to] => What::Rcode { names: Pattern::new(names)?, from: code(from)?, to: code(to)? },
+            ["cname", from, to] => What::Cname { from: Pattern::new(from)?, to: to.to_owned() },
+            [kind @ ("exact" | "suffix" | "regex"), from, to, ref answers @ ..] => {
+                What::Name { how: how(kind, from, to)?, answers: answer_rules(answers)?.ok_or_else(usage)? }
+            }
             _ => return Err(usage()),
         };
-        let mut answers = Vec::new();
-        while let Some(word) = words.next() {
-            let value = match (word, words.next()) {
-                ("answer", Some("name")) => false,
-                ("answer", Some("value")) => true,
-                _ => return Err(usage()),
-            };
-            let (Some(pattern), Some(to)) = (words.next(), words.next()) else { return Err(usage()) };
-            answers.push(AnswerRule { value, pattern: Pattern::new(pattern)?, to: to.to_owned() });
-        }
-        Ok(Self { how, goes_on, answers })
+        Ok(Self { what, goes_on })
     }
+}
+
+/// `SECONDS`, `LEAST-MOST`, `LEAST-` or `-MOST`.
+fn ttl_range(text: &str) -> Option<(u32, u32)> {
+    let (least, most) = match text.split_once('-') {
+        None => (text.parse().ok()?, text.parse().ok()?),
+        Some(("", "")) => return None,
+        Some(("", most)) => (0, most.parse().ok()?),
+        Some((least, "")) => (least.parse().ok()?, TTL_MAX),
+        Some((least, most)) => (least.parse().ok()?, most.parse().ok()?),
+    };
+    (least <= most).then_some((least, most))
+}
+
+fn how(kind: &str, from: &str, to: &str) -> Result<How, String> {
+    let name = |text: &str| {
+        let text = if text == "." { text } else { text.strip_suffix('.').unwrap_or(text) };
+        let name = fqdn(text).filter(|_| !text.is_empty());
+        name.ok_or_else(|| format!("{text:?} is no name"))
+    };
+    Ok(match kind {
+        "exact" => How::Exact { from: name(from)?, to: name(to)? },
+        "suffix" => How::Suffix { from: name(from)?, to: name(to)? },
+        _ => How::Regex { pattern: Pattern::new(from)?, to: to.to_owned() },
+    })
+}
+
+/// `answer name|value PATTERN TO`, any number of them; `None` for anything else.
+fn answer_rules(words: &[&str]) -> Result<Option<Vec<AnswerRule>>, String> {
+    let mut rules = Vec::new();
+    for rule in words.chunks(4) {
+        let ["answer", kind @ ("name" | "value"), pattern, to] = *rule else { return Ok(None) };
+        rules.push(AnswerRule { value: kind == "value", pattern: Pattern::new(pattern)?, to: to.to_owned() });
+    }
+    Ok(Some(rules))
 }
 
 impl fmt::Display for Rewrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |name: &Name| {
-            let text = name.to_ascii().to_ascii_lowercase();
-            text.strip_suffix('.').filter(|text| !text.is_empty()).unwrap_or(".").to_owned()
-        };
         let mut said: Vec<String> = Vec::new();
         if self.goes_on {
             said.push("continue".into());
         }
-        said.extend(match &self.how {
-            How::Exact { from, to } => ["exact".into(), shown(from), shown(to)],
-            How::Suffix { from, to } => ["suffix".into(), shown(from), shown(to)],
-            How::Regex { pattern, to } => ["regex".into(), pattern.as_str().to_owned(), to.clone()],
-        });
-        for rule in &self.answers {
-            let kind = if rule.value { "value" } else { "name" };
-            said.extend(["answer".into(), kind.into(), rule.pattern.as_str().to_owned(), rule.to.clone()]);
+        match &self.what {
+            What::Type { from, to } => said.extend(["type".into(), from.to_string(), to.to_string()]),
+            What::Ttl { names, least, most } if least == most => {
+                said.extend(["ttl".into(), names.as_str().to_owned(), least.to_string()]);
+            }
+            What::Ttl { names, least, most } => {
+                said.extend(["ttl".into(), names.as_str().to_owned(), format!("{least}-{most}")]);
+            }
+            What::Rcode { names, from, to } => {
+                said.extend(["rcode", names.as_str(), from.as_str(), to.as_str()].map(str::to_owned));
+            }
+            What::Cname { from, to } => said.extend(["cname".into(), from.as_str().to_owned(), to.clone()]),
+            What::Name { how, answers } => {
+                said.extend(how.words());
+                for rule in answers {
+                    let kind = if rule.value { "value" } else { "name" };
+                    said.extend(["answer".into(), kind.into(), rule.pattern.as_str().to_owned(), rule.to.clone()]);
+                }
+            }
         }
         f.write_str(&words::join(said.iter().map(String::as_str)))
     }
@@ -281,7 +393,7 @@ mod tests {
             ("web-ap.regions.test.", None),
             ("x.too-long.", None),
         ] {
-            assert_eq!(rewrite(&rules, &name(from)).map(|found| found.name), to.map(name), "{from}");
+            assert_eq!(rewrite(&rules, &name(from), RecordType::A).map(|found| found.name), to.map(name), "{from}");
         }
     }
 
@@ -291,7 +403,7 @@ mod tests {
             r"regex (.*)\.intern\.example {1}.default.svc.cluster.local answer name (.*)\.default\.svc\.cluster\.local {1}.intern.example answer value (.*)\.default\.svc\.cluster\.local {1}.intern.example",
         ]);
         let asked = name("Web.intern.example.");
-        let found = rewrite(&rules, &asked).unwrap();
+        let found = rewrite(&rules, &asked, RecordType::A).unwrap();
         assert_eq!(found.name, name("web.default.svc.cluster.local."));
         let record = |owner: &str, data| Record::from_rdata(name(owner), 5, data);
         let mut records = [
@@ -323,9 +435,39 @@ mod tests {
         ] {
             let (rules, asked) = (rules(&[rule]), name(asked));
             let mut records = [Record::from_rdata(name("any.test."), 5, RData::SRV(SRV::new(0, 1, 80, name(data))))];
-            rewrite(&rules, &asked).unwrap().restore(&asked, &mut records);
+            rewrite(&rules, &asked, RecordType::SRV).unwrap().restore(&asked, &mut records);
             assert_eq!(records[0].data.to_string(), format!("0 1 80 {expect}"), "{rule}");
         }
+    }
+
+    #[test]
+    fn rules_change_types_codes_ttls_and_where_cnames_lead() {
+        let rules = rules(&[
+            "continue type HINFO TXT",
+            "continue exact old.example new.example",
+            r"continue ttl ^new\.example\.$ 10-60",
+            "continue rcode . refused nxdomain",
+            r"cname ^cdn\.(.*)$ edge.{1}",
+        ]);
+        let asked = name("Old.example.");
+        let found = rewrite(&rules, &asked, RecordType::HINFO).unwrap();
+        assert_eq!((found.name.to_string(), found.rtype), ("new.example.".into(), RecordType::TXT));
+        assert_eq!(
+            [FixedAnswer::Refused, FixedAnswer::ServFail].map(|code| found.code(code)),
+            [FixedAnswer::NxDomain, FixedAnswer::ServFail]
+        );
+        let record = |ttl, data| Record::from_rdata(name("new.example."), ttl, data);
+        let cname = |to: &str| RData::CNAME(CNAME(name(to)));
+        let mut records = [record(5, cname("a.example.")), record(600, cname("CDN.example."))];
+        assert_eq!(found.cname(&records), Some((1, name("edge.example."))));
+        assert_eq!(found.cname(&records[..1]), None);
+        found.restore(&asked, &mut records);
+        let shown = records.map(|record| format!("{} {}", record.name, record.ttl));
+        assert_eq!(shown, ["Old.example. 10", "Old.example. 60"]);
+        let other = rewrite(&rules, &name("other.example."), RecordType::A).unwrap();
+        let mut records = [record(5, cname("a.example."))];
+        other.restore(&name("other.example."), &mut records);
+        assert_eq!(records[0].ttl, 5, "the rule for TTLs is for another name");
     }
 
     #[test]
@@ -335,12 +477,29 @@ mod tests {
             "suffix old.test .",
             r"continue regex ^(.*)\.a\.$ {1}.b answer name (.*)b {1}a answer value x y",
             "regex \"a b\" c",
+            "type HINFO TXT",
+            r"continue ttl ^a\.example\.$ 30-300",
+            "ttl . 5",
+            "rcode (.*) servfail nxdomain",
+            r"cname ^cdn\.(.*)$ edge.{1}",
         ] {
             assert_eq!(text.parse::<Rewrite>().unwrap().to_string(), text);
         }
-        for text in
-            ["", "a b", "exact a", "suffix a b c", "prefix a b", "exact a..b c", "regex ( b", "exact a b answer name c"]
-        {
+        for text in [
+            "",
+            "a b",
+            "exact a",
+            "suffix a b c",
+            "prefix a b",
+            "exact a..b c",
+            "regex ( b",
+            "exact a b answer name c",
+            "type A NONSENSE",
+            "ttl . 9-8",
+            "ttl . -",
+            "rcode . notauth noerror",
+            "cname x",
+        ] {
             assert!(text.parse::<Rewrite>().is_err(), "{text:?}");
         }
         assert_eq!(

@@ -2,7 +2,7 @@
 //!
 //! Pure. Text is filled in as CoreDNS's template plugin does it, as far as fields go: no `if`, no `range`.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
@@ -10,7 +10,7 @@ use super::{
     rewrite::{Pattern, spelled},
     words,
 };
-use crate::wire::Rcode;
+use crate::wire::{EdeCode, Rcode};
 
 /// TTL of a record without one, in seconds (CoreDNS).
 const TTL: u32 = 3_600;
@@ -26,8 +26,17 @@ pub struct Template {
     pub answers: Vec<Text>,
     pub authorities: Vec<Text>,
     pub rcode: Rcode,
+    /// Says why, in answers without records.
+    pub reason: Option<Reason>,
     /// Names that no pattern fits go on to the next template; without this, they get SERVFAIL.
     pub falls_through: bool,
+}
+
+/// An extended error (RFC 8914) and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    pub code: EdeCode,
+    pub text: Arc<str>,
 }
 
 /// A record as text with fields in it.
@@ -56,9 +65,10 @@ pub struct Filled {
     pub rcode: Rcode,
     pub answers: Vec<Record>,
     pub authorities: Vec<Record>,
+    pub reason: Option<Reason>,
 }
 
-const FAILED: Filled = Filled { rcode: Rcode::SERVFAIL, answers: Vec::new(), authorities: Vec::new() };
+const FAILED: Filled = Filled { rcode: Rcode::SERVFAIL, answers: Vec::new(), authorities: Vec::new(), reason: None };
 
 impl Template {
     /// Whether it may answer questions of this type.
@@ -90,7 +100,10 @@ pub fn answer(templates: &[Template], zone: &Name, name: &Name, rtype: RecordTyp
         let question = Filling { name: &spelled, zone, rtype, groups };
         let records = |texts: &[Text]| texts.iter().map(|text| question.record(text)).collect::<Option<Vec<Record>>>();
         return Some(match (records(&template.answers), records(&template.authorities)) {
-            (Some(answers), Some(authorities)) => Filled { rcode: template.rcode, answers, authorities },
+            (Some(answers), Some(authorities)) => {
+                let reason = template.reason.clone();
+                Filled { rcode: template.rcode, answers, authorities, reason }
+            }
             _ => FAILED,
         });
     }
@@ -219,7 +232,8 @@ fn part(inside: &str) -> Option<Part> {
 impl FromStr for Template {
     type Err = String;
 
-    /// `TYPE [zone ZONE] [match PATTERN]… [answer RECORD]… [authority RECORD]… [rcode CODE] [fallthrough]`.
+    /// `TYPE [zone ZONE] [match PATTERN]… [answer RECORD]… [authority RECORD]… [rcode CODE] [ederror NUMBER TEXT]
+    /// [fallthrough]`.
     fn from_str(text: &str) -> Result<Self, String> {
         let words = words::split(text)?;
         let mut words = words.iter().map(String::as_str);
@@ -239,6 +253,7 @@ impl FromStr for Template {
             answers: Vec::new(),
             authorities: Vec::new(),
             rcode: Rcode::NOERROR,
+            reason: None,
             falls_through: false,
         };
         while let Some(option) = words.next() {
@@ -256,10 +271,15 @@ impl FromStr for Template {
                     zone.set_fqdn(true);
                     template.zone = Some(zone);
                 }
+                "ederror" => {
+                    let code = value.parse().map_err(|_| format!("template: {value:?} is no extended error"))?;
+                    let text = words.next().ok_or("template: ederror takes a number and a text")?;
+                    template.reason = Some(Reason { code: EdeCode(code), text: text.into() });
+                }
                 "rcode" => template.rcode = rcode(value).ok_or_else(|| format!("template: {value:?} is no rcode"))?,
                 _ => {
                     return Err(format!(
-                        "template: {option:?} is not match, answer, authority, zone, rcode or fallthrough"
+                        "template: {option:?} is not match, answer, authority, zone, rcode, ederror or fallthrough"
                     ));
                 }
             }
@@ -295,6 +315,9 @@ impl fmt::Display for Template {
         if self.rcode != Rcode::NOERROR {
             let name = RCODES.iter().find(|(_, code)| *code == self.rcode).map_or("SERVFAIL", |(name, _)| name);
             said.extend(["rcode".into(), name.into()]);
+        }
+        if let Some(Reason { code, text }) = &self.reason {
+            said.extend(["ederror".into(), code.0.to_string(), text.to_string()]);
         }
         if self.falls_through {
             said.push("fallthrough".into());
@@ -372,6 +395,7 @@ mod tests {
     fn templates_are_shown_as_they_are_written() {
         for text in [
             "AAAA",
+            r#"ANY rcode NXDOMAIN ederror 15 "no such thing" fallthrough"#,
             r#"ANY zone internal.example. match ^a\.b$ answer "{{ .Name }} 60 IN A 10.0.0.1" rcode NXDOMAIN fallthrough"#,
         ] {
             assert_eq!(text.parse::<Template>().unwrap().to_string(), text);
