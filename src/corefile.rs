@@ -79,6 +79,8 @@ pub enum Weight {
     Answers,
     /// Answers are the same; something about how they are found or told of differs.
     Manner,
+    /// holdfast does so always, or has no need of it: nothing differs. Told on the page of Corefiles alone.
+    Met,
 }
 
 /// Something the Corefile says that is not honoured, or not to the letter.

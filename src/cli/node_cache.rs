@@ -156,7 +156,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
             }
             Ok(Some(config))
         };
-        agent.run(signals, poll, reload).await;
+        Box::pin(agent.run(signals, poll, reload)).await;
         Ok(())
     })
 }

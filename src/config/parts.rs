@@ -64,6 +64,7 @@ impl Settings {
                 name: hickory_name(&zone.probe_name),
                 recursion: zone.probe_recursion,
             },
+            edns_options: zone.edns.clone(),
             doh_method: zone.doh_method,
             next: zone.next.clone(),
             hosts_reverse: zone.hosts_reverse,
@@ -71,6 +72,8 @@ impl Settings {
             rewrite_zones: zone.rewrite_zones.iter().map(hickory_name).collect(),
             acl: zone.acl.clone(),
             minimal_any: zone.minimal_any,
+            rotate: zone.rotate,
+            udp_bytes_max: zone.udp_bytes_max,
             templates: zone.template.clone(),
             reject: zone.reject.iter().map(|network| network.0).collect(),
             dns64: zone.dns64,
@@ -225,6 +228,8 @@ impl Config {
                 connections_max: settings.tcp_max_connections,
                 connections_per_source_max: settings.tcp_max_per_source,
                 idle: settings.tcp_idle,
+                partial: settings.tcp_read,
+                write: settings.tcp_write,
                 ..defaults.tcp
             },
             ..defaults

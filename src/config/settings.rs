@@ -21,8 +21,8 @@ use crate::{
         Allow,
         cache::Denials,
         forward::{
-            Acl, AnswerClass, DohMethod, FixedAnswer, Host, Next, Policy, Prefix, Rewrite, Template, UpstreamSource,
-            Verdict,
+            Acl, AnswerClass, DohMethod, EdnsOption, FixedAnswer, Host, Next, Policy, Prefix, Rewrite, Template,
+            UpstreamSource, Verdict,
         },
     },
     source::EndpointsMode,
@@ -212,6 +212,10 @@ settings! {
             .within("1", "100000", "RFC 9210, 4.2").agent();
         /// How long an idle TCP connection is kept open.
         tcp_idle: Duration = Setting::new("tcp.idle", "10s").within("1s", "10m", "RFC 7766, 6.2.3").agent();
+        /// How long the rest of a query that has begun may take over TCP.
+        tcp_read: Duration = Setting::new("tcp.read", "2s").within("100ms", "60s", "RFC 7766, 10").agent();
+        /// How long a TCP client may take no byte of its answers.
+        tcp_write: Duration = Setting::new("tcp.write", "5s").within("100ms", "60s", "RFC 7766, 10").agent();
 
         /// Addresses that answer DNS over TLS (DoT, RFC 7858). Default port: 853.
         encrypted_tls: Vec<Addr<853>> = Setting::new("encrypted.tls", "[]").agent();
@@ -338,6 +342,10 @@ settings! {
         probe_recursion: bool = Setting::new("probe_recursion", "true");
         /// HTTP method for `https://` upstreams: `post`, or `get`, which HTTP caches on the way may answer.
         doh_method: DohMethod = Setting::new("doh_method", "post");
+        /// Options of EDNS that go with each question to upstreams: a code and its data, as in `65518 0x6162` or `0xffee text`; the
+        /// data may be `{qname}`, `{qtype}` or `{client_ip}`. `subnet 24 56` sends so many bits of the client's address (RFC 7871).
+        /// Answers are kept for all clients: take `cache: false` where they differ.
+        edns: Vec<EdnsOption> = Setting::new("edns", "[]");
         /// PEM file with the certificate authorities for `tls://` and `https://` upstreams, read again when it changes. While it is
         /// missing, these upstreams are not asked. Default: those of the system.
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
@@ -365,9 +373,14 @@ settings! {
         acl: Vec<Acl> = Setting::new("acl", "[]");
         /// Answers ANY with one HINFO record that says so (RFC 8482), and asks no upstream.
         minimal_any: bool = Setting::new("minimal_any", "false");
+        /// Answers of upstreams, `hosts` and `template` begin with another address or mail server each time.
+        rotate: bool = Setting::new("rotate", "false");
+        /// Maximum bytes of answers over UDP, for clients that announce more. An answer that is longer goes over TCP.
+        udp_bytes_max: usize = Setting::new("udp_bytes_max", "1232").within("512", "1232", "RFC 9715");
         /// Answers made of text, before `hosts`: a type or `ANY`, then any of `zone ZONE`, `match PATTERN`, `answer RECORD`,
-        /// `authority RECORD`, `rcode CODE`, `ederror NUMBER TEXT` and `fallthrough`, as in CoreDNS's template: `A match "^ip-(.*)[.]example[.]$" answer
-        /// "{{ .Name }} 60 IN A {{ index .Match 1 }}"`. Words with blanks stand in double quotes.
+        /// `authority RECORD`, `additional RECORD`, `rcode CODE`, `ederror NUMBER TEXT` and `fallthrough`, as in CoreDNS's template:
+        /// `A match "^ip-(.*)[.]example[.]$" answer "{{ .Name }} 60 IN A {{ index .Match 1 }}"`. Words with blanks stand in double
+        /// quotes. TTLs are kept within the bounds for cached answers.
         template: Vec<Template> = Setting::new("template", "[]");
         /// Makes IPv6 addresses of IPv4 ones with this prefix where a name has no others (RFC 6147), as in `64:ff9b::/96`.
         dns64: Option<Prefix> = Setting::new("dns64", "none");

@@ -166,7 +166,7 @@ fn prefetch(directive: &Directive, property: &Property, fields: &mut Vec<(&'stat
     }
     fields.push(("prefetch", text(amount > 0)));
     if amount > 0 {
-        found.manner(directive, property, "names asked more than once are refreshed in the last tenth of their TTL");
+        found.manner(directive, property, "names asked three times are refreshed in the last tenth of their TTL");
     }
 }
 

@@ -327,6 +327,7 @@ impl Composer {
                 Weight::Manner => {
                     info!(at = %note.place(), directive = note.directive, note = note.text, "done otherwise");
                 }
+                Weight::Met => {}
             }
         }
     }

@@ -34,6 +34,12 @@ impl Findings {
         self.note(property.name.at, name, Weight::Manner, text);
     }
 
+    /// An option of which nothing is left to do, because holdfast does so always or has no need of it.
+    pub fn met(&mut self, directive: &Directive, property: &Property, text: &str) {
+        let name = format!("{} {}", directive.name.text, property.name.text);
+        self.note(property.name.at, name, Weight::Met, text);
+    }
+
     /// An option that is not known here: of a newer CoreDNS, of a build of its own, or mistyped.
     pub fn unknown(&mut self, directive: &Directive, property: &Property) {
         let name = format!("{} {}", directive.name.text, property.name.text);

@@ -265,7 +265,7 @@ fn option<'d>(
         "resolver" => match property.args.iter().find(|token| sys::parse_address(&token.text, 53).is_none()) {
             Some(token) => found.error(token.at, format!("{:?} is not an address", token.text)),
             None if property.args.is_empty() => found.error(property.name.at, "resolver takes addresses"),
-            None => found.manner(directive, property, "upstreams are addresses: no name is looked up"),
+            None => found.met(directive, property, "upstreams are addresses: no name is looked up"),
         },
         "doh_method" => match found.one(property) {
             Some(token) if !matches!(token.text.as_str(), "GET" | "POST") => {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::Shown,
-    dns::forward::{Acl as AccessRule, Rewrite, Template as Filled, words as phrase},
+    dns::forward::{Acl as AccessRule, EdnsOption, Rewrite, Template as Filled, words as phrase},
 };
 
 const HOSTS_FILE: &str = "/etc/hosts";
@@ -60,7 +60,11 @@ pub(super) fn hosts(directive: &Directive, found: &mut Findings) -> Hosts {
                 }
             }
             "no_reverse" => hosts.fields.push(("hosts_reverse", text(false))),
-            "reload" => found.manner(directive, property, "the file is looked at every 2 s"),
+            "reload" => {
+                if found.one(property).and_then(|token| found.take(words::duration(token))).is_some() {
+                    found.met(directive, property, "the file is read again within 2 s of a change");
+                }
+            }
             word if !property.args.is_empty() && address(word).is_some() => {
                 let address = address(word).unwrap_or(word);
                 let names: Vec<&str> = property.args.iter().map(|token| token.text.as_str()).collect();
@@ -81,9 +85,8 @@ fn address(word: &str) -> Option<&str> {
     bare.parse::<IpAddr>().is_ok().then_some(bare)
 }
 
-/// Reads `rewrite [continue|stop] RULE`, on one line or in braces, as holdfast writes it. Rules for options of EDNS and for
-/// classes are not honoured.
-pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Shown> {
+/// Reads `rewrite [continue|stop] RULE`, on one line or in braces, as holdfast writes it. Rules for classes are not honoured.
+pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Rewriting> {
     // Braces are another way to break the line.
     let options =
         directive.properties.iter().flat_map(|property| std::iter::once(&property.name).chain(&property.args));
@@ -104,9 +107,10 @@ pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Sho
         "ttl" => ttl_rule(rest),
         "rcode" => rcode_rule(rest),
         "cname" => cname_rule(rest),
-        "edns0" => {
-            Err(Left::Out("options of clients are not passed on, since answers are shared by all of them".into()))
-        }
+        "edns0" => match edns_option(rest) {
+            Ok(option) => return Some(Rewriting::Option { option: text(option), last: !goes_on }),
+            Err(left) => Err(left),
+        },
         "class" => Err(Left::Out("questions of other classes than IN are refused".into())),
         _ => Err(Left::Wrong(format!("{field:?} is not name, type, class, edns0, ttl, rcode or cname"))),
     };
@@ -115,7 +119,11 @@ pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Sho
         phrase::join(words).parse::<Rewrite>().map_err(Left::Wrong)
     });
     match read {
-        Ok(rule) => Some(text(rule)),
+        Ok(rule) => Some(Rewriting::Rule(text(rule))),
+        Err(Left::Met(said)) => {
+            found.note(directive.name.at, format!("rewrite {field}"), Weight::Met, said);
+            None
+        }
         Err(Left::Out(reason)) => {
             let said = format!("{reason}: this rule is left out");
             found.note(directive.name.at, format!("rewrite {field}"), Weight::Answers, said);
@@ -128,8 +136,21 @@ pub(super) fn rewrite(directive: &Directive, found: &mut Findings) -> Option<Sho
     }
 }
 
+/// A `rewrite` in holdfast's words.
+pub(super) enum Rewriting {
+    Rule(Shown),
+    /// For questions to upstreams.
+    Option {
+        option: Shown,
+        /// No rule behind it is reached.
+        last: bool,
+    },
+}
+
 /// Why a rule is none.
 enum Left {
+    /// There is nothing for it to do.
+    Met(&'static str),
     Out(String),
     /// CoreDNS does not take it either.
     Wrong(String),
@@ -165,7 +186,10 @@ fn patterns(how: &str, from: &str, to: &str) -> (String, String) {
 }
 
 fn name_rule(words: &[&str]) -> Result<Vec<String>, Left> {
-    let (how, rest) = how(words, 2)?;
+    let (how, rest) = match words {
+        [first, _, "answer", ..] if !HOW.contains(first) => ("exact", words),
+        _ => how(words, 2)?,
+    };
     let [from, to, answers @ ..] = rest else {
         return Err(Left::Wrong("name takes a name and the one that is asked for in its place".into()));
     };
@@ -214,6 +238,35 @@ fn fitting(how: &str, name: &str) -> String {
         "suffix" => format!("{}$", escaped(&dotted(&lower))),
         "substring" => escaped(&lower),
         _ => name.to_owned(),
+    }
+}
+
+/// Reads `local|nsid|subnet set|append|replace|unset …`.
+fn edns_option(words: &[&str]) -> Result<EdnsOption, Left> {
+    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "revert").collect();
+    let [kind, action, data @ ..] = words.as_slice() else {
+        return Err(Left::Wrong(
+            "edns0 takes an option and what is done with it, such as `local set 0xffee 0x61`".into(),
+        ));
+    };
+    if !["set", "append", "replace", "unset"].contains(action) {
+        return Err(Left::Wrong(format!("{action:?} is not set, append, replace or unset")));
+    }
+    if ["replace", "unset"].contains(action) {
+        return Err(Left::Met("no option of a client is passed on, so there is none to change"));
+    }
+    match (*kind, data) {
+        ("nsid", []) => "3".parse().map_err(Left::Wrong),
+        ("local", [_, value @ ("{client_port}" | "{protocol}" | "{server_ip}" | "{server_port}")]) => {
+            Err(Left::Out(format!("{value} is not known where upstreams are asked")))
+        }
+        // Labels of other plugins.
+        ("local", [_, value]) if value.starts_with('{') && value.contains('/') => {
+            Err(Left::Out(format!("there is no label {value}")))
+        }
+        ("local", [code, value]) => format!("{code} {value}").parse().map_err(Left::Wrong),
+        ("subnet", [v4, v6]) => format!("subnet {v4} {v6}").parse().map_err(Left::Wrong),
+        _ => Err(Left::Wrong(format!("{kind} {action} {} is no option", data.join(" ")))),
     }
 }
 
@@ -317,7 +370,7 @@ pub(super) fn template(directive: &Directive, found: &mut Findings) -> Option<Te
                     None => return left_out(directive, &format!("rcode {} is not given", value.text), found),
                 }
             }
-            ("match" | "answer" | "authority", values) => {
+            ("match" | "answer" | "authority" | "additional", values) => {
                 plain = false;
                 has_records |= option != "match";
                 template.options.extend(values.iter().flat_map(|value| [option.to_owned(), value.text.clone()]));
@@ -327,10 +380,6 @@ pub(super) fn template(directive: &Directive, found: &mut Findings) -> Option<Te
                 for token in zones {
                     template.fallthrough.extend(found.take(words::zones(token)).unwrap_or_default());
                 }
-            }
-            ("additional", _) => {
-                let said = "records in the additional section are left out: clients ask for them";
-                found.note(property.name.at, "template additional", Weight::Answers, said);
             }
             ("ederror", [number, reason @ ..]) if reason.len() <= 1 => {
                 let reason = reason.first().map(|token| token.text.clone()).unwrap_or_default();

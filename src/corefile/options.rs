@@ -1,11 +1,12 @@
 //! Each option of each plugin that is read: what it becomes, and docs/corefile.md, which is made from it.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use super::*;
 use crate::config::{self, Flags, Role};
 
-/// Lines of a block, the settings they become (`zone` settings without their indent), and what is told of them.
+/// Lines of a block, the settings they become (`zone` settings without their indent), and what is told of them: with `!` if
+/// answers differ, with `=` if nothing does.
 type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 const CASES: &[Case] = &[
@@ -33,11 +34,11 @@ const CASES: &[Case] = &[
         &["probe_interval: 500ms", "probe_recursion: false", "probe_name: probe.example"],
         &[],
     ),
-    ("forward . 10.0.0.1 {\n resolver 10.0.0.2\n}", &["upstreams: [10.0.0.1]"], &["forward resolver"]),
+    ("forward . 10.0.0.1 {\n resolver 10.0.0.2\n}", &["upstreams: [10.0.0.1]"], &["forward resolver="]),
     (
         "forward . 10.0.0.1 dns.example {\n resolver 10.0.0.2\n}",
         &["upstreams: [10.0.0.1]"],
-        &["forward resolver", "forward!"],
+        &["forward resolver=", "forward!"],
     ),
     (
         "forward . tls://10.0.0.1 tls://10.0.0.2:8853 {\n tls_servername dns.example\n}",
@@ -96,7 +97,12 @@ const CASES: &[Case] = &[
     ("rewrite continue rcode regex (.*) SERVFAIL NXDOMAIN", &["continue rcode (.*) servfail nxdomain"], &[]),
     ("rewrite cname exact a.example b.example", &["cname ^a", "$ b.example."], &[]),
     ("rewrite class CH IN", &[], &["rewrite class!"]),
-    ("rewrite edns0 local set 0xffee 0x61", &[], &["rewrite edns0!"]),
+    ("rewrite continue edns0 local set 0xffee 0x61", &["65518 0x61"], &[]),
+    ("rewrite edns0 nsid set\nrewrite name a b", &["edns: [3]"], &["rewrite"]),
+    ("rewrite edns0 local replace 0xffee abc", &[], &["rewrite edns0="]),
+    ("rewrite edns0 local set 0xffee {client_ip}", &["65518 {client_ip}"], &[]),
+    ("rewrite edns0 local set 0xffee {server_port}", &[], &["rewrite edns0!"]),
+    ("rewrite edns0 subnet set 24 56", &["subnet 24 56"], &[]),
     ("rewrite rcode a.example NOTIMP NXDOMAIN", &[], &["rewrite rcode!"]),
     (
         "template IN ANY a.example {\n rcode NXDOMAIN\n ederror 15 blocked\n}",
@@ -106,9 +112,11 @@ const CASES: &[Case] = &[
     ("template IN A a.example {\n answer \"{{ .Name }} 60 IN A 10.0.0.9\"\n ederror 15\n}", &[], &["template ederror"]),
     (
         "template IN MX a.example {\n answer \"{{ .Name }} 60 IN MX 10 b.example.\"\n additional \"b.example. 60 IN A 10.0.0.9\"\n}",
+        &["additional \\\"b.example. 60 IN A 10.0.0.9"],
         &[],
-        &["template additional!"],
     ),
+    ("template IN A a.example {\n answer \"{{ .Name }} 60 IN TXT {{ .Remote }}\"\n}", &["{{ .Remote }}"], &[]),
+    ("template IN A a.example {\n answer \"{{ .Meta }} 60 IN A 10.0.0.9\"\n}", &[], &["template!"]),
     (
         "acl a.example {\n allow net 10.0.0.0/8\n block type A AAAA\n filter\n}",
         &["zone: a.example", "allow net 10.0.0.0/8", "block type A AAAA", "filter"],
@@ -123,20 +131,27 @@ const CASES: &[Case] = &[
         &["10.9.8.7 a.example", "hosts_ttl: 60s", "hosts_reverse: false"],
         &[],
     ),
-    ("hosts {\n reload 5s\n fallthrough\n}", &["hosts_file: /etc/hosts"], &["hosts reload"]),
+    ("hosts {\n reload 5s\n fallthrough\n}", &["hosts_file: /etc/hosts"], &["hosts reload="]),
     ("log . {\n class error denial\n}", &["query_every: 1", "query_classes: [denial, error]"], &[]),
     ("log", &["query_every: 1"], &[]),
-    ("errors {\n consolidate 5m \".* i/o timeout$\" warning\n}", &[], &["errors consolidate"]),
-    ("errors {\n stacktrace\n}", &[], &["errors stacktrace"]),
-    ("health :8080 {\n lameduck 20s\n}", &["0.0.0.0:8080"], &["health lameduck"]),
+    ("errors {\n consolidate 5m \".* i/o timeout$\" warning\n}", &[], &["errors consolidate="]),
+    ("errors {\n stacktrace\n}", &[], &["errors stacktrace="]),
+    ("health :8080 {\n lameduck 20s\n}", &["0.0.0.0:8080"], &["health lameduck="]),
     ("bufsize 1232", &[], &[]),
-    ("bufsize 4096", &[], &["bufsize"]),
-    ("timeouts {\n idle 1m\n}", &["idle: 60s"], &[]),
-    ("timeouts {\n read 5s\n}", &[], &["timeouts read"]),
-    ("loadbalance round_robin", &[], &["loadbalance"]),
-    ("minimal", &[], &["minimal"]),
+    ("bufsize 512", &["udp_bytes_max: 512"], &[]),
+    ("bufsize 4096", &[], &["bufsize="]),
+    ("timeouts {\n read 5s\n write 10s\n idle 1m\n}", &["idle: 60s", "read: 5s", "write: 10s"], &[]),
+    ("loadbalance", &["rotate: true"], &[]),
+    ("loadbalance round_robin {\n prefer 10.0.0.0/8\n}", &["rotate: true"], &["loadbalance prefer"]),
+    (
+        "loadbalance weighted weights {\n reload 5s\n}",
+        &["rotate: true"],
+        &["loadbalance reload", "loadbalance weighted"],
+    ),
+    ("loadbalance {\n limit_answers 1\n}", &["rotate: true"], &["loadbalance limit_answers!"]),
+    ("minimal", &[], &["minimal="]),
     ("dnstap /run/dnstap.sock full", &["dnstap: /run/dnstap.sock"], &[]),
-    ("reload 15s 5s", &[], &[]),
+    ("reload 15s 5s", &[], &["reload jitter="]),
     ("debug", &["filter: debug"], &[]),
 ];
 
@@ -151,7 +166,12 @@ fn each_option_becomes_what_the_table_says() {
         for setting in *settings {
             assert!(yaml.contains(setting), "{lines}\n{setting} is not in\n{yaml}");
         }
-        let name = |note: &Note| format!("{}{}", note.directive, if note.weight == Weight::Answers { "!" } else { "" });
+        let mark = |weight| match weight {
+            Weight::Answers => "!",
+            Weight::Manner => "",
+            Weight::Met => "=",
+        };
+        let name = |note: &Note| format!("{}{}", note.directive, mark(note.weight));
         let mut names: Vec<String> = notes.iter().map(name).collect();
         names.sort();
         names.dedup();
@@ -199,11 +219,20 @@ fn values_that_coredns_refuses_are_errors() {
         "rewrite ttl a.example 9-8",
         "rewrite rcode a.example NONSENSE NXDOMAIN",
         "rewrite cname a.example",
+        "rewrite edns0 local",
+        "rewrite edns0 local change 1 2",
+        "rewrite edns0 local set 70000 a",
+        "rewrite edns0 nsid set x",
+        "rewrite edns0 local set 1 {nonsense}",
+        "rewrite edns0 subnet set 33 56",
         "acl {\n refuse net 10.0.0.0/8\n}",
         "acl {\n block net 10.0.0.0/33\n}",
         "log . {\n class everything\n}",
         "template IN A a.example {\n ederror many\n}",
         "dns64 10.0.0.0/8",
+        "loadbalance best",
+        "bufsize 511",
+        "hosts {\n reload often\n}",
     ] {
         let text = format!(". {{\n{lines}\n}}\n");
         let file = parse(Path::new("Corefile"), &text, &Surroundings::NONE).unwrap();
@@ -238,27 +267,32 @@ fn added(lines: &str) -> String {
 fn page() -> String {
     let mut page = String::from(
         "# Corefiles\n\nEvery plugin and option that is read, made from the code by a test. *Becomes* is the difference to the same block \
-         without the line. A finding with **!** changes answers: `holdfast import-corefile` ends with 1 for it, and \
-         `holdfast node-cache` logs and counts it. No finding keeps a process from starting. Plugins stand in the order of \
-         CoreDNS's plugin.cfg whatever their order in the file: dns64, any, rewrite, acl, cache, template, hosts, forward.\n\n",
+         without the line. What is **not honoured** changes answers: `holdfast import-corefile` ends with 1 for it, and \
+         `holdfast node-cache` logs and counts it. What is done *otherwise* gives the same answers, and is told once. A remark \
+         without a mark says why an option needs no setting. No option keeps a process from starting. Plugins stand in the order \
+         of CoreDNS's plugin.cfg whatever their order in the file: dns64, any, rewrite, acl, cache, template, hosts, forward.\n\n",
     );
-    page += "| in a block | becomes | finding |\n|---|---|---|\n";
+    page += "| in a block | becomes | remark |\n|---|---|---|\n";
     for (lines, ..) in CASES {
         let (_, notes) = findings(lines);
         let told: Vec<String> = notes
             .iter()
             .map(|note| {
-                let weight = if note.weight == Weight::Answers { "**!** " } else { "" };
-                format!("{weight}{}: {}", note.directive, note.text)
+                let mark = match note.weight {
+                    Weight::Answers => format!("**not honoured**: {}: ", note.directive),
+                    Weight::Manner => format!("*otherwise*: {}: ", note.directive),
+                    Weight::Met => String::new(),
+                };
+                format!("{mark}{}", note.text)
             })
             .collect();
         let told = if told.is_empty() { "–".to_owned() } else { cell(&told.join("; ")) };
-        page += &format!("| `{}` | {} | {told} |\n", cell(lines), added(lines));
+        let _ = writeln!(page, "| `{}` | {} | {told} |", cell(lines), added(lines));
     }
     page += "\n## Plugins without an effect\n\n| plugin | instead |\n|---|---|\n";
-    for (list, weight) in [(&translate::ANSWERS[..], "**!** "), (&translate::MANNER[..], "")] {
+    for (list, weight) in [(&translate::ANSWERS[..], "**not honoured**: "), (&translate::MANNER[..], "")] {
         for (name, said) in list {
-            page += &format!("| `{name}` | {weight}{said} |\n");
+            let _ = writeln!(page, "| `{name}` | {weight}{said} |");
         }
     }
     page += DIFFERENCES;
@@ -276,7 +310,11 @@ kept in `tests/it/dropin/reference` and compared in every run. What differs is l
 - Each record keeps its own TTL; CoreDNS gives all the shortest.
 - Answers have the name that was asked for, also behind `rewrite name` without `answer auto`.
 - `rewrite name prefix OLD- NEW-` renames; CoreDNS compares with `OLD-.`, which no name begins with.
-- ADDITIONAL is left out, and AA is for names of the cluster alone.
+- Behind `dns64`, an empty answer keeps its SOA, an answer with records has none, and a CNAME to a name that does not exist stays
+  NXDOMAIN (RFC 6147, 5.1.2).
+- ADDITIONAL of upstreams is left out, and AA is for names of the cluster alone.
+- Options of EDNS go to upstreams by `rewrite edns0` alone: those of clients stay on the node. As in CoreDNS, answers to
+  questions with a client's address are kept for all clients.
 ";
 
 #[test]

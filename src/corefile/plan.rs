@@ -10,15 +10,24 @@ use crate::config::Shown;
 
 /// The content of a block for its zones.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a directive of its own")]
 pub(super) struct Content {
     pub forwards: Vec<Forward>,
     pub cache: Option<Cache>,
     pub hosts: Vec<Hosts>,
     pub rewrites: Vec<Shown>,
+    /// Options of EDNS for upstreams.
+    pub edns: Vec<Shown>,
+    /// No further `rewrite` is reached.
+    pub rewrites_end: bool,
     pub templates: Vec<Template>,
     pub acls: Vec<Acl>,
     /// ANY gets a minimal answer.
     pub any: bool,
+    /// Records of an answer are turned.
+    pub rotate: bool,
+    /// Maximum bytes of answers over UDP.
+    pub udp_bytes: Option<usize>,
     /// Settings of the forward zones.
     pub dns64: Vec<(&'static str, Shown)>,
     /// Every question is answered without records.
@@ -75,6 +84,9 @@ impl Content {
             (None, Some(forward)) => {
                 add("upstreams", Shown::List(forward.upstreams.iter().map(text).collect()));
                 forward.fields.iter().for_each(|(name, value)| add(name, value.clone()));
+                if !self.edns.is_empty() {
+                    add("edns", Shown::List(self.edns.clone()));
+                }
                 let next = forward::next(forward, forwards);
                 if !next.is_empty() {
                     add("next", Shown::List(next));
@@ -112,6 +124,12 @@ impl Content {
         }
         if self.any {
             add("minimal_any", text(true));
+        }
+        if self.rotate {
+            add("rotate", text(true));
+        }
+        if let Some(bytes) = self.udp_bytes {
+            add("udp_bytes_max", text(bytes));
         }
         Shown::Map(fields)
     }

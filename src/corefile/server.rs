@@ -136,7 +136,9 @@ impl Listeners {
         for property in &directive.properties {
             match (directive.name.text.as_str(), property.name.text.as_str()) {
                 ("health", "lameduck") => {
-                    found.manner(directive, property, "at the end what was received is answered, within 5 s");
+                    let said = "at its end the process answers what it received, and leaves its addresses to the next process or \
+                                to the cluster's DNS: there is nothing to wait for";
+                    found.met(directive, property, said);
                 }
                 ("prometheus", "runtime_metrics") => {
                     found.manner(directive, property, "there are no metrics of a Go runtime");

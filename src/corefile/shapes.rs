@@ -115,6 +115,8 @@ fn block(choices: &mut Choices, zone: &str, port: &str) -> String {
         "rewrite continue name exact foo.example foo.default.svc.cluster.local",
         "rewrite type ANY HINFO",
         "rewrite ttl regex (.*) 30-300",
+        "rewrite continue edns0 local set 0xffee 0x6162",
+        "template IN MX mx.example {\n        answer \"{{ .Name }} 60 IN MX 10 mail.mx.example.\"\n        additional \"mail.mx.example. 60 IN A 192.0.2.25\"\n    }",
         "template ANY AAAA {\n        rcode NOERROR\n    }",
         "template ANY ANY internal.cloudapp.net {\n        match \"^(?:[^.]+\\.){4,}internal\\.cloudapp\\.net\\.$\"\n        rcode NXDOMAIN\n        fallthrough\n    }",
         "template IN A ip.example {\n        match \"^ip-(?P<a>[0-9]+)-(?P<b>[0-9]+)\\.ip\\.example\\.$\"\n        answer \"{{ .Name }} 60 IN A 10.0.{{ .Group.a }}.{{ .Group.b }}\"\n    }",

@@ -232,7 +232,7 @@ tls://secure.test {
     assert_eq!(
         notes(text),
         [
-            "2:3: bufsize: UDP answers have at most 1232 bytes, which no network cuts",
+            "2:3: bufsize: UDP answers have at most 1232 bytes, which no network cuts; longer ones go over TCP",
             "3:3: nsid: no name of a server is told (RFC 5001)",
             "4:3: kubernetes: names of the cluster come from a hub (--hub), or are asked of the block's upstreams",
             "6:5: cache success: the cache is bounded in bytes, for all zones together: cache.max_bytes",

@@ -9,26 +9,30 @@ use std::{
 use super::{
     Corefile, Directive, Error, Note, Position, Token, Weight, cache,
     findings::Findings,
-    forward, local,
+    forward,
+    local::{self, Rewriting},
     plan::Content,
     server::{Listeners, Server, server},
     words::{self, holds, text},
 };
-use crate::config::{Shown, yaml};
+use crate::{
+    config::{Shown, yaml},
+    wire::UDP_BYTES_MAX,
+};
 
 /// How often CoreDNS looks at its file unless told otherwise, and at most.
 const RELOAD: Duration = Duration::from_secs(30);
 const RELOAD_MIN: Duration = Duration::from_secs(2);
 /// Bounds of tcp.idle.
 const TCP_IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// Bounds of tcp.read and tcp.write.
+const TCP_STEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// Directives of CoreDNS that answers do not depend on here, and what is done instead.
-pub(super) const MANNER: [(&str, &str); 10] = [
+pub(super) const MANNER: [(&str, &str); 8] = [
     ("cancel", "a question to upstreams takes upstream_timeout at most"),
     ("chaos", "questions of class CH are refused"),
-    ("loadbalance", "answers from records rotate; those of upstreams keep the order they came in"),
     ("metadata", "there is nobody here to read it"),
-    ("minimal", "upstreams' answers are passed on with what was asked for and no more, always"),
     ("multisocket", "there is a socket for each worker, always"),
     ("nsid", "no name of a server is told (RFC 5001)"),
     ("pprof", "there is no profiler in here"),
@@ -69,7 +73,7 @@ pub(super) const ANSWERS: [(&str, &str); 25] = [
 const SILENT: [&str; 9] = ["bind", "bufsize", "debug", "dnstap", "health", "prometheus", "ready", "reload", "timeouts"];
 
 /// Directives that are honoured, for the hint on an unknown one.
-const HONOURED: [&str; 22] = [
+const HONOURED: [&str; 24] = [
     "acl",
     "any",
     "bind",
@@ -83,8 +87,10 @@ const HONOURED: [&str; 22] = [
     "health",
     "hosts",
     "import",
+    "loadbalance",
     "log",
     "loop",
+    "minimal",
     "prometheus",
     "ready",
     "reload",
@@ -220,6 +226,8 @@ struct Whole {
     log_classes: Vec<String>,
     reload: Option<Duration>,
     tcp_idle: Option<Duration>,
+    tcp_read: Option<Duration>,
+    tcp_write: Option<Duration>,
     dnstap: Option<String>,
 }
 
@@ -235,6 +243,8 @@ impl Default for Whole {
             log_classes: Vec::new(),
             reload: None,
             tcp_idle: None,
+            tcp_read: None,
+            tcp_write: None,
             dnstap: None,
         }
     }
@@ -263,17 +273,22 @@ impl Whole {
             "timeouts" => self.timeouts(directive, found),
             "dnstap" => self.dnstap(directive, found),
             "reload" => self.reload(directive, found),
-            "bufsize" => bufsize(directive, found),
+            "bufsize" => content.udp_bytes = bufsize(directive, found),
             "health" | "ready" | "prometheus" => self.listeners.read(directive, self.any, found),
             "forward" => content.forwards.extend(forward::read(directive, found)),
             "cache" if content.cache.is_some() => found.error(directive.name.at, "cache is given twice in this block"),
             "cache" => content.cache = Some(cache::read(directive, found)),
             "hosts" => content.hosts.push(local::hosts(directive, found)),
-            "rewrite" => content.rewrites.extend(local::rewrite(directive, found)),
+            "rewrite" => rewrite(directive, content, found),
             "template" => content.templates.extend(local::template(directive, found)),
             "dns64" => content.dns64 = local::dns64(directive, found),
             "acl" => content.acls.push(local::acl(directive, found)),
             "any" => content.any = true,
+            "loadbalance" => content.rotate |= loadbalance(directive, found),
+            "minimal" => {
+                let said = "answers carry the records asked for, and an authority section only where there are none";
+                found.note(directive.name.at, name, Weight::Met, said);
+            }
             "whoami" => {
                 content.whoami = true;
                 found.note(
@@ -318,17 +333,9 @@ impl Whole {
                 continue;
             };
             match property.name.text.as_str() {
-                "idle" => {
-                    let idle = duration.clamp(TCP_IDLE.0, TCP_IDLE.1);
-                    self.tcp_idle = Some(self.tcp_idle.map_or(idle, |known| known.max(idle)));
-                }
-                "read" | "write" => {
-                    found.manner(
-                        directive,
-                        property,
-                        "a connection that makes no progress is closed in time: tcp.idle",
-                    );
-                }
+                "idle" => longest(&mut self.tcp_idle, duration, TCP_IDLE),
+                "read" => longest(&mut self.tcp_read, duration, TCP_STEP),
+                "write" => longest(&mut self.tcp_write, duration, TCP_STEP),
                 _ => found.unknown(directive, property),
             }
         }
@@ -349,9 +356,13 @@ impl Whole {
     }
 
     fn reload(&mut self, directive: &Directive, found: &mut Findings) {
-        let mut durations = directive.args.iter().filter_map(|token| found.take(words::duration(token)));
-        let interval = durations.next().unwrap_or(RELOAD).max(RELOAD_MIN);
-        durations.for_each(drop);
+        let durations: Vec<Duration> =
+            directive.args.iter().filter_map(|token| found.take(words::duration(token))).collect();
+        let interval = durations.first().copied().unwrap_or(RELOAD).max(RELOAD_MIN);
+        if durations.len() > 1 {
+            let said = "each process looks at its files from its own start on, which spreads the nodes";
+            found.note(directive.name.at, "reload jitter", Weight::Met, said);
+        }
         self.reload = Some(self.reload.map_or(interval, |known| known.min(interval)));
     }
 
@@ -402,8 +413,15 @@ impl Whole {
         if let Some(path) = &self.dnstap {
             log.push(("dnstap", text(path)));
         }
-        if let Some(idle) = self.tcp_idle {
-            entries.push(("tcp", map(vec![("idle", words::shown(idle, TCP_IDLE.1))])));
+        let times = [
+            ("idle", self.tcp_idle, TCP_IDLE.1),
+            ("read", self.tcp_read, TCP_STEP.1),
+            ("write", self.tcp_write, TCP_STEP.1),
+        ];
+        let tcp: Vec<_> =
+            times.into_iter().filter_map(|(key, time, most)| Some((key, words::shown(time?, most)))).collect();
+        if !tcp.is_empty() {
+            entries.push(("tcp", map(tcp)));
         }
         if !log.is_empty() {
             entries.push(("log", map(log)));
@@ -436,33 +454,79 @@ fn cluster_zone(zones: &[Shown], cluster_dns: Option<IpAddr>) -> (String, Shown)
         .map_or_else(|| ("cluster.local".into(), Shown::List(Vec::new())), |(_, name, upstreams)| (name, upstreams))
 }
 
+/// One setting is for every block: the longest.
+fn longest(time: &mut Option<Duration>, duration: Duration, (least, most): (Duration, Duration)) {
+    *time = Some(duration.clamp(least, most)).max(*time);
+}
+
 fn errors(directive: &Directive, found: &mut Findings) {
     for property in &directive.properties {
         match property.name.text.as_str() {
             "consolidate" => {
-                let said = "failures of a kind are logged once in a while, with the number left out";
-                found.manner(directive, property, said);
+                let said = "failures of upstreams are logged once a minute, with the number left out";
+                found.met(directive, property, said);
             }
-            "stacktrace" => found.manner(directive, property, "a panic is always logged with its place"),
+            "stacktrace" => found.met(directive, property, "a panic is logged with its place"),
             _ => found.unknown(directive, property),
         }
     }
 }
 
-fn bufsize(directive: &Directive, found: &mut Findings) {
-    let Some(token) = directive.args.first() else { return };
-    let Some(size) = found.take(words::number(token)) else { return };
+fn rewrite(directive: &Directive, content: &mut Content, found: &mut Findings) {
+    let rule = local::rewrite(directive, found);
+    if content.rewrites_end {
+        let said = "no rule is reached behind one for edns0 without `continue`, as in CoreDNS";
+        return found.note(directive.name.at, "rewrite", Weight::Manner, said);
+    }
+    match rule {
+        Some(Rewriting::Rule(rule)) => content.rewrites.push(rule),
+        Some(Rewriting::Option { option, last }) => {
+            content.edns.push(option);
+            content.rewrites_end = last;
+        }
+        None => {}
+    }
+}
+
+/// The bound of `bufsize`, if it is below the one there is always.
+fn bufsize(directive: &Directive, found: &mut Findings) -> Option<usize> {
+    let token = directive.args.first()?;
+    let size = usize::try_from(found.take(words::number(token))?).unwrap_or(usize::MAX);
     if !(512..=4_096).contains(&size) {
-        return found.error(token.at, format!("bufsize is from 512 to 4096, found {size}"));
+        found.error(token.at, format!("bufsize is from 512 to 4096, found {size}"));
+        return None;
     }
-    if size != 1_232 {
-        found.note(
-            directive.name.at,
-            "bufsize",
-            Weight::Manner,
-            "UDP answers have at most 1232 bytes, which no network cuts",
-        );
+    if size > UDP_BYTES_MAX {
+        let said = "UDP answers have at most 1232 bytes, which no network cuts; longer ones go over TCP";
+        found.note(directive.name.at, "bufsize", Weight::Met, said);
     }
+    (size < UDP_BYTES_MAX).then_some(size)
+}
+
+/// `loadbalance [round_robin]`: whether records of an answer are turned.
+fn loadbalance(directive: &Directive, found: &mut Findings) -> bool {
+    let at = directive.name.at;
+    match directive.args.first() {
+        Some(token) if token.text == "weighted" => {
+            found.note(at, "loadbalance weighted", Weight::Manner, "addresses take turns, without weights");
+        }
+        Some(token) if token.text != "round_robin" => {
+            found.error(token.at, format!("{:?} is neither round_robin nor weighted", token.text));
+        }
+        _ => {}
+    }
+    for property in &directive.properties {
+        match property.name.text.as_str() {
+            "limit_answers" => {
+                let said = "answers have all their records";
+                found.note(property.name.at, "loadbalance limit_answers", Weight::Answers, said);
+            }
+            "prefer" => found.manner(directive, property, "addresses take turns, without preference for networks"),
+            "reload" => found.manner(directive, property, "no file of weights is read"),
+            _ => found.unknown(directive, property),
+        }
+    }
+    true
 }
 
 /// A directive that is known and does nothing here, or none at all.

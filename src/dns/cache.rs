@@ -10,6 +10,7 @@ mod memory;
 mod metrics;
 mod persist;
 mod protected;
+mod rotate;
 mod worker;
 
 pub use self::{
@@ -20,5 +21,6 @@ pub use self::{
     metrics::Metrics,
     persist::{PersistError, load, save, save_unless},
     protected::{End, Hold, Reason},
+    rotate::rotate,
     worker::{Probe, WorkerCache},
 };

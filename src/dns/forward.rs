@@ -4,6 +4,7 @@
 //! leaves a client without an answer: whatever happens upstream, within the budget there is a message, at worst SERVFAIL
 //! with the reason.
 
+mod additional;
 mod background;
 mod cache_load;
 mod denials;
@@ -49,8 +50,8 @@ pub use self::{
     inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
     observe::{AnswerClass, FailureKind, Metrics, Mismatch},
     route::{
-        Acl, Config, ConfigError, DohMethod, FixedAnswer, Host, Next, Prefix, Probe, ResolvConfCache, Rewrite,
-        Template, UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host, parse_host_ip, problems, words,
+        Acl, Config, ConfigError, DohMethod, EdnsOption, FixedAnswer, Host, Next, Prefix, Probe, ResolvConfCache,
+        Rewrite, Template, UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host, parse_host_ip, problems, words,
     },
     upstream::{Server, TlsName, limit_sockets},
 };
@@ -294,7 +295,10 @@ impl Resolve for Forwarder {
                 if entry.record_use(now) {
                     // Rare enough to allocate: at most once in five seconds for a name.
                     inner.prefetch(route, &entry, || Refresh { question: question.to_owned(), via: Via::Zone }, now);
-                    worker_cache.keep(&probe, &entry, now);
+                    // What lies there is written without a look at the zone.
+                    if !route.names.config.rotate {
+                        worker_cache.keep(&probe, &entry, now);
+                    }
                 }
                 inner.cache.metrics.hits.inc();
                 (Age::Fresh, ServedFrom::Cache)
@@ -306,7 +310,8 @@ impl Resolve for Forwarder {
             }
             State::StaleFirst | State::StaleIfNeeded | State::TooOld | State::Missing => return None,
         };
-        Some((entry.write(query, transport, now, age, out), from))
+        let write = |out: &mut [u8]| entry.write(query, transport, now, age, out);
+        Some((route.names.written(query, transport, out, write), from))
     }
 }
 

@@ -3,7 +3,7 @@
 use hickory_proto::rr::Name;
 
 use super::{super::value::Scalar, ZoneName};
-use crate::dns::forward::{Acl, Host, Next, Prefix, Rewrite, Template, parse_host_ip};
+use crate::dns::forward::{Acl, EdnsOption, Host, Next, Prefix, Rewrite, Template, parse_host_ip};
 
 impl Scalar for Host {
     const KIND: &'static str = "line of a hosts file";
@@ -38,6 +38,18 @@ impl Scalar for Rewrite {
 
 impl Scalar for Acl {
     const KIND: &'static str = "access rule";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Scalar for EdnsOption {
+    const KIND: &'static str = "option of EDNS";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()

@@ -88,6 +88,19 @@ impl Lifetimes {
                 Kind::NoData | Kind::NxDomain => self.keep_negative,
             }
     }
+
+    /// `ttl` of an answer of this kind, in seconds, within the bounds for kept ones.
+    pub fn capped(&self, kind: Kind, ttl: u32) -> u32 {
+        let (low, high) = match kind {
+            Kind::Data => (seconds(self.min_ttl), seconds(self.max_ttl)),
+            Kind::NoData | Kind::NxDomain => (seconds(self.min_negative_ttl), seconds(self.negative_ttl)),
+        };
+        ttl.max(low).min(high.max(low))
+    }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
 impl Default for Lifetimes {

@@ -43,24 +43,38 @@ pub fn encode(name: &Name, rtype: Rtype, class: Class, answers: &[Record], autho
             remember(&mut pointers, &record.name, wire.len());
             put_name(&mut wire, &record.name);
         }
-        wire.extend_from_slice(&u16::from(record.record_type()).to_be_bytes());
-        wire.extend_from_slice(&u16::from(record.dns_class).to_be_bytes());
-        ttl_offsets.push(u16::try_from(wire.len()).ok()?);
-        wire.extend_from_slice(&record.ttl.to_be_bytes());
-        rdata.clear();
-        let mut encoder = BinEncoder::new(&mut rdata);
-        encoder.set_name_encoding(NameEncoding::Uncompressed);
-        record.data.emit(&mut encoder).ok()?;
-        wire.extend_from_slice(&u16::try_from(rdata.len()).ok()?.to_be_bytes());
+        // Type and class stand in front of the TTL, and the length of the data behind it.
+        let ttl = wire.len() + 4;
+        ttl_offsets.push(u16::try_from(ttl).ok()?);
+        put_rest(&mut wire, record, &mut rdata)?;
         if let hickory_proto::rr::RData::CNAME(target) = &record.data {
-            remember(&mut pointers, &target.0, wire.len());
+            remember(&mut pointers, &target.0, ttl + 6);
         }
-        wire.extend_from_slice(&rdata);
         if wire.len() > usize::from(u16::MAX) {
             return None;
         }
     }
     Some(Encoded { wire, ttl_offsets })
+}
+
+/// Appends a record whose names are written whole; `None` if its data passes 65,535 bytes.
+pub fn put_record(wire: &mut Vec<u8>, record: &Record) -> Option<()> {
+    put_name(wire, &record.name);
+    put_rest(wire, record, &mut Vec::new())
+}
+
+/// Appends a record without its owner; its data passes through `rdata`.
+fn put_rest(wire: &mut Vec<u8>, record: &Record, rdata: &mut Vec<u8>) -> Option<()> {
+    wire.extend_from_slice(&u16::from(record.record_type()).to_be_bytes());
+    wire.extend_from_slice(&u16::from(record.dns_class).to_be_bytes());
+    wire.extend_from_slice(&record.ttl.to_be_bytes());
+    rdata.clear();
+    let mut encoder = BinEncoder::new(rdata);
+    encoder.set_name_encoding(NameEncoding::Uncompressed);
+    record.data.emit(&mut encoder).ok()?;
+    wire.extend_from_slice(&u16::try_from(rdata.len()).ok()?.to_be_bytes());
+    wire.extend_from_slice(rdata);
+    Some(())
 }
 
 /// Notes that `name` stands at `at`, if a pointer can reach it (14 bits, RFC 1035, 4.1.4).

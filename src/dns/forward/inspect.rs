@@ -168,6 +168,6 @@ impl Inner {
         });
         let (age, from) =
             if fresh { (Age::Fresh, ServedFrom::Cache) } else { (stale_age(route, &entry), ServedFrom::Stale) };
-        Ok((leg, Some(Found { entry, age, from, ours: false })))
+        Ok((leg, Some(Found::kept(entry, age, from))))
     }
 }

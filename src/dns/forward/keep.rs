@@ -134,14 +134,18 @@ enum Known {
 
 fn known(routes: &Routes, question: Question) -> Known {
     let Some(route) = routes.find(&question.name) else { return Known::Upstreams(question.into()) };
-    let (question, on_node) = match route.names.find(&question) {
-        OnNode::Renamed(renamed) => (renamed.question, renamed.then),
-        on_node => (question, on_node),
+    let (question, names) = match route.names.rewrite(&question) {
+        Some(rewritten) => {
+            let new = rewritten.question(&question);
+            let (names, _) = routes.answering(&route.names, &new.name);
+            (new, names)
+        }
+        None => (question, &route.names),
     };
-    match on_node {
+    match names.on_node(&question, None) {
         OnNode::Records { answers, .. } => Known::OnNode(answers),
-        OnNode::Fixed(_) => Known::OnNode(Vec::new()),
-        OnNode::Renamed(_) | OnNode::Upstreams => Known::Upstreams(question.into()),
+        OnNode::Fixed(..) => Known::OnNode(Vec::new()),
+        OnNode::Upstreams => Known::Upstreams(question.into()),
     }
 }
 

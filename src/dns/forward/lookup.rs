@@ -28,7 +28,7 @@ use super::{
     Failure, Inner,
     denials::{self, Ruling},
     route::{Route, Routes},
-    upstream::{Answered, Attempts, Failed, Sanitized, race},
+    upstream::{Answered, Attempts, ExchangeOptions, Failed, Sanitized, race},
 };
 use crate::{
     dns::{
@@ -61,11 +61,17 @@ pub struct Found {
     pub from: ServedFrom,
     /// The first owner is a name of the cluster.
     pub ours: bool,
+    /// Records of the additional section, for this client alone.
+    pub additionals: Vec<Record>,
 }
 
 impl Found {
     pub fn new(entry: Entry, age: Age, from: ServedFrom) -> Self {
-        Self { entry: Arc::new(entry), age, from, ours: false }
+        Self::kept(Arc::new(entry), age, from)
+    }
+
+    pub fn kept(entry: Arc<Entry>, age: Age, from: ServedFrom) -> Self {
+        Self { entry, age, from, ours: false, additionals: Vec::new() }
     }
 }
 
@@ -178,7 +184,7 @@ impl Inner {
         }
         let outcome = self.wait(routes, route, &key, question, via, patience).await;
         match (outcome, kept) {
-            (Ok(entry), _) => Ok(Found { entry, age: Age::Fresh, from: ServedFrom::Upstream, ours: false }),
+            (Ok(entry), _) => Ok(Found::kept(entry, Age::Fresh, ServedFrom::Upstream)),
             (Err(Failure::Held(entry)), _) => Ok(self.stale(route, entry)),
             (Err(_), Some(entry)) => {
                 entry.refresh_failed(self.now());
@@ -203,7 +209,7 @@ impl Inner {
                 if entry.record_use(now) {
                     self.prefetch(route, entry, refresh, now);
                 }
-                Some(Found { entry: Arc::clone(entry), age: Age::Fresh, from: ServedFrom::Cache, ours: false })
+                Some(Found::kept(Arc::clone(entry), Age::Fresh, ServedFrom::Cache))
             }
             State::StaleAtOnce => Some(self.stale(route, Arc::clone(entry))),
             State::StaleFirst => {
@@ -253,7 +259,7 @@ impl Inner {
         self.cache.metrics.stale.inc();
         entry.note_asked(self.now());
         let age = stale_age(route, &entry);
-        Found { entry, age, from: ServedFrom::Stale, ours: false }
+        Found::kept(entry, age, ServedFrom::Stale)
     }
 
     /// An answer that is too old while upstreams work is still better than none when no upstream can be reached.
@@ -403,7 +409,13 @@ impl Exchange {
 
     async fn ask(&self, route: &Route, attempts: Attempts, deadline: Instant) -> Result<Answered, Failed> {
         let speaks_for = |name: &RecordName| self.speaks_for(name);
-        let (options, metrics) = (route.exchange_options(), self.inner.metrics());
+        let client = Some(self.client).filter(|client| !client.is_unspecified());
+        let mut edns_options = Vec::new();
+        for option in &route.config.edns_options {
+            option.put(&self.question, client, &mut edns_options);
+        }
+        let options = ExchangeOptions { edns_options: &edns_options, ..route.exchange_options() };
+        let metrics = self.inner.metrics();
         race(options, attempts, &self.question, speaks_for, deadline, metrics).await
     }
 
@@ -534,11 +546,8 @@ pub fn stale_age(route: &Route, entry: &Entry) -> Age {
 
 /// Brings every TTL within what the operator allows and returns how long the answer is good for.
 fn cap(sanitized: &mut Sanitized, lifetimes: &Lifetimes) -> u32 {
-    let (low, high) = match sanitized.parts.kind {
-        Kind::Data => (seconds(lifetimes.min_ttl), seconds(lifetimes.max_ttl)),
-        Kind::NoData | Kind::NxDomain => (seconds(lifetimes.min_negative_ttl), seconds(lifetimes.negative_ttl)),
-    };
-    let capped = |ttl: u32| ttl.max(low).min(high.max(low));
+    let kind = sanitized.parts.kind;
+    let capped = |ttl| lifetimes.capped(kind, ttl);
     let each = |record: &mut Record| record.ttl = capped(record.ttl);
     sanitized.parts.answers.iter_mut().chain(&mut sanitized.parts.authorities).for_each(each);
     capped(sanitized.ttl)

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Failure, Inner,
+    additional::add_records,
     inspect::Leg,
     lookup::{Found, Via, asking},
     observe,
@@ -22,7 +23,7 @@ use crate::{
     dns::{
         Context, Forward, Local, Question, Records, Rules,
         cache::{Age, Entry, Kind, Parts},
-        question::{question_name, record_name},
+        question::question_name,
         request::{ForwardRequest, Resolved, ServedFrom, Transport},
     },
     sys::{Lock, UnixMillis},
@@ -70,8 +71,14 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
         }
         (Ok(found), _) => {
             let mut out = vec![0; request.transport.limit(&client)];
-            let length = found.entry.write(&client, request.transport, inner.now(), found.age, &mut out);
+            let write = |out: &mut [u8]| found.entry.write(&client, request.transport, inner.now(), found.age, out);
+            let length = match routes.find(&question.name) {
+                Some(route) if !found.ours => route.names.written(&client, request.transport, &mut out, write),
+                _ => write(&mut out),
+            };
+            let limit = out.len();
             out.truncate(length);
+            add_records(&mut out, limit, &found.additionals);
             if found.entry.is_truncated() {
                 out[2] |= TRUNCATED;
             }
@@ -208,7 +215,7 @@ impl Resolver<'_> {
     /// The answer to the question that rules make of this one, as the answer to this one.
     async fn rewritten(&self, names: &ZoneNames, question: &Question) -> Result<Found, Failure> {
         let Some(rewritten) = names.rewrite(question) else { return self.known(names, question, Via::Zone).await };
-        let new = question.renamed(question_name(&rewritten.name)).retyped(Rtype(rewritten.rtype.into()));
+        let new = rewritten.question(question);
         let (zone, via) = self.answering(names, &new.name);
         let found = self.known(zone, &new, via).await;
         let code = match &found {
@@ -229,7 +236,7 @@ impl Resolver<'_> {
             _ => Kind::NoData,
         };
         let now = self.now();
-        let Found { entry, age, from, .. } = match found {
+        let Found { entry, age, from, additionals, .. } = match found {
             Ok(found) => found,
             Err(failure) if said == code => return Err(failure),
             Err(_) => join(&new, kind, Vec::new(), Vec::new(), now, Age::Fresh, ServedFrom::Upstream)?,
@@ -251,26 +258,21 @@ impl Resolver<'_> {
         let asked = question.record_name();
         rewritten.restore(&asked, &mut answers);
         rewritten.restore(&asked, &mut authorities);
-        let joined = join(question, kind, answers, authorities, now, age, from)?;
+        let joined = Found { additionals, ..join(question, kind, answers, authorities, now, age, from)? };
         let truncated = entry.is_truncated();
         Ok(if truncated { truncate(joined) } else { joined })
     }
 
     /// The zone that answers the name which a name of `names` was rewritten to, and whose upstreams are asked.
     fn answering<'z>(&'z self, names: &'z ZoneNames, new: &Name) -> (&'z ZoneNames, Via) {
-        let zones = &names.config.rewrite_zones;
-        if zones.is_empty() {
-            return (names, Via::Zone);
+        match self.reach {
+            Reach::Upstreams { routes, .. } => routes.answering(names, new),
+            Reach::Cache { routes, .. } => routes.answering(names, new),
+            Reach::Names { zones, .. } => {
+                let zone = names.answering(new).and_then(|zone| zones.get(&zone));
+                (zone.unwrap_or(names), Via::Zone)
+            }
         }
-        let new = record_name(new);
-        let longest = zones.iter().filter(|zone| zone.zone_of(&new)).max_by_key(|zone| zone.num_labels());
-        let zone = question_name(longest.unwrap_or(&names.config.zone));
-        let routes: &Routes = match self.reach {
-            Reach::Upstreams { routes, .. } => routes,
-            Reach::Cache { routes, .. } => routes,
-            Reach::Names { zones, .. } => return (zones.get(&zone).unwrap_or(names), Via::Zone),
-        };
-        routes.of_zone(&zone).map_or((names, Via::Zone), |route| (&route.names, Via::Route(route.id)))
     }
 
     /// A question as the zone answers it on this node, or else as upstreams do.
@@ -282,8 +284,8 @@ impl Resolver<'_> {
         {
             return Err(Failure::Fixed(answer, Some(Reason { code, text: "".into() })));
         }
-        let (kind, mut answers, authorities) = match names.on_node(question) {
-            OnNode::Records { kind, answers, authorities } => (kind, answers, authorities),
+        let (kind, mut answers, authorities, additionals) = match names.on_node(question, asking()) {
+            OnNode::Records { kind, answers, authorities, additionals } => (kind, answers, authorities, additionals),
             OnNode::Fixed(answer, reason) => return Err(Failure::Fixed(answer, reason)),
             OnNode::Upstreams => return self.follow(question, via).await,
         };
@@ -301,7 +303,8 @@ impl Resolver<'_> {
                 Err(_) => {}
             }
         }
-        join(question, kind, answers, authorities, self.now(), age, from)
+        let joined = join(question, kind, answers, authorities, self.now(), age, from)?;
+        Ok(Found { additionals, ..joined })
     }
 
     /// `found`, or IPv6 addresses made of IPv4 ones where the zone says so and the name has no others.

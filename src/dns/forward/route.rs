@@ -5,6 +5,7 @@
 pub mod acl;
 mod config;
 pub mod dns64;
+mod edns;
 pub mod hosts;
 mod names;
 pub mod next;
@@ -32,6 +33,7 @@ pub use self::{
     acl::Acl,
     config::{Config, ConfigError, DohMethod, FixedAnswer, Probe, UpstreamSource, ZoneConfig},
     dns64::Prefix,
+    edns::EdnsOption,
     hosts::{Host, parse_ip as parse_host_ip, parse_line as parse_host},
     names::{ByZone, OnNode, ZoneNames, zone_names},
     next::{Next, Verdict, Verdicts},
@@ -169,6 +171,12 @@ impl Routes {
         self.by_zone.get(zone)
     }
 
+    /// The zone that answers the name which a name of `names` was rewritten to, and whose upstreams are asked.
+    pub fn answering<'z>(&'z self, names: &'z ZoneNames, new: &wire::Name) -> (&'z ZoneNames, Via) {
+        let route = names.answering(new).and_then(|zone| self.of_zone(&zone));
+        route.map_or((names, Via::Zone), |route| (&route.names, Via::Route(route.id)))
+    }
+
     pub fn get(&self, id: RouteId) -> Option<&Arc<Route>> {
         self.by_zone.iter().find(|route| route.id == id)
     }
@@ -240,9 +248,10 @@ impl Route {
         })
     }
 
-    /// How its upstreams are asked.
-    pub fn exchange_options(&self) -> ExchangeOptions {
+    /// How its upstreams are asked, without its options of EDNS.
+    pub fn exchange_options(&self) -> ExchangeOptions<'static> {
         ExchangeOptions {
+            edns_options: &[],
             force_tcp: self.config.force_tcp,
             mix_case: self.config.case_randomization,
             plain: false,

@@ -4,6 +4,7 @@ mod import;
 mod metrics;
 mod migration;
 mod options;
+mod order;
 mod process;
 mod reference;
 mod served;

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use hickory_proto::{op::ResponseCode, rr::RecordType};
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::RecordType,
+};
+use holdfast::dns::Transport;
 use tokio::time::Instant;
 
 use super::served::serve;
 use crate::{
-    forward::world::{asked_for, secs},
-    support::upstream::{Say, Upstream, a},
+    forward::world::{World, asked_for, query, secs},
+    support::upstream::{Say, Upstream, a, name},
 };
 
 /// `next` is about the answer of one directive and asks the one behind it.
@@ -185,4 +189,107 @@ async fn stale_answers_have_the_ttl_that_is_given() {
     world.elapse(secs(20)).await;
     let answer = world.ask("www.example", RecordType::A).await;
     assert_eq!(answer.answers[0].ttl, 7);
+}
+
+/// The answer over UDP to a client that announces `payload` bytes, for a query with this id.
+async fn over_udp(world: &World, owner: &str, rtype: RecordType, payload: u16, id: u16) -> Message {
+    let mut asked = query(owner, rtype, Some(payload));
+    asked[..2].copy_from_slice(&id.to_be_bytes());
+    let resolved = world.resolve(asked, Transport::Udp).await;
+    Message::from_vec(&resolved.message).expect("a well-formed answer")
+}
+
+#[tokio::test(start_paused = true)]
+async fn loadbalance_begins_answers_of_all_kinds_with_another_record() {
+    let upstream = Upstream::start(|asked| {
+        let addresses = (1..=3).map(|nth| a(&asked.name(), 60, [192, 0, 2, nth])).collect();
+        vec![asked.found(addresses)]
+    })
+    .await;
+    for (option, expect) in [("", ["192.0.2.1"; 3]), ("loadbalance", ["192.0.2.1", "192.0.2.2", "192.0.2.3"])] {
+        let text = format!(
+            ". {{\n{option}\nhosts /none {{\n192.0.2.1 h.example\n192.0.2.2 h.example\n192.0.2.3 h.example\nfallthrough\n}}\n\
+             template IN A t.example {{\nanswer \"{{{{ .Name }}}} 60 IN A 192.0.2.1\"\nanswer \"{{{{ .Name }}}} 60 IN A 192.0.2.2\"\n\
+             answer \"{{{{ .Name }}}} 60 IN A 192.0.2.3\"\n}}\nforward . UP1\ncache 60\n}}"
+        );
+        let world = serve(&text, &[&upstream]);
+        for owner in ["www.example", "h.example", "t.example"] {
+            // More than a worker takes to keep an answer of its own.
+            for id in 0..30_u16 {
+                let first = over_udp(&world, owner, RecordType::A, 1232, id).await.answers[0].data.to_string();
+                assert_eq!(first, expect[usize::from(id % 3)], "{option:?} {owner}");
+            }
+            let at_hand = |id: u16| {
+                world.at_hand_as(owner, RecordType::A, id).map(|(answer, _)| answer.answers[0].data.to_string())
+            };
+            if owner == "www.example" {
+                assert_eq!([0, 1, 2].map(at_hand).map(Option::unwrap), expect, "on the client's own thread");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bufsize_bounds_answers_over_udp() {
+    let upstream = Upstream::start(|asked| {
+        let addresses = (0..60).map(|nth| a(&asked.name(), 60, [192, 0, 2, nth])).collect();
+        vec![asked.found(addresses)]
+    })
+    .await;
+    for (option, payload, whole) in
+        [("", 1232, true), ("", 512, false), ("bufsize 600", 1232, false), ("bufsize 4096", 4096, true)]
+    {
+        let world = serve(&format!(". {{\n{option}\nforward . UP1\ncache 60\n}}"), &[&upstream]);
+        for _ in 0..2 {
+            let answer = over_udp(&world, "www.example", RecordType::A, payload, 7).await;
+            assert_eq!(answer.metadata.truncation, !whole, "{option:?} {payload}");
+            let bytes = answer.to_vec().expect("it was read").len();
+            assert!(whole || (400..=600).contains(&bytes), "{option:?}: {bytes} bytes");
+        }
+        assert_eq!(world.ask("www.example", RecordType::A).await.answers.len(), 60, "all of it over TCP");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_of_edns_go_to_the_upstreams_of_the_block() {
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let text = ". {\nrewrite continue edns0 local set 0xffee 0x6162\nrewrite continue edns0 local set 0xffef {client_ip}\n\
+                rewrite name exact old.example new.example\n\
+                forward . UP1\n}";
+    assert_eq!(serve(text, &[&upstream]).a("old.example").await, "NoError 192.0.2.1");
+    let seen = upstream.seen();
+    let asked = seen.iter().find(|asked| asked.name() == "new.example").expect("the new name is asked for");
+    let edns = asked.message.edns.as_ref().expect("EDNS");
+    let sent: Vec<(u16, Vec<u8>)> = (edns.options().as_ref().iter())
+        .map(|(code, option)| (u16::from(*code), Vec::<u8>::try_from(option).expect("bytes")))
+        .collect();
+    assert_eq!(sent, [(0xFFEE, b"ab".to_vec()), (0xFFEF, vec![127, 0, 0, 1])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_template_adds_records_of_the_additional_section_also_behind_a_rewrite() {
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let text = ". {\nrewrite name exact old.example mail.example\ntemplate IN MX mail.example {\n\
+                answer \"{{ .Name }} 60 IN MX 10 mx.example.\"\nadditional \"mx.example. 60 IN A 192.0.2.25\"\n}\n\
+                forward . UP1\n}";
+    let world = serve(text, &[&upstream]);
+    for owner in ["mail.example", "old.example"] {
+        let answer = over_udp(&world, owner, RecordType::MX, 1232, 7).await;
+        assert_eq!(answer.answers[0].name, name(owner));
+        assert_eq!(answer.additionals[0].to_string(), "mx.example. 60 IN A 192.0.2.25", "{owner}");
+        assert!(answer.edns.is_some());
+    }
+}
+
+/// CoreDNS's cache bounds what comes from its templates.
+#[tokio::test(start_paused = true)]
+async fn ttls_of_templates_are_within_those_of_the_cache() {
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    for (option, expect) in [("", 600), ("cache 30", 30)] {
+        let text = format!(
+            ". {{\n{option}\ntemplate IN A t.example {{\nanswer \"{{{{ .Name }}}} 600 IN A 192.0.2.7\"\n}}\nforward . UP1\n}}"
+        );
+        let answer = serve(&text, &[&upstream]).ask("t.example", RecordType::A).await;
+        assert_eq!(answer.answers[0].ttl, expect, "{option:?}");
+    }
 }

@@ -23,7 +23,7 @@ use crate::{
 const COREFILES: [&str; 11] =
     ["addon", "aks", "gardener", "gke", "ipvs", "kops", "kubespray", "local", "openshift", "rke2", "template"];
 
-fn read(file: &str) -> String {
+pub fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/dropin").join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -85,9 +85,12 @@ fn answer(zone: &Zone, asked: &Asked) -> Say {
     Say::message(&reply)
 }
 
-async fn upstream(file: &str) -> Upstream {
+pub async fn upstream(file: &str) -> Upstream {
     let zone = zone(file);
-    Upstream::start(move |asked| vec![answer(&zone, &asked)]).await
+    let upstream = Upstream::start(move |asked| vec![answer(&zone, &asked)]).await;
+    // A client asks for HINFO as well.
+    upstream.hear_loop_probes();
+    upstream
 }
 
 /// The Corefile with upstreams of a test in place of the addresses in it.
@@ -125,10 +128,10 @@ fn shown(record: &Record) -> String {
         other => other.to_string(),
     };
     let data: String = data.chars().filter(|char| !char.is_whitespace() && *char != '"').collect();
-    format!("{} {} {data}", record.name, record.record_type()).to_ascii_lowercase()
+    format!("{} {} {data}", record.name.to_ascii(), record.record_type()).to_ascii_lowercase()
 }
 
-fn short(message: &Message) -> String {
+pub fn short(message: &Message) -> String {
     let sorted = |records: &[Record]| {
         let mut shown: Vec<String> = records.iter().map(shown).collect();
         shown.sort();
@@ -147,14 +150,13 @@ fn answers(file: &str) -> HashMap<(String, String), String> {
     let mut answers = HashMap::new();
     let mut question = String::new();
     for line in lines(file) {
-        match line.strip_prefix("? ") {
-            Some(asked) => asked.clone_into(&mut question),
-            None => {
-                let (corefiles, answer) = line.split_once(" : ").unwrap();
-                for corefile in corefiles.split(' ') {
-                    answers.insert((corefile.to_owned(), question.clone()), answer.to_owned());
-                }
-            }
+        if let Some(asked) = line.strip_prefix("? ") {
+            asked.clone_into(&mut question);
+            continue;
+        }
+        let (corefiles, answer) = line.split_once(" : ").unwrap();
+        for corefile in corefiles.split(' ') {
+            answers.insert((corefile.to_owned(), question.clone()), answer.to_owned());
         }
     }
     answers

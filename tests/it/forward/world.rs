@@ -161,7 +161,13 @@ impl World {
 
     /// Asks on the client's own thread, without EDNS over TCP: `None` if the answer is not at hand.
     pub fn at_hand(&self, owner: &str, qtype: RecordType) -> Option<(Message, ServedFrom)> {
-        let query = query(owner, qtype, None);
+        self.at_hand_as(owner, qtype, 0x4242)
+    }
+
+    /// The same, for a query with this id.
+    pub fn at_hand_as(&self, owner: &str, qtype: RecordType, id: u16) -> Option<(Message, ServedFrom)> {
+        let mut query = query(owner, qtype, None);
+        query[..2].copy_from_slice(&id.to_be_bytes());
         let holdfast::wire::Parsed::Query(parsed) = holdfast::wire::parse(&query) else { panic!("a query") };
         let mut out = vec![0; 65_535];
         let (length, from) = {

@@ -84,7 +84,7 @@ async fn certificates_of_another_authority_keep_an_agent_out_until_they_are_put_
     let (right, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     issue(right.path(), Duration::ZERO);
     issue(other.path(), Duration::ZERO);
-    refused_until_put_right(&right, &other.path().join("agent")).await;
+    Box::pin(refused_until_put_right(&right, &other.path().join("agent"))).await;
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_certificate_that_ran_out_keeps_an_agent_out_until_it_is_renewed() {
     issue(right.path(), Duration::ZERO);
     put(&right.path().join("ca"), &old.path().join("ca"));
     issue(old.path(), Duration::from_secs(60 * 86_400));
-    refused_until_put_right(&right, &old.path().join("agent")).await;
+    Box::pin(refused_until_put_right(&right, &old.path().join("agent"))).await;
 }
 
 const DAY: Duration = Duration::from_secs(86_400);

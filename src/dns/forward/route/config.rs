@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use super::{
     acl::Acl,
     dns64::Prefix,
+    edns::EdnsOption,
     hosts::Host,
     next::{Next, Verdicts},
     rewrite::Rewrite,
@@ -33,7 +34,7 @@ use crate::{
     },
     report::Policy,
     sys::{self, labels},
-    wire::{self, Rcode},
+    wire::{self, Rcode, UDP_BYTES_MAX},
 };
 
 /// Port of plain DNS, RFC 1035, 4.2.
@@ -114,6 +115,8 @@ pub struct ZoneConfig {
     pub silence_max: Duration,
     /// With every upstream failing, questions fail at once. Default off.
     pub fail_fast: bool,
+    /// Options of EDNS that go with each question. Default none.
+    pub edns_options: Vec<EdnsOption>,
     /// How failing upstreams are probed.
     pub probe: Probe,
     /// How questions go over HTTPS. Default POST.
@@ -136,6 +139,10 @@ pub struct ZoneConfig {
     pub acl: Vec<Acl>,
     /// ANY is answered with one record that says so (RFC 8482), and not asked of upstreams. Default off.
     pub minimal_any: bool,
+    /// Addresses and mail servers of an answer begin at another one each time. Default off.
+    pub rotate: bool,
+    /// Answers over UDP have at most so many bytes. Default 1,232.
+    pub udp_bytes_max: usize,
     pub templates: Vec<Template>,
     /// Answers with an address in these networks are refused. Default none.
     pub reject: Arc<[IpNet]>,
@@ -170,6 +177,7 @@ impl Default for ZoneConfig {
             attempts_max: 0,
             silence_max: Duration::from_secs(2),
             fail_fast: false,
+            edns_options: Vec::new(),
             probe: Probe::default(),
             doh_method: DohMethod::Post,
             next: Vec::new(),
@@ -181,6 +189,8 @@ impl Default for ZoneConfig {
             rewrite_zones: Vec::new(),
             acl: Vec::new(),
             minimal_any: false,
+            rotate: false,
+            udp_bytes_max: UDP_BYTES_MAX,
             templates: Vec::new(),
             reject: Arc::default(),
             dns64: None,

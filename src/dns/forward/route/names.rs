@@ -3,7 +3,7 @@
 //!
 //! Never asks an upstream.
 
-use std::{collections::HashMap, io, path::Path, sync::Arc};
+use std::{collections::HashMap, io, net::IpAddr, path::Path, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hickory_proto::rr::{Record, RecordType};
@@ -17,10 +17,11 @@ use super::{
 };
 use crate::{
     dns::{
-        cache::Kind,
-        question::{Question, question_name},
+        cache::{Kind, rotate},
+        question::{Question, question_name, record_name},
+        request::Transport,
     },
-    wire::{Name, Rcode, Rtype},
+    wire::{Name, Query, Rcode, Rtype},
 };
 
 /// The rewrites, templates, hosts and the fixed answer of one zone.
@@ -40,6 +41,7 @@ pub enum OnNode {
         kind: Kind,
         answers: Vec<Record>,
         authorities: Vec<Record>,
+        additionals: Vec<Record>,
     },
     /// A code, and why if a template says so.
     Fixed(FixedAnswer, Option<Reason>),
@@ -64,12 +66,20 @@ impl ZoneNames {
         rewrite(&self.config.rewrites, &question.record_name(), question.record_type())
     }
 
-    pub fn on_node(&self, question: &Question) -> OnNode {
+    /// The zone of `rewrite_zones` that answers a rewritten name; `None` if that is the zone the name is in.
+    pub fn answering(&self, new: &Name) -> Option<Name> {
+        let zones = &self.config.rewrite_zones;
+        let new = record_name(new);
+        let longest = zones.iter().filter(|zone| zone.zone_of(&new)).max_by_key(|zone| zone.num_labels());
+        (!zones.is_empty()).then(|| question_name(longest.unwrap_or(&self.config.zone)))
+    }
+
+    pub fn on_node(&self, question: &Question, client: Option<IpAddr>) -> OnNode {
         let config = &self.config;
         if !config.templates.is_empty() {
             let rtype = RecordType::from(question.rtype.0);
-            let filled = template::answer(&config.templates, &config.zone, &question.record_name(), rtype);
-            if let Some(Filled { rcode, answers, authorities, reason }) = filled {
+            let filled = template::answer(&config.templates, &config.zone, &question.record_name(), rtype, client);
+            if let Some(Filled { rcode, mut answers, mut authorities, mut additionals, reason }) = filled {
                 let bare = answers.is_empty() && authorities.is_empty() && reason.is_some();
                 let kind = match rcode {
                     Rcode::NXDOMAIN if bare => return OnNode::Fixed(FixedAnswer::NxDomain, reason),
@@ -80,12 +90,17 @@ impl ZoneNames {
                     Rcode::REFUSED => return OnNode::Fixed(FixedAnswer::Refused, reason),
                     _ => return OnNode::Fixed(FixedAnswer::ServFail, reason),
                 };
-                return OnNode::Records { kind, answers, authorities };
+                // CoreDNS's cache stands before its templates.
+                if config.lifetimes.keep {
+                    let records = answers.iter_mut().chain(&mut authorities).chain(&mut additionals);
+                    records.for_each(|record| record.ttl = config.lifetimes.capped(kind, record.ttl));
+                }
+                return OnNode::Records { kind, answers, authorities, additionals };
             }
         }
         let ttl = u32::try_from(config.hosts_ttl.as_secs()).unwrap_or(u32::MAX);
         if let Some((kind, answers)) = self.hosts.load().find(question, ttl) {
-            return OnNode::Records { kind, answers, authorities: Vec::new() };
+            return OnNode::Records { kind, answers, authorities: Vec::new(), additionals: Vec::new() };
         }
         config.answer.map_or(OnNode::Upstreams, |answer| OnNode::Fixed(answer, None))
     }
@@ -101,6 +116,24 @@ impl ZoneNames {
             && !self.config.templates.iter().any(|template| template.is_for(RecordType::from(question.rtype.0)))
             && (self.config.dns64.is_none() || question.rtype != Rtype::AAAA)
             && !self.hosts.load().holds(question.name, question.rtype)
+    }
+
+    /// Writes an answer of this zone with `write` as this client gets it: within the zone's bound, and with its records turned.
+    #[inline]
+    pub fn written(
+        &self,
+        query: &Query<'_>,
+        transport: Transport,
+        out: &mut [u8],
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> usize {
+        let config = &self.config;
+        let limit = if transport == Transport::Udp { config.udp_bytes_max.min(out.len()) } else { out.len() };
+        let length = write(&mut out[..limit]);
+        if config.rotate {
+            rotate(&mut out[..length], query.id);
+        }
+        length
     }
 
     /// The hosts file and why it could not be read when it was last looked at.

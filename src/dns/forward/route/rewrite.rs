@@ -8,6 +8,10 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use regex::Regex;
 
 use super::{FixedAnswer, words};
+use crate::{
+    dns::question::{Question, question_name},
+    wire::Rtype,
+};
 
 /// Longest pattern, in bytes.
 const PATTERN_MAX: usize = 1_024;
@@ -178,6 +182,11 @@ pub fn rewrite<'r>(rules: &'r [Rewrite], name: &Name, rtype: RecordType) -> Opti
 }
 
 impl Rewritten<'_> {
+    /// The question that is asked in place of `asked`.
+    pub fn question(&self, asked: &Question) -> Question {
+        asked.renamed(question_name(&self.name)).retyped(Rtype(self.rtype.into()))
+    }
+
     /// Gives records of the answer to the new question as those of the answer to `asked`.
     pub fn restore(&self, asked: &Name, records: &mut [Record]) {
         for record in records {

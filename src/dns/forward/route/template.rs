@@ -2,7 +2,12 @@
 //!
 //! Pure. Text is filled in as CoreDNS's template plugin does it, as far as fields go: no `if`, no `range`.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
 
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
@@ -25,6 +30,7 @@ pub struct Template {
     pub zone: Option<Name>,
     pub answers: Vec<Text>,
     pub authorities: Vec<Text>,
+    pub additionals: Vec<Text>,
     pub rcode: Rcode,
     /// Says why, in answers without records.
     pub reason: Option<Reason>,
@@ -53,6 +59,10 @@ enum Part {
     Zone,
     Class,
     Type,
+    /// The number of the type.
+    TypeNumber,
+    /// The address of the client.
+    Remote,
     Match(usize),
     Group(String),
     /// A group as a number of this base, in decimal.
@@ -65,10 +75,17 @@ pub struct Filled {
     pub rcode: Rcode,
     pub answers: Vec<Record>,
     pub authorities: Vec<Record>,
+    pub additionals: Vec<Record>,
     pub reason: Option<Reason>,
 }
 
-const FAILED: Filled = Filled { rcode: Rcode::SERVFAIL, answers: Vec::new(), authorities: Vec::new(), reason: None };
+const FAILED: Filled = Filled {
+    rcode: Rcode::SERVFAIL,
+    answers: Vec::new(),
+    authorities: Vec::new(),
+    additionals: Vec::new(),
+    reason: None,
+};
 
 impl Template {
     /// Whether it may answer questions of this type.
@@ -77,8 +94,15 @@ impl Template {
     }
 }
 
-/// The answer of the first template that is for this question, if one is. `zone` is the zone they stand in.
-pub fn answer(templates: &[Template], zone: &Name, name: &Name, rtype: RecordType) -> Option<Filled> {
+/// The answer of the first template that is for this question, if one is. `zone` is the zone they stand in; without a `client`,
+/// as for the tools, its address reads `::`.
+pub fn answer(
+    templates: &[Template],
+    zone: &Name,
+    name: &Name,
+    rtype: RecordType,
+    client: Option<IpAddr>,
+) -> Option<Filled> {
     if templates.is_empty() {
         return None;
     }
@@ -97,15 +121,9 @@ pub fn answer(templates: &[Template], zone: &Name, name: &Name, rtype: RecordTyp
             },
         };
         let zone = template.zone.as_ref().unwrap_or(zone);
-        let question = Filling { name: &spelled, zone, rtype, groups };
-        let records = |texts: &[Text]| texts.iter().map(|text| question.record(text)).collect::<Option<Vec<Record>>>();
-        return Some(match (records(&template.answers), records(&template.authorities)) {
-            (Some(answers), Some(authorities)) => {
-                let reason = template.reason.clone();
-                Filled { rcode: template.rcode, answers, authorities, reason }
-            }
-            _ => FAILED,
-        });
+        let client = client.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+        let question = Filling { name: &spelled, zone, rtype, client, groups };
+        return Some(question.fill(template).unwrap_or(FAILED));
     }
     None
 }
@@ -115,10 +133,23 @@ struct Filling<'q> {
     name: &'q str,
     zone: &'q Name,
     rtype: RecordType,
+    client: IpAddr,
     groups: Option<regex::Captures<'q>>,
 }
 
 impl Filling<'_> {
+    /// `None` if a text comes to no record.
+    fn fill(&self, template: &Template) -> Option<Filled> {
+        let records = |texts: &[Text]| texts.iter().map(|text| self.record(text)).collect::<Option<Vec<Record>>>();
+        Some(Filled {
+            rcode: template.rcode,
+            answers: records(&template.answers)?,
+            authorities: records(&template.authorities)?,
+            additionals: records(&template.additionals)?,
+            reason: template.reason.clone(),
+        })
+    }
+
     /// The record that a text comes to; `None` if it is no record.
     fn record(&self, text: &Text) -> Option<Record> {
         let mut line = String::new();
@@ -136,6 +167,8 @@ impl Filling<'_> {
             Part::Zone => spelled(self.zone),
             Part::Class => "IN".into(),
             Part::Type => self.rtype.to_string(),
+            Part::TypeNumber => u16::from(self.rtype).to_string(),
+            Part::Remote => self.client.to_canonical().to_string(),
             Part::Match(0) if self.groups.is_none() => self.name.to_owned(),
             Part::Match(number) => {
                 let groups = self.groups.as_ref()?;
@@ -216,6 +249,9 @@ fn part(inside: &str) -> Option<Part> {
         [".Zone"] => Part::Zone,
         [".Class"] => Part::Class,
         [".Type"] => Part::Type,
+        [".Question.Qtype"] => Part::TypeNumber,
+        [".Question.Qclass"] => Part::Plain("1".into()),
+        [".Remote"] => Part::Remote,
         ["index", ".Match", number] => Part::Match(number.parse().ok()?),
         ["index", ".Group", name] => Part::Group(name.trim_matches('"').to_owned()),
         [field] => Part::Group(field.strip_prefix(".Group.")?.to_owned()),
@@ -232,8 +268,8 @@ fn part(inside: &str) -> Option<Part> {
 impl FromStr for Template {
     type Err = String;
 
-    /// `TYPE [zone ZONE] [match PATTERN]… [answer RECORD]… [authority RECORD]… [rcode CODE] [ederror NUMBER TEXT]
-    /// [fallthrough]`.
+    /// `TYPE [zone ZONE] [match PATTERN]… [answer RECORD]… [authority RECORD]… [additional RECORD]… [rcode CODE]
+    /// [ederror NUMBER TEXT] [fallthrough]`.
     fn from_str(text: &str) -> Result<Self, String> {
         let words = words::split(text)?;
         let mut words = words.iter().map(String::as_str);
@@ -252,6 +288,7 @@ impl FromStr for Template {
             zone: None,
             answers: Vec::new(),
             authorities: Vec::new(),
+            additionals: Vec::new(),
             rcode: Rcode::NOERROR,
             reason: None,
             falls_through: false,
@@ -266,6 +303,7 @@ impl FromStr for Template {
                 "match" => template.patterns.push(Pattern::new(value)?),
                 "answer" => template.answers.push(value.parse()?),
                 "authority" => template.authorities.push(value.parse()?),
+                "additional" => template.additionals.push(value.parse()?),
                 "zone" => {
                     let mut zone = Name::from_ascii(value).map_err(|error| format!("template: {value:?}: {error}"))?;
                     zone.set_fqdn(true);
@@ -279,7 +317,8 @@ impl FromStr for Template {
                 "rcode" => template.rcode = rcode(value).ok_or_else(|| format!("template: {value:?} is no rcode"))?,
                 _ => {
                     return Err(format!(
-                        "template: {option:?} is not match, answer, authority, zone, rcode, ederror or fallthrough"
+                        "template: {option:?} is not match, answer, authority, additional, zone, rcode, ederror or \
+                         fallthrough"
                     ));
                 }
             }
@@ -312,6 +351,7 @@ impl fmt::Display for Template {
         said.extend(self.patterns.iter().flat_map(|pattern| ["match".to_owned(), pattern.as_str().to_owned()]));
         said.extend(texts("answer", &self.answers));
         said.extend(texts("authority", &self.authorities));
+        said.extend(texts("additional", &self.additionals));
         if self.rcode != Rcode::NOERROR {
             let name = RCODES.iter().find(|(_, code)| *code == self.rcode).map_or("SERVFAIL", |(name, _)| name);
             said.extend(["rcode".into(), name.into()]);
@@ -333,16 +373,19 @@ mod tests {
     fn shown(templates: &[&str], name: &str, rtype: RecordType) -> String {
         let templates: Vec<Template> = templates.iter().map(|text| text.parse().unwrap()).collect();
         let name = Name::from_ascii(name).unwrap();
-        let Some(filled) = answer(&templates, &Name::from_ascii("example.").unwrap(), &name, rtype) else {
+        let client = Some([192, 0, 2, 9].into());
+        let Some(filled) = answer(&templates, &Name::from_ascii("example.").unwrap(), &name, rtype, client) else {
             return "next".into();
         };
         let records = |records: &[Record]| {
             records.iter().flat_map(|record| [" ".to_owned(), record.to_string()]).collect::<String>()
         };
         let rcode = RCODES.iter().find(|(_, code)| *code == filled.rcode).unwrap().0;
-        let authorities =
-            if filled.authorities.is_empty() { String::new() } else { format!(" /{}", records(&filled.authorities)) };
-        format!("{rcode}{}{authorities}", records(&filled.answers))
+        let section = |mark: &str, set: &[Record]| {
+            if set.is_empty() { String::new() } else { format!(" {mark}{}", records(set)) }
+        };
+        let [authorities, additionals] = [section("/", &filled.authorities), section("+", &filled.additionals)];
+        format!("{rcode}{}{authorities}{additionals}", records(&filled.answers))
     }
 
     #[test]
@@ -384,6 +427,11 @@ mod tests {
                 "x.example.",
                 "NXDOMAIN / example. 60 IN SOA ns.example. host.example. 1 60 60 60 60",
             ),
+            (
+                r#"A answer "{{ .Name }} 5 IN A {{ .Remote }}" additional "x.example. 5 IN TXT {{ .Question.Qtype }}-{{ .Question.Qclass }}""#,
+                "b.example.",
+                "NOERROR b.example. 5 IN A 192.0.2.9 + x.example. 5 IN TXT 1-1",
+            ),
             (r#"A match ^a$ answer "x 1 IN A 10.0.0.1""#, "b.example.", "SERVFAIL"),
             (r#"A answer "{{ .Name }} 60 IN A nonsense""#, "b.example.", "SERVFAIL"),
         ] {
@@ -397,6 +445,7 @@ mod tests {
             "AAAA",
             r#"ANY rcode NXDOMAIN ederror 15 "no such thing" fallthrough"#,
             r#"ANY zone internal.example. match ^a\.b$ answer "{{ .Name }} 60 IN A 10.0.0.1" rcode NXDOMAIN fallthrough"#,
+            r#"MX answer "{{ .Name }} MX 1 a.example." additional "a.example. A 10.0.0.1""#,
         ] {
             assert_eq!(text.parse::<Template>().unwrap().to_string(), text);
         }

@@ -104,7 +104,7 @@ impl Attempt {
 /// # Errors
 /// [`Failed`] when no upstream gives a usable answer in time.
 pub async fn race(
-    options: ExchangeOptions,
+    options: ExchangeOptions<'_>,
     mut attempts: Attempts,
     question: &Question,
     ours: impl Fn(&Name) -> bool,

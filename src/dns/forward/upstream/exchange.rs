@@ -16,7 +16,9 @@ use crate::dns::{Question, forward::observe::Metrics};
 
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub struct ExchangeOptions {
+pub struct ExchangeOptions<'o> {
+    /// Options of EDNS that go with the question, as they stand in an OPT record.
+    pub edns_options: &'o [u8],
     pub force_tcp: bool,
     pub mix_case: bool,
     /// Without EDNS, for a server that may drop queries with it.
@@ -25,9 +27,9 @@ pub struct ExchangeOptions {
     pub recursion: bool,
 }
 
-impl ExchangeOptions {
+impl ExchangeOptions<'_> {
     fn query(self, question: &Question, edns: bool, mix_case: bool) -> Query {
-        let query = Query::new(question, edns, mix_case);
+        let query = Query::new(question, edns, mix_case).with_options(self.edns_options);
         if self.recursion { query } else { query.without_recursion() }
     }
 }
@@ -42,7 +44,7 @@ const TRUNCATED_WAIT: Duration = Duration::from_secs(1);
 pub async fn exchange(
     upstream: &Upstream,
     question: &Question,
-    options: ExchangeOptions,
+    options: ExchangeOptions<'_>,
     again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
@@ -55,7 +57,7 @@ pub async fn exchange(
 async fn with_edns_or_without(
     upstream: &Upstream,
     question: &Question,
-    options: ExchangeOptions,
+    options: ExchangeOptions<'_>,
     again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<Box<Message>> {
@@ -86,7 +88,7 @@ async fn transfer(
     upstream: &Upstream,
     question: &Question,
     edns: bool,
-    options: ExchangeOptions,
+    options: ExchangeOptions<'_>,
     again: &Notify,
     metrics: &Metrics,
 ) -> io::Result<(Box<Message>, bool)> {
@@ -138,7 +140,7 @@ async fn under_attack(
     upstream: &Upstream,
     question: &Question,
     edns: bool,
-    options: ExchangeOptions,
+    options: ExchangeOptions<'_>,
     exchange: &mut Exchange,
     again: &Notify,
     metrics: &Metrics,
@@ -174,7 +176,7 @@ async fn after_folding(
     upstream: &Upstream,
     question: &Question,
     edns: bool,
-    options: ExchangeOptions,
+    options: ExchangeOptions<'_>,
     exchange: &mut Exchange,
     again: &Notify,
     metrics: &Metrics,
@@ -212,7 +214,7 @@ async fn datagram(
     upstream: &Upstream,
     question: &Question,
     edns: bool,
-    options: ExchangeOptions,
+    options: ExchangeOptions<'_>,
     metrics: &Metrics,
 ) -> io::Result<Exchange> {
     metrics.queries_udp.inc();

@@ -1,7 +1,7 @@
 //! Queries to upstreams and their answers: builds the query, and tells a true answer from a near miss.
 //!
 //! Pure. Never forwards a client's EDNS options (so no client subnet leaves the node, RFC 7871, 11.1) and hands on none
-//! of an upstream's.
+//! of an upstream's; options of a question are those of its zone.
 
 use hickory_proto::op::Message;
 use rand::RngExt;
@@ -70,20 +70,36 @@ impl Query {
         self
     }
 
+    /// The same with these options of EDNS, laid out as in an OPT record; unchanged without one.
+    #[must_use]
+    pub fn with_options(mut self, options: &[u8]) -> Self {
+        let opt = self.question_end + OPT_BYTES;
+        if self.wire.len() >= opt && !options.is_empty() {
+            self.wire.extend_from_slice(options);
+            self.set_options_length(opt);
+        }
+        self
+    }
+
+    /// Writes the length of the options behind the OPT record that ends at `opt` without them.
+    fn set_options_length(&mut self, opt: usize) {
+        let length = u16::try_from(self.wire.len() - opt).unwrap_or(u16::MAX);
+        self.wire[opt - 2..opt].copy_from_slice(&length.to_be_bytes());
+    }
+
     /// The same with a length that tells less of the name (RFC 8467, 4.1): an OPT record, if there is one, is padded.
     #[must_use]
     pub fn padded(mut self) -> Self {
         let opt = self.question_end + OPT_BYTES;
-        if self.wire.len() != opt {
+        if self.wire.len() < opt {
             return self;
         }
-        let bare = opt + OPTION_HEAD_BYTES;
+        let bare = self.wire.len() + OPTION_HEAD_BYTES;
         let zeros = bare.next_multiple_of(PADDED_BYTES) - bare;
-        let [_, data] = (OPTION_HEAD_BYTES + zeros).to_be_bytes().last_chunk::<2>().copied().unwrap_or_default();
         let [_, zeros_byte] = zeros.to_be_bytes().last_chunk::<2>().copied().unwrap_or_default();
-        self.wire[opt - 1] = data;
         self.wire.extend([0, OPTION_PADDING, 0, zeros_byte]);
         self.wire.resize(bare + zeros, 0);
+        self.set_options_length(opt);
         self
     }
 
@@ -246,6 +262,21 @@ mod tests {
             let plain = Query::new(&question, false, false);
             assert_eq!(plain.clone().padded().as_bytes(), plain.as_bytes(), "without EDNS there is no padding");
         }
+    }
+
+    #[test]
+    fn options_of_the_zone_go_out_in_the_opt_record() {
+        let options = [0xFF, 0xEE, 0, 2, b'a', b'b', 0, 3, 0, 0];
+        let query = Query::new(&ask(), true, false).with_options(&options);
+        let sent = |query: &Query| {
+            let message = Message::from_vec(query.as_bytes()).unwrap();
+            let options = message.edns.map(|edns| edns.options().as_ref().to_vec()).unwrap_or_default();
+            options.iter().map(|(code, _)| u16::from(*code)).collect::<Vec<_>>()
+        };
+        assert_eq!(sent(&query), [0xFFEE, 3]);
+        let padded = query.padded();
+        assert_eq!((sent(&padded), padded.as_bytes().len() % PADDED_BYTES), (vec![0xFFEE, 3, 12], 0));
+        assert!(sent(&Query::new(&ask(), false, false).with_options(&options)).is_empty());
     }
 
     #[test]
