@@ -250,8 +250,9 @@ settings! {
         /// Leaves the interface and the link-local addresses at an orderly end; `false`: removes everything. What another process
         /// listens at is never removed.
         node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent();
-        /// If the agent answers nothing for this long, or denies `kubernetes.default.svc` while the cluster's DNS has it, queries to all its
-        /// addresses go to the cluster's DNS until the agent answers again; not if the cluster's DNS does not answer either. `none`: never.
+        /// If the agent answers nothing for this long, or no process listens for 1 s, or the agent denies `kubernetes.default.svc` while the
+        /// cluster's DNS has it, queries to all its addresses go to the cluster's DNS until the agent answers again; not if the cluster's DNS does
+        /// not answer either. `none`: never.
         node_intercept_failsafe: Option<Duration> = Setting::new("node.intercept_failsafe", "3s")
             .within("1s", "1h", "a start takes less than a second").flag("--intercept-failsafe", "DURATION").agent();
         /// Addresses that the cluster's DNS has too. The agent takes them once it answers, and gives them back while it does not. Those of

@@ -1,6 +1,10 @@
 //! Which processes listen at the node's addresses, as `/proc` tells it.
 
-use std::{collections::HashSet, fs, net::IpAddr};
+use std::{
+    collections::HashSet,
+    fs,
+    net::{IpAddr, SocketAddr},
+};
 
 use crate::sys;
 
@@ -8,17 +12,26 @@ use crate::sys;
 /// at each.
 pub fn used_by_others(ips: &[IpAddr], port: u16) -> Vec<IpAddr> {
     let own = own_sockets();
-    let sockets = sys::waiting_sockets("udp").into_iter();
+    let sockets = sys::waiting_sockets("udp").unwrap_or_default().into_iter();
     let mut found = Vec::new();
-    for other in sockets.filter(|socket| socket.local.port() == port && !own.contains(&socket.inode)) {
-        let at = other.local.ip();
-        // An IPv6 wildcard may take IPv4 as well.
-        let takes = |ip: &&IpAddr| **ip == at || (at.is_unspecified() && (ip.is_ipv4() || at.is_ipv6()));
-        found.extend(ips.iter().filter(takes));
+    for other in sockets.filter(|socket| !own.contains(&socket.inode)) {
+        found.extend(ips.iter().filter(|ip| takes(other.local, (**ip, port).into())));
     }
     found.sort();
     found.dedup();
     found
+}
+
+/// Whether no process listens for DNS over UDP at `address`. False if the kernel does not say.
+pub(super) fn is_closed(address: SocketAddr) -> bool {
+    sys::waiting_sockets("udp").is_ok_and(|sockets| !sockets.iter().any(|socket| takes(socket.local, address)))
+}
+
+/// Whether a socket at `local` gets what is sent to `address`. An IPv6 wildcard may take IPv4 as well.
+fn takes(local: SocketAddr, address: SocketAddr) -> bool {
+    let at = local.ip();
+    let wildcard = at.is_unspecified() && (address.is_ipv4() || at.is_ipv6());
+    local.port() == address.port() && (at == address.ip() || wildcard)
 }
 
 /// The inodes of the sockets of this process.
@@ -45,6 +58,25 @@ mod tests {
         for bad in ["", "x", "  sl  local_address rem_address   st", "0: 0100007F 0 07"] {
             assert_eq!(socket(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_port_at_which_no_process_listens_is_closed() {
+        for (local, address, takes) in [
+            ("169.254.20.10:53", "169.254.20.10:53", true),
+            ("169.254.20.10:54", "169.254.20.10:53", false),
+            ("10.96.0.10:53", "169.254.20.10:53", false),
+            ("0.0.0.0:53", "169.254.20.10:53", true),
+            ("[::]:53", "169.254.20.10:53", true),
+            ("[::]:53", "[fd00::10]:53", true),
+            ("0.0.0.0:53", "[fd00::10]:53", false),
+        ] {
+            assert_eq!(super::takes(local.parse().unwrap(), address.parse().unwrap()), takes, "{local} {address}");
+        }
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = socket.local_addr().unwrap();
+        assert!(!is_closed(at));
+        assert!(is_closed("127.0.0.1:1".parse().unwrap()), "tcpmux, over UDP");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Sockets of this network namespace, from `/proc/net`.
 
 use std::{
-    fs,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
@@ -12,14 +12,15 @@ pub struct WaitingSocket {
     pub inode: String,
 }
 
-/// The waiting sockets of `protocol` (`udp` or `tcp`), IPv4 before IPv6. None if `/proc` cannot be read.
-#[must_use]
-pub fn waiting_sockets(protocol: &str) -> Vec<WaitingSocket> {
-    let table = |family| fs::read_to_string(format!("/proc/net/{protocol}{family}")).unwrap_or_default();
-    ["", "6"]
-        .into_iter()
-        .flat_map(|family| table(family).lines().skip(1).filter_map(waiting_socket).collect::<Vec<_>>())
-        .collect()
+/// The waiting sockets of `protocol` (`udp` or `tcp`), IPv4 before IPv6.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn waiting_sockets(protocol: &str) -> io::Result<Vec<WaitingSocket>> {
+    let table = |family| fs::read_to_string(format!("/proc/net/{protocol}{family}"));
+    // A kernel without IPv6 has no such table.
+    let (v4, v6) = (table("")?, table("6").unwrap_or_default());
+    Ok([v4, v6].iter().flat_map(|table| table.lines().skip(1).filter_map(waiting_socket)).collect())
 }
 
 /// The socket on a line of `/proc/net/{udp,tcp}{,6}`, if it waits.

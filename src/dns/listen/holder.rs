@@ -18,9 +18,11 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The process with a socket on `address`, or on a wildcard of its port.
-pub(super) fn holder(protocol: &str, address: SocketAddr) -> Option<Holder> {
-    let socket = sys::waiting_sockets(protocol).into_iter().find(|socket| is_in_the_way(socket.local, address))?;
+/// The process with a socket on `address`, or on a wildcard of its port; `None` if it is not seen from here.
+#[must_use]
+pub fn holder(protocol: &str, address: SocketAddr) -> Option<Holder> {
+    let socket =
+        sys::waiting_sockets(protocol).ok()?.into_iter().find(|socket| is_in_the_way(socket.local, address))?;
     owner(&format!("socket:[{}]", socket.inode))
 }
 

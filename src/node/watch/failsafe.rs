@@ -8,6 +8,8 @@ use super::probe::Answer;
 
 /// Answers in a row after which the addresses are taken: one could be the last of a process that dies.
 const ANSWERS: u32 = 2;
+/// How long a port that no process listens at is waited for: its agent is gone with its parent, and only a supervisor brings them back.
+const CLOSED: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Failsafe {
@@ -15,6 +17,8 @@ pub(super) struct Failsafe {
     after: Option<Duration>,
     /// The last time there was an answer that need not be compared with the cluster's DNS.
     good: Instant,
+    /// Since when no process listens.
+    closed: Option<Instant>,
     in_a_row: u32,
     released: bool,
 }
@@ -22,7 +26,7 @@ pub(super) struct Failsafe {
 impl Failsafe {
     /// `released` as the node was found.
     pub(super) fn new(after: Option<Duration>, now: Instant, released: bool) -> Self {
-        Self { after, good: now, in_a_row: 0, released }
+        Self { after, good: now, closed: None, in_a_row: 0, released }
     }
 
     pub(super) fn released(&self) -> bool {
@@ -33,12 +37,19 @@ impl Failsafe {
         if answer == Answer::Good {
             self.good = now;
         }
-        self.in_a_row = if answer == Answer::Bad { 0 } else { self.in_a_row + 1 };
+        self.closed = if answer == Answer::Closed { self.closed.or(Some(now)) } else { None };
+        self.in_a_row = if answer.is_missing() { 0 } else { self.in_a_row + 1 };
+    }
+
+    /// The time without a process that listens after which [`is_due`](Self::is_due) holds.
+    pub(super) fn closed_after(&self) -> Duration {
+        self.after.map_or(CLOSED, |after| after.min(CLOSED))
     }
 
     /// Whether there was no good answer for so long that the cluster's DNS is to be asked whether it has one.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.after.is_some_and(|after| now - self.good >= after)
+        let closed = self.closed.is_some_and(|since| now - since >= self.closed_after());
+        self.after.is_some_and(|after| closed || now - self.good >= after)
     }
 
     /// The cluster's DNS has no better answer: it is asked again no sooner than after another time without a good one.
@@ -55,6 +66,7 @@ impl Failsafe {
         self.released = released;
         self.in_a_row = 0;
         self.good = now;
+        self.closed = None;
     }
 }
 
@@ -83,6 +95,25 @@ mod tests {
         failsafe.set(false, at(10));
         assert!(!failsafe.may_take() && !failsafe.is_due(at(12)));
         assert!(!Failsafe::new(None, start, false).is_due(at(9_999)), "none is never");
+    }
+
+    #[test]
+    fn a_port_that_no_process_listens_at_is_waited_for_a_second() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let open = |after| Failsafe::new(Some(Duration::from_secs(after)), start, false);
+        let mut failsafe = open(30);
+        failsafe.note(Answer::Closed, at(500));
+        failsafe.note(Answer::Closed, at(1_000));
+        assert!(!failsafe.is_due(at(1_400)) && failsafe.is_due(at(1_500)));
+        // A process that listens and does not answer: it may be starting.
+        failsafe.note(Answer::Bad, at(1_500));
+        failsafe.note(Answer::Closed, at(2_000));
+        assert!(!failsafe.is_due(at(2_900)) && failsafe.is_due(at(3_000)));
+        failsafe.set(true, at(3_000));
+        failsafe.note(Answer::Closed, at(3_500));
+        assert!(!failsafe.is_due(at(4_000)), "counted anew");
+        assert!(!Failsafe::new(None, start, false).is_due(at(9_999_999)), "none is never");
     }
 
     #[test]

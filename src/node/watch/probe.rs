@@ -23,6 +23,15 @@ pub(super) enum Answer {
     Denied,
     /// An error, or nothing in time.
     Bad,
+    /// The same, and no process listens there; never an answer of [`ask`].
+    Closed,
+}
+
+impl Answer {
+    /// Whether there is no answer that is of use to pods.
+    pub(super) fn is_missing(self) -> bool {
+        matches!(self, Self::Bad | Self::Closed)
+    }
 }
 
 /// A name of the cluster that no cache has, as it was never asked before. No service has it.

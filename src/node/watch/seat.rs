@@ -34,6 +34,8 @@ const TRY_EVERY: Duration = Duration::from_millis(50);
 const DISPLACED: Duration = TRY_EVERY.saturating_mul(10);
 /// Connections at once. Watches that wait for the seat say nothing, so silence has no limit; the oldest connection makes room instead.
 const CONNECTIONS_MAX: usize = 16;
+/// Watches over the same addresses that are asked to end, one after the other: the containers of two pods, and their agents'.
+const WATCHES: usize = 8;
 
 const CHILD: u8 = b'c';
 const RESIDENT: u8 = b'r';
@@ -154,10 +156,16 @@ pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool, about: impl F
     Claimed::Foreign("the seat is taken again and again".into())
 }
 
-/// Asks who holds the seat to end, and waits until that is so.
+/// Asks the watch that has the seat to end, and waits until it has; then each that stayed behind it.
 pub(super) async fn dismiss(seat: &str) {
-    // An empty seat is the aim; a watch that does not end is noticed when its rules come back.
-    let _ = timeout(PATIENCE, ask(seat, END, |_| false)).await;
+    for _ in 0..WATCHES {
+        // An empty seat is the aim; a watch that does not end is noticed when its rules come back.
+        match timeout(PATIENCE, ask(seat, END, |_| false)).await {
+            // A watch that stayed behind takes the seat.
+            Ok(Ok(_)) => sleep(DISPLACED + TRY_EVERY * 2).await,
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
 }
 
 /// The description of the watch that has this seat; `None` if none comes in time, or another user has the seat.

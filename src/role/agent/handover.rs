@@ -230,6 +230,8 @@ pub(super) struct Handover {
     /// Whether there is a successor that is ready.
     given_away: watch::Sender<bool>,
     stop: CancellationToken,
+    /// The process has its name no more.
+    withdrawn: CancellationToken,
 }
 
 impl Handover {
@@ -246,6 +248,7 @@ impl Handover {
             to: watch::Sender::new(None),
             given_away: watch::Sender::new(false),
             stop: stop.clone(),
+            withdrawn: stop.child_token(),
         }
     }
 
@@ -254,11 +257,16 @@ impl Handover {
         self.to.borrow().is_some()
     }
 
-    /// Answers at the name of this agent in the network namespace, but while a successor does. Ends with the process.
+    /// Gives up the name of this agent: it ends, and no watch is to take addresses for it.
+    pub(super) fn withdraw(&self) {
+        self.withdrawn.cancel();
+    }
+
+    /// Answers at the name of this agent in the network namespace, but while a successor does, until it is withdrawn.
     pub(super) async fn announce(self, router: Router, metrics: admin::Metrics) {
         let Some(name) = &self.name else { return };
         let mut to = self.to.subscribe();
-        while !self.stop.is_cancelled() {
+        while !self.withdrawn.is_cancelled() {
             if self.is_done() {
                 let _ = to.changed().await;
                 continue;
@@ -268,7 +276,7 @@ impl Handover {
                 sleep(LOOK_EVERY).await;
                 continue;
             };
-            let end = self.stop.child_token();
+            let end = self.withdrawn.child_token();
             let serving = admin::serve_socket(listener, router.clone(), metrics.clone(), end.clone());
             let mut serving = std::pin::pin!(serving);
             tokio::select! {
