@@ -30,7 +30,7 @@ pub use dump::DumpArgs;
 pub use guard::GuardArgs;
 pub use lookup::LookupArgs;
 pub use pin::{PinArgs, UnpinArgs};
-pub use reach::Where;
+pub use reach::{Where, silence};
 pub use status::StatusArgs;
 
 /// How a command ended; the exit codes scripts may rely on.

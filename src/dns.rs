@@ -33,7 +33,7 @@ pub use config::{
 };
 pub use cookies::Cookies;
 pub use discovery::Discovery;
-pub use listen::{BindError, Bound, Holder, bind};
+pub use listen::{BindError, Bound, Holder, bind, holder};
 pub use metrics::{CloseCause, DropCause, Fault, Metrics, RefuseCause};
 pub use question::Question;
 pub use recent::Recent;

@@ -19,6 +19,7 @@ pub mod watch;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub fallback: Vec<SocketAddr>,
     /// The name of the agent with these addresses, see [`agent_name`].
     pub agent: Option<String>,
+    /// The hosts file of the node with a block of ours, which goes when the node is torn down by hand.
+    pub hosts_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             zone: "cluster.local".into(),
             fallback: Vec::new(),
             agent: None,
+            hosts_file: None,
         }
     }
 }

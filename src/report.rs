@@ -22,7 +22,7 @@ pub use forward::{
     CacheStatus, ForwardStatus, HostsFileStatus, KeepStatus, OutsideHold, Policy, UnresolvedName, UpstreamState,
     UpstreamStatus, ViewStatus, ZoneStatus,
 };
-pub use node::{AddressState, Deaths, InterfaceStatus, Keeper, KeeperKind, NodeStatus};
+pub use node::{AddressState, Deaths, InterfaceStatus, Keeper, KeeperKind, NodeStatus, Waiting};
 pub use queries::QueriesStatus;
 pub use row::Row;
 pub use stream::StreamStatus;

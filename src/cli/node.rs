@@ -94,7 +94,7 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
     }
     let runtime = runtime()?;
     let keepers = runtime.block_on(watch::keepers());
-    // Without flags, those that the processes of this node run with.
+    // Without flags, the settings of the processes of this node.
     let configs = match config.local_ips.as_slice() {
         [] if !matches!(what, Node::Watch { .. }) => keepers.iter().map(|about| about.config.clone()).collect(),
         [] => Vec::new(),
@@ -105,19 +105,11 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
                     node.local_ips in the file";
         return Err(Failed::Usage(told.into()).into());
     }
-    if let (Node::Teardown { .. }, Some(path)) = (what, &settings.node_hosts_file)
-        && node::put_block(path, &[]).with_context(|| "remove the keep list from the hosts file")?
-    {
-        println!("removed the keep list from {}", path.display());
-    }
     let mut worst = Exit::Ok;
     for config in &configs {
         let done = match what {
             Node::Check { .. } => checked(config, &keepers),
-            Node::Teardown { .. } => {
-                runtime.block_on(watch::dismiss(config));
-                told("fixed: ", &node::reach(config, &Goal::Gone), Exit::Ok)
-            }
+            Node::Teardown { .. } => torn_down(config, &runtime),
             _ => told("fixed: ", &node::reach(config, &Goal::Serving), Exit::Ok),
         };
         if worst == Exit::Ok {
@@ -125,6 +117,24 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
         }
     }
     Ok(worst)
+}
+
+/// Removes the interface, the rules and the block in the hosts file: each, whatever becomes of the others.
+fn torn_down(config: &Config, runtime: &tokio::runtime::Runtime) -> Exit {
+    runtime.block_on(watch::dismiss(config));
+    let exit = told("fixed: ", &node::reach(config, &Goal::Gone), Exit::Ok);
+    let Some(path) = &config.hosts_file else { return exit };
+    match node::put_block(path, &[]) {
+        Ok(true) => println!("removed the keep list from {}", path.display()),
+        Ok(false) => {}
+        Err(error) => {
+            eprintln!(
+                "holdfast: the keep list is not removed: {error}; run this in the agent's container, or remove its block by hand"
+            );
+            return Exit::Unreadable;
+        }
+    }
+    exit
 }
 
 /// Says which process keeps the addresses, and what is not as it should be.
@@ -148,7 +158,10 @@ fn ready(socket: &Path) -> anyhow::Result<Exit> {
         // The kernel has no number for a process of another container.
         Ok::<_, std::io::Error>(stream.peer_cred()?.pid().is_some_and(|pid| pid != 0))
     });
-    let at = || format!("admin socket {}", socket.display());
+    let at = || match ctl::silence(socket) {
+        Some(told) => told,
+        None => format!("admin socket {}", socket.display()),
+    };
     if !in_here.with_context(at)? {
         println!("the agent that answers is another container's");
         return Ok(Exit::No);

@@ -177,6 +177,7 @@ impl Settings {
             zone: self.zone.as_str().trim_end_matches('.').to_owned(),
             fallback: self.cluster_dns(),
             agent: node::agent_name(&listen),
+            hosts_file: self.node_hosts_file.clone(),
         }
     }
 }

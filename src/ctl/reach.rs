@@ -21,6 +21,7 @@ use crate::{
         pins::{self, PinSet},
     },
     record::{Change, Snapshot, Version},
+    report::{Time, Waiting},
     source::{EndpointsMode, manifests},
     store::{Freshness, SourceState, disk, guard::Held},
     sys::Clock,
@@ -83,7 +84,7 @@ impl Where {
             (Some(socket), _) => {
                 client::get(socket, "/health", HEALTH_PATIENCE).map_err(|error| {
                     let error = with_remedy(error);
-                    match deaths(socket) {
+                    match silence(socket) {
                         Some(told) => error.context(told),
                         None => error,
                     }
@@ -104,7 +105,11 @@ pub fn default_socket() -> PathBuf {
     std::env::var_os("HOLDFAST_ADMIN").map_or_else(|| Settings::default().admin, PathBuf::from)
 }
 
-/// The report of the agent's parent about deaths, while the agent does not answer.
+/// The reason why no agent answers at this socket, as its parent or a start that waits wrote it beside.
+pub fn silence(socket: &Path) -> Option<String> {
+    deaths(socket).or_else(|| waiting(socket))
+}
+
 fn deaths(socket: &Path) -> Option<String> {
     let text = std::fs::read_to_string(socket.with_extension("deaths")).ok()?;
     let deaths: serde_json::Value = serde_json::from_str(&text).ok()?;
@@ -113,14 +118,24 @@ fn deaths(socket: &Path) -> Option<String> {
     Some(format!("the agent died {count} times and does not start again; the last process {how}{error}"))
 }
 
+fn waiting(socket: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(socket.with_extension("waiting")).ok()?;
+    let Waiting { since, reason, port } = serde_json::from_str(&text).ok()?;
+    let since = since.lasting(Time(Clock::System.now()));
+    // A container of the agent sees no process of others; the node does.
+    let holder = port.and_then(|port| dns::holder("udp", port).or_else(|| dns::holder("tcp", port)));
+    let holder = holder.map(|holder| format!(", {holder}")).unwrap_or_default();
+    Some(format!("the agent waits beside another process{holder}, which goes on answering, for {since}: {reason}"))
+}
+
 /// The socket if a process answers there, else the store: a process that hangs must not keep its records from anybody.
 fn reach_default(socket: &Path, store: Option<&Path>, patience: Duration) -> anyhow::Result<Reached> {
     let Err(no_process) = client::get(socket, "/health", patience) else {
         return Ok(Reached::Process(socket.to_owned()));
     };
     let Some(store) = store else { return Err(no_process.into()) };
-    let told = match deaths(socket) {
-        Some(deaths) => format!("{no_process}: {deaths}"),
+    let told = match silence(socket) {
+        Some(silence) => format!("{no_process}: {silence}"),
         None => no_process.to_string(),
     };
     let mut reached = read_store(store).with_context(|| format!("{told}. Give --admin SOCKET or --store DIR"))?;

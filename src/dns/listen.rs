@@ -13,8 +13,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-pub use self::holder::Holder;
-use self::holder::holder;
+pub use self::holder::{Holder, holder};
 use super::{Config, Transport};
 use crate::sys::{DatagramSocket, FdStore};
 
@@ -59,7 +58,9 @@ pub enum BindError {
 }
 
 fn by(holder: Option<&Holder>) -> String {
-    holder.map_or_else(String::new, |holder| format!(" by {holder}"))
+    // Processes of other containers and users are not seen.
+    let unseen = || " by a process that is not seen from here (`ss -lunpt` as root on the node names it)".to_owned();
+    holder.map_or_else(unseen, |holder| format!(" by {holder}"))
 }
 
 impl BindError {

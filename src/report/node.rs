@@ -1,6 +1,6 @@
 //! The row of the node: the interface an agent sets up, which process keeps it, and how often the answering process died.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,15 @@ pub struct Deaths {
     pub error: Option<String>,
     /// The answering process runs again.
     pub running: bool,
+}
+
+/// The file beside the admin socket of an agent that waits until another process leaves its ports or its store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub since: Time,
+    pub reason: String,
+    /// The port that the other process has, if that is the reason.
+    pub port: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -174,7 +174,7 @@ impl Agent {
         handles.more = handles.more.merge(handover.router());
         let listeners = tokio::spawn(admin.serve(handles, stop.clone()));
         let node = prepared.serving(crate::node::Metrics::register(&base.registry)?, &base.readiness).await;
-        let hosts_file = hosts_file.follow(forwarder.clone(), handover.clone());
+        let hosts_file = hosts_file.follow(forwarder.clone(), handover.clone(), node.torn_down());
         let listening: Vec<String> = addresses.dns.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "answering DNS");
         Ok(Self {
@@ -235,6 +235,7 @@ impl Agent {
         supervisor::leaving();
         let _draining = self.base.readiness.latch("draining");
         self.base.leave_source();
+        self.handover.withdraw();
         if let Some(store) = FdStore::inherited() {
             // Copies of sockets that nobody reads would take their share of the queries.
             store.clear();

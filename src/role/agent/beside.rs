@@ -1,6 +1,12 @@
 //! A start beside another process that has the ports: joins it, or waits until it ends.
 
-use std::{future::Future, time::Duration};
+use std::{
+    fs,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::{
@@ -16,7 +22,9 @@ use super::{
 use crate::{
     config::Config,
     dns::{self, BindError},
+    report::{Time, Waiting},
     role::descriptors,
+    sys::Clock,
 };
 
 /// Between two tries.
@@ -24,7 +32,8 @@ const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// Asks an agent that runs here to hand over. On a node, waits for one that does not until it ends; elsewhere that is an error.
 pub(super) async fn hand_over(config: &Config) -> anyhow::Result<Option<Predecessor>> {
-    wait_for(config, async || handover::ask(config).await.map_err(|error| Refused { waits: true, error })).await
+    wait_for(config, async || handover::ask(config).await.map_err(|error| Refused { waits: true, port: None, error }))
+        .await
 }
 
 /// Binds the ports for DNS. On a node, one that another process has is shared with it if it allows that, and waited for otherwise.
@@ -46,7 +55,10 @@ pub(super) async fn bind(
             }),
             bound => bound,
         };
-        bound.map_err(|error| Refused { waits: matches!(error, BindError::Taken { .. }), error: error.into() })
+        bound.map_err(|error| {
+            let port = if let BindError::Taken { address, .. } = &error { Some(*address) } else { None };
+            Refused { waits: port.is_some(), port, error: error.into() }
+        })
     })
     .await
 }
@@ -55,6 +67,8 @@ pub(super) async fn bind(
 struct Refused {
     /// Another process is the reason.
     waits: bool,
+    /// The port it has.
+    port: Option<SocketAddr>,
     error: anyhow::Error,
 }
 
@@ -63,26 +77,81 @@ async fn wait_for<T, F: Future<Output = Result<T, Refused>>>(
     mut attempt: impl FnMut() -> F,
 ) -> anyhow::Result<T> {
     let mut terminate = signal(SignalKind::terminate()).context("take over the signals")?;
-    let mut told = None;
+    let mut told = Told::nothing(&config.settings.admin);
     loop {
-        let Refused { waits, error } = match attempt().await {
+        let Refused { waits, port, error } = match attempt().await {
             Ok(done) => return Ok(done),
             Err(refused) => refused,
         };
         if !waits || !config.settings.node().is_wanted() {
             return Err(error);
         }
-        let reason = format!("{error:#}");
-        if told.as_ref() != Some(&reason) {
-            warn!(
-                reason,
-                "waiting for another process to end: it has the ports or the store, and goes on answering; interface and rules stay as they are"
-            );
-            told = Some(reason);
-        }
+        told.say(format!("{error:#}"), port);
         tokio::select! {
             () = sleep(TRY_EVERY) => {}
             _ = terminate.recv() => bail!("stopped by SIGTERM while waiting: {error:#}"),
         }
+    }
+}
+
+/// The reason to wait, for people: in the log once, and beside the admin socket for `status`, which no process answers yet. Gone from
+/// there when dropped.
+struct Told {
+    file: PathBuf,
+    reason: Option<String>,
+}
+
+impl Told {
+    fn nothing(admin: &Path) -> Self {
+        let file = admin.with_extension("waiting");
+        // Of a process that was killed while it waited.
+        let _ = fs::remove_file(&file);
+        Self { file, reason: None }
+    }
+
+    fn say(&mut self, reason: String, port: Option<SocketAddr>) {
+        if self.reason.as_ref() == Some(&reason) {
+            return;
+        }
+        warn!(
+            reason,
+            "waiting for another process to end: it has the ports or the store, and goes on answering; interface and rules stay as they are"
+        );
+        let waiting = Waiting { since: Time(Clock::System.now()), reason: reason.clone(), port };
+        // Without the file, the reason still is in the log.
+        let _ = serde_json::to_string(&waiting).map(|text| fs::write(&self.file, text));
+        self.reason = Some(reason);
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if self.reason.is_some() {
+            let _ = fs::remove_file(&self.file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_written_once_and_gone_when_the_wait_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (admin, file) = (dir.path().join("agent.sock"), dir.path().join("agent.waiting"));
+        fs::write(&file, "of a process that was killed").unwrap();
+        let mut told = Told::nothing(&admin);
+        assert!(!file.exists());
+        told.say("the port is taken".into(), "127.0.0.1:53".parse().ok());
+        let waiting: Waiting = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        assert_eq!(waiting.reason, "the port is taken");
+        fs::remove_file(&file).unwrap();
+        told.say("the port is taken".into(), "127.0.0.1:53".parse().ok());
+        assert!(!file.exists(), "nothing new to say");
+        told.say("the store is in use".into(), None);
+        assert!(file.exists());
+        drop(told);
+        assert!(!file.exists());
     }
 }

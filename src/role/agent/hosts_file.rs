@@ -4,6 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::handover::Handover;
@@ -68,10 +69,13 @@ impl HostsFile {
         self.state.subscribe()
     }
 
-    /// Begins to write the kept names of `forwarder`, until a successor is there.
-    pub fn follow(self, forwarder: Forwarder, handover: Handover) -> Option<Following> {
+    /// Begins to write the kept names of `forwarder`, until a successor is there or the node is `torn_down`.
+    pub fn follow(self, forwarder: Forwarder, handover: Handover, torn_down: CancellationToken) -> Option<Following> {
         let block = self.block.clone()?;
-        let task = tokio::spawn(self.keep_up(block.clone(), forwarder, handover));
+        let writing = self.keep_up(block.clone(), forwarder, handover);
+        let task = tokio::spawn(async move {
+            torn_down.run_until_cancelled(writing).await;
+        });
         Some(Following { block, task })
     }
 

@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{sync::oneshot, time::timeout};
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     admin::{Latch, Readiness},
@@ -46,6 +47,7 @@ pub struct Prepared {
     sandbox: bool,
     programs: bool,
     status: status::Shared,
+    torn_down: CancellationToken,
 }
 
 /// Has interface and rules set up, and confines this thread and those it will start. To be called before there are any.
@@ -163,6 +165,7 @@ impl Prepared {
             status: self.status.clone(),
             readiness: readiness.clone(),
             latch: Arc::new(Lock::new(latch)),
+            torn_down: self.torn_down.clone(),
         };
         for event in std::mem::take(&mut self.events) {
             teller.tell(&event);
@@ -176,7 +179,7 @@ impl Prepared {
                 teller.tell(&Event::Error(ErrorType::Watch, text));
             }
         }
-        Node { wanted: self.wanted, watcher: self.watcher, leaving }
+        Node { wanted: self.wanted, watcher: self.watcher, leaving, torn_down: self.torn_down }
     }
 }
 
@@ -206,6 +209,7 @@ struct Teller {
     readiness: Readiness,
     /// Held while the cluster's DNS answers at the addresses.
     latch: Arc<Lock<Option<Latch>>>,
+    torn_down: CancellationToken,
 }
 
 impl Teller {
@@ -225,7 +229,12 @@ impl Teller {
                 metrics.watch_died();
                 metrics.setup_error(ErrorType::Watch);
             }
-            Event::Left => info!("the node watch of a newer process keeps interface and rules"),
+            Event::Left => {
+                warn!(
+                    "the node was torn down by hand: interface, rules and hosts file are left alone until the next start"
+                );
+                self.torn_down.cancel();
+            }
         }
     }
 
@@ -246,9 +255,15 @@ pub(super) struct Node {
     wanted: node::Config,
     watcher: Option<Watcher>,
     leaving: Arc<AtomicBool>,
+    torn_down: CancellationToken,
 }
 
 impl Node {
+    /// Done once `holdfast node teardown` has asked for the end of the watch.
+    pub(super) fn torn_down(&self) -> CancellationToken {
+        self.torn_down.clone()
+    }
+
     /// Leaves the node as the configuration it was set up by says, before the ports are closed. What another process listens at
     /// stays: the successor's, if there is one that was handed over to.
     pub(super) async fn leave(&mut self, handed_over: bool) {
