@@ -310,7 +310,7 @@ fn headline(status: &Status) -> String {
             if elsewhere {
                 "queries go to the cluster's DNS meanwhile"
             } else {
-                "clients get SERVFAIL for cluster names"
+                "cluster names are asked of cluster_fallback, or get SERVFAIL"
             }
         ),
         StateWord::Lost => format!(

@@ -50,7 +50,7 @@ use crate::report::{THEN, Time};
 use crate::{
     proto::{self, Complete, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched},
     record::{Release, Released, Version},
-    store::{Origin, Records, Update, Upstream, What},
+    store::{Origin, Records, SourceState, Update, Upstream, What},
     sys::UnixMillis,
 };
 
@@ -351,6 +351,13 @@ impl Follower {
                 }
                 self.doubt.waiting = true;
                 self.doubt.begin();
+                // Without any records that is what DNS here lacks.
+                let freshness = self.parts.reader.freshness();
+                let reason = chain(&self.hubs.status.address, &reason);
+                let news = !matches!(freshness.source, SourceState::Lost(known) if known == reason);
+                if freshness.as_of.is_none() && news && self.updates.send(What::Lost { reason }.into()).await.is_err() {
+                    return Step::End(End::Closed);
+                }
                 Step::On
             }
             Event::Begins(mode) => {

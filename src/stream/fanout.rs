@@ -108,7 +108,8 @@ pub(super) enum Plan {
     Delta(u64, Arc<Place>, Option<(Arc<Snapshot>, UnixMillis)>),
     Repair(Transfer),
     Snapshot,
-    Wait(&'static str),
+    /// Nothing yet; why.
+    Wait(String),
 }
 
 impl Fanout {
@@ -315,7 +316,10 @@ impl Fanout {
     pub(super) fn plan(&self, have: Option<&Have>) -> Plan {
         let state = self.state.lock();
         if !state.synced {
-            return Plan::Wait("this hub has no records yet");
+            return Plan::Wait(match self.reader.freshness().source {
+                SourceState::Lost(reason) => format!("no records yet: {reason}"),
+                SourceState::Starting | SourceState::Up => "no records yet".into(),
+            });
         }
         match choose(have, &state.ring) {
             Choice::Delta(cursor, place) => {
@@ -324,7 +328,7 @@ impl Fanout {
             }
             Choice::Repair(buckets) => Plan::Repair(transfer(&state, buckets)),
             Choice::Snapshot => Plan::Snapshot,
-            Choice::Wait => Plan::Wait("this hub's records are older than the client's"),
+            Choice::Wait => Plan::Wait("this hub's records are older than the client's".into()),
         }
     }
 

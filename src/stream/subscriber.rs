@@ -104,7 +104,7 @@ impl Subscriber {
                             *have = have.take().map(|have| self.fanout.waits(have));
                             self.fanout.metrics.served(Mode::Wait);
                         }
-                        return Some(proto::wait(&self.fanout.config.node, reason));
+                        return Some(proto::wait(&self.fanout.config.node, &reason));
                     }
                     if let Some(welcome) = self.begin(plan) {
                         return Some(welcome);
