@@ -2,9 +2,11 @@
 //! and runbook, and the chart to the kustomization.
 
 mod alerts;
+mod dry_run;
 mod helm;
 mod kustomize;
 mod monitor;
+mod scheduler;
 mod schema;
 pub mod yaml;
 
@@ -170,6 +172,34 @@ fn whoever_sets_up_a_node_is_watched_over() {
             .collect();
         assert_eq!(names, if sets_up { vec!["agent", "watch"] } else { vec!["agent"] }, "{place}");
     }
+    // The drop-in's is told by flags what the Corefile tells the process beside it.
+    let drop_in = objects("drop-in");
+    let pod = &object(&drop_in, "DaemonSet/node-local-dns")["spec"]["template"]["spec"];
+    let watch = &pod["containers"][1];
+    assert_eq!((text(watch, "/name"), &watch["command"]), ("watch", &json!(["/holdfast"])));
+    assert_eq!(watch["image"], pod["containers"][0]["image"]);
+    let words: Vec<&str> = watch["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    let words = [&["holdfast"][..], &words].concat();
+    let filled = words.iter().map(|word| {
+        let pillars =
+            [("LOCAL__DNS", "169.254.20.10"), ("DNS__SERVER", "10.96.0.10"), ("DNS__DOMAIN", "cluster.local")];
+        pillars
+            .iter()
+            .fold((*word).to_owned(), |word, (name, value)| word.replace(&format!("__PILLAR__{name}__"), value))
+    });
+    let parsed = Cli::try_parse_from(filled);
+    assert!(parsed.is_ok(), "{words:?}: {:?}", parsed.err());
+    let local = text(&pod["containers"][0], "/args/1");
+    assert!(words.contains(&format!("--listen={local}").as_str()), "{local} in {words:?}");
+}
+
+#[test]
+fn a_unit_outlives_the_answering_process() {
+    let unit = yaml::read(&deploy("systemd/holdfast@.service"));
+    // Killed for want of memory, it is its parent's to start again; systemd would end the parent too.
+    assert!(unit.contains("\nOOMPolicy=continue\n"));
+    // The parent passes the end on, and the watch is ended by its agent.
+    assert!(unit.contains("\nKillMode=mixed\n") && unit.contains("\nNotifyAccess=all\n"));
 }
 
 #[test]

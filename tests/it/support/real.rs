@@ -222,6 +222,15 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
+    /// Would it be created as it stands? The apiserver's objection if not; a field that it does not know is one.
+    pub async fn would_create(&self, object: &Value) -> Result<(), String> {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        let path = collection(object["kind"].as_str().unwrap(), namespace);
+        let path = format!("{path}?dryRun=All&fieldValidation=Strict");
+        let created = self.send("POST", &path, "application/json", object.to_string().into_bytes()).await;
+        created.map(drop).map_err(|error| error.to_string())
+    }
+
     pub async fn delete(&self, kind: &str, namespace: &str, name: &str) {
         let path = format!("{}/{name}", collection(kind, namespace));
         self.send("DELETE", &path, "application/json", Vec::new())
@@ -261,6 +270,18 @@ fn collection(kind: &str, namespace: &str) -> String {
     let (group, plural) = match kind {
         "Namespace" => ("/api/v1", "namespaces"),
         "Service" => ("/api/v1", "services"),
+        "ServiceAccount" => ("/api/v1", "serviceaccounts"),
+        "ConfigMap" => ("/api/v1", "configmaps"),
+        "Pod" => ("/api/v1", "pods"),
+        "DaemonSet" => ("/apis/apps/v1", "daemonsets"),
+        "Deployment" => ("/apis/apps/v1", "deployments"),
+        "PodDisruptionBudget" => ("/apis/policy/v1", "poddisruptionbudgets"),
+        "NetworkPolicy" => ("/apis/networking.k8s.io/v1", "networkpolicies"),
+        "Lease" => ("/apis/coordination.k8s.io/v1", "leases"),
+        "Role" => ("/apis/rbac.authorization.k8s.io/v1", "roles"),
+        "RoleBinding" => ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+        "ClusterRole" => ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+        "ClusterRoleBinding" => ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
         "EndpointSlice" => ("/apis/discovery.k8s.io/v1", "endpointslices"),
         other => panic!("{other}: not a kind these tests use"),
     };
