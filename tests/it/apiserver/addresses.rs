@@ -141,6 +141,26 @@ async fn those_of_before_are_kept_when_the_records_name_others() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_back_is_followed_before_its_service_address_leads_to_it() {
+    let following = Following::synced(server().await).await;
+    let server = &following.server;
+    let service_address = Way::to(server.address()).await;
+    let (mut feed, _home) = feed(server, service_address.address, &following.reader, &[]);
+    until_listed(&mut feed).await;
+    assert!(service_address.taken() > 0);
+    // kube-proxy has no endpoint for it, and refuses connections long after the server is back.
+    drop(service_address);
+    server.stop();
+    feed.until_lost("").await;
+    let back = std::time::Instant::now();
+    server.start_again().await;
+    feed.until_up().await;
+    server.put(service("prod", "b", "10.0.0.2"));
+    feed.until("followed", |reader| reader.load().service(b"prod", b"b").is_some()).await;
+    println!("followed {:?} after the server is back, with nothing at the service address", back.elapsed());
+}
+
+#[tokio::test]
 async fn an_address_with_another_certificate_is_sent_nothing() {
     let (server, stranger) = (server().await, Apiserver::start_tls().await);
     let (mut lost, _home) = feed(&server, dead(), &no_records(), &[stranger.address()]);

@@ -4,13 +4,17 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::{fs::MetadataExt, net::UnixStream},
+    os::{
+        fd::AsFd,
+        unix::{fs::MetadataExt, net::UnixStream},
+    },
     path::Path,
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use crate::support::process::Agent;
@@ -207,7 +211,8 @@ impl Node {
         let forward = ["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
         assert!(self.command("node", "sh", &forward).status().unwrap().success());
         fs::write(self.path("coredns.yaml"), CLUSTER.replace(OWN, BY_COREDNS)).unwrap();
-        let config = "allow: [0.0.0.0/0]\nforward:\n  - {zone: cluster.example, answer: nxdomain}\n";
+        let config = "allow: [0.0.0.0/0]\nforward:\n  - {zone: cluster.example, answer: nxdomain}\n  \
+                      - {zone: registry.example, answer: nxdomain, hosts: [192.0.2.7 registry.example]}\n";
         fs::write(self.path("outside.yaml"), config).unwrap();
         let listen = format!("{VIP},{UPSTREAM}");
         let (config, manifests, admin) =
@@ -293,6 +298,12 @@ impl Node {
         }
         began.elapsed()
     }
+}
+
+/// Moves this thread into a network namespace.
+pub fn enter(namespace: &str) {
+    let file = fs::File::open(format!("/run/netns/{namespace}")).unwrap();
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
 /// The tallies of UDP and of TCP that `holdfast simulate queries -o json` printed.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::rig::{Node, VIP, have};
+use super::{
+    rig::{Node, UPSTREAM, VIP, have},
+    watch::Resident,
+};
 use crate::support::process::Agent;
 
 #[test]
@@ -47,6 +50,41 @@ fn tools_in_the_pod_of_an_agent_need_no_flags() {
     let (code, told) = node.tool(&["node", "teardown"]);
     assert_eq!((code, node.addresses().as_str()), (0, ""), "{told}");
     drop(agent);
+}
+
+#[test]
+fn a_teardown_without_flags_takes_the_block_out_of_the_hosts_file_too() {
+    const REST: &str = "127.0.0.1 localhost\n";
+    let Some(node) = Node::new() else { return };
+    let _coredns = node.coredns();
+    let hosts = node.home.path().join("hosts");
+    std::fs::write(&hosts, REST).unwrap();
+    let config = format!(
+        "keep: [registry.example]\nforward: [{{ zone: example, upstreams: [{UPSTREAM}] }}]\nnode: {{ hosts_file: {} }}\n",
+        hosts.display()
+    );
+    std::fs::write(node.home.path().join("agent.yaml"), config).unwrap();
+    let mut agent = node.agent(&[]);
+    agent.wait_for("keep list written to the node's hosts file");
+    assert!(std::fs::read_to_string(&hosts).unwrap().contains("\n192.0.2.7 registry.example\n"));
+    // A second watch, as the container beside an agent is one, does not undo it either.
+    let mut resident = Resident::start(&node, &[]);
+    node.until("kept by it", |node| node.tool(&["node", "check"]).1.contains(" by `holdfast node watch` "));
+    let (code, told) = node.tool(&["node", "teardown"]);
+    assert_eq!(code, 0, "{told}");
+    assert!(told.ends_with(&format!("removed the keep list from {}\n", hosts.display())), "{told}");
+    agent.wait_for("the node was torn down by hand");
+    assert!(resident.has_ended());
+    assert_eq!((std::fs::read_to_string(&hosts).unwrap().as_str(), node.addresses().as_str()), (REST, ""));
+    // A file that cannot be mended keeps nothing else from being removed.
+    assert!(agent.terminate().success());
+    let mut agent = node.agent(&[]);
+    agent.wait_for("keep list written to the node's hosts file");
+    let block = std::fs::read_to_string(&hosts).unwrap();
+    std::fs::write(&hosts, block.replace("# END holdfast\n", "")).unwrap();
+    let (code, told) = node.tool(&["node", "teardown"]);
+    assert_eq!((code, node.addresses().as_str()), (3, ""), "{told}");
+    assert!(told.contains("the keep list is not removed: ") && told.contains("remove its block by hand"), "{told}");
 }
 
 #[test]

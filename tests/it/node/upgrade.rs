@@ -98,6 +98,37 @@ fn a_newcomer_killed_at_any_step_leaves_everything_to_the_one_before() {
 }
 
 #[test]
+fn a_process_with_the_number_of_another_is_told_from_it() {
+    let Some(node) = Node::new() else { return };
+    if !have("unshare") {
+        return;
+    }
+    // The owner of the store died, and its number is another process's by now.
+    let (store, running) = (node.home.path().join("store"), std::process::id());
+    std::fs::create_dir(&store).unwrap();
+    std::fs::write(store.join("owner"), format!("{{\"pid\":{running},\"admin\":null}}")).unwrap();
+    // Two pods: in each the numbers begin at 1.
+    let flags = node.flags();
+    let apart = ["--pid", "--fork", "--kill-child", "--mount-proc", env!("CARGO_BIN_EXE_holdfast"), "agent"];
+    let words: Vec<&str> = apart.into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let start = || Agent::spawn(&mut node.command("node", "unshare", &words));
+    let owner = || std::fs::read_to_string(store.join("owner")).unwrap();
+    let mut old = start();
+    let before = owner();
+    assert!(!before.contains(&running.to_string()), "{before}");
+    let new = start();
+    assert_eq!(owner(), before, "the same number");
+    old.wait_for("the successor is ready");
+    // The end of the newcomer is noticed, though a process with its number runs: this one.
+    new.kill();
+    old.wait_for("the new process died; this one took ports and store back");
+    node.until("whole again", is_whole);
+    let third = start();
+    old.wait_for_nth("the successor is ready", 2);
+    drop(third);
+}
+
+#[test]
 fn a_newcomer_without_records_is_not_taken_for_ready_by_the_answers_of_the_old() {
     let Some(node) = Node::new() else { return };
     if !have("curl") {

@@ -33,6 +33,11 @@ impl Resident {
         let words: Vec<&str> = ["node", "watch"].into_iter().chain(flags).collect();
         Self(node.holdfast("node", &words).stderr(Stdio::null()).spawn().unwrap())
     }
+
+    /// Whether it has ended by itself, without an error.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some_and(|status| status.success())
+    }
 }
 
 impl Drop for Resident {

@@ -195,7 +195,7 @@ impl<'a> Kubelet<'a> {
     }
 
     /// The pod that is to take the place of another.
-    fn newcomer(&mut self, name: &str) -> &mut Pod {
+    pub fn newcomer(&mut self, name: &str) -> &mut Pod {
         self.sets.get_mut(name).unwrap().newcomer.as_mut().unwrap()
     }
 

@@ -1,9 +1,11 @@
 //! Every road of docs/migration.md, walked by a kubelet while a pod asks: what a rollout does, and what is lost.
 
 mod daemonset;
+mod install;
 mod load;
 mod node_cache;
 mod pod;
+mod walk;
 
 use std::{fs, path::Path, thread, time::Duration};
 
@@ -11,10 +13,10 @@ use holdfast::sys::Batch;
 use serde_json::Value;
 
 use self::{
-    daemonset::{Kubelet, Rollout, Strategy},
-    load::{Load, Tally},
+    daemonset::{Rollout, Strategy},
     node_cache::{BY_NODE_CACHE, Ports, TABLE},
     pod::{Image, Template, kill},
+    walk::{Row, Walk},
 };
 use super::rig::{BY_COREDNS, LINK_LOCAL, Node, OWN, UPSTREAM, VIP, have};
 use crate::{deploy::yaml, support::process::Agent};
@@ -27,10 +29,12 @@ const DROP_IN: &str = "node-local-dns";
 const AGENTS: &str = "holdfast-agent";
 
 /// Every road of docs/migration.md: from → to, command, what becomes of the rollout, and what may be lost.
-const ROADS: [(&str, &str, &str, Promise); 19] = [
+const ROADS: [(&str, &str, &str, Promise); 21] = [
     ("nodelocaldns → drop-in", "kubectl set image", "ends", Promise::Service),
     ("drop-in → drop-in with other mounts", "kubectl apply -k overlays/drop-in", "ends", Promise::Nothing),
     ("drop-in, its pod deleted", "kubectl delete pod", "ends", Promise::Service),
+    ("drop-in, the container killed", "kill -9 of all its processes", "back-off", Promise::UntilFailsafe),
+    ("drop-in, the container started again", "the kubelet does so after its back-off", "ends", Promise::Service),
     ("drop-in → drop-in with a hub", "kubectl apply", "ends", Promise::Nothing),
     ("drop-in with a hub → drop-in", "kubectl apply", "ends", Promise::Nothing),
     ("drop-in → nodelocaldns", "kubectl replace", "ends", Promise::Service),
@@ -168,23 +172,25 @@ impl World {
         let objects = yaml::documents(&Self::pillars());
         let set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
         let at = |pointer: &str| set.pointer(pointer);
-        let container = at("/spec/template/spec/containers/0").unwrap();
-        let words = container["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
-        let mut arguments: Vec<String> = words.map(str::to_owned).collect();
+        let containers = at("/spec/template/spec/containers").unwrap().as_array().unwrap();
+        let arguments = |container: &Value| -> Vec<String> {
+            container["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+        };
+        let mut lines: Vec<Vec<String>> = containers.iter().map(arguments).collect();
         // A file that the container can write, and the folders of its ConfigMaps.
-        let conf = arguments.iter().position(|word| word == "-conf").unwrap();
-        "/run/Corefile".clone_into(&mut arguments[conf + 1]);
+        let conf = lines[0].iter().position(|word| word == "-conf").unwrap();
+        "/run/Corefile".clone_into(&mut lines[0][conf + 1]);
         for (flag, file) in [("-basecorefile", "Corefile.base"), ("-kubednscm", "kube-dns")] {
-            arguments.extend([flag.to_owned(), self.path(file)]);
+            lines[0].extend([flag.to_owned(), self.path(file)]);
         }
-        let ports = container["ports"].as_array().into_iter().flatten();
+        let ports = containers.iter().flat_map(|container| container["ports"].as_array().into_iter().flatten());
         let surge = at("/spec/updateStrategy/rollingUpdate/maxSurge") == Some(&Value::from(1));
         let is_hosts = |volume: &Value| !volume["hostPath"].is_null();
         let template = Template {
-            image: Image::Holdfast(vec![arguments]),
+            image: Image::Holdfast(lines),
             host_ports: ports.map(|port| u16::try_from(port["containerPort"].as_u64().unwrap()).unwrap()).collect(),
             host_path: at("/spec/template/spec/volumes").unwrap().as_array().unwrap().iter().any(is_hosts),
-            probed: !container["readinessProbe"].is_null(),
+            probed: !containers[0]["readinessProbe"].is_null(),
         };
         (if surge { Strategy::Surge } else { Strategy::EndFirst }, template)
     }
@@ -241,106 +247,8 @@ impl Promise {
             Self::AsRead => "what the process had read",
             Self::Service => "nothing at the service's address",
             Self::UntilBack => "some ms, until the interface is back",
-            Self::UntilFailsafe => "3 s, until the failsafe answers",
+            Self::UntilFailsafe => "1 to 2 s, until the failsafe answers",
         }
-    }
-}
-
-struct Row {
-    road: &'static str,
-    rollout: Rollout,
-    service: Tally,
-    link_local: Option<Tally>,
-    faults: Vec<String>,
-}
-
-/// Roads on one node, one after the other.
-struct Walk<'a> {
-    world: &'a World,
-    kubelet: Kubelet<'a>,
-    rows: Vec<Row>,
-}
-
-impl<'a> Walk<'a> {
-    fn new(world: &'a World) -> Self {
-        Self { world, kubelet: Kubelet::new(&world.node), rows: Vec::new() }
-    }
-
-    /// Walks a road under load. Afterwards `service` answers at the service's address and `link_local` at the other.
-    fn walk(
-        &mut self,
-        road: &'static str,
-        step: impl FnOnce(&mut Kubelet<'a>) -> Rollout,
-        (service, link_local): (&str, Option<&str>),
-    ) {
-        let (.., expected, promise) = ROADS.into_iter().find(|(name, ..)| *name == road).unwrap();
-        let began = std::time::Instant::now();
-        let node = &self.world.node;
-        let had_link_local = node.answer("node", LINK_LOCAL).is_some();
-        // What is promised gets the time that a loaded machine may take.
-        let timeout = |promised| if promised { "10" } else { "1" };
-        let load = Load::start(node, VIP, timeout(!matches!(promise, Promise::UntilBack | Promise::UntilFailsafe)));
-        let beside = had_link_local
-            .then(|| Load::start(node, LINK_LOCAL, timeout(matches!(promise, Promise::Nothing | Promise::AsRead))));
-        load::asked(node);
-        let rollout = step(&mut self.kubelet);
-        let logs = self.kubelet.logs();
-        node.until(&format!("{road}: answered, after {logs}"), |node| {
-            node.answer("pod1", VIP).as_deref() == Some(service)
-                && node.answer("pod1", LINK_LOCAL).as_deref() == link_local
-        });
-        load::asked(node);
-        let (service, link_local) = (load.end(), beside.map(Load::end));
-        let mut faults = Vec::new();
-        for (address, tally, promised) in [
-            (VIP, Some(&service), !matches!(promise, Promise::UntilBack | Promise::UntilFailsafe)),
-            (LINK_LOCAL, link_local.as_ref(), matches!(promise, Promise::Nothing | Promise::AsRead)),
-        ] {
-            let most = if promise == Promise::AsRead { READ } else { ON_THE_WAY };
-            if promised && tally.is_some_and(|tally| tally.lost > most || tally.bad > most) {
-                faults.push(format!("{road}: lost at {address}: {tally:?}"));
-            }
-        }
-        if rollout.as_str() != expected {
-            faults.push(format!("{road}: the rollout {}, and {expected} on the page", rollout.as_str()));
-        }
-        println!("{road}: {rollout:?} {:?} {service:?} {link_local:?}", began.elapsed());
-        self.rows.push(Row { road, rollout, service, link_local, faults });
-    }
-
-    /// Notes a fault of the last road unless `holds`.
-    fn check(&mut self, what: &str, holds: bool) {
-        if !holds {
-            let left = self.left();
-            let row = self.rows.last_mut().unwrap();
-            row.faults.push(format!("{}: not so: {what}; {left}; {}", row.road, self.kubelet.logs()));
-        }
-    }
-
-    /// What is on the node.
-    fn left(&self) -> String {
-        let node = &self.world.node;
-        let tables = node.command("node", "nft", &["list", "tables"]).output().unwrap();
-        let sockets = node.command("node", "cat", &["/proc/net/udp", "/proc/net/unix"]).output().unwrap();
-        let sockets = String::from_utf8(sockets.stdout).unwrap();
-        let of_dns = sockets.lines().filter(|line| line.contains(":0035 ")).count();
-        let names = sockets.lines().filter(|line| line.contains("@holdfast")).count();
-        format!(
-            "addresses {:?}, tables {:?}, sockets {of_dns}, names {names}",
-            node.addresses(),
-            String::from_utf8(tables.stdout).unwrap()
-        )
-    }
-
-    fn has_table(&self, name: &str) -> bool {
-        self.left().contains(&format!(" {name}\\n"))
-    }
-
-    /// Nothing of ours is left: neither rules nor names.
-    fn nothing_of_ours(&mut self) {
-        let left = self.left();
-        self.check("no rules of ours are left", !left.contains(" holdfast\\n"));
-        self.check("no names of ours are left", left.contains("names 0"));
     }
 }
 
@@ -350,7 +258,9 @@ fn from_nodelocaldns(world: &World) -> Vec<Row> {
     let (strategy, template) = World::upstreams(Image::NodeCache(Ports::Shared));
     assert_eq!(walk.kubelet.apply(DROP_IN, strategy, template.clone()), Rollout::Ended);
 
-    let swapped = Template { image: world.overlay().1.image, ..template.clone() };
+    // Upstream's manifest has one container.
+    let Image::Holdfast(lines) = world.overlay().1.image else { panic!("holdfast") };
+    let swapped = Template { image: Image::Holdfast(lines[..1].to_vec()), ..template.clone() };
     walk.walk(
         "nodelocaldns → drop-in",
         |kubelet| kubelet.apply(DROP_IN, Strategy::EndFirst, swapped.clone()),
@@ -367,7 +277,21 @@ fn from_nodelocaldns(world: &World) -> Vec<Row> {
         |kubelet| kubelet.apply(DROP_IN, strategy, overlay.clone()),
         (BY_COREDNS, Some(BY_COREDNS)),
     );
+    walk.rules_come_back();
     walk.walk("drop-in, its pod deleted", |kubelet| kubelet.delete_pod(DROP_IN), (BY_COREDNS, Some(BY_COREDNS)));
+    walk.walk(
+        "drop-in, the container killed",
+        |kubelet| {
+            kubelet.pod(DROP_IN).kill();
+            Rollout::BackOff(Duration::from_secs(10))
+        },
+        (BY_COREDNS, Some(BY_COREDNS)),
+    );
+    walk.walk(
+        "drop-in, the container started again",
+        |kubelet| kubelet.restart(DROP_IN),
+        (BY_COREDNS, Some(BY_COREDNS)),
+    );
     let (_, with_hub) = world.overlay_with(world.with_hub());
     walk.walk("drop-in → drop-in with a hub", |kubelet| kubelet.apply(DROP_IN, strategy, with_hub), (OWN, Some(OWN)));
     walk.walk(
@@ -382,7 +306,7 @@ fn from_nodelocaldns(world: &World) -> Vec<Row> {
     );
     walk.nothing_of_ours();
     walk.check("node-cache's rules are there", walk.has_table(TABLE));
-    walk.rows
+    walk.leave(&[DROP_IN])
 }
 
 fn overlay_at_once(world: &World) -> Vec<Row> {
@@ -421,7 +345,7 @@ fn overlay_at_once(world: &World) -> Vec<Row> {
     );
     walk.check("our rules are there", walk.has_table("holdfast"));
     walk.check("something was there before", before.contains(TABLE));
-    walk.rows
+    walk.leave(&[DROP_IN])
 }
 
 fn agents(world: &World) -> Vec<Row> {
@@ -444,6 +368,7 @@ fn agents(world: &World) -> Vec<Row> {
         (OWN, Some(OWN)),
     );
     walk.walk("agents → agents (upgrade)", |kubelet| kubelet.apply(AGENTS, strategy, template), (OWN, Some(OWN)));
+    walk.rules_come_back();
     walk.walk(
         "agents, the process that answers killed three times",
         |kubelet| {
@@ -475,7 +400,7 @@ fn agents(world: &World) -> Vec<Row> {
         (BY_COREDNS, None),
     );
     walk.check("the service's address is given back", !world.node.addresses().contains(&format!(" {VIP}/")));
-    walk.rows
+    walk.leave(&[])
 }
 
 fn both_sets(world: &World) -> Vec<Row> {
@@ -508,6 +433,7 @@ fn both_sets(world: &World) -> Vec<Row> {
         },
         (OWN, Some(OWN)),
     );
+    walk.rules_come_back();
     walk.walk(
         "agents → drop-in",
         |kubelet| {
@@ -517,6 +443,7 @@ fn both_sets(world: &World) -> Vec<Row> {
         },
         (BY_COREDNS, Some(BY_COREDNS)),
     );
+    walk.rules_come_back();
     walk.walk(
         "drop-in → agents with other addresses",
         |kubelet| {
@@ -526,7 +453,7 @@ fn both_sets(world: &World) -> Vec<Row> {
         },
         (BY_COREDNS, Some(OWN)),
     );
-    walk.rows
+    walk.leave(&[AGENTS])
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! A stand-in for node-cache: takes interface, rules and ports as it does, and answers each query with one address.
 
 use std::{
-    fs::File,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -14,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::node::rig::{LINK_LOCAL, Node, VIP};
+use crate::node::rig::{LINK_LOCAL, Node, VIP, enter};
 
 /// What it answers to every name.
 pub const BY_NODE_CACHE: &str = "10.96.7.3";
@@ -139,12 +136,6 @@ impl Drop for NodeCache {
         threads.for_each(|serving| serving.join().unwrap());
         nft(&self.namespace, &format!("delete table ip {TABLE}"));
     }
-}
-
-/// Moves this thread into a network namespace.
-fn enter(namespace: &str) {
-    let file = File::open(format!("/run/netns/{namespace}")).unwrap();
-    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
 type Sockets = (Vec<UdpSocket>, Vec<TcpListener>);
