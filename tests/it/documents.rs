@@ -244,17 +244,17 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("turn for 30 s", "src/stream/subscriber.rs", "TURN_MAX: Duration = Duration::from_secs(30);"),
     ("to a hub | 20,000;", "src/stream.rs", "connections_max: 20_000,"),
     ("of one node 8", "src/stream/server/of_nodes.rs", "CONNECTIONS_OF_NODE_MAX: usize = 8;"),
-    ("disk | a day ahead", "src/record/mod.rs", "EPOCH_AHEAD_MAX_MS: u64 = 86_400_000;"),
+    ("disk | a day ahead", "src/record.rs", "EPOCH_AHEAD_MAX_MS: u64 = 86_400_000;"),
     ("cached | 65,535", "src/dns/cache/memory.rs", "ROUTES_MAX: usize = u16::MAX as usize;"),
     ("reader | 256 KiB", "src/sys/stderr.rs", "QUEUE_BYTES_MAX: usize = 256 << 10;"),
     ("660 are kept", "src/role/descriptors.rs", "RESERVED: usize = 660;"),
     ("connections | 1,024, 256;", "src/node/watch/relay.rs", "QUERIES_MAX: usize = 1_024;"),
     ("1,024, 256;", "src/node/watch/relay.rs", "CONNECTIONS_MAX: usize = 256;"),
-    ("512 characters", "src/proto/mod.rs", "TEXT_CHARS_MAX: usize = 512;"),
+    ("512 characters", "src/proto.rs", "TEXT_CHARS_MAX: usize = 512;"),
     ("253 bytes of its name", "src/stream/server.rs", "NAME_LOGGED_MAX: usize = 253;"),
-    ("within 10 s", "src/tls/mod.rs", "REREAD: Duration = Duration::from_secs(10);"),
+    ("within 10 s", "src/tls.rs", "REREAD: Duration = Duration::from_secs(10);"),
     ("get 50 answers a second", "src/config/settings.rs", "Setting::new(\"open_rate\", \"50\")"),
-    ("1,232 bytes", "src/wire/mod.rs", "UDP_BYTES_MAX: usize = 1232;"),
+    ("1,232 bytes", "src/wire.rs", "UDP_BYTES_MAX: usize = 1232;"),
 ];
 
 /// The same of the page on encrypted DNS.
@@ -275,7 +275,7 @@ const LIMITS_ENCRYPTED: &[(&str, &str, &str)] = &[
     ("not proven | 32,", "src/dns/encrypted/quic.rs", "UNPROVEN_MAX: usize = 32;"),
     ("connection | 256 KiB each", "src/dns/encrypted/quic.rs", "WINDOW_BYTES: u32 = 256 * 1024;"),
     ("a multiple of 468 bytes", "src/dns/padding.rs", "BLOCK_BYTES: usize = 468;"),
-    ("read again every 10 s", "src/tls/mod.rs", "REREAD: Duration = Duration::from_secs(10);"),
+    ("read again every 10 s", "src/tls.rs", "REREAD: Duration = Duration::from_secs(10);"),
     (
         "warns 7 days before",
         "src/tls/server_certificate.rs",
