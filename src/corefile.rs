@@ -29,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use base::{KubeDns, PillarError, Pillars, fill};
+pub use base::{KubeDns, TemplateError, TemplateValues, fill};
 pub use compose::{ComposeError, Composer, NodeCache, NodeSettings};
 pub use lexer::Token;
 pub use parse::{Block, Corefile, Directive, Imported, Property, Surroundings, parse};

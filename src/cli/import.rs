@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     config,
-    corefile::{self, Imports, KubeDns, Options, Pillars, Surroundings, Weight},
+    corefile::{self, Imports, KubeDns, Options, Surroundings, TemplateValues, Weight},
     ctl::{Exit, Failed, print},
     node,
 };
@@ -36,8 +36,8 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     let path = args.file.display();
     let text = fs::read(&args.file).with_context(|| format!("read {path}"))?;
     let text = String::from_utf8_lossy(&text);
-    let pillars = Pillars { local: args.localip.clone(), cluster_dns: args.cluster_dns, port: 53 };
-    let text = match corefile::fill(&text, &pillars, &KubeDns::default()) {
+    let values = TemplateValues { local: args.localip.clone(), cluster_dns: args.cluster_dns, port: 53 };
+    let text = match corefile::fill(&text, &values, &KubeDns::default()) {
         Ok(text) => text,
         Err(error) => return Err(Failed::Faults(format!("{path}: {error}: give --cluster-dns IP")).into()),
     };

@@ -118,7 +118,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     let mut composer = Composer::new(node_cache);
     let config = match composer.compose(config::environment) {
         Ok(config) => config,
-        Err(error @ (ComposeError::Corefile { .. } | ComposeError::Config(_) | ComposeError::Pillar { .. })) => {
+        Err(error @ (ComposeError::Corefile { .. } | ComposeError::Config(_) | ComposeError::Template { .. })) => {
             return Err(Failed::Faults(error.to_string()).into());
         }
         Err(error) => return Err(error.into()),

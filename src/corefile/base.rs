@@ -17,7 +17,7 @@ const DNS_DOMAIN: &str = "__PILLAR__DNS__DOMAIN__";
 
 /// The values of the variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pillars {
+pub struct TemplateValues {
     /// The addresses to listen on.
     pub local: Vec<IpAddr>,
     /// The cluster's DNS service, by which names of the cluster are found.
@@ -37,7 +37,7 @@ pub struct KubeDns {
 
 /// Why a template or a `ConfigMap` cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PillarError {
+pub enum TemplateError {
     /// The template speaks of the cluster's DNS service, whose address is not known.
     #[error("the Corefile asks for {CLUSTER_DNS}, and the address of that service is not known")]
     NoClusterDns,
@@ -61,19 +61,19 @@ impl KubeDns {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn read(stub_domains: Option<&str>, upstreams: Option<&str>) -> Result<Self, PillarError> {
+    pub fn read(stub_domains: Option<&str>, upstreams: Option<&str>) -> Result<Self, TemplateError> {
         let mut this = Self::default();
         let given = |text: Option<&str>| text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
         if let Some(text) = given(stub_domains) {
             let key = "stubDomains";
             let read: BTreeMap<String, Vec<String>> =
-                serde_json::from_str(&text).map_err(|error| PillarError::Json { key, reason: error.to_string() })?;
+                serde_json::from_str(&text).map_err(|error| TemplateError::Json { key, reason: error.to_string() })?;
             for (domain, servers) in read {
                 let expected = "a domain";
                 let zone = words::zone(&domain).filter(|zone| zone != ".");
-                let zone = zone.ok_or(PillarError::Value { key, value: domain.clone(), expected })?;
+                let zone = zone.ok_or(TemplateError::Value { key, value: domain.clone(), expected })?;
                 if servers.is_empty() {
-                    return Err(PillarError::Value { key, value: domain, expected: "a domain with servers" });
+                    return Err(TemplateError::Value { key, value: domain, expected: "a domain with servers" });
                 }
                 servers.iter().try_for_each(|server| check(key, server))?;
                 this.stub_domains.insert(zone, servers);
@@ -82,9 +82,9 @@ impl KubeDns {
         if let Some(text) = given(upstreams) {
             let key = "upstreamNameservers";
             let read: Vec<String> =
-                serde_json::from_str(&text).map_err(|error| PillarError::Json { key, reason: error.to_string() })?;
+                serde_json::from_str(&text).map_err(|error| TemplateError::Json { key, reason: error.to_string() })?;
             if read.len() > UPSTREAMS_MAX {
-                return Err(PillarError::Upstreams(read.len()));
+                return Err(TemplateError::Upstreams(read.len()));
             }
             read.iter().try_for_each(|server| check(key, server))?;
             this.upstreams = read;
@@ -93,23 +93,23 @@ impl KubeDns {
     }
 }
 
-fn check(key: &'static str, server: &str) -> Result<(), PillarError> {
+fn check(key: &'static str, server: &str) -> Result<(), TemplateError> {
     if sys::parse_address(server, 53).is_some() {
         return Ok(());
     }
-    Err(PillarError::Value { key, value: server.to_owned(), expected: "an address, or an address with a port" })
+    Err(TemplateError::Value { key, value: server.to_owned(), expected: "an address, or an address with a port" })
 }
 
 /// Puts values in the place of the variables and adds the blocks of stub domains.
 ///
 /// # Errors
 /// If the address of the cluster's DNS service is asked for and not known.
-pub fn fill(template: &str, pillars: &Pillars, kube_dns: &KubeDns) -> Result<String, PillarError> {
-    let local: Vec<String> = pillars.local.iter().map(IpAddr::to_string).collect();
+pub fn fill(template: &str, values: &TemplateValues, kube_dns: &KubeDns) -> Result<String, TemplateError> {
+    let local: Vec<String> = values.local.iter().map(IpAddr::to_string).collect();
     let local = local.join(" ");
     let mut text = template.to_owned();
     if text.contains(CLUSTER_DNS) {
-        let cluster_dns = pillars.cluster_dns.ok_or(PillarError::NoClusterDns)?;
+        let cluster_dns = values.cluster_dns.ok_or(TemplateError::NoClusterDns)?;
         text = text.replace(CLUSTER_DNS, &cluster_dns.to_string());
     }
     if kube_dns.upstreams.is_empty() {
@@ -119,7 +119,7 @@ pub fn fill(template: &str, pillars: &Pillars, kube_dns: &KubeDns) -> Result<Str
         text = over_udp(&text).replace(UPSTREAM_SERVERS, &kube_dns.upstreams.join(" "));
     }
     // With a port behind it, it is one listener: that of health.
-    let first = pillars.local.first().map_or_else(String::new, |ip| match ip {
+    let first = values.local.first().map_or_else(String::new, |ip| match ip {
         IpAddr::V4(ip) => format!("{ip}:"),
         IpAddr::V6(ip) => format!("[{ip}]:"),
     });
@@ -129,7 +129,7 @@ pub fn fill(template: &str, pillars: &Pillars, kube_dns: &KubeDns) -> Result<Str
         .replace(DNS_SERVER, "")
         .replace(DNS_DOMAIN, "cluster.local");
     for (domain, servers) in &kube_dns.stub_domains {
-        let (port, servers) = (pillars.port, servers.join(" "));
+        let (port, servers) = (values.port, servers.join(" "));
         let _ = write!(
             text,
             "\n{domain}:{port} {{\n    errors\n    cache {STUB_TTL}\n    bind {local}\n    forward . {servers}\n}}\n"
@@ -160,21 +160,21 @@ fn over_udp(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn pillars() -> Pillars {
+    fn values() -> TemplateValues {
         let local = ["169.254.20.10", "10.96.0.10"].map(|ip| ip.parse().unwrap()).into();
-        Pillars { local, cluster_dns: Some("10.96.0.99".parse().unwrap()), port: 53 }
+        TemplateValues { local, cluster_dns: Some("10.96.0.99".parse().unwrap()), port: 53 }
     }
 
     #[test]
     fn variables_are_filled_in() {
         let template = "bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\nhealth __PILLAR__LOCAL__DNS__:8080\nforward . __PILLAR__CLUSTER__DNS__\nforward . __PILLAR__UPSTREAM__SERVERS__ {\n  force_tcp\n}\n";
-        let filled = fill(template, &pillars(), &KubeDns::default()).unwrap();
+        let filled = fill(template, &values(), &KubeDns::default()).unwrap();
         assert_eq!(
             filled,
             "bind 169.254.20.10 10.96.0.10 \nhealth 169.254.20.10:8080\nforward . 10.96.0.99\nforward . /etc/resolv.conf {\n  force_tcp\n}\n"
         );
-        let unknown = Pillars { cluster_dns: None, ..pillars() };
-        assert_eq!(fill(template, &unknown, &KubeDns::default()), Err(PillarError::NoClusterDns));
+        let unknown = TemplateValues { cluster_dns: None, ..values() };
+        assert_eq!(fill(template, &unknown, &KubeDns::default()), Err(TemplateError::NoClusterDns));
         assert_eq!(fill("errors\n", &unknown, &KubeDns::default()).unwrap(), "errors\n");
     }
 
@@ -183,7 +183,7 @@ mod tests {
         let stub = r#"{"Corp.example": ["10.0.0.53", "10.0.0.54:5300"]}"#;
         let kube_dns = KubeDns::read(Some(stub), Some(r#"["1.2.3.4", "1.2.3.5"]"#)).unwrap();
         let template = "forward . __PILLAR__CLUSTER__DNS__ {\n  force_tcp\n}\nforward . __PILLAR__UPSTREAM__SERVERS__ {\n  force_tcp\n}\n";
-        let filled = fill(template, &pillars(), &kube_dns).unwrap();
+        let filled = fill(template, &values(), &kube_dns).unwrap();
         let expect = "forward . 10.96.0.99 {\n  force_tcp\n}\nforward . 1.2.3.4 1.2.3.5 {\n}\n\ncorp.example:53 {\n    errors\n    cache 30\n    bind 169.254.20.10 10.96.0.10\n    forward . 10.0.0.53 10.0.0.54:5300\n}\n";
         assert_eq!(filled, expect);
     }

@@ -13,7 +13,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tracing::{error, info, warn};
 
 use super::{
-    Error, KubeDns, Note, Options, PillarError, Pillars, Surroundings, Translation, Weight, fill, parse,
+    Error, KubeDns, Note, Options, Surroundings, TemplateError, TemplateValues, Translation, Weight, fill, parse,
     source::{self, Imports},
     translate,
 };
@@ -72,7 +72,7 @@ pub enum ComposeError {
     Read { path: PathBuf, error: io::Error },
     /// The template cannot be filled in.
     #[error("{path}: {error}")]
-    Pillar { path: PathBuf, error: PillarError },
+    Template { path: PathBuf, error: TemplateError },
     #[error("{}", lines(path, errors))]
     Corefile {
         /// The file its places are in.
@@ -175,15 +175,15 @@ impl Composer {
     pub fn compose(&mut self, environment: impl Fn(&'static str) -> Option<String>) -> Result<Config, ComposeError> {
         let (path, inputs, from_base) = self.read()?;
         self.read_kube_dns(&inputs);
-        let pillars = Pillars {
+        let values = TemplateValues {
             local: self.node_cache.local_ips.clone(),
             cluster_dns: self.node_cache.cluster_dns,
             port: self.node_cache.port,
         };
         let kube_dns = if from_base { self.kube_dns.clone() } else { KubeDns::default() };
-        let text = fill(&inputs.template, &pillars, &kube_dns);
+        let text = fill(&inputs.template, &values, &kube_dns);
         self.seen = Some(inputs);
-        let text = text.map_err(|error| ComposeError::Pillar { path: path.clone(), error })?;
+        let text = text.map_err(|error| ComposeError::Template { path: path.clone(), error })?;
         let path = if from_base { self.write(&text, path) } else { path };
         let hub = self.node_cache.flags.given.iter().any(|given| given.key.starts_with("source."));
         let NodeCache { port, cluster_dns, interface, .. } = self.node_cache;

@@ -128,7 +128,7 @@ fn block(choices: &mut Choices, zone: &str, port: &str) -> String {
 
 #[test]
 fn a_thousand_corefiles_of_the_shapes_that_are_in_use_are_taken() {
-    let pillars = Pillars {
+    let values = TemplateValues {
         local: vec!["169.254.20.10".parse().unwrap(), "10.96.0.10".parse().unwrap()],
         cluster_dns: Some("10.96.0.99".parse().unwrap()),
         port: 53,
@@ -161,11 +161,11 @@ fn a_thousand_corefiles_of_the_shapes_that_are_in_use_are_taken() {
         if choices.below(3) == 0 {
             text = text.replace('\n', "\r\n").replace("    ", "\t");
         }
-        let filled = fill(&text, &pillars, &KubeDns::default()).unwrap();
+        let filled = fill(&text, &values, &KubeDns::default()).unwrap();
         let file =
             parse(Path::new("Corefile"), &filled, &surroundings).unwrap_or_else(|error| panic!("{error}\n{filled}"));
         let hub = choices.below(2) == 0;
-        let options = Options { hub, cluster_dns: pillars.cluster_dns, ..Options::default() };
+        let options = Options { hub, cluster_dns: values.cluster_dns, ..Options::default() };
         let Translation { yaml, .. } =
             translate(&file, &options).unwrap_or_else(|errors| panic!("seed {seed}: {errors:?}\n{filled}"));
         let yaml = if hub { format!("{yaml}source: {{manifests: {{path: x}}}}\n") } else { yaml };
