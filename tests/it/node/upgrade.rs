@@ -118,13 +118,13 @@ fn a_process_with_the_number_of_another_is_told_from_it() {
     assert!(!before.contains(&running.to_string()), "{before}");
     let new = start();
     assert_eq!(owner(), before, "the same number");
-    old.wait_for("the successor is ready");
+    old.wait_for("the new process is ready");
     // The end of the newcomer is noticed, though a process with its number runs: this one.
     new.kill();
     old.wait_for("the new process died; this one took ports and store back");
     node.until("whole again", is_whole);
     let third = start();
-    old.wait_for_nth("the successor is ready", 2);
+    old.wait_for_nth("the new process is ready", 2);
     drop(third);
 }
 
