@@ -2,9 +2,12 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -60,6 +63,14 @@ pub fn hub_config(home: &Path, arguments: &[&str]) -> Config {
     config::load(Role::Hub, &line.flags.0, |_| None).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+/// An address of loopback that nothing else in this process has. A port that a test binds twice has to be on one: as soon as it is free,
+/// the kernel may give a port of 127.0.0.1 to a connection of another test.
+fn own_loopback() -> Ipv4Addr {
+    static GIVEN: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = GIVEN.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, 101, high, low)
+}
+
 /// Where something lives; it outlives what runs in it.
 pub struct Home(TempDir);
 
@@ -83,7 +94,7 @@ impl Home {
 
     /// The same, by this clock.
     pub async fn hub_by(&self, listen: Option<SocketAddr>, arguments: &[&str], clock: Clock) -> Hub {
-        let listen = listen.map_or_else(|| "127.0.0.1:0".to_owned(), |listen| listen.to_string());
+        let listen = listen.unwrap_or_else(|| (own_loopback(), 0).into()).to_string();
         let mut given = vec!["--tls", "insecure", "--listen", &listen];
         given.extend(arguments);
         Hub::start(hub_config(self.path(), &given), clock).await.unwrap()
