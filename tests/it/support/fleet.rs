@@ -183,7 +183,7 @@ impl Asking {
 
     /// Panics if any question was not answered as expected.
     pub async fn all_answered(self) {
-        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
         let (count, wrong) = self.asked.await.expect("it does not panic");
         assert!(wrong.is_empty(), "{} of {count} wrong, first {:?}", wrong.len(), wrong.first());
     }
