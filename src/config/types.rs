@@ -12,6 +12,26 @@ use ipnet::IpNet;
 use super::value::Scalar;
 use crate::sys;
 
+/// Implements [`Scalar`] for types that are read by `FromStr`: those of a few words, or, behind how they are written, those named with their
+/// kind.
+macro_rules! scalars {
+    ($write:expr; $($name:ident: $kind:expr),+ $(,)?) => { $(
+        impl Scalar for $name {
+            const KIND: &'static str = $kind;
+
+            fn parse(text: &str) -> Result<Self, String> {
+                text.parse()
+            }
+
+            fn text(&self) -> String {
+                let write: fn(&Self) -> String = $write;
+                write(self)
+            }
+        }
+    )+ };
+    ($($name:ident),+ $(,)?) => { scalars!(|word| word.as_str().into(); $($name: <$name>::WORDS),+); };
+}
+
 mod guard;
 mod local;
 mod names;

@@ -24,77 +24,15 @@ impl Scalar for Host {
     }
 }
 
-impl Scalar for Rewrite {
-    const KIND: &'static str = "rewrite";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Scalar for Acl {
-    const KIND: &'static str = "access rule";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Scalar for EdnsOption {
-    const KIND: &'static str = "option of EDNS";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Scalar for Next {
-    const KIND: &'static str = "answers and upstreams";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Scalar for Template {
-    const KIND: &'static str = "template";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Scalar for Prefix {
-    const KIND: &'static str = "IPv6 prefix";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
-}
+scalars!(
+    ToString::to_string;
+    Rewrite: "rewrite",
+    Acl: "access rule",
+    EdnsOption: "option of EDNS",
+    Next: "answers and upstreams",
+    Template: "template",
+    Prefix: "IPv6 prefix",
+);
 
 fn name(text: &str) -> Result<Name, String> {
     let zone = ZoneName::parse(text)?;

@@ -39,22 +39,6 @@ labels! {
     }
 }
 
-macro_rules! scalars {
-    ($($name:ident),+) => {
-        $(impl Scalar for $name {
-            const KIND: &'static str = Self::WORDS;
-
-            fn parse(text: &str) -> Result<Self, String> {
-                text.parse()
-            }
-
-            fn text(&self) -> String {
-                self.as_str().into()
-            }
-        })+
-    };
-}
-
 scalars!(AnswerClass, Pods, Compat, LogFormat, EndpointsMode, DohMethod, FixedAnswer, Policy, Verdict);
 
 impl Scalar for Denials {
