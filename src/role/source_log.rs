@@ -160,6 +160,24 @@ mod tests {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
+    impl Lines {
+        /// Takes the log lines of this thread until the second is dropped.
+        fn of_this_thread() -> (Self, tracing::subscriber::DefaultGuard) {
+            let lines = Self::default();
+            let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).without_time().with_ansi(false);
+            (lines, tracing::subscriber::set_default(subscriber.finish()))
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+
+        /// The lines without the name of their module.
+        fn shown(&self) -> Vec<String> {
+            self.text().lines().map(|line| line.trim().replace("holdfast::role::source_log: ", "")).collect()
+        }
+    }
+
     impl std::io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend(bytes);
@@ -181,9 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loss_that_lasts_is_told_with_its_reason_and_its_length_though_it_began_just_after_another() {
-        let lines = Lines::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).without_time().with_ansi(false).finish();
-        let _here = tracing::subscriber::set_default(subscriber);
+        let (lines, _here) = Lines::of_this_thread();
         let hands = crate::sys::ManualClock::new(UnixMillis(1_000));
         let mut log = SourceLog::new("hub", Clock::Manual(hands.clone()), LostSince::default());
         let lost = |reason: &str| SourceState::Lost(reason.into());
@@ -198,11 +214,8 @@ mod tests {
         log.note(&lost("refused"), &SourceState::Up, 2);
         tokio::time::advance(SETTLE).await;
         log.tell();
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let shown: Vec<String> =
-            text.lines().map(|line| line.trim().replace("holdfast::role::source_log: ", "")).collect();
         assert_eq!(
-            shown,
+            lines.shown(),
             [
                 "WARN lost hub: answering from memory, DNS is not affected reason=\"reset\"",
                 "INFO hub back after 0s changes=0",
@@ -214,25 +227,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_apiserver_lost_behind_hubs_is_named_and_not_the_hub() {
-        let lines = Lines::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).without_time().with_ansi(false).finish();
-        let _here = tracing::subscriber::set_default(subscriber);
+        let (lines, _here) = Lines::of_this_thread();
         let mut log = SourceLog::new("hub", Clock::System, LostSince::default());
         let lost = SourceState::Lost(format!("hub-1{THEN}hub-0{THEN}apiserver b: timed out"));
         log.note(&SourceState::Up, &lost, 0);
         log.note(&lost, &SourceState::Up, 1);
         tokio::time::advance(SETTLE).await;
         log.tell();
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = lines.text();
         let told = "lost apiserver (behind the hub): answering from memory, DNS is not affected reason=\"apiserver b: timed out\"";
         assert!(text.contains(told) && text.contains("apiserver (behind the hub) back after "), "{text}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_source_that_flaps_costs_a_line_a_minute_and_a_long_loss_is_told_with_its_length() {
-        let lines = Lines::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).without_time().with_ansi(false).finish();
-        let _here = tracing::subscriber::set_default(subscriber);
+        let (lines, _here) = Lines::of_this_thread();
         let hands = crate::sys::ManualClock::new(UnixMillis(1_000));
         let clock = Clock::Manual(hands.clone());
         let since = LostSince::default();
@@ -263,11 +272,8 @@ mod tests {
         tokio::time::advance(SETTLE).await;
         log.tell();
         log.note(&SourceState::Up, &SourceState::Up, 100);
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let shown: Vec<String> =
-            text.lines().map(|line| line.trim().replace("holdfast::role::source_log: ", "")).collect();
         assert_eq!(
-            shown,
+            lines.shown(),
             [
                 "WARN lost apiserver: answering from memory, DNS is not affected reason=\"connection refused\"",
                 "INFO apiserver back after 1s changes=3",
