@@ -11,6 +11,7 @@ mod garbage;
 mod health;
 mod hostile;
 mod https;
+mod keep;
 mod lookup;
 mod loops;
 mod loss;

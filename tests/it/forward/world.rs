@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -72,6 +72,14 @@ impl World {
     pub fn build(config: &Config, records: Arc<Context>) -> Self {
         let clock = ManualClock::new(NOW);
         Self::start(config, cache::Config::default(), records, None, clock)
+    }
+
+    /// Starts one with its cache in `file`, which is loaded on return.
+    pub async fn on_disk(config: &Config, file: &Path, clock: &ManualClock) -> Self {
+        let file = Some(file.to_owned());
+        let this = Self::start(config, cache::Config::default(), no_cluster(), file, clock.clone());
+        this.forwarder.loaded().await;
+        this
     }
 
     /// Starts a forwarder and what goes on behind it, with its cache file if there is one.
