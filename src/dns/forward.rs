@@ -295,7 +295,7 @@ impl Resolve for Forwarder {
                 if entry.record_use(now) {
                     // Rare enough to allocate: at most once in five seconds for a name.
                     inner.prefetch(route, &entry, || Refresh { question: question.to_owned(), via: Via::Zone }, now);
-                    // What lies there is written without a look at the zone.
+                    // A worker cache writes its answers without a look at the zone.
                     if !route.names.config.rotate {
                         worker_cache.keep(&probe, &entry, now);
                     }
@@ -323,7 +323,7 @@ impl Inner {
 
     /// Counts a question; returns whether the query log or dnstap is to have it, so that `resolve` has to answer it.
     fn count_question(&self) -> bool {
-        // What is at hand is no error.
+        // An answer from the cache is no error.
         let errors_only = self.query_classes.load(Ordering::Relaxed) == AnswerClass::Error.bit();
         // Each counts every question.
         (self.query_log.count() && !errors_only) | self.tap.count()

@@ -233,7 +233,7 @@ impl Follower {
 
     fn ended(&mut self, reason: &str) -> End {
         self.hubs.failed();
-        // It may hold words of the hub.
+        // The reason may hold text of the hub.
         End::Failed(proto::shown(reason))
     }
 

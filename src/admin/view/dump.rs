@@ -17,7 +17,7 @@ pub struct Dump {
     /// `v1`.
     pub api_version: String,
     pub kind: String,
-    /// What Kubernetes objects have no field for.
+    /// Facts that Kubernetes objects have no field for.
     pub holdfast: DumpHead,
     pub items: Vec<Value>,
 }

@@ -51,7 +51,7 @@ pub(super) struct Watch<'a, F> {
     proven: bool,
     /// The errors of the last look, so that each is logged once.
     told: HashSet<String>,
-    /// It was said that the addresses stay, as the cluster's DNS does not answer either.
+    /// Whether a log line told that the addresses stay, as the cluster's DNS does not answer either.
     told_they_stay: bool,
     looked: bool,
 }
@@ -218,7 +218,7 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
     async fn take(&mut self, own: SocketAddr, answer: Answer) -> bool {
         let zone = &self.config.zone;
         if self.config.agent.is_some() && !agent_listens(self.config) {
-            // It answers what it has received, and ends.
+            // The agent answers the queries it has received, and ends.
             return false;
         }
         let worse = match (answer, self.fallback().await) {

@@ -1,4 +1,4 @@
-//! What gRPC is of HTTP/2: one message in, messages out, a status behind them.
+//! gRPC over HTTP/2: one message in, messages out, a status behind them.
 
 use std::{convert::Infallible, time::Duration};
 

@@ -11,7 +11,7 @@ use std::{
 use crate::{dns::request::ServedFrom, sys::labels, wire::Query};
 
 labels! {
-    /// What an answer comes to, as CoreDNS has it.
+    /// The kind of an answer, as CoreDNS divides them.
     pub enum AnswerClass {
         Success = "success",
         /// NXDOMAIN, or no records.
@@ -29,7 +29,7 @@ impl AnswerClass {
         classes.iter().fold(0, |bits, class| bits | class.bit())
     }
 
-    /// That of a whole message.
+    /// The kind of this whole message.
     pub fn of(message: &[u8]) -> Self {
         match (message.get(3).map(|byte| byte & 0x0F), message.get(6..8)) {
             (Some(0), Some([0, 0])) | (Some(3), _) => Self::Denial,

@@ -54,7 +54,7 @@ impl Acl {
     }
 }
 
-/// What is done with a question of `client`: the first rule that fits says so, and without one it is allowed.
+/// The action for a question of `client`: that of the first rule that fits, or to allow it.
 pub fn judge(rules: &[Acl], name: &Name, rtype: Rtype, client: IpAddr) -> Action {
     let (rtype, client) = (RecordType::from(rtype.0), client.to_canonical());
     rules.iter().find(|rule| rule.fits(name, rtype, client)).map_or(Action::Allow, |rule| rule.action)

@@ -25,7 +25,7 @@ pub struct Rewrite {
     pub goes_on: bool,
 }
 
-/// What a rule changes. Patterns are compared with the name that is asked for when the rule is reached.
+/// The part of a question or answer that a rule changes. Patterns are compared with the name that is asked for when the rule is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// The name, and names in the answer that are given as others.

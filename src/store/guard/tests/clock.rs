@@ -39,7 +39,7 @@ fn a_jump_is_followed_at_once() {
     let mut store = store(100);
     store.watch([Change::Remove(key(1))]);
     set(&store, -DAY_MS);
-    // Whoever waits for the next thing to do is not sent to sleep for a day.
+    // The writer does not wait a day for its next tick.
     assert_eq!(store.writer.next_tick(), Some(store.clock.now()));
     store.writer.tick();
     assert_eq!(store.writer.next_tick(), Some(store.clock.now().plus(SETTLE)));
