@@ -247,8 +247,9 @@ settings! {
             Setting::new("node.setup_notrack", "false").flag("--setup-notrack", "BOOL").agent();
         /// The addresses of the interface and of the rules; those of `listen` unless given, without loopback and wildcards.
         node_local_ips: Vec<IpAddr> = Setting::new("node.local_ips", "[]").agent();
-        /// Leaves the interface and the link-local addresses at an orderly end; `false`: removes everything. What another process
-        /// listens at is never removed.
+        /// At an orderly end, leaves rules by which the kernel sends queries to the link-local addresses to `cluster_fallback` until the next
+        /// start (without one: leaves the interface with these addresses); `false`: removes everything. What another process listens at is never
+        /// removed.
         node_skip_teardown: bool = Setting::new("node.skip_teardown", "true").agent();
         /// If the agent answers nothing for this long, or no process listens for 1 s, or the agent denies `kubernetes.default.svc` while the
         /// cluster's DNS has it, queries to all its addresses go to the cluster's DNS until the agent answers again; not if the cluster's DNS does

@@ -1,16 +1,18 @@
 //! The nftables table of holdfast: what it should hold, what it holds, and how it is written, all over netlink.
 //!
 //! The rules have the effect of node-cache's: queries to the node's own addresses and the answers to them are not tracked,
-//! and are accepted. While the failsafe is on, queries are redirected to its relay instead. One table for both families and all
+//! and are accepted. While the failsafe is on, queries are redirected to its relay instead. Queries to an address of ours that no
+//! interface has, or at which no process listens, are steered to the cluster's DNS, by the kernel alone. One table for both families and all
 //! agents of the node, replaced as a whole in one transaction, so that there is no moment with half of it; rules for addresses of
 //! other agents stay.
 
 mod expression;
 
-use std::{io, net::IpAddr};
+use std::{collections::HashSet, io, net::IpAddr, sync::OnceLock};
 
 use netlink_packet_core::NlasIterator;
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use xxhash_rust::xxh3::xxh3_64;
 
 use self::expression::{Attributes, Field};
 pub(super) use self::expression::{Expression, attributes, text, u32_of};
@@ -20,6 +22,9 @@ use super::{
 };
 
 pub(super) const TABLE: &str = "holdfast";
+const TRIAL: &str = "holdfast-trial";
+/// The errors of a kernel that lacks an expression or a kind of chain.
+const MISSING: [i32; 3] = [libc::ENOENT, libc::EOPNOTSUPP, libc::EINVAL];
 
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 16;
@@ -82,7 +87,16 @@ const CHAINS: [(&str, u32, i32); 4] =
 /// Before kube-proxy's, which are at -100. There only while something is redirected: not every kernel has NAT for both families.
 const REDIRECTS: [(&str, u32, i32); 2] = [("redirect", 0, -110), ("redirect_output", 3, -110)];
 
-/// Packets with this mark are never redirected. None of the bits that kube-proxy (0xc000), Calico (0xffff0000) and Cilium (0xf00) use.
+/// What changes addresses comes before connections are tracked, and before the rules of others that look at addresses, and what
+/// changes them back after kube-proxy's. There only while something is steered: not every kernel can.
+const STEERING: [(&str, u32, i32, &str); 4] = [
+    ("steer", 0, -310, "filter"),
+    ("steer_output", 3, -310, "route"),
+    ("steered", 4, 310, "filter"),
+    ("steered_input", 1, 310, "filter"),
+];
+
+/// Packets with this mark are never redirected, nor steered. None of the bits that kube-proxy (0xc000), Calico (0xffff0000) and Cilium (0xf00) use.
 pub(super) const PROBE_MARK: u32 = 0x53;
 
 /// The rules for the addresses of an agent.
@@ -94,6 +108,8 @@ pub(super) struct Plan {
     pub answer: Vec<IpAddr>,
     /// Queries to these go to another port of the same address.
     pub redirect: Vec<(IpAddr, u16)>,
+    /// Queries to the first go to the second while no interface of this node has it, those of pods also while no process listens.
+    pub steer: Vec<(IpAddr, IpAddr)>,
 }
 
 const UDP: u8 = 17;
@@ -146,6 +162,22 @@ impl Ruleset {
                 }
             }
         }
+        if !plan.steer.is_empty() {
+            chains.extend(STEERING.map(|(name, hook, priority, kind)| chain(kind)((name, hook, priority))));
+        }
+        let mut taken = HashSet::new();
+        for &(ip, to) in &plan.steer {
+            let zone = zone(ip, &mut taken);
+            for protocol in [UDP, TCP] {
+                let mut rule = |chain: &str, expressions| rules.push(Rule { chain: chain.to_owned(), expressions });
+                rule("steer", Expression::heard(ip, protocol, port));
+                rule("steer", Expression::steering(ip, protocol, port, to, zone, None));
+                rule("steer_output", Expression::steering(ip, protocol, port, to, zone, Some(PROBE_MARK)));
+                for chain in ["steered", "steered_input"] {
+                    rule(chain, Expression::steered(ip, protocol, port, to, zone));
+                }
+            }
+        }
         Self { chains, rules }
     }
 
@@ -167,9 +199,11 @@ impl Ruleset {
         self.rules.is_empty()
     }
 
-    /// Whether there is a rule for one of these addresses.
+    /// Whether there is a rule for one of these addresses, other than those that steer it elsewhere.
     pub(super) fn concerns(&self, ips: &[IpAddr]) -> bool {
-        self.rules.iter().any(|rule| Expression::address(&rule.expressions).is_some_and(|ip| ips.contains(&ip)))
+        let steers = |rule: &&Rule| STEERING.iter().any(|(chain, ..)| *chain == rule.chain);
+        let mut others = self.rules.iter().filter(|rule| !steers(rule));
+        others.any(|rule| Expression::address(&rule.expressions).is_some_and(|ip| ips.contains(&ip)))
     }
 
     /// The content of the table; `None` if there is no such table.
@@ -189,7 +223,8 @@ impl Ruleset {
         }))
     }
 
-    /// Whether two tables do the same. Rules of one chain match different packets, so their order says nothing.
+    /// Whether two tables do the same. Rules of one chain match different packets, so their order says nothing; but for those that steer,
+    /// which are written in theirs.
     pub(super) fn same(&self, other: &Self) -> bool {
         let sorted = |ruleset: &Self| {
             let mut ruleset = ruleset.clone();
@@ -203,16 +238,40 @@ impl Ruleset {
     /// Makes this what the table holds.
     pub(super) fn write(&self) -> io::Result<()> {
         // Made if it is missing, so that it can be removed whatever it holds, and made anew.
-        let mut messages = vec![table(NEWTABLE, CREATE), table(DELTABLE, 0), table(NEWTABLE, CREATE)];
-        messages.extend(self.chains.iter().map(Chain::message));
-        messages.extend(self.rules.iter().map(Rule::message));
+        let mut messages =
+            vec![table(TABLE, NEWTABLE, CREATE), table(TABLE, DELTABLE, 0), table(TABLE, NEWTABLE, CREATE)];
+        messages.extend(self.chains.iter().map(|chain| chain.message(TABLE)));
+        messages.extend(self.rules.iter().map(|rule| rule.message(TABLE)));
         batch(&messages)
     }
 }
 
+/// The zone of connections steered away from `ip` (conntrack(8)), none of those `taken`: it tells their answers from those to clients that
+/// ask the cluster's DNS themselves, and by which address.
+fn zone(ip: IpAddr, taken: &mut HashSet<u16>) -> u16 {
+    let [low, high, ..] = xxh3_64(ip.to_string().as_bytes()).to_le_bytes();
+    let hash = u16::from_le_bytes([low, high]);
+    let mut zones = (0..=u16::MAX).map(|step| hash.wrapping_add(step)).filter(|zone| *zone != 0);
+    zones.find(|zone| taken.insert(*zone)).expect("a node has fewer addresses")
+}
+
 /// Removes the table, if there is one.
 pub(super) fn remove() -> io::Result<()> {
-    batch(&[table(NEWTABLE, CREATE), table(DELTABLE, 0)])
+    batch(&[table(TABLE, NEWTABLE, CREATE), table(TABLE, DELTABLE, 0)])
+}
+
+/// Whether the kernel has what steering takes: tried once, in a table that one transaction makes and removes. True if it does not say.
+pub(super) fn can_steer() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let ip: IpAddr = [169, 254, 20, 10].into();
+        let plan = Plan { steer: vec![(ip, ip)], ..Plan::default() };
+        let Ruleset { chains, rules } = Ruleset::wanted(&Config::default(), &plan);
+        let parts = chains.iter().map(|chain| chain.message(TRIAL)).chain(rules.iter().map(|rule| rule.message(TRIAL)));
+        let all = [table(TRIAL, NEWTABLE, CREATE)].into_iter().chain(parts).chain([table(TRIAL, DELTABLE, 0)]);
+        let tried = batch(&all.collect::<Vec<_>>());
+        !tried.is_err_and(|error| MISSING.contains(&error.raw_os_error().unwrap_or_default()))
+    })
 }
 
 fn batch(messages: &[Message]) -> io::Result<()> {
@@ -235,16 +294,16 @@ fn get(kind: u16, attributes: Attributes) -> Message {
     message(kind, 0, attributes)
 }
 
-fn table(kind: u16, flags: u16) -> Message {
+fn table(name: &str, kind: u16, flags: u16) -> Message {
     let mut attributes = Attributes::default();
-    attributes.text(TABLE_NAME, TABLE);
+    attributes.text(TABLE_NAME, name);
     message(kind, flags, attributes)
 }
 
 impl Chain {
-    fn message(&self) -> Message {
+    fn message(&self, table: &str) -> Message {
         let mut attributes = Attributes::default();
-        attributes.text(CHAIN_TABLE, TABLE);
+        attributes.text(CHAIN_TABLE, table);
         attributes.text(CHAIN_NAME, &self.name);
         attributes.nest(CHAIN_HOOK, |hook| {
             hook.u32(HOOK_NUMBER, self.hook);
@@ -257,9 +316,9 @@ impl Chain {
 }
 
 impl Rule {
-    fn message(&self) -> Message {
+    fn message(&self, table: &str) -> Message {
         let mut attributes = Attributes::default();
-        attributes.text(RULE_TABLE, TABLE);
+        attributes.text(RULE_TABLE, table);
         attributes.text(RULE_CHAIN, &self.chain);
         attributes.nest(RULE_EXPRESSIONS, |list| {
             for expression in &self.expressions {
@@ -356,6 +415,23 @@ mod tests {
         assert!(ours.clone().with_others(Some(&broken), &own).same(&ours), "a rule about no address is not ours");
     }
 
+    fn steering(pairs: &[(&str, &str)]) -> Ruleset {
+        let steer = pairs.iter().map(|(ip, to)| (ip.parse().unwrap(), to.parse().unwrap())).collect();
+        Ruleset::wanted(&config(), &Plan { steer, ..Plan::default() })
+    }
+
+    #[test]
+    fn rules_that_steer_are_those_of_the_address_that_is_asked() {
+        let ours = steering(&[("169.254.20.10", "10.96.0.99")]);
+        let theirs = steering(&[("169.254.20.11", "10.96.0.99")]);
+        let own = ["169.254.20.10".parse().unwrap()];
+        let both = ours.clone().with_others(Some(&theirs), &own);
+        assert!(both.same(&steering(&[("169.254.20.10", "10.96.0.99"), ("169.254.20.11", "10.96.0.99")])));
+        let gone = Ruleset::wanted(&config(), &Plan::default()).with_others(Some(&both), &own);
+        assert!(gone.same(&theirs));
+        assert!(!ours.concerns(&own) && serving(&["169.254.20.10"]).concerns(&own), "they are left when an agent ends");
+    }
+
     #[test]
     fn an_address_given_away_lets_answers_out_and_no_query_in() {
         let ip: IpAddr = "10.96.0.10".parse().unwrap();
@@ -369,19 +445,23 @@ mod tests {
         let redirect = vec![("169.254.20.10".parse().unwrap(), 4053), ("fe80::10".parse().unwrap(), 4054)];
         let redirecting = Ruleset::wanted(&config(), &Plan { redirect, ..Plan::default() });
         assert_eq!((redirecting.chains.len(), redirecting.rules.len()), (6, 8));
-        for rule in serving(&["10.96.0.10", "fd00::10"]).rules.into_iter().chain(redirecting.rules) {
-            assert_eq!(super::rule(&rule.message().body), rule);
+        let steering = steering(&[("169.254.20.10", "10.96.0.99"), ("fd00::10", "fd00::99")]);
+        assert_eq!((steering.chains.len(), steering.rules.len()), (8, 20));
+        let chains: Vec<Chain> = redirecting.chains.iter().chain(&steering.chains).cloned().collect();
+        let rules = [serving(&["10.96.0.10", "fd00::10"]).rules, redirecting.rules, steering.rules].concat();
+        for rule in rules {
+            assert_eq!(super::rule(&rule.message(TABLE).body), rule);
             assert!(Expression::address(&rule.expressions).is_some());
         }
-        for written in redirecting.chains {
-            assert_eq!(chain(&written.message().body), written);
+        for written in chains {
+            assert_eq!(chain(&written.message(TABLE).body), written);
         }
     }
 
     #[test]
     fn answers_that_are_cut_short_are_read_without_fault() {
         let rule = &serving(&["fd00::10"]).rules[0];
-        let body = rule.message().body;
+        let body = rule.message(TABLE).body;
         for length in 0..body.len() {
             assert_ne!(super::rule(&body[..length]), *rule);
             let _ = (ours(&body[..length], RULE_TABLE), chain(&body[..length]));

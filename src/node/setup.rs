@@ -2,7 +2,10 @@
 //!
 //! Every step can be done twice. A step that fails leaves the others to be done. Never starts a program.
 
-use std::{fmt, io, net::IpAddr};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     Config, SetupError,
@@ -52,6 +55,8 @@ pub enum Goal {
     Serving,
     /// The cluster's DNS has the addresses of the failsafe; queries to the others go to these ports of theirs, if there are any.
     Released(Vec<(IpAddr, u16)>),
+    /// No address is left; rules steer queries to the others to the cluster's DNS until the next agent.
+    Steered,
     /// Only these addresses are left, at which another process listens, and no rules.
     Yielded(Vec<IpAddr>),
     Gone,
@@ -65,8 +70,37 @@ impl Goal {
             Self::Serving => config.local_ips.clone(),
             Self::Released(_) => kept(&|ip| !config.failsafe_ips.contains(ip)),
             Self::Yielded(others) => kept(&|ip| others.contains(ip)),
-            Self::Gone => Vec::new(),
+            Self::Steered | Self::Gone => Vec::new(),
         }
+    }
+}
+
+impl Config {
+    /// Whether queries to every address that nobody else has can be steered to the cluster's DNS.
+    pub(super) fn can_steer(&self) -> bool {
+        let others = self.local_ips.iter().filter(|ip| !self.failsafe_ips.contains(ip));
+        let steered = self.steered(&Goal::Steered);
+        self.setup_notrack && !steered.is_empty() && steered.len() == others.count()
+    }
+
+    /// The addresses for which queries are steered while no process listens, and where to.
+    fn steered(&self, goal: &Goal) -> Vec<(IpAddr, IpAddr)> {
+        let steered = self.to_steer(goal);
+        if steered.is_empty() || nft::can_steer() { steered } else { Vec::new() }
+    }
+
+    /// The same, of a kernel that can.
+    fn to_steer(&self, goal: &Goal) -> Vec<(IpAddr, IpAddr)> {
+        let wanted = |ip: &&IpAddr| match goal {
+            Goal::Serving => true,
+            // kube-proxy has the others.
+            Goal::Released(_) | Goal::Steered => !self.failsafe_ips.contains(ip),
+            Goal::Yielded(_) | Goal::Gone => false,
+        };
+        // The port stays.
+        let servers = || self.fallback.iter().filter(|server| server.port() == self.dns_port).map(SocketAddr::ip);
+        let to = |ip: IpAddr| servers().find(|to| to.is_ipv4() == ip.is_ipv4() && !self.local_ips.contains(to));
+        self.local_ips.iter().filter(wanted).filter_map(|ip| Some((*ip, to(*ip)?))).collect()
     }
 }
 
@@ -92,7 +126,7 @@ pub fn is_released(config: &Config) -> bool {
     steps.iter().any(missing) && steps.iter().all(|step| missing(step) || matches!(step, Step::WriteRules(_)))
 }
 
-/// Whether there are rules of ours for the addresses: an agent has set them up before.
+/// Whether there are rules of ours for the addresses: an agent has set them up, and none has given them away since.
 pub fn was_set_up(config: &Config) -> bool {
     Ruleset::present().is_ok_and(|present| present.is_some_and(|present| present.concerns(&config.local_ips)))
 }
@@ -133,14 +167,14 @@ impl<'a> Planner<'a> {
         }
         let mut on_rules = Vec::new();
         if config.setup_notrack {
-            let mut plan = Plan { serve: ips, ..Plan::default() };
+            let mut plan = Plan { serve: ips, steer: config.steered(goal), ..Plan::default() };
             match goal {
                 Goal::Released(redirect) => {
                     plan.serve.retain(|ip| !redirect.iter().any(|(redirected, _)| redirected == ip));
                     plan.redirect.clone_from(redirect);
                 }
                 Goal::Yielded(_) => plan.serve.clear(),
-                Goal::Serving | Goal::Gone => {}
+                Goal::Serving | Goal::Steered | Goal::Gone => {}
             }
             if answers_leave {
                 plan.answer = given_away;
@@ -204,7 +238,7 @@ impl<'a> Planner<'a> {
         let is_set = |address: &&Address| Some(address.index) == index && address.prefix == host_prefix(address.ip);
         let present: Vec<&Address> = addresses.iter().filter(is_set).collect();
         let own = |address: &&&Address| self.config.local_ips.contains(&address.ip);
-        if *goal == Goal::Gone && !answers_leave && present.iter().all(|address| own(&address)) {
+        if matches!(goal, Goal::Steered | Goal::Gone) && !answers_leave && present.iter().all(|address| own(&address)) {
             return Ok(link.map(|link| Step::RemoveInterface(link.name.clone())).into_iter().collect());
         }
         let mut steps = Vec::new();
@@ -319,6 +353,33 @@ mod tests {
 
     fn link(index: u32, kind: &str, controller: Option<u32>) -> Link {
         Link { index, name: format!("if{index}"), kind: kind.into(), up: true, controller }
+    }
+
+    #[test]
+    fn queries_are_steered_to_a_server_of_the_family_that_is_none_of_ours() {
+        let ips = |all: &[&str]| -> Vec<IpAddr> { all.iter().map(|ip| ip.parse().unwrap()).collect() };
+        let config = |fallback: &[&str]| Config {
+            local_ips: ips(&["169.254.20.10", "10.96.0.10", "fd00::10"]),
+            failsafe_ips: ips(&["10.96.0.10", "fd00::10"]),
+            fallback: fallback.iter().map(|server| server.parse().unwrap()).collect(),
+            ..Config::default()
+        };
+        let told = |goal, fallback: &[&str]| -> Vec<String> {
+            config(fallback).to_steer(&goal).iter().map(|(ip, to)| format!("{ip} {to}")).collect()
+        };
+        let both = ["10.96.0.10:53", "10.96.0.98:54", "10.96.0.99:53", "[fd00::99]:53"];
+        assert_eq!(
+            told(Goal::Serving, &both),
+            ["169.254.20.10 10.96.0.99", "10.96.0.10 10.96.0.99", "fd00::10 fd00::99"]
+        );
+        for goal in [Goal::Steered, Goal::Released(Vec::new())] {
+            assert_eq!(told(goal, &both), ["169.254.20.10 10.96.0.99"]);
+        }
+        for goal in [Goal::Gone, Goal::Yielded(Vec::new())] {
+            assert!(told(goal, &both).is_empty());
+        }
+        assert!(told(Goal::Serving, &["10.96.0.10:53"]).is_empty());
+        assert!(!config(&["[fd00::99]:53"]).can_steer(), "nothing for the link-local address");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod about;
 pub mod child;
 mod event;
 mod failsafe;
+mod gap;
 mod inputs;
 mod judge;
 pub mod keeper;
@@ -28,6 +29,7 @@ pub use self::{
 };
 use self::{
     about::{Place, keeper_of},
+    gap::Gap,
     inputs::Inputs,
     judge::{Patience, STARTING, Watch},
     removals::Removals,
@@ -43,6 +45,9 @@ const FIRST_TICK: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_secs(2);
 /// The same after something was removed from the node, which may go on and on.
 const LOOK_SOON: Duration = Duration::from_millis(100);
+/// The same where queries are steered meanwhile: a process that shares the ports and removed the interface at its end closes its sockets
+/// first, and loses nothing that it would not answer any more.
+const PUT_BACK: Duration = Duration::from_millis(250);
 /// The time another watch may take to describe itself.
 const DESCRIPTION: Duration = Duration::from_secs(1);
 /// The time for answers under way to leave when an address is given away.
@@ -65,17 +70,10 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
     // A watch that another watch displaced waits behind it.
     let mut displaced = false;
     let mut said_ready = false;
+    let removals = Removals::open();
     loop {
-        // Before an agent has its ports, interface and rules are not ours to touch: another one may use them.
-        while !inputs.begun(config) {
-            if mode == Mode::Resident && !std::mem::replace(&mut said_ready, true) {
-                tell(Event::Info("waiting for the agent to listen".into()));
-                tell(Event::Ready);
-            }
-            tokio::select! {
-                order = inputs.next() => if order != Some(Order::Begin) { return Ok(()) },
-                () = sleep(TICK), if mode == Mode::Resident => {}
-            }
+        if !begun(config, mode, &mut inputs, &removals, &mut said_ready, &mut tell).await {
+            return Ok(());
         }
         let before = keeper_of(config, DESCRIPTION).await;
         let mut seat = match seat::claim(&config.seat(), mode, displaced, || About::of(config, mode).to_json()).await {
@@ -102,7 +100,6 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
         watch.judge_zone(before.map(|before| before.config)).await;
         watch.look();
         let (mut next_probe, mut next_look) = (Instant::now(), Instant::now() + LOOK);
-        let removals = Removals::open();
         loop {
             if !said_ready && watch.is_settled() {
                 said_ready = true;
@@ -131,7 +128,13 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                     }
                     // The agent died without a word.
                     None if mode == Mode::Child && config.intercept_failsafe.is_some() && !inputs.orders.told_to_end => {}
-                    None => return Ok(()),
+                    None => {
+                        if watch.has_relay() {
+                            // It ends with this process, and the rules would lead to it.
+                            end(config, &Order::Release, &mut watch.tell).await;
+                        }
+                        return Ok(());
+                    }
                 },
                 () = sleep_until(next_probe) => {
                     if mode == Mode::Resident && watch.is_left() {
@@ -143,7 +146,8 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                     next_probe = Instant::now() + watch.pause();
                 }
                 () = removals.next() => {
-                    next_look = next_look.min((next_look - LOOK + LOOK_SOON).max(Instant::now()));
+                    let soon = (next_look - LOOK + LOOK_SOON).max(Instant::now());
+                    next_look = next_look.min(if config.can_steer() { Instant::now() + PUT_BACK } else { soon });
                 }
                 () = sleep_until(next_look) => {
                     if mode == Mode::Resident && watch.is_left() {
@@ -155,6 +159,37 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
             }
         }
     }
+}
+
+/// Waits until the agent has its ports: before that, interface and rules are not ours to touch, another process may use them. False if
+/// told to end.
+async fn begun(
+    config: &Config,
+    mode: Mode,
+    inputs: &mut Inputs,
+    removals: &Removals,
+    said_ready: &mut bool,
+    tell: &mut impl FnMut(Event),
+) -> bool {
+    let mut gap = Gap::open(config);
+    while !inputs.begun(config) {
+        if mode == Mode::Resident && !std::mem::replace(said_ready, true) {
+            tell(Event::Info("waiting for the agent to listen".into()));
+            tell(Event::Ready);
+        }
+        tokio::select! {
+            order = inputs.next() => if order != Some(Order::Begin) {
+                gap.close(config);
+                return false;
+            },
+            () = removals.next(), if mode == Mode::Child => if gap.look(config) {
+                let told = "the process before has left: queries go to the cluster's DNS until the agent listens";
+                tell(Event::Info(told.into()));
+            },
+            () = sleep(TICK), if mode == Mode::Resident => {}
+        }
+    }
+    true
 }
 
 /// Stays behind another watch, and reports what that one does. False if told to end.
@@ -210,6 +245,7 @@ fn seen(config: &Config) -> Event {
 async fn end(config: &Config, order: &Order, tell: &mut impl FnMut(Event)) {
     let goal = match order {
         Order::Begin | Order::Leave => return,
+        Order::Release if config.can_steer() => Goal::Steered,
         Order::Release => Goal::Released(Vec::new()),
         Order::Teardown => Goal::Gone,
         Order::Yield(kept) => Goal::Yielded(kept.clone()),

@@ -241,7 +241,7 @@ impl Agent {
             store.clear();
         }
         // Answers go on until the addresses are given away.
-        self.node.leave(self.handover.is_done()).await;
+        self.node.leave(self.handover.is_done(), self.handover.is_awaited()).await;
         if let Some(hosts_file) = self.hosts_file.take() {
             hosts_file.leave(!self.handover.is_done() && !self.base.config.settings.node_skip_teardown).await;
         }

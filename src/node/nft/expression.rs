@@ -27,6 +27,19 @@ const NAT_TYPE: u16 = 1;
 const NAT_FAMILY: u16 = 2;
 const NAT_ADDRESS_MIN: u16 = 3;
 const NAT_PORT_MIN: u16 = 5;
+const FIB_REGISTER: u16 = 1;
+const FIB_RESULT: u16 = 2;
+const FIB_FLAGS: u16 = 3;
+const SOCKET_KEY: u16 = 1;
+const SOCKET_REGISTER: u16 = 2;
+const CT_REGISTER: u16 = 1;
+const CT_KEY: u16 = 2;
+const CT_DIRECTION: u16 = 3;
+const CT_REGISTER_FROM: u16 = 4;
+const PAYLOAD_REGISTER_FROM: u16 = 5;
+const PAYLOAD_CHECKSUM_KIND: u16 = 6;
+const PAYLOAD_CHECKSUM_OFFSET: u16 = 7;
+const PAYLOAD_CHECKSUM_FLAGS: u16 = 8;
 
 const NESTED: u16 = 0x8000;
 /// The flags of an attribute's kind.
@@ -42,7 +55,27 @@ const DNAT: u32 = 1;
 /// The registers of a new destination.
 const REGISTER_PORT: u32 = 2;
 
+/// The kind of the route to an address, and that of the destination.
+const FIB_KIND: u32 = 3;
+const FIB_DESTINATION: u32 = 2;
+/// The kind of a route to an address of this machine (`RTN_LOCAL`).
+const LOCAL: u32 = 2;
+const CT_ZONE: u32 = 17;
+/// The direction of a connection's first packet.
+const ORIGINAL: u8 = 0;
+/// The header's own checksum, of IPv4, and where it is.
+const CHECKSUM_INET: u32 = 1;
+const CHECKSUM_OFFSET_V4: u32 = 10;
+/// The checksum of UDP or TCP covers the address too.
+const CHECKSUM_PSEUDO_HEADER: u32 = 1;
+
+/// Whether a socket takes addresses that the machine has not: any answer says that there is a socket.
+const SOCKET_TRANSPARENT: u32 = 0;
+/// The loopback interface is the first of each network namespace.
+const LOOPBACK: u32 = 1;
+
 const META_MARK: u32 = 3;
+const META_INPUT: u32 = 4;
 const META_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
@@ -82,6 +115,19 @@ pub(in crate::node) enum Expression {
     Dnat {
         family: u32,
     },
+    /// Loads the kind of the route to the packet's destination.
+    DestinationKind,
+    /// Loads something about the socket that gets the packet; goes on if there is one.
+    Socket,
+    /// The packet's connection is in the zone in the register, in the direction of this packet, which is its first.
+    SetZone,
+    /// Loads the zone that a connection's first packet set.
+    Zone,
+    /// Puts the loaded address in the place of the packet's own.
+    SetAddress {
+        field: Field,
+        v6: bool,
+    },
     /// Counts. What it has counted is no part of the rule.
     Counter,
     /// The packet's connection is not tracked.
@@ -94,51 +140,99 @@ pub(in crate::node) enum Expression {
 impl Expression {
     /// `meta mark != … ip daddr … udp dport … counter dnat to ip:to`.
     pub(super) fn redirecting(ip: IpAddr, protocol: u8, port: u16, to: u16, mark: u32) -> Vec<Self> {
-        let (family, address) = match ip {
-            IpAddr::V4(ip) => (FAMILY_V4, ip.octets().to_vec()),
-            IpAddr::V6(ip) => (FAMILY_V6, ip.octets().to_vec()),
-        };
-        let mut rule = vec![Self::Meta(META_MARK), Self::NotEqual(mark.to_ne_bytes().to_vec())];
-        let dnat = Self::Dnat { family: u32::from(family) };
-        rule.extend(Self::matching(ip, protocol, Field::Destination, port, dnat));
-        let load = [
-            Self::Load { register: REGISTER, bytes: address },
+        let mut rule = Self::mark_is_not(mark).to_vec();
+        rule.extend(Self::packet(ip, protocol, Field::Destination, port));
+        rule.extend([
+            Self::Counter,
+            Self::Load { register: REGISTER, bytes: octets(ip) },
             Self::Load { register: REGISTER_PORT, bytes: to.to_be_bytes().to_vec() },
-        ];
-        rule.splice(rule.len() - 1..rule.len() - 1, load);
+            Self::Dnat { family: u32::from(family(ip)) },
+        ]);
         rule
     }
 
-    /// The address that a rule of ours is about.
+    /// `ip daddr … udp dport … fib daddr type local socket … accept`: a process of the node gets it.
+    pub(super) fn heard(ip: IpAddr, protocol: u8, port: u16) -> Vec<Self> {
+        let mut rule = Self::packet(ip, protocol, Field::Destination, port);
+        rule.extend([Self::DestinationKind, Self::Equal(LOCAL.to_ne_bytes().to_vec()), Self::Socket, Self::Accept]);
+        rule
+    }
+
+    /// Of what comes from elsewhere, after [`heard`](Self::heard): `ip daddr … udp dport … iif != lo counter ct original zone set …
+    /// ip daddr set to`. Of processes of the node with `own`: those without its mark, `fib daddr type != local`.
+    pub(super) fn steering(ip: IpAddr, protocol: u8, port: u16, to: IpAddr, zone: u16, own: Option<u32>) -> Vec<Self> {
+        let mut rule = Self::packet(ip, protocol, Field::Destination, port);
+        match own {
+            Some(mark) => {
+                rule.extend(Self::mark_is_not(mark));
+                rule.extend([Self::DestinationKind, Self::NotEqual(LOCAL.to_ne_bytes().to_vec())]);
+            }
+            None => rule.extend([Self::Meta(META_INPUT), Self::NotEqual(LOOPBACK.to_ne_bytes().to_vec())]),
+        }
+        rule.extend([
+            Self::Counter,
+            Self::Load { register: REGISTER, bytes: zone.to_ne_bytes().to_vec() },
+            Self::SetZone,
+            Self::Load { register: REGISTER, bytes: octets(to) },
+            Self::SetAddress { field: Field::Destination, v6: to.is_ipv6() },
+        ]);
+        rule
+    }
+
+    /// The answers to what [`steering`](Self::steering) sends to `from`: `ip saddr from udp sport … ct original zone … ip saddr set ip`.
+    pub(super) fn steered(ip: IpAddr, protocol: u8, port: u16, from: IpAddr, zone: u16) -> Vec<Self> {
+        let mut rule = Self::packet(from, protocol, Field::Source, port);
+        rule.extend([
+            Self::Zone,
+            Self::Equal(zone.to_ne_bytes().to_vec()),
+            Self::Load { register: REGISTER, bytes: octets(ip) },
+            Self::SetAddress { field: Field::Source, v6: ip.is_ipv6() },
+        ]);
+        rule
+    }
+
+    fn mark_is_not(mark: u32) -> [Self; 2] {
+        [Self::Meta(META_MARK), Self::NotEqual(mark.to_ne_bytes().to_vec())]
+    }
+
+    /// The address of ours that a rule is about.
     pub(super) fn address(rule: &[Self]) -> Option<IpAddr> {
         let bytes = rule.windows(2).find_map(|pair| match pair {
-            [Self::Payload { base: NETWORK_HEADER, .. }, Self::Equal(bytes)] => Some(bytes),
+            // The other address of such a rule is that of the cluster's DNS.
+            [Self::Load { bytes, .. }, Self::SetAddress { field: Field::Source, .. }] => Some(bytes),
             _ => None,
-        })?;
+        });
+        let compared = || {
+            rule.windows(2).find_map(|pair| match pair {
+                [Self::Payload { base: NETWORK_HEADER, .. }, Self::Equal(bytes)] => Some(bytes),
+                _ => None,
+            })
+        };
+        let bytes = bytes.or_else(compared)?;
         let v4 = || <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
         v4().or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from)).ok()
     }
 
     /// `ip daddr … udp dport … counter VERDICT`.
     pub(super) fn matching(ip: IpAddr, protocol: u8, field: Field, port: u16, verdict: Self) -> Vec<Self> {
-        let (family, offset, address) = match (ip, field) {
-            (IpAddr::V4(ip), Field::Source) => (FAMILY_V4, 12, ip.octets().to_vec()),
-            (IpAddr::V4(ip), Field::Destination) => (FAMILY_V4, 16, ip.octets().to_vec()),
-            (IpAddr::V6(ip), Field::Source) => (FAMILY_V6, 8, ip.octets().to_vec()),
-            (IpAddr::V6(ip), Field::Destination) => (FAMILY_V6, 24, ip.octets().to_vec()),
-        };
+        let mut rule = Self::packet(ip, protocol, field, port);
+        rule.extend([Self::Counter, verdict]);
+        rule
+    }
+
+    /// `ip daddr … udp dport …`.
+    fn packet(ip: IpAddr, protocol: u8, field: Field, port: u16) -> Vec<Self> {
+        let (offset, length) = place(field, ip.is_ipv6());
         let port_offset = if field == Field::Source { 0 } else { 2 };
         vec![
             Self::Meta(META_FAMILY),
-            Self::Equal(vec![family]),
-            Self::Payload { base: NETWORK_HEADER, offset, length: if ip.is_ipv4() { 4 } else { 16 } },
-            Self::Equal(address),
+            Self::Equal(vec![family(ip)]),
+            Self::Payload { base: NETWORK_HEADER, offset, length },
+            Self::Equal(octets(ip)),
             Self::Meta(META_PROTOCOL),
             Self::Equal(vec![protocol]),
             Self::Payload { base: TRANSPORT_HEADER, offset: port_offset, length: 2 },
             Self::Equal(port.to_be_bytes().to_vec()),
-            Self::Counter,
-            verdict,
         ]
     }
 
@@ -146,7 +240,10 @@ impl Expression {
     pub(super) fn put(&self, to: &mut Attributes) {
         let name = match self {
             Self::Meta(_) => "meta",
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::SetAddress { .. } => "payload",
+            Self::DestinationKind => "fib",
+            Self::SetZone | Self::Zone => "ct",
+            Self::Socket => "socket",
             Self::Equal(_) | Self::NotEqual(_) => "cmp",
             Self::Dnat { .. } => "nat",
             Self::Counter => "counter",
@@ -186,6 +283,31 @@ impl Expression {
                 data.u32(NAT_ADDRESS_MIN, REGISTER);
                 data.u32(NAT_PORT_MIN, REGISTER_PORT);
             }
+            Self::DestinationKind => {
+                data.u32(FIB_REGISTER, REGISTER);
+                data.u32(FIB_RESULT, FIB_KIND);
+                data.u32(FIB_FLAGS, FIB_DESTINATION);
+            }
+            Self::Socket => {
+                data.u32(SOCKET_KEY, SOCKET_TRANSPARENT);
+                data.u32(SOCKET_REGISTER, REGISTER);
+            }
+            Self::SetZone | Self::Zone => {
+                data.u32(CT_KEY, CT_ZONE);
+                data.put(CT_DIRECTION, &[ORIGINAL]);
+                data.u32(if *self == Self::Zone { CT_REGISTER } else { CT_REGISTER_FROM }, REGISTER);
+            }
+            Self::SetAddress { field, v6 } => {
+                let (offset, length) = place(*field, *v6);
+                let (kind, at) = if *v6 { (0, 0) } else { (CHECKSUM_INET, CHECKSUM_OFFSET_V4) };
+                data.u32(PAYLOAD_REGISTER_FROM, REGISTER);
+                data.u32(PAYLOAD_BASE, NETWORK_HEADER);
+                data.u32(PAYLOAD_OFFSET, offset);
+                data.u32(PAYLOAD_LENGTH, length);
+                data.u32(PAYLOAD_CHECKSUM_KIND, kind);
+                data.u32(PAYLOAD_CHECKSUM_OFFSET, at);
+                data.u32(PAYLOAD_CHECKSUM_FLAGS, CHECKSUM_PSEUDO_HEADER);
+            }
             Self::Counter => {
                 data.put(COUNTER_BYTES, &[0; 8]);
                 data.put(COUNTER_PACKETS, &[0; 8]);
@@ -218,6 +340,28 @@ impl Expression {
                 offset: number(PAYLOAD_OFFSET)?,
                 length: number(PAYLOAD_LENGTH)?,
             }),
+            "payload" if number(PAYLOAD_REGISTER_FROM) == Some(REGISTER) => {
+                let at = (number(PAYLOAD_OFFSET)?, number(PAYLOAD_LENGTH)?);
+                let known = [
+                    (Field::Source, false),
+                    (Field::Destination, false),
+                    (Field::Source, true),
+                    (Field::Destination, true),
+                ];
+                let (field, v6) = known.into_iter().find(|(field, v6)| place(*field, *v6) == at)?;
+                Some(Self::SetAddress { field, v6 })
+            }
+            "fib" if number(FIB_REGISTER) == Some(REGISTER) => {
+                let kind = (number(FIB_RESULT), number(FIB_FLAGS));
+                (kind == (Some(FIB_KIND), Some(FIB_DESTINATION))).then_some(Self::DestinationKind)
+            }
+            "socket" if number(SOCKET_REGISTER) == Some(REGISTER) => {
+                (number(SOCKET_KEY) == Some(SOCKET_TRANSPARENT)).then_some(Self::Socket)
+            }
+            "ct" if number(CT_KEY) == Some(CT_ZONE) && bytes(CT_DIRECTION) == Some(&[ORIGINAL]) => {
+                let sets = number(CT_REGISTER_FROM) == Some(REGISTER);
+                Some(if sets { Self::SetZone } else { Self::Zone })
+            }
             "cmp" if number(CMP_REGISTER) == Some(REGISTER) => {
                 let (_, value) = attributes(bytes(CMP_DATA)?).find(|(kind, _)| *kind == DATA_VALUE)?;
                 match number(CMP_OPERATION)? {
@@ -242,6 +386,27 @@ impl Expression {
             }
             _ => None,
         }
+    }
+}
+
+fn family(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { FAMILY_V4 } else { FAMILY_V6 }
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// Offset and length of an address in its header, in bytes.
+fn place(field: Field, v6: bool) -> (u32, u32) {
+    match (field, v6) {
+        (Field::Source, false) => (12, 4),
+        (Field::Destination, false) => (16, 4),
+        (Field::Source, true) => (8, 16),
+        (Field::Destination, true) => (24, 16),
     }
 }
 

@@ -118,6 +118,11 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
         }
     }
 
+    /// Whether queries are redirected to this process.
+    pub(super) fn has_relay(&self) -> bool {
+        self.failsafe.released() && self.relay.is_some()
+    }
+
     /// Whether an agent that starts need not wait for the addresses any longer.
     pub(super) fn is_settled(&self) -> bool {
         !self.failsafe.released() || self.began.elapsed() >= STARTING

@@ -48,7 +48,7 @@ use crate::{
     node,
     role::disk::Store,
     store::disk::{self, Owner},
-    sys,
+    sys::{self, Lock},
 };
 
 /// The time the old process may take to let go.
@@ -62,6 +62,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const GONE_LOOKS: u32 = 15;
 /// The same, of one that was seen.
 const DIED_LOOKS: u32 = 2;
+/// A refused process that has not asked for this long waits no more. It asks twice a second.
+const WAITS: Duration = Duration::from_secs(2);
 /// The longest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
@@ -78,6 +80,12 @@ impl Newcomer {
     fn of(config: &Config) -> Self {
         let listen = config.settings.every_listen_address();
         Self { role: config.role.name().to_owned(), pid: std::process::id(), listen }
+    }
+
+    /// Whether it has the addresses that no other process of the node has while `own` does not run.
+    fn follows(&self, own: &Self) -> bool {
+        let mut alone = own.listen.iter().filter(|address| node::is_link_local(address.ip()));
+        self.role == own.role && alone.all(|address| self.listen.contains(address))
     }
 
     /// Why a process with this configuration does not hand over to it.
@@ -215,6 +223,13 @@ async fn exchange(stream: UnixStream, request: Builder, body: Vec<u8>) -> anyhow
     Ok((status.as_u16(), String::from_utf8_lossy(&text).trim().to_owned()))
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    pid: u32,
+    at: Instant,
+    follows: bool,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Handover {
     own: Newcomer,
@@ -229,6 +244,8 @@ pub(super) struct Handover {
     to: watch::Sender<Option<u32>>,
     /// Whether there is a successor that is ready.
     given_away: watch::Sender<bool>,
+    /// The process that was refused last.
+    refused: Arc<Lock<Option<Refused>>>,
     stop: CancellationToken,
     /// The process has its name no more.
     withdrawn: CancellationToken,
@@ -247,6 +264,7 @@ impl Handover {
             forwarder: forwarder.clone(),
             to: watch::Sender::new(None),
             given_away: watch::Sender::new(false),
+            refused: Arc::default(),
             stop: stop.clone(),
             withdrawn: stop.child_token(),
         }
@@ -255,6 +273,11 @@ impl Handover {
     /// Whether there is a successor, as far as is known.
     pub(super) fn is_done(&self) -> bool {
         self.to.borrow().is_some()
+    }
+
+    /// Whether a process that was refused waits for the end of this one, to have its addresses.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.refused.lock().as_ref().is_some_and(|refused| refused.follows && refused.at.elapsed() < WAITS)
     }
 
     /// Gives up the name of this agent: it ends, and no watch is to take addresses for it.
@@ -301,7 +324,15 @@ impl Handover {
 
     async fn asked(&self, newcomer: &Newcomer) -> (StatusCode, String) {
         if let Some(reason) = newcomer.refusal(&self.own) {
-            warn!(pid = newcomer.pid, reason, "refused to hand over to a new process: it was started with other flags");
+            let refused = Refused { pid: newcomer.pid, at: Instant::now(), follows: newcomer.follows(&self.own) };
+            let before = self.refused.lock().replace(refused);
+            // It asks again and again while it waits.
+            if before.is_none_or(|before| before.pid != newcomer.pid || before.at.elapsed() >= WAITS) {
+                warn!(
+                    pid = newcomer.pid,
+                    reason, "refused to hand over to a new process: it was started with other flags"
+                );
+            }
             return (StatusCode::CONFLICT, reason);
         }
         let mut before = None;

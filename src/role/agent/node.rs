@@ -265,17 +265,18 @@ impl Node {
     }
 
     /// Leaves the node as the configuration it was set up by says, before the ports are closed. What another process listens at
-    /// stays: the successor's, if there is one that was handed over to.
-    pub(super) async fn leave(&mut self, handed_over: bool) {
+    /// stays: the successor's, if there is one that was handed over to. One that waits removes what is left to it.
+    pub(super) async fn leave(&mut self, handed_over: bool, awaited: bool) {
         self.leaving.store(true, Relaxed);
         let Some(watcher) = self.watcher.take() else { return };
         let kept = node::used_by_others(&self.wanted.local_ips, self.wanted.dns_port);
-        let order = match (kept.is_empty(), self.wanted.skip_teardown) {
-            (false, _) if handed_over => Order::Leave,
-            (false, false) => Order::Yield(kept),
-            (true, false) => Order::Teardown,
-            (true, true) if self.wanted.intercept_failsafe.is_some() => Order::Release,
-            (_, true) => Order::Leave,
+        let (skips, gives) = (self.wanted.skip_teardown, self.wanted.intercept_failsafe.is_some());
+        let order = match kept.is_empty() {
+            false if handed_over => Order::Leave,
+            false if !skips => Order::Yield(kept),
+            true if gives && (skips || awaited) => Order::Release,
+            true if !skips => Order::Teardown,
+            _ => Order::Leave,
         };
         let ended = tokio::task::spawn_blocking(move || watcher.end(&order)).await.context("end the watch");
         if let Err(error) = ended {

@@ -8,5 +8,6 @@ mod refusals;
 pub mod rig;
 mod rights;
 mod setup;
+mod steering;
 mod upgrade;
 mod watch;

@@ -37,6 +37,7 @@ pub const OWN: &str = "10.96.0.1";
 pub const BY_COREDNS: &str = "10.96.7.1";
 /// A service in front of the cluster's DNS that no node has on an interface.
 pub const UPSTREAM: &str = "10.96.0.99";
+pub const UPSTREAM6: &str = "fd00:99::1";
 
 /// The cluster's DNS, outside of the node, at the service address and at one of its own. Killed when dropped.
 pub struct CoreDns(Agent);
@@ -145,6 +146,10 @@ impl Node {
         self.must("out", "addr add 192.0.2.1/24 dev eth0");
         self.must("node", "route add default via 192.0.2.1");
         self.must("out", "route add default via 192.0.2.2");
+        self.must("node", "addr add fd00:99::2/64 dev uplink nodad");
+        self.must("out", &format!("addr add {UPSTREAM6}/64 dev eth0 nodad"));
+        self.must("node", &format!("route add default via {UPSTREAM6}"));
+        self.must("out", "route add default via fd00:99::2");
     }
 
     /// A command in a namespace.
@@ -208,13 +213,13 @@ impl Node {
         for ip in [VIP, UPSTREAM] {
             self.ip("out", &format!("addr add {ip}/32 dev lo"));
         }
-        let forward = ["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
-        assert!(self.command("node", "sh", &forward).status().unwrap().success());
+        let forward = "cd /proc/sys/net; for each in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 1 > $each; done";
+        assert!(self.command("node", "sh", &["-c", forward]).status().unwrap().success());
         fs::write(self.path("coredns.yaml"), CLUSTER.replace(OWN, BY_COREDNS)).unwrap();
-        let config = "allow: [0.0.0.0/0]\nforward:\n  - {zone: cluster.example, answer: nxdomain}\n  \
+        let config = "allow: [0.0.0.0/0, '::/0']\nforward:\n  - {zone: cluster.example, answer: nxdomain}\n  \
                       - {zone: registry.example, answer: nxdomain, hosts: [192.0.2.7 registry.example]}\n";
         fs::write(self.path("outside.yaml"), config).unwrap();
-        let listen = format!("{VIP},{UPSTREAM}");
+        let listen = format!("{VIP},{UPSTREAM},{UPSTREAM6}");
         let (config, manifests, admin) =
             (self.path("outside.yaml"), self.path("coredns.yaml"), self.path("coredns.sock"));
         let flags = ["--config", &config, "--manifests", &manifests, "--admin", &admin, "--listen", &listen];

@@ -8,7 +8,7 @@ use std::{
 use super::rig::{Node, VIP};
 
 /// The processes in the node's namespace whose command line has this word.
-fn processes(node: &Node, word: &str) -> Vec<u32> {
+pub fn processes(node: &Node, word: &str) -> Vec<u32> {
     let told = Command::new("ip").args(["netns", "pids", &node.space("node")]).output().unwrap();
     let pids = String::from_utf8(told.stdout).unwrap();
     let has = |pid: &u32| {
@@ -19,8 +19,8 @@ fn processes(node: &Node, word: &str) -> Vec<u32> {
     pids.split_whitespace().map(|pid| pid.parse().unwrap()).filter(has).collect()
 }
 
-fn kill(pid: u32) {
-    assert!(Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap().success());
+pub fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
 }
 
 /// A resident watch. Killed when dropped.
@@ -74,7 +74,7 @@ fn a_watch_that_dies_is_counted_and_started_again() {
     let mut agent = node.agent(&[]);
     for deaths in 1..=3 {
         let [watch] = processes(&node, "--kept")[..] else { panic!("one watch") };
-        kill(watch);
+        signal(watch, "KILL");
         let line = agent.wait_for_nth("the node watch died: it is started again", deaths);
         assert!(line.contains("signal: 9"), "{line}");
         node.until("started again", |node| matches!(processes(node, "--kept")[..], [new] if new != watch));
@@ -92,10 +92,10 @@ fn without_anybody_left_to_start_another_that_is_said() {
     let Some(node) = Node::new() else { return };
     let mut agent = node.agent(&[]);
     let [keeper] = processes(&node, "--child")[..] else { panic!("one keeper") };
-    kill(keeper);
+    signal(keeper, "KILL");
     mends(&node);
     let [watch] = processes(&node, "--kept")[..] else { panic!("one watch") };
-    kill(watch);
+    signal(watch, "KILL");
     agent.wait_for("interface and rules are not repaired until the next start");
     assert_eq!(node.metric("holdfast_node_setup_errors_total{errortype=\"watch\"}"), 1);
     let (udp, _) = node.ask("pod1", VIP, 53);

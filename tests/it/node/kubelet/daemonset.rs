@@ -188,6 +188,11 @@ impl<'a> Kubelet<'a> {
         self.apply(name, strategy, template)
     }
 
+    /// `kubectl replace` with another strategy and the same template.
+    pub fn set_strategy(&mut self, name: &str, strategy: Strategy) {
+        self.sets.get_mut(name).unwrap().strategy = strategy;
+    }
+
     /// The pod of a set.
     pub fn pod(&mut self, name: &str) -> &mut Pod {
         let set = self.sets.get_mut(name).unwrap();

@@ -5,12 +5,13 @@ use std::{path::Path, sync::mpsc, thread};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AGENTS, DROP_IN, HUB, World, both_addresses,
+    AGENTS, DROP_IN,
     daemonset::{Kubelet, Rollout},
     load::{self, Load},
     node_cache::{BY_NODE_CACHE, Ports},
     pod::Image,
     walk::others,
+    world::{HUB, World, both_addresses},
 };
 use crate::{
     deploy::alert_rules,

@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use super::{
-    ON_THE_WAY, Promise, READ, ROADS, World, both_addresses,
     daemonset::{Kubelet, Rollout},
     load::{self, Load, Tally},
     node_cache::TABLE,
+    roads::{Promise, ROADS},
+    world::{World, both_addresses},
 };
 use crate::node::rig::{LINK_LOCAL, Node, VIP};
 
@@ -43,11 +44,12 @@ impl<'a> Walk<'a> {
         let began = std::time::Instant::now();
         let node = &self.world.node;
         let had_link_local = node.answer("node", LINK_LOCAL).is_some();
-        // What is promised gets the time that a loaded machine may take.
-        let timeout = |promised| if promised { "10" } else { "1" };
-        let load = Load::start(node, VIP, timeout(!matches!(promise, Promise::UntilBack | Promise::UntilFailsafe)));
-        let beside = had_link_local
-            .then(|| Load::start(node, LINK_LOCAL, timeout(matches!(promise, Promise::Nothing | Promise::AsRead))));
+        let (at_service, beside) = promise.most();
+        // What is promised gets the time that a loaded machine may take; every lost query takes as long to be counted.
+        let lost_for_good = promise == Promise::AsReceived;
+        let timeout = |promised| if promised && !lost_for_good { "10" } else { "1" };
+        let load = Load::start(node, VIP, timeout(true));
+        let beside_load = had_link_local.then(|| Load::start(node, LINK_LOCAL, timeout(beside.is_some())));
         load::asked(node);
         let rollout = step(&mut self.kubelet);
         let logs = self.kubelet.logs();
@@ -56,15 +58,15 @@ impl<'a> Walk<'a> {
                 && node.answer("pod1", LINK_LOCAL).as_deref() == link_local
         });
         load::asked(node);
-        let (service, link_local) = (load.end(), beside.map(Load::end));
+        let (service, link_local) = (load.end(), beside_load.map(Load::end));
         let mut faults = Vec::new();
-        for (address, tally, promised) in [
-            (VIP, Some(&service), !matches!(promise, Promise::UntilBack | Promise::UntilFailsafe)),
-            (LINK_LOCAL, link_local.as_ref(), matches!(promise, Promise::Nothing | Promise::AsRead)),
-        ] {
-            let most = if promise == Promise::AsRead { READ } else { ON_THE_WAY };
-            if promised && tally.is_some_and(|tally| tally.lost > most || tally.bad > most) {
-                faults.push(format!("{road}: lost at {address}: {tally:?}"));
+        for (address, tally, most) in
+            [(VIP, Some(&service), Some(at_service)), (LINK_LOCAL, link_local.as_ref(), beside)]
+        {
+            if let (Some(tally), Some(most)) = (tally, most)
+                && (tally.lost > most || tally.bad > most)
+            {
+                faults.push(format!("{road}: lost at {address}, where {most} may be: {tally:?}"));
             }
         }
         if rollout.as_str() != expected {
@@ -74,7 +76,7 @@ impl<'a> Walk<'a> {
         self.rows.push(Row { road, rollout, service, link_local, faults });
         let now = others(node);
         self.check(&format!("what others have is as before: {}, now {now}", self.others), now == self.others);
-        if promise != Promise::UntilFailsafe {
+        if promise != Promise::AsReceived {
             // It answers for 2 s what it was asked.
             node.until(&format!("{road}: no relay is left"), |node| relays(node).is_empty());
         }
