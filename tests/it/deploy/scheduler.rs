@@ -98,7 +98,13 @@ impl<'a> Cluster<'a> {
     /// Takes all pods from a node, as `kubectl drain` does. False if the budget never lets one go.
     fn drain(&mut self, node: usize, budget: &Value) -> bool {
         self.nodes[node] = false;
-        let missing = usize::try_from(budget["spec"]["maxUnavailable"].as_u64().unwrap()).unwrap();
+        let missing = match &budget["spec"]["maxUnavailable"] {
+            // Rounded up, as the controller does.
+            Value::String(percent) => {
+                (self.replicas() * percent.strip_suffix('%').unwrap().parse::<usize>().unwrap()).div_ceil(100)
+            }
+            number => usize::try_from(number.as_u64().unwrap()).unwrap(),
+        };
         while let Some(leaving) = self.pods.iter().position(|(at, _)| *at == node) {
             if self.pods.len() - 1 + missing < self.replicas() {
                 return false;
@@ -147,10 +153,11 @@ fn an_upgrade_of_the_hubs_ends_on_any_number_of_nodes() {
 }
 
 #[test]
-fn a_drain_of_any_node_but_the_only_one_ends() {
+fn a_drain_of_any_node_ends_and_of_the_only_one_too() {
     for place in ["hub", "helm"] {
-        for (nodes, replicas) in [(1, 1), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)] {
+        for (nodes, replicas) in [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)] {
             let (deployment, budget) = hub(place, replicas);
+            assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow", "a hub that is not ready goes too");
             for node in 0..nodes {
                 let mut cluster = Cluster::install(&deployment, nodes).expect("every hub has a node");
                 assert!(cluster.drain(node, &budget), "{place}: node {node} of {nodes} with {replicas} replicas");
@@ -158,8 +165,11 @@ fn a_drain_of_any_node_but_the_only_one_ends() {
         }
     }
     let (deployment, mut budget) = hub("hub", 2);
-    let mut cluster = Cluster::install(&deployment, 1).unwrap();
-    assert!(!cluster.drain(0, &budget), "no other node takes the hubs: one of them stays, as the budget says");
+    // What was there before: no other node takes the hubs, and one of them stays.
+    for most in [json!(1), json!("50%")] {
+        budget["spec"]["maxUnavailable"] = most;
+        assert!(!Cluster::install(&deployment, 1).unwrap().drain(0, &budget));
+    }
     budget["spec"]["maxUnavailable"] = json!(0);
     assert!(!Cluster::install(&deployment, 2).unwrap().drain(0, &budget), "the check can fail");
 }
