@@ -2,6 +2,7 @@
 //!
 //! Holds bytes and says how old they are. Never asks anybody, and never decides who may speak for a name.
 
+mod bulk;
 mod config;
 pub mod encode;
 pub mod entry;
@@ -14,6 +15,7 @@ mod rotate;
 mod worker;
 
 pub use self::{
+    bulk::BulkDenials,
     config::{Config, Denials, HOLD, Lifetimes},
     entry::{Age, Entry, Kind, Parts, Ready},
     key::{Key, RouteId},

@@ -27,7 +27,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
 };
 
@@ -107,8 +107,6 @@ struct Inner {
     cache_config: cache::Config,
     /// Saves begun that do not wait for anything.
     urgent_saves: Lock<u64>,
-    /// The cache is to be saved without waiting for the interval.
-    save_soon: AtomicBool,
     cache_load: Arc<CacheLoad>,
     /// Tells its answers from those of others in the same cache.
     view: Box<[u8]>,
@@ -183,7 +181,6 @@ impl Forwarder {
             started: environment.clock.steady(),
             environment,
             urgent_saves: Lock::default(),
-            save_soon: AtomicBool::new(false),
             failures: Failures::default(),
             keep_list: KeepList::default(),
             in_flight: InFlight::default(),

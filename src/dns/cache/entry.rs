@@ -83,6 +83,8 @@ pub struct Entry {
     /// Its share of the memory all entries may take, once it is stored.
     reservation: OnceLock<Reservation>,
     hits: AtomicU32,
+    /// The answer before it was popular.
+    was_popular: bool,
     /// When a refresh was last begun, when one last failed, and since when the name is said to be gone; 0 for never.
     attempted: AtomicU64,
     failed: AtomicU64,
@@ -153,6 +155,7 @@ impl Entry {
             flags,
             reservation: OnceLock::new(),
             hits: AtomicU32::new(0),
+            was_popular: false,
             attempted: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             doubted: AtomicU64::new(0),
@@ -167,13 +170,15 @@ impl Entry {
     #[must_use]
     pub fn succeeding(mut self, before: &Self) -> Self {
         self.good_since = before.good_since;
+        self.was_popular = before.hits.load(Ordering::Relaxed) >= POPULAR_HITS;
         self
     }
 
-    /// The same, good since then and last asked for at `asked`.
-    pub(super) fn remembered(mut self, good_since: UnixMillis, asked: UnixMillis) -> Self {
+    /// The same, good since then and last asked for at `asked`, popular or not.
+    pub(super) fn remembered(mut self, good_since: UnixMillis, asked: UnixMillis, popular: bool) -> Self {
         self.good_since = good_since.min(self.stored);
         self.asked = AtomicU64::new(asked.0);
+        self.was_popular = popular;
         self
     }
 
@@ -228,9 +233,9 @@ impl Entry {
         self.kept.store(kept, Ordering::Relaxed);
     }
 
-    /// Whether it was given to clients often.
+    /// Whether it was given to clients often, or the answer before it.
     pub fn is_popular(&self) -> bool {
-        self.hits.load(Ordering::Relaxed) >= POPULAR_HITS
+        self.was_popular || self.hits.load(Ordering::Relaxed) >= POPULAR_HITS
     }
 
     /// Its part of the memory limit.

@@ -15,6 +15,7 @@ use std::{
 use prometheus::IntCounter;
 
 use super::{
+    bulk::{AllBulkDenials, BulkDenials},
     config::Config,
     entry::{Entry, Kind},
     key::{Key, RouteId},
@@ -69,6 +70,9 @@ pub struct Cache {
     /// The copies that workers keep.
     worker_caches: Arc<WorkerCaches>,
     protected: Arc<Protected>,
+    bulk_denials: Arc<AllBulkDenials>,
+    /// It is to be saved without waiting for the interval.
+    save_soon: Arc<AtomicBool>,
     /// Zones by number: a number, once given, stays with its zone for as long as the process lives.
     zones: Arc<Lock<Vec<Box<[u8]>>>>,
     max_bytes: u64,
@@ -95,6 +99,8 @@ impl Cache {
             byte_count: Arc::default(),
             worker_caches: Arc::new(worker_caches),
             protected: Arc::new(Protected::new(config.max_bytes)),
+            bulk_denials: Arc::default(),
+            save_soon: Arc::default(),
             zones: Arc::default(),
             max_bytes: config.max_bytes,
             entries_bytes_max,
@@ -179,6 +185,25 @@ impl Cache {
         }
         self.metrics.holds_ended(End::Displaced).inc_by(gone as u64);
         began
+    }
+
+    /// How often `upstream` denies popular names of the zone of `route`.
+    pub fn bulk_denials(&self, route: RouteId, upstream: &str) -> BulkDenials {
+        self.bulk_denials.of(route, upstream)
+    }
+
+    pub(super) fn all_bulk_denials(&self) -> &AllBulkDenials {
+        &self.bulk_denials
+    }
+
+    /// Asks for a save soon, for what a process that is killed must not forget.
+    pub fn request_save(&self) {
+        self.save_soon.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a save was asked for since the last call.
+    pub fn take_save_request(&self) -> bool {
+        self.save_soon.swap(false, Ordering::Relaxed)
     }
 
     fn end(&self, key: &Key, end: End) -> bool {
@@ -276,6 +301,7 @@ impl Cache {
             self.entries.invalidate(&**key);
         }
         self.protected.clear();
+        self.bulk_denials.clear();
         self.worker_caches.forget_all();
         self.settle();
     }

@@ -23,9 +23,11 @@ use super::{
 use crate::sys::{ASIDE_MAX, Lock, UnixMillis, set_aside};
 
 /// Name and version of the format.
-const MAGIC: &[u8; 8] = b"hfcache2";
-/// The version before, which knows nothing of holds.
-const MAGIC_BEFORE: &[u8; 8] = b"hfcache1";
+const MAGIC: &[u8; 8] = b"hfcache3";
+/// The version before, without upstreams that lie.
+const MAGIC_2: &[u8; 8] = b"hfcache2";
+/// The first version, without holds.
+const MAGIC_1: &[u8; 8] = b"hfcache1";
 /// zstd's fastest regular level: the file is written every minute.
 const LEVEL: i32 = 1;
 /// No cache is larger (`cache.max_bytes`): a bomb ends here.
@@ -182,7 +184,8 @@ fn write_all(
         let kept = if entry.is_kept() { KEPT } else { 0 };
         // All times of a hold come before this one.
         let over = if entry.hold_is_over(UnixMillis(u64::MAX - 1)) && !held.contains(&**key) { OVER } else { 0 };
-        out.write_all(&[kind_number(entry.kind()), entry.flags() | kept | over])?;
+        let popular = if entry.is_popular() { POPULAR } else { 0 };
+        out.write_all(&[kind_number(entry.kind()), entry.flags() | kept | over | popular])?;
         put_time(out, entry.good_since(), wall_ahead_ms)?;
         put_time(out, entry.asked(), wall_ahead_ms)?;
         put_bytes(out, entry.wire())?;
@@ -205,6 +208,12 @@ fn write_all(
         put_bytes(out, hold.by.as_bytes())?;
     }
     put_u16(out, END)?;
+    for (route, upstream, until) in cache.all_bulk_denials().lying() {
+        put_bytes(out, upstream.as_bytes())?;
+        put_u16(out, route.0)?;
+        put_time(out, until, wall_ahead_ms)?;
+    }
+    put_u16(out, END)?;
     Ok(Some(count))
 }
 
@@ -212,6 +221,8 @@ fn write_all(
 const KEPT: u8 = 0x80;
 /// Its name was held, and is no longer.
 const OVER: u8 = 0x40;
+/// It, or the answer before it, was given to clients often.
+const POPULAR: u8 = 0x20;
 /// Longer names of upstreams are none.
 const UPSTREAM_BYTES_MAX: usize = 512;
 
@@ -238,10 +249,12 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
     let mut input = SummedRead { inner: decoder.take(READ_BYTES_MAX), sum: Xxh3::new() };
     let mut magic = [0; 8];
     input.read_exact(&mut magic)?;
-    let before = &magic == MAGIC_BEFORE;
-    if &magic != MAGIC && !before {
-        return Err(invalid("not a cache file of this version"));
-    }
+    let version = match &magic {
+        MAGIC => 3,
+        MAGIC_2 => 2,
+        MAGIC_1 => 1,
+        _ => return Err(invalid("not a cache file of this version")),
+    };
     let zones = usize::from(get_u16(&mut input)?);
     let mut routes = Vec::new();
     for _ in 0..zones {
@@ -256,7 +269,7 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
         let ttl = u32::from_be_bytes(get_array(&mut input)?);
         let [kind, flags] = get_array(&mut input)?;
         let kind = kind_of(kind)?;
-        let (good_since, asked) = if before {
+        let (good_since, asked) = if version == 1 {
             (stored, stored)
         } else {
             (get_time(&mut input, now, wall_ahead_ms)?, get_time(&mut input, now, wall_ahead_ms)?)
@@ -265,9 +278,10 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
         // Stored "in the future": the clock was set back meanwhile. Its age is unknown, so it counts as expired.
         let stored = if stored > now { UnixMillis(now.0.saturating_sub(u64::from(ttl) * 1_000)) } else { stored };
         let stored = stored.moved_ms(wall_ahead_ms.saturating_neg());
-        let entry = Entry::restore(wire, stored, ttl, kind, flags & !(KEPT | OVER));
+        let entry = Entry::restore(wire, stored, ttl, kind, flags & !(KEPT | OVER | POPULAR));
         let entry = entry.ok_or_else(|| invalid("a message that is none"))?;
-        let entry = if before { entry } else { entry.remembered(good_since, asked) };
+        let popular = flags & POPULAR != 0;
+        let entry = if version == 1 { entry } else { entry.remembered(good_since, asked, popular) };
         entry.set_kept(flags & KEPT != 0);
         if flags & OVER != 0 {
             entry.end_hold();
@@ -275,7 +289,9 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
         cache.insert(&key, Arc::new(entry));
         count += 1;
     }
-    while !before && let Some(rest) = get_bytes(&mut input, KEY_BYTES_MAX)? {
+    while version >= 2
+        && let Some(rest) = get_bytes(&mut input, KEY_BYTES_MAX)?
+    {
         let route = *routes.get(usize::from(get_u16(&mut input)?)).ok_or_else(|| invalid("an unknown zone"))?;
         let key = Key::restore(route, &rest).ok_or_else(|| invalid("a key that is none"))?;
         let since = get_time(&mut input, now, wall_ahead_ms)?;
@@ -295,6 +311,14 @@ fn read_all(cache: &Cache, file: File, now: UnixMillis, wall_ahead_ms: i64) -> i
             let until = (endless == 0).then_some(until);
             cache.hold(&key, Hold { entry, since, last, until, by, denial: kind_of(denial)?, reason });
         }
+    }
+    while version >= 3
+        && let Some(upstream) = get_bytes(&mut input, UPSTREAM_BYTES_MAX)?
+    {
+        let route = *routes.get(usize::from(get_u16(&mut input)?)).ok_or_else(|| invalid("an unknown zone"))?;
+        let until = UnixMillis(u64::from_be_bytes(get_array(&mut input)?)).moved_ms(wall_ahead_ms.saturating_neg());
+        let now = now.moved_ms(wall_ahead_ms.saturating_neg());
+        cache.all_bulk_denials().resume(route, &String::from_utf8_lossy(&upstream), until, now);
     }
     let sum = input.sum.digest();
     let mut stored_sum = [0; 8];

@@ -45,7 +45,7 @@ const REFRESHES_MAX: usize = 64;
 const LOOP_TYPE: Rtype = Rtype::HINFO;
 
 pub async fn run(inner: &Arc<Inner>) {
-    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run(), keep::run(inner), inner.resume_bulk_denials());
+    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run(), keep::run(inner));
 }
 
 async fn refreshes(inner: &Arc<Inner>) {
@@ -84,7 +84,8 @@ async fn ticks(inner: &Arc<Inner>) {
             probe_loops(inner, false);
             inner.cache.sweep_holds(inner.now());
         }
-        if inner.save_soon.swap(false, Ordering::Relaxed) {
+        // A view leaves it to the forwarder that has the file.
+        if inner.environment.cache_file.is_some() && inner.cache.take_save_request() {
             let inner = Arc::clone(inner);
             tokio::spawn(async move { inner.save().await });
         }

@@ -3,15 +3,12 @@
 //! A held name is served its last good answer. Never holds a name that has no good answer, and never keeps an address that
 //! upstreams replaced by another.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Forwarder, Inner,
     lookup::{Refresh, Via},
-    route::{Route, Routes},
+    route::Routes,
 };
 use crate::{
     dns::{
@@ -116,7 +113,7 @@ impl Forwarder {
             if !dry_run && inner.cache.release(&key) {
                 inner.refresh_now(&routes, question, &key);
                 // A process that is killed in a moment must not hold the name again.
-                inner.save_soon.store(true, Ordering::Relaxed);
+                inner.cache.request_save();
             }
         }
         released
@@ -160,19 +157,6 @@ impl Inner {
                 matches!(ruling(lifetimes, &known, false, now), Ruling::Hold { .. } | Ruling::Held)
             })
         })
-    }
-
-    /// Does not believe upstreams that denied many names at once before the restart, as their holds in the cache's file tell.
-    pub(super) async fn resume_bulk_denials(&self) {
-        self.cache_load.over().await;
-        let routes = self.routes.load_full();
-        for (key, hold) in self.cache.holds().into_iter().filter(|(_, hold)| hold.reason == Reason::Bulk) {
-            for route in routes.iter().filter(|route| route.id == key.route()).flat_map(Route::and_next) {
-                for upstream in route.upstreams().iter().filter(|upstream| *upstream.label() == *hold.by) {
-                    upstream.resume_bulk(hold.since.age(self.now()));
-                }
-            }
-        }
     }
 
     /// Asks for `question` soon, if it is one of this forwarder's own.

@@ -372,7 +372,7 @@ impl Exchange {
             return Err(Failure::down());
         }
         let deadline = Instant::now() + budget;
-        let mut answered = self.ask(route, route.attempts(), deadline).await;
+        let mut answered = self.ask(route, route.attempts(inner.now()), deadline).await;
         for (on, next) in route.next() {
             let goes_on = match &answered {
                 Ok(answered) => on.fit(answered.sanitized.parts.kind),
@@ -381,21 +381,26 @@ impl Exchange {
             if !goes_on {
                 break;
             }
-            answered = self.ask(next, next.attempts(), deadline).await;
+            answered = self.ask(next, next.attempts(inner.now()), deadline).await;
         }
         let answered = answered.map_err(|failed| Failure::failed(&failed))?;
         let known = inner.cache.holds_data(&self.key);
         let denied = answered.sanitized.parts.kind != Kind::Data;
         if known.as_ref().is_some_and(|known| known.is_popular())
-            && answered.upstream.note_popular(self.question.name.wire(), denied)
+            && answered.upstream.note_popular(self.question.name.wire(), denied, inner.now())
         {
             inner.metrics().denies_in_bulk(answered.upstream.label());
+            // A process that is killed in a moment must not believe it again.
+            inner.cache.request_save();
         }
         if !denied {
             return self.keep(answered.sanitized);
         }
         let mut sanitized = match known {
             Some(known) => self.judge(&known, answered).await?,
+            None if answered.upstream.is_lying(inner.now()) => {
+                self.ask_others(&answered).await.map_or(answered.sanitized, |second| second.sanitized)
+            }
             None => answered.sanitized,
         };
         // To some stub resolvers NXDOMAIN for one type means that the addresses of the other do not exist either.
@@ -436,7 +441,7 @@ impl Exchange {
     /// The answer that counts after a denial of a name that was good.
     async fn judge(&self, known: &Arc<Entry>, denied: Answered) -> Result<Sanitized, Failure> {
         let (inner, lifetimes) = (&self.inner, &self.route.config.lifetimes);
-        let judged = |now| denials::ruling(lifetimes, known, denied.upstream.is_lying(), now);
+        let judged = |now| denials::ruling(lifetimes, known, denied.upstream.is_lying(now), now);
         if lifetimes.denials == Denials::Believe && judged(inner.now()) == Ruling::Believe {
             return Ok(denied.sanitized);
         }
@@ -458,8 +463,9 @@ impl Exchange {
     async fn ask_others(&self, denied: &Answered) -> Option<Answered> {
         let route = &self.route;
         // The other servers of a sequential zone speak only when this one fails, and it did not.
-        let sequential = route.config.policy == Policy::Sequential && !denied.upstream.is_lying();
-        let others = route.order().into_iter().filter(|other| !sequential && !Arc::ptr_eq(other, &denied.upstream));
+        let now = self.inner.now();
+        let sequential = route.config.policy == Policy::Sequential && !denied.upstream.is_lying(now);
+        let others = route.order(now).into_iter().filter(|other| !sequential && !Arc::ptr_eq(other, &denied.upstream));
         let others: Vec<_> = others.collect();
         if others.iter().all(|other| other.is_failing()) {
             return None;

@@ -55,7 +55,7 @@ use crate::{
     },
     limits::FairShares,
     report::Policy,
-    sys::Lock,
+    sys::{Lock, UnixMillis},
     wire,
 };
 
@@ -98,6 +98,8 @@ struct Build {
     get: bool,
     max_fails: u32,
     metrics: Metrics,
+    cache: Cache,
+    id: RouteId,
 }
 
 /// A name sent to an upstream to see whether it comes back.
@@ -137,7 +139,7 @@ impl Routes {
         for zone in &config.zones {
             let name = question_name(&zone.zone);
             let may_wait = has_nobody(before.and_then(|before| before.by_zone.get(&name)));
-            match Route::new(zone, id(name.wire()), environment, may_wait) {
+            match Route::new(zone, id(name.wire()), environment, cache, may_wait) {
                 Ok(route) => {
                     if by_zone.insert(&name, Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
@@ -153,7 +155,7 @@ impl Routes {
             let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), lifetimes, ..ZoneConfig::default() };
             // No zone has an empty wire form.
             let may_wait = has_nobody(before.and_then(|before| before.cluster_fallback.as_ref()));
-            match Route::new(&zone, id(&[]), environment, may_wait) {
+            match Route::new(&zone, id(&[]), environment, cache, may_wait) {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
@@ -197,7 +199,13 @@ impl Routes {
 }
 
 impl Route {
-    fn new(config: &ZoneConfig, id: RouteId, environment: &Environment, may_wait: bool) -> Result<Self, ConfigError> {
+    fn new(
+        config: &ZoneConfig,
+        id: RouteId,
+        environment: &Environment,
+        cache: &Cache,
+        may_wait: bool,
+    ) -> Result<Self, ConfigError> {
         let config = Arc::new(config.clone());
         let limits = Limits {
             age_max: config.connection_age_max,
@@ -214,7 +222,7 @@ impl Route {
         let next = (config.next.iter().map(|next| {
             let Next { policy, force_tcp, upstreams, .. } = next.clone();
             let zone = ZoneConfig { policy, force_tcp, upstreams, next: Vec::new(), ..(*config).clone() };
-            Self::new(&zone, id, environment, may_wait).map(|route| (next.on, Arc::new(route)))
+            Self::new(&zone, id, environment, cache, may_wait).map(|route| (next.on, Arc::new(route)))
         }))
         .collect::<Result<_, _>>()?;
         let Environment { listen, metrics, resolv_conf_cache, .. } = environment;
@@ -229,7 +237,7 @@ impl Route {
             }
         }
         let (get, max_fails, metrics) = (config.doh_method == DohMethod::Get, config.max_fails, metrics.clone());
-        let build = Build { trust, limits, get, max_fails, metrics };
+        let build = Build { trust, limits, get, max_fails, metrics, cache: cache.clone(), id };
         let upstreams = servers.into_iter().map(|server| build.upstream(server)).collect();
         Ok(Self {
             names: ZoneNames::new(Arc::clone(&config)),
@@ -260,8 +268,8 @@ impl Route {
     }
 
     /// A question to all of its upstreams.
-    pub fn attempts(&self) -> Attempts {
-        self.attempts_at(self.order(), self.config.policy == Policy::Sequential)
+    pub fn attempts(&self, now: UnixMillis) -> Attempts {
+        self.attempts_at(self.order(now), self.config.policy == Policy::Sequential)
     }
 
     /// A question to some of its upstreams.
@@ -335,7 +343,7 @@ impl Route {
         self.missing.store(missing.map(Arc::new));
         let digest = |trust: &Option<Arc<Trust>>| trust.as_ref().map(|trust| trust.digest);
         let same_trust = digest(&before.trust) == digest(&trust);
-        let build = Arc::new(Build { trust, metrics: before.metrics.clone(), ..*before });
+        let build = Arc::new(Build { trust, metrics: before.metrics.clone(), cache: before.cache.clone(), ..*before });
         self.build.store(Arc::clone(&build));
         let known = self.upstreams();
         if same_trust && servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
@@ -402,7 +410,7 @@ impl Route {
     }
 
     /// Its upstreams in the order to ask them now: those that fail come last, and those that ask us back not at all.
-    pub fn order(&self) -> Vec<Arc<Upstream>> {
+    pub fn order(&self, now: UnixMillis) -> Vec<Arc<Upstream>> {
         let upstreams = self.upstreams.load();
         let mut order: Vec<Arc<Upstream>> =
             upstreams.iter().filter(|upstream| !upstream.is_looped()).cloned().collect();
@@ -414,7 +422,7 @@ impl Route {
                 order.rotate_left(turn);
             }
         }
-        order.sort_by_key(|upstream| (upstream.is_failing(), upstream.is_lying()));
+        order.sort_by_key(|upstream| (upstream.is_failing(), upstream.is_lying(now)));
         order
     }
 }
@@ -422,7 +430,8 @@ impl Route {
 impl Build {
     fn upstream(&self, server: Server) -> Arc<Upstream> {
         let dial = (upstream::dial(&server, self.trust.as_deref()), Endpoint::of(&server, self.get));
-        Arc::new(Upstream::new(server, dial, self.limits, self.max_fails, self.metrics.clone()))
+        let bulk_denials = self.cache.bulk_denials(self.id, &server.to_string());
+        Arc::new(Upstream::new(server, dial, self.limits, (self.max_fails, bulk_denials), self.metrics.clone()))
     }
 }
 

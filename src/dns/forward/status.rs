@@ -16,7 +16,7 @@ pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
             missing: route.and_next().find_map(|route| route.missing()).map(|missing| missing.to_string()),
             hosts_missing: route.names.hosts_problem(),
             upstreams: (route.and_next().flat_map(|route| route.upstreams().to_vec()))
-                .map(|upstream| upstream.status())
+                .map(|upstream| upstream.status(inner.now()))
                 .collect(),
         })
         .collect();

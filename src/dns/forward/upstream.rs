@@ -3,7 +3,6 @@
 //! Learns only from questions asked; sends nothing by itself.
 
 mod attempts;
-mod bulk;
 mod exchange;
 mod https;
 mod message;
@@ -25,6 +24,7 @@ use std::{
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::tcp::{Pool, TlsDial};
 pub use self::{
     attempts::{Answered, Attempts, Failed, Rules, race},
     exchange::{ExchangeOptions, exchange},
@@ -34,14 +34,11 @@ pub use self::{
     tls::{Trust, dial, trust, trust_paths},
     udp::limit_sockets,
 };
-use self::{
-    bulk::Bulk,
-    tcp::{Pool, TlsDial},
-};
 use super::observe::{Metrics, Named};
 use crate::{
+    dns::cache::BulkDenials,
     report::{UpstreamState, UpstreamStatus},
-    sys::Lock,
+    sys::{Lock, UnixMillis},
 };
 
 /// Before anything was measured (RFC 6298 says 1 s for TCP; resolvers sit closer).
@@ -115,7 +112,7 @@ pub struct Upstream {
     state: Lock<State>,
     /// A question sent to it came back to us.
     looped: AtomicBool,
-    bulk: Lock<Bulk>,
+    bulk_denials: BulkDenials,
 }
 
 #[derive(Debug, Default)]
@@ -155,7 +152,7 @@ impl Upstream {
         server: Server,
         (tls, https): (Option<TlsDial>, Option<Endpoint>),
         limits: Limits,
-        max_fails: u32,
+        (max_fails, bulk_denials): (u32, BulkDenials),
         metrics: Metrics,
     ) -> Self {
         let label = metrics.named(server.to_string());
@@ -169,7 +166,7 @@ impl Upstream {
             max_fails,
             state: Lock::default(),
             looped: AtomicBool::new(false),
-            bulk: Lock::default(),
+            bulk_denials,
         }
     }
 
@@ -292,18 +289,13 @@ impl Upstream {
     }
 
     /// Notes whether it denies a popular name. Returns whether it denies too many from now on.
-    pub fn note_popular(&self, name: &[u8], denied: bool) -> bool {
-        self.bulk.lock().note(xxh3_64(name), denied, Instant::now())
-    }
-
-    /// Does not believe it for the rest of the time, because of denials so long before a restart.
-    pub fn resume_bulk(&self, ago: Duration) {
-        self.bulk.lock().resume(ago, Instant::now());
+    pub fn note_popular(&self, name: &[u8], denied: bool, now: UnixMillis) -> bool {
+        self.bulk_denials.note(name, denied, now)
     }
 
     /// Whether it denies so many names that it answered before that its denials are ignored.
-    pub fn is_lying(&self) -> bool {
-        self.bulk.lock().is_lying(Instant::now())
+    pub fn is_lying(&self, now: UnixMillis) -> bool {
+        self.bulk_denials.is_lying(now)
     }
 
     /// Whether it is known not to answer.
@@ -398,7 +390,7 @@ impl Upstream {
         self.lock().folds_case_until = Some(Instant::now() + CASE_RECHECK);
     }
 
-    pub fn status(&self) -> UpstreamStatus {
+    pub fn status(&self, now: UnixMillis) -> UpstreamStatus {
         let (without_edns, folds_case) = (!self.takes_edns(), !self.keeps_case());
         let state = self.lock();
         UpstreamStatus {
@@ -416,7 +408,7 @@ impl Upstream {
             without_edns,
             folds_case,
             looped: self.is_looped(),
-            lying: self.is_lying(),
+            lying: self.is_lying(now),
         }
     }
 
@@ -437,7 +429,8 @@ mod tests {
             idle_connections_max: 0,
             source: None,
         };
-        Upstream::new(server, (None, None), limits, 3, Metrics::register(&prometheus::Registry::new()).unwrap())
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        Upstream::new(server, (None, None), limits, (3, BulkDenials::default()), metrics)
     }
 
     #[test]

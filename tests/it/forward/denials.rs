@@ -22,18 +22,15 @@ use holdfast::{
 };
 
 use super::world::{NOW, World, asked_for, no_cluster, no_records, secs, short, source, zone};
-use crate::{
-    stream::metric,
-    support::{
-        fleet::{agent_config, beside},
-        process::{self, run},
-        upstream::{Asked, Say, Upstream, a, cname, name},
-    },
+use crate::support::{
+    fleet::{agent_config, beside},
+    process::{self, run},
+    upstream::{Asked, Say, Upstream, a, cname, name},
 };
 
 pub(super) const GOOD: [u8; 4] = [192, 0, 2, 1];
 pub(super) const SERVED: &str = "NoError 192.0.2.1 ede=3";
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(super) fn config(upstreams: &[&Upstream], denials: Denials) -> ZoneConfig {
     let lifetimes = Lifetimes { denials, ..Lifetimes::default() };
@@ -45,7 +42,7 @@ fn world(upstreams: &[&Upstream], denials: Denials) -> World {
 }
 
 /// A client asks for `owner` once a minute, for so long.
-async fn used(world: &World, owner: &str, time: Duration) {
+pub(super) async fn used(world: &World, owner: &str, time: Duration) {
     for _ in 0..time.as_secs() / 60 {
         assert_eq!(world.a(owner).await, "NoError 192.0.2.1");
         pass(world, 60).await;
@@ -268,55 +265,6 @@ async fn a_held_name_does_not_exist_for_no_type() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_survives_a_restart_and_ends_when_it_would_have() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cache.zst");
-    let upstream = Upstream::with_a(60, GOOD).await;
-    let zones = vec![config(&[&upstream], Denials::Auto)];
-    let config = Config { zones, ..Config::default() };
-    let clock = ManualClock::new(NOW);
-    let start = || World::on_disk(&config, &file, &clock);
-    let world = start().await;
-    used(&world, "www.example", secs(660)).await;
-    upstream.now(|asked| vec![asked.nxdomain("example")]);
-    assert_eq!(world.a("www.example").await, SERVED);
-    let before = world.forwarder.held();
-    world.forwarder.save().await;
-    drop(world);
-
-    let world = start().await;
-    assert_eq!(world.forwarder.held(), before);
-    pass(&world, 1_800).await;
-    assert_eq!(world.a("www.example").await, SERVED);
-    world.forwarder.save().await;
-    drop(world);
-    // The hold ends while the process is away, and the denial that comes then is believed.
-    clock.advance(secs(1_801));
-    let world = start().await;
-    assert_eq!((world.forwarder.held(), world.a("www.example").await), (Vec::new(), "NXDomain".into()));
-}
-
-/// The time that a name was good counts over a restart.
-#[tokio::test(start_paused = true)]
-async fn what_earns_a_hold_survives_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cache.zst");
-    let upstream = Upstream::with_a(60, GOOD).await;
-    let config = Config { zones: vec![config(&[&upstream], Denials::Auto)], ..Config::default() };
-    let clock = ManualClock::new(NOW);
-    let start = || World::start(&config, cache::Config::default(), no_cluster(), Some(file.clone()), clock.clone());
-    let world = start();
-    used(&world, "www.example", secs(660)).await;
-    world.forwarder.save().await;
-    drop(world);
-    upstream.now(|asked| vec![asked.nxdomain("example")]);
-    clock.advance(secs(60));
-    let world = start();
-    assert_eq!(world.a("www.example").await, SERVED);
-    assert_eq!(world.forwarder.held().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_release_ends_the_hold_of_a_name_or_of_a_zone() {
     let upstream = Upstream::with_a(10, GOOD).await;
     let world = world(&[&upstream], Denials::Hold(HOUR));
@@ -344,43 +292,6 @@ async fn a_release_ends_the_hold_of_a_name_or_of_a_zone() {
     assert_eq!(release(Released::Name("c.two.example".parse().unwrap()), false), ["c.two.example."]);
     assert_eq!(world.a("c.two.example").await, "NXDomain");
     assert_eq!(ended(&world), [("released", 3)]);
-}
-
-/// An operator releases a name, and the process is killed before the cache is due to be saved.
-#[tokio::test(start_paused = true)]
-async fn a_release_survives_a_process_that_is_killed_after_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cache.zst");
-    let upstream = Upstream::with_a(60, GOOD).await;
-    let config = Config { zones: vec![config(&[&upstream], Denials::Hold(HOUR))], ..Config::default() };
-    let clock = ManualClock::new(NOW);
-    let start = || World::on_disk(&config, &file, &clock);
-    let world = start().await;
-    for owner in ["gone.example", "held.example"] {
-        assert_eq!(world.a(owner).await, "NoError 192.0.2.1");
-    }
-    upstream.now(|asked| vec![asked.nxdomain("example")]);
-    pass(&world, 61).await;
-    for owner in ["gone.example", "held.example"] {
-        assert_eq!(world.a(owner).await, SERVED);
-    }
-    world.forwarder.save().await;
-    let saves = world.cache_metrics.saves.get();
-    assert_eq!(world.forwarder.release(&Released::Name("gone.example".parse().unwrap()), false).len(), 1);
-    world.elapse(secs(1)).await;
-    // On a thread of its own, while the clock stands still: the interval does not come to its end.
-    let end = std::time::Instant::now() + secs(60);
-    while world.cache_metrics.saves.get() == saves {
-        assert!(std::time::Instant::now() < end, "not saved");
-        tokio::task::yield_now().await;
-    }
-    drop(world);
-
-    let world = start().await;
-    let held: Vec<String> = world.forwarder.held().into_iter().map(|hold| hold.name).collect();
-    assert_eq!(held, ["held.example."]);
-    assert_eq!(world.a("gone.example").await, "NXDomain");
-    assert_eq!(world.a("held.example").await, SERVED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -423,34 +334,6 @@ async fn after_the_hold_a_dead_upstream_takes_nothing_away() {
     assert_eq!(world.a("www.example").await, "NXDomain", "the hold is over");
 }
 
-/// A server may have lost one zone and be right about another.
-#[tokio::test(start_paused = true)]
-async fn denials_in_bulk_count_by_zone() {
-    let upstream = Upstream::with_a(30, GOOD).await;
-    let zones = ["lost.example", "good.example"];
-    let zones = zones.map(|owner| ZoneConfig { zone: name(owner), ..config(&[&upstream], Denials::Confirm) });
-    let world = World::with(zones.into());
-    for nth in 0..30 {
-        for zone in ["lost", "good"] {
-            for _ in 0..4 {
-                assert_eq!(world.a(&format!("n{nth}.{zone}.example")).await, "NoError 192.0.2.1");
-            }
-        }
-    }
-    pass(&world, 31).await;
-    upstream.now(|asked| {
-        let is_lost = asked.name().contains("lost");
-        vec![if is_lost { asked.nxdomain("lost.example") } else { asked.found(vec![a(&asked.name(), 30, GOOD)]) }]
-    });
-    for nth in 0..30 {
-        world.a(&format!("n{nth}.lost.example")).await;
-        world.a(&format!("n{nth}.good.example")).await;
-    }
-    let lying: Vec<_> =
-        world.forwarder.zones().iter().map(|zone| (zone.zone.clone(), zone.upstreams[0].lying)).collect();
-    assert_eq!(lying, [("good.example.".into(), false), ("lost.example.".into(), true)]);
-}
-
 /// RFC 8020 is about names that do not exist; one that is held does.
 #[tokio::test(start_paused = true)]
 async fn a_held_name_below_one_that_does_not_exist_has_no_nxdomain() {
@@ -480,40 +363,6 @@ async fn names_without_a_ttl_are_held_where_min_ttl_gives_them_one() {
         pass(&world, 2).await;
         assert_eq!(world.a("web.service.consul").await, expect, "min_ttl {min_ttl} s");
     }
-}
-
-/// An upstream that lost a zone file denies everything in it.
-#[tokio::test(start_paused = true)]
-async fn an_upstream_that_denies_many_names_at_once_is_not_believed() {
-    let (first, second) = (Upstream::with_a(30, GOOD).await, Upstream::with_a(30, GOOD).await);
-    let zones = vec![ZoneConfig { policy: Policy::Sequential, ..config(&[&first, &second], Denials::Confirm) }];
-    let world = World::with(zones);
-    let owner = |nth: usize| format!("n{nth}.example");
-    for nth in 0..30 {
-        for _ in 0..4 {
-            assert_eq!(world.a(&owner(nth)).await, "NoError 192.0.2.1");
-        }
-    }
-    pass(&world, 31).await;
-    let asked_second = second.count();
-    first.now(|asked| vec![asked.nxdomain("example")]);
-    let mut said = Vec::new();
-    for nth in 0..30 {
-        said.push(world.a(&owner(nth)).await);
-    }
-    assert_eq!(said[..9], [SERVED; 9], "a denial has to be confirmed");
-    assert_eq!(said[9..], ["NoError 192.0.2.1"; 21], "the other one is asked, though the first answers");
-    assert!(second.count() - asked_second >= 21);
-    assert!(world.upstream_status(0).lying && !world.upstream_status(1).lying);
-    let by = first.address.to_string();
-    assert_eq!(metric(&world.registry, "holdfast_forward_bulk_denials_total", &by), 1, "what the alert looks at");
-    // Alone it is not believed either.
-    second.now(|_| Vec::new());
-    pass(&world, 40).await;
-    assert_eq!(world.a(&owner(20)).await, SERVED);
-    assert_eq!(world.forwarder.held()[0].reason, "bulk");
-    pass(&world, 600).await;
-    assert!(!world.upstream_status(0).lying, "after ten minutes it is as good as any");
 }
 
 #[tokio::test(start_paused = true)]

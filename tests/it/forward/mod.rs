@@ -1,5 +1,6 @@
 //! Forwarding, seen from a client, with scripted upstreams and a clock that moves when told.
 
+mod bulk;
 mod cache;
 mod client;
 mod composed;
@@ -19,6 +20,7 @@ mod manner;
 mod poison;
 mod policy;
 mod process;
+mod restarts;
 mod search_path;
 mod stale;
 pub mod tls;

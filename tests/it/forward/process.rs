@@ -81,6 +81,46 @@ async fn names_answered_before_sigkill_answer_after_it_with_the_upstream_dead() 
     assert_eq!(answers(&agent.ask("web.prod.svc.cluster.local.", RecordType::A)), ["5 A 10.96.0.7"]);
 }
 
+/// An upstream loses a zone, and the process is killed as soon as it has told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_denies_many_names_is_not_believed_by_the_process_after_sigkill() {
+    let home = TempDir::new().unwrap();
+    let upstream = Upstream::with_a(1, [192, 0, 2, 1]).await;
+    let more = format!(
+        "forward: [{{ zone: example, upstreams: ['{}'], denials: confirm }}]\n\
+         cache: {{ save_interval: 1h }}\nlog: {{ filter: 'info,holdfast::dns::forward=debug' }}\n",
+        upstream.address
+    );
+    let file = configure(home.path(), &more);
+    let mut agent = Agent::start(home.path(), &["--config", &file]);
+    let names: Vec<String> = (0..24).map(|nth| format!("n{nth}.example.")).collect();
+    for owner in &names {
+        for _ in 0..5 {
+            assert_eq!(answers(&agent.ask(owner, RecordType::A)).len(), 1, "{owner}");
+        }
+    }
+    upstream.now(|asked| vec![asked.nxdomain("example")]);
+    // The names run out, and are denied one after another.
+    while !agent.log().iter().any(|line| line.contains("upstream denies many names at once")) {
+        for owner in &names[..12] {
+            assert_eq!(answers(&agent.ask(owner, RecordType::A)).len(), 1, "{owner}");
+        }
+    }
+    agent.wait_for("cache saved");
+    agent.kill();
+
+    let mut agent = Agent::start(home.path(), &["--config", &file]);
+    for owner in &names {
+        let reply = agent.ask(owner, RecordType::A);
+        assert_eq!((answers(&reply), extended_errors(&reply)), (vec!["1 A 192.0.2.1".into()], vec![3]), "{owner}");
+    }
+    let socket = home.path().join("agent.sock");
+    let status = String::from_utf8(run(&["status", "--admin", socket.to_str().unwrap()]).stdout).unwrap();
+    let row = status.lines().find(|line| line.contains(&upstream.address.to_string()));
+    assert!(row.is_some_and(|row| row.contains("DENIES good names")), "{status}");
+    assert!(!agent.log().iter().any(|line| line.contains("upstream denies many names at once")), "it is known already");
+}
+
 /// What forwarding must not be told, and what is said to it with its place.
 const BAD: [(&str, &str); 6] = [
     ("forward: [{ zone: a..b, upstreams: [10.0.0.1] }]", "agent.yaml:2:"),
