@@ -101,7 +101,8 @@ pub struct Timing {
     pub head_start: Duration,
     /// For a TLS handshake. Long: one that is given up is work done for nothing by a server that is slow.
     pub handshake: Duration,
-    /// For the first byte of an answer, connecting included. An apiserver ends a request itself after a minute.
+    /// For the first byte of an answer, connecting included. Longer than the minute after which an apiserver ends a request
+    /// itself.
     pub answer: Duration,
     /// Without a single byte from the server while a request waits: it counts as not reachable. The request goes on.
     pub silence: Duration,
@@ -140,7 +141,7 @@ impl Default for Timing {
             connect: None,
             head_start: Duration::from_secs(1),
             handshake: Duration::from_secs(30),
-            answer: Duration::from_secs(60),
+            answer: Duration::from_secs(70),
             silence: Duration::from_secs(8),
             slow: Duration::from_secs(1),
             idle_initial: Duration::from_secs(5),

@@ -12,6 +12,9 @@
 //! A hub without records does not wait for the lease of a hub that is gone: if no hub answers, it takes the lease at its first look.
 //! A holder that is alive all the same finds out by its next write, as at any change of the holder.
 //!
+//! A renewal without an answer for as long as the lease lasts counts as unanswered, and is waited for all the same: to ask
+//! again would be work for a slow server, and no news.
+//!
 //! A holder that was stopped for a while, or cut off alone, finds out by its next look. What its watches bring before that
 //! look is not stamped: that is for the [`Fence`] to say.
 //!
@@ -31,7 +34,7 @@ pub use identity::identity;
 pub use status::{Fence, Status, Verdict};
 pub use succession::AskOthers;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -46,7 +49,7 @@ use self::{
 use super::{
     Config,
     request::{self, Ask},
-    server::{Failure, Server},
+    server::{self, Failure, Server},
 };
 use crate::{
     source::{Metrics, Resource, metrics::Verb},
@@ -200,11 +203,6 @@ impl Election {
         look.max(self.strained.min(self.candidate.duration / 3)).mul_f64(rand::random_range(0.67..=1.0))
     }
 
-    /// The longest wait for an answer. A renewal is worth nothing once the lease is over; a look waits as long as it takes.
-    fn patience(&self, server: &Server) -> Duration {
-        if self.holds() { self.candidate.duration } else { server.patience() }
-    }
-
     /// Looks at the lease once, and does what is to be done about it.
     async fn look(&mut self) {
         let begun = Instant::now();
@@ -332,6 +330,10 @@ impl Election {
     /// elected than none.
     fn unanswered(&mut self, begun: Instant, reason: String, unelected: bool) {
         self.observed.unanswered();
+        self.note_unanswered(begun, reason, unelected);
+    }
+
+    fn note_unanswered(&self, begun: Instant, reason: String, unelected: bool) {
         if self.status.borrow().failing.as_ref().is_none_or(|failing| failing.reason != reason) {
             warn!(lease = %self.candidate.lease, %reason, "cannot read the leader lease; roles unchanged");
         }
@@ -449,8 +451,31 @@ impl Election {
     }
 
     async fn send(&self, server: &Server, ask: Ask) -> Result<Vec<u8>, Failure> {
-        let within = self.patience(server);
-        server.send(ask, within).await?.whole(ANSWER_BYTES_MAX, within).await
+        let (begun, patience) = (Instant::now(), server.patience());
+        let answer = pin!(async { server.send(ask, patience).await?.whole(ANSWER_BYTES_MAX, patience).await });
+        let late = async {
+            let Candidate { duration, .. } = self.candidate;
+            tokio::time::sleep(duration).await;
+            loop {
+                self.late(begun, server);
+                tokio::time::sleep(duration / 2).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            never = late => never,
+        }
+    }
+
+    /// A request that began then is unanswered for as long as the lease lasts, and still waited for.
+    fn late(&self, begun: Instant, asked: &Server) {
+        if self.holds() {
+            let reason = format!("timed out ({:?}), still waiting", self.candidate.duration);
+            let failure = Failure::Unreachable { step: server::Step::Answer, reason };
+            let reason = asked.describe(Verb::Update, Resource::Leases, &failure);
+            self.note_unanswered(begun, reason, false);
+        }
     }
 }
 

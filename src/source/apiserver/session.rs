@@ -163,7 +163,8 @@ impl<'a> Session<'a> {
         let mut probing: Option<Probing> = None;
         let mut batch = Vec::new();
         loop {
-            if probing.is_none() && Instant::now() >= self.probe_at {
+            let mut due = self.probe_due().filter(|_| probing.is_none());
+            if due.take_if(|due| *due <= Instant::now()).is_some() {
                 probing = Some(self.begin_probe());
             }
             tokio::select! {
@@ -180,10 +181,16 @@ impl<'a> Session<'a> {
                         return Ok(known);
                     }
                 }
-                () = tokio::time::sleep_until(self.probe_at), if probing.is_none() => {}
+                () = async { tokio::time::sleep_until(due.expect("guarded")).await }, if due.is_some() => {}
                 () = tokio::time::sleep_until(self.silence_check()), if self.lost.is_none() => self.note_silence().await?,
             }
         }
+    }
+
+    /// When to probe. Not while the first lists are under way: the server has enough to do, and the probe has nothing to say.
+    fn probe_due(&self) -> Option<Instant> {
+        let wanted = self.published || self.parts.values().any(|part| part.downs > 0);
+        wanted.then_some(self.probe_at)
     }
 
     /// When to look whether the server has been silent for too long.

@@ -53,6 +53,18 @@ async fn a_starved_server_works_off_what_was_asked_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_asked_for_the_first_lists_is_not_probed_beside() {
+    let server = Apiserver::start().await;
+    server.fail(Fault::on("services").verb("watch").with(Reply::Hang));
+    let mut following = Following::start_with(server, |config| {
+        patient(config);
+        config.timing.probe = Duration::from_millis(1);
+    });
+    following.until_lost("watch services: answer timed out").await;
+    assert_eq!(following.server.probes(), 0);
+}
+
+#[tokio::test]
 async fn a_watch_that_delivers_keeps_the_source_up_while_probes_get_no_answer() {
     let server = Apiserver::start().await;
     server.put(service("prod", "a", "10.0.0.1"));

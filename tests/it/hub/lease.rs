@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use holdfast::store::{Reader, SourceState};
+use holdfast::{
+    role::hub::Hub,
+    store::{Reader, SourceState},
+};
 
 use super::pair::{Pair, epoch, stream};
 use crate::support::{
@@ -107,16 +110,52 @@ async fn hubs_that_start_while_the_apiserver_is_slow_get_in_and_give_up_no_reque
     let (first, second) = pair.both().await;
     assert_eq!((pair.state(0).await, pair.state(1).await), ("holder".into(), "follower".into()));
     for hub in [&first, &second] {
-        let families = hub.registry().gather();
-        let abandoned = families.iter().find(|family| family.name() == "holdfast_source_abandoned_total");
-        let count = abandoned.expect("it is counted").get_metric()[0].get_counter().get_value();
-        assert!(count < 1.0, "{count} requests given up");
+        gave_up_no_request(hub);
     }
     pair.server.put(service("prod", "late", "10.96.2.1"));
-    let has_late = |reader: &Reader| reader.load().service(b"prod", b"late").is_some();
     until("the change", second.reader(), has_late).await;
     first.stop().await;
     second.stop().await;
+}
+
+fn has_late(reader: &Reader) -> bool {
+    reader.load().service(b"prod", b"late").is_some()
+}
+
+#[tokio::test]
+async fn renewals_that_take_longer_than_the_lease_are_waited_for_and_changes_reach_followers_all_the_same() {
+    let pair = Pair::new().await;
+    let (first, second) = pair.both().await;
+    let holder = pair.holder();
+    pair.server.slow(Slow { headers: Duration::from_secs(4), ..Slow::default() });
+    pair.server.put(service("prod", "late", "10.96.2.1"));
+    let failing = |told: Option<&'static str>| {
+        let home = &pair.homes[0];
+        async move {
+            loop {
+                let (status, _) = home.tool(&["status"]).await;
+                let reason = status["lease"]["failing"]["reason"].as_str().unwrap_or_default();
+                if told.map_or(reason.is_empty(), |told| reason.ends_with(told)) {
+                    break;
+                }
+                jump(Duration::from_millis(250)).await;
+            }
+        }
+    };
+    in_time("late", failing(Some("update leases: answer timed out (3s), still waiting"))).await;
+    until("the change", second.reader(), has_late).await;
+    in_time("answered", failing(None)).await;
+    gave_up_no_request(&first);
+    assert_eq!(pair.holder(), holder);
+    first.stop().await;
+    second.stop().await;
+}
+
+fn gave_up_no_request(hub: &Hub) {
+    let families = hub.registry().gather();
+    let abandoned = families.iter().find(|family| family.name() == "holdfast_source_abandoned_total");
+    let count = abandoned.expect("it is counted").get_metric()[0].get_counter().get_value();
+    assert!(count < 1.0, "{count} requests given up");
 }
 
 #[tokio::test]

@@ -148,6 +148,10 @@ impl Fence {
                 Some(Looked { unanswered_since: Some(since), .. }) if since.elapsed() > self.duration => {
                     return Verdict::Stamp;
                 }
+                // A slow server's answer: nobody takes the lease before it is over.
+                Some(Looked { unanswered_since: None, begun, .. }) if begun.elapsed() < self.duration => {
+                    return Verdict::Stamp;
+                }
                 None if taken => self.ask.notify_one(),
                 // Such looks go on at their own pace.
                 Some(_) | None => {}
@@ -235,6 +239,28 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(fence.status.borrow().failing.as_ref().map(|failing| failing.since), Some(Time(UnixMillis(0))));
         looking.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_is_answered_late_is_enough_for_what_was_seen_before_it_began() {
+        for seconds in [8, 14] {
+            let (status, mut fence) = fence();
+            hold(&status, 5);
+            tokio::time::advance(DURATION).await;
+            let ask = Arc::clone(&fence.ask);
+            let looking = tokio::spawn(async move {
+                loop {
+                    ask.notified().await;
+                    let begun = Instant::now();
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    status.send_modify(|status| status.answered(begun));
+                }
+            });
+            let seen = Instant::now();
+            assert_eq!(fence.decided(Some(5), seen).await, Verdict::Stamp);
+            assert_eq!(seen.elapsed(), Duration::from_secs(seconds), "by the first look");
+            looking.abort();
+        }
     }
 
     #[tokio::test(start_paused = true)]
