@@ -14,10 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+    Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::alone;
@@ -32,8 +32,15 @@ use crate::{
     wire,
 };
 
-/// Handshakes with addresses that are not validated, before further ones are asked to prove theirs first.
-const UNPROVEN_MAX: usize = 32;
+/// Connections that the library holds and no client uses, before an address that is not validated has to prove itself: handshakes, and
+/// those that are over, which it remembers for three probe timeouts (RFC 9000, 10.2).
+const HALF_OPEN_MAX: usize = 32;
+/// The same, before addresses that are validated are refused, too.
+const HALF_OPEN_PROVEN_MAX: usize = 512;
+/// The first estimate of a round trip. RFC 9002, 6.2.2, has 333 ms for a path of unknown length; here it ends in the same node or cluster.
+const INITIAL_RTT: Duration = Duration::from_millis(20);
+/// How long the library remembers a handshake that failed: three probe timeouts of three estimates each (RFC 9002, 6.2.1).
+const REMEMBERED: Duration = Duration::from_millis(9 * 20);
 /// Connections that wait to be looked at, and bytes kept of each and of all.
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 16 * 1024;
@@ -62,6 +69,7 @@ pub(super) fn server_config(tls: Arc<rustls::ServerConfig>, limits: &TcpConfig) 
         .stream_receive_window(VarInt::from_u32(u32::try_from(STREAM_BYTES_MAX).unwrap_or(u32::MAX)))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(WINDOW_BYTES.into())
+        .initial_rtt(INITIAL_RTT)
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
@@ -84,7 +92,7 @@ pub(super) fn listen(shared: &Arc<Shared>, socket: UdpSocket, guard: Option<Arc<
 }
 
 async fn accept(shared: Arc<Shared>, endpoint: Endpoint, guard: Option<Arc<Guard>>) {
-    let unproven = Arc::new(AtomicUsize::new(0));
+    let established = Arc::new(AtomicUsize::new(0));
     let connections = TaskTracker::new();
     loop {
         let incoming = tokio::select! {
@@ -92,7 +100,10 @@ async fn accept(shared: Arc<Shared>, endpoint: Endpoint, guard: Option<Arc<Guard
             () = shared.leaving.cancelled() => break,
         };
         let Some(incoming) = incoming else { break };
-        admit(&shared, guard.as_deref(), &connections, &unproven, incoming);
+        let open = Open { all: endpoint.open_connections(), established: established.load(Relaxed) };
+        if let Some((handshake, slot)) = admit(&shared, guard.as_deref(), open, incoming) {
+            connections.spawn(connect(Arc::clone(&shared), handshake, slot, Arc::clone(&established)));
+        }
     }
     endpoint.set_server_config(None);
     connections.close();
@@ -100,54 +111,83 @@ async fn accept(shared: Arc<Shared>, endpoint: Endpoint, guard: Option<Arc<Guard
     let _ = timeout(LINGER, endpoint.wait_idle()).await;
 }
 
+/// Connections of an endpoint.
+#[derive(Clone, Copy)]
+struct Open {
+    all: usize,
+    established: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Admission {
+    Accept,
+    /// The address has to prove itself, and is answered with less than it sent.
+    Retry,
+    Refuse,
+}
+
+impl Open {
+    fn admission(self, validated: bool) -> Admission {
+        // A connection ends in our count before it does in the library's.
+        let half_open = self.all.saturating_sub(self.established);
+        match validated {
+            false if half_open >= HALF_OPEN_MAX => Admission::Retry,
+            true if half_open >= HALF_OPEN_PROVEN_MAX => Admission::Refuse,
+            _ => Admission::Accept,
+        }
+    }
+}
+
+/// Begins a handshake. Only an address that is validated gets a slot: a forged one must not take the place of a true one.
 fn admit(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     guard: Option<&Guard>,
-    connections: &TaskTracker,
-    unproven: &Arc<AtomicUsize>,
+    open: Open,
     incoming: Incoming,
-) {
+) -> Option<(Connecting, Option<ConnectionSlot>)> {
     let client = incoming.remote_address();
     let metrics = &shared.core.metrics;
     if guard.is_some_and(|guard| !guard.allows(client.ip())) {
         metrics.connection_refused(RefuseCause::NotAllowed, client.ip());
         incoming.ignore();
-        return;
+        return None;
     }
     let validated = incoming.remote_address_validated();
-    if !validated && unproven.load(Relaxed) >= UNPROVEN_MAX && incoming.may_retry() {
-        // It has not proven its address, and is answered with less than it sent.
-        let _ = incoming.retry();
-        return;
-    }
-    // A forged address must not take the place of a true one.
-    let slot = if validated {
-        match take_slot(shared, client) {
-            Ok(slot) => Some(slot),
-            Err(cause) => {
-                metrics.connection_refused(cause, client.ip());
-                incoming.refuse();
-                return;
-            }
+    let slot = match open.admission(validated) {
+        Admission::Retry => {
+            let _ = incoming.retry();
+            return None;
         }
-    } else {
-        None
+        Admission::Refuse => Err(RefuseCause::Total),
+        Admission::Accept => validated.then(|| take_slot(shared, client)).transpose(),
     };
-    let proof = (!validated).then(|| Unproven::new(unproven));
-    connections.spawn(connect(Arc::clone(shared), incoming, client, slot, proof));
-}
-
-/// Counts a handshake with an address that is not validated.
-struct Unproven(Arc<AtomicUsize>);
-
-impl Unproven {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(Arc::clone(count))
+    match slot {
+        Ok(slot) => {
+            let handshake = incoming.accept();
+            if handshake.is_err() {
+                metrics.connection_closed(CloseCause::Broken);
+            }
+            handshake.ok().map(|handshake| (handshake, slot))
+        }
+        Err(cause) => {
+            metrics.connection_refused(cause, client.ip());
+            incoming.refuse();
+            None
+        }
     }
 }
 
-impl Drop for Unproven {
+/// Counts a connection that a client uses.
+struct Established(Arc<AtomicUsize>);
+
+impl Established {
+    fn new(count: Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Established {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -155,23 +195,32 @@ impl Drop for Unproven {
 
 async fn connect(
     shared: Arc<Shared>,
-    incoming: Incoming,
-    client: SocketAddr,
+    handshake: Connecting,
     slot: Option<ConnectionSlot>,
-    proof: Option<Unproven>,
+    established: Arc<AtomicUsize>,
 ) {
-    let Ok(handshake) = incoming.accept() else {
-        return shared.core.metrics.connection_closed(CloseCause::Broken);
-    };
+    let client = handshake.remote_address();
+    if let Some(slot) = &slot {
+        // One that gave way to the next would be remembered beside it, and an address have any number.
+        slot.set(Activity::Answering);
+    }
     let connection = tokio::select! {
         connection = timeout(shared.config.partial, handshake) => connection,
         () = shared.core.expired.cancelled() => return,
     };
-    drop(proof);
     let connection = match connection {
         Ok(Ok(connection)) => connection,
-        Ok(Err(_)) => return shared.core.metrics.connection_closed(CloseCause::Broken),
-        Err(_) => return shared.core.metrics.connection_closed(CloseCause::Partial),
+        failed => {
+            let cause = if failed.is_err() { CloseCause::Partial } else { CloseCause::Broken };
+            shared.core.metrics.connection_closed(cause);
+            if slot.is_some() {
+                tokio::select! {
+                    () = sleep(REMEMBERED) => {}
+                    () = shared.leaving.cancelled() => {}
+                }
+            }
+            return;
+        }
     };
     let slot = match slot.map_or_else(|| take_slot(&shared, client), Ok) {
         Ok(slot) => slot,
@@ -181,6 +230,7 @@ async fn connect(
             return;
         }
     };
+    let _established = Established::new(established);
     shared.core.metrics.connections().inc();
     let cause = serve(&shared, &connection, client, &slot).await;
     connection.close(if cause == CloseCause::Broken { PROTOCOL_ERROR } else { NO_ERROR }, b"");
@@ -288,4 +338,28 @@ fn query(framed: &[u8]) -> Result<&[u8], CloseCause> {
     }
     // The id is for UDP; a stream needs none (RFC 9250, 4.2.1).
     if message[..2] == [0, 0] { Ok(message) } else { Err(CloseCause::Broken) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_and_what_is_left_of_them_are_bounded_and_connections_in_use_are_not_counted_among_them() {
+        let admission = |all, established, validated| Open { all, established }.admission(validated);
+        for (all, established, validated, expected) in [
+            (0, 0, false, Admission::Accept),
+            (31, 0, false, Admission::Accept),
+            (32, 0, false, Admission::Retry),
+            (32, 0, true, Admission::Accept),
+            (511, 0, true, Admission::Accept),
+            (512, 0, true, Admission::Refuse),
+            (1_000, 969, false, Admission::Accept),
+            (1_000, 968, false, Admission::Retry),
+            (1_000, 488, true, Admission::Refuse),
+            (0, 1, false, Admission::Accept),
+        ] {
+            assert_eq!(admission(all, established, validated), expected, "{all} {established} {validated}");
+        }
+    }
 }
