@@ -87,11 +87,15 @@ const CHAINS: [(&str, u32, i32); 4] =
 /// Before kube-proxy's, which are at -100. There only while something is redirected: not every kernel has NAT for both families.
 const REDIRECTS: [(&str, u32, i32); 2] = [("redirect", 0, -110), ("redirect_output", 3, -110)];
 
+const PORTS: &str = "steered_ports";
 /// What changes addresses comes before connections are tracked, and before the rules of others that look at addresses, and what
 /// changes them back after kube-proxy's. There only while something is steered: not every kernel can.
-const STEERING: [(&str, u32, i32, &str); 4] = [
+const STEERING: [(&str, u32, i32, &str); 5] = [
     ("steer", 0, -310, "filter"),
     ("steer_output", 3, -310, "route"),
+    // Without rules: where NAT is at work the kernel gives a connection another source port, if the one it has leads to the same server by
+    // another address. Without, it drops the packets.
+    (PORTS, 4, 100, "nat"),
     ("steered", 4, 310, "filter"),
     ("steered_input", 1, 310, "filter"),
 ];
@@ -191,6 +195,12 @@ impl Ruleset {
                 self.chains.push(chain.clone());
             }
             self.rules.push(rule.clone());
+        }
+        // The one without rules goes with those that have some.
+        let has = |chains: &[Chain], name: &str| chains.iter().any(|chain| chain.name == name);
+        let ports = present.and_then(|present| present.chains.iter().find(|chain| chain.name == PORTS));
+        if has(&self.chains, "steer") && !has(&self.chains, PORTS) {
+            self.chains.extend(ports.cloned());
         }
         self
     }
@@ -446,7 +456,7 @@ mod tests {
         let redirecting = Ruleset::wanted(&config(), &Plan { redirect, ..Plan::default() });
         assert_eq!((redirecting.chains.len(), redirecting.rules.len()), (6, 8));
         let steering = steering(&[("169.254.20.10", "10.96.0.99"), ("fd00::10", "fd00::99")]);
-        assert_eq!((steering.chains.len(), steering.rules.len()), (8, 20));
+        assert_eq!((steering.chains.len(), steering.rules.len()), (9, 20));
         let chains: Vec<Chain> = redirecting.chains.iter().chain(&steering.chains).cloned().collect();
         let rules = [serving(&["10.96.0.10", "fd00::10"]).rules, redirecting.rules, steering.rules].concat();
         for rule in rules {
