@@ -5,16 +5,22 @@
 
 mod base;
 mod cache;
+mod cluster;
 mod compose;
 mod findings;
 mod forward;
 mod lexer;
+mod loadbalance;
 mod local;
 mod parse;
 mod plan;
+mod rewrite;
 mod server;
 mod source;
+mod template;
 mod translate;
+mod unhonoured;
+mod whole;
 mod words;
 
 #[cfg(test)]

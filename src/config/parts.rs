@@ -73,6 +73,8 @@ impl Settings {
             acl: zone.acl.clone(),
             minimal_any: zone.minimal_any,
             rotate: zone.rotate,
+            prefer: zone.prefer.iter().map(|network| network.0).collect(),
+            weights_file: zone.weights_file.clone(),
             udp_bytes_max: zone.udp_bytes_max,
             templates: zone.template.clone(),
             reject: zone.reject.iter().map(|network| network.0).collect(),

@@ -363,7 +363,7 @@ settings! {
         /// all names in a zone, or `regex PATTERN NAME`, where `{1}` in the name is the first group of the pattern. The first
         /// that fits counts; with `continue` in front, the next ones see the new name. Behind it, `answer name PATTERN NAME`
         /// and `answer value PATTERN NAME` rename owners and targets in the answer.
-        /// Other rules: `type FROM TO` asks for another type, `ttl PATTERN LEAST-MOST` bounds TTLs, `rcode PATTERN FROM TO` changes
+        /// Other rules: `type FROM TO` asks for another type, `class FROM TO` for another class, `ttl PATTERN LEAST-MOST` bounds TTLs, `rcode PATTERN FROM TO` changes
         /// the code of an answer, `cname PATTERN NAME` looks a CNAME's target up under another name. They fit by the name as the
         /// rules before have left it.
         rewrite: Vec<Rewrite> = Setting::new("rewrite", "[]");
@@ -377,10 +377,16 @@ settings! {
         minimal_any: bool = Setting::new("minimal_any", "false");
         /// Answers of upstreams, `hosts` and `template` begin with another address or mail server each time.
         rotate: bool = Setting::new("rotate", "false");
+        /// Networks whose addresses come first in answers of upstreams, `hosts` and `template`, in this order.
+        prefer: Vec<Network> = Setting::new("prefer", "[]");
+        /// A file of how often which address comes first in such answers, read again when it changes or appears: a name alone on
+        /// its line, and below it an address and its weight (1 to 255) on each line. Other addresses weigh 1.
+        weights_file: Option<PathBuf> = Setting::new("weights_file", "none");
         /// Maximum bytes of answers over UDP, for clients that announce more. An answer that is longer goes over TCP.
         udp_bytes_max: usize = Setting::new("udp_bytes_max", "1232").within("512", "1232", "RFC 9715");
-        /// Answers made of text, before `hosts`: a type or `ANY`, then any of `zone ZONE`, `match PATTERN`, `answer RECORD`,
-        /// `authority RECORD`, `additional RECORD`, `rcode CODE`, `ederror NUMBER TEXT` and `fallthrough`, as in CoreDNS's template:
+        /// Answers made of text, before `hosts`: a type or `ANY`, then any of `class CLASS`, `zone ZONE`, `match PATTERN`, `var NAME
+        /// EXPRESSION`, `expr EXPRESSION`, `answer RECORD`, `authority RECORD`, `additional RECORD`, `rcode CODE`, `ederror NUMBER TEXT`
+        /// and `fallthrough`, as in CoreDNS's template, with all of Go's text/template in records:
         /// `A match "^ip-(.*)[.]example[.]$" answer "{{ .Name }} 60 IN A {{ index .Match 1 }}"`. Words with blanks stand in double
         /// quotes. TTLs are kept within the bounds for cached answers.
         template: Vec<Template> = Setting::new("template", "[]");

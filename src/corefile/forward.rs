@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     config::Shown,
-    dns::forward::{UpstreamSource, Verdict, Verdicts},
+    dns::forward::{UpstreamSource, Verdict, Verdicts, rcodes},
     sys,
+    wire::Rcode,
 };
 
 /// Upstreams one directive may have, as CoreDNS has it.
@@ -307,11 +308,11 @@ fn verdicts(property: &Property, found: &mut Findings) -> Verdicts {
     if property.args.is_empty() {
         found.error(property.name.at, format!("{} takes codes such as NXDOMAIN", property.name.text));
     }
-    let verdict = |token: &Token| match words::rcode(&token.text) {
-        Some("NOERROR") => Some(Verdict::NoError),
-        Some("NXDOMAIN") => Some(Verdict::NxDomain),
-        Some("SERVFAIL") => Some(Verdict::ServFail),
-        Some("REFUSED") => Some(Verdict::Refused),
+    let verdict = |token: &Token| match rcodes::named(&token.text) {
+        Some(Rcode::NOERROR) => Some(Verdict::NoError),
+        Some(Rcode::NXDOMAIN) => Some(Verdict::NxDomain),
+        Some(Rcode::SERVFAIL) => Some(Verdict::ServFail),
+        Some(Rcode::REFUSED) => Some(Verdict::Refused),
         Some(_) => Some(Verdict::Other),
         None => {
             found.error(token.at, format!("{:?} is no code such as NXDOMAIN", token.text));

@@ -3,7 +3,8 @@
 use super::{
     cache::Cache,
     forward::{self, Forward},
-    local::{Acl, Hosts, Template},
+    local::{Acl, Hosts},
+    template::Template,
     words::{holds, text},
 };
 use crate::config::Shown;
@@ -24,8 +25,8 @@ pub(super) struct Content {
     pub acls: Vec<Acl>,
     /// ANY gets a minimal answer.
     pub any: bool,
-    /// Records of an answer are turned.
-    pub rotate: bool,
+    /// Which record of an answer comes first.
+    pub order: Option<Vec<(&'static str, Shown)>>,
     /// Maximum bytes of answers over UDP.
     pub udp_bytes: Option<usize>,
     /// Settings of the forward zones.
@@ -125,9 +126,7 @@ impl Content {
         if self.any {
             add("minimal_any", text(true));
         }
-        if self.rotate {
-            add("rotate", text(true));
-        }
+        self.order.iter().flatten().for_each(|(name, value)| add(name, value.clone()));
         if let Some(bytes) = self.udp_bytes {
             add("udp_bytes_max", text(bytes));
         }

@@ -363,3 +363,38 @@ fn answer_auto_becomes_rules_for_owners_and_data() {
         assert_eq!(zones[0].rewrites, [expect.parse().unwrap()], "{rule}");
     }
 }
+
+/// Tools and the rules for denials go by the cluster's zone, with a hub and without.
+#[test]
+fn the_zone_asked_of_the_clusters_dns_is_the_clusters_zone() {
+    let block = |zone: &str, upstream: &str| format!("{zone}:53 {{\n forward . {upstream} {{\n  force_tcp\n }}\n}}\n");
+    let node_local = |cluster: &str| {
+        [(cluster, "10.96.0.99"), ("in-addr.arpa", "10.96.0.99"), ("ip6.arpa", "10.96.0.99"), (".", "1.2.3.4")]
+            .map(|(zone, upstream)| block(zone, upstream))
+            .concat()
+    };
+    let stub = block("corp.example", "10.1.1.1");
+    let kubernetes = ".:53 {\n kubernetes k8s.example in-addr.arpa ip6.arpa\n forward . 1.2.3.4\n}\n";
+    let dns = Some("10.96.0.99".parse().unwrap());
+    for (text, cluster_dns, expect) in [
+        (node_local("cluster.local"), dns, "cluster.local"),
+        (node_local("k8s.example"), dns, "k8s.example"),
+        (node_local("k8s.example") + &stub, None, "k8s.example"),
+        (block("k8s.example", "10.96.0.99") + &stub + &block(".", "1.2.3.4"), dns, "k8s.example"),
+        // All names are asked of the same server: which are the cluster's cannot be told.
+        (node_local("k8s.example").replace("1.2.3.4", "10.96.0.99"), None, "cluster.local"),
+        (stub.clone() + &block(".", "1.2.3.4"), None, "cluster.local"),
+        (kubernetes.to_owned(), None, "k8s.example"),
+    ] {
+        let options = Options { cluster_dns, ..Options::default() };
+        let config = loaded(&text, &options);
+        assert_eq!(config.settings.zone.as_str(), expect, "{text}");
+        for zone in config.forward().zones {
+            if zone.zone.to_string().trim_end_matches('.') == expect {
+                assert_eq!(zone.lifetimes.denials, crate::dns::cache::Denials::Confirm, "{text}");
+            }
+        }
+        let with_hub = translated(&text, &Options { hub: true, ..options }).yaml;
+        assert!(with_hub.starts_with(&format!("zone: {expect}\n")), "{with_hub}");
+    }
+}

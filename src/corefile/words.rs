@@ -14,40 +14,6 @@ pub(super) fn number(token: &Token) -> Result<u64, Error> {
     token.text.parse().map_err(|_| Error::at(token.at, format!("{:?} is not a whole number", token.text)))
 }
 
-/// The codes that CoreDNS knows, by number.
-const RCODES: [(u16, &str); 20] = [
-    (0, "NOERROR"),
-    (1, "FORMERR"),
-    (2, "SERVFAIL"),
-    (3, "NXDOMAIN"),
-    (4, "NOTIMP"),
-    (5, "REFUSED"),
-    (6, "YXDOMAIN"),
-    (7, "YXRRSET"),
-    (8, "NXRRSET"),
-    (9, "NOTAUTH"),
-    (10, "NOTZONE"),
-    (11, "DSOTYPENI"),
-    (16, "BADSIG"),
-    (17, "BADKEY"),
-    (18, "BADTIME"),
-    (19, "BADMODE"),
-    (20, "BADNAME"),
-    (21, "BADALG"),
-    (22, "BADTRUNC"),
-    (23, "BADCOOKIE"),
-];
-
-/// A code by its name, as miekg's library spells it.
-pub(super) fn rcode(word: &str) -> Option<&'static str> {
-    RCODES.iter().find(|(_, name)| name.eq_ignore_ascii_case(word)).map(|(_, name)| *name)
-}
-
-/// The name of a code.
-pub(super) fn rcode_of_number(number: u16) -> Option<&'static str> {
-    RCODES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
-}
-
 /// A Go duration: `30s`, `1h30m`, `1.5s`, `0`.
 pub(super) fn duration(token: &Token) -> Result<Duration, Error> {
     go_duration(&token.text)

@@ -23,6 +23,6 @@ pub use self::{
     metrics::Metrics,
     persist::{PersistError, load, save, save_unless},
     protected::{End, Hold, Reason},
-    rotate::rotate,
+    rotate::{lead, prefer, rotate},
     worker::{Probe, WorkerCache},
 };

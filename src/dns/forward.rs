@@ -50,8 +50,9 @@ pub use self::{
     inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
     observe::{AnswerClass, FailureKind, Metrics, Mismatch},
     route::{
-        Acl, Config, ConfigError, DohMethod, EdnsOption, FixedAnswer, Host, Next, Prefix, Probe, ResolvConfCache,
-        Rewrite, Template, UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host, parse_host_ip, problems, words,
+        Acl, Config, ConfigError, DohMethod, EdnsOption, FixedAnswer, Host, NOT_WORKED_OUT, Next, Prefix, Probe,
+        ResolvConfCache, Rewrite, Template, UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host, parse_host_ip,
+        problems, rcodes, words,
     },
     upstream::{Server, TlsName, limit_sockets},
 };
@@ -255,8 +256,7 @@ impl Resolve for Forwarder {
 
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
         let inner = Arc::clone(&self.0);
-        let client = request.client.ip();
-        lookup::CLIENT.scope(client, async move { resolve::respond(&inner, &request).await }).boxed()
+        async move { resolve::respond(&inner, &request).await }.boxed()
     }
 
     fn cached(
@@ -293,7 +293,7 @@ impl Resolve for Forwarder {
                     // Rare enough to allocate: at most once in five seconds for a name.
                     inner.prefetch(route, &entry, || Refresh { question: question.to_owned(), via: Via::Zone }, now);
                     // A worker cache writes its answers without a look at the zone.
-                    if !route.names.config.rotate {
+                    if !route.names.arranges() {
                         worker_cache.keep(&probe, &entry, now);
                     }
                 }

@@ -54,6 +54,22 @@ labels! {
     }
 }
 
+/// The client of a question, and the way it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub client: SocketAddr,
+    /// The listener; its address is unspecified if it is for all addresses.
+    pub server: SocketAddr,
+    pub transport: Transport,
+    /// Of the query's header.
+    pub id: u16,
+    pub recursion_desired: bool,
+    /// Of the query.
+    pub bytes: usize,
+    /// The largest answer over UDP that the client takes; `None` without EDNS.
+    pub payload: Option<u16>,
+}
+
 /// A query that the records cannot answer alone, on its way to an upstream.
 #[derive(Clone, Debug)]
 pub struct ForwardRequest {
@@ -61,6 +77,8 @@ pub struct ForwardRequest {
     pub query: Vec<u8>,
     pub transport: Transport,
     pub client: SocketAddr,
+    /// The address of the listener it came to.
+    pub server: SocketAddr,
     /// When it came; the time budget counts from here.
     pub received: Instant,
     /// The cookie to go into the answer.

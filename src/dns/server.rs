@@ -196,19 +196,20 @@ impl Drop for InFlight {
     }
 }
 
-/// The request that goes with a [`Handled::Forward`] of `message`, whose buffer is `out`.
+/// The request that goes with a [`Handled::Forward`] of `message`, whose buffer is `out`, from a client to a listener.
 pub(super) fn request(
     Asked { forward, cookie }: Asked,
     message: &[u8],
     out: &[u8],
     transport: Transport,
-    client: SocketAddr,
+    [client, server]: [SocketAddr; 2],
     received: Instant,
 ) -> ForwardRequest {
     ForwardRequest {
         query: essence(message),
         transport,
         client,
+        server,
         received,
         cookie,
         forward,

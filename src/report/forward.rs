@@ -61,6 +61,9 @@ pub struct ZoneStatus {
     /// The hosts file that cannot be read, with the reason; null if all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts_missing: Option<String>,
+    /// The file of weights that cannot be used, with the reason; null if all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_missing: Option<String>,
     pub upstreams: Vec<UpstreamStatus>,
 }
 

@@ -28,7 +28,7 @@ fn zones(forward: &ForwardStatus) -> impl Iterator<Item = (String, &ZoneStatus)>
 
 /// A file of the zone that cannot be used.
 fn missing(zone: &ZoneStatus) -> Option<&String> {
-    zone.missing.as_ref().or(zone.hosts_missing.as_ref())
+    zone.missing.as_ref().or(zone.hosts_missing.as_ref()).or(zone.weights_missing.as_ref())
 }
 
 pub(super) fn is_degraded(forward: &ForwardStatus) -> bool {

@@ -13,7 +13,7 @@ use crate::{
 /// The result for a question before any forward zone is looked at.
 #[derive(Clone, Copy, Debug)]
 pub enum Local<'a> {
-    /// A class other than IN, or a zone transfer.
+    /// A class other than IN that no forward zone has a rule for, or a zone transfer.
     Refused,
     /// The addresses of the asked family; there may be none.
     Pinned(&'a Pin),
@@ -42,7 +42,7 @@ impl Rules {
     pub fn local<'a>(&'a self, records: &Records<'a>, question: Question<&Name>) -> Local<'a> {
         let Question { name, rtype, class, .. } = question;
         if class != Class::IN || rtype.is_transfer() {
-            return Local::Refused;
+            return self.unusual(rtype);
         }
         if let Some(pins) = records.pins
             && (rtype == Rtype::A || rtype == Rtype::AAAA)
@@ -65,6 +65,11 @@ impl Rules {
             Lookup::NotReady if self.config.cluster_fallback => Local::Fallback,
             Lookup::NotReady => Local::NotReady,
         }
+    }
+
+    #[cold]
+    fn unusual<'a>(&self, rtype: Rtype) -> Local<'a> {
+        if !rtype.is_transfer() && self.admits_other_classes() { Local::Outside } else { Local::Refused }
     }
 
     #[inline]

@@ -1,6 +1,13 @@
 //! The inputs of `answer()` besides the query: those of all queries, and those of a batch.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::Guard;
 
@@ -45,18 +52,29 @@ pub struct Rules {
     pub(super) zone: Zone,
     pub(super) config: Config,
     pub(super) discovery: Arc<Discovery>,
+    /// Some forward zone has a rule for another class than IN.
+    other_classes: Arc<AtomicBool>,
 }
 
 impl Rules {
     #[must_use]
     pub fn new(zone: Zone, config: Config) -> Self {
-        Self { zone, config, discovery: Arc::default() }
+        Self { zone, config, discovery: Arc::default(), other_classes: Arc::default() }
     }
 
     /// Without discovery, clients that look for encrypted DNS are told that there is none.
     #[must_use]
     pub fn with_discovery(self, discovery: Arc<Discovery>) -> Self {
         Self { discovery, ..self }
+    }
+
+    /// Lets questions of other classes than IN go to forward zones from now on, which refuse those they have no rule for.
+    pub(in crate::dns) fn admit_other_classes(&self) {
+        self.other_classes.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn admits_other_classes(&self) -> bool {
+        self.other_classes.load(Ordering::Relaxed)
     }
 
     #[must_use]

@@ -1,6 +1,10 @@
 //! A query that comes alone: an HTTP request, a QUIC stream.
 
-use std::{cell::RefCell, net::SocketAddr, sync::Arc};
+use std::{
+    cell::RefCell,
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 
@@ -68,7 +72,8 @@ pub(super) async fn answer(
         First::Answer(answer) => answer,
         First::Forward(asked, _in_flight, kept) => {
             let gone = CountGone(Some(core));
-            let request = server::request(asked, message, &kept, transport, client, received);
+            let listener = (Ipv6Addr::UNSPECIFIED, 0).into();
+            let request = server::request(asked, message, &kept, transport, [client, listener], received);
             let resolved = core.resolve(request).await;
             gone.stayed();
             shard.responses(Tally { rcode: server::rcode_of(&resolved.message), from: resolved.from }, 1);

@@ -288,7 +288,20 @@ fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
                 Err(error) => tracing::warn!(%error, "cannot read the hosts again; keeping the old entries"),
             }
         }
-        missing += i64::from(route.missing().is_some()) + i64::from(route.names.hosts_problem().is_some());
+        if let Some(path) = &route.config.weights_file
+            && seen.changed(path)
+        {
+            let (zone, path) = (&route.config.zone, path.display());
+            match route.names.reread_weights() {
+                Ok(()) => tracing::info!(%zone, %path, "file of weights read"),
+                Err(error) => {
+                    tracing::warn!(%zone, %path, %error, "cannot read the file of weights again; keeping the old ones");
+                }
+            }
+        }
+        let problems =
+            [route.missing().is_some(), route.names.hosts_problem().is_some(), route.names.weights_problem().is_some()];
+        missing += problems.map(i64::from).iter().sum::<i64>();
     }
     // Views count on the same gauge.
     inner.metrics().files_missing.add(missing - seen.missing);

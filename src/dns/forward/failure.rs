@@ -4,15 +4,18 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{
     observe::FailureKind,
-    route::{FixedAnswer, Reason, Route},
+    route::{Reason, Route},
     upstream::Failed,
 };
-use crate::{dns::cache::Entry, wire::EdeCode};
+use crate::{
+    dns::cache::Entry,
+    wire::{EdeCode, Rcode},
+};
 
 #[derive(Clone, Debug)]
 pub enum Failure {
     /// The zone answers with this code, and says why if a rule of it has a reason.
-    Fixed(FixedAnswer, Option<Reason>),
+    Fixed(Rcode, Option<Reason>),
     /// The answer is not on this node, and upstreams were not to be asked.
     NotAsked,
     /// Upstreams deny the name, and it is held: this is its last good answer.
@@ -111,11 +114,11 @@ impl Failure {
     }
 
     /// The code of the answer; `None` if there is an answer all the same, or no question.
-    pub fn answer(&self) -> Option<FixedAnswer> {
+    pub fn answer(&self) -> Option<Rcode> {
         match self {
             Self::Fixed(answer, _) => Some(*answer),
-            Self::Servfail { refused: true, .. } => Some(FixedAnswer::Refused),
-            Self::Servfail { .. } => Some(FixedAnswer::ServFail),
+            Self::Servfail { refused: true, .. } => Some(Rcode::REFUSED),
+            Self::Servfail { .. } => Some(Rcode::SERVFAIL),
             Self::NotAsked | Self::Held(_) => None,
         }
     }

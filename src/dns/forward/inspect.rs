@@ -9,7 +9,7 @@ use super::{
     Failure, Forwarder, Inner,
     lookup::{Found, State, Via, place, stale_age},
     resolve::{Reach, Resolver, Source},
-    route::{ByZone, Config, FixedAnswer, Route, Routes, ZoneNames, zone_names},
+    route::{ByZone, Config, Route, Routes, ZoneNames, zone_names},
 };
 use crate::{
     dns::{
@@ -110,8 +110,8 @@ fn inspect(resolver: Resolver<'_>, question: &Question, legs: &Lock<Vec<Leg>>) -
             Some(InspectedAnswer { rcode, kind: found.entry.kind(), answers, authorities, age: found.age })
         }
         Err(Failure::Fixed(answer, _)) => Some(InspectedAnswer {
-            rcode: answer.rcode(),
-            kind: if answer == FixedAnswer::NxDomain { Kind::NxDomain } else { Kind::NoData },
+            rcode: answer,
+            kind: if answer == Rcode::NXDOMAIN { Kind::NxDomain } else { Kind::NoData },
             answers: Vec::new(),
             authorities: Vec::new(),
             age: Age::Fresh,

@@ -35,7 +35,7 @@ use crate::{
         Local, Question,
         cache::{Age, Denials, Entry, Key, Kind, Lifetimes, RouteId},
         question::question_name,
-        request::ServedFrom,
+        request::{Asker, ServedFrom},
     },
     report::Policy,
     sys::UnixMillis,
@@ -295,6 +295,10 @@ impl Inner {
         question: Question,
         via: Via,
     ) -> impl Future<Output = Outcome> + Send + 'static {
+        let (asker, mut edns_options) = (asking(), Vec::new());
+        for option in &route.config.edns_options {
+            option.put(&question, asker.as_ref(), &mut edns_options);
+        }
         let exchange = Exchange {
             inner: Arc::clone(self),
             routes: Arc::clone(routes),
@@ -304,6 +308,7 @@ impl Inner {
             question,
             via,
             client: client(),
+            edns_options,
         };
         async move { exchange.run().await }
     }
@@ -311,17 +316,17 @@ impl Inner {
 
 task_local! {
     /// The client whose question a task resolves.
-    pub(super) static CLIENT: IpAddr;
+    pub(super) static ASKER: Asker;
 }
 
 /// The client that a place is taken for; unspecified where no client waits, as for a refresh.
 fn client() -> IpAddr {
-    asking().unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+    asking().map_or(Ipv4Addr::UNSPECIFIED.into(), |asker| asker.client.ip())
 }
 
 /// The client whose question is resolved; `None` where no client asks, as for the tools.
-pub(super) fn asking() -> Option<IpAddr> {
-    CLIENT.try_with(|client| *client).ok()
+pub(super) fn asking() -> Option<Asker> {
+    ASKER.try_with(|asker| *asker).ok()
 }
 
 /// A question on its way to the upstreams of its route.
@@ -334,6 +339,8 @@ struct Exchange {
     via: Via,
     /// For its share of the slots.
     client: IpAddr,
+    /// As they stand in an OPT record.
+    edns_options: Vec<u8>,
 }
 
 impl Exchange {
@@ -414,12 +421,7 @@ impl Exchange {
 
     async fn ask(&self, route: &Route, attempts: Attempts, deadline: Instant) -> Result<Answered, Failed> {
         let speaks_for = |name: &RecordName| self.speaks_for(name);
-        let client = Some(self.client).filter(|client| !client.is_unspecified());
-        let mut edns_options = Vec::new();
-        for option in &route.config.edns_options {
-            option.put(&self.question, client, &mut edns_options);
-        }
-        let options = ExchangeOptions { edns_options: &edns_options, ..route.exchange_options() };
+        let options = ExchangeOptions { edns_options: &self.edns_options, ..route.exchange_options() };
         let metrics = self.inner.metrics();
         race(options, attempts, &self.question, speaks_for, deadline, metrics).await
     }

@@ -15,19 +15,19 @@ use super::{
     Failure, Inner,
     additional::add_records,
     inspect::Leg,
-    lookup::{Found, Via, asking},
+    lookup::{ASKER, Found, Via, asking},
     observe,
-    route::{ByZone, FixedAnswer, OnNode, Reason, Routes, ZoneNames, acl, dns64},
+    route::{ByZone, OnNode, Reason, Routes, ZoneNames, acl, dns64},
 };
 use crate::{
     dns::{
         Context, Forward, Local, Question, Records, Rules,
         cache::{Age, Entry, Kind, Parts},
         question::question_name,
-        request::{ForwardRequest, Resolved, ServedFrom, Transport},
+        request::{Asker, ForwardRequest, Resolved, ServedFrom, Transport},
     },
     sys::{Lock, UnixMillis},
-    wire::{Ede, HEADER_BYTES, Name, Parsed, Query, Rcode, Reject, Rtype, UDP_BYTES_MIN, parse, write_reject},
+    wire::{Class, Ede, HEADER_BYTES, Name, Parsed, Query, Rcode, Reject, Rtype, UDP_BYTES_MIN, parse, write_reject},
 };
 
 /// Routes one answer may lead through.
@@ -58,7 +58,8 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
         Err(Failure::looped())
     } else {
         let reach = Reach::Upstreams { inner, routes: &routes, deadline: request.received + budget };
-        Resolver { records: Source::Live(&inner.environment.records, inner.now()), reach }.resolve(&question).await
+        let resolver = Resolver { records: Source::Live(&inner.environment.records, inner.now()), reach };
+        ASKER.scope(asker(request, &client), resolver.resolve(&question)).await
     };
     let denied = |found: &Found| found.from == ServedFrom::Cluster && found.entry.kind() == Kind::NxDomain;
     let (message, from) = match (answer, request.forward) {
@@ -89,7 +90,7 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
             (out, found.from)
         }
         (Err(Failure::Fixed(answer, reason)), Forward::Whole) => {
-            let mut reject = client.reject(answer.rcode(), None);
+            let mut reject = client.reject(answer, None);
             reject.ede = reason.as_ref().map(|Reason { code, text }| Ede { code: *code, text });
             (written(&reject), ServedFrom::Cluster)
         }
@@ -104,6 +105,19 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
     }
     inner.tap.note(request, &message, inner.now(), inner.metrics());
     Resolved { message, from }
+}
+
+fn asker(request: &ForwardRequest, query: &Query<'_>) -> Asker {
+    let ForwardRequest { client, server, transport, .. } = *request;
+    Asker {
+        client,
+        server,
+        transport,
+        id: query.id,
+        recursion_desired: query.rd,
+        bytes: request.query.len(),
+        payload: query.edns.map(|edns| edns.payload_size),
+    }
 }
 
 /// How far a question may go.
@@ -219,8 +233,8 @@ impl Resolver<'_> {
         let (zone, via) = self.answering(names, &new.name);
         let found = self.known(zone, &new, via).await;
         let code = match &found {
-            Ok(found) if found.entry.kind() == Kind::NxDomain => FixedAnswer::NxDomain,
-            Ok(_) => FixedAnswer::NoError,
+            Ok(found) if found.entry.kind() == Kind::NxDomain => Rcode::NXDOMAIN,
+            Ok(_) => Rcode::NOERROR,
             Err(failure) => match failure.answer() {
                 Some(code) => code,
                 None => return found,
@@ -228,10 +242,8 @@ impl Resolver<'_> {
         };
         let said = rewritten.code(code);
         let mut kind = match (said, &found) {
-            (FixedAnswer::Refused | FixedAnswer::ServFail, _) if said != code => {
-                return Err(Failure::Fixed(said, None));
-            }
-            (FixedAnswer::NxDomain, _) => Kind::NxDomain,
+            (Rcode::NXDOMAIN, _) => Kind::NxDomain,
+            (_, _) if said != code && said != Rcode::NOERROR => return Err(Failure::Fixed(said, None)),
             (_, Ok(found)) if found.entry.kind() != Kind::NxDomain => found.entry.kind(),
             _ => Kind::NoData,
         };
@@ -278,13 +290,13 @@ impl Resolver<'_> {
     /// A question as the zone answers it on this node, or else as upstreams do.
     async fn known(&self, names: &ZoneNames, question: &Question, via: Via) -> Result<Found, Failure> {
         if !names.config.acl.is_empty()
-            && let Some(client) = asking()
+            && let Some(asker) = asking()
             && let Some((answer, code)) =
-                acl::judge(&names.config.acl, &question.record_name(), question.rtype, client).answer()
+                acl::judge(&names.config.acl, &question.record_name(), question.rtype, asker.client.ip()).answer()
         {
             return Err(Failure::Fixed(answer, Some(Reason { code, text: "".into() })));
         }
-        let (kind, mut answers, authorities, additionals) = match names.on_node(question, asking()) {
+        let (kind, mut answers, authorities, additionals) = match names.on_node(question, asking().as_ref()) {
             OnNode::Records { kind, answers, authorities, additionals } => (kind, answers, authorities, additionals),
             OnNode::Fixed(answer, reason) => return Err(Failure::Fixed(answer, reason)),
             OnNode::Upstreams => return self.follow(question, via).await,
@@ -312,7 +324,8 @@ impl Resolver<'_> {
         // A client that validates gets no answer that is made up (RFC 6147, 5.5).
         let validates = question.dnssec_ok && question.checking_disabled;
         let config = &names.config;
-        let for_client = config.dns64_over_ipv4 || asking().is_none_or(|client| client.to_canonical().is_ipv6());
+        let for_client =
+            config.dns64_over_ipv4 || asking().is_none_or(|asker| asker.client.ip().to_canonical().is_ipv6());
         let applies = question.rtype == Rtype::AAAA && !validates && for_client;
         let Some(prefix) = config.dns64.filter(|_| applies) else { return Ok(found) };
         let now = self.now();
@@ -379,6 +392,11 @@ impl Resolver<'_> {
             Here::NoRecords => Via::Fallback,
             Here::Outside => via,
         };
+        if question.class != Class::IN
+            && !self.names(&question.name).is_some_and(|names| names.asks_of_class(question.class))
+        {
+            return Err(Failure::Fixed(Rcode::REFUSED, None));
+        }
         if via == Via::Zone && self.names(&question.name).is_some_and(|names| names.config.answer.is_some()) {
             return Err(Failure::fixed_target());
         }

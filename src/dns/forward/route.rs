@@ -9,11 +9,13 @@ mod edns;
 pub mod hosts;
 mod names;
 pub mod next;
+pub mod rcodes;
 mod resolv_conf;
 mod resolv_conf_cache;
 mod rewrite;
 mod servers;
 mod template;
+mod weights;
 pub mod words;
 
 use std::{
@@ -40,7 +42,7 @@ pub use self::{
     resolv_conf_cache::ResolvConfCache,
     rewrite::Rewrite,
     servers::problems,
-    template::{Reason, Template},
+    template::{NOT_WORKED_OUT, Reason, Template},
 };
 use super::{
     Environment,
@@ -159,6 +161,9 @@ impl Routes {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
+        }
+        if by_zone.iter().any(|route| route.names.has_classes()) {
+            environment.records.rules().admit_other_classes();
         }
         if errors.is_empty() { Ok(Self { by_zone, cluster_fallback, keep: config.keep.clone() }) } else { Err(errors) }
     }

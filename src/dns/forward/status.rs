@@ -15,6 +15,7 @@ pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
             looped: route.upstreams().iter().any(|upstream| upstream.is_looped()),
             missing: route.and_next().find_map(|route| route.missing()).map(|missing| missing.to_string()),
             hosts_missing: route.names.hosts_problem(),
+            weights_missing: route.names.weights_problem(),
             upstreams: (route.and_next().flat_map(|route| route.upstreams().to_vec()))
                 .map(|upstream| upstream.status(inner.now()))
                 .collect(),

@@ -319,7 +319,14 @@ impl Connection {
                     shard.responses(reply.tally(), 1);
                     return self.put(&room[..reply.len], padded);
                 };
-                let request = server::request(forward, message, room, self.transport, self.client, received);
+                let request = server::request(
+                    forward,
+                    message,
+                    room,
+                    self.transport,
+                    [self.client, self.stream.address()],
+                    received,
+                );
                 let core = Arc::clone(core);
                 let answer = async move {
                     Forwarded { resolved: core.resolve(request).await, received, padded, _in_flight: in_flight }

@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, Read, Write},
+    net::{Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -41,6 +42,11 @@ impl Stream {
     fn socket(&self) -> &TcpStream {
         let (Self::Plain(stream) | Self::Tls(stream, _)) = self;
         stream
+    }
+
+    /// The server's end; unspecified if it is gone.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.socket().local_addr().unwrap_or((Ipv6Addr::UNSPECIFIED, 0).into())
     }
 
     pub(super) fn is_handshaking(&self) -> bool {

@@ -194,7 +194,8 @@ impl Worker {
         let Some(in_flight) = self.core.begin(Transport::Udp, peer.address().ip()) else {
             return Some(self.core.refuse_forward(Transport::Udp, query, forward, out));
         };
-        let request = server::request(forward, query, out, Transport::Udp, peer.address(), received.into());
+        let request =
+            server::request(forward, query, out, Transport::Udp, [peer.address(), socket.address()], received.into());
         let (core, socket) = (Arc::clone(&self.core), Arc::clone(socket));
         let answer = async move {
             let resolved = core.resolve(request).await;

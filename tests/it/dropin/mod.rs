@@ -5,6 +5,7 @@ mod metrics;
 mod migration;
 mod options;
 mod order;
+mod plugins;
 mod process;
 mod reference;
 mod served;

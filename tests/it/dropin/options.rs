@@ -229,6 +229,60 @@ async fn loadbalance_begins_answers_of_all_kinds_with_another_record() {
     }
 }
 
+/// CoreDNS 1.14.7 puts addresses of the first network first, then those of the second, then the others.
+#[tokio::test(start_paused = true)]
+async fn loadbalance_prefers_addresses_of_networks() {
+    let upstream = Upstream::start(|asked| {
+        let addresses = [[192, 0, 2, 1], [10, 0, 0, 2], [172, 16, 0, 3], [10, 0, 0, 4]];
+        vec![asked.found(addresses.map(|ip| a(&asked.name(), 60, ip)).to_vec())]
+    })
+    .await;
+    let text = ". {\nloadbalance round_robin {\nprefer 172.16.0.0/12 10.0.0.0/8\n}\nforward . UP1\ncache 60\n}";
+    let world = serve(text, &[&upstream]);
+    for id in 0..8 {
+        let answer = over_udp(&world, "www.example", RecordType::A, 1232, id).await;
+        let order: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
+        assert_eq!((order[0].as_str(), order[3].as_str()), ("172.16.0.3", "192.0.2.1"), "{order:?}");
+        if let Some((answer, _)) = world.at_hand_as("www.example", RecordType::A, id) {
+            assert_eq!(answer.answers[0].data.to_string(), "172.16.0.3", "on the client's own thread");
+        }
+    }
+}
+
+/// As with CoreDNS, a file that is missing weighs nothing and is taken up when it appears; one that is wrong too, which CoreDNS
+/// does not start with.
+#[tokio::test(start_paused = true)]
+async fn loadbalance_weighs_addresses_by_a_file_that_may_come_later() {
+    let upstream =
+        Upstream::start(|asked| vec![asked.found((1..=3).map(|nth| a(&asked.name(), 60, [192, 0, 2, nth])).collect())])
+            .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weights");
+    let text = format!(". {{\nloadbalance weighted {} {{\nreload 5s\n}}\nforward . UP1\ncache 600\n}}", file.display());
+    let world = serve(&text, &[&upstream]);
+    let firsts = async || {
+        let mut firsts = [0_u32; 3];
+        for id in 0..200 {
+            let answer = over_udp(&world, "www.example", RecordType::A, 1232, id).await;
+            let first = answer.answers[0].data.to_string();
+            firsts[usize::from(first.as_bytes()[first.len() - 1] - b'1')] += 1;
+        }
+        firsts
+    };
+    let problem = || world.forwarder.zones()[0].weights_missing.clone();
+    assert!(firsts().await.iter().all(|count| *count > 10), "all alike without a file");
+    assert!(problem().is_some_and(|problem| problem.contains("weights")), "status tells of it");
+    std::fs::write(&file, "www.example\n192.0.2.2 255\n").unwrap();
+    world.elapse(secs(3)).await;
+    assert_eq!(problem(), None);
+    let weighed = firsts().await;
+    assert!(weighed[1] >= 150, "{weighed:?}");
+    std::fs::write(&file, "192.0.2.2 nonsense\n").unwrap();
+    world.elapse(secs(3)).await;
+    assert!(firsts().await[1] >= 150, "the old weights stay");
+    assert!(problem().is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn bufsize_bounds_answers_over_udp() {
     let upstream = Upstream::start(|asked| {
@@ -254,6 +308,9 @@ async fn bufsize_bounds_answers_over_udp() {
 async fn options_of_edns_go_to_the_upstreams_of_the_block() {
     let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
     let text = ". {\nrewrite continue edns0 local set 0xffee 0x6162\nrewrite continue edns0 local set 0xffef {client_ip}\n\
+                rewrite continue edns0 local set 0xfff0 {client_port} revert\n\
+                rewrite continue edns0 local set 0xfff1 {server_ip}\nrewrite continue edns0 local set 0xfff2 {server_port}\n\
+                rewrite continue edns0 local append 0xfff3 {protocol}\nrewrite continue edns0 local set 0xfff4 {qtype}\n\
                 rewrite name exact old.example new.example\n\
                 forward . UP1\n}";
     assert_eq!(serve(text, &[&upstream]).a("old.example").await, "NoError 192.0.2.1");
@@ -263,7 +320,17 @@ async fn options_of_edns_go_to_the_upstreams_of_the_block() {
     let sent: Vec<(u16, Vec<u8>)> = (edns.options().as_ref().iter())
         .map(|(code, option)| (u16::from(*code), Vec::<u8>::try_from(option).expect("bytes")))
         .collect();
-    assert_eq!(sent, [(0xFFEE, b"ab".to_vec()), (0xFFEF, vec![127, 0, 0, 1])]);
+    // As CoreDNS 1.14.7 sends them for a client on 127.0.0.1:40000 that asks 169.254.20.10:53 over TCP.
+    let expect: [(u16, &[u8]); 7] = [
+        (0xFFEE, b"ab"),
+        (0xFFEF, &[127, 0, 0, 1]),
+        (0xFFF0, &[0x9C, 0x40]),
+        (0xFFF1, &[169, 254, 20, 10]),
+        (0xFFF2, &[0, 53]),
+        (0xFFF3, b"tcp"),
+        (0xFFF4, &[0, 1]),
+    ];
+    assert_eq!(sent, expect.map(|(code, data)| (code, data.to_vec())));
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,7 @@ use crate::support::{
 };
 
 pub const NOW: UnixMillis = UnixMillis(1_733_941_800_000);
+pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10)), 53);
 pub const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
 
 pub struct World {
@@ -149,8 +150,8 @@ impl World {
             Outcome::Forward(forward @ (Forward::Chase { len } | Forward::Complete { len, .. })) => (forward, len),
             Outcome::Forward(forward) => (forward, 0),
         };
-        let (client, received, written) = (CLIENT, Instant::now(), out[..len].to_vec());
-        Err(Box::new(ForwardRequest { query, transport, client, received, cookie: None, forward, written }))
+        let (client, server, received, written) = (CLIENT, SERVER, Instant::now(), out[..len].to_vec());
+        Err(Box::new(ForwardRequest { query, transport, client, server, received, cookie: None, forward, written }))
     }
 
     /// Asks as a client does.

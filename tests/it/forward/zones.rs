@@ -84,6 +84,7 @@ async fn a_view_shares_the_cache_and_not_the_answers() {
         query: super::world::query("www.example", RecordType::A, None),
         transport: Transport::Tcp,
         client: super::world::CLIENT,
+        server: super::world::SERVER,
         received: tokio::time::Instant::now(),
         cookie: None,
         forward: holdfast::dns::Forward::Whole,

@@ -237,6 +237,7 @@ mod tests {
             query: b"question".to_vec(),
             transport: Transport::Udp,
             client: ([10, 0, 0, 9], 5_353).into(),
+            server: ([10, 0, 0, 1], 53).into(),
             received: Instant::now(),
             cookie: None,
             forward: crate::dns::Forward::Whole,

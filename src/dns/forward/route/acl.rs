@@ -7,10 +7,10 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use hickory_proto::rr::{Name, RecordType};
 use ipnet::IpNet;
 
-use super::{FixedAnswer, rewrite::spelled, words};
+use super::{rewrite::spelled, words};
 use crate::{
     sys::labels,
-    wire::{EdeCode, Rtype},
+    wire::{EdeCode, Rcode, Rtype},
 };
 
 labels! {
@@ -25,11 +25,11 @@ labels! {
 
 impl Action {
     /// The answer in place of the one that was asked for, with its extended error (RFC 8914).
-    pub fn answer(self) -> Option<(FixedAnswer, EdeCode)> {
+    pub fn answer(self) -> Option<(Rcode, EdeCode)> {
         match self {
             Self::Allow => None,
-            Self::Block => Some((FixedAnswer::Refused, EdeCode::BLOCKED)),
-            Self::Filter => Some((FixedAnswer::NoError, EdeCode::FILTERED)),
+            Self::Block => Some((Rcode::REFUSED, EdeCode::BLOCKED)),
+            Self::Filter => Some((Rcode::NOERROR, EdeCode::FILTERED)),
         }
     }
 }

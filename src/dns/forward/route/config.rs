@@ -141,6 +141,10 @@ pub struct ZoneConfig {
     pub minimal_any: bool,
     /// Addresses and mail servers of an answer begin at another one each time. Default off.
     pub rotate: bool,
+    /// Addresses of answers in the first of these networks come first, then those of the second. Default none.
+    pub prefer: Arc<[IpNet]>,
+    /// A file of how often which address comes first, re-read on change. Default none.
+    pub weights_file: Option<PathBuf>,
     /// Answers over UDP have at most so many bytes. Default 1,232.
     pub udp_bytes_max: usize,
     pub templates: Vec<Template>,
@@ -190,6 +194,8 @@ impl Default for ZoneConfig {
             acl: Vec::new(),
             minimal_any: false,
             rotate: false,
+            prefer: Arc::default(),
+            weights_file: None,
             udp_bytes_max: UDP_BYTES_MAX,
             templates: Vec::new(),
             reject: Arc::default(),

@@ -2,7 +2,10 @@
 
 use std::{fmt, fmt::Write as _, net::IpAddr, str::FromStr};
 
-use crate::dns::Question;
+use crate::dns::{
+    Question,
+    request::{Asker, Transport},
+};
 
 /// Longest data of an option, in bytes.
 const DATA_MAX: usize = 128;
@@ -25,6 +28,12 @@ enum Data {
     Type,
     /// The client's address.
     Client,
+    ClientPort,
+    /// The listener's address.
+    Server,
+    ServerPort,
+    /// `udp` or `tcp`.
+    Protocol,
     /// So many bits of it, by its family.
     Subnet {
         v4: u8,
@@ -34,8 +43,10 @@ enum Data {
 
 impl EdnsOption {
     /// Appends it as it stands in an OPT record. Nothing is added if it takes a client and there is none, as for a refresh.
-    pub fn put(&self, question: &Question, client: Option<IpAddr>, out: &mut Vec<u8>) {
-        let client = client.map(|client| client.to_canonical());
+    /// Nor is that of a listener on all addresses of the other family, as in CoreDNS.
+    pub fn put(&self, question: &Question, asker: Option<&Asker>, out: &mut Vec<u8>) {
+        let client = asker.map(|asker| asker.client.ip().to_canonical());
+        let server = asker.map(|asker| asker.server.ip().to_canonical());
         let data = match (&self.data, client) {
             (Data::Bytes(bytes), _) => bytes.clone(),
             (Data::Name, _) => {
@@ -45,12 +56,27 @@ impl EdnsOption {
             (Data::Type, _) => question.rtype.0.to_be_bytes().to_vec(),
             (Data::Client, Some(client)) => octets(client),
             (Data::Subnet { v4, v6 }, Some(client)) => subnet(client, if client.is_ipv4() { *v4 } else { *v6 }),
-            (Data::Client | Data::Subnet { .. }, None) => return,
+            (Data::Server, Some(client)) => match server.filter(|server| server.is_ipv4() == client.is_ipv4()) {
+                Some(server) => octets(server),
+                None => return,
+            },
+            (Data::ClientPort | Data::ServerPort | Data::Protocol, _) => match (&self.data, asker) {
+                (Data::ClientPort, Some(asker)) => asker.client.port().to_be_bytes().to_vec(),
+                (Data::ServerPort, Some(asker)) => asker.server.port().to_be_bytes().to_vec(),
+                (_, Some(asker)) => protocol(asker.transport).as_bytes().to_vec(),
+                (_, None) => return,
+            },
+            (Data::Client | Data::Server | Data::Subnet { .. }, None) => return,
         };
         let length = u16::try_from(data.len()).unwrap_or(0);
         out.extend(self.code.to_be_bytes().into_iter().chain(length.to_be_bytes()));
         out.extend_from_slice(&data);
     }
+}
+
+/// As CoreDNS names it.
+pub(super) fn protocol(transport: Transport) -> &'static str {
+    if matches!(transport, Transport::Udp | Transport::Quic) { "udp" } else { "tcp" }
 }
 
 fn octets(ip: IpAddr) -> Vec<u8> {
@@ -75,7 +101,8 @@ fn subnet(client: IpAddr, bits: u8) -> Vec<u8> {
 impl FromStr for EdnsOption {
     type Err = String;
 
-    /// `CODE [DATA]`, both in hexadecimal behind `0x`; data is text otherwise, or `{qname}`, `{qtype}` or `{client_ip}`. Or
+    /// `CODE [DATA]`, both in hexadecimal behind `0x`; data is text otherwise, or one of `{qname}`, `{qtype}`,
+    /// `{protocol}`, `{client_ip}`, `{client_port}`, `{server_ip}` and `{server_port}`. Or
     /// `subnet BITS BITS`, for IPv4 and IPv6.
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(bits) = text.strip_prefix("subnet ") {
@@ -95,11 +122,17 @@ impl FromStr for EdnsOption {
             ("{qname}", _) => Data::Name,
             ("{qtype}", _) => Data::Type,
             ("{client_ip}", _) => Data::Client,
+            ("{client_port}", _) => Data::ClientPort,
+            ("{server_ip}", _) => Data::Server,
+            ("{server_port}", _) => Data::ServerPort,
+            ("{protocol}", _) => Data::Protocol,
             (_, Some(digits)) => {
                 Data::Bytes(bytes(digits).ok_or_else(|| format!("{data:?} is not bytes in hexadecimal"))?)
             }
             _ if data.starts_with('{') && data.ends_with('}') => {
-                return Err(format!("{data} is not {{qname}}, {{qtype}} or {{client_ip}}"));
+                return Err(format!(
+                    "{data} is not {{qname}}, {{qtype}}, {{protocol}}, {{client_ip}}, {{client_port}}, {{server_ip}} or {{server_port}}"
+                ));
             }
             _ => Data::Bytes(data.as_bytes().to_vec()),
         };
@@ -135,6 +168,10 @@ impl fmt::Display for EdnsOption {
             Data::Name => write!(f, "{code} {{qname}}"),
             Data::Type => write!(f, "{code} {{qtype}}"),
             Data::Client => write!(f, "{code} {{client_ip}}"),
+            Data::ClientPort => write!(f, "{code} {{client_port}}"),
+            Data::Server => write!(f, "{code} {{server_ip}}"),
+            Data::ServerPort => write!(f, "{code} {{server_port}}"),
+            Data::Protocol => write!(f, "{code} {{protocol}}"),
             Data::Subnet { v4, v6 } => write!(f, "subnet {v4} {v6}"),
         }
     }
@@ -160,10 +197,25 @@ mod tests {
             ("subnet 0 0", "subnet 0 0", "10.1.2.3", &[0, 8, 0, 4, 0, 1, 0, 0]),
             ("subnet 24 56", "subnet 24 56", "", &[]),
             ("1 {client_ip}", "1 {client_ip}", "", &[]),
+            ("1 {client_port}", "1 {client_port}", "10.1.2.3", &[0, 1, 0, 2, 0x0F, 0xA0]),
+            ("1 {server_ip}", "1 {server_ip}", "10.1.2.3", &[0, 1, 0, 4, 169, 254, 20, 10]),
+            ("1 {server_ip}", "1 {server_ip}", "2001:db8::1", &[]),
+            ("1 {server_port}", "1 {server_port}", "2001:db8::1", &[0, 1, 0, 2, 0, 53]),
+            ("1 {protocol}", "1 {protocol}", "10.1.2.3", &[0, 1, 0, 3, b'u', b'd', b'p']),
+            ("1 {protocol}", "1 {protocol}", "", &[]),
         ] {
             let option: EdnsOption = text.parse().unwrap();
             let mut out = Vec::new();
-            option.put(&question, client.parse().ok(), &mut out);
+            let asker = client.parse::<IpAddr>().ok().map(|client| Asker {
+                client: (client, 4_000).into(),
+                server: ([169, 254, 20, 10], 53).into(),
+                transport: Transport::Udp,
+                id: 7,
+                recursion_desired: true,
+                bytes: 40,
+                payload: None,
+            });
+            option.put(&question, asker.as_ref(), &mut out);
             assert_eq!((option.to_string().as_str(), out.as_slice()), (shown, wire), "{text}");
             assert_eq!(shown.parse::<EdnsOption>().unwrap(), option);
         }

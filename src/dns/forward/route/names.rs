@@ -3,25 +3,26 @@
 //!
 //! Never asks an upstream.
 
-use std::{collections::HashMap, io, net::IpAddr, path::Path, sync::Arc};
+use std::{collections::HashMap, io, path::Path, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hickory_proto::rr::{Record, RecordType};
 use tracing::warn;
 
 use super::{
-    Config, FixedAnswer, ZoneConfig,
+    Config, ZoneConfig,
     hosts::Hosts,
-    rewrite::{Rewritten, rewrite},
+    rewrite::{Rewritten, What, rewrite},
     template::{self, Filled, Reason},
+    weights::Weights,
 };
 use crate::{
     dns::{
-        cache::{Kind, rotate},
+        cache::{Kind, lead, prefer, rotate},
         question::{Question, question_name, record_name},
-        request::Transport,
+        request::{Asker, Transport},
     },
-    wire::{Name, Query, Rcode, Rtype},
+    wire::{Class, Name, Query, Rcode, Rtype},
 };
 
 /// The rewrites, templates, hosts and the fixed answer of one zone.
@@ -31,6 +32,9 @@ pub struct ZoneNames {
     hosts: ArcSwap<Hosts>,
     /// Why the hosts file could not be read when it was last looked at.
     hosts_problem: ArcSwapOption<String>,
+    weights: ArcSwap<Weights>,
+    /// Why the file of weights could not be read when it was last looked at.
+    weights_problem: ArcSwapOption<String>,
 }
 
 /// The answer of a zone to a question, as far as no upstream is needed.
@@ -44,7 +48,7 @@ pub enum OnNode {
         additionals: Vec<Record>,
     },
     /// A code, and why if a template says so.
-    Fixed(FixedAnswer, Option<Reason>),
+    Fixed(Rcode, Option<Reason>),
     Upstreams,
 }
 
@@ -58,12 +62,25 @@ impl ZoneNames {
             warn!(zone = %config.zone, %path, %error, "cannot read the hosts file: its names are not answered until it can be read");
             Hosts::new(&config.hosts, None, config.hosts_reverse).unwrap_or_default()
         });
-        Self { config, hosts: ArcSwap::from_pointee(hosts), hosts_problem: ArcSwapOption::from(problem) }
+        let this = Self {
+            config,
+            hosts: ArcSwap::from_pointee(hosts),
+            hosts_problem: ArcSwapOption::from(problem),
+            weights: ArcSwap::default(),
+            weights_problem: ArcSwapOption::default(),
+        };
+        if let Some(path) = &this.config.weights_file
+            && let Err(error) = this.reread_weights()
+        {
+            let (zone, path) = (&this.config.zone, path.display());
+            warn!(%zone, %path, %error, "cannot read the file of weights: every address weighs the same until it can be read");
+        }
+        this
     }
 
     /// The question that is asked in place of this one, if a rule fits it.
     pub fn rewrite(&self, question: &Question) -> Option<Rewritten<'_>> {
-        rewrite(&self.config.rewrites, &question.record_name(), question.record_type())
+        rewrite(&self.config.rewrites, question)
     }
 
     /// The zone of `rewrite_zones` that answers a rewritten name; `None` if that is the zone the name is in.
@@ -74,21 +91,18 @@ impl ZoneNames {
         (!zones.is_empty()).then(|| question_name(longest.unwrap_or(&self.config.zone)))
     }
 
-    pub fn on_node(&self, question: &Question, client: Option<IpAddr>) -> OnNode {
+    pub fn on_node(&self, question: &Question, asker: Option<&Asker>) -> OnNode {
         let config = &self.config;
         if !config.templates.is_empty() {
-            let rtype = RecordType::from(question.rtype.0);
-            let filled = template::answer(&config.templates, &config.zone, &question.record_name(), rtype, client);
+            let filled = template::answer(&config.templates, &config.zone, question, asker);
             if let Some(Filled { rcode, mut answers, mut authorities, mut additionals, reason }) = filled {
                 let bare = answers.is_empty() && authorities.is_empty() && reason.is_some();
                 let kind = match rcode {
-                    Rcode::NXDOMAIN if bare => return OnNode::Fixed(FixedAnswer::NxDomain, reason),
-                    Rcode::NOERROR if bare => return OnNode::Fixed(FixedAnswer::NoError, reason),
+                    _ if bare => return OnNode::Fixed(rcode, reason),
                     Rcode::NXDOMAIN => Kind::NxDomain,
                     Rcode::NOERROR if answers.is_empty() => Kind::NoData,
                     Rcode::NOERROR => Kind::Data,
-                    Rcode::REFUSED => return OnNode::Fixed(FixedAnswer::Refused, reason),
-                    _ => return OnNode::Fixed(FixedAnswer::ServFail, reason),
+                    _ => return OnNode::Fixed(rcode, reason),
                 };
                 // CoreDNS's cache stands before its templates.
                 if config.lifetimes.keep {
@@ -99,10 +113,24 @@ impl ZoneNames {
             }
         }
         let ttl = u32::try_from(config.hosts_ttl.as_secs()).unwrap_or(u32::MAX);
-        if let Some((kind, answers)) = self.hosts.load().find(question, ttl) {
+        if question.class == Class::IN
+            && let Some((kind, answers)) = self.hosts.load().find(question, ttl)
+        {
             return OnNode::Records { kind, answers, authorities: Vec::new(), additionals: Vec::new() };
         }
-        config.answer.map_or(OnNode::Upstreams, |answer| OnNode::Fixed(answer, None))
+        config.answer.map_or(OnNode::Upstreams, |answer| OnNode::Fixed(answer.rcode(), None))
+    }
+
+    /// Whether a rule is about questions of another class than IN.
+    pub fn has_classes(&self) -> bool {
+        let config = &self.config;
+        config.rewrites.iter().any(|rule| matches!(rule.what, What::Class { .. }))
+            || config.templates.iter().any(|template| template.class.is_some_and(|class| class != Class::IN))
+    }
+
+    /// Whether a rule makes questions of this class for upstreams.
+    pub fn asks_of_class(&self, class: Class) -> bool {
+        self.config.rewrites.iter().any(|rule| matches!(rule.what, What::Class { to, .. } if to == class))
     }
 
     /// Whether the question's answer is in the cache under its own name, if it is anywhere.
@@ -130,16 +158,54 @@ impl ZoneNames {
         let config = &self.config;
         let limit = if transport == Transport::Udp { config.udp_bytes_max.min(out.len()) } else { out.len() };
         let length = write(&mut out[..limit]);
-        if config.rotate {
-            rotate(&mut out[..length], query.id);
+        if self.arranges() {
+            self.arrange(&mut out[..length], query.id);
         }
         length
+    }
+
+    /// Whether the order of addresses is the zone's.
+    #[inline]
+    pub fn arranges(&self) -> bool {
+        self.config.rotate || self.config.weights_file.is_some() || !self.config.prefer.is_empty()
+    }
+
+    fn arrange(&self, message: &mut [u8], turn: u16) {
+        let config = &self.config;
+        if config.rotate {
+            rotate(message, turn);
+        }
+        if config.weights_file.is_some() {
+            let weights = self.weights.load();
+            lead(message, |name, address| weights.of(name, address), rand::random());
+        }
+        if !config.prefer.is_empty() {
+            prefer(message, &config.prefer);
+        }
     }
 
     /// The hosts file and why it could not be read when it was last looked at.
     pub fn hosts_problem(&self) -> Option<String> {
         let (path, problem) = (self.config.hosts_file.as_deref()?, self.hosts_problem.load_full()?);
         Some(format!("{}: {problem}", path.display()))
+    }
+
+    /// The file of weights and why it could not be read when it was last looked at.
+    pub fn weights_problem(&self) -> Option<String> {
+        let (path, problem) = (self.config.weights_file.as_deref()?, self.weights_problem.load_full()?);
+        Some(format!("{}: {problem}", path.display()))
+    }
+
+    /// Reads the file of weights again.
+    ///
+    /// # Errors
+    /// If it cannot be read or is wrong; the weights stay as they were.
+    pub fn reread_weights(&self) -> io::Result<()> {
+        let Some(path) = &self.config.weights_file else { return Ok(()) };
+        let weights = Weights::read(path);
+        self.weights_problem.store(weights.as_ref().err().map(|error| Arc::new(error.to_string())));
+        self.weights.store(Arc::new(weights?));
+        Ok(())
     }
 
     /// Reads the hosts file again.

@@ -7,10 +7,10 @@ use std::{fmt, str::FromStr};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use regex::Regex;
 
-use super::{FixedAnswer, words};
+use super::{rcodes, words};
 use crate::{
     dns::question::{Question, question_name},
-    wire::Rtype,
+    wire::{Class, Rcode, Rtype},
 };
 
 /// Longest pattern, in bytes.
@@ -35,7 +35,9 @@ pub enum What {
     /// TTLs in the answer are brought within these bounds, in seconds.
     Ttl { names: Pattern, least: u32, most: u32 },
     /// The code of the answer.
-    Rcode { names: Pattern, from: FixedAnswer, to: FixedAnswer },
+    Rcode { names: Pattern, from: Rcode, to: Rcode },
+    /// The class; records of the answer keep theirs.
+    Class { from: Class, to: Class },
     /// A CNAME in the answer leads to `to`, where `{1}` is the first group of the pattern, and that is looked up.
     Cname { from: Pattern, to: String },
 }
@@ -155,13 +157,15 @@ impl How {
 pub struct Rewritten<'r> {
     pub name: Name,
     pub rtype: RecordType,
+    pub class: Class,
     /// The rules that fitted, in their order.
     rules: Vec<&'r What>,
 }
 
 /// The question that is asked in place of this one; `None` if no rule fits.
-pub fn rewrite<'r>(rules: &'r [Rewrite], name: &Name, rtype: RecordType) -> Option<Rewritten<'r>> {
-    let mut found = Rewritten { name: name.clone(), rtype, rules: Vec::new() };
+pub fn rewrite<'r>(rules: &'r [Rewrite], question: &Question) -> Option<Rewritten<'r>> {
+    let (name, rtype, class) = (question.record_name(), question.record_type(), question.class);
+    let mut found = Rewritten { name, rtype, class, rules: Vec::new() };
     for rule in rules {
         match &rule.what {
             What::Name { how, .. } => match how.apply(&found.name) {
@@ -169,9 +173,10 @@ pub fn rewrite<'r>(rules: &'r [Rewrite], name: &Name, rtype: RecordType) -> Opti
                 None => continue,
             },
             What::Type { from, to } if *from == found.rtype => found.rtype = *to,
+            What::Class { from, to } if *from == found.class => found.class = *to,
             What::Ttl { names, .. } | What::Rcode { names, .. } if names.regex().is_match(&spelled(&found.name)) => {}
             What::Cname { .. } => {}
-            What::Type { .. } | What::Ttl { .. } | What::Rcode { .. } => continue,
+            What::Type { .. } | What::Class { .. } | What::Ttl { .. } | What::Rcode { .. } => continue,
         }
         found.rules.push(&rule.what);
         if !rule.goes_on {
@@ -184,7 +189,8 @@ pub fn rewrite<'r>(rules: &'r [Rewrite], name: &Name, rtype: RecordType) -> Opti
 impl Rewritten<'_> {
     /// The question that is asked in place of `asked`.
     pub fn question(&self, asked: &Question) -> Question {
-        asked.renamed(question_name(&self.name)).retyped(Rtype(self.rtype.into()))
+        let question = asked.renamed(question_name(&self.name)).retyped(Rtype(self.rtype.into()));
+        Question { class: self.class, ..question }
     }
 
     /// Gives records of the answer to the new question as those of the answer to `asked`.
@@ -211,7 +217,7 @@ impl Rewritten<'_> {
     }
 
     /// The code to answer with in place of `code`.
-    pub fn code(&self, code: FixedAnswer) -> FixedAnswer {
+    pub fn code(&self, code: Rcode) -> Rcode {
         let to = |now, rule: &&What| match rule {
             What::Rcode { from, to, .. } if *from == now => *to,
             _ => now,
@@ -259,7 +265,7 @@ impl FromStr for Rewrite {
     type Err = String;
 
     /// `[continue]`, then one of `exact|suffix|regex FROM TO [answer name|value PATTERN TO]…`, `type FROM TO`,
-    /// `ttl PATTERN LEAST-MOST`, `rcode PATTERN FROM TO`, `cname PATTERN TO`.
+    /// `class FROM TO`, `ttl PATTERN LEAST-MOST`, `rcode PATTERN FROM TO`, `cname PATTERN TO`.
     fn from_str(text: &str) -> Result<Self, String> {
         let words = words::split(text)?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -270,7 +276,7 @@ impl FromStr for Rewrite {
         let usage = || {
             format!(
                 "{text:?} is not \"exact NAME NAME\", \"suffix ZONE ZONE\" or \"regex PATTERN NAME\", such as \"suffix old.example \
-                 new.example\", with \"answer name PATTERN NAME\" or \"answer value PATTERN NAME\" behind it, nor \"type TYPE TYPE\", \
+                 new.example\", with \"answer name PATTERN NAME\" or \"answer value PATTERN NAME\" behind it, nor \"type TYPE TYPE\", \"class CLASS CLASS\", \
                  \"ttl PATTERN LEAST-MOST\", \"rcode PATTERN CODE CODE\" or \"cname PATTERN NAME\""
             )
         };
@@ -278,11 +284,11 @@ impl FromStr for Rewrite {
             let read = word.to_ascii_uppercase().parse::<RecordType>();
             read.map_err(|_| format!("{word:?} is not a type such as A or AAAA"))
         };
-        let code = |word: &str| {
-            let code = FixedAnswer::ALL.into_iter().find(|code| word.eq_ignore_ascii_case(code.as_str()));
-            code.ok_or_else(|| format!("{word:?} is not noerror, nxdomain, refused or servfail"))
-        };
+        let code = |word: &str| rcodes::read(word).ok_or_else(|| format!("{word:?} is no code such as nxdomain"));
+        let class =
+            |word: &str| class_named(word).flatten().ok_or_else(|| format!("{word:?} is no class such as IN or CH"));
         let what = match *words {
+            ["class", from, to] => What::Class { from: class(from)?, to: class(to)? },
             ["type", from, to] => What::Type { from: rtype(from)?, to: rtype(to)? },
             ["ttl", names, range] => {
                 let (least, most) =
@@ -298,6 +304,24 @@ impl FromStr for Rewrite {
         };
         Ok(Self { what, goes_on })
     }
+}
+
+/// A class by its name; the inner `None` for `ANY`.
+#[expect(clippy::option_option, reason = "no class, or all of them")]
+pub(super) fn class_named(word: &str) -> Option<Option<Class>> {
+    match word.to_ascii_uppercase().as_str() {
+        "ANY" => Some(None),
+        "IN" => Some(Some(Class::IN)),
+        "CS" => Some(Some(Class(2))),
+        "CH" => Some(Some(Class::CH)),
+        "HS" => Some(Some(Class::HS)),
+        "NONE" => Some(Some(Class::NONE)),
+        _ => None,
+    }
+}
+
+pub(super) fn class_name(class: Class) -> String {
+    if class == Class(2) { "CS".into() } else { class.to_string() }
 }
 
 /// `SECONDS`, `LEAST-MOST`, `LEAST-` or `-MOST`.
@@ -342,6 +366,7 @@ impl fmt::Display for Rewrite {
             said.push("continue".into());
         }
         match &self.what {
+            What::Class { from, to } => said.extend(["class".into(), class_name(*from), class_name(*to)]),
             What::Type { from, to } => said.extend(["type".into(), from.to_string(), to.to_string()]),
             What::Ttl { names, least, most } if least == most => {
                 said.extend(["ttl".into(), names.as_str().to_owned(), least.to_string()]);
@@ -350,7 +375,8 @@ impl fmt::Display for Rewrite {
                 said.extend(["ttl".into(), names.as_str().to_owned(), format!("{least}-{most}")]);
             }
             What::Rcode { names, from, to } => {
-                said.extend(["rcode", names.as_str(), from.as_str(), to.as_str()].map(str::to_owned));
+                let code = |code: &Rcode| rcodes::shown(*code).to_ascii_lowercase();
+                said.extend(["rcode".into(), names.as_str().to_owned(), code(from), code(to)]);
             }
             What::Cname { from, to } => said.extend(["cname".into(), from.as_str().to_owned(), to.clone()]),
             What::Name { how, answers } => {
@@ -373,6 +399,10 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name::from_ascii(text).unwrap()
+    }
+
+    fn asked_as(name: &Name, rtype: RecordType) -> Question {
+        Question::new(question_name(name), Rtype(rtype.into()))
     }
 
     fn rules(texts: &[&str]) -> Vec<Rewrite> {
@@ -402,7 +432,11 @@ mod tests {
             ("web-ap.regions.test.", None),
             ("x.too-long.", None),
         ] {
-            assert_eq!(rewrite(&rules, &name(from), RecordType::A).map(|found| found.name), to.map(name), "{from}");
+            assert_eq!(
+                rewrite(&rules, &asked_as(&name(from), RecordType::A)).map(|found| found.name),
+                to.map(name),
+                "{from}"
+            );
         }
     }
 
@@ -412,7 +446,7 @@ mod tests {
             r"regex (.*)\.intern\.example {1}.default.svc.cluster.local answer name (.*)\.default\.svc\.cluster\.local {1}.intern.example answer value (.*)\.default\.svc\.cluster\.local {1}.intern.example",
         ]);
         let asked = name("Web.intern.example.");
-        let found = rewrite(&rules, &asked, RecordType::A).unwrap();
+        let found = rewrite(&rules, &asked_as(&asked, RecordType::A)).unwrap();
         assert_eq!(found.name, name("web.default.svc.cluster.local."));
         let record = |owner: &str, data| Record::from_rdata(name(owner), 5, data);
         let mut records = [
@@ -444,7 +478,7 @@ mod tests {
         ] {
             let (rules, asked) = (rules(&[rule]), name(asked));
             let mut records = [Record::from_rdata(name("any.test."), 5, RData::SRV(SRV::new(0, 1, 80, name(data))))];
-            rewrite(&rules, &asked, RecordType::SRV).unwrap().restore(&asked, &mut records);
+            rewrite(&rules, &asked_as(&asked, RecordType::SRV)).unwrap().restore(&asked, &mut records);
             assert_eq!(records[0].data.to_string(), format!("0 1 80 {expect}"), "{rule}");
         }
     }
@@ -459,12 +493,9 @@ mod tests {
             r"cname ^cdn\.(.*)$ edge.{1}",
         ]);
         let asked = name("Old.example.");
-        let found = rewrite(&rules, &asked, RecordType::HINFO).unwrap();
+        let found = rewrite(&rules, &asked_as(&asked, RecordType::HINFO)).unwrap();
         assert_eq!((found.name.to_string(), found.rtype), ("new.example.".into(), RecordType::TXT));
-        assert_eq!(
-            [FixedAnswer::Refused, FixedAnswer::ServFail].map(|code| found.code(code)),
-            [FixedAnswer::NxDomain, FixedAnswer::ServFail]
-        );
+        assert_eq!([Rcode::REFUSED, Rcode::SERVFAIL].map(|code| found.code(code)), [Rcode::NXDOMAIN, Rcode::SERVFAIL]);
         let record = |ttl, data| Record::from_rdata(name("new.example."), ttl, data);
         let cname = |to: &str| RData::CNAME(CNAME(name(to)));
         let mut records = [record(5, cname("a.example.")), record(600, cname("CDN.example."))];
@@ -473,7 +504,7 @@ mod tests {
         found.restore(&asked, &mut records);
         let shown = records.map(|record| format!("{} {}", record.name, record.ttl));
         assert_eq!(shown, ["Old.example. 10", "Old.example. 60"]);
-        let other = rewrite(&rules, &name("other.example."), RecordType::A).unwrap();
+        let other = rewrite(&rules, &asked_as(&name("other.example."), RecordType::A)).unwrap();
         let mut records = [record(5, cname("a.example."))];
         other.restore(&name("other.example."), &mut records);
         assert_eq!(records[0].ttl, 5, "the rule for TTLs is for another name");
@@ -490,6 +521,8 @@ mod tests {
             r"continue ttl ^a\.example\.$ 30-300",
             "ttl . 5",
             "rcode (.*) servfail nxdomain",
+            "rcode . notauth 15",
+            "class CH IN",
             r"cname ^cdn\.(.*)$ edge.{1}",
         ] {
             assert_eq!(text.parse::<Rewrite>().unwrap().to_string(), text);
@@ -506,7 +539,10 @@ mod tests {
             "type A NONSENSE",
             "ttl . 9-8",
             "ttl . -",
-            "rcode . notauth noerror",
+            "rcode . nonsense noerror",
+            "rcode . 24 noerror",
+            "class IN ANY",
+            "class XX IN",
             "cname x",
         ] {
             assert!(text.parse::<Rewrite>().is_err(), "{text:?}");

@@ -1,38 +1,68 @@
-//! Answers made of text: for names that fit a pattern, records with the parts of the name put in.
+//! Answers made of text: for names that fit a pattern, records with the parts of the name put in, as CoreDNS's template plugin
+//! makes them.
 //!
-//! Pure. Text is filled in as CoreDNS's template plugin does it, as far as fields go: no `if`, no `range`.
+//! Pure, and bounded in its work: a template that never ends has no answer.
+
+mod eval;
+mod expression;
+mod functions;
+mod parse;
+mod value;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{Ipv6Addr, SocketAddr},
     str::FromStr,
     sync::Arc,
 };
 
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
+pub use self::expression::NOT_WORKED_OUT;
+use self::{
+    eval::Data,
+    expression::{Expression, Facts},
+    parse::Parsed,
+    value::{Failed, Object, Result, Steps, Value},
+};
 use super::{
-    rewrite::{Pattern, spelled},
+    edns::protocol,
+    rcodes,
+    rewrite::{Pattern, class_name, class_named, spelled},
     words,
 };
-use crate::wire::{EdeCode, Rcode};
+use crate::{
+    dns::{Question, request::Asker},
+    wire::{Class, EdeCode, Rcode, TCP_BYTES_MAX, UDP_BYTES_MIN},
+};
 
 /// TTL of a record without one, in seconds (CoreDNS).
 const TTL: u32 = 3_600;
+/// Pattern of a template without any (CoreDNS).
+const EVERYTHING: &str = ".*";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// The type it is for; `None` for all.
     pub rtype: Option<RecordType>,
+    /// The class it is for; `None` for all.
+    pub class: Option<Class>,
     /// A pattern must match the name; an empty list matches every name.
     pub patterns: Vec<Pattern>,
     /// The zone it is for, `.Zone` in texts; `None` for that of its `forward` entry.
     pub zone: Option<Name>,
-    pub answers: Vec<Text>,
-    pub authorities: Vec<Text>,
-    pub additionals: Vec<Text>,
+    /// Worked out in turn; each knows those before.
+    variables: Vec<(String, Expression)>,
+    /// Each must be true, or else the name does not fit.
+    conditions: Vec<Expression>,
+    answers: Vec<Text>,
+    authorities: Vec<Text>,
+    additionals: Vec<Text>,
     pub rcode: Rcode,
-    /// Says why, in answers without records.
+    /// Says why.
     pub reason: Option<Reason>,
     /// Names that no pattern fits go on to the next template; without this, they get SERVFAIL.
     pub falls_through: bool,
@@ -45,29 +75,20 @@ pub struct Reason {
     pub text: Arc<str>,
 }
 
-/// A record as text with fields in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
+/// A record as a Go template.
+#[derive(Clone, Debug)]
+struct Text {
     source: String,
-    parts: Vec<Part>,
+    parsed: Parsed,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Plain(String),
-    Name,
-    Zone,
-    Class,
-    Type,
-    /// The number of the type.
-    TypeNumber,
-    /// The address of the client.
-    Remote,
-    Match(usize),
-    Group(String),
-    /// A group as a number of this base, in decimal.
-    Number(Box<Part>, u32),
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
 }
+
+impl Eq for Text {}
 
 /// The answer of a template.
 #[derive(Debug, PartialEq)]
@@ -79,13 +100,14 @@ pub struct Filled {
     pub reason: Option<Reason>,
 }
 
-const FAILED: Filled = Filled {
-    rcode: Rcode::SERVFAIL,
-    answers: Vec::new(),
-    authorities: Vec::new(),
-    additionals: Vec::new(),
-    reason: None,
-};
+impl Filled {
+    fn failed(reason: Option<Failed>) -> Self {
+        let reason =
+            reason.map(|Failed(text)| Reason { code: EdeCode::OTHER, text: format!("template: {text}").into() });
+        let [answers, authorities, additionals] = [Vec::new(), Vec::new(), Vec::new()];
+        Self { rcode: Rcode::SERVFAIL, answers, authorities, additionals, reason }
+    }
+}
 
 impl Template {
     /// Whether it may answer questions of this type.
@@ -94,36 +116,43 @@ impl Template {
     }
 }
 
-/// The answer of the first template that is for this question, if one is. `zone` is the zone they stand in; without a `client`,
+/// The answer of the first template that is for this question, if one is. `zone` is the zone they stand in; without an `asker`,
 /// as for the tools, its address reads `::`.
-pub fn answer(
-    templates: &[Template],
-    zone: &Name,
-    name: &Name,
-    rtype: RecordType,
-    client: Option<IpAddr>,
-) -> Option<Filled> {
+pub fn answer(templates: &[Template], zone: &Name, question: &Question, asker: Option<&Asker>) -> Option<Filled> {
     if templates.is_empty() {
         return None;
     }
-    let spelled = spelled(name);
+    let (name, rtype) = (question.record_name(), question.record_type());
+    let spelled = spelled(&name);
+    let steps = Steps::default();
     for template in templates {
-        let within = template.zone.as_ref().is_none_or(|zone| zone.zone_of(name));
-        if !within || !template.is_for(rtype) {
+        let within = template.zone.as_ref().is_none_or(|zone| zone.zone_of(&name));
+        if !within || !template.is_for(rtype) || template.class.is_some_and(|class| class != question.class) {
             continue;
         }
-        let groups = match template.patterns.as_slice() {
-            [] => None,
-            patterns => match patterns.iter().find_map(|pattern| pattern.regex().captures(&spelled)) {
-                Some(groups) => Some(groups),
-                None if template.falls_through => continue,
-                None => return Some(FAILED),
-            },
+        let (pattern, groups) = match template.patterns.as_slice() {
+            [] => (EVERYTHING, None),
+            patterns => {
+                let fits = patterns
+                    .iter()
+                    .find_map(|pattern| pattern.regex().captures(&spelled).map(|groups| (pattern, groups)));
+                match fits {
+                    Some((pattern, groups)) => (pattern.as_str(), Some(groups)),
+                    None if template.falls_through => continue,
+                    None => return Some(Filled::failed(None)),
+                }
+            }
         };
         let zone = template.zone.as_ref().unwrap_or(zone);
-        let client = client.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-        let question = Filling { name: &spelled, zone, rtype, client, groups };
-        return Some(question.fill(template).unwrap_or(FAILED));
+        let mut filling =
+            Filling { name: &spelled, zone, question, asker, pattern, groups, variables: Vec::new(), steps: &steps };
+        match filling.fits(template) {
+            Ok(true) => {}
+            Ok(false) if template.falls_through => continue,
+            Ok(false) => return Some(Filled::failed(None)),
+            Err(failed) => return Some(Filled::failed(Some(failed))),
+        }
+        return Some(filling.fill(template).unwrap_or_else(|failed| Filled::failed(Some(failed))));
     }
     None
 }
@@ -132,56 +161,192 @@ pub fn answer(
 struct Filling<'q> {
     name: &'q str,
     zone: &'q Name,
-    rtype: RecordType,
-    client: IpAddr,
+    question: &'q Question,
+    asker: Option<&'q Asker>,
+    pattern: &'q str,
     groups: Option<regex::Captures<'q>>,
+    variables: Vec<(String, Value)>,
+    steps: &'q Steps,
 }
 
 impl Filling<'_> {
-    /// `None` if a text comes to no record.
-    fn fill(&self, template: &Template) -> Option<Filled> {
-        let records = |texts: &[Text]| texts.iter().map(|text| self.record(text)).collect::<Option<Vec<Record>>>();
-        Some(Filled {
+    /// Works out the variables, and whether every condition is true.
+    fn fits(&mut self, template: &Template) -> Result<bool> {
+        for (name, expression) in &template.variables {
+            let value = expression.value(self, &self.variables, self.steps)?;
+            self.variables.push((name.clone(), value));
+        }
+        for condition in &template.conditions {
+            if condition.value(self, &self.variables, self.steps)? != Value::Bool(true) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn fill(&self, template: &Template) -> Result<Filled> {
+        let records = |texts: &[Text]| texts.iter().map(|text| self.record(text)).collect::<Result<Vec<Record>>>();
+        if template.rcode == Rcode::SERVFAIL {
+            return Ok(Filled::failed(None));
+        }
+        Ok(Filled {
             rcode: template.rcode,
             answers: records(&template.answers)?,
-            authorities: records(&template.authorities)?,
             additionals: records(&template.additionals)?,
+            authorities: records(&template.authorities)?,
             reason: template.reason.clone(),
         })
     }
 
-    /// The record that a text comes to; `None` if it is no record.
-    fn record(&self, text: &Text) -> Option<Record> {
-        let mut line = String::new();
-        for part in &text.parts {
-            line.push_str(&self.value(part)?);
-        }
-        record(&line)
+    fn record(&self, text: &Text) -> Result<Record> {
+        let line = eval::fill(&text.parsed, self, self.steps)?;
+        record(&line).ok_or_else(|| Failed(format!("not a record: {line:?}")))
     }
 
-    fn value(&self, part: &Part) -> Option<String> {
-        let group = |group: Option<regex::Match<'_>>| group.map_or_else(String::new, |group| group.as_str().to_owned());
-        Some(match part {
-            Part::Plain(text) => text.clone(),
-            Part::Name => self.name.to_owned(),
-            Part::Zone => spelled(self.zone),
-            Part::Class => "IN".into(),
-            Part::Type => self.rtype.to_string(),
-            Part::TypeNumber => u16::from(self.rtype).to_string(),
-            Part::Remote => self.client.to_canonical().to_string(),
-            Part::Match(0) if self.groups.is_none() => self.name.to_owned(),
-            Part::Match(number) => {
-                let groups = self.groups.as_ref()?;
-                (*number < groups.len()).then(|| group(groups.get(*number)))?
-            }
-            Part::Group(name) => match (name.parse::<usize>(), &self.groups) {
-                (Ok(0), None) => self.name.to_owned(),
-                (_, None) => "<no value>".into(),
-                (Ok(number), Some(groups)) => group(groups.get(number)),
-                (Err(_), Some(groups)) => group(groups.name(name)),
-            },
-            Part::Number(part, base) => i64::from_str_radix(&self.value(part)?, *base).ok()?.to_string(),
+    /// The groups of the match by number, without a match the whole name.
+    fn matches(&self) -> Vec<Value> {
+        let text = |text: &str| Value::Text(text.to_owned());
+        match &self.groups {
+            None => vec![text(self.name)],
+            Some(groups) => groups.iter().map(|group| text(group.map_or("", |group| group.as_str()))).collect(),
+        }
+    }
+
+    fn client(&self) -> SocketAddr {
+        let client = self.asker.map(|asker| asker.client);
+        client.map_or_else(unknown, |client| (client.ip().to_canonical(), client.port()).into())
+    }
+
+    fn server(&self) -> SocketAddr {
+        let server = self.asker.map(|asker| asker.server);
+        server.map_or_else(unknown, |server| (server.ip().to_canonical(), server.port()).into())
+    }
+
+    fn is_udp(&self) -> bool {
+        self.asker.is_none_or(|asker| protocol(asker.transport) == "udp")
+    }
+
+    fn rtype(&self) -> String {
+        match self.question.record_type() {
+            // Types without a name have none in CoreDNS.
+            RecordType::Unknown(_) => String::new(),
+            rtype => rtype.to_string(),
+        }
+    }
+
+    fn asked(&self) -> Value {
+        let (rtype, class) = (self.question.rtype.0, self.question.class.0);
+        Value::Object(Object {
+            fields: vec![
+                ("Name", Value::Text(self.name.to_owned())),
+                ("Qtype", Value::Uint(rtype.into())),
+                ("Qclass", Value::Uint(class.into())),
+            ],
+            shown: format!(";{}\t{}\t {}", self.name, class_name(self.question.class), self.rtype()),
         })
+    }
+
+    fn message(&self) -> Value {
+        let no = Value::Bool(false);
+        let (id, desired) = self.asker.map_or((0, true), |asker| (asker.id, asker.recursion_desired));
+        let additional =
+            if self.asker.is_some_and(|asker| asker.payload.is_some()) { vec![Value::Nil] } else { Vec::new() };
+        Value::Object(Object {
+            fields: vec![
+                ("Id", Value::Uint(id.into())),
+                ("Response", no.clone()),
+                ("Opcode", Value::Int(0)),
+                ("Authoritative", no.clone()),
+                ("Truncated", no.clone()),
+                ("RecursionDesired", Value::Bool(desired)),
+                ("RecursionAvailable", no.clone()),
+                ("Zero", no.clone()),
+                ("AuthenticatedData", no.clone()),
+                ("CheckingDisabled", Value::Bool(self.question.checking_disabled)),
+                ("Rcode", Value::Int(0)),
+                ("Compress", no),
+                ("Question", Value::List(vec![self.asked()])),
+                ("Answer", Value::List(Vec::new())),
+                ("Ns", Value::List(Vec::new())),
+                ("Extra", Value::List(additional)),
+            ],
+            shown: format!("id: {id}"),
+        })
+    }
+}
+
+fn unknown() -> SocketAddr {
+    (Ipv6Addr::UNSPECIFIED, 0).into()
+}
+
+impl Data for Filling<'_> {
+    fn field(&self, name: &str) -> Option<Value> {
+        Some(match name {
+            "Name" => Value::Text(self.name.to_owned()),
+            "Zone" => Value::Text(spelled(self.zone)),
+            "Class" => Value::Text(class_name(self.question.class)),
+            "Type" => Value::Text(self.rtype()),
+            "Remote" => Value::Text(self.client().ip().to_string()),
+            "Regex" => Value::Text(self.pattern.to_owned()),
+            "Match" => Value::List(self.matches()),
+            "Group" => {
+                let numbered = self.matches().into_iter().enumerate().map(|(at, group)| (at.to_string(), group));
+                let named = self.groups.iter().flat_map(|groups| {
+                    let names = self.names();
+                    names.into_iter().map(|name| {
+                        let group = groups.name(&name).map_or("", |group| group.as_str());
+                        (name, Value::Text(group.to_owned()))
+                    })
+                });
+                Value::Map(numbered.chain(named).collect())
+            }
+            "Var" => Value::Map(self.variables.iter().cloned().collect()),
+            "Question" => self.asked(),
+            "Message" => self.message(),
+            _ => return None,
+        })
+    }
+}
+
+impl Filling<'_> {
+    /// The names of the groups of the pattern that fits.
+    fn names(&self) -> Vec<String> {
+        let regex = Pattern::new(self.pattern).ok();
+        regex.iter().flat_map(|pattern| pattern.regex().capture_names().flatten().map(str::to_owned)).collect()
+    }
+}
+
+impl Facts for Filling<'_> {
+    fn fact(&self, name: &str) -> Value {
+        let number = |number: usize| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+        match name {
+            "name" => Value::Text(self.name.to_owned()),
+            "type" => Value::Text(self.rtype()),
+            "class" => Value::Text(class_name(self.question.class)),
+            "proto" => Value::Text(if self.is_udp() { "udp" } else { "tcp" }.into()),
+            "client_ip" => Value::Text(self.client().ip().to_string()),
+            "port" => Value::Text(self.client().port().to_string()),
+            "server_ip" => Value::Text(self.server().ip().to_string()),
+            "server_port" => Value::Text(self.server().port().to_string()),
+            "id" => number(self.asker.map_or(0, |asker| asker.id.into())),
+            "size" => number(self.asker.map_or(0, |asker| asker.bytes)),
+            "do" => Value::Bool(self.question.dnssec_ok),
+            "bufsize" => {
+                let payload = self.asker.and_then(|asker| asker.payload).map_or(UDP_BYTES_MIN, usize::from);
+                number(if self.is_udp() { payload.max(UDP_BYTES_MIN) } else { TCP_BYTES_MAX })
+            }
+            // Of the opcodes, QUERY alone gets here.
+            _ => Value::Int(0),
+        }
+    }
+
+    fn group(&self, name: &str) -> String {
+        match (&self.groups, name.parse::<usize>()) {
+            (None, Ok(0)) => self.name.to_owned(),
+            (None, _) => String::new(),
+            (Some(groups), Ok(number)) => groups.get(number).map_or("", |group| group.as_str()).to_owned(),
+            (Some(groups), Err(_)) => groups.name(name).map_or("", |group| group.as_str()).to_owned(),
+        }
     }
 }
 
@@ -195,13 +360,16 @@ fn record(line: &str) -> Option<Record> {
     };
     let mut owner = Name::from_ascii(word()).ok()?;
     owner.set_fqdn(true);
-    let mut ttl = TTL;
+    let (mut ttl, mut class) = (TTL, DNSClass::IN);
     let rtype = loop {
-        match word() {
+        let said = word();
+        match said.to_ascii_uppercase().as_str() {
             "" => return None,
-            class if class.eq_ignore_ascii_case("IN") => {}
+            "IN" => {}
+            "CH" => class = DNSClass::CH,
+            "HS" => class = DNSClass::HS,
             number if number.bytes().all(|byte| byte.is_ascii_digit()) => ttl = number.parse().ok()?,
-            rtype => break rtype.to_ascii_uppercase().parse::<RecordType>().ok()?,
+            rtype => break rtype.parse::<RecordType>().ok()?,
         }
     };
     let mut data = RData::try_from_str(rtype, rest).ok()?;
@@ -211,66 +379,24 @@ fn record(line: &str) -> Option<Record> {
         name.set_fqdn(true);
     }
     let mut record = Record::from_rdata(owner, ttl, data);
-    record.dns_class = DNSClass::IN;
+    record.dns_class = class;
     Some(record)
 }
 
 impl FromStr for Text {
     type Err = String;
 
-    fn from_str(source: &str) -> Result<Self, String> {
-        let mut parts = Vec::new();
-        let mut rest = source;
-        while let Some((before, after)) = rest.split_once("{{") {
-            let (inside, behind) =
-                after.split_once("}}").ok_or_else(|| format!("{source:?} has a {{{{ that is not closed"))?;
-            let (inside, before) = match inside.strip_prefix("- ") {
-                Some(inside) => (inside, before.trim_end()),
-                None => (inside, before),
-            };
-            let (inside, behind) = match inside.strip_suffix(" -") {
-                Some(inside) => (inside, behind.trim_start()),
-                None => (inside, behind),
-            };
-            parts.push(Part::Plain(before.to_owned()));
-            parts.push(part(inside.trim()).ok_or_else(|| format!("{{{{{inside}}}}} is not filled in here"))?);
-            rest = behind;
-        }
-        parts.push(Part::Plain(rest.to_owned()));
-        Ok(Self { source: source.to_owned(), parts })
+    fn from_str(source: &str) -> std::result::Result<Self, String> {
+        Ok(Self { source: source.to_owned(), parsed: parse::parse(source)? })
     }
-}
-
-/// The field that the inside of two braces names.
-fn part(inside: &str) -> Option<Part> {
-    let words: Vec<&str> = inside.split_whitespace().collect();
-    Some(match words.as_slice() {
-        [".Name" | ".Question.Name"] => Part::Name,
-        [".Zone"] => Part::Zone,
-        [".Class"] => Part::Class,
-        [".Type"] => Part::Type,
-        [".Question.Qtype"] => Part::TypeNumber,
-        [".Question.Qclass"] => Part::Plain("1".into()),
-        [".Remote"] => Part::Remote,
-        ["index", ".Match", number] => Part::Match(number.parse().ok()?),
-        ["index", ".Group", name] => Part::Group(name.trim_matches('"').to_owned()),
-        [field] => Part::Group(field.strip_prefix(".Group.")?.to_owned()),
-        ["parseInt", field @ .., base, _bits] => {
-            let field = field.join(" ");
-            let field = field.strip_prefix('(').and_then(|field| field.strip_suffix(')')).unwrap_or(&field);
-            let base: u32 = base.parse().ok().filter(|base| (2..=36).contains(base))?;
-            Part::Number(Box::new(part(field)?), base)
-        }
-        _ => return None,
-    })
 }
 
 impl FromStr for Template {
     type Err = String;
 
-    /// `TYPE [zone ZONE] [match PATTERN]… [answer RECORD]… [authority RECORD]… [additional RECORD]… [rcode CODE]
-    /// [ederror NUMBER TEXT] [fallthrough]`.
-    fn from_str(text: &str) -> Result<Self, String> {
+    /// `TYPE [class CLASS] [zone ZONE] [match PATTERN]… [var NAME EXPRESSION]… [expr EXPRESSION]… [answer RECORD]…
+    /// [authority RECORD]… [additional RECORD]… [rcode CODE] [ederror NUMBER TEXT] [fallthrough]`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         let words = words::split(text)?;
         let mut words = words.iter().map(String::as_str);
         let rtype = match words.next() {
@@ -284,8 +410,11 @@ impl FromStr for Template {
         };
         let mut template = Self {
             rtype,
+            class: Some(Class::IN),
             patterns: Vec::new(),
             zone: None,
+            variables: Vec::new(),
+            conditions: Vec::new(),
             answers: Vec::new(),
             authorities: Vec::new(),
             additionals: Vec::new(),
@@ -299,11 +428,29 @@ impl FromStr for Template {
                 continue;
             }
             let value = words.next().ok_or_else(|| format!("template: {option} takes a value"))?;
+            let known: Vec<&str> = template.variables.iter().map(|(name, _)| name.as_str()).collect();
             match option {
                 "match" => template.patterns.push(Pattern::new(value)?),
                 "answer" => template.answers.push(value.parse()?),
                 "authority" => template.authorities.push(value.parse()?),
                 "additional" => template.additionals.push(value.parse()?),
+                "expr" => {
+                    let condition = Expression::parse(value, &known)?;
+                    template.conditions.push(condition);
+                }
+                "var" => {
+                    let text = words.next().ok_or("template: var takes a name and an expression")?;
+                    if !expression::is_free_name(value) {
+                        return Err(format!("template: a variable cannot have the name {value:?}"));
+                    }
+                    let expression = Expression::parse(text, &known)?;
+                    template.variables.push((value.to_owned(), expression));
+                }
+                "class" => {
+                    let class = class_named(value);
+                    template.class =
+                        class.ok_or_else(|| format!("template: {value:?} is no class such as IN or ANY"))?;
+                }
                 "zone" => {
                     let mut zone = Name::from_ascii(value).map_err(|error| format!("template: {value:?}: {error}"))?;
                     zone.set_fqdn(true);
@@ -314,11 +461,13 @@ impl FromStr for Template {
                     let text = words.next().ok_or("template: ederror takes a number and a text")?;
                     template.reason = Some(Reason { code: EdeCode(code), text: text.into() });
                 }
-                "rcode" => template.rcode = rcode(value).ok_or_else(|| format!("template: {value:?} is no rcode"))?,
+                "rcode" => {
+                    template.rcode = rcodes::named(value).ok_or_else(|| format!("template: {value:?} is no rcode"))?;
+                }
                 _ => {
                     return Err(format!(
-                        "template: {option:?} is not match, answer, authority, additional, zone, rcode, ederror or \
-                         fallthrough"
+                        "template: {option:?} is not match, var, expr, answer, authority, additional, class, zone, rcode, ederror \
+                         or fallthrough"
                     ));
                 }
             }
@@ -327,21 +476,12 @@ impl FromStr for Template {
     }
 }
 
-/// The codes a template gives.
-const RCODES: [(&str, Rcode); 4] = [
-    ("NOERROR", Rcode::NOERROR),
-    ("NXDOMAIN", Rcode::NXDOMAIN),
-    ("REFUSED", Rcode::REFUSED),
-    ("SERVFAIL", Rcode::SERVFAIL),
-];
-
-fn rcode(word: &str) -> Option<Rcode> {
-    RCODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)).map(|(_, code)| *code)
-}
-
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said: Vec<String> = vec![self.rtype.map_or_else(|| "ANY".into(), |rtype| rtype.to_string())];
+        if self.class != Some(Class::IN) {
+            said.extend(["class".into(), self.class.map_or_else(|| "ANY".into(), class_name)]);
+        }
         if let Some(zone) = &self.zone {
             said.extend(["zone".into(), spelled(zone)]);
         }
@@ -349,12 +489,15 @@ impl fmt::Display for Template {
             texts.iter().flat_map(|text| [option.to_owned(), text.source.clone()]).collect::<Vec<_>>()
         };
         said.extend(self.patterns.iter().flat_map(|pattern| ["match".to_owned(), pattern.as_str().to_owned()]));
+        let variable =
+            |(name, value): &(String, Expression)| ["var".to_owned(), name.clone(), value.source().to_owned()];
+        said.extend(self.variables.iter().flat_map(variable));
+        said.extend(self.conditions.iter().flat_map(|condition| ["expr".to_owned(), condition.source().to_owned()]));
         said.extend(texts("answer", &self.answers));
         said.extend(texts("authority", &self.authorities));
         said.extend(texts("additional", &self.additionals));
         if self.rcode != Rcode::NOERROR {
-            let name = RCODES.iter().find(|(_, code)| *code == self.rcode).map_or("SERVFAIL", |(name, _)| name);
-            said.extend(["rcode".into(), name.into()]);
+            said.extend(["rcode".into(), rcodes::shown(self.rcode)]);
         }
         if let Some(Reason { code, text }) = &self.reason {
             said.extend(["ederror".into(), code.0.to_string(), text.to_string()]);
@@ -363,96 +506,5 @@ impl fmt::Display for Template {
             said.push("fallthrough".into());
         }
         f.write_str(&words::join(said.iter().map(String::as_str)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(templates: &[&str], name: &str, rtype: RecordType) -> String {
-        let templates: Vec<Template> = templates.iter().map(|text| text.parse().unwrap()).collect();
-        let name = Name::from_ascii(name).unwrap();
-        let client = Some([192, 0, 2, 9].into());
-        let Some(filled) = answer(&templates, &Name::from_ascii("example.").unwrap(), &name, rtype, client) else {
-            return "next".into();
-        };
-        let records = |records: &[Record]| {
-            records.iter().flat_map(|record| [" ".to_owned(), record.to_string()]).collect::<String>()
-        };
-        let rcode = RCODES.iter().find(|(_, code)| *code == filled.rcode).unwrap().0;
-        let section = |mark: &str, set: &[Record]| {
-            if set.is_empty() { String::new() } else { format!(" {mark}{}", records(set)) }
-        };
-        let [authorities, additionals] = [section("/", &filled.authorities), section("+", &filled.additionals)];
-        format!("{rcode}{}{authorities}{additionals}", records(&filled.answers))
-    }
-
-    #[test]
-    fn a_type_may_be_answered_empty_and_a_pattern_denied() {
-        let both = [
-            "AAAA",
-            r#"ANY zone internal.example match "^(?:[^.]+\.){4,}internal\.example\.$" rcode NXDOMAIN fallthrough"#,
-        ];
-        for (name, rtype, expect) in [
-            ("www.example.", RecordType::AAAA, "NOERROR"),
-            ("www.example.", RecordType::A, "next"),
-            ("a.b.c.d.e.Internal.example.", RecordType::A, "NXDOMAIN"),
-            ("a.internal.example.", RecordType::A, "next"),
-        ] {
-            assert_eq!(shown(&both, name, rtype), expect, "{name} {rtype}");
-        }
-    }
-
-    #[test]
-    fn fields_are_filled_in() {
-        for (template, name, expect) in [
-            (
-                r#"A match "^ip-(?P<a>[0-9]*)-(?P<b>[0-9]*)-(?P<c>[0-9]*)-(?P<d>[0-9]*)\.example\.$" answer "{{ .Name }} 60 IN A {{ .Group.a }}.{{ .Group.b }}.{{ .Group.c }}.{{ .Group.d }}" fallthrough"#,
-                "IP-10-1-2-3.example.",
-                "NOERROR ip-10-1-2-3.example. 60 IN A 10.1.2.3",
-            ),
-            (
-                r#"A match ^ip0a(..)(..)(..)\. answer "{{.Name}} IN {{ .Type }} 10.{{ parseInt .Group.1 16 8 }}.{{ parseInt (index .Match 2) 16 8 }}.{{ parseInt .Group.3 16 8 }}""#,
-                "ip0a5f6f0a.example.",
-                "NOERROR ip0a5f6f0a.example. 3600 IN A 10.95.111.10",
-            ),
-            (
-                r#"ANY match "^(.*)\.corp\.example\.$" answer "{{ .Name }} 5 {{ .Class }} CNAME {{ index .Match 1 }}.{{ .Zone }}""#,
-                "a.corp.example.",
-                "NOERROR a.corp.example. 5 IN CNAME a.example.",
-            ),
-            (
-                r#"ANY rcode NXDOMAIN authority "{{ .Zone }} 60 IN SOA ns.{{ .Zone }} host.{{ .Zone }} 1 60 60 60 60""#,
-                "x.example.",
-                "NXDOMAIN / example. 60 IN SOA ns.example. host.example. 1 60 60 60 60",
-            ),
-            (
-                r#"A answer "{{ .Name }} 5 IN A {{ .Remote }}" additional "x.example. 5 IN TXT {{ .Question.Qtype }}-{{ .Question.Qclass }}""#,
-                "b.example.",
-                "NOERROR b.example. 5 IN A 192.0.2.9 + x.example. 5 IN TXT 1-1",
-            ),
-            (r#"A match ^a$ answer "x 1 IN A 10.0.0.1""#, "b.example.", "SERVFAIL"),
-            (r#"A answer "{{ .Name }} 60 IN A nonsense""#, "b.example.", "SERVFAIL"),
-        ] {
-            assert_eq!(shown(&[template], name, RecordType::A), expect, "{template}");
-        }
-    }
-
-    #[test]
-    fn templates_are_shown_as_they_are_written() {
-        for text in [
-            "AAAA",
-            r#"ANY rcode NXDOMAIN ederror 15 "no such thing" fallthrough"#,
-            r#"ANY zone internal.example. match ^a\.b$ answer "{{ .Name }} 60 IN A 10.0.0.1" rcode NXDOMAIN fallthrough"#,
-            r#"MX answer "{{ .Name }} MX 1 a.example." additional "a.example. A 10.0.0.1""#,
-        ] {
-            assert_eq!(text.parse::<Template>().unwrap().to_string(), text);
-        }
-        for text in
-            ["", "NONSENSE-TYPE", "A match", "A match (", "A rcode WRONG", "A answer {{.Meta}}", "A answer {{", "A x y"]
-        {
-            assert!(text.parse::<Template>().is_err(), "{text:?}");
-        }
     }
 }
