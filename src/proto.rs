@@ -33,7 +33,6 @@ impl Mode {
     pub const ALL: [Self; 4] = [Self::Delta, Self::Repair, Self::Snapshot, Self::Wait];
 
     /// The word for it in metrics and status.
-    #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Delta => "delta",
@@ -64,7 +63,6 @@ pub const STATE_PATH: &str = "/holdfast.v1.Records/State";
 const TEXT_CHARS_MAX: usize = 512;
 
 /// A text that a peer sent, as it may be logged and shown: on one line, without control characters, and cut.
-#[must_use]
 pub fn shown(text: &str) -> String {
     let plain = |char: char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char };
     let mut shown: String = text.chars().take(TEXT_CHARS_MAX).map(plain).collect();
@@ -75,13 +73,11 @@ pub fn shown(text: &str) -> String {
 }
 
 /// The version as it travels.
-#[must_use]
 pub fn wire_version(version: &Version) -> WireVersion {
     WireVersion { cluster: version.cluster.to_string(), epoch: version.epoch, rev: version.rev }
 }
 
 /// The version a peer sent; unset is the version of nothing.
-#[must_use]
 pub fn record_version(version: Option<&WireVersion>) -> Version {
     version.map_or_else(Version::default, |version| Version {
         cluster: version.cluster.as_str().into(),
@@ -91,13 +87,11 @@ pub fn record_version(version: Option<&WireVersion>) -> Version {
 }
 
 /// The digests of a snapshot's buckets as they travel in a [`Hello`].
-#[must_use]
 pub fn wire_digests(digests: impl IntoIterator<Item = Digest>) -> bytes::Bytes {
     digests.into_iter().flat_map(Digest::to_bytes).collect()
 }
 
 /// The digests a peer sent; `None` unless there is one for each bucket.
-#[must_use]
 pub fn record_digests(bytes: &[u8]) -> Option<Box<[Digest]>> {
     let (digests, rest) = bytes.as_chunks::<16>();
     (digests.len() == BUCKETS && rest.is_empty())
@@ -105,7 +99,6 @@ pub fn record_digests(bytes: &[u8]) -> Option<Box<[Digest]>> {
 }
 
 /// The greeting of a client that holds `snapshot`.
-#[must_use]
 pub fn hello(node: &str, serves: &str, snapshot: &Snapshot) -> Hello {
     let holds = !snapshot.version().cluster.is_empty();
     Hello {
@@ -136,7 +129,6 @@ fn record_lineage(epochs: &[Epoch]) -> Lineage {
 }
 
 /// The digest of holds a peer sent; `None` from one that knows none.
-#[must_use]
 pub fn held_digest(bytes: &[u8]) -> Option<Digest> {
     <[u8; 16]>::try_from(bytes).ok().map(Digest::from_bytes)
 }

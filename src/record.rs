@@ -62,13 +62,11 @@ const EPOCH_AHEAD_MAX_MS: u64 = 86_400_000;
 
 impl Version {
     /// Whether the clock of the hub that began the epoch was wrong, by a reader's clock that says `now`: no later epoch follows until then.
-    #[must_use]
     pub fn is_ahead(&self, now: UnixMillis) -> bool {
         self.epoch > now.0.saturating_add(EPOCH_AHEAD_MAX_MS)
     }
 
     /// True if this is a later state of the same cluster than `other`.
-    #[must_use]
     pub fn follows(&self, other: &Self) -> bool {
         self.cluster == other.cluster && (self.epoch, self.rev) > (other.epoch, other.rev)
     }

@@ -119,7 +119,6 @@ fn fraction(number: usize, count: usize) -> f64 {
 }
 
 impl Running {
-    #[must_use]
     pub fn progress(&self) -> Progress {
         self.tally.progress()
     }
@@ -147,7 +146,6 @@ impl Running {
     }
 
     /// The figures up to now; counts begin anew.
-    #[must_use]
     pub fn report(&self) -> Report {
         self.tally.report(self.count)
     }

@@ -50,7 +50,6 @@ pub enum Objects {
 
 impl Objects {
     /// The kind of one such object, as the API spells it.
-    #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
             Self::Services => "Service",
@@ -60,7 +59,6 @@ impl Objects {
     }
 
     /// The resource, as URLs and RBAC rules spell it.
-    #[must_use]
     pub fn resource(self) -> &'static str {
         match self {
             Self::Services => "services",
@@ -86,7 +84,6 @@ impl From<Objects> for Resource {
 
 impl Resource {
     /// The resource, as URLs and RBAC rules spell it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Of(of) => of.resource(),

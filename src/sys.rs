@@ -41,7 +41,6 @@ pub use signals::{SignalFd, reap_others, signal_child};
 pub use stderr::{LogQueue, log_lines_lost, write_stderr};
 
 /// The source address of packets to other networks, IPv4 or IPv6; `None` without a route. Sends nothing.
-#[must_use]
 pub fn sends_from(ipv4: bool) -> Option<IpAddr> {
     // Addresses of documentation (RFC 5737, RFC 3849): a machine with a default route has a route there.
     let (any, far): (IpAddr, IpAddr) = if ipv4 {
@@ -63,7 +62,6 @@ pub fn own_user() -> Option<u32> {
 
 /// The machine's hostname, which is the node's for a pod in the host's network and the pod's otherwise; `localhost` if the
 /// system does not say.
-#[must_use]
 pub fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();

@@ -54,7 +54,6 @@ pub enum Part {
 
 impl Part {
     /// The word in the URI.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Hub => "hub",
@@ -76,7 +75,6 @@ pub struct Identity {
 
 impl Identity {
     /// Reads `spiffe://<trust domain>/holdfast/<part>[/<node>]`; `None` if it is anything else.
-    #[must_use]
     pub fn parse(uri: &str) -> Option<Self> {
         let (trust_domain, path) = uri.strip_prefix("spiffe://")?.split_once('/')?;
         let mut parts = path.split('/');

@@ -61,7 +61,6 @@ pub struct RecordsView<'a> {
 
 impl<'a> RecordsView<'a> {
     /// The records as DNS answers from them.
-    #[must_use]
     pub fn records(&self) -> Records<'a> {
         let as_of = self.freshness.as_of;
         Records {

@@ -15,7 +15,6 @@ use crate::{admin, dns, dns::forward::UpstreamSource, node, source, store, strea
 
 impl Settings {
     /// `forward_only` is for an agent without records (`source: none`).
-    #[must_use]
     pub fn answers(&self, forward_only: bool) -> dns::AnswerConfig {
         dns::AnswerConfig {
             stale_after: self.stale_after,
@@ -25,7 +24,6 @@ impl Settings {
         }
     }
 
-    #[must_use]
     pub fn forwarding(&self) -> dns::forward::Config {
         dns::forward::Config {
             zones: self.forward.iter().map(|zone| self.forward_zone(zone)).collect(),
@@ -115,7 +113,6 @@ impl Settings {
     }
 
     /// The rules of the cluster zone, served at `listen`.
-    #[must_use]
     pub fn zone_rules(&self, listen: &[SocketAddr]) -> zone::Config {
         zone::Config {
             zone: name(&self.zone),
@@ -154,7 +151,6 @@ impl Settings {
 
 impl Settings {
     /// The parts of the node to set up.
-    #[must_use]
     pub fn node(&self) -> node::Config {
         let listen = self.every_listen_address();
         let mut local_ips = self.node_local_ips.clone();
@@ -200,24 +196,20 @@ impl Settings {
 
 impl Config {
     /// The cluster zone, served at `listen`.
-    #[must_use]
     pub fn zone(&self, listen: &[SocketAddr]) -> zone::Config {
         self.settings.zone_rules(listen)
     }
 
-    #[must_use]
     pub fn answers(&self) -> dns::AnswerConfig {
         self.settings.answers(self.source == Source::None)
     }
 
     /// How cookies are answered, if they are; makes their secret.
-    #[must_use]
     pub fn cookies(&self) -> Option<dns::Cookies> {
         self.settings.cookies.then(|| dns::Cookies::open(self.settings.store_path.as_deref()))
     }
 
     /// The DNS listeners.
-    #[must_use]
     pub fn dns(&self) -> dns::Config {
         let settings = &self.settings;
         let defaults = dns::Config::default();
@@ -252,13 +244,11 @@ impl Config {
         }
     }
 
-    #[must_use]
     pub fn forward(&self) -> dns::forward::Config {
         self.settings.forwarding()
     }
 
     /// The listeners and the forwarder of each view.
-    #[must_use]
     pub fn views(&self) -> Vec<(dns::Config, dns::forward::Config)> {
         let view = |view: &View| {
             let listen = view.listen.iter().map(|address| address.0).collect();
@@ -270,7 +260,6 @@ impl Config {
     }
 
     /// The cache of what upstreams said.
-    #[must_use]
     pub fn cache(&self) -> dns::cache::Config {
         dns::cache::Config {
             max_bytes: self.settings.cache_max_bytes.0,
@@ -280,19 +269,16 @@ impl Config {
     }
 
     /// Where that cache is saved; `None` if nothing is to be kept.
-    #[must_use]
     pub fn cache_file(&self) -> Option<PathBuf> {
         Some(self.settings.store_path.as_ref()?.join("cache.zst"))
     }
 
     /// Where it is kept what files of upstreams named last; `None` if nothing is to be kept.
-    #[must_use]
     pub fn upstreams_file(&self) -> Option<PathBuf> {
         Some(self.settings.store_path.as_ref()?.join("upstreams.json"))
     }
 
     /// The store on disk; `None` if nothing is to be kept.
-    #[must_use]
     pub fn disk(&self) -> Option<store::disk::Config> {
         let mut config = store::disk::Config::default();
         config.path.clone_from(self.settings.store_path.as_ref()?);
@@ -301,7 +287,6 @@ impl Config {
     }
 
     /// The limits of the guard.
-    #[must_use]
     pub fn guard(&self) -> store::guard::Config {
         let settings = &self.settings;
         store::guard::Config {
@@ -326,7 +311,6 @@ impl Config {
     }
 
     /// The listeners of the tools, of probes and of metrics.
-    #[must_use]
     pub fn admin(&self) -> admin::Config {
         let settings = &self.settings;
         admin::Config {
@@ -344,7 +328,6 @@ impl Config {
     }
 
     /// The stream to agents and other hubs, of a hub called `name`.
-    #[must_use]
     pub fn stream(&self, name: &str) -> stream::Config {
         stream::Config {
             listen: self.settings.stream_addresses(),
@@ -364,7 +347,6 @@ impl Config {
     }
 
     /// How hubs are followed by a process called `name`.
-    #[must_use]
     pub fn follow(&self, name: &str) -> source::hub::Config {
         let settings = &self.settings;
         source::hub::Config {
@@ -377,7 +359,6 @@ impl Config {
     }
 
     /// The files and directories that must be there, each with its key.
-    #[must_use]
     pub fn files(&self) -> Vec<(String, PathBuf)> {
         let settings = &self.settings;
         let of_stream = self.certificates().into_iter().flat_map(|directory| {
@@ -405,7 +386,6 @@ impl Config {
     }
 
     /// Directory of the certificates; `None` for streams in the clear, on loopback.
-    #[must_use]
     pub fn certificates(&self) -> Option<PathBuf> {
         match &self.settings.tls {
             Some(Tls::Dir(path)) => Some(path.clone()),
@@ -420,7 +400,6 @@ impl Config {
     }
 
     /// Which endpoints the source keeps.
-    #[must_use]
     pub fn endpoints(&self) -> source::EndpointsMode {
         self.settings.endpoints
     }

@@ -52,7 +52,6 @@ impl fmt::Debug for Access {
 
 impl Access {
     /// The listeners open to every network: wildcards and public addresses without an `allow` list.
-    #[must_use]
     pub fn open(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
         let anybody = |address: &&SocketAddr| self.allow.is_empty() && !self.node_local_at.contains(&address.ip());
         let reached = |address: &&SocketAddr| address.ip().is_unspecified() || is_public(address.ip());

@@ -19,7 +19,6 @@ pub struct Bounds<T> {
 
 impl<T: PartialOrd + Copy> Bounds<T> {
     /// Whether `value` may be configured.
-    #[must_use]
     pub fn allow(&self, value: T) -> bool {
         (self.min..=self.max).contains(&value)
     }
@@ -116,13 +115,11 @@ pub struct EncryptedConfig {
 
 impl EncryptedConfig {
     /// The addresses of each transport.
-    #[must_use]
     pub fn listen(&self) -> [(Transport, &[SocketAddr]); 3] {
         [(Transport::Tls, &self.tls), (Transport::Https, &self.https), (Transport::Quic, &self.quic)]
     }
 
     /// Whether nothing encrypted is served.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.listen().iter().all(|(_, addresses)| addresses.is_empty())
     }

@@ -38,7 +38,6 @@ impl fmt::Debug for Cookies {
 }
 
 impl Cookies {
-    #[must_use]
     pub fn new(secret: [u8; 16]) -> Self {
         let [low, high] = secret.as_chunks::<8>().0 else { unreachable!("16 bytes are twice 8") };
         Self { key: [u64::from_le_bytes(*low), u64::from_le_bytes(*high)] }
@@ -46,14 +45,12 @@ impl Cookies {
 
     /// With the secret kept in `folder`, made if there is none, so that cookies stay good over a restart and while another
     /// process takes over. Without a folder, or with one that does not work, the secret ends with this process.
-    #[must_use]
     pub fn open(folder: Option<&Path>) -> Self {
         Self::new(secret::open(folder))
     }
 
     /// The COOKIE option of the answer to a query whose option is `asked`: always with a new server cookie.
     /// `None` if `asked` has a length that no cookie has (RFC 7873, 5.2.2).
-    #[must_use]
     pub fn answer(&self, asked: &[u8], client: IpAddr, now: UnixMillis) -> Option<Cookie> {
         let (theirs, server) = asked.split_first_chunk::<CLIENT_BYTES>()?;
         if !server.is_empty() && !SERVER_BYTES.contains(&server.len()) {
@@ -69,7 +66,6 @@ impl Cookies {
     }
 
     /// Whether the server's part of `asked` is ours, made for this client and not too long ago.
-    #[must_use]
     pub fn is_good(&self, asked: &[u8], client: IpAddr, now: UnixMillis) -> bool {
         let Some((head, hash)) = asked.split_first_chunk::<16>() else { return false };
         let [.., version, _, _, _, t0, t1, t2, t3] = *head;

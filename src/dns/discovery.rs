@@ -46,7 +46,6 @@ impl Discovery {
     /// Tells of the `listeners`; clients know them by `names`, which are in their certificate.
     ///
     /// Without a name nothing is told: a client has to find the name it was told in the certificate (RFC 9462, 4.2).
-    #[must_use]
     pub fn new(listeners: &[(Transport, SocketAddr)], names: &[String]) -> Self {
         let name = |text: String| Name::from_labels(text.split('.').map(str::as_bytes)).ok();
         let arpa = name("resolver.arpa".into()).expect("a name");
@@ -59,7 +58,6 @@ impl Discovery {
 
     /// Whether a question is answered here, whatever upstreams say of its name.
     #[inline]
-    #[must_use]
     pub fn owns(&self, name: &Name, rtype: Rtype) -> bool {
         name.labels_above(&self.arpa).is_some() || (rtype == Rtype::SVCB && self.by_name.contains(name))
     }

@@ -89,13 +89,11 @@ pub struct Bound {
 
 impl Bound {
     /// The addresses listened on, in the order asked, each with its true port.
-    #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// The addresses of encrypted transports, each with its true port.
-    #[must_use]
     pub fn encrypted_addresses(&self) -> Vec<(Transport, SocketAddr)> {
         #[cfg(feature = "encrypted")]
         return self.encrypted.addresses().collect();

@@ -54,7 +54,6 @@ pub struct Pin {
 
 impl Pin {
     /// Whether it is in effect.
-    #[must_use]
     pub fn holds(&self, now: UnixMillis) -> bool {
         self.until.is_none_or(|until| now < until)
     }
@@ -81,19 +80,16 @@ pub enum PinError {
 pub struct PinSet(HashMap<Box<[u8]>, Pin>);
 
 impl PinSet {
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The pin of a name, if it is in effect.
-    #[must_use]
     pub fn get(&self, name: &Name, now: UnixMillis) -> Option<&Pin> {
         self.0.get(name.wire()).filter(|pin| pin.holds(now))
     }
 
     /// Every pin in effect, by name.
-    #[must_use]
     pub fn list(&self, now: UnixMillis) -> Vec<Pin> {
         let mut pins: Vec<Pin> = self.0.values().filter(|pin| pin.holds(now)).cloned().collect();
         pins.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -133,7 +129,6 @@ pub type Saved = Result<(), String>;
 impl Pins {
     /// Takes the pins from the store's directory, or keeps them in memory alone if there is none. A file that cannot be
     /// read is set aside, and says so: answers matter more than pins.
-    #[must_use]
     pub fn open(dir: Option<&Path>, now: UnixMillis) -> Self {
         let file = dir.map(|dir| dir.join(FILE));
         let set = file.as_deref().map_or_else(PinSet::default, |file| {
@@ -160,13 +155,11 @@ impl Pins {
     }
 
     /// The pins at present. Not to be kept across a wait.
-    #[must_use]
     pub fn load(&self) -> Guard<Arc<PinSet>> {
         self.0.set.load()
     }
 
     /// Whether a name is pinned; what is no name is not.
-    #[must_use]
     pub fn is_pinned(&self, name: &str, now: UnixMillis) -> bool {
         name_of(name).is_ok_and(|name| self.load().get(&name, now).is_some())
     }

@@ -63,7 +63,6 @@ pub struct Recent {
 }
 
 impl Recent {
-    #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         let first = Sample { at: Instant::now(), totals: metrics.totals(), refused: None };
         Self { metrics, samples: Arc::new(Lock::new(VecDeque::from([first]))) }
@@ -87,7 +86,6 @@ impl Recent {
         }
     }
 
-    #[must_use]
     pub fn status(&self) -> QueriesStatus {
         let samples = self.samples.lock();
         let now = self.metrics.totals();

@@ -31,7 +31,6 @@ labels! {
 
 impl Transport {
     /// The most bytes an answer to `query` may have.
-    #[must_use]
     #[inline]
     pub fn limit(self, query: &Query<'_>) -> usize {
         if self == Self::Udp { query.udp_limit() } else { TCP_BYTES_MAX }

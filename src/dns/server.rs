@@ -249,7 +249,6 @@ impl Bound {
     ///
     /// # Panics
     /// If called elsewhere, or if the system gives no threads.
-    #[must_use]
     pub fn serve(self, context: Arc<Context>, resolver: Arc<dyn Resolve>, clock: Clock, metrics: Metrics) -> Running {
         let slots = Transport::ALL.map(|_| Arc::new(FairShares::new(self.config.forwards_max)));
         let core = Arc::new(Core { context, resolver, metrics, clock, slots, expired: CancellationToken::new() });

@@ -49,21 +49,18 @@ fn frame(kind: FrameKind) -> Bytes {
 }
 
 /// The first frame of a stream.
-#[must_use]
 pub fn welcome(mode: Mode, node: &str) -> Bytes {
     let node = node.to_owned();
     frame(FrameKind::Welcome(Welcome { protocol: PROTOCOL, mode: mode.into(), node, reason: String::new() }))
 }
 
 /// The welcome of a hub that has nothing to give yet, and why.
-#[must_use]
 pub fn wait(node: &str, reason: &str) -> Bytes {
     let (node, reason) = (node.to_owned(), reason.to_owned());
     frame(FrameKind::Welcome(Welcome { protocol: PROTOCOL, mode: Mode::Wait.into(), node, reason }))
 }
 
 /// The heartbeat, and the end of a run of parts.
-#[must_use]
 pub fn mark(snapshot: &Snapshot, vouched: &Vouched) -> Bytes {
     frame(FrameKind::Mark(mark_message(snapshot, vouched)))
 }
@@ -85,7 +82,6 @@ fn mark_message(snapshot: &Snapshot, vouched: &Vouched) -> Mark {
 }
 
 /// A hub's state, for clients that do not follow it.
-#[must_use]
 pub fn state_reply(snapshot: &Snapshot, vouched: Vouched, serves: String) -> StateReply {
     let has_records = !snapshot.version().cluster.is_empty();
     StateReply {
@@ -100,7 +96,6 @@ pub fn state_reply(snapshot: &Snapshot, vouched: Vouched, serves: String) -> Sta
 }
 
 /// The notice that a hub leaves.
-#[must_use]
 pub fn drain(window_ms: u32, hubs: &[String]) -> Bytes {
     frame(FrameKind::Drain(Drain { window_ms, hubs: hubs.to_vec() }))
 }
@@ -108,7 +103,6 @@ pub fn drain(window_ms: u32, hubs: &[String]) -> Bytes {
 /// The batch that leads from version `from` to `to`: one frame, or a run of them when it is large.
 ///
 /// `changed_ms` says when objects behind it changed, `made` when the batch is made.
-#[must_use]
 pub fn batch(
     from: &Version,
     changes: &[Change],
@@ -163,7 +157,6 @@ fn concat(mut frames: Vec<Bytes>) -> Bytes {
 }
 
 /// The holds and epochs of a snapshot: goes before the mark of a repair or snapshot.
-#[must_use]
 pub fn verdicts(snapshot: &Snapshot) -> Bytes {
     let holds = snapshot.held().all().map(|(key, hold)| encode_hold(&key, hold).into()).collect();
     let body = VerdictsBody { holds, epochs: wire_epochs(snapshot.lineage()) };
@@ -171,13 +164,11 @@ pub fn verdicts(snapshot: &Snapshot) -> Bytes {
     frame(FrameKind::Verdicts(Verdicts { unpacked_bytes, body }))
 }
 
-#[must_use]
 pub fn bucket_part(snapshot: &Snapshot, bucket: usize) -> Bytes {
     part(snapshot, bucket..bucket + 1, LEVEL_LIVE)
 }
 
 /// All buckets, in as few frames as the size of the cluster allows.
-#[must_use]
 pub fn snapshot_parts(snapshot: &Snapshot) -> Vec<Bytes> {
     let mut parts = Vec::new();
     let (mut first, mut size) = (0, 0);

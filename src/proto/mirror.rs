@@ -119,13 +119,11 @@ fn malformed(what: impl ToString) -> Fault {
 
 impl Mirror {
     /// A copy that starts as `held`, of the node called `node`.
-    #[must_use]
     pub fn new(node: &str, held: Snapshot) -> Self {
         Self { node: node.into(), held, stage: Stage::Silent }
     }
 
     /// The records as the hub last proved them.
-    #[must_use]
     pub fn held(&self) -> &Snapshot {
         &self.held
     }

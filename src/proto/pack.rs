@@ -53,7 +53,6 @@ pub(super) fn unpack<M: Message + Default>(unpacked_bytes: u32, body: &Bytes) ->
 ///
 /// # Panics
 /// If the message is over 4 GiB; bodies are bounded long before.
-#[must_use]
 pub fn framed(message: &impl Message) -> Bytes {
     let len = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(GRPC_HEADER_BYTES + len);

@@ -61,7 +61,6 @@ impl Bucket {
     }
 
     /// Sum of the digests of its services and listed namespaces.
-    #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -143,7 +142,6 @@ pub enum Holders {
 }
 
 impl Holders {
-    #[must_use]
     pub fn as_slice(&self) -> &[Holder] {
         match self {
             Self::One(holder) => std::slice::from_ref(holder),

@@ -76,7 +76,6 @@ struct EndpointMessage {
 }
 
 /// The canonical bytes of a service.
-#[must_use]
 pub fn encode_service(service: &Service) -> Vec<u8> {
     let (kind, cluster_ips, external_name) = match service.kind() {
         Kind::ClusterIp(ips) => (1, ips.iter().map(ip_bytes).collect(), String::new()),

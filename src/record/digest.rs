@@ -14,7 +14,6 @@ pub struct Digest(pub u128);
 
 impl Digest {
     /// The digest of one record's canonical bytes.
-    #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(xxh3_128(bytes))
     }
@@ -32,13 +31,11 @@ impl Digest {
     }
 
     /// Its bytes, most significant first.
-    #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
 
     /// The digest these bytes were made from.
-    #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
@@ -56,7 +53,6 @@ pub struct RootDigest(pub u128);
 
 impl RootDigest {
     /// The root over the buckets' digests, in the order of the buckets.
-    #[must_use]
     pub fn over(buckets: impl IntoIterator<Item = Digest>) -> Self {
         let bytes: Vec<u8> = buckets.into_iter().flat_map(Digest::to_bytes).collect();
         Self(xxh3_128(&bytes))

@@ -17,7 +17,6 @@ pub enum HeldKey {
 }
 
 impl HeldKey {
-    #[must_use]
     pub fn namespace(&self) -> &str {
         match self {
             Self::Service(key) => key.namespace(),
@@ -26,7 +25,6 @@ impl HeldKey {
     }
 
     /// `namespace/name`, or the name of a namespace.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
             Self::Service(key) => key.as_str(),
@@ -35,7 +33,6 @@ impl HeldKey {
     }
 
     /// Reads [`as_str`](Self::as_str) back; `None` if a label is out of range.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let label = |label: &str| !label.is_empty() && label.len() <= 63 && !label.contains('/');
         match text.split_once('/') {
@@ -68,13 +65,11 @@ pub enum Reason {
 
 impl Reason {
     /// Whether the deletion is only a claim: the record is absent from a list.
-    #[must_use]
     pub fn is_claim(&self) -> bool {
         matches!(self, Self::List { .. } | Self::Class { .. } | Self::Cluster { .. })
     }
 
     /// The rule that fired, for people.
-    #[must_use]
     pub fn rule(&self) -> &'static str {
         match self {
             Self::List { .. } => "a list that is missing so many services is not believed (guard.list_percent)",
@@ -194,7 +189,6 @@ struct HoldMessage {
 }
 
 /// The canonical bytes of a hold, which digests are taken over.
-#[must_use]
 pub fn encode_hold(key: &HeldKey, hold: &Hold) -> Vec<u8> {
     let endpoints = match &hold.kept {
         Kept::Whole => Vec::new(),
@@ -280,13 +274,11 @@ pub struct Held {
 }
 
 impl Held {
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.namespaces.is_empty()
     }
 
     /// The sum of the digests of all holds; 0 if there are none.
-    #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -297,7 +289,6 @@ impl Held {
     }
 
     /// The hold of one service.
-    #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&Hold> {
         self.services.get(key).map(|hold| &**hold)
     }
@@ -307,7 +298,6 @@ impl Held {
         self.namespaces.iter().map(|(name, hold)| (name, &**hold))
     }
 
-    #[must_use]
     pub fn namespace(&self, name: &str) -> Option<&Hold> {
         self.namespaces.get(name).map(|hold| &**hold)
     }
@@ -318,7 +308,6 @@ impl Held {
         services.chain(self.namespaces.iter().map(|(name, hold)| (HeldKey::Namespace(Arc::clone(name)), hold)))
     }
 
-    #[must_use]
     pub fn get(&self, key: &HeldKey) -> Option<&Arc<Hold>> {
         match key {
             HeldKey::Service(key) => self.services.get(key),
@@ -345,7 +334,6 @@ impl Held {
         }
     }
 
-    #[must_use]
     pub fn counts(&self) -> HeldCounts {
         let mut counts = HeldCounts { namespaces: self.namespaces.len(), ..HeldCounts::default() };
         for hold in self.services.values() {
@@ -358,13 +346,11 @@ impl Held {
     }
 
     /// How many records this process holds against its hub.
-    #[must_use]
     pub fn refused(&self) -> usize {
         self.all().filter(|(_, hold)| hold.refused).count()
     }
 
     /// When a list on a new connection can end holds, the earliest of them: of those refused here, or of the others.
-    #[must_use]
     pub fn confirm_at(&self, refused: bool) -> Option<UnixMillis> {
         let listed = |hold: &Arc<Hold>| match hold.ends {
             Ends::Listed(at) if hold.refused == refused => Some(at),
@@ -374,14 +360,12 @@ impl Held {
     }
 
     /// The reason of the latest hold.
-    #[must_use]
     pub fn latest_reason(&self) -> Option<&Reason> {
         let all = self.services.values().chain(self.namespaces.values());
         all.max_by_key(|hold| hold.since).map(|hold| &hold.reason)
     }
 
     /// When a hold ends by time alone, the earliest of them.
-    #[must_use]
     pub fn next_end(&self) -> Option<UnixMillis> {
         let timed = |hold: &Arc<Hold>| match hold.ends {
             Ends::At(at) => Some(at),

@@ -36,7 +36,6 @@ impl Lineage {
     }
 
     /// True if the judge of `now` had the records of `held`, or of a later version, when it judged.
-    #[must_use]
     pub fn knew(&self, now: &Version, held: &Version) -> bool {
         if held.cluster.is_empty() {
             return true;

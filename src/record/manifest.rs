@@ -11,7 +11,6 @@ use super::{Endpoint, Kind, PARTIAL, Port, Protocol, Service, Snapshot};
 /// `namespace/name`, followed by its endpoint slices.
 ///
 /// The Namespace `kube-system` carries the cluster's identity as its UID, as in the cluster itself.
-#[must_use]
 pub fn objects(snapshot: &Snapshot, namespace: Option<&str>) -> Vec<Value> {
     let wanted = |name: &str| namespace.is_none_or(|wanted| wanted == name);
     let mut namespaces: Vec<&str> =

@@ -26,7 +26,6 @@ impl fmt::Display for Release {
 }
 
 impl Release {
-    #[must_use]
     pub fn covers(&self, namespace: &str) -> bool {
         match self {
             Self::All => true,

@@ -17,24 +17,20 @@ impl ServiceKey {
     /// # Panics
     /// If the namespace is longer than 255 bytes; whoever reads names from outside checks them first (a label has at
     /// most 63).
-    #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
         let slash = u8::try_from(namespace.len()).expect("a namespace is a DNS label of at most 63 bytes");
         Self { text: format!("{namespace}/{name}").into(), slash }
     }
 
-    #[must_use]
     pub fn namespace(&self) -> &str {
         &self.text[..usize::from(self.slash)]
     }
 
     /// The name of the service.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.text[usize::from(self.slash) + 1..]
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -80,7 +76,6 @@ pub enum Protocol {
 
 impl Protocol {
     /// The label that names it in an SRV owner, without the underscore.
-    #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -129,7 +124,6 @@ impl Service {
     ///
     /// Endpoints are sorted by address, then by hostname; the same endpoint seen twice (it is moving between slices) is kept once, with
     /// the ports of both and ready if it is ready in either.
-    #[must_use]
     pub fn new(key: ServiceKey, kind: Kind, ports: Vec<Port>, endpoints: Vec<Endpoint>) -> Self {
         let endpoints: Box<[Endpoint]> = canonical(endpoints).into();
         let by_hostname = by_hostname(&endpoints);
@@ -138,40 +132,33 @@ impl Service {
         service
     }
 
-    #[must_use]
     pub fn key(&self) -> &ServiceKey {
         &self.key
     }
 
-    #[must_use]
     pub fn namespace(&self) -> &str {
         self.key.namespace()
     }
 
-    #[must_use]
     pub fn name(&self) -> &str {
         self.key.name()
     }
 
-    #[must_use]
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
 
     /// The service's own ports, in the order of its spec.
-    #[must_use]
     pub fn ports(&self) -> &[Port] {
         &self.ports
     }
 
     /// All endpoints held, ready or not, sorted by address, then by hostname (none first).
-    #[must_use]
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
 
     /// The endpoints with this address, ready or not: more than one only if they have different hostnames.
-    #[must_use]
     pub fn endpoints_at(&self, ip: IpAddr) -> &[Endpoint] {
         let from = self.endpoints.partition_point(|endpoint| endpoint.ip < ip);
         let count = self.endpoints[from..].iter().take_while(|endpoint| endpoint.ip == ip).count();
@@ -193,7 +180,6 @@ impl Service {
     }
 
     /// The endpoints that have a hostname, ready or not, sorted by it, then by address.
-    #[must_use]
     pub fn endpoints_by_hostname(&self) -> ByHostname<'_> {
         ByHostname { endpoints: &self.endpoints, order: &self.by_hostname }
     }
@@ -214,7 +200,6 @@ impl Service {
     }
 
     /// Digest over the canonical encoding.
-    #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -228,19 +213,16 @@ pub struct ByHostname<'a> {
 }
 
 impl<'a> ByHostname<'a> {
-    #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
     /// True if there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
     /// The one at `index`, which is below [`Self::len`].
-    #[must_use]
     pub fn get(&self, index: usize) -> &'a Endpoint {
         &self.endpoints[self.order[index] as usize]
     }

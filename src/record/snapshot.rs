@@ -48,7 +48,6 @@ impl Default for Snapshot {
 }
 
 impl Snapshot {
-    #[must_use]
     pub fn empty(version: Version) -> Self {
         let bucket = Arc::new(Bucket::default());
         let shard = Arc::new(ReverseShard::default());
@@ -64,7 +63,6 @@ impl Snapshot {
     }
 
     /// The version these records are.
-    #[must_use]
     pub fn version(&self) -> &Version {
         &self.version
     }
@@ -76,13 +74,11 @@ impl Snapshot {
     }
 
     /// The records among these that the source deleted.
-    #[must_use]
     pub fn held(&self) -> &Arc<Held> {
         &self.held
     }
 
     /// The epochs that lead to this version, as far as they are known.
-    #[must_use]
     pub fn lineage(&self) -> &Arc<Lineage> {
         &self.lineage
     }
@@ -94,13 +90,11 @@ impl Snapshot {
     }
 
     /// How many records there are.
-    #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
     /// The buckets, [`BUCKETS`] of them.
-    #[must_use]
     pub fn buckets(&self) -> &[Arc<Bucket>] {
         &self.buckets
     }
@@ -111,51 +105,43 @@ impl Snapshot {
     }
 
     /// The digest over all records. Versions and holds are not part of it.
-    #[must_use]
     pub fn root(&self) -> RootDigest {
         RootDigest::over(self.digests())
     }
 
     /// The service with these lower-case labels.
-    #[must_use]
     pub fn service(&self, namespace: &[u8], name: &[u8]) -> Option<&Arc<Service>> {
         let hash = hash_parts(namespace, name);
         self.buckets[index(hash)].find(hash, namespace, name)
     }
 
     /// The service with this key.
-    #[must_use]
     pub fn service_by_key(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.service(key.namespace().as_bytes(), key.name().as_bytes())
     }
 
     /// Whether the source saw only part of the cluster: see [`PARTIAL`].
-    #[must_use]
     pub fn is_partial(&self) -> bool {
         self.partial
     }
 
     /// Whether it is known if this namespace exists.
-    #[must_use]
     pub fn knows_namespace(&self, namespace: &[u8]) -> bool {
         !self.partial || self.has_namespace(namespace)
     }
 
     /// Whether this lower-case namespace exists: listed by the source, or named by a service held.
-    #[must_use]
     pub fn has_namespace(&self, namespace: &[u8]) -> bool {
         std::str::from_utf8(namespace)
             .is_ok_and(|name| name != PARTIAL && self.buckets[bucket_of_namespace(name)].namespace(name).is_some())
     }
 
     /// Whether the source listed this namespace.
-    #[must_use]
     pub fn lists_namespace(&self, name: &str) -> bool {
         self.buckets[bucket_of_namespace(name)].namespace(name).is_some_and(|entry| entry.listed)
     }
 
     /// The services that hold an address.
-    #[must_use]
     pub fn holders(&self, ip: IpAddr) -> &[Holder] {
         self.reverse[shard_of(ip)].get(ip)
     }
@@ -188,7 +174,6 @@ impl Snapshot {
     }
 
     /// The changes that lead from `before` to this snapshot, in no order. Buckets both share cost nothing.
-    #[must_use]
     pub fn diff(&self, before: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
         for (now, before) in self.buckets.iter().zip(before.buckets.iter()) {
@@ -323,7 +308,6 @@ fn diff_bucket(now: &Bucket, before: &Bucket, changes: &mut Vec<Change>) {
 }
 
 /// The bucket a namespace's own entry lives in.
-#[must_use]
 pub fn bucket_of_namespace(name: &str) -> usize {
     index(hash_key(name))
 }

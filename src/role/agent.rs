@@ -195,7 +195,6 @@ impl Agent {
 
     /// The settings of `config` that would keep an agent on this machine from starting, or from forwarding at once, though it is right in
     /// itself: in words, for people.
-    #[must_use]
     pub fn complaints(config: &Config) -> Vec<String> {
         let listen = config.dns().listen;
         let of_views = config.views().into_iter().flat_map(|(dns, forward)| {
@@ -207,13 +206,11 @@ impl Agent {
     }
 
     /// Where it can be reached.
-    #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
     /// The records it answers from.
-    #[must_use]
     pub fn reader(&self) -> &store::Reader {
         &self.base.reader
     }
@@ -224,7 +221,6 @@ impl Agent {
         base::run(self, signals, interval, read).await;
     }
 
-    #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.base.registry
     }

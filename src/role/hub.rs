@@ -146,17 +146,14 @@ impl Hub {
     }
 
     /// Where it can be reached.
-    #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    #[must_use]
     pub fn reader(&self) -> &store::Reader {
         &self.base.reader
     }
 
-    #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.base.registry
     }

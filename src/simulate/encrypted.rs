@@ -63,7 +63,6 @@ pub struct Client {
 
 impl Client {
     /// A client that makes a full handshake for each connection.
-    #[must_use]
     pub fn new(protocol: Protocol, server: SocketAddr, trust: &Trust) -> Self {
         let alpn = protocol.alpn();
         let (mut config, name) = match trust {
@@ -134,7 +133,6 @@ impl Connection {
     }
 
     /// True if it is known to have ended. TLS notices that on a read.
-    #[must_use]
     pub fn is_closed(&self) -> bool {
         match self {
             Self::Tls(_) => false,
@@ -196,7 +194,6 @@ pub async fn receive(stream: &mut TlsStream<TcpStream>) -> io::Result<Vec<u8>> {
 }
 
 /// `message` behind its length.
-#[must_use]
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
     [&length.to_be_bytes()[..], message].concat()
@@ -219,7 +216,6 @@ fn versions() -> ConfigBuilder<ClientConfig, WantsVerifier> {
 }
 
 /// A configuration that takes any certificate.
-#[must_use]
 pub fn client_config(alpn: &[u8]) -> ClientConfig {
     let mut config = accepting_any();
     config.alpn_protocols = vec![alpn.to_vec()];

@@ -33,7 +33,6 @@ pub enum Part {
 
 impl Part {
     /// The kind of the objects on this list.
-    #[must_use]
     pub fn objects(self) -> Objects {
         match self {
             Self::Services => Objects::Services,
@@ -67,7 +66,6 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    #[must_use]
     pub fn new(mode: EndpointsMode) -> Self {
         Self {
             mode,
@@ -210,13 +208,11 @@ impl Assembler {
     }
 
     /// The UID of `kube-system`, which names the cluster.
-    #[must_use]
     pub fn cluster(&self) -> Option<&str> {
         self.namespaces.get("kube-system").and_then(Option::as_deref)
     }
 
     /// The objects whose newest version cannot be used, by kind and name.
-    #[must_use]
     pub fn rejections(&self) -> Rejections {
         let mut objects: Vec<Rejection> =
             self.rejected.iter().map(|((part, key), reason)| rejection(part.objects(), Some(key), reason)).collect();

@@ -34,19 +34,16 @@ impl fmt::Debug for Learnt {
 
 impl Learnt {
     /// Keeps nothing beyond this process.
-    #[must_use]
     pub fn nothing() -> Self {
         Self { known: Vec::new(), keep: Arc::new(|_| {}) }
     }
 
     /// Hubs, kept in the store's `directory`.
-    #[must_use]
     pub fn in_store(directory: &Path) -> Self {
         Self::in_file(directory.join(HUBS))
     }
 
     /// Addresses of the apiserver, kept in the store's `directory`.
-    #[must_use]
     pub fn apiservers(directory: &Path) -> Self {
         Self::in_file(directory.join(APISERVERS))
     }

@@ -28,7 +28,6 @@ pub enum Verb {
 
 impl Verb {
     /// As RBAC rules and the metric spell it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::List => "list",
@@ -123,14 +122,12 @@ impl Metrics {
     ///
     /// # Panics
     /// Never: the names are valid and the registry is new.
-    #[must_use]
     pub fn unregistered() -> Self {
         let (_writer, reader) = crate::store::open();
         Self::register(&Registry::new(), &reader, &Clock::System).expect("a new registry has no such names")
     }
 
     /// The row of the apiserver, if this process watches one that has the records of `reader`.
-    #[must_use]
     pub fn apiserver(&self, reader: &Reader) -> Option<ApiserverStatus> {
         let mut status = self.health.status(apiserver::Timing::default().slow);
         status.endpoints = apiserver::endpoints(&reader.snapshot()).iter().map(ToString::to_string).collect();
@@ -142,7 +139,6 @@ impl Metrics {
     }
 
     /// Requests to the apiserver by result.
-    #[must_use]
     pub fn health(&self) -> &Health {
         &self.health
     }
@@ -200,7 +196,6 @@ impl Metrics {
     }
 
     /// How many requests of a kind were sent.
-    #[must_use]
     pub fn requests(&self, verb: Verb, of: Objects) -> u64 {
         self.requests.with_label_values(&[verb.name(), of.resource()]).get()
     }

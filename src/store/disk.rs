@@ -191,7 +191,6 @@ pub fn open(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<(Disk, 
 }
 
 /// Whether `path` is the directory of a store, of whatever format and in whatever state.
-#[must_use]
 pub fn is_store(path: &Path) -> bool {
     layout::newest_format(path).is_ok_and(|format| format.is_some())
         || sys::files_set_aside(&layout::records_file(path)).is_ok_and(|files| !files.is_empty())
@@ -238,7 +237,6 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 impl Disk {
-    #[must_use]
     pub fn status(&self) -> &DiskStatus {
         &self.status
     }

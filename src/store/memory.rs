@@ -66,7 +66,6 @@ struct LetGo {
 }
 
 /// Makes an empty store, whose writer holds nothing back until it is given a [guard](Writer::guarded).
-#[must_use]
 pub fn open() -> (Writer, Reader) {
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
@@ -122,7 +121,6 @@ const JUDGE_GONE: Duration = Duration::from_secs(60);
 
 impl Writer {
     /// A reader of what this writes.
-    #[must_use]
     pub fn reader(&self) -> Reader {
         Reader { shared: Arc::clone(&self.shared) }
     }
@@ -291,7 +289,6 @@ impl Writer {
     }
 
     /// When [`Writer::tick`] has work next.
-    #[must_use]
     pub fn next_tick(&self) -> Option<UnixMillis> {
         if self.clock_was_set().is_some() {
             return Some(self.clock.now());

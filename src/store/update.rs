@@ -152,7 +152,6 @@ pub enum What {
 
 impl Update {
     /// Whether this process stamps its version.
-    #[must_use]
     pub fn is_watched(&self) -> bool {
         let (What::Reset { origin, .. } | What::Changes { origin, .. }) = &self.what else { return false };
         matches!(origin, Origin::Watched { .. })

@@ -26,7 +26,6 @@ struct Seen {
 
 impl Beside {
     /// HOST:PORT of the hubs known.
-    #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         let mut hubs = self.0.lock();
         hubs.retain(|_, seen| seen.streams > 0 || seen.last.elapsed() <= REMEMBERED);

@@ -90,7 +90,6 @@ impl Metrics {
     }
 
     /// How the stream stands, for `status`, of a hub with this name that says it is reached there.
-    #[must_use]
     pub fn status(&self, name: &str, advertise: &[String]) -> StreamStatus {
         let count = |gauge: &IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
         StreamStatus {

@@ -103,7 +103,6 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// A server that listens nowhere: connections are handed to [`Self::connection`].
-    #[must_use]
     pub fn new(config: Config, parts: Parts) -> Self {
         let admission = Arc::new(Admission::new(&config));
         let connections = Arc::new(FairShares::new(config.connections_max));

@@ -12,7 +12,6 @@ const INTERFACE_BYTES_MAX: usize = 15;
 /// Reads `IP`, `[IPv6]`, `IP:port` or `[IPv6]:port`; without a port it is `port`. An IPv6 address may have a scope: `%eth0`
 /// or `%2` (RFC 4007, 11). The scope of an interface that is not there becomes 0: packets to it fail until the text is read
 /// again.
-#[must_use]
 pub fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
     let (whole, port) = match text.strip_prefix('[') {
         Some(rest) => {

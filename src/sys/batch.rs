@@ -61,7 +61,6 @@ impl Batch {
     /// The most datagrams in one batch. More gain nothing measurable and hold up a worker's other sockets.
     pub const MAX: usize = 64;
 
-    #[must_use]
     pub fn new() -> Self {
         let layout = Layout::new::<Memory>();
         // SAFETY: the layout has a size. All zeros is a valid `Memory`: integers, and null pointers of zero length.
@@ -152,7 +151,6 @@ impl Batch {
     ///
     /// # Panics
     /// If fewer were received.
-    #[must_use]
     pub fn source(&self, index: usize) -> SocketAddr {
         self.slot(index).name.address()
     }
@@ -161,7 +159,6 @@ impl Batch {
     ///
     /// # Panics
     /// If fewer were received.
-    #[must_use]
     pub fn peer(&self, index: usize) -> Peer {
         let slot = self.slot(index);
         let mut control = slot.control;
@@ -204,7 +201,6 @@ impl Batch {
     }
 
     /// Replies not yet dealt with.
-    #[must_use]
     pub fn unsent(&self) -> usize {
         self.replies - self.sent
     }

@@ -18,7 +18,6 @@ pub struct UnixMillis(pub u64);
 
 impl UnixMillis {
     /// How long before `now` this was; zero if it lies ahead (a clock that was set back must not make data look stale).
-    #[must_use]
     pub fn age(self, now: Self) -> Duration {
         Duration::from_millis(now.0.saturating_sub(self.0))
     }
@@ -61,7 +60,6 @@ pub enum Clock {
 }
 
 impl Clock {
-    #[must_use]
     pub fn now(&self) -> UnixMillis {
         match self {
             Self::System => wall(),
@@ -71,7 +69,6 @@ impl Clock {
 
     /// A time that begins with the wall clock's and then goes on steadily, whatever the wall clock is set to. For everything that
     /// lives for so long; never stored nor shown.
-    #[must_use]
     pub fn steady(&self) -> UnixMillis {
         match self {
             Self::System => {
@@ -84,7 +81,6 @@ impl Clock {
     }
 
     /// How far the wall clock is ahead of the steady time, in milliseconds: to be added to a steady time that is stored or shown.
-    #[must_use]
     pub fn wall_ahead_ms(&self) -> i64 {
         self.now().0.cast_signed().saturating_sub(self.steady().0.cast_signed())
     }
@@ -115,19 +111,16 @@ struct ManualTimes {
 
 impl ManualClock {
     /// A clock that stands at `at`.
-    #[must_use]
     pub fn new(at: UnixMillis) -> Self {
         Self(Arc::new(ManualTimes { wall: AtomicU64::new(at.0), steady: AtomicU64::new(at.0) }))
     }
 
     /// The time it stands at.
-    #[must_use]
     pub fn now(&self) -> UnixMillis {
         UnixMillis(self.0.wall.load(Ordering::Relaxed))
     }
 
     /// The steady time.
-    #[must_use]
     pub fn steady(&self) -> UnixMillis {
         UnixMillis(self.0.steady.load(Ordering::Relaxed))
     }

@@ -82,7 +82,6 @@ impl DatagramSocket {
     }
 
     /// The address it is bound to, with the port that the kernel chose if 0 was asked.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -177,12 +176,10 @@ pub struct Peer {
 
 impl Peer {
     /// A peer that is sent to from whatever address routing chooses.
-    #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self { name: address.into(), control: Control([0; Control::ROOM / 8]), control_bytes: 0 }
     }
 
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.name.address()
     }

@@ -16,7 +16,6 @@ macro_rules! labels {
             $vis const ALL: [Self; [$first_word $(, $word)*].len()] = [Self::$first $(, Self::$variant)*];
             $vis const WORDS: &'static str = concat!($first_word $(, ", ", $word)*);
 
-            #[must_use]
             $vis const fn as_str(self) -> &'static str {
                 match self {
                     Self::$first => $first_word,

@@ -24,7 +24,6 @@ pub struct Poll<'a> {
 
 impl<'a> Poll<'a> {
     /// Waits for these, in this order.
-    #[must_use]
     pub fn new(sockets: impl IntoIterator<Item = (BorrowedFd<'a>, Interest)>) -> Self {
         let entry = |(socket, interest): (BorrowedFd<'a>, Interest)| libc::pollfd {
             fd: socket.as_raw_fd(),
@@ -59,7 +58,6 @@ impl<'a> Poll<'a> {
     ///
     /// # Panics
     /// If there are fewer.
-    #[must_use]
     pub fn is_ready(&self, index: usize) -> bool {
         self.entries[index].revents != 0
     }

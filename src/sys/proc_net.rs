@@ -24,7 +24,6 @@ pub fn waiting_sockets(protocol: &str) -> io::Result<Vec<WaitingSocket>> {
 }
 
 /// The socket on a line of `/proc/net/{udp,tcp}{,6}`, if it waits.
-#[must_use]
 pub fn waiting_socket(line: &str) -> Option<WaitingSocket> {
     let mut columns = line.split_ascii_whitespace();
     let (local, state) = (columns.nth(1)?, columns.nth(1)?);

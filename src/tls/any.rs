@@ -12,7 +12,6 @@ use rustls::{
 use super::verify::signatures;
 
 /// A client that accepts any certificate and has none of its own.
-#[must_use]
 pub fn accepting_any() -> ClientConfig {
     let provider = ring::default_provider();
     let verifier = AnyCertificate { algorithms: provider.signature_verification_algorithms };

@@ -79,7 +79,6 @@ impl Tls {
         Ok(Self(Arc::new(Inner { dir, environment, current, trust: AtomicU64::new(0) })))
     }
 
-    #[must_use]
     pub fn current(&self) -> Configs {
         self.0.current.load().configs.clone()
     }

@@ -105,7 +105,6 @@ impl ServerCertificate {
     }
 
     /// The DNS names and the end of the certificate in `directory`, in words; `None` if it cannot be used.
-    #[must_use]
     pub fn described(directory: &Path) -> Option<String> {
         let Current { names, end, .. } = read(directory).ok()?;
         let names = if names.is_empty() { "no DNS name".to_owned() } else { names.join(", ") };
@@ -113,13 +112,11 @@ impl ServerCertificate {
     }
 
     /// The DNS names in the certificate, in its order; wildcards left out.
-    #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.0.current.load().as_ref().map(|current| current.names.clone()).unwrap_or_default()
     }
 
     /// When it expires, in seconds since 1970.
-    #[must_use]
     pub fn end(&self) -> Option<u64> {
         self.0.current.load().as_ref()?.end
     }

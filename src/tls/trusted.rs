@@ -29,7 +29,6 @@ pub struct Trust(u64);
 
 impl Tls {
     /// To be called before the handshake of a connection.
-    #[must_use]
     pub fn trusting(&self) -> Trust {
         Trust(self.trust())
     }
@@ -42,7 +41,6 @@ impl<T> Trusted<T> {
     }
 
     /// The identity of the peer.
-    #[must_use]
     pub fn peer(&self) -> Option<Identity> {
         self.state().0.peer_certificates().and_then(verify::identity)
     }

@@ -280,7 +280,6 @@ pub(super) fn identity(chain: &[CertificateDer<'_>]) -> Option<Identity> {
 }
 
 /// When a certificate ends, in seconds since 1970.
-#[must_use]
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     u64::try_from(certificate.validity().not_after.timestamp()).ok()

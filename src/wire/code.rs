@@ -13,7 +13,6 @@ macro_rules! numbers {
             $($(#[$const_doc])* pub const $const: Self = Self($value);)*
 
             /// The mnemonic, if the number is in the list.
-            #[must_use]
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $($value => Some($name),)*
@@ -76,7 +75,6 @@ numbers! {
 
 impl Rtype {
     /// True for AXFR and IXFR.
-    #[must_use]
     pub const fn is_transfer(self) -> bool {
         matches!(self, Self::AXFR | Self::IXFR)
     }

@@ -43,54 +43,46 @@ impl Name {
     }
 
     /// The wire form, lower case, with the root's zero byte.
-    #[must_use]
     #[inline]
     pub fn wire(&self) -> &[u8] {
         self.0.suffix(0)
     }
 
     /// The wire form without the first `skip` labels; the root's zero byte if there are no more.
-    #[must_use]
     #[inline]
     pub fn suffix(&self, skip: usize) -> &[u8] {
         self.0.suffix(skip)
     }
 
     /// How many labels it has, the root not counted.
-    #[must_use]
     #[inline]
     pub fn label_count(&self) -> usize {
         self.0.labels()
     }
 
-    #[must_use]
     #[inline]
     pub fn is_root(&self) -> bool {
         self.0.labels() == 0
     }
 
     /// The label at `index`, counted from the left.
-    #[must_use]
     #[inline]
     pub fn label(&self, index: usize) -> Option<&[u8]> {
         (index < self.label_count()).then(|| self.0.label(index))
     }
 
     /// The label at `index`, counted from the right: 0 is the one before the root.
-    #[must_use]
     #[inline]
     pub fn label_from_end(&self, index: usize) -> Option<&[u8]> {
         (index < self.label_count()).then(|| self.0.label(self.label_count() - 1 - index))
     }
 
     /// The labels from left to right, without the root.
-    #[must_use]
     pub fn labels(&self) -> Labels<'_> {
         Labels { name: &self.0, front: 0, back: self.label_count() }
     }
 
     /// How many labels stand in front of `zone`, if this name is `zone` or below it.
-    #[must_use]
     #[inline]
     pub fn labels_above(&self, zone: &Self) -> Option<usize> {
         let skip = self.label_count().checked_sub(zone.label_count())?;

@@ -31,24 +31,20 @@ impl<'a> NameRef<'a> {
     pub const QUESTION: Self = Self::question_suffix(0);
 
     /// The name asked for without its first `skip` labels.
-    #[must_use]
     pub const fn question_suffix(skip: usize) -> Self {
         Self { head: &[], tail: Tail::Question(skip) }
     }
 
-    #[must_use]
     pub const fn name(name: &'a Name) -> Self {
         Self { head: &[], tail: Tail::Name(name) }
     }
 
     /// Labels in front of a name.
-    #[must_use]
     pub const fn under(head: &'a [&'a [u8]], name: &'a Name) -> Self {
         Self { head, tail: Tail::Name(name) }
     }
 
     /// Text such as `db.example.com`, with or without the final dot and without escapes.
-    #[must_use]
     pub const fn dotted(text: &'a str) -> Self {
         Self { head: &[], tail: Tail::Dotted(text) }
     }

@@ -129,14 +129,12 @@ impl<'a> Query<'a> {
     }
 
     /// Maximum bytes of a UDP answer to this client, ours included (RFC 6891, 6.2.5).
-    #[must_use]
     #[inline]
     pub fn udp_limit(&self) -> usize {
         self.edns.map_or(UDP_BYTES_MIN, |edns| usize::from(edns.payload_size).min(UDP_BYTES_MAX))
     }
 
     /// A response without data: REFUSED, SERVFAIL and the like.
-    #[must_use]
     pub fn reject(&self, rcode: Rcode, ede: Option<EdeCode>) -> Reject<'a> {
         Reject {
             rcode,
@@ -166,7 +164,6 @@ impl<'a> Query<'a> {
 /// additional section that are not OPT (TSIG among them: we hold no keys, and answer as if unsigned).
 ///
 /// A [`Query`] is large to move: to answer many, keep one in place and call [`Query::read`].
-#[must_use]
 pub fn parse(message: &[u8]) -> Parsed<'_> {
     let mut query = Query::default();
     match query.read(message) {

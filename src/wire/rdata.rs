@@ -58,7 +58,6 @@ pub enum Rdata<'a> {
 
 impl Rdata<'_> {
     /// The type of the record.
-    #[must_use]
     #[inline]
     pub const fn rtype(&self) -> Rtype {
         match self {

@@ -43,45 +43,37 @@ impl<'a> Message<'a> {
         Ok(Self { bytes, header })
     }
 
-    #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    #[must_use]
     pub fn id(&self) -> u16 {
         u16::from_be_bytes([self.header[0], self.header[1]])
     }
 
     /// Kind of request.
-    #[must_use]
     pub fn opcode(&self) -> Opcode {
         Opcode((self.header[2] >> 3) & 0x0F)
     }
 
-    #[must_use]
     pub fn authoritative(&self) -> bool {
         self.header[2] & 0x04 != 0
     }
 
-    #[must_use]
     pub fn truncated(&self) -> bool {
         self.header[2] & 0x02 != 0
     }
 
-    #[must_use]
     pub fn authentic(&self) -> bool {
         self.header[3] & 0x20 != 0
     }
 
     /// The four bits of the result code that are in the header; the rest is in the OPT record.
-    #[must_use]
     pub fn rcode(&self) -> Rcode {
         Rcode(u16::from(self.header[3] & 0x0F))
     }
 
     /// Count of a section in the header.
-    #[must_use]
     pub fn count(&self, section: Section) -> u16 {
         self.header_count(1 + section as usize)
     }
@@ -163,13 +155,11 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Offset of the four bytes of its time to live in the message.
-    #[must_use]
     pub fn ttl_start(&self) -> usize {
         self.rdata_start - 6
     }
 
     /// The name in its data, `skip` bytes from the data's start: 0 for CNAME, NS, PTR and SOA, 2 for MX, 6 for SRV.
-    #[must_use]
     pub fn rdata_name(&self, skip: usize) -> NameAt<'a> {
         NameAt { message: self.name.message, at: self.rdata_start + skip }
     }
@@ -249,7 +239,6 @@ impl NameAt<'_> {
     }
 
     /// True if it is this name, in any case. False for a malformed name.
-    #[must_use]
     pub fn is(&self, name: &Name) -> bool {
         let mut rest = name.wire();
         let walked = self.walk(|label| {

@@ -31,19 +31,16 @@ pub(super) struct Echo<'a> {
 
 impl<'a> Reject<'a> {
     /// The first COOKIE option of the query as it came.
-    #[must_use]
     pub fn asked_cookie(&self) -> Option<&'a [u8]> {
         self.asked_cookie
     }
 
     /// Whether the query has no question and is well-formed but for that, and has a COOKIE option (RFC 7873, 5.4).
-    #[must_use]
     pub fn is_for_cookie_alone(&self) -> bool {
         self.for_cookie_alone
     }
 
     /// The kind of request.
-    #[must_use]
     pub fn opcode(&self) -> Opcode {
         self.echo.opcode
     }
@@ -89,7 +86,6 @@ pub fn write_truncated(message: &[u8], buf: &mut [u8]) -> Option<usize> {
 }
 
 /// A query again, with its question, flags and what its OPT record says, and without options.
-#[must_use]
 pub fn write_query(query: &Query<'_>) -> Vec<u8> {
     let flags = [u8::from(query.rd), u8::from(query.ad) << 5 | u8::from(query.cd) << 4];
     let mut message = Vec::with_capacity(super::HEADER_BYTES + query.question.len() + super::edns::OPT_BYTES);

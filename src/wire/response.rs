@@ -55,7 +55,6 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
     ///
     /// # Panics
     /// If `buf` or `limit` is below [`UDP_BYTES_MIN`].
-    #[must_use]
     #[inline]
     pub fn new(buf: &'b mut [u8], query: &'q Query<'q>, limit: usize) -> Self {
         let limit = limit.min(buf.len()).min(super::TCP_BYTES_MAX);
@@ -132,13 +131,11 @@ impl<'b, 'q> ResponseWriter<'b, 'q> {
     }
 
     /// True if a set did not fit, so that TC will be set.
-    #[must_use]
     pub fn truncated(&self) -> bool {
         self.truncated
     }
 
     /// How many records a section has so far.
-    #[must_use]
     pub fn count(&self, section: Section) -> u16 {
         self.counts[section as usize]
     }

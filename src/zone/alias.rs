@@ -45,13 +45,11 @@ impl<'a> Chain<'a> {
     }
 
     /// The last target.
-    #[must_use]
     pub fn last(&self) -> &'a str {
         target_of(self.others.iter().rev().find_map(|other| *other).unwrap_or(self.first))
     }
 
     /// The result for the last target.
-    #[must_use]
     pub fn end(&self) -> ChainEnd<'a> {
         self.end
     }

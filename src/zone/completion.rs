@@ -14,7 +14,6 @@ impl Zone {
     ///
     /// `None` unless the namespace exists and `name` cannot: the label before the namespace is not a service of
     /// it, and no label is a port or protocol.
-    #[must_use]
     pub fn search_path_target(&self, snapshot: &Snapshot, name: &Name) -> Option<usize> {
         let labels = name.labels_above(self.name())?.checked_sub(2).filter(|labels| *labels >= LABELS_MIN)?;
         let at = |index| name.label(index).unwrap_or_default();

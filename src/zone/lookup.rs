@@ -51,7 +51,6 @@ pub struct Zone {
 
 impl Zone {
     /// The rules of a zone.
-    #[must_use]
     pub fn new(config: &Config) -> Self {
         let mut name_servers: Vec<IpAddr> =
             config.name_servers.iter().copied().filter(|ip| !ip.is_unspecified()).collect();
@@ -67,13 +66,11 @@ impl Zone {
         }
     }
 
-    #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
     }
 
     /// TTL of answers, in seconds.
-    #[must_use]
     pub fn ttl(&self) -> u32 {
         self.ttl
     }
@@ -95,7 +92,6 @@ impl Zone {
     }
 
     /// Labels of `name` in front of the apex of the zone it is in.
-    #[must_use]
     #[inline]
     pub fn labels_above(&self, name: &Name, apex: Apex) -> usize {
         let labels = match apex {
@@ -109,7 +105,6 @@ impl Zone {
     ///
     /// `synced` is true after the first list or after records were loaded from disk: before that no name is known not to
     /// exist, and names that need records are [`Lookup::NotReady`].
-    #[must_use]
     #[inline]
     pub fn lookup<'a>(&'a self, snapshot: &'a Snapshot, synced: bool, name: &Name, qtype: Rtype) -> Lookup<'a> {
         let Some(depth) = name.labels_above(&self.name) else {

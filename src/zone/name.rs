@@ -34,7 +34,6 @@ pub enum EndpointLabel<'a> {
 
 impl<'a> EndpointLabel<'a> {
     /// The label of an endpoint: its hostname if it has one, else its address.
-    #[must_use]
     pub fn of(endpoint: &'a Endpoint) -> Self {
         endpoint.hostname.as_deref().map_or(Self::Address(endpoint.ip), Self::Hostname)
     }

@@ -8,7 +8,6 @@ use crate::{
 
 impl Protocol {
     /// Its label in the owner of an SRV record.
-    #[must_use]
     pub(super) fn srv_label(self) -> &'static [u8] {
         match self {
             Self::Tcp => b"_tcp",

@@ -26,7 +26,6 @@ pub struct ReverseName {
 
 impl ReverseName {
     /// The name of a whole address.
-    #[must_use]
     pub fn of(ip: IpAddr) -> Self {
         Self { ip, parts: parts_of(ip) }
     }
@@ -35,7 +34,6 @@ impl ReverseName {
     ///
     /// # Panics
     /// If it has more parts than its address.
-    #[must_use]
     pub fn to_name(self) -> Name {
         let mut text = [[0; 3]; 32];
         let mut labels: [&[u8]; 34] = [&[]; 34];

@@ -83,13 +83,11 @@ pub enum Data<'a> {
 
 impl<'a> RrSet<'a> {
     /// The type of its records.
-    #[must_use]
     pub fn rtype(&self) -> Rtype {
         self.rtype
     }
 
     /// The TTL of its records, in seconds.
-    #[must_use]
     pub fn ttl(&self) -> u32 {
         self.ttl
     }
@@ -209,7 +207,6 @@ pub(super) fn pointers(snapshot: &Snapshot, ip: IpAddr) -> impl Iterator<Item = 
 
 impl Zone {
     /// The SOA of every zone we answer for: the owner differs, the data do not.
-    #[must_use]
     pub fn soa(&self, version: &Version) -> RrSet<'static> {
         // Rises with every change and every epoch, up to 16 million changes in an epoch.
         let serial = version.epoch.wrapping_shl(24).wrapping_add(version.rev) & u64::from(u32::MAX);

@@ -129,7 +129,6 @@ pub struct ListenerDoc {
 
 impl ListenerDoc {
     /// A listener that is not open to anybody.
-    #[must_use]
     pub fn new(name: impl Into<String>, address: &impl ToString) -> Self {
         Self { name: name.into(), address: address.to_string(), open: false }
     }

@@ -57,7 +57,6 @@ pub struct Rules {
 }
 
 impl Rules {
-    #[must_use]
     pub fn new(zone: Zone, config: Config) -> Self {
         Self { zone, config, discovery: Arc::default(), other_classes: Arc::default() }
     }
@@ -77,12 +76,10 @@ impl Rules {
         self.other_classes.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub fn zone(&self) -> &Zone {
         &self.zone
     }
 
-    #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -98,7 +95,6 @@ pub struct Context {
 }
 
 impl Context {
-    #[must_use]
     pub fn new(zone: Zone, reader: Reader, config: Config) -> Self {
         Self { rules: Rules::new(zone, config), reader, pins: Pins::default(), cookies: None }
     }
@@ -125,24 +121,20 @@ impl Context {
         self.cookies.as_ref()
     }
 
-    #[must_use]
     #[inline]
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    #[must_use]
     pub fn zone(&self) -> &Zone {
         &self.rules.zone
     }
 
-    #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
     /// Takes hold of the records as they stand, for one batch of queries. Not to be kept across a wait.
-    #[must_use]
     pub fn load(&self) -> Batch {
         // The age first: read after the records it could vouch for a first list that these do not have yet.
         let as_of = self.reader.as_of();
@@ -150,7 +142,6 @@ impl Context {
     }
 
     /// The records that a batch of queries which came at `now` is answered from.
-    #[must_use]
     pub fn records<'a>(&self, batch: &'a Batch, now: UnixMillis) -> Records<'a> {
         Records {
             snapshot: &batch.snapshot,
@@ -161,7 +152,6 @@ impl Context {
         }
     }
 
-    #[must_use]
     pub fn view<'a>(&self, batch: &'a Batch, now: UnixMillis, rotation: &'a Rotation) -> View<'a> {
         View { records: self.records(batch, now), rotation, steady: now }
     }
@@ -213,7 +203,6 @@ impl View<'_> {
 pub struct Rotation(Cell<u32>);
 
 impl Rotation {
-    #[must_use]
     pub fn new(seed: u32) -> Self {
         Self(Cell::new(seed))
     }

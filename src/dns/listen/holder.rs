@@ -19,7 +19,6 @@ impl fmt::Display for Holder {
 }
 
 /// The process with a socket on `address`, or on a wildcard of its port; `None` if it is not seen from here.
-#[must_use]
 pub fn holder(protocol: &str, address: SocketAddr) -> Option<Holder> {
     let socket =
         sys::waiting_sockets(protocol).ok()?.into_iter().find(|socket| is_in_the_way(socket.local, address))?;

@@ -55,7 +55,6 @@ pub struct Prepared {
 /// Besides store and socket, files below `writable` can be written; homes and secrets of the system cannot be read, but for those
 /// below `readable`. What cannot be done is reported by the agent, which
 /// answers all the same.
-#[must_use]
 pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> Prepared {
     let wanted = config.settings.node();
     let mut prepared = Prepared {

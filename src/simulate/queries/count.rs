@@ -53,7 +53,6 @@ pub struct Report {
 
 impl Report {
     /// Each transport's, with its name.
-    #[must_use]
     pub fn kinds(&self) -> [(&'static str, &Kind); 5] {
         [("udp", &self.udp), ("tcp", &self.tcp), ("tls", &self.tls), ("https", &self.https), ("quic", &self.quic)]
     }

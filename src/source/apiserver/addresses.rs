@@ -16,7 +16,6 @@ use crate::{
 const ADDRESSES_MAX: usize = 16;
 
 /// Addresses of the apiserver itself, as `default/kubernetes` has them: its https port, or its only one.
-#[must_use]
 pub fn endpoints(records: &Snapshot) -> Vec<SocketAddr> {
     let Some(service) = records.service(b"default", b"kubernetes") else { return Vec::new() };
     let endpoints = service.endpoints().iter().filter_map(|endpoint| {
@@ -43,7 +42,6 @@ impl fmt::Debug for OwnAddresses {
 
 impl OwnAddresses {
     /// The addresses in the records of `reader`, and those learnt before.
-    #[must_use]
     pub fn new(reader: Reader, learnt: Learnt) -> Self {
         let seen = learnt.known.iter().filter_map(|address| address.parse().ok()).take(ADDRESSES_MAX).collect();
         Self { reader, seen: Arc::new(Lock::new(seen)), keep: learnt.keep }

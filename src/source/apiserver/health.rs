@@ -161,7 +161,6 @@ impl Health {
     }
 
     /// How the server is doing. A latency above `slow`, or a refusal, makes it slow.
-    #[must_use]
     pub fn status(&self, slow: Duration) -> ApiserverStatus {
         let measures = self.measures();
         let inner = self.inner.lock();
@@ -211,7 +210,6 @@ impl Health {
         Some(Unanswered { since, step, verb: oldest.verb, of: oldest.of })
     }
 
-    #[must_use]
     pub fn measures(&self) -> Measures {
         let mut inner = self.inner.lock();
         let now = Instant::now();

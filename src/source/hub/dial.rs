@@ -29,7 +29,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub type Dial = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Box<dyn Io>>> + Send + Sync>;
 
 /// Dials TCP, then TLS. Without certificates only loopback is dialled.
-#[must_use]
 pub fn dial(tls: Option<Tls>) -> Dial {
     Arc::new(move |address| {
         let tls = tls.clone();

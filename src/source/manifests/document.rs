@@ -71,7 +71,6 @@ impl Head {
     }
 }
 
-#[must_use]
 pub fn parse(text: &str) -> Text {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut read = Text::default();

@@ -111,7 +111,6 @@ impl Disk {
 }
 
 impl Follower {
-    #[must_use]
     pub fn status(&self) -> DiskStatus {
         self.status.lock().clone()
     }

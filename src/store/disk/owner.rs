@@ -88,7 +88,6 @@ pub(super) fn is_named_in(directory: &Path) -> bool {
 /// The process that has the store in `directory` open, if there is one.
 ///
 /// Takes the lock shared for a moment, which [`Ownership::claim`] waits out.
-#[must_use]
 pub fn owner(directory: &Path) -> Option<Owner> {
     let mut file = File::open(directory.join(FILE)).ok()?;
     match file.try_lock_shared() {

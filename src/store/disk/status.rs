@@ -65,7 +65,6 @@ pub struct DiskStatus {
 
 impl DiskStatus {
     /// The status of a process without a disk.
-    #[must_use]
     pub fn off(reason: &str) -> Self {
         Self { path: None, state: DiskState::Off, reason: Some(reason.to_owned()), ..Self::at(Path::new("")) }
     }

@@ -65,7 +65,6 @@ impl Default for Config {
 
 impl Config {
     /// Holds nothing back.
-    #[must_use]
     pub fn off() -> Self {
         Self {
             list_services_min: usize::MAX,

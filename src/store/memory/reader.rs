@@ -25,13 +25,11 @@ pub struct Reader {
 
 impl Reader {
     /// The records as they stand, for one query or one batch of them. Do not keep it across a wait.
-    #[must_use]
     pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.shared.snapshot.load()
     }
 
     /// The records as they stand, to keep.
-    #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.load_full()
     }
@@ -39,38 +37,32 @@ impl Reader {
     /// When the source last vouched for the records; `None` until there was a first list or a load from disk.
     ///
     /// `None` is the "not synced" of first boot; once it is `Some` it stays so.
-    #[must_use]
     pub fn as_of(&self) -> Option<UnixMillis> {
         self.shared.as_of()
     }
 
     /// Age and source together, for people.
-    #[must_use]
     pub fn freshness(&self) -> Freshness {
         let source = self.shared.source.lock().clone();
         Freshness { as_of: self.as_of(), source }
     }
 
     /// The objects the source gave that cannot be used.
-    #[must_use]
     pub fn rejections(&self) -> Arc<Rejections> {
         self.shared.rejections.load_full()
     }
 
     /// Records the source deleted that are still served.
-    #[must_use]
     pub fn held(&self) -> Arc<Held> {
         Arc::clone(self.load().held())
     }
 
     /// Whether this process watches the source itself, so that its guard judges.
-    #[must_use]
     pub fn judges(&self) -> bool {
         self.shared.judges.load(Ordering::Acquire)
     }
 
     /// The last releases by operators that `snapshot` shows, the oldest first.
-    #[must_use]
     pub fn releases(&self, snapshot: &Snapshot) -> Vec<Released> {
         let releases = self.shared.releases.load();
         let shown = |version: &Version| version == snapshot.version() || snapshot.version().follows(version);
@@ -81,7 +73,6 @@ impl Reader {
     }
 
     /// The last time the guard, here or at a hub upstream, let deletions pass, if `snapshot` shows that; else 0.
-    #[must_use]
     pub fn let_go(&self, snapshot: &Snapshot) -> UnixMillis {
         let let_go = self.shared.let_go.load();
         let shows = let_go.version == *snapshot.version() || snapshot.version().follows(&let_go.version);
@@ -90,7 +81,6 @@ impl Reader {
 
     /// When objects changed that are behind the versions after `before`, up to `version`; as far as that is remembered, and
     /// not for what complete lists brought.
-    #[must_use]
     pub fn changed_between(&self, before: &Version, version: &Version) -> Vec<UnixMillis> {
         self.shared.changed.between(before, version)
     }
@@ -123,7 +113,6 @@ impl Reader {
     }
 
     /// Wakes whenever something was published: records, freshness, rejections or the state of the source.
-    #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.published.subscribe()
     }
@@ -131,7 +120,6 @@ impl Reader {
 
 /// The holds that a release at a process would end, and what it would do: all of them at the judge, at a follower those that it
 /// refuses itself.
-#[must_use]
 pub fn releasable(held: &Held, which: &Release, judges: bool) -> (HeldCounts, Applied) {
     let (mut counts, mut applied) = (HeldCounts::default(), Applied::default());
     for (key, hold) in held.all().filter(|(key, _)| which.covers(key.namespace())) {

@@ -52,7 +52,6 @@ fn listen(address: SocketAddr, config: &Config) -> io::Result<TcpListener> {
 
 impl Bound {
     /// The addresses bound; ports that were asked for as 0 are known here.
-    #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
