@@ -18,6 +18,8 @@ mod lock;
 mod panics;
 mod poll;
 mod proc_net;
+mod registrar;
+pub mod series;
 mod signals;
 mod stderr;
 
@@ -28,7 +30,7 @@ pub use batch::Batch;
 pub use clock::{Clock, ManualClock, UnixMillis};
 pub use cpu::{give_way, pin, take_turns_of};
 pub use datagram::{DatagramSocket, Peer};
-pub use descriptors::{DescriptorLimit, descriptor_limit, raise_descriptor_limit, unacknowledged_bytes};
+pub use descriptors::{descriptor_limit, raise_descriptor_limit, unacknowledged_bytes};
 pub use fdstore::FdStore;
 pub use file::{ASIDE_MAX, files_set_aside, put_file, read_file, set_aside, sync_directory};
 pub use heap::{Heap, ResidentMemory, give_free_pages_back, keep_little_resident};
@@ -37,6 +39,7 @@ pub use lock::Lock;
 pub use panics::{abort_on_panic, contained};
 pub use poll::{Interest, Poll};
 pub use proc_net::{WaitingSocket, waiting_socket, waiting_sockets};
+pub use registrar::Registrar;
 pub use signals::{SignalFd, reap_others, signal_child};
 pub use stderr::{LogQueue, log_lines_lost, write_stderr};
 

@@ -16,8 +16,8 @@ const CLIENTS_MIN: usize = 32;
 /// Raises the soft limit to the hard one, and says so.
 pub fn raise() {
     match sys::raise_descriptor_limit() {
-        Ok(before) if before.soft < before.hard => {
-            info!(from = before.soft, to = before.hard, "raised the limit of open files");
+        Ok(before) if before.current != before.maximum => {
+            info!(from = before.current, to = before.maximum, "raised the limit of open files");
         }
         Ok(_) => {}
         Err(error) => warn!(%error, "cannot raise the limit of open files; connections may be refused earlier"),
@@ -26,8 +26,10 @@ pub fn raise() {
 
 /// Descriptors that clients may take.
 fn for_clients() -> usize {
-    let limit = sys::descriptor_limit().map_or(u64::MAX, |limit| limit.soft);
-    usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(RESERVED).max(CLIENTS_MIN)
+    usize::try_from(sys::descriptor_limit().current.unwrap_or(u64::MAX))
+        .unwrap_or(usize::MAX)
+        .saturating_sub(RESERVED)
+        .max(CLIENTS_MIN)
 }
 
 /// Lowers the limits of an agent's listeners to what the system gives.
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_clients_can_take_and_the_reserve_fit_into_the_limit() {
-        let limit = usize::try_from(sys::descriptor_limit().unwrap().soft).unwrap();
+        let limit = usize::try_from(sys::descriptor_limit().current.unwrap()).unwrap();
         let mut stream = stream::Config { connections_max: usize::MAX / 2, ..stream::Config::default() };
         fit_stream(&mut stream);
         assert_eq!(stream.connections_max + stream.unfinished_max, for_clients());

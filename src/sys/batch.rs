@@ -5,7 +5,7 @@
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
-    fmt, io,
+    io,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
     ptr::{self, NonNull},
@@ -241,15 +241,6 @@ impl Drop for Batch {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout, and nothing in it needs dropping.
         unsafe { dealloc(self.memory.as_ptr().cast(), Layout::new::<Memory>()) };
-    }
-}
-
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("received", &self.received)
-            .field("unsent", &self.unsent())
-            .finish_non_exhaustive()
     }
 }
 

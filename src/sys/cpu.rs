@@ -3,24 +3,21 @@
 
 use std::{io, mem, time::Duration};
 
+use rustix::thread::CpuSet;
+
 /// Keeps the calling thread, and the threads and processes it starts from now on, on these processors.
 ///
 /// # Errors
 /// The errors of `sched_setaffinity(2)`: `InvalidInput` if no processor of the set can be used.
 pub fn pin(processors: &[usize]) -> io::Result<()> {
-    // SAFETY: all zeros is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    let mut set = CpuSet::new();
     for &processor in processors {
-        let bits = 8 * size_of::<libc::cpu_set_t>();
-        if processor >= bits {
+        if processor >= CpuSet::MAX_CPU {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no processor {processor}")));
         }
-        // SAFETY: below the size of the set, as just checked.
-        unsafe { libc::CPU_SET(processor, &mut set) };
+        set.set(processor);
     }
-    // SAFETY: the set is initialised and its size the one given; 0 is the calling thread.
-    let done = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
 /// Asks for turns of this length on the processor for the calling thread, 0.1 to 100 ms: shorter ones, and therefore sooner.

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    fmt, io, mem,
+    io, mem,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
@@ -182,12 +182,6 @@ impl Peer {
 
     pub fn address(&self) -> SocketAddr {
         self.name.address()
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Peer").field(&self.address()).finish()
     }
 }
 

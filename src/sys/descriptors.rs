@@ -6,42 +6,22 @@ use std::{
     os::fd::{AsFd, AsRawFd as _},
 };
 
-/// The limits of open file descriptors (`RLIMIT_NOFILE`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DescriptorLimit {
-    /// The limit in effect.
-    pub soft: u64,
-    /// The limit to which this process may raise it.
-    pub hard: u64,
-}
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The limits as they are.
-///
-/// # Errors
-/// The errors of `getrlimit(2)`.
-pub fn descriptor_limit() -> io::Result<DescriptorLimit> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is initialised and outlives the call.
-    let done = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(DescriptorLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
+/// The limits of open file descriptors (`RLIMIT_NOFILE`): the one in effect, and the one to which this process may raise it.
+/// `None` is no limit.
+pub fn descriptor_limit() -> Rlimit {
+    getrlimit(Resource::Nofile)
 }
 
 /// Raises the soft limit to the hard one, and gives the limits as they were before.
 ///
 /// # Errors
-/// The errors of `getrlimit(2)` and `setrlimit(2)`.
-pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
-    let before = descriptor_limit()?;
-    if before.soft < before.hard {
-        let limit = libc::rlimit { rlim_cur: before.hard, rlim_max: before.hard };
-        // SAFETY: the structure is initialised and outlives the call.
-        let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-        if done < 0 {
-            return Err(io::Error::last_os_error());
-        }
+/// The errors of `setrlimit(2)`.
+pub fn raise_descriptor_limit() -> io::Result<Rlimit> {
+    let before = descriptor_limit();
+    if before.current != before.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before })?;
     }
     Ok(before)
 }

@@ -6,7 +6,8 @@
 
 use std::{
     collections::HashMap,
-    io, mem,
+    io::{self, IoSlice, IoSliceMut},
+    mem::{self, MaybeUninit},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
@@ -16,6 +17,9 @@ use std::{
     sync::OnceLock,
 };
 
+use rustix::net::{
+    self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
 use socket2::{Domain, Socket, Type};
 
 use super::Lock;
@@ -24,8 +28,8 @@ use super::Lock;
 const VARIABLE: &str = "HOLDFAST_FDSTORE";
 /// The longest message, in bytes. A longer text is cut.
 const MESSAGE_BYTES_MAX: usize = 2048;
-/// Room for one descriptor in a control message, in words of 8 bytes.
-const CONTROL_WORDS: usize = 4;
+/// Room for one descriptor in a control message, in bytes.
+const ROOM: usize = rustix::cmsg_space!(ScmRights(1));
 
 /// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,70 +80,35 @@ impl Channel {
     pub fn send(&self, kind: Kind, text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let mut bytes = vec![kind as u8];
         bytes.extend(text.bytes().take(MESSAGE_BYTES_MAX - 1));
-        let mut control = [0_u64; CONTROL_WORDS];
-        let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-        // SAFETY: all zeros is a valid msghdr: null pointers with zero lengths.
-        let mut header: libc::msghdr = unsafe { mem::zeroed() };
-        header.msg_iov = &raw mut vector;
-        header.msg_iovlen = 1;
-        if let Some(fd) = fd {
-            header.msg_control = control.as_mut_ptr().cast();
-            // SAFETY: computes a length from a length.
-            header.msg_controllen = unsafe { libc::CMSG_SPACE(4) } as _;
-            // SAFETY: the control buffer is aligned for cmsghdr and has room for one with a descriptor, and the header says so.
-            unsafe {
-                let message = libc::CMSG_FIRSTHDR(&raw const header);
-                (*message).cmsg_level = libc::SOL_SOCKET;
-                (*message).cmsg_type = libc::SCM_RIGHTS;
-                (*message).cmsg_len = libc::CMSG_LEN(4) as _;
-                ptr::write_unaligned(libc::CMSG_DATA(message).cast::<RawFd>(), fd.as_raw_fd());
-            }
+        let mut room = [MaybeUninit::uninit(); ROOM];
+        let mut control = SendAncillaryBuffer::new(&mut room);
+        let descriptors = fd.as_slice();
+        if fd.is_some() {
+            control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
-        // SAFETY: header, vector, control and bytes outlive the call.
-        let sent = unsafe { libc::sendmsg(self.0.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 
     /// The next message; `None` once the other end is gone. One of an unknown kind is skipped.
     pub fn receive(&self) -> io::Result<Option<Message>> {
         loop {
             let mut bytes = [0_u8; MESSAGE_BYTES_MAX];
-            let mut control = [0_u64; CONTROL_WORDS];
-            let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-            // SAFETY: all zeros is a valid msghdr: null pointers with zero lengths.
-            let mut header: libc::msghdr = unsafe { mem::zeroed() };
-            header.msg_iov = &raw mut vector;
-            header.msg_iovlen = 1;
-            header.msg_control = control.as_mut_ptr().cast();
-            header.msg_controllen = size_of_val(&control) as _;
-            // SAFETY: header, vector, control and bytes outlive the call, with the lengths given.
-            let length = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
-            let Ok(length) = usize::try_from(length) else {
-                let error = io::Error::last_os_error();
-                if error.kind() == io::ErrorKind::Interrupted {
-                    continue;
-                }
-                return Err(error);
-            };
-            let fd = received(&header);
-            let Some((kind, text)) = bytes[..length].split_first() else { return Ok(None) };
+            let mut room = [MaybeUninit::uninit(); ROOM];
+            let mut control = RecvAncillaryBuffer::new(&mut room);
+            let received = rustix::io::retry_on_intr(|| {
+                net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
+            })?;
+            let fd = control.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                _ => None,
+            });
+            let Some((kind, text)) = bytes[..received.bytes].split_first() else { return Ok(None) };
             if let Some(kind) = Kind::from_byte(*kind) {
                 return Ok(Some(Message { kind, text: String::from_utf8_lossy(text).into_owned(), fd }));
             }
         }
     }
-}
-
-/// The descriptor in the control message that the kernel wrote.
-fn received(header: &libc::msghdr) -> Option<OwnedFd> {
-    // SAFETY: the kernel filled the control buffer and its length, which CMSG_FIRSTHDR checks for one header.
-    let message = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
-    if message.cmsg_level != libc::SOL_SOCKET || message.cmsg_type != libc::SCM_RIGHTS {
-        return None;
-    }
-    // SAFETY: an SCM_RIGHTS message holds at least one descriptor, which is ours from now on. The other end, the same program,
-    // sends one at a time.
-    unsafe { Some(OwnedFd::from_raw_fd(ptr::read_unaligned(libc::CMSG_DATA(message).cast::<RawFd>()))) }
 }
 
 impl AsFd for Channel {
@@ -203,8 +172,7 @@ impl FdStore {
             return None;
         }
         // Started as /proc/self/exe, it would be called `exe`.
-        // SAFETY: the text ends in a zero.
-        unsafe { libc::prctl(libc::PR_SET_NAME, c"holdfast".as_ptr()) };
+        let _ = rustix::thread::set_name(c"holdfast");
         // SAFETY: it is open, as was just seen, and nothing else in this process has it: its parent opened it for this.
         let channel = Channel(unsafe { OwnedFd::from_raw_fd(fd) });
         let (mut kept, mut deaths) = (HashMap::new(), None);

@@ -1,10 +1,10 @@
 //! Waiting for several sockets from a plain thread.
-#![allow(unsafe_code)]
 
-use std::{
-    io,
-    os::fd::{AsRawFd, BorrowedFd},
-    time::Duration,
+use std::{io, os::fd::BorrowedFd, time::Duration};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
 };
 
 /// The event to wait for on a socket.
@@ -17,41 +17,29 @@ pub enum Interest {
 /// A fixed set of sockets to wait for with `poll(2)`: at the handful of sockets that a worker has, it costs no more than
 /// epoll and keeps no state in the kernel.
 #[derive(Debug)]
-pub struct Poll<'a> {
-    entries: Vec<libc::pollfd>,
-    sockets: std::marker::PhantomData<BorrowedFd<'a>>,
-}
+pub struct Poll<'a>(Vec<PollFd<'a>>);
 
 impl<'a> Poll<'a> {
     /// Waits for these, in this order.
     pub fn new(sockets: impl IntoIterator<Item = (BorrowedFd<'a>, Interest)>) -> Self {
-        let entry = |(socket, interest): (BorrowedFd<'a>, Interest)| libc::pollfd {
-            fd: socket.as_raw_fd(),
-            events: if interest == Interest::Read { libc::POLLIN } else { libc::POLLOUT },
-            revents: 0,
+        let entry = |(socket, interest)| {
+            let events = if interest == Interest::Read { PollFlags::IN } else { PollFlags::OUT };
+            PollFd::from_borrowed_fd(socket, events)
         };
-        Self { entries: sockets.into_iter().map(entry).collect(), sockets: std::marker::PhantomData }
+        Self(sockets.into_iter().map(entry).collect())
     }
 
-    /// Waits until one of them is ready, at most `limit` (`None`: for ever), rounded up to milliseconds. A signal ends
-    /// the wait early.
+    /// Waits until one of them is ready, at most `limit` (`None`: for ever). A signal ends the wait early.
     ///
     /// # Errors
     /// The errors of `poll(2)` except `EINTR`.
     pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        let limit = limit
-            .map_or(-1, |limit| libc::c_int::try_from(limit.as_micros().div_ceil(1_000)).unwrap_or(libc::c_int::MAX));
-        let count = libc::nfds_t::try_from(self.entries.len()).expect("few");
-        // SAFETY: the entries are initialised and `count` is their number; the file descriptors are borrowed for as long
-        // as `self`.
-        if unsafe { libc::poll(self.entries.as_mut_ptr(), count, limit) } >= 0 {
-            return Ok(());
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        match rustix::event::poll(&mut self.0, limit.as_ref()) {
+            Err(Errno::INTR) => self.0.iter_mut().for_each(PollFd::clear_revents),
+            outcome => drop(outcome?),
         }
-        for entry in &mut self.entries {
-            entry.revents = 0;
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+        Ok(())
     }
 
     /// Whether the socket at `index` was ready, broken ones included, when the wait ended.
@@ -59,6 +47,6 @@ impl<'a> Poll<'a> {
     /// # Panics
     /// If there are fewer.
     pub fn is_ready(&self, index: usize) -> bool {
-        self.entries[index].revents != 0
+        !self.0[index].revents().is_empty()
     }
 }

@@ -7,6 +7,8 @@ use std::{
     ptr,
 };
 
+use rustix::process::{Pid, Signal};
+
 /// Signals that wait to be read instead of doing what the system does with them, until this is dropped.
 pub struct SignalFd {
     fd: OwnedFd,
@@ -61,9 +63,8 @@ impl Drop for SignalFd {
 
 /// Sends a signal to a child of this process that was not waited for yet, so that its number is no other's.
 pub fn signal_child(child: &std::process::Child, signal: i32) -> io::Result<()> {
-    let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
-    // SAFETY: a plain system call.
-    if unsafe { libc::kill(pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::kill_process(Pid::from_child(child), signal)?)
 }
 
 /// Waits for any ended child of this process but `child`: as process 1 of a container, it inherits those of others.

@@ -1,12 +1,11 @@
 //! Standard error that never makes the process wait: what reads it may be stuck, and DNS goes on.
 //!
 //! Owns the queue of log lines, its bound, and the count of lines lost.
-#![allow(unsafe_code)]
 
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -14,6 +13,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use rustix::io::Errno;
 
 use super::{Interest, Poll};
 
@@ -46,17 +47,11 @@ fn write_when_ready(mut bytes: &[u8]) -> io::Result<()> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let some = &bytes[..bytes.len().min(PIPE_BYTES)];
-        let written = write_unlocked(stderr.as_fd(), some)?;
+        // Without the lock of `io::stderr`: a thread that waits for the reader may hold it.
+        let written = rustix::io::write(&stderr, some)?;
         bytes = &bytes[written..];
     }
     Ok(())
-}
-
-/// A write without the lock of [`io::stderr`]: a thread that waits for the reader may hold that lock.
-fn write_unlocked(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: the descriptor is borrowed, and the bytes are as long as is said.
-    let written = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
-    usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
 /// Takes log lines and writes them behind the caller's back. Clones share the queue.
@@ -150,9 +145,9 @@ impl LogQueue {
             drop(queue);
             let mut rest = &line[..];
             while !rest.is_empty() {
-                match write_unlocked(fd, rest) {
+                match rustix::io::write(fd, rest) {
                     Ok(written @ 1..) => rest = &rest[written..],
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(Errno::INTR) => {}
                     // Nothing reads any more, or the disk is full.
                     Ok(0) | Err(_) => {
                         LOST.fetch_add(1, Relaxed);
@@ -162,7 +157,7 @@ impl LogQueue {
             }
             if untold > 0 {
                 let told = format!("{untold} log lines were lost: nothing read standard error; DNS was not affected\n");
-                let _ = write_unlocked(fd, told.as_bytes());
+                let _ = rustix::io::write(fd, told.as_bytes());
             }
             queue = self.queue();
         }
