@@ -22,7 +22,7 @@ pub use generated::{
     records_client::RecordsClient,
 };
 pub use mirror::{Complete, Event, Fault, Mirror};
-pub use pack::{GRPC_HEADER_BYTES, PackError, SplitError, split};
+pub use pack::{GRPC_HEADER_BYTES, PackError, SplitError, split, split_bytes};
 
 use crate::{
     record::{BUCKETS, Beginning, Digest, Lineage, Release, Released, RootDigest, Snapshot, Version},
@@ -30,7 +30,7 @@ use crate::{
 };
 
 impl Mode {
-    pub const ALL: [Self; 4] = [Self::Delta, Self::Repair, Self::Snapshot, Self::Wait];
+    pub const ALL: [Self; 4] = [Self::Wait, Self::Delta, Self::Repair, Self::Snapshot];
 
     /// The word for it in metrics and status.
     pub fn label(self) -> &'static str {

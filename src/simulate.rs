@@ -125,20 +125,18 @@ impl Running {
 
     /// Waits until all agents are live; how long that took, or `None` if they were not in time.
     pub async fn all_live(&self, patience: Duration) -> Option<Duration> {
-        let start = Instant::now();
-        let reached = async {
-            while self.tally.progress().live < self.count {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(patience, reached).await.ok().map(|()| start.elapsed())
+        self.all(patience, || self.tally.progress().live).await
     }
 
     /// Waits until every agent has seen `version`'s batch or was repaired beyond it: all live, at one root.
     pub async fn all_at(&self, root: crate::record::RootDigest, patience: Duration) -> Option<Duration> {
+        self.all(patience, || self.tally.at(root)).await
+    }
+
+    async fn all(&self, patience: Duration, count: impl Fn() -> usize) -> Option<Duration> {
         let start = Instant::now();
         let reached = async {
-            while self.tally.at(root) < self.count {
+            while count() < self.count {
                 sleep(Duration::from_millis(5)).await;
             }
         };

@@ -79,8 +79,16 @@ pub enum SplitError {
 /// Takes the next whole message off `bytes`; `None` if it has not arrived yet.
 ///
 /// # Errors
-/// If the header is no gRPC header, asks for more than `max` bytes, or the bytes are not an `M`.
+/// Those of [`split_bytes`], and if the bytes are not an `M`.
 pub fn split<M: Message + Default>(bytes: &mut BytesMut, max: usize) -> Result<Option<M>, SplitError> {
+    Ok(split_bytes(bytes, max)?.map(M::decode).transpose()?)
+}
+
+/// As [`split`], still encoded.
+///
+/// # Errors
+/// If the header is no gRPC header, or asks for more than `max` bytes.
+pub fn split_bytes(bytes: &mut BytesMut, max: usize) -> Result<Option<Bytes>, SplitError> {
     let Some((header, _)) = bytes.split_first_chunk::<GRPC_HEADER_BYTES>() else { return Ok(None) };
     let [compressed, length @ ..] = *header;
     if compressed != 0 {
@@ -95,7 +103,7 @@ pub fn split<M: Message + Default>(bytes: &mut BytesMut, max: usize) -> Result<O
         return Ok(None);
     }
     bytes.advance(GRPC_HEADER_BYTES);
-    Ok(Some(M::decode(bytes.split_to(len).freeze())?))
+    Ok(Some(bytes.split_to(len).freeze()))
 }
 
 #[cfg(test)]

@@ -1,29 +1,31 @@
 //! One simulated agent: a socket, TLS, HTTP/2, one stream, and a pointer to a shared state.
 
 use std::{
-    io,
-    pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Uri, header};
 use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::{
     memo::{Broken, Meaning, Memo, State},
     tally::Tally,
 };
 use crate::{
-    proto::{self, FOLLOW_PATH, FRAME_BYTES_MAX, GRPC_HEADER_BYTES},
+    proto::{self, FOLLOW_PATH, FRAME_BYTES_MAX, split_bytes},
     record::RootDigest,
     sys::Clock,
     tls::Tls,
@@ -66,16 +68,9 @@ impl Agent {
         loop {
             sleep(pause).await;
             let hub = &self.hubs[turn % self.hubs.len()];
-            let followed = match self.follow(hub, &mut standing).await {
-                Ok(reason) => {
-                    self.tally.failed(reason);
-                    standing.counted.is_some()
-                }
-                Err(error) => {
-                    self.tally.failed(&error.to_string());
-                    standing.counted.is_some()
-                }
-            };
+            let ended = self.follow(hub, &mut standing).await;
+            self.tally.failed(&ended.map_or_else(|error| error.to_string(), str::to_owned));
+            let followed = standing.counted.is_some();
             self.tally.moved(standing.counted.take(), None);
             turn += 1;
             // As a real agent does: spread first, then back off.
@@ -88,20 +83,19 @@ impl Agent {
         }
     }
 
-    async fn follow(
-        &self,
-        hub: &str,
-        standing: &mut Standing,
-    ) -> Result<&'static str, Box<dyn std::error::Error + Send + Sync>> {
-        let socket = timeout(CONNECT, TcpStream::connect(hub)).await.map_err(|_| "no connection in time")??;
+    async fn follow(&self, hub: &str, standing: &mut Standing) -> anyhow::Result<&'static str> {
+        let socket = timeout(CONNECT, TcpStream::connect(hub)).await.context("no connection in time")??;
         socket.set_nodelay(true)?;
-        let socket = Counted { socket, tally: Arc::clone(&self.tally) };
+        let (incoming, outgoing) = (Arc::clone(&self.tally), Arc::clone(&self.tally));
+        let count = |counter: &AtomicU64, bytes: &[u8]| _ = counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let socket = InspectReader::new(socket, move |bytes: &[u8]| count(&incoming.bytes_in, bytes));
+        let socket = InspectWriter::new(socket, move |bytes: &[u8]| count(&outgoing.bytes_out, bytes));
         match &self.tls {
             None => self.speak(socket, standing).await,
             Some(tls) => {
                 let name = ServerName::try_from("holdfast.invalid")?;
                 let connect = TlsConnector::from(tls.current().client).connect(name, socket);
-                let stream = timeout(CONNECT, connect).await.map_err(|_| "no handshake in time")??;
+                let stream = timeout(CONNECT, connect).await.context("no handshake in time")??;
                 Box::pin(self.speak(stream, standing)).await
             }
         }
@@ -111,7 +105,7 @@ impl Agent {
         &self,
         io: impl AsyncRead + AsyncWrite + Unpin,
         standing: &mut Standing,
-    ) -> Result<&'static str, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> anyhow::Result<&'static str> {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES).header_table_size(0);
         let (mut sender, mut connection) = builder.handshake::<_, Bytes>(io).await?;
@@ -132,11 +126,7 @@ impl Agent {
         }
     }
 
-    async fn stream(
-        &self,
-        sender: &mut h2::client::SendRequest<Bytes>,
-        standing: &mut Standing,
-    ) -> Result<Go, Box<dyn std::error::Error + Send + Sync>> {
+    async fn stream(&self, sender: &mut h2::client::SendRequest<Bytes>, standing: &mut Standing) -> anyhow::Result<Go> {
         standing.state = self.memo.restart(&standing.state);
         let hello = proto::hello(&self.name, "", standing.state.held());
         std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
@@ -149,15 +139,15 @@ impl Agent {
             .body(())?;
         let (response, mut body) = sender.send_request(request, false)?;
         body.send_data(proto::framed(&hello), true)?;
-        let mut frames = timeout(SILENCE, response).await.map_err(|_| "no answer to the greeting")??.into_body();
+        let mut frames = timeout(SILENCE, response).await.context("no answer to the greeting")??.into_body();
         let mut bytes = BytesMut::new();
         loop {
-            let chunk = timeout(SILENCE, frames.data()).await.map_err(|_| "silent for too long")?;
+            let chunk = timeout(SILENCE, frames.data()).await.context("silent for too long")?;
             let Some(chunk) = chunk else { return Ok(Go::On) };
             let chunk = chunk?;
             frames.flow_control().release_capacity(chunk.len())?;
             bytes.extend_from_slice(&chunk);
-            while let Some(frame) = whole(&mut bytes)? {
+            while let Some(frame) = split_bytes(&mut bytes, FRAME_BYTES_MAX)? {
                 match self.take(&frame, standing) {
                     Go::On => {}
                     go => return Ok(go),
@@ -197,53 +187,5 @@ impl Agent {
             Meaning::Leaving => Go::Away("hub is leaving"),
             _ => Go::On,
         }
-    }
-}
-
-/// The next whole message, its header taken off.
-fn whole(bytes: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
-    let Some(header) = bytes.first_chunk::<GRPC_HEADER_BYTES>() else { return Ok(None) };
-    let [compressed, length @ ..] = *header;
-    let len = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if compressed != 0 || len > FRAME_BYTES_MAX {
-        return Err("not a frame");
-    }
-    if bytes.len() < GRPC_HEADER_BYTES + len {
-        return Ok(None);
-    }
-    bytes.advance(GRPC_HEADER_BYTES);
-    Ok(Some(bytes.split_to(len).freeze()))
-}
-
-/// A socket whose bytes are counted.
-struct Counted {
-    socket: TcpStream,
-    tally: Arc<Tally>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
-        self.tally.bytes_in.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        polled
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
-        if let Poll::Ready(Ok(written)) = polled {
-            self.tally.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -110,17 +110,12 @@ impl Client {
 }
 
 /// One connection.
+#[derive(Debug)]
 pub enum Connection {
     Tls(Box<TlsStream<TcpStream>>),
     /// With the address of the resource (RFC 8484, 3).
     Https(http2::SendRequest<Full<Bytes>>, String),
     Quic(quinn::Connection, quinn::Endpoint),
-}
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").finish_non_exhaustive()
-    }
 }
 
 impl Connection {

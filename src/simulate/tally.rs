@@ -11,7 +11,7 @@ use crate::{record::RootDigest, sys::Lock};
 /// Delays beyond this are counted as this, in ms.
 const DELAY_MS_MAX: usize = 60_000;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tally {
     pub live: AtomicUsize,
     pub connects: AtomicU64,
@@ -23,23 +23,6 @@ pub(super) struct Tally {
     failures: Lock<BTreeMap<String, u64>>,
     delays: Lock<Vec<u32>>,
     roots: Lock<HashMap<RootDigest, usize>>,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            live: AtomicUsize::default(),
-            connects: AtomicU64::default(),
-            bytes_in: AtomicU64::default(),
-            bytes_out: AtomicU64::default(),
-            batches: AtomicU64::default(),
-            mismatches: AtomicU64::default(),
-            modes: Lock::default(),
-            failures: Lock::default(),
-            delays: Lock::new(vec![0; DELAY_MS_MAX + 1]),
-            roots: Lock::default(),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -101,7 +84,11 @@ impl Tally {
             Meaning::Snapshot => "snapshot",
             Meaning::Changed(_) => {
                 self.batches.fetch_add(1, Ordering::Relaxed);
-                self.delays.lock()[usize::try_from(delay_ms).unwrap_or(usize::MAX).min(DELAY_MS_MAX)] += 1;
+                let delay = usize::try_from(delay_ms).unwrap_or(usize::MAX).min(DELAY_MS_MAX);
+                let mut delays = self.delays.lock();
+                let len = delays.len().max(delay + 1);
+                delays.resize(len, 0);
+                delays[delay] += 1;
                 return;
             }
             Meaning::Partial | Meaning::Replaced | Meaning::Fresh | Meaning::Leaving => return,
@@ -151,7 +138,7 @@ impl Tally {
 
     pub(super) fn report(&self, agents: usize) -> Report {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        let delays = std::mem::replace(&mut *self.delays.lock(), vec![0; DELAY_MS_MAX + 1]);
+        let delays = std::mem::take(&mut *self.delays.lock());
         let roots = self.roots.lock();
         Report {
             agents,
