@@ -265,17 +265,27 @@ pub struct HeldCounts {
     pub namespaces: usize,
 }
 
+impl HeldCounts {
+    pub fn add(&mut self, key: &HeldKey, hold: &Hold) {
+        match (key, &hold.kept) {
+            (HeldKey::Namespace(_), _) => self.namespaces += 1,
+            (HeldKey::Service(_), Kept::Whole) => self.services += 1,
+            (HeldKey::Service(_), Kept::Endpoints(ips)) => self.endpoints += ips.len(),
+        }
+    }
+}
+
 /// All holds of a snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
-    services: BTreeMap<ServiceKey, Arc<Hold>>,
-    namespaces: BTreeMap<Arc<str>, Arc<Hold>>,
+    /// By name, services first.
+    holds: BTreeMap<HeldKey, Arc<Hold>>,
     digest: Digest,
 }
 
 impl Held {
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.namespaces.is_empty()
+        self.holds.is_empty()
     }
 
     /// The sum of the digests of all holds; 0 if there are none.
@@ -285,69 +295,51 @@ impl Held {
 
     /// The services of which something is held, by name.
     pub fn services(&self) -> impl Iterator<Item = (&ServiceKey, &Hold)> {
-        self.services.iter().map(|(key, hold)| (key, &**hold))
+        self.holds.iter().filter_map(|(key, hold)| match key {
+            HeldKey::Service(key) => Some((key, &**hold)),
+            HeldKey::Namespace(_) => None,
+        })
     }
 
     /// The hold of one service.
     pub fn service(&self, key: &ServiceKey) -> Option<&Hold> {
-        self.services.get(key).map(|hold| &**hold)
-    }
-
-    /// The namespaces held, by name.
-    pub fn namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &Hold)> {
-        self.namespaces.iter().map(|(name, hold)| (name, &**hold))
+        self.get(&HeldKey::Service(key.clone())).map(|hold| &**hold)
     }
 
     pub fn namespace(&self, name: &str) -> Option<&Hold> {
-        self.namespaces.get(name).map(|hold| &**hold)
+        self.get(&HeldKey::Namespace(name.into())).map(|hold| &**hold)
     }
 
     /// All holds.
     pub fn all(&self) -> impl Iterator<Item = (HeldKey, &Arc<Hold>)> {
-        let services = self.services.iter().map(|(key, hold)| (HeldKey::Service(key.clone()), hold));
-        services.chain(self.namespaces.iter().map(|(name, hold)| (HeldKey::Namespace(Arc::clone(name)), hold)))
+        self.holds.iter().map(|(key, hold)| (key.clone(), hold))
     }
 
     pub fn get(&self, key: &HeldKey) -> Option<&Arc<Hold>> {
-        match key {
-            HeldKey::Service(key) => self.services.get(key),
-            HeldKey::Namespace(name) => self.namespaces.get(name),
-        }
+        self.holds.get(key)
     }
 
     pub(super) fn put(&mut self, key: HeldKey, hold: Arc<Hold>) {
         self.remove(&key);
         self.digest = self.digest.plus(Digest::of(&encode_hold(&key, &hold)));
-        match key {
-            HeldKey::Service(key) => self.services.insert(key, hold),
-            HeldKey::Namespace(name) => self.namespaces.insert(name, hold),
-        };
+        self.holds.insert(key, hold);
     }
 
     pub(super) fn remove(&mut self, key: &HeldKey) {
-        let removed = match key {
-            HeldKey::Service(key) => self.services.remove(key),
-            HeldKey::Namespace(name) => self.namespaces.remove(name),
-        };
-        if let Some(hold) = removed {
+        if let Some(hold) = self.holds.remove(key) {
             self.digest = self.digest.minus(Digest::of(&encode_hold(key, &hold)));
         }
     }
 
     pub fn counts(&self) -> HeldCounts {
-        let mut counts = HeldCounts { namespaces: self.namespaces.len(), ..HeldCounts::default() };
-        for hold in self.services.values() {
-            match &hold.kept {
-                Kept::Whole => counts.services += 1,
-                Kept::Endpoints(ips) => counts.endpoints += ips.len(),
-            }
-        }
+        let mut counts = HeldCounts::default();
+        self.holds.iter().for_each(|(key, hold)| counts.add(key, hold));
         counts
     }
 
     /// How many records this process holds against its hub.
     pub fn refused(&self) -> usize {
-        self.all().filter(|(_, hold)| hold.refused).count()
+        self.holds.values().filter(|hold| hold.refused).count()
     }
 
     /// When a list on a new connection can end holds, the earliest of them: of those refused here, or of the others.
@@ -356,22 +348,21 @@ impl Held {
             Ends::Listed(at) if hold.refused == refused => Some(at),
             _ => None,
         };
-        self.services.values().chain(self.namespaces.values()).filter_map(listed).min()
+        self.holds.values().filter_map(listed).min()
     }
 
     /// The reason of the latest hold.
     pub fn latest_reason(&self) -> Option<&Reason> {
-        let all = self.services.values().chain(self.namespaces.values());
-        all.max_by_key(|hold| hold.since).map(|hold| &hold.reason)
+        self.holds.values().max_by_key(|hold| hold.since).map(|hold| &hold.reason)
     }
 
     /// When a hold ends by time alone, the earliest of them.
     pub fn next_end(&self) -> Option<UnixMillis> {
-        let timed = |hold: &Arc<Hold>| match hold.ends {
+        let timed = |(_, hold): (&ServiceKey, &Hold)| match hold.ends {
             Ends::At(at) => Some(at),
             Ends::Listed(_) | Ends::ByOperator => None,
         };
-        self.services.values().filter_map(timed).min()
+        self.services().filter_map(timed).min()
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::{Context as _, ensure};
 use prost::Message;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
 
@@ -60,47 +61,19 @@ pub(super) fn load(file: &Path) -> Result<Loaded, LoadError> {
 
 /// Verifies the content of a records file. Whatever the bytes are, this comes back.
 pub(super) fn from_bytes(content: Vec<u8>) -> Result<(Snapshot, UnixMillis), String> {
-    let read = contained(|| verified(Image::new(content)));
+    let read = contained(|| verified(Image::new(content)).map_err(|error| format!("{error:#}")));
     read.unwrap_or_else(|panic| Err(format!("redb gave up on it: {panic}")))
 }
 
-fn verified(image: Image) -> Result<(Snapshot, UnixMillis), String> {
-    if image.bytes() == 0 {
-        return Err("the file is empty".to_owned());
-    }
-    let database = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true)
-        .create_with_backend(image)
-        .map_err(|error| error.to_string())?;
-    // An inner function so that every error of redb becomes text in one place.
-    read_tables(&database).map_err(|error| match error {
-        ReadTablesError::Redb(error) => error.to_string(),
-        ReadTablesError::Wrong(told) => told,
-    })
-}
-
-enum ReadTablesError {
-    Redb(Box<redb::Error>),
-    Wrong(String),
-}
-
-impl<E: Into<redb::Error>> From<E> for ReadTablesError {
-    fn from(error: E) -> Self {
-        Self::Redb(Box::new(error.into()))
-    }
-}
-
-fn read_tables(database: &Database) -> Result<(Snapshot, UnixMillis), ReadTablesError> {
-    let wrong = |told: String| Err(ReadTablesError::Wrong(told));
+fn verified(image: Image) -> anyhow::Result<(Snapshot, UnixMillis)> {
+    ensure!(image.bytes() != 0, "the file is empty");
+    let database =
+        Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create_with_backend(image)?;
     let read = database.begin_read()?;
 
     let table = read.open_table(layout::STATE)?;
-    let Some(bytes) = table.get(layout::STATE_KEY)? else { return wrong("it says of no state".to_owned()) };
-    let state = match layout::State::decode(bytes.value()) {
-        Ok(state) => state,
-        Err(error) => return wrong(format!("state: {error}")),
-    };
+    let bytes = table.get(layout::STATE_KEY)?.context("it says of no state")?;
+    let state = layout::State::decode(bytes.value()).context("state")?;
 
     let mut changes = Vec::new();
     for row in read.open_table(layout::NAMESPACES)?.iter()? {
@@ -108,13 +81,9 @@ fn read_tables(database: &Database) -> Result<(Snapshot, UnixMillis), ReadTables
     }
     for row in read.open_table(layout::SERVICES)?.iter()? {
         let (key, value) = row?;
-        let service = match decode_service(value.value()) {
-            Ok(service) => service,
-            Err(error) => return wrong(format!("service {:?}: {error}", key.value())),
-        };
-        if service.key().as_str() != key.value() {
-            return wrong(format!("service {:?} is stored as {:?}", service.key(), key.value()));
-        }
+        let service = decode_service(value.value()).with_context(|| format!("service {:?}", key.value()))?;
+        let named = service.key();
+        ensure!(named.as_str() == key.value(), "service {named:?} is stored as {:?}", key.value());
         changes.push(Change::Put(Arc::new(service)));
     }
     let snapshot = Snapshot::default().apply(changes, state.version());
@@ -122,32 +91,22 @@ fn read_tables(database: &Database) -> Result<(Snapshot, UnixMillis), ReadTables
     let stored = read.open_table(layout::BUCKETS)?;
     for (number, digest) in (0..=u8::MAX).zip(snapshot.digests()) {
         let expected = stored.get(number)?.map_or(Digest::default(), |value| Digest(value.value()));
-        if digest != expected {
-            return wrong(format!("bucket {number} has digest {digest}, stored is {expected}"));
-        }
+        ensure!(digest == expected, "bucket {number} has digest {digest}, stored is {expected}");
     }
-    if state.root() != Some(snapshot.root()) {
-        return wrong(format!("the root digest is {}, another is stored", snapshot.root()));
+    let root = snapshot.root();
+    ensure!(state.root() == Some(root), "the root digest is {root}, another is stored");
+
+    // Written by a release that knows no holds.
+    let Some(expected) = state.held() else { return Ok((snapshot, UnixMillis(state.as_of))) };
+    let mut holds = Vec::new();
+    for row in read.open_table(layout::HOLDS)?.iter()? {
+        let (name, value) = row?;
+        let (key, hold) = decode_hold(value.value()).with_context(|| format!("hold {:?}", name.value()))?;
+        holds.push(Change::Hold(key, Arc::new(hold)));
     }
-    let snapshot = match state.held() {
-        None => snapshot,
-        Some(expected) => {
-            let mut holds = Vec::new();
-            for row in read.open_table(layout::HOLDS)?.iter()? {
-                let (key, value) = row?;
-                match decode_hold(value.value()) {
-                    Ok((key, hold)) => holds.push(Change::Hold(key, Arc::new(hold))),
-                    Err(error) => return wrong(format!("hold {:?}: {error}", key.value())),
-                }
-            }
-            let snapshot = snapshot.apply(holds, state.version()).with_lineage(Arc::new(state.lineage()));
-            let digest = snapshot.held().digest();
-            if digest != expected {
-                return wrong(format!("the holds have digest {digest}, stored is {expected}"));
-            }
-            snapshot
-        }
-    };
+    let snapshot = snapshot.apply(holds, state.version()).with_lineage(Arc::new(state.lineage()));
+    let digest = snapshot.held().digest();
+    ensure!(digest == expected, "the holds have digest {digest}, stored is {expected}");
     Ok((snapshot, UnixMillis(state.as_of)))
 }
 

@@ -239,7 +239,7 @@ fn namespaces_that_all_vanish_from_a_list_are_held_until_a_second_agrees() {
         store
             .reader
             .held()
-            .namespaces()
+            .all()
             .all(|(_, held)| held.ends == Ends::Listed(store.clock.now().plus(Duration::from_secs(10))))
     );
     assert!(store.reader.load().has_namespace(b"ns-20"));

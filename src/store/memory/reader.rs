@@ -12,7 +12,7 @@ use crate::{
     record::{Release, Released, Snapshot, Version},
     store::{
         Applied, Freshness, Rejections,
-        guard::{self, Held, HeldCounts, HeldKey},
+        guard::{Held, HeldCounts},
     },
     sys::{Clock, UnixMillis},
 };
@@ -128,11 +128,7 @@ pub fn releasable(held: &Held, which: &Release, judges: bool) -> (HeldCounts, Ap
             continue;
         }
         applied.changes += 1;
-        match (&key, &hold.kept) {
-            (HeldKey::Namespace(_), _) => counts.namespaces += 1,
-            (HeldKey::Service(_), guard::Kept::Whole) => counts.services += 1,
-            (HeldKey::Service(_), guard::Kept::Endpoints(ips)) => counts.endpoints += ips.len(),
-        }
+        counts.add(&key, hold);
     }
     (counts, applied)
 }
