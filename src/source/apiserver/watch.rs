@@ -76,13 +76,22 @@ pub(super) struct Follower {
 
 struct Unheard;
 
-/// How one request of a follower ended.
+/// How one request of a follower ended before its time.
 enum End {
-    Over,
     /// The server came back from an outage; what was open before may be deaf.
     Deaf,
     Failed(Verb, Failure),
     Unheard,
+}
+
+impl End {
+    fn list(failure: Failure) -> Self {
+        Self::Failed(Verb::List, failure)
+    }
+
+    fn watch(failure: Failure) -> Self {
+        Self::Failed(Verb::Watch, failure)
+    }
 }
 
 impl From<Unheard> for End {
@@ -129,15 +138,15 @@ impl Follower {
                 memory.relists.succeeded();
             }
             match end {
-                End::Unheard => return,
-                End::Deaf => {}
-                End::Over => {
+                Err(End::Unheard) => return,
+                Err(End::Deaf) => {}
+                Ok(()) => {
                     if !memory.heard && begun.elapsed() < WATCH_SHORTEST {
                         memory.failures.failed();
                         tokio::time::sleep(memory.failures.delay()).await;
                     }
                 }
-                End::Failed(verb, failure) => {
+                Err(End::Failed(verb, failure)) => {
                     if self.recover(verb, failure, before, &mut memory).await.is_err() {
                         return;
                     }
@@ -217,11 +226,9 @@ impl Follower {
         self.timing.watch.mul_f64(rand::random_range(1.0..=2.0)).as_secs().max(1)
     }
 
-    async fn streaming_list(&mut self, memory: &mut Memory) -> End {
-        let mut answer = match self.send(request::streaming_list(self.part, self.mode, self.seconds())).await {
-            Ok(answer) => answer,
-            Err(failure) => return End::Failed(Verb::Watch, failure),
-        };
+    async fn streaming_list(&mut self, memory: &mut Memory) -> Result<(), End> {
+        let ask = request::streaming_list(self.part, self.mode, self.seconds());
+        let mut answer = self.send(ask).await.map_err(End::watch)?;
         let mut lines = Lines::default();
         let (mut objects, mut broken) = (Vec::new(), Vec::new());
         let part = self.part;
@@ -233,7 +240,7 @@ impl Follower {
                 () = self.stalled(heard) => {
                     // Servers up to 1.26 ignore sendInitialEvents: all objects come, and then no end.
                     memory.streaming = false;
-                    return End::Over;
+                    return Ok(());
                 }
             };
             match event {
@@ -241,24 +248,24 @@ impl Follower {
                 Ok(Some(Event::Put(Err(bad), _))) => broken.push(bad),
                 Ok(Some(Event::Delete(..))) => {
                     let reason = "an object was deleted within the initial events".to_owned();
-                    return End::Failed(Verb::Watch, Failure::Garbage(reason));
+                    return Err(End::watch(Failure::Garbage(reason)));
                 }
                 Ok(Some(Event::Bookmark { version, ends_list: true })) => break version,
                 // As above: a bookmark of the minute, in place of the one that ends the list.
                 Ok(Some(Event::Bookmark { .. })) => {
                     memory.streaming = false;
-                    return End::Over;
+                    return Ok(());
                 }
-                Ok(Some(Event::Error(status))) => return End::Failed(Verb::Watch, refused(0, status, None)),
+                Ok(Some(Event::Error(status))) => return Err(End::watch(refused(0, status, None))),
                 Ok(None) => {
                     // A server that does not know streaming lists never ends one.
                     memory.streaming = false;
                     let reason = "ended before the end of the initial events".to_owned();
-                    return End::Failed(Verb::Watch, Failure::Unreachable { step: Step::Body, reason });
+                    return Err(End::watch(Failure::Unreachable { step: Step::Body, reason }));
                 }
                 Err(failure) => {
                     memory.streaming &= !matches!(failure, Failure::Unreachable { step: Step::Silence, .. });
-                    return End::Failed(Verb::Watch, failure);
+                    return Err(End::watch(failure));
                 }
             }
             progress.objects(objects.len() + broken.len());
@@ -266,9 +273,7 @@ impl Follower {
         drop(progress);
         memory.heard = true;
         memory.version = Some(version.clone());
-        if self.say(Said::Listed { objects, broken, version }).await.is_err() {
-            return End::Unheard;
-        }
+        self.say(Said::Listed { objects, broken, version }).await?;
         self.follow(answer, lines, memory).await
     }
 
@@ -284,81 +289,64 @@ impl Follower {
         }
     }
 
-    async fn paged_list(&mut self, memory: &mut Memory) -> End {
+    async fn paged_list(&mut self, memory: &mut Memory) -> Result<(), End> {
         let (mut objects, mut broken) = (Vec::new(), Vec::new());
         let mut next: Option<String> = None;
         let part = self.part;
         let progress = self.metrics.health().listing(part);
         let version = loop {
             let ask = request::page(self.part, self.mode, next.as_deref());
-            let body = match self.send(ask).await {
-                Ok(answer) => answer.whole(PAGE_BYTES_MAX, self.timing.idle_list).await,
-                Err(failure) => Err(failure),
-            };
-            let page = body.and_then(|body| decode::page(self.part.objects(), &body).map_err(Failure::Garbage));
-            let page = match page {
-                Ok(page) => page,
-                Err(failure) => return End::Failed(Verb::List, failure),
-            };
+            let answer = self.send(ask).await.map_err(End::list)?;
+            let body = answer.whole(PAGE_BYTES_MAX, self.timing.idle_list).await.map_err(End::list)?;
+            let page =
+                decode::page(self.part.objects(), &body).map_err(|reason| End::list(Failure::Garbage(reason)))?;
             objects.extend(page.objects);
             broken.extend(page.broken);
             progress.objects(objects.len() + broken.len());
             match (page.next, page.version) {
                 (Some(token), _) if next.as_ref() != Some(&token) => next = Some(token),
-                (Some(_), _) => {
-                    return End::Failed(Verb::List, Failure::Garbage("a page that leads to itself".to_owned()));
-                }
+                (Some(_), _) => return Err(End::list(Failure::Garbage("a page that leads to itself".to_owned()))),
                 (None, Some(version)) => break version,
-                (None, None) => {
-                    return End::Failed(Verb::List, Failure::Garbage("a list without a version".to_owned()));
-                }
+                (None, None) => return Err(End::list(Failure::Garbage("a list without a version".to_owned()))),
             }
         };
         drop(progress);
         memory.heard = true;
         memory.version = Some(version.clone());
-        match self.say(Said::Listed { objects, broken, version }).await {
-            Ok(()) => End::Over,
-            Err(Unheard) => End::Unheard,
-        }
+        Ok(self.say(Said::Listed { objects, broken, version }).await?)
     }
 
-    async fn resume(&mut self, version: &str, memory: &mut Memory) -> End {
-        match self.send(request::watch(self.part, self.mode, version, self.seconds())).await {
-            Ok(answer) => match self.say(Said::Open).await {
-                Ok(()) => self.follow(answer, Lines::default(), memory).await,
-                Err(Unheard) => End::Unheard,
-            },
-            Err(failure) => End::Failed(Verb::Watch, failure),
-        }
+    async fn resume(&mut self, version: &str, memory: &mut Memory) -> Result<(), End> {
+        let answer =
+            self.send(request::watch(self.part, self.mode, version, self.seconds())).await.map_err(End::watch)?;
+        self.say(Said::Open).await?;
+        self.follow(answer, Lines::default(), memory).await
     }
 
     /// Reads a watch until it ends.
-    async fn follow(&mut self, mut answer: Answer, mut lines: Lines, memory: &mut Memory) -> End {
+    async fn follow(&mut self, mut answer: Answer, mut lines: Lines, memory: &mut Memory) -> Result<(), End> {
         let returns = self.gate.borrow().returns;
         let mut gate = self.gate.clone();
         loop {
             let event = tokio::select! {
                 event = self.event(&mut answer, &mut lines, self.timing.idle_watch) => event,
                 returned = gate.wait_for(|gate| gate.returns != returns) => {
-                    return if returned.is_ok() { End::Deaf } else { End::Unheard };
+                    return Err(if returned.is_ok() { End::Deaf } else { End::Unheard });
                 }
             };
             let (said, version) = match event {
                 Ok(Some(Event::Put(object, version))) => (Said::Put(object, version.clone()), version),
                 Ok(Some(Event::Delete(key, version))) => (Said::Deleted(key, version.clone()), version),
                 Ok(Some(Event::Bookmark { version, .. })) => (Said::Bookmark(version.clone()), Some(version)),
-                Ok(Some(Event::Error(status))) => return End::Failed(Verb::Watch, refused(0, status, None)),
-                Ok(None) => return End::Over,
-                Err(failure) => return End::Failed(Verb::Watch, failure),
+                Ok(Some(Event::Error(status))) => return Err(End::watch(refused(0, status, None))),
+                Ok(None) => return Ok(()),
+                Err(failure) => return Err(End::watch(failure)),
             };
             memory.heard = true;
             if let Some(version) = version {
                 memory.version = Some(version);
             }
-            if self.say(said).await.is_err() {
-                return End::Unheard;
-            }
+            self.say(said).await?;
         }
     }
 
