@@ -282,6 +282,14 @@ async fn keep_unix(
     }
 }
 
+/// Why a request of a tool is not answered; it shows the text.
+type Refused = (StatusCode, String);
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
+fn bad_request(error: impl ToString) -> Refused {
+    (StatusCode::BAD_REQUEST, error.to_string())
+}
+
 /// `/health`: this process runs. `/ready`: nothing is waited for any more.
 pub fn probes(readiness: Readiness, health: Histogram) -> Router {
     let healthy = move || async move {

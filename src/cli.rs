@@ -154,8 +154,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Version { output } => {
             let version = env!("CARGO_PKG_VERSION");
             match output {
-                Output::Table => print(format!("holdfast {version}\n").as_bytes())?,
-                Output::Json => print(format!("{}\n", serde_json::json!({ "version": version })).as_bytes())?,
+                Output::Table => print(format!("holdfast {version}\n"))?,
+                Output::Json => print(format!("{}\n", serde_json::json!({ "version": version })))?,
             }
             Ok(Exit::Ok)
         }
@@ -264,10 +264,7 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
         sys::keep_little_resident();
     }
     let load = || config::load(role, flags, config::environment);
-    let config = match load() {
-        Ok(config) => config,
-        Err(errors) => return Err(Failed::Faults(errors.to_string()).into()),
-    };
+    let config = load().map_err(Failed::faults)?;
     let filter = log::init(&config.settings)?;
     let mut seen = flags.file.as_ref().and_then(|file| std::fs::read(file).ok());
     let reload = |why| {
@@ -315,7 +312,7 @@ async fn serve(
     let signals = Signals::take().context("take over the signals")?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        role = role.name(),
+        role = role.as_str(),
         source = %config.source,
         config = %config.file.as_deref().map_or_else(|| "flags only".into(), |file| file.display().to_string()),
         digest = config.digest(),
@@ -334,10 +331,7 @@ async fn serve(
 
 fn check_config(RoleFlags { role, flags }: &RoleFlags, offline: bool, output: Form) -> anyhow::Result<Exit> {
     let environment = if offline { offline::environment } else { config::environment };
-    let config = match config::load(*role, flags, environment) {
-        Ok(config) => config,
-        Err(errors) => return Err(Failed::Faults(errors.to_string()).into()),
-    };
+    let config = config::load(*role, flags, environment).map_err(Failed::faults)?;
     // Faults that depend on the machine are warnings: the configuration may be for another one.
     let mut warnings = Vec::new();
     if offline {
@@ -356,11 +350,11 @@ fn check_config(RoleFlags { role, flags }: &RoleFlags, offline: bool, output: Fo
     }
     let yaml = config.to_yaml();
     match output {
-        Form::Yaml => print(yaml.as_bytes())?,
+        Form::Yaml => print(yaml)?,
         Form::Json => {
             let configuration: serde_json::Value = serde_saphyr::from_str(&yaml)?;
             let document = serde_json::json!({ "configuration": configuration, "warnings": warnings });
-            print(format!("{document:#}\n").as_bytes())?;
+            print(format!("{document:#}\n"))?;
         }
     }
     Ok(Exit::Ok)

@@ -47,9 +47,6 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     Scalar::parse(text)
 }
 
-/// The most a process's name may have, in bytes: what a hub takes in a greeting.
-const NAME_BYTES_MAX: usize = 255;
-
 /// A configuration that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -245,26 +242,20 @@ fn encrypted_refused(built: bool, certificate: bool) -> Option<&'static str> {
 
 /// Checks rules that span several settings.
 fn check(settings: &Settings, given: &[(&'static str, Place)], errors: &mut Gather) {
-    if settings.zone.is_root() {
-        errors.add(place_of(given, "zone"), "zone", "the cluster's zone cannot be the root");
-    }
-    if settings.listen_stream.is_empty() {
-        errors.add(place_of(given, "listen"), "listen", "give at least one address, such as 0.0.0.0:7443");
-    }
-    if settings.name.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
-        errors.add(place_of(given, "name"), "name", format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
-    }
-    if settings.listen.is_empty() {
-        errors.add(place_of(given, "listen"), "listen", "give at least one address, such as 127.0.0.1:53");
+    let name_fits = settings.name.as_ref().is_none_or(|name| (1..=255).contains(&name.len()));
+    let faults = [
+        (settings.zone.is_root(), "zone", "the cluster's zone cannot be the root"),
+        (settings.listen_stream.is_empty(), "listen", "give at least one address, such as 0.0.0.0:7443"),
+        (!name_fits, "name", "a name has 1 to 255 bytes"),
+        (settings.listen.is_empty(), "listen", "give at least one address, such as 127.0.0.1:53"),
+        (settings.ttl.subsec_millis() != 0, "ttl", "a TTL is in whole seconds (RFC 1035, 3.2.1)"),
+        (settings.cache_min_ttl > settings.cache_max_ttl, "cache.min_ttl", "is above cache.max_ttl"),
+    ];
+    for (_, key, message) in faults.into_iter().filter(|(found, ..)| *found) {
+        errors.add(place_of(given, key), key, message);
     }
     check_listen(settings, given, errors);
     check_encrypted(settings, given, errors);
-    if settings.ttl.subsec_millis() != 0 {
-        errors.add(place_of(given, "ttl"), "ttl", "a TTL is in whole seconds (RFC 1035, 3.2.1)");
-    }
-    if settings.cache_min_ttl > settings.cache_max_ttl {
-        errors.add(place_of(given, "cache.min_ttl"), "cache.min_ttl", "is above cache.max_ttl");
-    }
     if let Some(message) = log_filter_problem(&settings.log_filter) {
         errors.add(place_of(given, "log.filter"), "log.filter", message);
     }

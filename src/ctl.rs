@@ -24,14 +24,14 @@ use std::{io::Write as _, path::Path};
 
 use crate::sys;
 
-pub use control_plane::ControlPlaneArgs;
-pub use diff::DiffArgs;
-pub use dump::DumpArgs;
-pub use guard::GuardArgs;
-pub use lookup::LookupArgs;
-pub use pin::{PinArgs, UnpinArgs};
+pub use control_plane::{ControlPlaneArgs, run as control_plane};
+pub use diff::{DiffArgs, run as diff};
+pub use dump::{DumpArgs, run as dump};
+pub use guard::{GuardArgs, run as guard};
+pub use lookup::{LookupArgs, run as lookup};
+pub use pin::{PinArgs, UnpinArgs, pin, unpin};
 pub use reach::{Where, silence};
-pub use status::StatusArgs;
+pub use status::{StatusArgs, run as status};
 
 /// How a command ended; the exit codes scripts may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,13 @@ pub enum Failed {
     Absent(String),
 }
 
+impl Failed {
+    #[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
+    pub fn faults(errors: impl ToString) -> Self {
+        Self::Faults(errors.to_string())
+    }
+}
+
 /// How a command ended that has no answer.
 fn exit_of(error: &anyhow::Error) -> Exit {
     match error.downcast_ref::<Failed>() {
@@ -92,7 +99,7 @@ pub fn tell(error: &anyhow::Error, json: bool) -> Exit {
 pub fn tell_json(error: &str, exit: Exit) {
     let document = serde_json::json!({ "error": error, "exit_code": exit as u8 });
     // Standard error has the error already.
-    let _ = print(format!("{document}\n").as_bytes());
+    let _ = print(format!("{document}\n"));
 }
 
 /// The form of output.
@@ -104,6 +111,16 @@ pub enum Output {
     Json,
 }
 
+impl Output {
+    /// Prints a document: as JSON, or as `text` says it.
+    fn print(self, document: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self {
+            Self::Table => print(text()),
+            Self::Json => print(json(document)?),
+        }
+    }
+}
+
 /// Asks the process behind a socket whether it is ready.
 ///
 /// # Errors
@@ -113,77 +130,13 @@ pub fn ready(socket: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the records.
-///
-/// # Errors
-/// A read or write that failed.
-pub fn dump(args: &DumpArgs) -> anyhow::Result<Exit> {
-    dump::run(args)
-}
-
-/// Looks a name up and says why it answers what it answers.
-///
-/// # Errors
-/// A read or write that failed.
-pub fn lookup(args: &LookupArgs) -> anyhow::Result<Exit> {
-    lookup::run(args)
-}
-
-/// Says how a process or a store stands.
-///
-/// # Errors
-/// A read or write that failed.
-pub fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
-    status::run(args)
-}
-
-/// Pins a name, or lists what is pinned.
-///
-/// # Errors
-/// The refusal of the process, or that it could not be reached.
-pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
-    pin::pin(args)
-}
-
-/// Lets go of a pin.
-///
-/// # Errors
-/// As for [`pin()`].
-pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
-    pin::unpin(args)
-}
-
-/// Shows what the guard holds, or lets go of it.
-///
-/// # Errors
-/// A read or write that failed.
-pub fn guard(args: &GuardArgs) -> anyhow::Result<Exit> {
-    guard::run(args)
-}
-
-/// Asks every apiserver known how it does, or writes a kubeconfig that goes to one directly.
-///
-/// # Errors
-/// A read or write that failed.
-pub fn control_plane(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
-    control_plane::run(args)
-}
-
-/// Compares two sets of records.
-///
-/// # Errors
-/// A read or write that failed.
-pub fn diff(args: &DiffArgs) -> anyhow::Result<Exit> {
-    diff::run(args)
-}
-
 /// Writes to standard output. A reader that went away (`| head`) is no error.
 ///
 /// # Errors
 /// If it cannot be written for another reason, such as a full disk.
-pub fn print(text: &[u8]) -> anyhow::Result<()> {
+pub fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
+    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(anyhow::Error::from(error).context("standard output"))
         }

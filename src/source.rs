@@ -31,21 +31,16 @@ labels! {
     }
 }
 
-impl std::fmt::Display for EndpointsMode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+labels! {
+    /// The kinds of objects read, as URLs and RBAC rules spell their resources.
+    pub enum Objects {
+        /// `v1` Service.
+        Services = "services",
+        /// `discovery.k8s.io/v1` EndpointSlice.
+        Slices = "endpointslices",
+        /// `v1` Namespace.
+        Namespaces = "namespaces",
     }
-}
-
-/// The kinds of objects read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Objects {
-    /// `v1` Service.
-    Services,
-    /// `discovery.k8s.io/v1` EndpointSlice.
-    Slices,
-    /// `v1` Namespace.
-    Namespaces,
 }
 
 impl Objects {
@@ -55,15 +50,6 @@ impl Objects {
             Self::Services => "Service",
             Self::Slices => "EndpointSlice",
             Self::Namespaces => "Namespace",
-        }
-    }
-
-    /// The resource, as URLs and RBAC rules spell it.
-    pub fn resource(self) -> &'static str {
-        match self {
-            Self::Services => "services",
-            Self::Slices => "endpointslices",
-            Self::Namespaces => "namespaces",
         }
     }
 }
@@ -86,7 +72,7 @@ impl Resource {
     /// The resource, as URLs and RBAC rules spell it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Of(of) => of.resource(),
+            Self::Of(of) => of.as_str(),
             Self::Leases => "leases",
         }
     }

@@ -19,7 +19,7 @@ mod verify;
 pub use any::accepting_any;
 pub use files::Material;
 use files::Revoked;
-pub use issue::{Issued, IssuedServer, described, issue, issue_server, issued_in};
+pub use issue::{Issued, described, issue, issue_server, issued_in};
 pub use reload::{Configs, Tls};
 pub use revoke::{Revocations, revoke};
 pub use server_certificate::ServerCertificate;
@@ -28,9 +28,9 @@ pub use verify::{Stale, not_after};
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Registry};
 
-use crate::sys::UnixMillis;
+use crate::sys::{Registrar, UnixMillis, labels};
 
 /// How long an expired certificate is still accepted if it expired while the source was silent.
 pub const GRACE: Duration = Duration::from_secs(30 * 86_400);
@@ -44,21 +44,12 @@ fn valid_until(end: Option<u64>) -> String {
     end.map_or_else(String::new, |end| format!(", valid until {}", day_and_time(end)))
 }
 
-/// The part a peer plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// Serves streams; may follow other hubs.
-    Hub,
-    Agent,
-}
-
-impl Part {
-    /// The word in the URI.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Hub => "hub",
-            Self::Agent => "agent",
-        }
+labels! {
+    /// The part a peer plays, as its URI spells it.
+    pub enum Part {
+        /// Serves streams; may follow other hubs.
+        Hub = "hub",
+        Agent = "agent",
     }
 }
 
@@ -81,11 +72,7 @@ impl Identity {
         if trust_domain.is_empty() || parts.next() != Some("holdfast") {
             return None;
         }
-        let part = match parts.next()? {
-            "hub" => Part::Hub,
-            "agent" => Part::Agent,
-            _ => return None,
-        };
+        let part = parts.next()?.parse().ok()?;
         let node = parts.next().map(str::to_owned);
         if parts.next().is_some() || node.as_deref() == Some("") {
             return None;
@@ -96,7 +83,7 @@ impl Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}/holdfast/{}", self.trust_domain, self.part.word())?;
+        write!(f, "spiffe://{}/holdfast/{}", self.trust_domain, self.part.as_str())?;
         self.node.iter().try_for_each(|node| write!(f, "/{node}"))
     }
 }
@@ -143,7 +130,7 @@ pub fn check(directory: &std::path::Path) -> Result<(), Error> {
 /// Metrics of certificates.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    grace: IntCounterVec,
+    grace: [IntCounter; Part::ALL.len()],
     rereads: IntCounter,
     reread_errors: IntCounter,
     disconnected: IntCounter,
@@ -156,35 +143,28 @@ impl Metrics {
     /// # Errors
     /// If one is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let grace = IntCounterVec::new(
-            Opts::new(
+        let made = Registrar(registry);
+        Ok(Self {
+            grace: made.counters(
                 "holdfast_tls_grace_total",
                 "Peers accepted with a certificate that expired while the source was lost, by role.",
-            ),
-            &["peer"],
-        )?;
-        let rereads = IntCounter::new("holdfast_tls_rereads_total", "Changed certificate files that were taken over.")?;
-        let reread_errors = IntCounter::new(
-            "holdfast_tls_reread_errors_total",
-            "Changed certificate files that could not be used; the old ones stay in use.",
-        )?;
-        let disconnected = IntCounter::new(
-            "holdfast_tls_disconnected_total",
-            "Connections that ended because the peer's certificate was revoked, or its CA is not trusted any more.",
-        )?;
-        let expiry = IntGauge::new(
-            "holdfast_tls_certificate_expiry_timestamp_seconds",
-            "When this process's own certificate expires, in seconds since 1970; 0 if not known.",
-        )?;
-        registry.register(Box::new(grace.clone()))?;
-        registry.register(Box::new(rereads.clone()))?;
-        registry.register(Box::new(reread_errors.clone()))?;
-        registry.register(Box::new(disconnected.clone()))?;
-        registry.register(Box::new(expiry.clone()))?;
-        for part in [Part::Hub, Part::Agent] {
-            let _ = grace.with_label_values(&[part.word()]);
-        }
-        Ok(Self { grace, rereads, reread_errors, disconnected, expiry })
+                "peer",
+                Part::ALL.map(Part::as_str),
+            )?,
+            rereads: made.counter("holdfast_tls_rereads_total", "Changed certificate files that were taken over.")?,
+            reread_errors: made.counter(
+                "holdfast_tls_reread_errors_total",
+                "Changed certificate files that could not be used; the old ones stay in use.",
+            )?,
+            disconnected: made.counter(
+                "holdfast_tls_disconnected_total",
+                "Connections that ended because the peer's certificate was revoked, or its CA is not trusted any more.",
+            )?,
+            expiry: made.gauge(
+                "holdfast_tls_certificate_expiry_timestamp_seconds",
+                "When this process's own certificate expires, in seconds since 1970; 0 if not known.",
+            )?,
+        })
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Counts nothing itself. Labels have the values that are true here: one server, the zone `.`, no view.
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::sys::series::{self, counter, family, gauge};
 
 /// Upper ends of CoreDNS's buckets: 250 µs, and double fifteen times.
 const BUCKETS: usize = 16;
@@ -237,57 +239,17 @@ fn count(metric: &Metric) -> f64 {
 
 /// The sum of all these as one histogram with CoreDNS's buckets; ours have a bound at each of them.
 fn histogram(labels: &[(&str, &str)], parts: &[Metric]) -> Metric {
-    let mut histogram = Histogram::default();
-    let mut bound = FIRST_BUCKET;
-    let mut buckets = Vec::with_capacity(BUCKETS);
-    for _ in 0..BUCKETS {
-        let below = |metric: &Metric| {
-            // The bounds are the same numbers, written in another way.
-            let within = |bucket: &&Bucket| bucket.upper_bound() <= bound * 1.000_001;
-            metric.get_histogram().get_bucket().iter().rfind(within).map_or(0, Bucket::cumulative_count)
-        };
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(parts.iter().map(below).sum());
-        buckets.push(bucket);
-        bound *= 2.0;
-    }
-    histogram.set_bucket(buckets);
-    histogram.set_sample_count(parts.iter().map(|part| part.get_histogram().get_sample_count()).sum());
-    histogram.set_sample_sum(parts.iter().map(|part| part.get_histogram().get_sample_sum()).sum());
-    let mut metric = labelled(labels);
-    metric.set_histogram(histogram);
-    metric
-}
-
-fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(value);
-    let mut metric = labelled(labels);
-    metric.set_counter(counter);
-    metric
-}
-
-fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    let mut metric = labelled(labels);
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn labelled(labels: &[(&str, &str)]) -> Metric {
-    let mut labels = labels.to_vec();
-    labels.sort_unstable();
-    let pair = |(name, value): (&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.to_owned());
-        pair.set_value(value.to_owned());
-        pair
+    // The bounds are the same numbers, written in another way.
+    let below = |metric: &Metric, bound: f64| {
+        let within = |bucket: &&Bucket| bucket.upper_bound() <= bound * 1.000_001;
+        metric.get_histogram().get_bucket().iter().rfind(within).map_or(0, Bucket::cumulative_count)
     };
-    let mut metric = Metric::default();
-    metric.set_label(labels.into_iter().map(pair).collect());
-    metric
+    let bounds = std::iter::successors(Some(FIRST_BUCKET), |bound| Some(bound * 2.0)).take(BUCKETS);
+    let buckets: Vec<(f64, u64)> =
+        bounds.map(|bound| (bound, parts.iter().map(|part| below(part, bound)).sum())).collect();
+    let count = parts.iter().map(|part| part.get_histogram().get_sample_count()).sum();
+    let sum = parts.iter().map(|part| part.get_histogram().get_sample_sum()).sum();
+    series::histogram(labels, &buckets, count, sum)
 }
 
 fn counters(name: &str, help: &str, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
@@ -296,15 +258,6 @@ fn counters(name: &str, help: &str, series: impl IntoIterator<Item = Metric>) ->
 
 fn histograms(name: &str, help: &str, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
     family(name, help, MetricType::HISTOGRAM, series)
-}
-
-fn family(name: &str, help: &str, kind: MetricType, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(series.into_iter().collect());
-    family
 }
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
 //! The documents over HTTP: `/status`, `/dump` and `/lookup`, built from the records of this process.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
     extract::{Query, State},
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
     routing::get,
 };
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::{
-    Readiness, pins,
+    Readiness, Refused, bad_request, pins,
     view::{self, ListenerDoc, Process, Question, RecordsView, Time},
 };
 use crate::{
@@ -136,12 +136,6 @@ pub struct Documents {
     pub inputs: Arc<dyn StatusInputs>,
 }
 
-impl fmt::Debug for Documents {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Documents").field("role", &self.role).field("source", &self.source).finish_non_exhaustive()
-    }
-}
-
 pub(super) struct Shared {
     pub(super) documents: Documents,
     readiness: Readiness,
@@ -217,8 +211,9 @@ struct DumpQuery {
     namespace: Option<String>,
 }
 
-async fn dump(State(shared): State<Arc<Shared>>, Query(query): Query<DumpQuery>) -> Response {
-    let Ok(_one_of_few) = shared.dumps.acquire().await else { return failed("the process is stopping") };
+async fn dump(State(shared): State<Arc<Shared>>, Query(query): Query<DumpQuery>) -> Result<impl IntoResponse, Refused> {
+    let failed = |error: &dyn ToString| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let Ok(_one_of_few) = shared.dumps.acquire().await else { return Err(failed(&"the process is stopping")) };
     let made = Arc::clone(&shared);
     let text = tokio::task::spawn_blocking(move || {
         made.moment(|moment, rules| {
@@ -226,15 +221,8 @@ async fn dump(State(shared): State<Arc<Shared>>, Query(query): Query<DumpQuery>)
             serde_json::to_vec(&dump)
         })
     });
-    match text.await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
-        Ok(Err(error)) => failed(&error.to_string()),
-        Err(error) => failed(&error.to_string()),
-    }
-}
-
-fn failed(error: &str) -> Response {
-    (StatusCode::INTERNAL_SERVER_ERROR, error.to_owned()).into_response()
+    let text = text.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text))
 }
 
 #[derive(Deserialize)]
@@ -246,16 +234,15 @@ struct LookupQuery {
     namespace: Option<String>,
 }
 
-async fn lookup(State(shared): State<Arc<Shared>>, Query(query): Query<LookupQuery>) -> Response {
-    let refuse = |error: String| (StatusCode::BAD_REQUEST, error).into_response();
-    let rtype = match query.rtype.map(|rtype| rtype.parse::<Rtype>()).transpose() {
-        Ok(rtype) => rtype,
-        Err(error) => return refuse(error.to_string()),
-    };
+async fn lookup(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<LookupQuery>,
+) -> Result<Json<view::Lookup>, Refused> {
+    let rtype = query.rtype.map(|rtype| rtype.parse::<Rtype>()).transpose().map_err(bad_request)?;
     let question = Question { name: query.name, rtype, namespace: query.namespace };
     let inspect = |rules: &dns::Rules, records: dns::Records<'_>, question: &dns::Question| {
         shared.documents.inputs.inspect(rules, records, question)
     };
     let found = shared.moment(|moment, rules| view::lookup(&rules.of_dns(), moment, &question, &inspect));
-    found.map_or_else(refuse, |lookup| Json(lookup).into_response())
+    found.map(Json).map_err(bad_request)
 }

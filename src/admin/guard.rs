@@ -7,10 +7,9 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     extract::{Query, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use futures::future::BoxFuture;
@@ -18,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::{
-    StatusInputs,
-    peer::Peer,
+    Refused, StatusInputs, bad_request,
+    peer::{Caller, peer},
     view::{HeldDoc, Time},
 };
 use crate::{
@@ -138,13 +137,15 @@ struct ReleaseQuery {
     dry_run: bool,
 }
 
-type Caller = Option<Extension<Peer>>;
-
-async fn release_held(State(shared): State<Shared>, from: Caller, Query(query): Query<ReleaseQuery>) -> Response {
+async fn release_held(
+    State(shared): State<Shared>,
+    from: Caller,
+    Query(query): Query<ReleaseQuery>,
+) -> Result<Json<ReleasedDoc>, Refused> {
     ask(&shared, from, query.namespace.map_or(Release::All, Release::Namespace), query.dry_run).await
 }
 
-async fn accept_cluster(State(shared): State<Shared>, from: Caller) -> Response {
+async fn accept_cluster(State(shared): State<Shared>, from: Caller) -> Result<Json<ReleasedDoc>, Refused> {
     // The writer knows which cluster was refused.
     ask(&shared, from, Release::Cluster("".into()), false).await
 }
@@ -158,34 +159,31 @@ struct OutsideQuery {
     dry_run: bool,
 }
 
-async fn release_outside(State(shared): State<Shared>, from: Caller, Query(query): Query<OutsideQuery>) -> Response {
+async fn release_outside(
+    State(shared): State<Shared>,
+    from: Caller,
+    Query(query): Query<OutsideQuery>,
+) -> Result<Json<OutsideReleasedDoc>, Refused> {
     let which = match (&query.name, &query.zone) {
         (Some(name), None) => name.parse().map(Released::Name),
         (None, Some(zone)) => zone.parse().map(Released::Zone),
-        _ => return (StatusCode::BAD_REQUEST, "give a name or a zone").into_response(),
+        _ => return Err(bad_request("give a name or a zone")),
     };
-    let which = match which {
-        Ok(which) => which,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("not a domain name: {error}")).into_response(),
-    };
-    let Some(released) = shared.inputs.release_outside(&which, query.dry_run) else {
+    let which = which.map_err(|error| bad_request(format!("not a domain name: {error}")))?;
+    let released = shared.inputs.release_outside(&which, query.dry_run).ok_or_else(|| {
         let told = "this process forwards nothing, it holds no names outside the cluster: ask an agent";
-        return (StatusCode::NOT_FOUND, told).into_response();
-    };
+        (StatusCode::NOT_FOUND, told.to_owned())
+    })?;
     if !query.dry_run {
         let of = query.name.or(query.zone).unwrap_or_default();
         info!(of, names = released.len(), peer = %peer(from), "guard released names outside the cluster");
     }
     let left = shared.inputs.outside_held();
     let kept = left.iter().filter(|hold| hold.reason == KEEP && which.covers_text(&hold.name)).count();
-    Json(OutsideReleasedDoc { released, kept }).into_response()
+    Ok(Json(OutsideReleasedDoc { released, kept }))
 }
 
-fn peer(from: Caller) -> Peer {
-    from.map_or_else(Peer::default, |Extension(peer)| peer)
-}
-
-async fn ask(shared: &Shared, from: Caller, which: Release, dry_run: bool) -> Response {
+async fn ask(shared: &Shared, from: Caller, which: Release, dry_run: bool) -> Result<Json<ReleasedDoc>, Refused> {
     let snapshot = shared.reader.snapshot();
     let (before, services) = (snapshot.held().counts(), snapshot.counts().services);
     let (applied, after) = if dry_run {
@@ -199,17 +197,14 @@ async fn ask(shared: &Shared, from: Caller, which: Release, dry_run: bool) -> Re
         (applied, after)
     } else {
         let told = which.to_string();
-        match (shared.release)(which).await {
-            Some(applied) => {
-                let (changes, peer) = (applied.changes, peer(from));
-                info!(which = told, changes, held_upstream = applied.held_upstream, %peer, "guard released");
-                (applied, shared.reader.held().counts())
-            }
-            None => return (StatusCode::SERVICE_UNAVAILABLE, "the process is stopping").into_response(),
-        }
+        let released = (shared.release)(which).await;
+        let applied = released.ok_or((StatusCode::SERVICE_UNAVAILABLE, "the process is stopping".to_owned()))?;
+        let (changes, peer) = (applied.changes, peer(from));
+        info!(which = told, changes, held_upstream = applied.held_upstream, %peer, "guard released");
+        (applied, shared.reader.held().counts())
     };
     let Applied { changes, held_upstream } = applied;
-    Json(ReleasedDoc { before, after, changes, services, held_upstream, hubs: shared.hubs() }).into_response()
+    Ok(Json(ReleasedDoc { before, after, changes, services, held_upstream, hubs: shared.hubs() }))
 }
 
 #[cfg(test)]

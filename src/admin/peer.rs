@@ -2,6 +2,7 @@
 
 use std::{fmt, fs};
 
+use axum::Extension;
 use tokio::net::unix::UCred;
 
 /// No login: the peer was started by the system.
@@ -21,6 +22,13 @@ impl Peer {
         let login = login.and_then(|text| text.trim().parse().ok()).filter(|login| *login != NO_LOGIN);
         Self { uid: Some(cred.uid()), login }
     }
+}
+
+/// The peer of a request, where its listener knows it.
+pub(super) type Caller = Option<Extension<Peer>>;
+
+pub(super) fn peer(of: Caller) -> Peer {
+    of.map_or_else(Peer::default, |Extension(peer)| peer)
 }
 
 impl fmt::Display for Peer {

@@ -3,18 +3,17 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::{
+    Refused, bad_request,
     documents::Shared,
-    peer::Peer,
+    peer::{Caller, peer},
     view::{self, PinDoc, host_of, meant},
 };
 use crate::{
@@ -81,22 +80,24 @@ async fn list(State((pins, shared)): Known) -> Json<PinsDoc> {
     Json(document(&pins, &shared.documents.clock, 0, Ok(())))
 }
 
-async fn pin(State((pins, shared)): Known, peer: Option<Extension<Peer>>, Json(request): Json<PinRequest>) -> Response {
-    let peer = peer.map_or_else(Peer::default, |Extension(peer)| peer);
+async fn pin(
+    State((pins, shared)): Known,
+    from: Caller,
+    Json(request): Json<PinRequest>,
+) -> Result<Json<PinsDoc>, Refused> {
+    let peer = peer(from);
     let PinRequest { name: given, namespace, addresses, ttl, seconds, reason, no_end, force } = request;
     if let Some(problem) = not_a_name(&given) {
-        return refused(&problem);
+        return Err(bad_request(problem));
     }
-    let name = match shared.moment(|moment, rules| meant(&rules.of_dns(), moment, &given, namespace.as_deref(), force))
-    {
-        Ok(name) => name,
-        Err(error) => return refused(&error),
-    };
+    let name = shared
+        .moment(|moment, rules| meant(&rules.of_dns(), moment, &given, namespace.as_deref(), force))
+        .map_err(bad_request)?;
     if !force
         && !given.ends_with('.')
         && let Some(problem) = shared.moment(|moment, rules| view::misspelt(&rules.of_dns(), moment, &name))
     {
-        return refused(&format!("{problem} --force pins it all the same"));
+        return Err(bad_request(format!("{problem} --force pins it all the same")));
     }
     let name = name.to_string();
     let clock = &shared.documents.clock;
@@ -108,21 +109,18 @@ async fn pin(State((pins, shared)): Known, peer: Option<Extension<Peer>>, Json(r
     let reason = reason.or_else(|| before.and_then(|pin| pin.reason));
     let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let ends = until.map_or_else(|| "no end".to_owned(), |until| until.to_string());
-    match pins.pin(Pin { name: name.clone(), addresses, ttl, since: now, until, reason: reason.clone() }, now) {
-        Ok(kept) => {
-            info!(
-                name,
-                addresses = %shown.join(","),
-                ttl,
-                until = ends,
-                reason = reason.as_deref().unwrap_or("none given"),
-                peer = %peer,
-                "name pinned"
-            );
-            Json(document(&pins, clock, 1, kept)).into_response()
-        }
-        Err(error) => refused(&error.to_string()),
-    }
+    let pin = Pin { name: name.clone(), addresses, ttl, since: now, until, reason: reason.clone() };
+    let kept = pins.pin(pin, now).map_err(bad_request)?;
+    info!(
+        name,
+        addresses = %shown.join(","),
+        ttl,
+        until = ends,
+        reason = reason.as_deref().unwrap_or("none given"),
+        peer = %peer,
+        "name pinned"
+    );
+    Ok(Json(document(&pins, clock, 1, kept)))
 }
 
 /// Why a pin of this would answer no question, or none that was meant.
@@ -137,9 +135,9 @@ fn not_a_name(given: &str) -> Option<String> {
 
 async fn unpin(
     State((pins, shared)): Known,
-    peer: Option<Extension<Peer>>,
+    from: Caller,
     Json(request): Json<UnpinRequest>,
-) -> Response {
+) -> Result<Json<PinsDoc>, Refused> {
     let clock = &shared.documents.clock;
     let UnpinRequest { name, namespace } = request;
     let name = name.map(|given| {
@@ -148,18 +146,10 @@ async fn unpin(
         let pinned = |name: &str| pins.is_pinned(name, clock.now());
         meant.ok().map(|name| name.to_string()).filter(|name| !pinned(&given) && pinned(name)).unwrap_or(given)
     });
-    match pins.unpin(name.as_deref(), clock.now()) {
-        Ok((changed, kept)) => {
-            let peer = peer.map_or_else(Peer::default, |Extension(peer)| peer);
-            info!(name = name.as_deref().unwrap_or("all"), changed, peer = %peer, "name unpinned");
-            Json(document(&pins, clock, changed, kept)).into_response()
-        }
-        Err(error) => refused(&error.to_string()),
-    }
-}
-
-fn refused(error: &str) -> Response {
-    (StatusCode::BAD_REQUEST, error.to_owned()).into_response()
+    let (changed, kept) = pins.unpin(name.as_deref(), clock.now()).map_err(bad_request)?;
+    let peer = peer(from);
+    info!(name = name.as_deref().unwrap_or("all"), changed, peer = %peer, "name unpinned");
+    Ok(Json(document(&pins, clock, changed, kept)))
 }
 
 fn document(pins: &Pins, clock: &Clock, changed: usize, kept: Saved) -> PinsDoc {

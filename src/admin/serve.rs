@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
-    fmt, io,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -69,7 +69,7 @@ pub struct Limits {
 pub type ReadAddresses = fn() -> io::Result<Vec<IpAddr>>;
 
 /// The addresses that the node's own probes come from, read again when they are old. Clones share them.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct NodeAddresses {
     read: ReadAddresses,
     known: Arc<Lock<Option<Known>>>,
@@ -77,12 +77,6 @@ pub struct NodeAddresses {
 
 /// The node's addresses, and the time when they were read.
 type Known = (Instant, HashSet<IpAddr>);
-
-impl fmt::Debug for NodeAddresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeAddresses").finish_non_exhaustive()
-    }
-}
 
 impl NodeAddresses {
     pub fn new(read: ReadAddresses) -> Self {

@@ -155,15 +155,11 @@ pub struct ZoneDoc {
 
 impl From<&zone::Config> for ZoneDoc {
     fn from(config: &zone::Config) -> Self {
-        let (pods, compat) = match (config.pods, config.compat) {
-            (zone::Pods::Insecure, compat) => ("insecure", compat),
-            (zone::Pods::Disabled, compat) => ("disabled", compat),
-        };
         Self {
             name: config.zone.to_string(),
             ttl: config.ttl,
-            pods: pods.into(),
-            compat: if compat == zone::Compat::CoreDns { "coredns" } else { "none" }.into(),
+            pods: config.pods.as_str().into(),
+            compat: config.compat.as_str().into(),
             reverse: config.reverse.clone(),
             name_servers: config.name_servers.clone(),
         }
@@ -177,10 +173,10 @@ impl ZoneDoc {
         let labels = self.name.trim_end_matches('.').split('.').map(str::as_bytes);
         zone::Config {
             zone: crate::wire::Name::from_labels(labels).unwrap_or(default.zone),
-            pods: if self.pods == "disabled" { zone::Pods::Disabled } else { zone::Pods::Insecure },
+            pods: self.pods.parse().unwrap_or_default(),
             ttl: self.ttl,
             reverse: self.reverse.clone(),
-            compat: if self.compat == "coredns" { zone::Compat::CoreDns } else { zone::Compat::None },
+            compat: self.compat.parse().unwrap_or_default(),
             name_servers: self.name_servers.clone(),
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
             "{}  {revoked} revoked; put it beside ca.crt of every hub and agent, which read it within 10 s and disconnect them\n",
             files.join(" ")
         );
-        print(text.as_bytes())?;
+        print(text)?;
         return Ok(Exit::Ok);
     }
     if !args.dns_name.is_empty() {
@@ -55,20 +55,14 @@ pub(super) fn run(args: &Certs) -> anyhow::Result<Exit> {
         );
         return Err(Failed::Usage(told).into());
     }
-    match tls::issue(&args.out, &args.trust_domain, args.days, Clock::System.now()) {
-        Ok(issued) => {
-            let [ca, hub, agent] = [&issued.ca, &issued.hub, &issued.agent].map(|path| path.display());
-            let which =
-                if issued.ca_was_there { "the existing CA, which signed the new certificates" } else { "the CA" };
-            let [hub_is, agent_is] = [&issued.hub, &issued.agent].map(|dir| tls::described(dir).unwrap_or_default());
-            let text = format!(
-                "{ca}  {which}; keep ca.key out of the cluster\n{hub}  for holdfast hub --tls: {hub_is}\n{agent}  for holdfast agent --tls: {agent_is}\n"
-            );
-            print(text.as_bytes())?;
-            Ok(Exit::Ok)
-        }
-        Err(error) => Err(refused(error)),
-    }
+    let issued = tls::issue(&args.out, &args.trust_domain, args.days, Clock::System.now()).map_err(refused)?;
+    let [ca, hub, agent] = [&issued.ca, &issued.hub, &issued.agent].map(|path| path.display());
+    let which = which_ca(issued.ca_was_there);
+    let [hub_is, agent_is] = [&issued.hub, &issued.agent].map(|dir| tls::described(dir).unwrap_or_default());
+    print(format!(
+        "{ca}  {which}; keep ca.key out of the cluster\n{hub}  for holdfast hub --tls: {hub_is}\n{agent}  for holdfast agent --tls: {agent_is}\n"
+    ))?;
+    Ok(Exit::Ok)
 }
 
 /// The certificate of encrypted DNS.
@@ -83,20 +77,19 @@ fn server(args: &Certs) -> anyhow::Result<Exit> {
         );
         return Err(Failed::Usage(told).into());
     }
-    match tls::issue_server(&args.out, &args.trust_domain, &args.dns_name, args.days, Clock::System.now()) {
-        Ok(issued) => {
-            let [ca, dns] = [&issued.ca, &issued.server].map(|path| path.display());
-            let which =
-                if issued.ca_was_there { "the existing CA, which signed the new certificates" } else { "the CA" };
-            let is = ServerCertificate::described(&issued.server).unwrap_or_default();
-            let text = format!(
-                "{ca}  {which}; give ca.crt to clients, keep ca.key out of the cluster\n{dns}  for encrypted.certificate: {is}\n"
-            );
-            print(text.as_bytes())?;
-            Ok(Exit::Ok)
-        }
-        Err(error) => Err(refused(error)),
-    }
+    let now = Clock::System.now();
+    let issued = tls::issue_server(&args.out, &args.trust_domain, &args.dns_name, args.days, now);
+    let which = which_ca(issued.map_err(refused)?);
+    let (ca, is) = (args.out.join("ca"), ServerCertificate::described(&dns).unwrap_or_default());
+    let (ca, dns) = (ca.display(), dns.display());
+    print(format!(
+        "{ca}  {which}; give ca.crt to clients, keep ca.key out of the cluster\n{dns}  for encrypted.certificate: {is}\n"
+    ))?;
+    Ok(Exit::Ok)
+}
+
+fn which_ca(was_there: bool) -> &'static str {
+    if was_there { "the existing CA, which signed the new certificates" } else { "the CA" }
 }
 
 fn refused(error: tls::Error) -> anyhow::Error {

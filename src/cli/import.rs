@@ -78,6 +78,6 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
         out.push_str("# `reload`: SIGHUP makes the agent read its configuration again.\n");
     }
     out.push_str(&translation.yaml);
-    print(out.as_bytes())?;
+    print(out)?;
     Ok(if lost { Exit::No } else { Exit::Ok })
 }

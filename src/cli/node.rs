@@ -80,10 +80,7 @@ pub fn run(what: &Node) -> anyhow::Result<Exit> {
         | Node::Ready { flags }
         | Node::Watch { flags, .. } => flags,
     };
-    let settings = match config::load_settings(Role::Agent, &flags.0) {
-        Ok(settings) => settings,
-        Err(errors) => return Err(Failed::Faults(errors.to_string()).into()),
-    };
+    let settings = config::load_settings(Role::Agent, &flags.0).map_err(Failed::faults)?;
     if matches!(what, Node::Ready { .. }) {
         return ready(&settings.admin);
     }

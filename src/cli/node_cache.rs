@@ -102,11 +102,11 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     let wants =
         |name: &str| args.words.iter().any(|word| word.trim_start_matches('-') == name && word.starts_with('-'));
     if wants("help") || wants("h") {
-        crate::ctl::print(usage().as_bytes())?;
+        crate::ctl::print(usage())?;
         return Ok(Exit::Ok);
     }
     if wants("version") {
-        crate::ctl::print(format!("holdfast {} in the place of node-cache\n", env!("CARGO_PKG_VERSION")).as_bytes())?;
+        crate::ctl::print(format!("holdfast {} in the place of node-cache\n", env!("CARGO_PKG_VERSION")))?;
         return Ok(Exit::Ok);
     }
     let Parsed { node_cache, pid_file, ignored } = match parse(&args.words, config::environment) {

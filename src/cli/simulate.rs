@@ -126,8 +126,8 @@ pub(super) fn run(simulate: &Simulate) -> anyhow::Result<Exit> {
     }))?;
     bar.finish_and_clear();
     match args.output {
-        Output::Table => print(table(&report).as_bytes())?,
-        Output::Json => print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?,
+        Output::Table => print(table(&report))?,
+        Output::Json => print(format!("{}\n", serde_json::to_string(&report)?))?,
     }
     let equal = report.live == report.agents && report.divergent == 0 && report.mismatches == 0;
     Ok(if equal { Exit::Ok } else { Exit::No })
@@ -157,8 +157,8 @@ fn queries(args: &Queries) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let report = runtime.block_on(queries::run(&options, interrupted()))?;
     match args.output {
-        Output::Table => print(queries_table(&report).as_bytes())?,
-        Output::Json => print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?,
+        Output::Table => print(queries_table(&report))?,
+        Output::Json => print(format!("{}\n", serde_json::to_string(&report)?))?,
     }
     let bad = |kind: &queries::Kind| kind.lost + kind.failed + kind.wrong;
     Ok(if report.kinds().iter().all(|(_, kind)| bad(kind) == 0) { Exit::Ok } else { Exit::No })

@@ -40,7 +40,7 @@ fn describe(row: &Described, prefix: &str, text: &mut String) {
         facts.push(format!("flag `{} {}`{more}", flag.name, flag.value));
     }
     if let Some(role) = setting.role {
-        facts.push(format!("{} only", role.name()));
+        facts.push(format!("{} only", role.as_str()));
     }
     if prefix.is_empty() {
         facts.push(if setting.reload { "changed by SIGHUP" } else { "changed by a restart" }.into());

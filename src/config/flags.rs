@@ -143,12 +143,12 @@ pub struct RoleFlags {
 
 impl RoleFlags {
     fn read(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let hub = matches.get_one::<String>("role").is_some_and(|role| role == Role::Hub.name());
+        let hub = matches.get_one::<String>("role").is_some_and(|role| role == Role::Hub.as_str());
         let (role, other) = if hub { (Role::Hub, Role::Agent) } else { (Role::Agent, Role::Hub) };
         let flags = Flags::from_matches(role, matches);
         let own = |name: &str| flags.given.iter().any(|given| given.flag == name);
         if let Some(foreign) = Flags::from_matches(other, matches).given.iter().find(|given| !own(given.flag)) {
-            let message = format!("{} is no flag of `holdfast {}`\n", foreign.flag, role.name());
+            let message = format!("{} is no flag of `holdfast {}`\n", foreign.flag, role.as_str());
             return Err(clap::Error::raw(clap::error::ErrorKind::UnknownArgument, message));
         }
         Ok(Self { role, flags })
@@ -171,8 +171,8 @@ impl clap::Args for RoleFlags {
         let role = Arg::new("role")
             .long("role")
             .value_name("ROLE")
-            .value_parser([Role::Agent.name(), Role::Hub.name()])
-            .default_value(Role::Agent.name())
+            .value_parser([Role::Agent.as_str(), Role::Hub.as_str()])
+            .default_value(Role::Agent.as_str())
             .help("Whose configuration it is");
         Flags::augment(&[Role::Agent, Role::Hub], command.arg(role))
     }

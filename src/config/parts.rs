@@ -8,7 +8,7 @@ use std::{
 use super::{
     Config, Settings, Source,
     settings::{ForwardZone, View},
-    types::{Addr, Compat, HostPort, Pods, Tls, ZoneName},
+    types::{Addr, HostPort, Tls, ZoneName},
     value::Scalar as _,
 };
 use crate::{admin, dns, dns::forward::UpstreamSource, node, source, store, stream, sys, wire, zone};
@@ -116,16 +116,10 @@ impl Settings {
     pub fn zone_rules(&self, listen: &[SocketAddr]) -> zone::Config {
         zone::Config {
             zone: name(&self.zone),
-            pods: match self.pods {
-                Pods::Insecure => zone::Pods::Insecure,
-                Pods::Disabled => zone::Pods::Disabled,
-            },
+            pods: self.pods,
             ttl: u32::try_from(self.ttl.as_secs()).unwrap_or(u32::MAX),
             reverse: self.reverse.clone(),
-            compat: match self.compat {
-                Compat::None => zone::Compat::None,
-                Compat::CoreDns => zone::Compat::CoreDns,
-            },
+            compat: self.compat,
             name_servers: self.name_servers(listen),
         }
     }
@@ -395,7 +389,7 @@ impl Config {
 
     /// CoreDNS's name of the server at our first address, with `metrics_compat: coredns`.
     fn coredns_server(&self) -> Option<String> {
-        let first = self.settings.listen.first().filter(|_| self.settings.metrics_compat == Compat::CoreDns)?;
+        let first = self.settings.listen.first().filter(|_| self.settings.metrics_compat == zone::Compat::CoreDns)?;
         Some(format!("dns://{}", first.0))
     }
 

@@ -13,7 +13,7 @@ use super::{
     error::Gather,
     node::Node,
     table::{self, Described, Section, Setting, settings},
-    types::{Addr, Bytes, Compat, HostPort, InterfaceName, KeepList, LogFormat, Network, Pods, Tls, ZoneName},
+    types::{Addr, Bytes, HostPort, InterfaceName, KeepList, LogFormat, Network, Tls, ZoneName},
     value::{Bounds, Shown, Value},
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
         },
     },
     source::EndpointsMode,
+    zone::{Compat, Pods},
 };
 
 settings! {

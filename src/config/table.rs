@@ -8,23 +8,13 @@ use super::{
     node::{Data, Entry, Node, Place},
     value::{Bounds, Shown, Value},
 };
+use crate::sys::labels;
 
-/// The roles that read a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// `holdfast agent`.
-    Agent,
-    /// `holdfast hub`.
-    Hub,
-}
-
-impl Role {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Hub => "hub",
-        }
+labels! {
+    /// The roles that read a setting, as the command line names them.
+    pub enum Role {
+        Agent = "agent",
+        Hub = "hub",
     }
 }
 
@@ -252,7 +242,7 @@ impl<S: Section> Reading<'_, S> {
             (row.read)(self.section, &entry.value, &key, row.setting.bounds, self.errors);
             self.given.push((row.setting.key, entry.value.place));
         } else if let Some(Role::Agent | Role::Hub) = rows().find_map(|row| row.setting.role) {
-            let other = rows().find_map(|row| row.setting.role).map_or("", Role::name);
+            let other = rows().find_map(|row| row.setting.role).map_or("", Role::as_str);
             self.errors.add(entry.place, &key, format!("this is a setting of the {other}"));
         } else if !children::<S>(path).is_empty() {
             self.level(&entry.value, path);

@@ -41,7 +41,9 @@ mod words;
 pub use guard::{KeepList, Network};
 pub use names::{HostPort, ZoneName};
 pub use node::InterfaceName;
-pub use words::{Compat, LogFormat, Pods, Tls};
+pub use words::{LogFormat, Tls};
+
+pub use crate::zone::Compat;
 
 impl Scalar for bool {
     const KIND: &'static str = "bool";

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    Exit, Failed, Output, json, print,
+    Exit, Failed, Output, print,
     reach::{Reached, Where, snapshot_of},
     status,
     table::{Table, broken, width},
@@ -151,10 +151,7 @@ pub fn run(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
     let at = Time(Clock::System.now());
     let source = status.as_ref().map(|status| status::source(&status.source, at));
     let document = ControlPlane { at, apiservers, source };
-    match args.output {
-        Output::Json => print(&json(&document)?)?,
-        Output::Table => print(text(&document).as_bytes())?,
-    }
+    args.output.print(&document, || text(&document))?;
     Ok(if document.apiservers.iter().any(|apiserver| apiserver.ready) { Exit::Ok } else { Exit::No })
 }
 

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
-    Exit, Output, cluster, json, print,
+    Exit, Output, cluster,
     reach::{Reached, Where, into_snapshot, snapshot_of},
     table::{count, some},
 };
@@ -124,10 +124,7 @@ pub fn run(args: &DiffArgs) -> anyhow::Result<Exit> {
         namespace: args.namespace.clone(),
         differences,
     };
-    match args.output {
-        Output::Json => print(&json(&document)?)?,
-        Output::Table => print(text(&document, Time(Clock::System.now())).as_bytes())?,
-    }
+    args.output.print(&document, || text(&document, Time(Clock::System.now())))?;
     Ok(if document.equal { Exit::Ok } else { Exit::No })
 }
 

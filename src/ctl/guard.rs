@@ -10,7 +10,7 @@ use std::{
 use clap::Subcommand;
 
 use super::{
-    Exit, Failed, Output, client, json, print,
+    Exit, Failed, Output, client,
     reach::{ask_process, default_socket},
     status::{held, held_table},
     table::{Table, broken, count, some, width},
@@ -96,7 +96,7 @@ impl Asked {
 }
 
 /// Shows what is held, or releases it.
-pub(super) fn run(args: &GuardArgs) -> anyhow::Result<Exit> {
+pub fn run(args: &GuardArgs) -> anyhow::Result<Exit> {
     match &args.action {
         None => show(&args.asked, args.verbose),
         Some(Action::Release { name, zone, namespace, dry_run, yes, asked }) => match (name, zone) {
@@ -109,12 +109,8 @@ pub(super) fn run(args: &GuardArgs) -> anyhow::Result<Exit> {
 }
 
 fn show(asked: &Asked, verbose: bool) -> anyhow::Result<Exit> {
-    let text = ask_process(&asked.socket(), "/guard", None)?;
-    let doc: GuardDoc = serde_json::from_slice(&text)?;
-    match asked.output {
-        Output::Json => print(&json(&doc)?)?,
-        Output::Table => print(shown(&doc, verbose, width()).as_bytes())?,
-    }
+    let doc: GuardDoc = ask_process(&asked.socket(), "/guard", None)?;
+    asked.output.print(&doc, || shown(&doc, verbose, width()))?;
     Ok(if doc.held.is_empty() && doc.outside.is_empty() { Exit::Ok } else { Exit::No })
 }
 
@@ -188,12 +184,8 @@ pub(super) fn outside_line(held: &OutsideHold, now: Time) -> String {
 
 fn release_outside(asked: &Asked, (key, value): (&str, &str), dry_run: bool) -> anyhow::Result<Exit> {
     let target = format!("/guard/release-outside?dry_run={dry_run}&{key}={}", client::encode(value));
-    let text = ask_process(&asked.socket(), &target, Some(Vec::new()))?;
-    let doc: OutsideReleasedDoc = serde_json::from_slice(&text)?;
-    match asked.output {
-        Output::Json => print(&json(&doc)?)?,
-        Output::Table => print(released_outside(&doc, value, dry_run).as_bytes())?,
-    }
+    let doc: OutsideReleasedDoc = ask_process(&asked.socket(), &target, Some(Vec::new()))?;
+    asked.output.print(&doc, || released_outside(&doc, value, dry_run))?;
     Ok(if doc.released.is_empty() { Exit::No } else { Exit::Ok })
 }
 
@@ -293,7 +285,7 @@ fn release(asked: &Asked, namespace: Option<&str>, dry_run: bool, yes: bool) -> 
     let query = namespace.map_or_else(String::new, |name| format!("&namespace={}", client::encode(name)));
     let post = |dry_run: bool| -> anyhow::Result<ReleasedDoc> {
         let target = format!("/guard/release?dry_run={dry_run}{query}");
-        Ok(serde_json::from_slice(&ask_process(&asked.socket(), &target, Some(Vec::new()))?)?)
+        ask_process(&asked.socket(), &target, Some(Vec::new()))
     };
     let would = post(true)?;
     let deleted = would.before.services.saturating_sub(would.after.services);
@@ -309,15 +301,11 @@ fn release(asked: &Asked, namespace: Option<&str>, dry_run: bool, yes: bool) -> 
     let elsewhere = doc.held_upstream > 0 && nothing;
     // More likely a typing error than what was meant.
     let unknown = nothing && namespace.is_some();
-    match asked.output {
-        Output::Json => print(&json(&doc)?)?,
-        Output::Table if elsewhere => print(elsewhere_text(&doc).as_bytes())?,
-        Output::Table if unknown => {
-            let name = namespace.unwrap_or_default();
-            print(format!("nothing is held of namespace {name:?}\n").as_bytes())?;
-        }
-        Output::Table => print(released(&doc, dry_run).as_bytes())?,
-    }
+    asked.output.print(&doc, || match namespace {
+        _ if elsewhere => elsewhere_text(&doc),
+        Some(name) if nothing => format!("nothing is held of namespace {name:?}\n"),
+        _ => released(&doc, dry_run),
+    })?;
     Ok(if elsewhere || unknown { Exit::No } else { Exit::Ok })
 }
 
@@ -346,14 +334,10 @@ fn confirmed(deleted: usize, of: usize) -> anyhow::Result<bool> {
 }
 
 fn accept(asked: &Asked) -> anyhow::Result<Exit> {
-    let text = ask_process(&asked.socket(), "/guard/accept-cluster", Some(Vec::new()))?;
-    let doc: ReleasedDoc = serde_json::from_slice(&text)?;
-    match asked.output {
-        Output::Json => print(&json(&doc)?)?,
-        Output::Table => print(
-            b"accepted: the next full list of the cluster that answers replaces the records, here and on every agent\n",
-        )?,
-    }
+    let doc: ReleasedDoc = ask_process(&asked.socket(), "/guard/accept-cluster", Some(Vec::new()))?;
+    let accepted =
+        "accepted: the next full list of the cluster that answers replaces the records, here and on every agent\n";
+    asked.output.print(&doc, || accepted.into())?;
     Ok(Exit::Ok)
 }
 

@@ -3,9 +3,8 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Exit, Failed, Output, ask, client, guard, json,
+    Exit, Failed, Output, ask, client, guard,
     namespace::default_namespace,
-    print,
     reach::{Reached, Where},
     status,
     table::{Table, count, some, width},
@@ -78,10 +77,7 @@ pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
             view::lookup(&rules, &stored.moment(), &question, &inspect).map_err(Failed::Usage)?
         }
     };
-    match args.output {
-        Output::Json => print(&json(&lookup)?)?,
-        Output::Table => print(text(&lookup).as_bytes())?,
-    }
+    args.output.print(&lookup, || text(&lookup))?;
     let found = lookup.live.as_ref().map_or(lookup.found, LiveDoc::found);
     Ok(if found { Exit::Ok } else { Exit::No })
 }

@@ -2,12 +2,9 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
-
 use super::{
-    Exit, Output, json,
+    Exit, Output,
     namespace::default_namespace,
-    print,
     reach::{ask_process, default_socket},
     table::{Table, count, some, width},
 };
@@ -126,19 +123,14 @@ pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
 
 impl PinPlace {
     fn ask(&self, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<PinsDoc> {
-        let socket = self.admin.clone().unwrap_or_else(default_socket);
-        let text = ask_process(&socket, target, body)?;
-        serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
+        ask_process(&self.admin.clone().unwrap_or_else(default_socket), target, body)
     }
 
     fn show(&self, document: &PinsDoc) -> anyhow::Result<()> {
         if let Some(reason) = &document.not_kept {
             eprintln!("holdfast: in effect now, but lost at a restart: {reason}");
         }
-        match self.output {
-            Output::Json => print(&json(document)?),
-            Output::Table => print(text(document).as_bytes()),
-        }
+        self.output.print(document, || text(document))
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde::de::DeserializeOwned;
 
 use super::{
     Failed,
@@ -213,9 +214,8 @@ impl Reached {
     ///
     /// # Errors
     /// If it does not answer, or with something else.
-    pub fn document<T: serde::de::DeserializeOwned>(socket: &Path, target: &str) -> anyhow::Result<T> {
-        let text = client::get(socket, target, PATIENCE).map_err(with_remedy)?;
-        serde_json::from_slice(&text).with_context(|| format!("admin socket {}: not understood", socket.display()))
+    pub fn document<T: DeserializeOwned>(socket: &Path, target: &str) -> anyhow::Result<T> {
+        understood(socket, &client::get(socket, target, PATIENCE).map_err(with_remedy)?)
     }
 
     /// The dump of everything, or of one namespace.
@@ -243,8 +243,12 @@ pub(super) fn with_remedy(error: ClientError) -> anyhow::Error {
 ///
 /// # Errors
 /// If nobody answers, which of one that hangs is found out long before the answer itself would be late.
-pub fn ask_process(socket: &Path, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
-    ask_living(socket, target, body, HEALTH_PATIENCE)
+pub fn ask_process<T: DeserializeOwned>(socket: &Path, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<T> {
+    understood(socket, &ask_living(socket, target, body, HEALTH_PATIENCE)?)
+}
+
+fn understood<T: DeserializeOwned>(socket: &Path, text: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(text).with_context(|| format!("admin socket {}: not understood", socket.display()))
 }
 
 fn ask_living(socket: &Path, target: &str, body: Option<Vec<u8>>, patience: Duration) -> anyhow::Result<Vec<u8>> {

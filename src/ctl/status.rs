@@ -8,7 +8,7 @@ mod upstreams;
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 use super::{
-    Exit, Output, guard, json, print,
+    Exit, Output, guard,
     reach::{Asked, Reached, Where},
     table::{Rows, Table, count, some, width},
 };
@@ -16,6 +16,7 @@ use crate::{
     admin::view::{
         self, DiskDoc, HeldDoc, HeldRow, HeldWhat, ListenerDoc, SourceDoc, SourceWord, StateWord, Status, Time, words,
     },
+    record::HeldCounts,
     report::{ConfigStatus, NodeStatus, Row, Standing},
     store::{
         Rejections,
@@ -63,10 +64,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
         }
     };
     let state = *status.state.get_or_insert(StateWord::Serving);
-    match args.output {
-        Output::Json => print(&json(&status)?)?,
-        Output::Table => print(text(&status, &place, args.verbose, width()).as_bytes())?,
-    }
+    args.output.print(&status, || text(&status, &place, args.verbose, width()))?;
     Ok(match state {
         StateWord::Serving | StateWord::Store => Exit::Ok,
         StateWord::Stale => Exit::Stale,
@@ -106,9 +104,7 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
         rows.row("serving", &serving(status));
     }
     rows.row("source", &source_row(status));
-    if let Some(apiserver) = &status.apiserver {
-        rows.row("apiserver", &row(apiserver, |apiserver| streams::apiserver(apiserver, status.at)));
-    }
+    put(&mut rows, "apiserver", status.apiserver.as_ref(), |apiserver| streams::apiserver(apiserver, status.at));
     if used {
         rows.row("records", &age(&status.source, status.at));
     } else if status.synced {
@@ -135,43 +131,31 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
     if let Some(namespaces) = &status.known_namespaces {
         rows.row("known", &known(namespaces));
     }
-    if let Some(lease) = &status.lease {
-        rows.row("leader", &row(lease, |lease| streams::leader(lease, status.at)));
-    }
-    if let Some(follows) = &status.follows {
-        rows.row("hub", &row(follows, |follows| streams::hub(follows, status.at)));
-    }
-    if let Some(serves) = &status.serves {
-        rows.row("clients", &row(serves, streams::clients));
-    }
+    put(&mut rows, "leader", status.lease.as_ref(), |lease| streams::leader(lease, status.at));
+    put(&mut rows, "hub", status.follows.as_ref(), |follows| streams::hub(follows, status.at));
+    put(&mut rows, "clients", status.serves.as_ref(), streams::clients);
     if let Some(disk) = &status.disk {
         rows.row("disk", &disk_text(disk, status, verbose));
     }
-    if let Some(queries) = &status.queries {
-        rows.row("queries", &row(queries, queries::queries));
-    }
-    if let Some(forward) = &status.forward {
-        rows.row("upstreams", &row(forward, upstreams::upstreams));
-        if let Some(forward) = forward.read() {
-            rows.row("cache", &upstreams::cache(forward));
-            if let Some(keep) = &forward.keep {
-                rows.row("keep", &upstreams::keep(keep, status.at));
-            }
-            for (at, keep) in upstreams::keep_of_views(forward) {
-                rows.row("keep", &format!("{at}: {}", upstreams::keep(keep, status.at)));
-            }
-            if let Some(file) = &forward.hosts_file {
-                rows.row("hosts", &upstreams::hosts_file(file, status.at));
-            }
+    put(&mut rows, "queries", status.queries.as_ref(), queries::queries);
+    put(&mut rows, "upstreams", status.forward.as_ref(), upstreams::upstreams);
+    if let Some(forward) = status.forward.as_ref().and_then(Row::read) {
+        rows.row("cache", &upstreams::cache(forward));
+        if let Some(keep) = &forward.keep {
+            rows.row("keep", &upstreams::keep(keep, status.at));
+        }
+        for (at, keep) in upstreams::keep_of_views(forward) {
+            rows.row("keep", &format!("{at}: {}", upstreams::keep(keep, status.at)));
+        }
+        if let Some(file) = &forward.hosts_file {
+            rows.row("hosts", &upstreams::hosts_file(file, status.at));
         }
     }
     if status.rejected.total > 0 {
         rows.row("ignored", &format!("{} IGNORED until fixed", count_u64(status.rejected.total, "object")));
     }
     node_rows(&mut rows, status);
-    if let Some(config) = &status.config {
-        rows.row("config", &row(config, |config| configuration(config, status.at)));
-    }
+    put(&mut rows, "config", status.config.as_ref(), |config| configuration(config, status.at));
     process_rows(&mut rows, status);
     rows.row(if status.process.is_some() { "socket" } else { "file" }, place);
     let mut shown = rows.text();
@@ -232,6 +216,12 @@ fn node_rows(rows: &mut Rows, status: &Status) {
         }
     } else if let Some(unreadable) = &status.node {
         rows.row("node", &row(unreadable, |_| String::new()));
+    }
+}
+
+fn put<T>(rows: &mut Rows, name: &str, found: Option<&Row<T>>, show: impl FnOnce(&T) -> String) {
+    if let Some(found) = found {
+        rows.row(name, &row(found, show));
     }
 }
 
@@ -387,12 +377,15 @@ pub fn source(source: &SourceDoc, at: Time) -> String {
     format!("{state}; records {}", age(source, at))
 }
 
+fn parts(services: usize, endpoints: usize, namespaces: usize) -> String {
+    let parts = [(services, "service"), (endpoints, "endpoint"), (namespaces, "namespace")];
+    let held = parts.into_iter().filter(|(many, _)| *many > 0);
+    held.map(|(many, noun)| count(many, noun)).collect::<Vec<_>>().join(", ")
+}
+
 pub(super) fn held(held: &HeldDoc) -> String {
-    let counts = held.counts;
-    let parts = [(counts.services, "service"), (counts.endpoints, "endpoint"), (counts.namespaces, "namespace")];
-    let parts: Vec<String> =
-        parts.iter().filter(|(many, _)| *many > 0).map(|(many, noun)| count(*many, noun)).collect();
-    format!("{} DELETED at the source, still served (safety hold)", parts.join(", "))
+    let HeldCounts { services, endpoints, namespaces } = held.counts;
+    format!("{} DELETED at the source, still served (safety hold)", parts(services, endpoints, namespaces))
 }
 
 /// The held records, by reason and namespace.
@@ -408,13 +401,10 @@ pub(super) fn held_groups(held: &HeldDoc, at: Time, width: Option<usize>) -> Str
     for ((reason, namespace), rows) in groups.iter().take(ROWS_MAX) {
         let of = |what| rows.iter().filter(|row| row.what == what).count();
         let endpoints: usize = rows.iter().map(|row| row.endpoints.len()).sum();
-        let parts =
-            [(of(HeldWhat::Service), "service"), (endpoints, "endpoint"), (of(HeldWhat::Namespace), "namespace")];
-        let parts: Vec<String> =
-            parts.iter().filter(|(many, _)| *many > 0).map(|(many, noun)| count(*many, noun)).collect();
+        let parts = parts(of(HeldWhat::Service), endpoints, of(HeldWhat::Namespace));
         let since = rows.iter().map(|row| row.since).min().map_or_else(String::new, |since| ago(since, at));
         let ends = rows.first().map_or_else(String::new, |row| row.ends(at.0));
-        table.row([(*namespace).to_owned(), parts.join(", "), since, ends, (*reason).to_owned()]);
+        table.row([(*namespace).to_owned(), parts, since, ends, (*reason).to_owned()]);
     }
     let more = groups.len().saturating_sub(ROWS_MAX);
     let more = if more == 0 { String::new() } else { format!("and {}; -v shows all\n", count(more, "more group")) };

@@ -118,16 +118,11 @@ impl Networks {
 }
 
 /// This node and its pods, looked at anew when somebody unknown asks.
+#[derive(Debug)]
 struct Neighbours {
     told: NodeLocal,
     seen: ArcSwap<Networks>,
     looked: Lock<Option<Instant>>,
-}
-
-impl fmt::Debug for Neighbours {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Neighbours").field("seen", &self.seen).finish_non_exhaustive()
-    }
 }
 
 impl Neighbours {

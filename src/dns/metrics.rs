@@ -9,7 +9,7 @@ mod striped;
 
 use std::{net::IpAddr, sync::Arc};
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Registry};
 
 pub use self::shard::DropCause;
 pub(super) use self::shard::{QuestionType, Shard, Tally};
@@ -18,7 +18,7 @@ use super::{
     Transport,
     recent::{Majority, Totals},
 };
-use crate::sys::{Lock, labels};
+use crate::sys::{Lock, Registrar, labels};
 
 labels! {
     /// Why a TCP connection was closed.
@@ -83,44 +83,44 @@ impl Metrics {
     /// # Errors
     /// If one of their names is taken there.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(counters)
-        };
-        let forwards_refused = counters(
-            "holdfast_dns_forwards_refused_total",
-            "Queries answered SERVFAIL because too many waited for upstreams.",
-            "proto",
-        )?;
-        let connections_refused = counters(
-            "holdfast_dns_tcp_refused_total",
-            "TCP connections closed at once: too many in all, too many of one address, or the client is not in `allow`.",
-            "reason",
-        )?;
-        let connections_closed =
-            counters("holdfast_dns_tcp_closed_total", "TCP connections served and closed, by reason.", "reason")?;
-        let faults =
-            counters("holdfast_dns_socket_errors_total", "System calls on listening sockets that failed.", "call")?;
-        let in_flight = IntGaugeVec::new(
-            Opts::new("holdfast_dns_forwards_in_flight", "Queries that wait for an upstream."),
-            &["proto"],
-        )?;
-        let connections = IntGauge::new("holdfast_dns_tcp_connections", "TCP connections open.")?;
+        let made = Registrar(registry);
         let shared = Arc::new(Shard::shared());
         let shards = Arc::new(Lock::new(vec![Arc::clone(&shared)]));
-        registry.register(Box::new(in_flight.clone()))?;
-        registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(collect::Shards::new(Arc::clone(&shards))?))?;
         Ok(Self {
             shards,
             shared,
-            forwards_in_flight: Transport::ALL.map(|proto| in_flight.with_label_values(&[proto.as_str()])),
-            forwards_refused: Transport::ALL.map(|proto| forwards_refused.with_label_values(&[proto.as_str()])),
-            connections,
-            connections_refused: RefuseCause::ALL.map(|cause| connections_refused.with_label_values(&[cause.as_str()])),
-            connections_closed: CloseCause::ALL.map(|cause| connections_closed.with_label_values(&[cause.as_str()])),
-            faults: Fault::ALL.map(|fault| faults.with_label_values(&[fault.as_str()])),
+            forwards_in_flight: made.gauges(
+                "holdfast_dns_forwards_in_flight",
+                "Queries that wait for an upstream.",
+                "proto",
+                Transport::ALL.map(Transport::as_str),
+            )?,
+            forwards_refused: made.counters(
+                "holdfast_dns_forwards_refused_total",
+                "Queries answered SERVFAIL because too many waited for upstreams.",
+                "proto",
+                Transport::ALL.map(Transport::as_str),
+            )?,
+            connections: made.gauge("holdfast_dns_tcp_connections", "TCP connections open.")?,
+            connections_refused: made.counters(
+                "holdfast_dns_tcp_refused_total",
+                "TCP connections closed at once: too many in all, too many of one address, or the client is not in `allow`.",
+                "reason",
+                RefuseCause::ALL.map(RefuseCause::as_str),
+            )?,
+            connections_closed: made.counters(
+                "holdfast_dns_tcp_closed_total",
+                "TCP connections served and closed, by reason.",
+                "reason",
+                CloseCause::ALL.map(CloseCause::as_str),
+            )?,
+            faults: made.counters(
+                "holdfast_dns_socket_errors_total",
+                "System calls on listening sockets that failed.",
+                "call",
+                Fault::ALL.map(Fault::as_str),
+            )?,
             refused: Arc::default(),
         })
     }

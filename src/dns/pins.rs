@@ -12,16 +12,12 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use prometheus::{
-    IntGauge, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
+use prometheus::{IntGauge, Registry};
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use crate::{
-    sys::{ASIDE_MAX, Clock, Lock, UnixMillis, put_file, set_aside},
+    sys::{ASIDE_MAX, Clock, Lock, Registrar, UnixMillis, put_file, set_aside},
     wire::Name,
 };
 
@@ -151,7 +147,11 @@ impl Pins {
     /// If the name is taken in `registry`.
     pub fn register_metrics(&self, registry: &Registry, clock: &Clock) -> Result<(), prometheus::Error> {
         let gauge = IntGauge::new("holdfast_pins", "Names pinned by an operator: they answer the pinned addresses.")?;
-        registry.register(Box::new(Counted { gauge, pins: self.clone(), clock: clock.clone() }))
+        let (pins, clock) = (self.clone(), clock.clone());
+        Registrar(registry).refreshed(gauge, move |gauge| {
+            let in_effect = pins.load().list(clock.now()).len();
+            gauge.set(i64::try_from(in_effect).unwrap_or(i64::MAX));
+        })
     }
 
     /// The pins at present. Not to be kept across a wait.
@@ -219,24 +219,6 @@ impl Pins {
             None => Err("store.path is none".into()),
         };
         Ok((changed, kept))
-    }
-}
-
-struct Counted {
-    gauge: IntGauge,
-    pins: Pins,
-    clock: Clock,
-}
-
-impl Collector for Counted {
-    fn desc(&self) -> Vec<&Desc> {
-        self.gauge.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let in_effect = self.pins.load().list(self.clock.now()).len();
-        self.gauge.set(i64::try_from(in_effect).unwrap_or(i64::MAX));
-        self.gauge.collect()
     }
 }
 

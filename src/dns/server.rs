@@ -4,7 +4,6 @@
 //! Never opens a socket.
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -177,12 +176,6 @@ impl Core {
     }
 }
 
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").finish_non_exhaustive()
-    }
-}
-
 /// A forward in flight: counted, and in a slot. To be dropped when its answer is counted.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -263,7 +256,6 @@ impl Bound {
 }
 
 /// Listeners at work. Dropped, they stop at once; [`drain`](Self::drain) is the polite way.
-#[derive(Debug)]
 pub struct Running {
     core: Arc<Core>,
     udp: udp::Workers,

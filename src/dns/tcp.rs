@@ -35,7 +35,6 @@ const BUFFERED_BYTES_MAX: usize = 16 << 20;
 const HANDSHAKES: Duration = Duration::from_millis(200);
 
 /// The state that all connections share.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub core: Arc<Core>,
     pub config: TcpConfig,
@@ -58,7 +57,6 @@ pub(super) enum Acceptor {
 }
 
 /// The listeners and their connections. Dropped, they stop taking in queries.
-#[derive(Debug)]
 pub(super) struct Listeners(Arc<Shared>);
 
 /// Begins to accept on each of `listeners`, whose guards are in the same order.

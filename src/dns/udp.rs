@@ -8,10 +8,7 @@ mod worker;
 use std::{
     io::{self, PipeWriter, Write},
     process,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -27,48 +24,18 @@ use crate::sys::{DatagramSocket, take_turns_of};
 /// write a cache to disk or apply a relist without a pause: with turns as long as theirs it would wait for them to end.
 const TURN: Duration = Duration::from_micros(200);
 
-/// How far a worker has been told to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-enum Phase {
-    Serve,
-    /// Get out of the way of new queries, and answer those received.
-    Divert,
-    /// Answer what is left, and end.
-    Close,
-}
+/// The byte in a worker's pipe: get out of the way of new queries, and answer those received.
+const DIVERT: u8 = 1;
 
-/// The word from the server to one worker: a phase, and a byte in a pipe to make it look.
-#[derive(Debug)]
-struct Command {
-    phase: AtomicU8,
-}
-
-impl Command {
-    fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Serve,
-            1 => Phase::Divert,
-            _ => Phase::Close,
-        }
-    }
-}
+/// Answer what is left, and end.
+const CLOSE: u8 = 2;
 
 /// The server's handle of a worker.
 #[derive(Debug)]
 struct WorkerHandle {
-    command: Arc<Command>,
     wake: PipeWriter,
     diverted: Option<oneshot::Receiver<()>>,
     closed: Option<oneshot::Receiver<()>>,
-}
-
-impl WorkerHandle {
-    fn send(&mut self, phase: Phase) {
-        self.command.phase.store(phase as u8, Ordering::Release);
-        // A worker that has ended has closed its end, and needs no waking.
-        let _ = self.wake.write_all(&[0]);
-    }
 }
 
 /// The workers. Dropped, they are told to end.
@@ -91,11 +58,9 @@ pub(super) fn start(
     let rate = (open_rate > 0).then(|| open_rate.div_ceil(u32::try_from(sockets.len()).unwrap_or(1).max(1)));
     let begin = |(number, sockets): (usize, Vec<Arc<DatagramSocket>>)| {
         let (woken, wake) = io::pipe().expect("a pipe");
-        let command = Arc::new(Command { phase: AtomicU8::new(Phase::Serve as u8) });
         let (diverted_in, diverted) = oneshot::channel();
         let (closed_in, closed) = oneshot::channel();
         let worker = Worker::new(Arc::clone(core), sockets, guards.to_vec(), rate, forwards.clone(), runtime.clone());
-        let told = Arc::clone(&command);
         thread::Builder::new()
             .name(format!("dns-udp-{number}"))
             .spawn(move || {
@@ -104,12 +69,12 @@ pub(super) fn start(
                 if let Err(error) = take_turns_of(TURN) {
                     tracing::debug!(%error, "cannot shorten the turns of the UDP workers");
                 }
-                worker.run(&told, &woken, diverted_in);
+                worker.run(&woken, diverted_in);
                 drop(guard);
                 let _ = closed_in.send(());
             })
             .expect("a thread");
-        WorkerHandle { command, wake, diverted: Some(diverted), closed: Some(closed) }
+        WorkerHandle { wake, diverted: Some(diverted), closed: Some(closed) }
     };
     Workers(sockets.into_iter().enumerate().map(begin).collect())
 }
@@ -117,7 +82,7 @@ pub(super) fn start(
 impl Workers {
     /// Takes the sockets out of their groups. Returns when everything received until then is answered or forwarded.
     pub(super) async fn divert(&mut self) {
-        self.send(Phase::Divert);
+        self.send(DIVERT);
         for worker in &mut self.0 {
             if let Some(diverted) = worker.diverted.take() {
                 let _ = diverted.await;
@@ -127,7 +92,7 @@ impl Workers {
 
     /// Ends the workers. Returns when their sockets are no longer read.
     pub(super) async fn close(&mut self) {
-        self.send(Phase::Close);
+        self.send(CLOSE);
         for worker in &mut self.0 {
             if let Some(closed) = worker.closed.take() {
                 let _ = closed.await;
@@ -135,16 +100,17 @@ impl Workers {
         }
     }
 
-    fn send(&mut self, phase: Phase) {
+    fn send(&mut self, byte: u8) {
         for worker in &mut self.0 {
-            worker.send(phase);
+            // A worker that has ended has closed its end.
+            let _ = worker.wake.write_all(&[byte]);
         }
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.send(Phase::Close);
+        self.send(CLOSE);
     }
 }
 

@@ -60,7 +60,6 @@ pub struct Addresses {
 }
 
 /// A running agent. Dropped, it stops at once; [`Agent::stop`] is the polite way.
-#[derive(Debug)]
 pub struct Agent {
     addresses: Addresses,
     base: Base,

@@ -3,7 +3,7 @@
 use std::{mem::discriminant, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
@@ -23,7 +23,7 @@ use crate::{
     report::{ConfigStatus, RefusedReload, Time},
     source::hub,
     store::{self, disk},
-    sys::Clock,
+    sys::{Clock, Registrar},
     tls,
 };
 
@@ -46,12 +46,12 @@ impl Loaded {
         let (writer, reader) = store::open();
         let mut writer = writer.guarded(config.guard(), clock.clone());
         store::register_metrics(&registry, &reader)?;
-        let build = IntGaugeVec::new(
-            Opts::new("holdfast_build_info", "1, with the version and the role of this process."),
+        let build = Registrar(&registry).gauge_vec(
+            "holdfast_build_info",
+            "1, with the version and the role of this process.",
             &["version", "role"],
         )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), config.role.name()]).set(1);
-        registry.register(Box::new(build))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), config.role.as_str()]).set(1);
         let disk = Opened::load(config.disk(), clock, disk::Metrics::register(&registry, clock)?, &mut writer)?;
         Ok(Self { registry, reader, writer, disk, clock: clock.clone() })
     }
@@ -136,7 +136,6 @@ pub(super) struct Voter {
 }
 
 /// A store that follows its source.
-#[derive(Debug)]
 pub(super) struct Base {
     pub config: Config,
     /// The configuration at the start: some keys change only by a restart.
@@ -190,7 +189,7 @@ impl Base {
             .chain(bound.metrics_address().map(|address| row("metrics", address.to_string())))
             .chain([row("admin", bound.admin_path().display().to_string())]);
         let documents = admin::Documents {
-            role: self.config.role.name(),
+            role: self.config.role.as_str(),
             started: self.clock.now(),
             took_over_from: None,
             listeners: listeners.collect(),
@@ -245,7 +244,7 @@ impl Base {
             (Some(elected), _) => {
                 elected.send_replace(source);
             }
-            (None, Some(following)) => following.change(source).await,
+            (None, Some(following)) => drop(following.next.send(source).await),
             (None, None) => {}
         }
         info!(changed = %self.config.changes(&next).reloaded.join(", "), "configuration and credentials read again");
@@ -262,7 +261,7 @@ impl Base {
     pub(super) fn elect(&mut self, source: Prepared) -> Option<Voter> {
         let (elected, own) = watch::channel(source);
         self.elected = Some(elected);
-        let switch = self.following.as_ref()?.switch();
+        let switch = self.following.as_ref()?.next.clone();
         Some(Voter { own, switch, orders: self.orders.clone() })
     }
 

@@ -3,11 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures::FutureExt as _;
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, warn};
 
 use super::{
@@ -32,15 +29,8 @@ use crate::{
 pub(super) struct Election {
     pub status: watch::Receiver<lease::Status>,
     end: CancellationToken,
-    standing_for: JoinHandle<()>,
-    obeying: JoinHandle<()>,
-}
-
-impl Drop for Election {
-    fn drop(&mut self) {
-        self.standing_for.abort();
-        self.obeying.abort();
-    }
+    standing_for: AbortOnDropHandle<()>,
+    obeying: AbortOnDropHandle<()>,
 }
 
 impl Election {
@@ -71,16 +61,16 @@ impl Election {
         let election = lease::Election::new(asks, candidate, parts).asking(others);
         let (status, fence) = (election.status(), election.fence());
         let end = CancellationToken::new();
-        let standing_for = tokio::spawn(election.run(end.clone()));
-        let obeying = tokio::spawn(obey(status.clone(), fence, voter, hubs, asked));
+        let standing_for = AbortOnDropHandle::new(tokio::spawn(election.run(end.clone())));
+        let obeying = AbortOnDropHandle::new(tokio::spawn(obey(status.clone(), fence, voter, hubs, asked)));
         Some(Self { status, end, standing_for, obeying })
     }
 
     /// Releases the lease for the next leader.
-    pub(super) async fn leave(mut self) {
+    pub(super) async fn leave(self) {
         self.obeying.abort();
         self.end.cancel();
-        if let Err(error) = (&mut self.standing_for).await {
+        if let Err(error) = self.standing_for.await {
             error!(%error, "the leader election stopped: restart this hub");
         }
     }

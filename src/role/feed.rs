@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -95,7 +96,7 @@ pub(super) async fn run(
                 }
                 continue;
             }
-            () = sleep_until_some(log.next()), if log.next().is_some() => {
+            Some(()) = OptionFuture::from(log.next().map(sleep_until)) => {
                 log.tell();
                 continue;
             }
@@ -113,13 +114,6 @@ pub(super) async fn run(
         observe(&writer, &before, &metrics, &clock);
     }
     drop(waiting);
-}
-
-async fn sleep_until_some(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Counts how long objects took from their change until the records show it.

@@ -7,7 +7,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use prometheus::Registry;
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
 use tracing::{error, info};
 
 use super::{
@@ -41,25 +44,16 @@ pub struct Addresses {
 }
 
 /// A running hub. Dropped, it stops at once; [`Hub::stop`] is the polite way.
-#[derive(Debug)]
 pub struct Hub {
     addresses: Addresses,
     base: Base,
     election: Option<Election>,
-    stream: JoinHandle<()>,
+    stream: AbortOnDropHandle<()>,
     /// Passes on what lies above this hub.
-    passing_on: JoinHandle<()>,
+    _passing_on: AbortOnDropHandle<()>,
     leave: CancellationToken,
-    stop: CancellationToken,
+    stop: DropGuard,
     listeners: JoinHandle<()>,
-}
-
-impl Drop for Hub {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.stream.abort();
-        self.passing_on.abort();
-    }
 }
 
 impl Hub {
@@ -118,7 +112,7 @@ impl Hub {
         };
         let leave = CancellationToken::new();
         let certificates = certificates.map(|directory| Certificates::open(&base, directory));
-        let stream = tokio::spawn(serve(bound, parts, certificates, leave.clone()));
+        let stream = AbortOnDropHandle::new(tokio::spawn(serve(bound, parts, certificates, leave.clone())));
 
         let addresses = Addresses {
             stream: listen,
@@ -142,7 +136,16 @@ impl Hub {
         confined.confine();
         let listening: Vec<String> = addresses.stream.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "serving the stream to agents");
-        Ok(Self { addresses, base, election, stream, passing_on, leave, stop, listeners })
+        Ok(Self {
+            addresses,
+            base,
+            election,
+            stream,
+            _passing_on: AbortOnDropHandle::new(passing_on),
+            leave,
+            stop: stop.drop_guard(),
+            listeners,
+        })
     }
 
     /// Where it can be reached.
@@ -174,12 +177,12 @@ impl Hub {
             election.leave().await;
         }
         self.leave.cancel();
-        if let Err(error) = (&mut self.stream).await {
+        if let Err(error) = self.stream.await {
             error!(%error, "the stream to agents failed");
         }
         self.base.flush().await;
-        self.stop.cancel();
-        if let Err(error) = (&mut self.listeners).await {
+        drop(self.stop);
+        if let Err(error) = self.listeners.await {
             error!(%error, "the admin listeners failed");
         }
     }

@@ -2,10 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use futures::future::OptionFuture;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
 pub(super) const CERTIFICATES_AGAIN: Duration = Duration::from_secs(1);
 
 /// A source that was looked at and is ready to run, any number of times.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Prepared {
     Manifests(manifests::Config),
     Apiserver(apiserver::Config),
@@ -94,14 +93,14 @@ fn probe_interval(longest: Duration, stale_after: Duration) -> Duration {
 
 impl Prepared {
     /// Begins to follow the source.
-    fn run(self, feed: &Feed) -> Running {
+    fn run(self, feed: &Feed) -> AbortOnDropHandle<()> {
         if !matches!(self, Self::Hub(_)) {
             // A process that watches the apiserver follows no hub.
             feed.status
                 .send_modify(|status| *status = hub::Status { hubs: status.hubs.clone(), ..hub::Status::default() });
         }
         let Feed { clock, metrics, reader, updates, .. } = feed.clone();
-        Running(match self {
+        AbortOnDropHandle::new(match self {
             Self::Manifests(config) => tokio::spawn(manifests::run(config, clock, metrics, reader, updates)),
             Self::Apiserver(config) => tokio::spawn(apiserver::run(config, clock, metrics, updates)),
             Self::Hub(hubs) => tokio::spawn(follow(hubs, feed.clone())),
@@ -168,66 +167,25 @@ async fn follow(hubs: Hubs, feed: Feed) {
         learnt: store.map_or_else(Learnt::nothing, |store| Learnt::in_store(&store)),
         status: feed.status,
     };
-    let reread = async {
-        match tls {
-            Some(tls) => match tls.follow_files().await {},
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         () = hub::run(config, parts, feed.updates) => {}
-        () = reread => {}
-    }
-}
-
-/// A source at work. Ends when dropped.
-#[derive(Debug)]
-struct Running(JoinHandle<()>);
-
-impl Running {
-    /// Ends it; on return it does nothing any more.
-    async fn end(mut self) {
-        self.0.abort();
-        // Cancelled, as it should be.
-        let _ = (&mut self.0).await;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.abort();
+        Some(never) = OptionFuture::from(tls.map(Tls::follow_files)) => match never {},
     }
 }
 
 /// The source followed at present; another one can take its place. Ends when dropped.
 #[derive(Debug)]
 pub(super) struct Following {
-    next: mpsc::Sender<Prepared>,
-    task: JoinHandle<()>,
+    /// Followed from its beginning, in place of the one before.
+    pub next: mpsc::Sender<Prepared>,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Following {
     /// Begins to follow `source`, and begins anew whenever a second list could confirm what a first one said.
     pub(super) fn begin(source: Prepared, feed: Feed) -> Self {
         let (next, coming) = mpsc::channel(1);
-        Self { next, task: tokio::spawn(keep(source, feed, coming)) }
-    }
-
-    /// A handle to change the source.
-    pub(super) fn switch(&self) -> mpsc::Sender<Prepared> {
-        self.next.clone()
-    }
-
-    /// Follows `source` from now on, from its beginning.
-    pub(super) async fn change(&self, source: Prepared) {
-        // It runs for as long as we do.
-        let _ = self.next.send(source).await;
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.task.abort();
+        Self { next, _task: AbortOnDropHandle::new(tokio::spawn(keep(source, feed, coming))) }
     }
 }
 
@@ -245,7 +203,9 @@ async fn keep(mut source: Prepared, feed: Feed, mut coming: mpsc::Receiver<Prepa
                 info!("restarting the source to confirm held deletions");
             }
         }
-        running.end().await;
+        running.abort();
+        // Cancelled, as it should be.
+        let _ = running.await;
     }
 }
 

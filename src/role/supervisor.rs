@@ -11,28 +11,18 @@ use std::{
     },
 };
 
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::admin::Readiness;
 
-/// Tells the supervisor once that the process is ready. Ends when dropped.
-pub(super) struct ReadyNotifier(AbortHandle);
-
-impl Drop for ReadyNotifier {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Says `READY=1` when nothing is waited for any more.
-pub(super) fn when_ready(readiness: &Readiness) -> ReadyNotifier {
+/// Says `READY=1` when nothing is waited for any more, unless it is dropped before.
+pub(super) fn when_ready(readiness: &Readiness) -> AbortOnDropHandle<()> {
     let readiness = readiness.clone();
-    let notifier = tokio::spawn(async move {
+    AbortOnDropHandle::new(tokio::spawn(async move {
         readiness.ready().await;
         tell("READY=1");
-    });
-    ReadyNotifier(notifier.abort_handle())
+    }))
 }
 
 /// Says `STOPPING=1`.

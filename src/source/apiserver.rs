@@ -61,7 +61,7 @@ use crate::{
 const SETTLED: Duration = Duration::from_secs(300);
 
 /// Which apiserver, and how it is asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// The kubeconfig; without one, the pod's service account.
     pub kubeconfig: Option<PathBuf>,
@@ -74,7 +74,7 @@ pub struct Config {
 }
 
 /// Access to the server, opened once for all who share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Shared(Arc<tokio::sync::Mutex<Option<(Server, Instant)>>>);
 
 impl Shared {

@@ -30,6 +30,7 @@ pub use metrics::Metrics;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::OptionFuture;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
@@ -159,12 +160,12 @@ struct Follower {
 
 /// The outcome of a stream.
 enum Step {
-    On,
+    /// The hub ended it.
+    Over,
     /// Greet again on the same connection, to be repaired.
     Resync,
     /// Greet again on the same connection, to tell the hub how many of its deletions are refused.
     Greet,
-    End(End),
 }
 
 impl Follower {
@@ -210,11 +211,11 @@ impl Follower {
                 Err(_) => return self.ended("no answer to the greeting"),
             };
             match self.read(stream, last_read, &mut resyncs).await {
-                Step::Greet => {}
-                Step::Resync if resyncs <= RESYNCS_MAX => {}
-                Step::Resync => return self.ended("records do not add up, whatever the hub repairs"),
-                Step::End(end) => return end,
-                Step::On => return self.ended("stream ended"),
+                Ok(Step::Greet) => {}
+                Ok(Step::Resync) if resyncs <= RESYNCS_MAX => {}
+                Ok(Step::Resync) => return self.ended("records do not add up, whatever the hub repairs"),
+                Ok(Step::Over) => return self.ended("stream ended"),
+                Err(end) => return end,
             }
         }
     }
@@ -237,7 +238,12 @@ impl Follower {
         End::Failed(proto::shown(reason))
     }
 
-    async fn read(&mut self, mut stream: Streaming<Frame>, last_read: &LastRead, resyncs: &mut u32) -> Step {
+    async fn read(
+        &mut self,
+        mut stream: Streaming<Frame>,
+        last_read: &LastRead,
+        resyncs: &mut u32,
+    ) -> Result<Step, End> {
         let mut leave: Option<(Instant, &'static str)> = None;
         let mut spoke = Instant::now();
         self.offset = Offset::default();
@@ -253,13 +259,13 @@ impl Follower {
                     if last_read.at() + self.config.silence > Instant::now() && Instant::now() < spoke + FRAME_TIME_MAX {
                         continue;
                     }
-                    return Step::End(self.ended("silent for too long"));
+                    return Err(self.ended("silent for too long"));
                 }
-                () = until(leave.map(|(at, _)| at)) => {
+                Some(()) = OptionFuture::from(leave.map(|(at, _)| sleep_until(at))) => {
                     if let Some(address) = self.doubt.target.take() {
                         self.hubs.prefer(&address);
                     }
-                    return Step::End(End::Elsewhere(leave.map_or("", |(_, why)| why)));
+                    return Err(End::Elsewhere(leave.map_or("", |(_, why)| why)));
                 }
                 // A hub that missed a heartbeat is doubted long before it counts as gone.
                 () = sleep_until(doubtful), if self.doubt.is_idle() && leave.is_none() => {
@@ -274,13 +280,13 @@ impl Follower {
                     }
                     continue;
                 }
-                () = self.updates.closed() => return Step::End(End::Closed),
+                () = self.updates.closed() => return Err(End::Closed),
             };
             spoke = Instant::now();
             let frame = match message {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Step::On,
-                Err(status) => return Step::End(self.ended(status.message())),
+                Ok(None) => return Ok(Step::Over),
+                Err(status) => return Err(self.ended(status.message())),
             };
             match self.mirror.take(frame) {
                 Ok(event) => {
@@ -288,12 +294,9 @@ impl Follower {
                         *resyncs = 0;
                     }
                     let settled = matches!(event, Event::Fresh(_));
-                    match self.handle(event, &mut leave).await {
-                        Step::On => {}
-                        step => return step,
-                    }
+                    self.handle(event, &mut leave).await?;
                     if settled && self.parts.reader.held().refused() != self.refuses {
-                        return Step::Greet;
+                        return Ok(Step::Greet);
                     }
                 }
                 Err(fault @ (Fault::Digest { .. } | Fault::Holds { .. } | Fault::Gap { .. })) => {
@@ -303,9 +306,9 @@ impl Follower {
                     }
                     tracing::warn!(hub = %self.hubs.status.address, %fault, "records differ from the hub's: fetching them again");
                     *resyncs += 1;
-                    return Step::Resync;
+                    return Ok(Step::Resync);
                 }
-                Err(fault) => return Step::End(self.ended(&fault.to_string())),
+                Err(fault) => return Err(self.ended(&fault.to_string())),
             }
         }
     }
@@ -332,7 +335,7 @@ impl Follower {
         Some((Instant::now() + spread(self.window.clamp(MOVE_SPREAD.0, MOVE_SPREAD.1)), FRESHER))
     }
 
-    async fn handle(&mut self, mut event: Event, leave: &mut Option<(Instant, &'static str)>) -> Step {
+    async fn handle(&mut self, mut event: Event, leave: &mut Option<(Instant, &'static str)>) -> Result<(), End> {
         if let Event::Changed(Complete { vouched, .. })
         | Event::Replaced(Complete { vouched, .. })
         | Event::Fresh(vouched) = &mut event
@@ -342,12 +345,12 @@ impl Follower {
             self.status_draft().clock_ahead_ms = self.offset.ahead_ms();
         }
         match event {
-            Event::Partial => Step::On,
+            Event::Partial => Ok(()),
             Event::Waiting(reason) => {
                 tracing::debug!(%reason, "hub has no records yet");
                 // Another hub may have; if none has, the last one asked will tell us first.
                 if self.hubs.more_in_round() {
-                    return Step::End(End::Elsewhere("hub has no records yet"));
+                    return Err(End::Elsewhere("hub has no records yet"));
                 }
                 self.doubt.waiting = true;
                 self.doubt.begin();
@@ -355,10 +358,7 @@ impl Follower {
                 let freshness = self.parts.reader.freshness();
                 let reason = chain(&self.hubs.status.address, &reason);
                 let news = !matches!(freshness.source, SourceState::Lost(known) if known == reason);
-                if freshness.as_of.is_none() && news && self.updates.send(What::Lost { reason }.into()).await.is_err() {
-                    return Step::End(End::Closed);
-                }
-                Step::On
+                if freshness.as_of.is_none() && news { self.send(What::Lost { reason }).await } else { Ok(()) }
             }
             Event::Begins(mode) => {
                 self.parts.metrics.resumed(mode);
@@ -368,17 +368,14 @@ impl Follower {
                     Mode::Snapshot => State::Snapshot,
                     Mode::Delta | Mode::Wait => State::Delta,
                 });
-                Step::On
+                Ok(())
             }
             Event::Changed(whole) => {
                 let Complete { changes, version, vouched, changed_ms, .. } = whole;
                 let what = What::Changes { origin: Origin::Stamped(version), changes, as_of: vouched.as_of };
                 let changed_at = changed_ms.into_iter().map(UnixMillis).collect();
                 let upstream = self.upstream(&vouched);
-                let update = Update { changed_at, upstream, ..what.into() };
-                if self.updates.send(update).await.is_err() {
-                    return Step::End(End::Closed);
-                }
+                self.send(Update { changed_at, upstream, ..what.into() }).await?;
                 self.vouched(vouched, leave).await
             }
             Event::Replaced(whole) => {
@@ -392,10 +389,7 @@ impl Follower {
                 };
                 let as_of = whole.vouched.as_of;
                 let what = What::Reset { origin: Origin::Stamped(whole.version), records, as_of };
-                let update = Update { upstream: self.upstream(&whole.vouched), ..what.into() };
-                if self.updates.send(update).await.is_err() {
-                    return Step::End(End::Closed);
-                }
+                self.send(Update { upstream: self.upstream(&whole.vouched), ..what.into() }).await?;
                 self.vouched(whole.vouched, leave).await
             }
             Event::Fresh(vouched) => {
@@ -403,11 +397,10 @@ impl Follower {
                 let upstream = self.upstream(&vouched);
                 let last = upstream.releases.last().map(|released| released.at);
                 let released = std::mem::replace(&mut self.released, last) != last;
-                let update = Update { upstream, ..what.into() };
                 // A hub that lost its source vouches for nothing anew; the source must not seem to be back at every heartbeat.
                 let news = vouched.lost.is_none() || released || self.parts.reader.as_of() != Some(vouched.as_of);
-                if news && self.updates.send(update).await.is_err() {
-                    return Step::End(End::Closed);
+                if news {
+                    self.send(Update { upstream, ..what.into() }).await?;
                 }
                 self.vouched(vouched, leave).await
             }
@@ -417,7 +410,7 @@ impl Follower {
                 self.hubs.new_round();
                 let window = Duration::from_millis(window_ms.into()).min(self.config.retry_max);
                 *leave = Some((Instant::now() + spread(window), "hub is leaving"));
-                Step::On
+                Ok(())
             }
         }
     }
@@ -434,7 +427,7 @@ impl Follower {
     }
 
     /// Takes note of what came with records that add up: we are live.
-    async fn vouched(&mut self, vouched: Vouched, leave: &mut Option<(Instant, &'static str)>) -> Step {
+    async fn vouched(&mut self, vouched: Vouched, leave: &mut Option<(Instant, &'static str)>) -> Result<(), End> {
         self.hubs.good(vouched.as_of);
         self.window = Duration::from_millis(vouched.window_ms.into()).min(self.config.retry_max);
         self.learn(&vouched.hubs);
@@ -449,13 +442,13 @@ impl Follower {
             self.doubt = Doubt::default();
             leave.take_if(|(_, why)| *why == FRESHER);
         }
-        if let Some(reason) = vouched.lost {
-            let reason = chain(self.hubs.status.path.first().map_or("hub", String::as_str), &reason);
-            if self.updates.send(What::Lost { reason }.into()).await.is_err() {
-                return Step::End(End::Closed);
-            }
-        }
-        Step::On
+        let Some(reason) = vouched.lost else { return Ok(()) };
+        let reason = chain(self.hubs.status.path.first().map_or("hub", String::as_str), &reason);
+        self.send(What::Lost { reason }).await
+    }
+
+    async fn send(&mut self, update: impl Into<Update>) -> Result<(), End> {
+        self.updates.send(update.into()).await.map_err(|_| End::Closed)
     }
 
     fn learn(&mut self, hubs: &[String]) {
@@ -484,13 +477,6 @@ impl Follower {
             }
             changed
         });
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

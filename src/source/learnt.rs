@@ -1,7 +1,7 @@
 //! Addresses of peers, kept over restarts: hubs heard of on the stream, the apiserver's own addresses. Never looks a name up.
 
 use std::{
-    fmt, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,12 +24,6 @@ pub struct Learnt {
     pub known: Vec<String>,
     /// Keeps these instead; called when the list changes.
     pub keep: Keep,
-}
-
-impl fmt::Debug for Learnt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Learnt").field("known", &self.known).finish_non_exhaustive()
-    }
 }
 
 impl Learnt {

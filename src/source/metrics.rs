@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, PullingGauge, Registry};
+use prometheus::{Histogram, IntCounterVec, Registry};
 
 use super::{
     Objects, Resource,
@@ -11,31 +11,19 @@ use super::{
 use crate::{
     report::{ApiserverStatus, Measures},
     store::{Reader, SourceState},
-    sys::{Clock, UnixMillis},
+    sys::{Clock, Registrar, UnixMillis, labels},
 };
 
-/// The request a source is waiting for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// A list, or a page of one. The freshness probe is a list too.
-    List,
-    /// A watch, with or without initial events.
-    Watch,
-    Get,
-    Create,
-    Update,
-}
-
-impl Verb {
-    /// As RBAC rules and the metric spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::List => "list",
-            Self::Watch => "watch",
-            Self::Get => "get",
-            Self::Create => "create",
-            Self::Update => "update",
-        }
+labels! {
+    /// The request a source is waiting for, as RBAC rules and the metric spell it.
+    pub enum Verb {
+        /// A list, or a page of one. The freshness probe is a list too.
+        List = "list",
+        /// A watch, with or without initial events.
+        Watch = "watch",
+        Get = "get",
+        Create = "create",
+        Update = "update",
     }
 }
 
@@ -56,63 +44,49 @@ impl Metrics {
     /// # Errors
     /// If one of the names is registered already.
     pub fn register(registry: &Registry, reader: &Reader, clock: &Clock) -> Result<Self, prometheus::Error> {
-        let up = {
-            let reader = reader.clone();
-            move || f64::from(u8::from(reader.freshness().source == SourceState::Up))
-        };
-        registry.register(Box::new(PullingGauge::new(
+        let made = Registrar(registry);
+        let (up, reading, time) = (reader.clone(), reader.clone(), clock.clone());
+        made.reading(
             "holdfast_source_up",
             "1 while the source delivers, 0 while it is not reachable or was not reached yet.",
-            Box::new(up),
-        )?))?;
-        let age = {
-            let (reader, clock) = (reader.clone(), clock.clone());
-            move || reader.as_of().map_or(f64::INFINITY, |as_of| as_of.age(clock.now()).as_secs_f64())
-        };
-        registry.register(Box::new(PullingGauge::new(
+            move || f64::from(u8::from(up.freshness().source == SourceState::Up)),
+        )?;
+        made.reading(
             "holdfast_source_age_seconds",
             "Seconds since the source last confirmed the records; +Inf until there was a first list or a load from disk.",
-            Box::new(age),
-        )?))?;
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
+            move || reading.as_of().map_or(f64::INFINITY, |as_of| as_of.age(time.now()).as_secs_f64()),
+        )?;
         let metrics = Self {
-            requests: counter(
+            requests: made.counter_vec(
                 "holdfast_source_requests_total",
                 "Requests sent to the apiserver; a page of a list and a probe count as one each.",
                 &["verb", "resource"],
             )?,
-            rejected: counter(
+            rejected: made.counter_vec(
                 "holdfast_source_rejected_total",
                 "Objects or files that could not be used. All others are used.",
                 &["kind"],
             )?,
-            broken_streams: counter(
+            broken_streams: made.counter_vec(
                 "holdfast_source_broken_streams_total",
                 "Watches that ended in broken data: half a line, garbage, a line too long.",
                 &["resource"],
             )?,
-            programming: Histogram::with_opts(
-                HistogramOpts::new(
-                    "holdfast_dns_programming_duration_seconds",
-                    "Time from the change of an object to the first answer with it on this node.",
-                )
-                .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
+            programming: made.histogram(
+                "holdfast_dns_programming_duration_seconds",
+                "Time from the change of an object to the first answer with it on this node.",
+                vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0],
             )?,
             health: Arc::default(),
             clock: clock.clone(),
         };
-        registry.register(Box::new(metrics.programming.clone()))?;
-        metrics.register_health(registry)?;
-        for of in [Objects::Services, Objects::Slices, Objects::Namespaces] {
+        metrics.register_health(made)?;
+        for of in Objects::ALL {
             for verb in [Verb::List, Verb::Watch] {
-                metrics.requests.with_label_values(&[verb.name(), of.resource()]);
+                metrics.requests.with_label_values(&[verb.as_str(), of.as_str()]);
             }
             metrics.rejected.with_label_values(&[of.kind()]);
-            metrics.broken_streams.with_label_values(&[of.resource()]);
+            metrics.broken_streams.with_label_values(&[of.as_str()]);
         }
         metrics.rejected.with_label_values(&["file"]);
         Ok(metrics)
@@ -143,7 +117,7 @@ impl Metrics {
         &self.health
     }
 
-    fn register_health(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+    fn register_health(&self, made: Registrar<'_>) -> Result<(), prometheus::Error> {
         type Read = fn(&Measures) -> f64;
         let gauges: [(&str, &str, Read); 4] = [
             (
@@ -169,15 +143,14 @@ impl Metrics {
         ];
         for (name, help, read) in gauges {
             let health = Arc::clone(&self.health);
-            let read = Box::new(move || read(&health.measures()));
-            registry.register(Box::new(PullingGauge::new(name, help, read)?))?;
+            made.reading(name, help, move || read(&health.measures()))?;
         }
-        registry.register(Box::new(self.health.abandoned().clone()))
+        made.put(self.health.abandoned().clone()).map(drop)
     }
 
     /// Counts a request about to be sent.
     pub(super) fn request(&self, verb: Verb, of: Resource) {
-        self.requests.with_label_values(&[verb.name(), of.name()]).inc();
+        self.requests.with_label_values(&[verb.as_str(), of.name()]).inc();
     }
 
     /// Observes that what changed `at` is answerable here `now`.
@@ -192,12 +165,12 @@ impl Metrics {
 
     /// Counts a watch that ended in garbage.
     pub(super) fn broken_stream(&self, of: Objects) {
-        self.broken_streams.with_label_values(&[of.resource()]).inc();
+        self.broken_streams.with_label_values(&[of.as_str()]).inc();
     }
 
     /// How many requests of a kind were sent.
     pub fn requests(&self, verb: Verb, of: Objects) -> u64 {
-        self.requests.with_label_values(&[verb.name(), of.resource()]).get()
+        self.requests.with_label_values(&[verb.as_str(), of.as_str()]).get()
     }
 }
 

@@ -173,7 +173,7 @@ pub fn open(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<(Disk, 
             );
             disk.status.holds(&loaded.snapshot, loaded.as_of, loaded.bytes);
             disk.status.start = Start::Loaded;
-            disk.metrics.age.set(loaded.as_of);
+            *disk.metrics.as_of.lock() = Some(loaded.as_of);
             disk.loaded = Some(loaded);
         }
         Err(LoadError::Io(error)) if is_missing(&error) => {

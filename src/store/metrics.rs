@@ -1,67 +1,52 @@
 //! The store's metrics: read off the records when they are asked for, so nobody has to keep them up.
 
-use prometheus::{
-    IntGauge, IntGaugeVec, Opts, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
+use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::Reader;
+use crate::{
+    record::{Counts, HeldCounts},
+    sys::Registrar,
+};
 
 /// Registers `holdfast_store_records`, `holdfast_store_version` and `holdfast_guard_held` over what `reader` sees.
 ///
 /// # Errors
 /// If one of the names is taken in `registry`.
 pub fn register_metrics(registry: &Registry, reader: &Reader) -> Result<(), prometheus::Error> {
-    let gauge = |name, help, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
-    let records = gauge(
+    let made = Registrar(registry);
+    let gauges = |name, help, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
+    let records = gauges(
         "holdfast_store_records",
         "Records that are served, held ones included: services, endpoints, namespaces.",
         "kind",
     )?;
-    let version = gauge(
+    let served = reader.clone();
+    made.refreshed(records, move |records| {
+        let Counts { services, endpoints, namespaces } = served.load().counts();
+        set(records, [("services", services), ("endpoints", endpoints), ("namespaces", namespaces)]);
+    })?;
+    let version = gauges(
         "holdfast_store_version",
         "Version of the records: epoch (grows with each new leader or etcd restore) and rev (grows with each change).",
         "part",
     )?;
+    let served = reader.clone();
+    made.refreshed(version, move |gauges| {
+        let version = served.load().version().clone();
+        set(gauges, [("epoch", version.epoch), ("rev", version.rev)]);
+    })?;
     let held =
-        gauge("holdfast_guard_held", "Records deleted at the source that are still served (safety hold).", "kind")?;
-    registry.register(Box::new(Store {
-        records: ["services", "endpoints", "namespaces"].map(|kind| records.with_label_values(&[kind])),
-        version: ["epoch", "rev"].map(|part| version.with_label_values(&[part])),
-        held: ["services", "endpoints", "namespaces"].map(|kind| held.with_label_values(&[kind])),
-        families: [records, version, held],
-        reader: reader.clone(),
-    }))
+        gauges("holdfast_guard_held", "Records deleted at the source that are still served (safety hold).", "kind")?;
+    let served = reader.clone();
+    made.refreshed(held, move |held| {
+        let HeldCounts { services, endpoints, namespaces } = served.held().counts();
+        set(held, [("services", services), ("endpoints", endpoints), ("namespaces", namespaces)]);
+    })
 }
 
-struct Store {
-    families: [IntGaugeVec; 3],
-    records: [IntGauge; 3],
-    version: [IntGauge; 2],
-    held: [IntGauge; 3],
-    reader: Reader,
-}
-
-fn set<const N: usize>(gauges: &[IntGauge; N], values: [u64; N]) {
-    for (gauge, value) in gauges.iter().zip(values) {
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-    }
-}
-
-impl Collector for Store {
-    fn desc(&self) -> Vec<&Desc> {
-        self.families.iter().flat_map(Collector::desc).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let snapshot = self.reader.load();
-        let counts = snapshot.counts();
-        set(&self.records, [counts.services as u64, counts.endpoints as u64, counts.namespaces as u64]);
-        set(&self.version, [snapshot.version().epoch, snapshot.version().rev]);
-        let held = self.reader.held().counts();
-        set(&self.held, [held.services as u64, held.endpoints as u64, held.namespaces as u64]);
-        self.families.iter().flat_map(Collector::collect).collect()
+fn set<T: TryInto<i64>, const N: usize>(gauges: &IntGaugeVec, values: [(&str, T); N]) {
+    for (label, value) in values {
+        gauges.with_label_values(&[label]).set(value.try_into().unwrap_or(i64::MAX));
     }
 }
 

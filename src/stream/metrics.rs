@@ -1,8 +1,12 @@
 //! Metrics of the stream, on the hub's side.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
+use prometheus::{Histogram, IntCounter, IntGauge, Registry, exponential_buckets};
 
-use crate::{proto::Mode, report::StreamStatus, sys::labels};
+use crate::{
+    proto::Mode,
+    report::StreamStatus,
+    sys::{Registrar, labels},
+};
 
 labels! {
     /// Why a connection came to nothing.
@@ -26,8 +30,8 @@ pub struct Metrics {
     pub(super) fallen: IntCounter,
     pub(super) ring_bytes: IntGauge,
     pub(super) batch_changes: Histogram,
-    resume: IntCounterVec,
-    refused: IntCounterVec,
+    resume: [IntCounter; Mode::ALL.len()],
+    refused: [IntCounter; Refused::ALL.len()],
 }
 
 impl Metrics {
@@ -36,57 +40,42 @@ impl Metrics {
     /// # Errors
     /// If one is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Self {
-            subscribers: IntGauge::new("holdfast_stream_subscribers", "Connected agents and hubs.")?,
-            refusing: IntGauge::new(
+        let made = Registrar(registry);
+        Ok(Self {
+            subscribers: made.gauge("holdfast_stream_subscribers", "Connected agents and hubs.")?,
+            refusing: made.gauge(
                 "holdfast_stream_refusing",
                 "Connected agents and hubs that refuse deletions of this hub, because it could not know their records.",
             )?,
-            connections: IntGauge::new(
-                "holdfast_stream_connections",
-                "Open connections of agents and hubs, handshakes included.",
-            )?,
-            bytes: IntCounter::new("holdfast_stream_bytes_total", "Bytes sent to agents and hubs, before TLS.")?,
-            fallen: IntCounter::new(
+            connections: made
+                .gauge("holdfast_stream_connections", "Open connections of agents and hubs, handshakes included.")?,
+            bytes: made.counter("holdfast_stream_bytes_total", "Bytes sent to agents and hubs, before TLS.")?,
+            fallen: made.counter(
                 "holdfast_stream_fallen_total",
                 "Times an agent or hub was too slow for the stream and was resynced.",
             )?,
-            ring_bytes: IntGauge::new(
+            ring_bytes: made.gauge(
                 "holdfast_stream_history_bytes",
                 "Bytes of the history that slow agents and hubs catch up from.",
             )?,
-            batch_changes: Histogram::with_opts(
-                HistogramOpts::new("holdfast_stream_batch_changes", "Changes in one batch of the stream.")
-                    .buckets(exponential_buckets(1.0, 4.0, 8)?),
+            batch_changes: made.histogram(
+                "holdfast_stream_batch_changes",
+                "Changes in one batch of the stream.",
+                exponential_buckets(1.0, 4.0, 8)?,
             )?,
-            resume: IntCounterVec::new(
-                Opts::new(
-                    "holdfast_stream_resume_total",
-                    "First syncs of agents and hubs, by mode: delta, repair (changed parts), snapshot (everything), wait.",
-                ),
-                &["mode"],
+            resume: made.counters(
+                "holdfast_stream_resume_total",
+                "First syncs of agents and hubs, by mode: delta, repair (changed parts), snapshot (everything), wait.",
+                "mode",
+                Mode::ALL.map(Mode::label),
             )?,
-            refused: IntCounterVec::new(
-                Opts::new("holdfast_stream_refused_total", "Connections and calls refused or failed, by reason."),
-                &["reason"],
+            refused: made.counters(
+                "holdfast_stream_refused_total",
+                "Connections and calls refused or failed, by reason.",
+                "reason",
+                Refused::ALL.map(Refused::as_str),
             )?,
-        };
-        registry.register(Box::new(metrics.subscribers.clone()))?;
-        registry.register(Box::new(metrics.refusing.clone()))?;
-        registry.register(Box::new(metrics.connections.clone()))?;
-        registry.register(Box::new(metrics.bytes.clone()))?;
-        registry.register(Box::new(metrics.fallen.clone()))?;
-        registry.register(Box::new(metrics.ring_bytes.clone()))?;
-        registry.register(Box::new(metrics.batch_changes.clone()))?;
-        registry.register(Box::new(metrics.resume.clone()))?;
-        registry.register(Box::new(metrics.refused.clone()))?;
-        for mode in Mode::ALL {
-            let _ = metrics.resume.with_label_values(&[mode.label()]);
-        }
-        for reason in Refused::ALL {
-            let _ = metrics.refused.with_label_values(&[reason.as_str()]);
-        }
-        Ok(metrics)
+        })
     }
 
     /// How the stream stands, for `status`, of a hub with this name that says it is reached there.
@@ -101,20 +90,18 @@ impl Metrics {
             history_bytes: count(&self.ring_bytes),
             sent_bytes: self.bytes.get(),
             fallen: self.fallen.get(),
-            resumed: Mode::ALL
-                .map(|mode| (mode.label().to_owned(), self.resume.with_label_values(&[mode.label()]).get()))
-                .into(),
+            resumed: Mode::ALL.map(|mode| (mode.label().to_owned(), self.resume[mode as usize].get())).into(),
             refused: Refused::ALL
-                .map(|reason| (reason.as_str().to_owned(), self.refused.with_label_values(&[reason.as_str()]).get()))
+                .map(|reason| (reason.as_str().to_owned(), self.refused[reason as usize].get()))
                 .into(),
         }
     }
 
     pub(super) fn served(&self, mode: Mode) {
-        self.resume.with_label_values(&[mode.label()]).inc();
+        self.resume[mode as usize].inc();
     }
 
     pub(super) fn refused(&self, reason: Refused) {
-        self.refused.with_label_values(&[reason.as_str()]).inc();
+        self.refused[reason as usize].inc();
     }
 }

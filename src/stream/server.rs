@@ -70,7 +70,6 @@ struct Peer {
 }
 
 /// The environment of the stream server.
-#[derive(Debug)]
 pub struct Parts {
     pub reader: Reader,
     pub clock: Clock,
@@ -93,12 +92,6 @@ pub struct Server {
     of_nodes: Arc<OfNodes>,
     tasks: TaskTracker,
     stop: CancellationToken,
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("config", &self.fanout.config).finish_non_exhaustive()
-    }
 }
 
 impl Server {

@@ -14,7 +14,7 @@ use rcgen::{
 
 use rustls::pki_types::{CertificateDer, DnsName, pem::PemObject as _};
 
-use super::{Error, Identity, Material, Part, valid_until, verify::not_after};
+use super::{Error, Identity, Material, Part, files::content, valid_until, verify::not_after};
 use crate::sys::{UnixMillis, put_file};
 
 /// Certificates begin this long before now: clocks of nodes disagree.
@@ -45,24 +45,21 @@ pub fn issue(out: &Path, trust_domain: &str, days: u32, now: UnixMillis) -> Resu
     let issued = Issued { ca: at, ca_was_there: ca.was_there, hub: out.join("hub"), agent: out.join("agent") };
     for (part, dir) in [(Part::Hub, &issued.hub), (Part::Agent, &issued.agent)] {
         let identity = Identity { trust_domain: trust_domain.to_owned(), part, node: None };
-        let (certificate, key) = sign(&ca.issuer, &identity, days, now)?;
-        put_pair(dir, &ca, &certificate, &key)?;
+        let names = vec![SanType::URI(identity.to_string().try_into()?)];
+        let usages = match part {
+            // A hub follows others, too.
+            Part::Hub => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            Part::Agent => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        };
+        let mut params = params(&format!("holdfast {}", part.as_str()), days, now);
+        (params.subject_alt_names, params.extended_key_usages) = (names, usages);
+        put_pair(dir, &ca, params)?;
     }
     Ok(issued)
 }
 
-#[derive(Debug)]
-pub struct IssuedServer {
-    /// The CA's directory, with the `ca.crt` for clients.
-    pub ca: PathBuf,
-    /// Whether the CA was there before.
-    pub ca_was_there: bool,
-    /// The directory for `encrypted.certificate`.
-    pub server: PathBuf,
-}
-
 /// Writes `ca/` and `dns/` into `out`: a certificate by which clients of encrypted DNS know a server, for `names` (DNS names and
-/// addresses). The certificates of hubs and agents stay as they are.
+/// addresses). The certificates of hubs and agents stay as they are. Says whether the CA was there before.
 ///
 /// # Errors
 /// As [`issue`], and if a name is none.
@@ -72,20 +69,15 @@ pub fn issue_server(
     names: &[String],
     days: u32,
     now: UnixMillis,
-) -> Result<IssuedServer, Error> {
+) -> Result<bool, Error> {
     let names: Vec<SanType> = names.iter().map(|name| subject(name)).collect::<Result<_, _>>()?;
     check_trust_domain(trust_domain)?;
-    let (at, server) = (out.join("ca"), out.join("dns"));
-    let ca = authority(&at, trust_domain, now)?;
+    let ca = authority(&out.join("ca"), trust_domain, now)?;
     let mut params = params("holdfast DNS", days, now);
     params.subject_alt_names = names;
-    params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, &ca.issuer)?;
-    put_pair(&server, &ca, &certificate.pem(), &key.serialize_pem())?;
-    Ok(IssuedServer { ca: at, ca_was_there: ca.was_there, server })
+    put_pair(&out.join("dns"), &ca, params)?;
+    Ok(ca.was_there)
 }
 
 /// A name in a certificate: an address, or a DNS name that may begin with `*.`.
@@ -107,16 +99,21 @@ fn check_trust_domain(trust_domain: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn put_pair(dir: &Path, ca: &Authority, certificate: &str, key: &str) -> Result<(), Error> {
+/// Signs a certificate with a new key and writes both into `dir`.
+fn put_pair(dir: &Path, ca: &Authority, mut params: CertificateParams) -> Result<(), Error> {
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &ca.issuer)?;
     directory(dir)?;
     write(&dir.join("ca.crt"), &ca.pem, 0o644)?;
-    write(&dir.join("tls.crt"), certificate, 0o644)?;
-    write(&dir.join("tls.key"), key, 0o600)
+    write(&dir.join("tls.crt"), &certificate.pem(), 0o644)?;
+    write(&dir.join("tls.key"), &key.serialize_pem(), 0o600)
 }
 
 /// The identity and the end of the hub's or the agent's certificate in `out`, if there is one.
 pub fn issued_in(out: &Path) -> Option<String> {
-    [Part::Hub, Part::Agent].into_iter().map(|part| out.join(part.word())).find_map(|dir| {
+    Part::ALL.into_iter().map(|part| out.join(part.as_str())).find_map(|dir| {
         dir.join("tls.crt").exists().then(|| described(&dir).unwrap_or_else(|| "which cannot be read".into()))
     })
 }
@@ -137,19 +134,15 @@ pub(super) struct Authority {
 pub(super) fn existing_authority(dir: &Path) -> Result<Authority, Error> {
     let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
     let read = |path: &PathBuf| fs::read_to_string(path).map_err(|error| Error::Read { path: path.clone(), error });
-    let wrong = |path: &PathBuf, reason: &dyn std::fmt::Display| Error::Content {
-        path: path.clone(),
-        reason: reason.to_string(),
-    };
     let pem = read(&certificate)?;
-    let pair = KeyPair::from_pem(&read(&key)?).map_err(|error| wrong(&key, &error))?;
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| wrong(&certificate, &error))?;
+    let pair = KeyPair::from_pem(&read(&key)?).map_err(|error| content(&key, &error))?;
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| content(&certificate, &error))?;
     let public = pair.public_key_raw();
     // Peers refuse a signature by another key.
     if !der.windows(public.len()).any(|part| part == public) {
-        return Err(wrong(&key, &"is not the key of ca.crt beside it"));
+        return Err(content(&key, &"is not the key of ca.crt beside it"));
     }
-    let issuer = rcgen::Issuer::from_ca_cert_der(&der, pair).map_err(|error| wrong(&certificate, &error))?;
+    let issuer = rcgen::Issuer::from_ca_cert_der(&der, pair).map_err(|error| content(&certificate, &error))?;
     Ok(Authority { issuer, pem, was_there: true })
 }
 
@@ -168,26 +161,6 @@ fn authority(dir: &Path, trust_domain: &str, now: UnixMillis) -> Result<Authorit
     write(&key, &made.key().serialize_pem(), 0o600)?;
     let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&made.key().serialize_pem())?)?;
     Ok(Authority { issuer, pem, was_there: false })
-}
-
-fn sign(
-    ca: &rcgen::Issuer<'static, KeyPair>,
-    identity: &Identity,
-    days: u32,
-    now: UnixMillis,
-) -> Result<(String, String), Error> {
-    let mut params = params(&format!("holdfast {}", identity.part.word()), days, now);
-    params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
-    params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = match identity.part {
-        // A hub follows others, too.
-        Part::Hub => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-        Part::Agent => vec![ExtendedKeyUsagePurpose::ClientAuth],
-    };
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, ca)?;
-    Ok((certificate.pem(), key.serialize_pem()))
 }
 
 fn params(name: &str, days: u32, now: UnixMillis) -> CertificateParams {

@@ -55,12 +55,6 @@ struct Current {
     raw: [Vec<u8>; 3],
 }
 
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("dir", &self.0.dir).finish_non_exhaustive()
-    }
-}
-
 impl Tls {
     /// Reads the files in `dir`. `stale` says since when the records' source has been silent, for the grace.
     ///

@@ -62,7 +62,7 @@ pub fn revoke(out: &Path, certificate: &Path, now: UnixMillis) -> Result<Revocat
         key_identifier_method: KeyIdMethod::Sha256,
     };
     let text = params.signed_by(&authority.issuer)?.pem()?;
-    let copies = [Part::Hub, Part::Agent].map(|part| out.join(part.word()));
+    let copies = Part::ALL.map(|part| out.join(part.as_str()));
     let copies = copies.into_iter().filter(|dir| dir.is_dir()).map(|dir| Revoked::path(&dir));
     let files: Vec<PathBuf> = [list].into_iter().chain(copies).collect();
     files.iter().try_for_each(|file| write(file, &text, 0o644))?;

@@ -20,6 +20,7 @@ use rustls::{
 use webpki::EndEntityCert;
 
 use super::{Error, REREAD, files, valid_until, verify};
+use crate::sys::Registrar;
 
 /// How long before its end a certificate is warned of.
 const WARN_BEFORE: Duration = Duration::from_secs(7 * 86_400);
@@ -54,24 +55,21 @@ struct Metrics {
 
 impl Metrics {
     fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Self {
-            expiry: IntGauge::new(
+        let made = Registrar(registry);
+        Ok(Self {
+            expiry: made.gauge(
                 "holdfast_dns_certificate_expiry_timestamp_seconds",
                 "When the certificate of encrypted DNS expires, in seconds since 1970; 0 if not known.",
             )?,
-            rereads: IntCounter::new(
+            rereads: made.counter(
                 "holdfast_dns_certificate_rereads_total",
                 "Changed certificates of encrypted DNS that were taken over.",
             )?,
-            reread_errors: IntCounter::new(
+            reread_errors: made.counter(
                 "holdfast_dns_certificate_reread_errors_total",
                 "Changed certificates of encrypted DNS that could not be used; the old one stays in use.",
             )?,
-        };
-        registry.register(Box::new(metrics.expiry.clone()))?;
-        registry.register(Box::new(metrics.rereads.clone()))?;
-        registry.register(Box::new(metrics.reread_errors.clone()))?;
-        Ok(metrics)
+        })
     }
 }
 

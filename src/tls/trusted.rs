@@ -15,7 +15,6 @@ use super::{Identity, Tls, verify};
 
 /// A TLS connection between hub and agent. It fails at the first read or write after its peer was revoked or its CA left `ca.crt`;
 /// heartbeats make that a matter of seconds.
-#[derive(Debug)]
 pub struct Trusted<T> {
     stream: TlsStream<T>,
     tls: Tls,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::wire::Name;
+use crate::{sys::labels, wire::Name};
 
 /// TTL of the version record in seconds: the value in the specification's example (2.2).
 pub const VERSION_TTL: u32 = 28_800;
@@ -41,23 +41,27 @@ impl Default for Config {
     }
 }
 
-/// The answers to `1-2-3-4.namespace.pod`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Pods {
-    /// The address in the name, with or without such a pod.
-    #[default]
-    Insecure,
-    /// NXDOMAIN.
-    Disabled,
+labels! {
+    /// The answers to `1-2-3-4.namespace.pod`.
+    #[derive(Default)]
+    pub enum Pods {
+        /// The address in the name, with or without such a pod.
+        #[default]
+        Insecure = "insecure",
+        /// NXDOMAIN.
+        Disabled = "disabled",
+    }
 }
 
-/// Whose answers are given where those of holdfast differ from CoreDNS on purpose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Compat {
-    /// holdfast's answers, as the RFCs define them.
-    #[default]
-    None,
-    /// Answers of CoreDNS's kubernetes plugin: the addresses of the service for A and AAAA of `_port._proto` names,
-    /// and an empty answer for an alias whose target has no addresses, in place of the alias with that outcome.
-    CoreDns,
+labels! {
+    /// Whose answers are given where those of holdfast differ from CoreDNS on purpose.
+    #[derive(Default)]
+    pub enum Compat {
+        /// holdfast's answers, as the RFCs define them.
+        #[default]
+        None = "none",
+        /// Answers of CoreDNS's kubernetes plugin: the addresses of the service for A and AAAA of `_port._proto` names,
+        /// and an empty answer for an alias whose target has no addresses, in place of the alias with that outcome.
+        CoreDns = "coredns",
+    }
 }

@@ -10,25 +10,8 @@ use crate::{
     },
     source::EndpointsMode,
     sys::labels,
+    zone::{Compat, Pods},
 };
-
-labels! {
-    /// Whether names that spell a pod's address are answered.
-    pub enum Pods {
-        /// Any address in an existing namespace is answered, pod or not.
-        Insecure = "insecure",
-        Disabled = "disabled",
-    }
-}
-
-labels! {
-    /// The behaviour where the specification is silent or implementations differ from it.
-    pub enum Compat {
-        /// The specification's and the RFCs'.
-        None = "none",
-        CoreDns = "coredns",
-    }
-}
 
 labels! {
     /// The form of log lines.

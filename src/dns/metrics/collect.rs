@@ -7,7 +7,7 @@ use std::{
 
 use prometheus::{
     core::{Collector, Desc},
-    proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{Metric, MetricFamily, MetricType},
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     dns::{ServedFrom, Transport},
-    sys::Lock,
+    sys::{Lock, series},
     wire::Rcode,
 };
 
@@ -49,25 +49,16 @@ impl Shards {
     }
 
     fn durations_of(shards: &[Arc<Shard>], from: ServedFrom) -> Metric {
-        let mut histogram = Histogram::default();
         let mut count = 0;
-        let mut buckets = Vec::with_capacity(BUCKETS_US.len());
-        for place in 0..=BUCKETS_US.len() {
+        let mut up_to = |place: usize| {
             count += sum(shards, |shard| &shard.durations[from as usize].buckets[place]);
-            if let Some(&bound) = BUCKETS_US.get(place) {
-                let mut bucket = Bucket::default();
-                bucket.set_cumulative_count(count);
-                bucket.set_upper_bound(float(bound) / 1e6);
-                buckets.push(bucket);
-            }
-        }
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(count);
-        histogram.set_sample_sum(float(sum(shards, |shard| &shard.durations[from as usize].sum_ns)) / 1e9);
-        let mut metric = Metric::default();
-        metric.set_label(labels(&[("from", from.as_str())]));
-        metric.set_histogram(histogram);
-        metric
+            count
+        };
+        let ends = BUCKETS_US.iter().enumerate();
+        let buckets: Vec<(f64, u64)> = ends.map(|(place, &end)| (float(end) / 1e6, up_to(place))).collect();
+        let count = up_to(BUCKETS_US.len());
+        let seconds = float(sum(shards, |shard| &shard.durations[from as usize].sum_ns)) / 1e9;
+        series::histogram(&[("from", from.as_str())], &buckets, count, seconds)
     }
 }
 
@@ -93,8 +84,8 @@ impl Collector for Shards {
             }
         }
         let drop = |cause: DropCause| counter(&[("reason", cause.as_str())], dropped(&shards, cause));
-        let drops = DropCause::ALL.map(drop).to_vec();
-        let durations = ServedFrom::ALL.map(|from| Self::durations_of(&shards, from)).to_vec();
+        let drops = DropCause::ALL.map(drop);
+        let durations = ServedFrom::ALL.map(|from| Self::durations_of(&shards, from));
         vec![
             family(&self.requests, MetricType::COUNTER, requests),
             family(&self.responses, MetricType::COUNTER, responses),
@@ -136,30 +127,9 @@ fn float(count: u64) -> f64 {
 }
 
 fn counter(with: &[(&str, &str)], count: u64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(float(count));
-    let mut metric = Metric::default();
-    metric.set_label(labels(with));
-    metric.set_counter(counter);
-    metric
+    series::counter(with, float(count))
 }
 
-/// In the order of their names, as the registry expects them.
-fn labels(with: &[(&str, &str)]) -> Vec<LabelPair> {
-    let pair = |&(name, value): &(&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.to_owned());
-        pair.set_value(value.to_owned());
-        pair
-    };
-    with.iter().map(pair).collect()
-}
-
-fn family(desc: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(desc.fq_name.clone());
-    family.set_help(desc.help.clone());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
+fn family(desc: &Desc, kind: MetricType, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
+    series::family(&desc.fq_name, &desc.help, kind, series)
 }

@@ -10,7 +10,7 @@ use std::{
 use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::{Command, Phase};
+use super::{CLOSE, DIVERT};
 use crate::{
     dns::{
         Reply, Rotation, ServedFrom, Transport,
@@ -61,7 +61,7 @@ impl Worker {
     }
 
     /// Serves until it is told to close. One batch of each socket in turn, so that none is starved by another.
-    pub(super) fn run(mut self, command: &Command, woken: &PipeReader, diverted: oneshot::Sender<()>) {
+    pub(super) fn run(mut self, mut woken: &PipeReader, diverted: oneshot::Sender<()>) {
         let sockets = self.sockets.clone();
         let mut poll = Poll::new(
             sockets.iter().map(|socket| socket.as_fd()).chain([woken.as_fd()]).map(|fd| (fd, Interest::Read)),
@@ -78,17 +78,17 @@ impl Worker {
             if !poll.is_ready(sockets.len()) {
                 continue;
             }
-            let mut bytes = woken;
-            let _ = bytes.read(&mut [0; 8]);
-            let phase = command.phase();
-            if phase >= Phase::Divert
+            let mut told = [0; 8];
+            let _ = woken.read(&mut told);
+            let told = told.into_iter().max().unwrap_or_default();
+            if told >= DIVERT
                 && let Some(diverted) = diverted.take()
             {
                 self.divert(&mut batch, &sockets);
                 // The server may have given up waiting.
                 let _ = diverted.send(());
             }
-            if phase >= Phase::Close {
+            if told >= CLOSE {
                 // Datagrams under way in the kernel when the socket was diverted have arrived by now.
                 self.empty(&mut batch, &sockets);
                 return;

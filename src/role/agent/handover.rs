@@ -79,7 +79,7 @@ struct Newcomer {
 impl Newcomer {
     fn of(config: &Config) -> Self {
         let listen = config.settings.every_listen_address();
-        Self { role: config.role.name().to_owned(), pid: std::process::id(), listen }
+        Self { role: config.role.as_str().to_owned(), pid: std::process::id(), listen }
     }
 
     /// Whether it has the addresses that no other process of the node has while `own` does not run.

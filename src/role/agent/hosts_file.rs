@@ -3,8 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use prometheus::{IntCounter, IntGauge, Registry};
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info};
 
 use super::handover::Handover;
@@ -13,7 +13,7 @@ use crate::{
     dns::forward::Forwarder,
     node::{HostsBlock, HostsError},
     report::{HostsFileStatus, Time},
-    sys::Clock,
+    sys::{Clock, Registrar},
 };
 
 /// How often the addresses and the file are looked at.
@@ -45,15 +45,14 @@ impl HostsFile {
     /// # Errors
     /// If a metric is registered already.
     pub fn new(config: &Config, registry: &Registry, clock: Clock) -> anyhow::Result<Self> {
+        let made = Registrar(registry);
         let metrics = Metrics {
-            names: IntGauge::new("holdfast_node_hosts_file_names", "Names of the keep list in the node's hosts file.")?,
-            errors: IntCounter::new(
+            names: made.gauge("holdfast_node_hosts_file_names", "Names of the keep list in the node's hosts file.")?,
+            errors: made.counter(
                 "holdfast_node_hosts_file_errors_total",
                 "Times the keep list could not be written to the node's hosts file.",
             )?,
         };
-        registry.register(Box::new(metrics.names.clone()))?;
-        registry.register(Box::new(metrics.errors.clone()))?;
         let block = config.settings.node_hosts_file.clone().map(HostsBlock::new);
         let before = |block: &HostsBlock| HostsFileStatus {
             path: block.path().to_owned(),
@@ -76,7 +75,7 @@ impl HostsFile {
         let task = tokio::spawn(async move {
             torn_down.run_until_cancelled(writing).await;
         });
-        Some(Following { block, task })
+        Some(Following { block, task: AbortOnDropHandle::new(task) })
     }
 
     async fn keep_up(self, block: HostsBlock, forwarder: Forwarder, handover: Handover) {
@@ -130,13 +129,7 @@ impl HostsFile {
 #[derive(Debug)]
 pub(super) struct Following {
     block: HostsBlock,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: AbortOnDropHandle<()>,
 }
 
 impl Following {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::{
@@ -20,10 +20,8 @@ use crate::{
 /// Views whose sockets are bound.
 pub(super) struct Bound(Vec<(Vec<SocketAddr>, dns::Bound, forward::Config)>);
 
-#[derive(Debug)]
 pub(super) struct Views(Vec<View>);
 
-#[derive(Debug)]
 struct View {
     /// As configured, by which a view is known.
     listen: Vec<SocketAddr>,
@@ -31,7 +29,7 @@ struct View {
     addresses: Vec<SocketAddr>,
     dns: dns::Running,
     forwarder: forward::Forwarder,
-    _upkeep: Upkeep,
+    _upkeep: AbortOnDropHandle<()>,
 }
 
 /// Reads the upstreams of every view.
@@ -45,16 +43,6 @@ impl ViewsStatus {
             keep: forwarder.keep(),
         };
         self.0.iter().map(status).collect()
-    }
-}
-
-/// The background task of a forwarder. Ends when dropped.
-#[derive(Debug)]
-struct Upkeep(AbortHandle);
-
-impl Drop for Upkeep {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -96,7 +84,7 @@ impl Bound {
         for (index, (listen, bound, config)) in self.0.into_iter().enumerate() {
             let forwarder = main.view(&config, &format!("view {index}")).map_err(|errors| several(&errors))?;
             let behind = forwarder.clone();
-            let upkeep = Upkeep(tokio::spawn(async move { behind.run().await }).abort_handle());
+            let upkeep = AbortOnDropHandle::new(tokio::spawn(async move { behind.run().await }));
             let resolver = Arc::new(forwarder.clone());
             let addresses = bound.addresses().to_vec();
             let dns = bound.serve(Arc::clone(context), resolver, clock.clone(), metrics.clone());

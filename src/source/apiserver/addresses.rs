@@ -3,7 +3,7 @@
 //! An apiserver that stops is taken out of `default/kubernetes`, so after an outage the records may name only the server
 //! that went last; another one may be back first. Never dials, and trusts no address: the certificate is what counts.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     record::Snapshot,
@@ -32,12 +32,6 @@ pub struct OwnAddresses {
     reader: Reader,
     seen: Arc<Lock<Vec<SocketAddr>>>,
     keep: Keep,
-}
-
-impl fmt::Debug for OwnAddresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnAddresses").field("seen", &self.seen.lock()).finish_non_exhaustive()
-    }
 }
 
 impl OwnAddresses {

@@ -181,7 +181,7 @@ impl Health {
             went_back_at: inner.went_back_at.map(Time),
             measures,
             lists: lists
-                .map(|(part, objects)| Listing { resource: part.objects().resource().into(), objects: *objects })
+                .map(|(part, objects)| Listing { resource: part.objects().as_str().into(), objects: *objects })
                 .collect(),
             endpoints: Vec::new(),
             failing: inner

@@ -89,12 +89,6 @@ pub(super) struct Server {
     name: String,
 }
 
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
 impl Server {
     /// Reads the configuration and the credentials; sends the server nothing.
     pub(super) async fn connect(config: &Config, metrics: &Metrics) -> Result<Self, Error> {
@@ -197,7 +191,7 @@ impl Server {
     /// A line for people: server, request and error.
     pub(super) fn describe(&self, verb: Verb, of: impl Into<Resource>, failure: &Failure) -> String {
         let of = of.into();
-        let asked = format!("{} {}", verb.name(), of.name());
+        let asked = format!("{} {}", verb.as_str(), of.name());
         let name = format!("apiserver {}", self.name);
         match failure {
             Failure::Unreachable { step: step @ (Step::Connect | Step::Tls), reason } => {
@@ -208,7 +202,7 @@ impl Server {
             }
             Failure::Refused { code: 403, .. } => format!(
                 "{name}: 403: may not {} {} ({}): grant verbs {}",
-                verb.name(),
+                verb.as_str(),
                 of.name(),
                 group(of),
                 if of == Resource::Leases { "get, create, update" } else { "list, watch" }

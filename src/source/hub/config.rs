@@ -1,6 +1,6 @@
 //! The settings and the surroundings of a follower.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -48,10 +48,4 @@ pub struct Parts {
     pub learnt: Learnt,
     /// Told where the follower stands.
     pub status: watch::Sender<Status>,
-}
-
-impl fmt::Debug for Parts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("learnt", &self.learnt).finish_non_exhaustive()
-    }
 }

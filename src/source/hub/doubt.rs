@@ -3,7 +3,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{StreamExt as _, future::OptionFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Asks, Dial, HubState, ask, spread};
@@ -85,12 +85,6 @@ pub async fn ask_all(dial: Dial, who: Asks, now: UnixMillis, addresses: Vec<Stri
     let mut questions: FuturesUnordered<_> = questions.collect();
     let (mut answers, mut end) = (Vec::new(), None);
     loop {
-        let timed_out = async {
-            match end {
-                Some(end) => sleep_until(end).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             answer = questions.next() => match answer {
                 Some(Some((address, state))) => {
@@ -102,7 +96,7 @@ pub async fn ask_all(dial: Dial, who: Asks, now: UnixMillis, addresses: Vec<Stri
                 Some(None) => {}
                 None => return answers,
             },
-            () = timed_out => return answers,
+            Some(()) = OptionFuture::from(end.map(sleep_until)) => return answers,
         }
     }
 }

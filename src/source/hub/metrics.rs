@@ -2,20 +2,24 @@
 
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use crate::proto::Mode;
+use crate::{
+    proto::Mode,
+    sys::{Registrar, labels},
+};
 
-/// How an attempt to follow a hub went.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Attempt {
-    Followed,
-    Failed,
+labels! {
+    /// How an attempt to follow a hub went.
+    pub(super) enum Attempt {
+        Followed = "followed",
+        Failed = "failed",
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// Times records did not add up to the hub's digest.
     pub digest_mismatch: IntCounter,
-    attempts: IntCounterVec,
+    attempts: [IntCounter; Attempt::ALL.len()],
     resumed: IntCounterVec,
     /// Without a series until hubs are followed.
     connected: IntGaugeVec,
@@ -29,57 +33,42 @@ impl Metrics {
     /// # Errors
     /// If one is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let made = Registrar(registry);
+        let clock_offset = Opts::new(
+            "holdfast_hub_clock_offset_seconds",
+            "Offset of the hub's clock from this machine's, positive if the hub's is ahead. Ages are corrected by it.",
+        );
         let metrics = Self {
-            digest_mismatch: IntCounter::new(
+            digest_mismatch: made.counter(
                 "holdfast_store_digest_mismatch_total",
                 "Times the records differed from the hub's digest; each was repaired.",
             )?,
-            attempts: IntCounterVec::new(
-                Opts::new("holdfast_hub_attempts_total", "Connections to hubs that ended, by result."),
-                &["result"],
+            attempts: made.counters(
+                "holdfast_hub_attempts_total",
+                "Connections to hubs that ended, by result.",
+                "result",
+                Attempt::ALL.map(Attempt::as_str),
             )?,
-            resumed: IntCounterVec::new(
-                Opts::new(
-                    "holdfast_hub_resume_total",
-                    "Syncs with hubs, by mode: delta, repair (changed parts), snapshot (everything).",
-                ),
+            resumed: made.counter_vec(
+                "holdfast_hub_resume_total",
+                "Syncs with hubs, by mode: delta, repair (changed parts), snapshot (everything).",
                 &["mode"],
             )?,
-            connected: IntGaugeVec::new(
-                Opts::new(
-                    "holdfast_hub_connected",
-                    "1 while a hub sends to this process, even if that hub lost the apiserver; 0 while none is reached.",
-                ),
+            connected: made.gauge_vec(
+                "holdfast_hub_connected",
+                "1 while a hub sends to this process, even if that hub lost the apiserver; 0 while none is reached.",
                 &[],
             )?,
-            clock_offset: GaugeVec::new(
-                Opts::new(
-                    "holdfast_hub_clock_offset_seconds",
-                    "Offset of the hub's clock from this machine's, positive if the hub's is ahead. Ages are corrected by it.",
-                ),
-                &[],
-            )?,
+            clock_offset: made.put(GaugeVec::new(clock_offset, &[])?)?,
         };
-        registry.register(Box::new(metrics.digest_mismatch.clone()))?;
-        registry.register(Box::new(metrics.attempts.clone()))?;
-        registry.register(Box::new(metrics.resumed.clone()))?;
-        registry.register(Box::new(metrics.connected.clone()))?;
-        registry.register(Box::new(metrics.clock_offset.clone()))?;
-        for attempt in ["followed", "failed"] {
-            let _ = metrics.attempts.with_label_values(&[attempt]);
-        }
         for mode in [Mode::Delta, Mode::Repair, Mode::Snapshot] {
-            let _ = metrics.resumed.with_label_values(&[mode.label()]);
+            metrics.resumed.with_label_values(&[mode.label()]);
         }
         Ok(metrics)
     }
 
     pub(super) fn attempt(&self, attempt: Attempt) {
-        let result = match attempt {
-            Attempt::Followed => "followed",
-            Attempt::Failed => "failed",
-        };
-        self.attempts.with_label_values(&[result]).inc();
+        self.attempts[attempt as usize].inc();
     }
 
     pub(super) fn connected(&self, connected: bool) {

@@ -256,7 +256,7 @@ impl Work {
                 if let (Some(written), Some(as_of)) = (&self.written, self.as_of) {
                     let bytes = bytes.unwrap_or(status.bytes);
                     status.holds(written, as_of, bytes);
-                    self.metrics.age.set(as_of);
+                    *self.metrics.as_of.lock() = Some(as_of);
                 }
                 Ok(())
             }
