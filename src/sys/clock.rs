@@ -1,5 +1,6 @@
 //! Wall-clock time, which records carry, and steady time for lifetimes. Pure modules never read either: they
 //! are handed a [`UnixMillis`].
+#![allow(unsafe_code)]
 
 use std::{
     fmt,
@@ -92,7 +93,9 @@ fn wall() -> UnixMillis {
 
 /// Time since the machine started, that of its sleep included.
 fn since_boot_ms() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is initialised and outlives the call; every Linux since 2.6.39 has the clock.
+    let _ = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     u64::try_from(time.tv_sec * 1_000 + time.tv_nsec / 1_000_000).unwrap_or(0)
 }
 
