@@ -46,7 +46,7 @@ pub use parts::{NameRef, Tail};
 pub use prepared::{Prepared, write_prepared};
 pub use query::{DropReason, Edns, NoQuery, Parsed, Query, parse};
 pub use rdata::Rdata;
-pub use reader::{Message, NameAt, Question, ReadError, Record, Records};
+pub use reader::{Message, NameAt, ReadError, Record, Records};
 pub use reject::{Reject, write_query, write_reject, write_truncated};
 pub use response::{ResponseWriter, Rrset, WriteError};
 

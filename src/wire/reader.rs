@@ -2,9 +2,7 @@
 //!
 //! Compression pointers are followed only where the caller reads a name, and only backwards.
 
-use std::fmt;
-
-use super::{Class, HEADER_BYTES, Name, NameError, Opcode, Rcode, Rtype, Section};
+use super::{HEADER_BYTES, Name, NameError, Rcode, Rtype, Section};
 
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +25,7 @@ pub enum ReadError {
 }
 
 /// A message with a whole header.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     bytes: &'a [u8],
     header: &'a [u8; HEADER_BYTES],
@@ -43,66 +41,24 @@ impl<'a> Message<'a> {
         Ok(Self { bytes, header })
     }
 
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-
-    pub fn id(&self) -> u16 {
-        u16::from_be_bytes([self.header[0], self.header[1]])
-    }
-
-    /// Kind of request.
-    pub fn opcode(&self) -> Opcode {
-        Opcode((self.header[2] >> 3) & 0x0F)
-    }
-
-    pub fn authoritative(&self) -> bool {
-        self.header[2] & 0x04 != 0
-    }
-
-    pub fn truncated(&self) -> bool {
-        self.header[2] & 0x02 != 0
-    }
-
-    pub fn authentic(&self) -> bool {
-        self.header[3] & 0x20 != 0
-    }
-
     /// The four bits of the result code that are in the header; the rest is in the OPT record.
     pub fn rcode(&self) -> Rcode {
         Rcode(u16::from(self.header[3] & 0x0F))
     }
 
-    /// Count of a section in the header.
-    pub fn count(&self, section: Section) -> u16 {
-        self.header_count(1 + section as usize)
-    }
-
-    fn header_count(&self, index: usize) -> u16 {
+    fn count(&self, index: usize) -> u16 {
         u16::from_be_bytes([self.header[4 + 2 * index], self.header[5 + 2 * index]])
     }
 
-    /// The only question.
+    /// The bytes of the only question.
     ///
     /// # Errors
     /// If there is none, more than one, or it is malformed.
-    pub fn question(&self) -> Result<Question<'a>, ReadError> {
-        match self.header_count(0) {
-            1 => self.read_question(HEADER_BYTES).map(|(question, _)| question),
+    pub fn question(&self) -> Result<&'a [u8], ReadError> {
+        match self.count(0) {
+            1 => Ok(&self.bytes[HEADER_BYTES..skip_question(self.bytes, HEADER_BYTES)?]),
             other => Err(ReadError::Questions(other)),
         }
-    }
-
-    fn read_question(&self, start: usize) -> Result<(Question<'a>, usize), ReadError> {
-        let fixed = skip_name(self.bytes, start)?;
-        let &[type_high, type_low, class_high, class_low] = chunk(self.bytes, fixed)?;
-        let question = Question {
-            name: NameAt { message: self.bytes, at: start },
-            qtype: Rtype(u16::from_be_bytes([type_high, type_low])),
-            qclass: Class(u16::from_be_bytes([class_high, class_low])),
-            raw: &self.bytes[start..fixed + 4],
-        };
-        Ok((question, fixed + 4))
     }
 
     /// The records of all sections, in order. Ends after the first that is malformed.
@@ -111,28 +67,11 @@ impl<'a> Message<'a> {
     /// If the questions in front of them are malformed.
     pub fn records(&self) -> Result<Records<'a>, ReadError> {
         let mut at = HEADER_BYTES;
-        for _ in 0..self.header_count(0) {
-            (_, at) = self.read_question(at)?;
+        for _ in 0..self.count(0) {
+            at = skip_question(self.bytes, at)?;
         }
-        let left = [Section::Answer, Section::Authority, Section::Additional].map(|section| self.count(section));
-        Ok(Records { message: self.bytes, at, left })
+        Ok(Records { message: self.bytes, at, left: [1, 2, 3].map(|index| self.count(index)) })
     }
-}
-
-impl fmt::Debug for Message<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message").field("id", &self.id()).field("bytes", &self.bytes.len()).finish_non_exhaustive()
-    }
-}
-
-/// A question of a message.
-#[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
-    pub name: NameAt<'a>,
-    pub qtype: Rtype,
-    pub qclass: Class,
-    /// Its bytes.
-    pub raw: &'a [u8],
 }
 
 /// A record of a message.
@@ -141,11 +80,9 @@ pub struct Record<'a> {
     pub section: Section,
     pub name: NameAt<'a>,
     pub rtype: Rtype,
-    /// Its class; of an OPT record the payload size.
-    pub class: Class,
     /// Its time to live in seconds, as it came (RFC 2181, 8: the top bit means 0); of an OPT record the flags.
     pub ttl: u32,
-    /// Its data; names in it may point anywhere before them, see [`Self::rdata_name`].
+    /// Its data; names in it may point anywhere before them.
     pub rdata: &'a [u8],
     /// Offset of its first byte in the message.
     pub start: usize,
@@ -153,15 +90,10 @@ pub struct Record<'a> {
     pub rdata_start: usize,
 }
 
-impl<'a> Record<'a> {
+impl Record<'_> {
     /// Offset of the four bytes of its time to live in the message.
     pub fn ttl_start(&self) -> usize {
         self.rdata_start - 6
-    }
-
-    /// The name in its data, `skip` bytes from the data's start: 0 for CNAME, NS, PTR and SOA, 2 for MX, 6 for SRV.
-    pub fn rdata_name(&self, skip: usize) -> NameAt<'a> {
-        NameAt { message: self.name.message, at: self.rdata_start + skip }
     }
 }
 
@@ -177,8 +109,7 @@ impl<'a> Records<'a> {
     fn read(&mut self, section: Section) -> Result<Record<'a>, ReadError> {
         let start = self.at;
         let fixed = skip_name(self.message, start)?;
-        let &[type_high, type_low, class_high, class_low, t0, t1, t2, t3, len_high, len_low] =
-            chunk(self.message, fixed)?;
+        let &[type_high, type_low, _, _, t0, t1, t2, t3, len_high, len_low] = chunk(self.message, fixed)?;
         let rdata_start = fixed + 10;
         let end = rdata_start + usize::from(u16::from_be_bytes([len_high, len_low]));
         let rdata = self.message.get(rdata_start..end).ok_or(ReadError::CutOff(self.message.len()))?;
@@ -187,7 +118,6 @@ impl<'a> Records<'a> {
             section,
             name: NameAt { message: self.message, at: start },
             rtype: Rtype(u16::from_be_bytes([type_high, type_low])),
-            class: Class(u16::from_be_bytes([class_high, class_low])),
             ttl: u32::from_be_bytes([t0, t1, t2, t3]),
             rdata,
             start,
@@ -212,7 +142,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// A name in a message, perhaps compressed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct NameAt<'a> {
     message: &'a [u8],
     at: usize,
@@ -236,17 +166,6 @@ impl NameAt<'_> {
             NameError::Malformed => ReadError::CutOff(self.at),
             _ => ReadError::NameTooLong(self.at),
         })
-    }
-
-    /// True if it is this name, in any case. False for a malformed name.
-    pub fn is(&self, name: &Name) -> bool {
-        let mut rest = name.wire();
-        let walked = self.walk(|label| {
-            let (front, back) = rest.split_at_checked(label.len()).ok_or(ReadError::NameTooLong(self.at))?;
-            rest = back;
-            if front.eq_ignore_ascii_case(label) { Ok(()) } else { Err(ReadError::NameTooLong(self.at)) }
-        });
-        walked.is_ok() && rest.is_empty()
     }
 
     /// Hands out the labels one by one, each with its length byte, the root's too.
@@ -279,13 +198,11 @@ impl NameAt<'_> {
     }
 }
 
-impl fmt::Debug for NameAt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.to_name() {
-            Ok(name) => fmt::Display::fmt(&name, f),
-            Err(error) => fmt::Display::fmt(&error, f),
-        }
-    }
+/// Offset after a question.
+fn skip_question(message: &[u8], start: usize) -> Result<usize, ReadError> {
+    let fixed = skip_name(message, start)?;
+    chunk::<4>(message, fixed)?;
+    Ok(fixed + 4)
 }
 
 /// Offset after a name. Pointers are not followed.
@@ -321,21 +238,14 @@ mod tests {
     #[test]
     fn header_question_and_records_are_read() {
         let message = Message::new(RESPONSE).unwrap();
-        assert_eq!((message.id(), message.opcode(), message.rcode()), (0x1234, Opcode::QUERY, Rcode::NXDOMAIN));
-        assert!(message.authoritative() && message.truncated() && message.authentic());
-        let question = message.question().unwrap();
-        assert_eq!((question.qtype, question.qclass, question.raw), (Rtype::A, Class::IN, &RESPONSE[12..22]));
-        assert!(question.name.is(&"a.io".parse().unwrap()));
+        assert_eq!((message.rcode(), message.question()), (Rcode::NXDOMAIN, Ok(&RESPONSE[12..22])));
 
         let records: Vec<_> = message.records().unwrap().map(Result::unwrap).collect();
         let [cname, a, opt] = &records[..] else { panic!("{records:?}") };
         assert_eq!((cname.section, cname.rtype, cname.ttl), (Section::Answer, Rtype::CNAME, 30));
-        assert_eq!(cname.rdata_name(0).to_name().unwrap().to_string(), "b.io.");
         assert_eq!((a.name.to_name().unwrap().to_string(), a.rdata), ("b.io.".into(), &[10, 0, 0, 1][..]));
         assert_eq!(RESPONSE[a.ttl_start()..a.ttl_start() + 4], [0, 0, 0, 0x3c]);
-        assert_eq!((opt.section, opt.rtype, opt.class.0), (Section::Additional, Rtype::OPT, 1232));
-        assert!(!a.name.is(&"b.i".parse().unwrap()) && !a.name.is(&"x.io".parse().unwrap()));
-        assert!(!a.name.is(&"b.io.x".parse().unwrap()) && !a.name.is(&Name::ROOT));
+        assert_eq!((opt.section, opt.rtype, opt.start), (Section::Additional, Rtype::OPT, RESPONSE.len() - 11));
     }
 
     #[test]
