@@ -112,15 +112,12 @@ impl Default for Config {
 
 /// Listeners that are bound, and not served yet.
 pub struct Bound {
-    path: PathBuf,
+    config: Config,
     admin: Result<(AdminSocket, UnixListener), SocketError>,
     http: Option<Port>,
     metrics: Option<Port>,
     more_http: Vec<Port>,
     more_metrics: Vec<Port>,
-    coredns_server: Option<String>,
-    http_allow: Vec<IpNet>,
-    metrics_allow: Vec<IpNet>,
 }
 
 /// The subjects of the listeners.
@@ -169,23 +166,13 @@ pub fn bind(config: &Config) -> Result<Bound, SocketError> {
     let metrics = config.metrics.and_then(|address| open("--metrics", &address));
     let more_http = config.more_http.iter().filter_map(|address| open("http_more", address)).collect();
     let more_metrics = config.more_metrics.iter().filter_map(|address| open("metrics_more", address)).collect();
-    Ok(Bound {
-        path: config.admin.clone(),
-        admin,
-        http,
-        metrics,
-        more_http,
-        more_metrics,
-        coredns_server: config.coredns_server.clone(),
-        http_allow: config.http_allow.clone(),
-        metrics_allow: config.metrics_allow.clone(),
-    })
+    Ok(Bound { config: config.clone(), admin, http, metrics, more_http, more_metrics })
 }
 
 impl Bound {
     /// The path of the unix socket.
     pub fn admin_path(&self) -> &Path {
-        &self.path
+        &self.config.admin
     }
 
     /// Why there is no unix socket, if there is none.
@@ -216,20 +203,20 @@ impl Bound {
         let probes = probes(handles.readiness.clone(), handles.metrics.health.clone());
         let mut tasks = JoinSet::new();
         let documents = documents::router(handles.documents.clone(), handles.readiness.clone());
-        let metrics = scrape::Metrics::new(handles.registry.clone(), self.coredns_server);
+        let metrics = scrape::Metrics::new(handles.registry.clone(), self.config.coredns_server);
         // Only root and this user reach the socket, so a scrape there is always made anew.
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(metrics.clone().fresh_route());
         let admin_limits = limits("admin", ADMIN_CAPACITY, ADMIN_TIME, &[]);
-        tasks.spawn(keep_unix(self.path, self.admin.ok(), admin, admin_limits, stop.clone()));
+        tasks.spawn(keep_unix(self.config.admin, self.admin.ok(), admin, admin_limits, stop.clone()));
         let Handles { readiness, given_away, .. } = handles.clone();
         let signals = Signals { readiness, given_away, stop };
         for http in self.http.into_iter().chain(self.more_http) {
-            let limits = limits("http", CAPACITY, PROBE_TIME, &self.http_allow);
+            let limits = limits("http", CAPACITY, PROBE_TIME, &self.config.http_allow);
             tasks.spawn(http.serve(probes.clone(), limits, signals.clone()));
         }
         let router = metrics.route();
         for port in self.metrics.into_iter().chain(self.more_metrics) {
-            let limits = limits("metrics", CAPACITY, PROBE_TIME, &self.metrics_allow);
+            let limits = limits("metrics", CAPACITY, PROBE_TIME, &self.config.metrics_allow);
             tasks.spawn(port.serve(router.clone(), limits, signals.clone()));
         }
         while tasks.join_next().await.is_some() {}

@@ -3,7 +3,8 @@
 //! Owns the table of settings and what follows from it (`--help`, `docs/config.md`, the effective configuration). Never
 //! starts anything and never touches what a setting names: that a path or a port can be used is for its user to find out.
 
-pub mod doc;
+#[cfg(test)]
+mod doc;
 mod error;
 mod flags;
 pub mod kept;

@@ -27,10 +27,7 @@ pub use answer::{
     Batch, Config as AnswerConfig, Context, Forward, Local, Outcome, Records, Reply, Rotation, Rules, Sections, View,
     answer,
 };
-pub use config::{
-    Bounds, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, EncryptedConfig, FORWARDS, IDLE, IN_FLIGHT, OPEN_RATE,
-    PARTIAL, TcpConfig, WORKERS, WRITE,
-};
+pub use config::{Config, EncryptedConfig, TcpConfig};
 pub use cookies::Cookies;
 pub use discovery::Discovery;
 pub use listen::{BindError, Bound, Holder, bind, holder};

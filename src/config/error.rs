@@ -26,7 +26,6 @@ impl fmt::Display for ConfigError {
             (Some(file), place @ Place::File { .. }) => write!(f, "{}:{place}: ", file.display())?,
             (Some(file), Place::Default) => write!(f, "{}: ", file.display())?,
             (_, Place::Flag(flag)) => return write!(f, "{flag}: {}", self.message),
-            (_, Place::Environment(name)) => return write!(f, "{name}: {}", self.message),
             _ => {}
         }
         if !self.key.is_empty() {

@@ -22,8 +22,6 @@ pub enum Place {
     },
     /// By a flag, named with its dashes.
     Flag(&'static str),
-    /// By an environment variable.
-    Environment(&'static str),
 }
 
 impl fmt::Display for Place {
@@ -31,7 +29,7 @@ impl fmt::Display for Place {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { line, column } => write!(f, "{line}:{column}"),
-            Self::Flag(name) | Self::Environment(name) => f.write_str(name),
+            Self::Flag(name) => f.write_str(name),
         }
     }
 }

@@ -424,7 +424,7 @@ fn hickory_name(zone: &ZoneName) -> hickory_proto::rr::Name {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Role, Source, default_forward, table::Section as _};
+    use crate::config::{Role, Source, default_forward};
 
     #[test]
     fn the_name_server_has_the_addresses_listened_on_and_for_a_wildcard_those_of_the_machine() {
@@ -472,13 +472,5 @@ mod tests {
         for (ours, theirs) in same {
             assert_eq!(ours, theirs);
         }
-        let [connections, per_source, idle] =
-            [dns::CONNECTIONS.max.to_string(), dns::CONNECTIONS_PER_SOURCE.max.to_string(), "10m".into()];
-        let most =
-            |key| Settings::described().iter().find(|row| row.setting.key == key).unwrap().setting.bounds.unwrap().max;
-        assert_eq!(
-            [most("tcp.max_connections"), most("tcp.max_per_source"), most("tcp.idle")],
-            [&connections, &per_source, &idle]
-        );
     }
 }

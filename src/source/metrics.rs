@@ -167,11 +167,6 @@ impl Metrics {
     pub(super) fn broken_stream(&self, of: Objects) {
         self.broken_streams.with_label_values(&[of.as_str()]).inc();
     }
-
-    /// How many requests of a kind were sent.
-    pub fn requests(&self, verb: Verb, of: Objects) -> u64 {
-        self.requests.with_label_values(&[verb.as_str(), of.as_str()]).get()
-    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for a gauge")]

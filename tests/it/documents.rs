@@ -217,7 +217,7 @@ fn every_test_that_the_page_on_security_names_exists() {
 
 /// The numbers on the page, and where the code has them. A constant that changes changes the page.
 const LIMITS: &[(&str, &str, &str)] = &[
-    ("transport | 4,096;", "src/dns/config.rs", "pub const FORWARDS: Bounds<usize> =\n    Bounds { default: 4_096,"),
+    ("transport | 4,096;", "src/dns/config.rs", "forwards_max: 4_096,"),
     ("`max_concurrent` (1,000)", "src/config/settings.rs", "Setting::new(\"max_concurrent\", \"1000\")"),
     ("sockets to upstreams | 2,048,", "src/dns/forward/upstream/udp.rs", "SOCKETS_MAX: usize = 2_048;"),
     ("one upstream | 5, from", "src/dns/forward/upstream/attempts.rs", "TRIES_MAX: u32 = 5;"),
@@ -259,17 +259,9 @@ const LIMITS: &[(&str, &str, &str)] = &[
 
 /// The same of the page on encrypted DNS.
 const LIMITS_ENCRYPTED: &[(&str, &str, &str)] = &[
-    (
-        "it has begun | 2 s |",
-        "src/dns/config.rs",
-        "PARTIAL: Bounds<Duration> = Bounds {\n    default: Duration::from_secs(2),",
-    ),
-    (
-        "its answers | 5 s |",
-        "src/dns/config.rs",
-        "WRITE: Bounds<Duration> = Bounds {\n    default: Duration::from_secs(5),",
-    ),
-    ("under way | 64;", "src/dns/config.rs", "IN_FLIGHT: Bounds<usize> =\n    Bounds { default: 64,"),
+    ("it has begun | 2 s |", "src/dns/config.rs", "partial: Duration::from_secs(2),"),
+    ("its answers | 5 s |", "src/dns/config.rs", "write: Duration::from_secs(5),"),
+    ("under way | 64;", "src/dns/config.rs", "in_flight_max: 64,"),
     ("16 KiB of headers", "src/dns/encrypted/https.rs", "HEADERS_BYTES_MAX: u32 = 16 * 1024;"),
     ("reset | 16 that", "src/dns/encrypted/https.rs", "RESETS_MAX: usize = 16;"),
     ("0.2 s | 32, then", "src/dns/encrypted/quic.rs", "HALF_OPEN_MAX: usize = 32;"),

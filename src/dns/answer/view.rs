@@ -203,10 +203,6 @@ impl View<'_> {
 pub struct Rotation(Cell<u32>);
 
 impl Rotation {
-    pub fn new(seed: u32) -> Self {
-        Self(Cell::new(seed))
-    }
-
     /// The next beginning, as a fraction of 2³².
     pub(super) fn next(&self) -> u32 {
         const STEP: u32 = 0x9E37_79B9;
@@ -224,7 +220,7 @@ mod tests {
     fn every_record_comes_first_equally_often_even_for_two_questions_in_turn() {
         for every in 1..=3 {
             for records in 2..=7_u64 {
-                let rotation = Rotation::new(7);
+                let rotation = Rotation(Cell::new(7));
                 let mut first = [0; 7];
                 for _ in 0..records * 100 {
                     let at = u64::from((0..every).map(|_| rotation.next()).last().unwrap());

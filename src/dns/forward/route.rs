@@ -62,7 +62,7 @@ use crate::{
 };
 
 /// Clients that may wait for one zone, for each question it may have in flight. By default that is half of all that may
-/// wait ([`FORWARDS`](crate::dns::FORWARDS)): a zone that is stuck leaves room for the others.
+/// wait ([`forwards_max`](crate::dns::Config::forwards_max)): a zone that is stuck leaves room for the others.
 const PLACES_PER_SLOT: usize = 2;
 
 /// A zone and who is asked for its names.
