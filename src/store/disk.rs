@@ -35,6 +35,7 @@ pub use owner::{Owner, owner};
 pub use status::{DiskState, DiskStatus, Start};
 
 use self::{
+    database::Step as _,
     load::LoadError,
     owner::{ClaimError, Ownership},
 };
@@ -156,8 +157,10 @@ pub fn open(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<(Disk, 
     };
     match claim(config) {
         Ok(ownership) => disk.ownership = Some(ownership),
-        Err(NotClaimed::Open(error)) => return Err(error),
-        Err(NotClaimed::Io(told)) => disk.degraded(told),
+        Err(error) => match error.downcast::<OpenError>() {
+            Ok(refused) => return Err(refused),
+            Err(error) => disk.degraded(format!("{error:#}")),
+        },
     }
     let file = layout::records_file(path);
     match load::load(&file) {
@@ -264,23 +267,16 @@ impl Disk {
     }
 }
 
-enum NotClaimed {
-    Open(OpenError),
-    Io(String),
-}
-
-fn claim(config: &Config) -> Result<Ownership, NotClaimed> {
-    let path = &config.path;
-    let made = owner::make_directory(path);
-    match layout::newest_format(path) {
-        Ok(Some(found)) if found > FORMAT => {
-            return Err(NotClaimed::Open(OpenError::NewerFormat { path: path.clone(), found }));
-        }
+fn claim(config: &Config) -> anyhow::Result<Ownership> {
+    let path = config.path.clone();
+    let made = owner::make_directory(&path);
+    match layout::newest_format(&path) {
+        Ok(Some(found)) if found > FORMAT => return Err(OpenError::NewerFormat { path, found }.into()),
         _ => {}
     }
-    made.map_err(|error| NotClaimed::Io(format!("make {}: {error}", path.display())))?;
-    Ownership::claim(path, config.admin.as_deref()).map_err(|error| match error {
-        ClaimError::Held(owner) => NotClaimed::Open(OpenError::InUse { path: path.clone(), owner }),
-        ClaimError::Io(error) => NotClaimed::Io(format!("lock {}: {error}", path.display())),
+    made.step("make", &path)?;
+    Ownership::claim(&path, config.admin.as_deref()).map_err(|error| match error {
+        ClaimError::Held(owner) => OpenError::InUse { path, owner }.into(),
+        ClaimError::Io(error) => anyhow::Error::new(error).context(format!("lock {}", path.display())),
     })
 }

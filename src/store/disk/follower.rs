@@ -17,8 +17,8 @@ use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::{
-    Config, Disk, DiskState, DiskStatus, Metrics, NotClaimed, Start, claim,
-    database::{RecordsFile, WriteError},
+    Config, Disk, DiskState, DiskStatus, Metrics, Start, claim,
+    database::{RecordsFile, Step as _, is_corrupt, is_missing},
     layout,
     owner::Ownership,
     pace::{Behind, Due, Pace},
@@ -227,7 +227,7 @@ impl Work {
     fn attempt(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         self.note(|status, now| status.writing_since = Some(now));
-        let done = contained(|| self.write()).unwrap_or_else(|panic| {
+        let done = contained(|| self.write().map_err(|error| format!("{error:#}"))).unwrap_or_else(|panic| {
             // redb's state in memory cannot be trusted, not even to be dropped.
             std::mem::forget(self.file.take());
             self.written = None;
@@ -279,7 +279,7 @@ impl Work {
     }
 
     /// Writes once; false if the disk turned out to hold everything already.
-    fn write(&mut self) -> Result<bool, String> {
+    fn write(&mut self) -> anyhow::Result<bool> {
         // The age before the records: were it the other way round, it could be that of records newer than these.
         let Some(as_of) = self.reader.as_of() else { return Ok(false) };
         let snapshot = self.reader.snapshot();
@@ -291,23 +291,20 @@ impl Work {
             }
         }
         if self.ownership.is_none() {
-            self.ownership = Some(claim(&self.config).map_err(|error| match error {
-                NotClaimed::Open(error) => error.to_string(),
-                NotClaimed::Io(told) => told,
-            })?);
+            self.ownership = Some(claim(&self.config)?);
         }
         let written = self.bring_up(&snapshot, as_of);
         if written.is_err() {
             // redb refuses everything after a failure until it is opened again; what it holds is found out then.
             self.file = None;
         }
-        written.map_err(|error| error.to_string())?;
+        written?;
         self.written = Some(snapshot);
         self.as_of = Some(as_of);
         Ok(true)
     }
 
-    fn bring_up(&mut self, snapshot: &Snapshot, as_of: UnixMillis) -> Result<(), WriteError> {
+    fn bring_up(&mut self, snapshot: &Snapshot, as_of: UnixMillis) -> anyhow::Result<()> {
         if self.file.as_ref().is_some_and(|file| !file.in_place()) {
             warn!(path = %self.config.path.display(), "the store was removed: writing it again");
             self.file = None;
@@ -323,27 +320,27 @@ impl Work {
     }
 
     /// Opens the file that is there if it holds what we believe it does.
-    fn reopen(&mut self) -> Result<Option<RecordsFile>, WriteError> {
+    fn reopen(&mut self) -> anyhow::Result<Option<RecordsFile>> {
         if self.keep_existing {
             self.set_aside("it could not be read")?;
         }
         let Some(written) = &self.written else { return Ok(None) };
         match RecordsFile::open(&self.config) {
             Ok(file) => Ok(file.holds(written)?.then_some(file)),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) if error.is_corrupt() => {
-                self.set_aside(&error.to_string())?;
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) if is_corrupt(&error) => {
+                self.set_aside(&format!("{error:#}"))?;
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn set_aside(&mut self, reason: &str) -> Result<(), WriteError> {
+    fn set_aside(&mut self, reason: &str) -> anyhow::Result<()> {
         match layout::set_aside(&self.config.path, self.clock.now()) {
             Ok(to) => error!(to = %to.display(), reason, "store set aside, writing a new one"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(WriteError::Io { step: "set aside", path: self.config.path.clone(), error }),
+            Err(error) => return Err(error).step("set aside", &self.config.path),
         }
         self.keep_existing = false;
         Ok(())
@@ -354,7 +351,7 @@ impl Work {
             && let Err(error) = file.close()
         {
             // Committed pages stay; the next process repairs the rest.
-            warn!(%error, "store was not closed cleanly");
+            warn!(error = format!("{error:#}"), "store was not closed cleanly");
         }
         self.ownership = None;
         self.note(|status, _| {
