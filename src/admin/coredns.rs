@@ -13,6 +13,37 @@ const FIRST_BUCKET: f64 = 0.000_25;
 const SETUP_ERRORS: [&str; 6] =
     ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "admin_socket"];
 
+/// Each name, and its help as CoreDNS has it.
+const HELP: [(&str, &str); 24] = [
+    ("coredns_build_info", "A metric with a constant '1' value labeled by version, revision, and goversion."),
+    ("coredns_cache_entries", "The number of elements in the cache."),
+    ("coredns_cache_evictions_total", "The count of cache evictions."),
+    ("coredns_cache_hits_total", "The count of cache hits."),
+    ("coredns_cache_misses_total", "The count of cache misses."),
+    ("coredns_cache_prefetch_total", "The number of times the cache has prefetched a cached item."),
+    ("coredns_cache_requests_total", "The count of cache requests."),
+    ("coredns_cache_served_stale_total", "The number of requests served from stale cache entries."),
+    ("coredns_dns_request_duration_seconds", "Histogram of the time (in seconds) each request took per zone."),
+    ("coredns_dns_requests_total", "Counter of DNS requests made per zone, protocol and family."),
+    ("coredns_dns_responses_total", "Counter of response status codes."),
+    ("coredns_forward_healthcheck_broken_total", "Counter of the number of complete failures of the healthchecks."),
+    ("coredns_forward_healthcheck_failures_total", "Counter of the number of failed healthchecks."),
+    (
+        "coredns_forward_max_concurrent_rejects_total",
+        "Counter of the number of queries rejected because the concurrent queries were at maximum.",
+    ),
+    ("coredns_forward_request_duration_seconds", "Histogram of the time each request took."),
+    ("coredns_forward_requests_total", "Counter of requests made per upstream."),
+    ("coredns_forward_responses_total", "Counter of responses received per upstream."),
+    ("coredns_health_request_duration_seconds", "Histogram of the time (in seconds) each request took."),
+    ("coredns_nodecache_setup_errors_total", "The number of errors during periodic network setup for node-cache"),
+    ("coredns_panics_total", "A metrics that counts the number of panics."),
+    ("coredns_proxy_healthcheck_failures_total", "Counter of the number of failed healthchecks."),
+    ("coredns_proxy_request_duration_seconds", "Histogram of the time each request took."),
+    ("coredns_proxy_requests_total", "Counter of requests made per upstream."),
+    ("coredns_proxy_responses_total", "Counter of responses received per upstream."),
+];
+
 /// The same counts under the other names, for a process that answers at `server` first of all.
 pub fn named(families: &[MetricFamily], server: &str) -> Vec<MetricFamily> {
     let from = From { families, server };
@@ -76,17 +107,9 @@ impl<'a> From<'a> {
         let durations = self.series("holdfast_dns_request_duration_seconds");
         let durations = (!durations.is_empty()).then(|| histogram(&self.at("zone", &[]), durations));
         vec![
-            counters(
-                "coredns_dns_requests_total",
-                "Counter of DNS requests made per zone, protocol and family.",
-                requests,
-            ),
-            counters("coredns_dns_responses_total", "Counter of response status codes.", responses),
-            histograms(
-                "coredns_dns_request_duration_seconds",
-                "Histogram of the time (in seconds) each request took per zone.",
-                durations,
-            ),
+            counters("coredns_dns_requests_total", requests),
+            counters("coredns_dns_responses_total", responses),
+            histograms("coredns_dns_request_duration_seconds", durations),
         ]
     }
 
@@ -104,25 +127,13 @@ impl<'a> From<'a> {
             .map(|metric| gauge(&self.at("zones", &[("type", "success")]), metric.get_gauge().get_value()));
         let all = |_: &Metric| true;
         vec![
-            family("coredns_cache_entries", "The number of elements in the cache.", MetricType::GAUGE, entries),
-            counters("coredns_cache_hits_total", "The count of cache hits.", typed(found("fresh") + found("stale"))),
-            counters("coredns_cache_misses_total", "The count of cache misses.", one(found("miss"))),
-            counters("coredns_cache_requests_total", "The count of cache requests.", one(found("all"))),
-            counters(
-                "coredns_cache_served_stale_total",
-                "The number of requests served from stale cache entries.",
-                one(found("stale")),
-            ),
-            counters(
-                "coredns_cache_prefetch_total",
-                "The number of times the cache has prefetched a cached item.",
-                one(self.sum("holdfast_cache_prefetches_total", all)),
-            ),
-            counters(
-                "coredns_cache_evictions_total",
-                "The count of cache evictions.",
-                typed(self.sum("holdfast_cache_evictions_total", all)),
-            ),
+            gauges("coredns_cache_entries", entries),
+            counters("coredns_cache_hits_total", typed(found("fresh") + found("stale"))),
+            counters("coredns_cache_misses_total", one(found("miss"))),
+            counters("coredns_cache_requests_total", one(found("all"))),
+            counters("coredns_cache_served_stale_total", one(found("stale"))),
+            counters("coredns_cache_prefetch_total", one(self.sum("holdfast_cache_prefetches_total", all))),
+            counters("coredns_cache_evictions_total", typed(self.sum("holdfast_cache_evictions_total", all))),
         ]
     }
 
@@ -149,26 +160,10 @@ impl<'a> From<'a> {
                 .iter()
                 .map(|metric| counter(&[more, &[to(metric)]].concat(), metric.get_counter().get_value()));
             vec![
-                histograms(
-                    &format!("coredns_{subsystem}_request_duration_seconds"),
-                    "Histogram of the time each request took.",
-                    durations,
-                ),
-                counters(
-                    &format!("coredns_{subsystem}_requests_total"),
-                    "Counter of requests made per upstream.",
-                    requests,
-                ),
-                counters(
-                    &format!("coredns_{subsystem}_responses_total"),
-                    "Counter of responses received per upstream.",
-                    responses,
-                ),
-                counters(
-                    &format!("coredns_{subsystem}_healthcheck_failures_total"),
-                    "Counter of the number of failed healthchecks.",
-                    failed,
-                ),
+                histograms(&format!("coredns_{subsystem}_request_duration_seconds"), durations),
+                counters(&format!("coredns_{subsystem}_requests_total"), requests),
+                counters(&format!("coredns_{subsystem}_responses_total"), responses),
+                counters(&format!("coredns_{subsystem}_healthcheck_failures_total"), failed),
             ]
         };
         let plain = |ours: &str| {
@@ -176,16 +171,9 @@ impl<'a> From<'a> {
         };
         let mut families = both("proxy");
         families.extend(both("forward"));
-        families.push(counters(
-            "coredns_forward_max_concurrent_rejects_total",
-            "Counter of the number of queries rejected because the concurrent queries were at maximum.",
-            plain("holdfast_forward_over_limit_total"),
-        ));
-        families.push(counters(
-            "coredns_forward_healthcheck_broken_total",
-            "Counter of the number of complete failures of the healthchecks.",
-            plain("holdfast_forward_down_total"),
-        ));
+        families
+            .push(counters("coredns_forward_max_concurrent_rejects_total", plain("holdfast_forward_over_limit_total")));
+        families.push(counters("coredns_forward_healthcheck_broken_total", plain("holdfast_forward_down_total")));
         families
     }
 
@@ -206,24 +194,11 @@ impl<'a> From<'a> {
             [("goversion", ""), ("revision", ""), ("version", concat!("holdfast-", env!("CARGO_PKG_VERSION")))];
         let health = self.series("holdfast_admin_health_duration_seconds");
         vec![
-            counters(
-                "coredns_nodecache_setup_errors_total",
-                "The number of errors during periodic network setup for node-cache",
-                setup,
-            ),
+            counters("coredns_nodecache_setup_errors_total", setup),
             // A process that panics is gone, and its successor has not panicked.
-            counters("coredns_panics_total", "A metrics that counts the number of panics.", [counter(&[], 0.0)]),
-            family(
-                "coredns_build_info",
-                "A metric with a constant '1' value labeled by version, revision, and goversion.",
-                MetricType::GAUGE,
-                [gauge(&version, 1.0)],
-            ),
-            histograms(
-                "coredns_health_request_duration_seconds",
-                "Histogram of the time (in seconds) each request took.",
-                health.iter().cloned(),
-            ),
+            counters("coredns_panics_total", [counter(&[], 0.0)]),
+            gauges("coredns_build_info", [gauge(&version, 1.0)]),
+            histograms("coredns_health_request_duration_seconds", health.iter().cloned()),
         ]
     }
 }
@@ -252,12 +227,20 @@ fn histogram(labels: &[(&str, &str)], parts: &[Metric]) -> Metric {
     series::histogram(labels, &buckets, count, sum)
 }
 
-fn counters(name: &str, help: &str, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
-    family(name, help, MetricType::COUNTER, series)
+fn counters(name: &str, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
+    family(name, help(name), MetricType::COUNTER, series)
 }
 
-fn histograms(name: &str, help: &str, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
-    family(name, help, MetricType::HISTOGRAM, series)
+fn gauges(name: &str, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
+    family(name, help(name), MetricType::GAUGE, series)
+}
+
+fn histograms(name: &str, series: impl IntoIterator<Item = Metric>) -> MetricFamily {
+    family(name, help(name), MetricType::HISTOGRAM, series)
+}
+
+fn help(name: &str) -> &'static str {
+    HELP.iter().find(|(known, _)| *known == name).map_or("", |(_, help)| help)
 }
 
 #[cfg(test)]
