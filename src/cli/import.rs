@@ -37,10 +37,8 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     let text = fs::read(&args.file).with_context(|| format!("read {path}"))?;
     let text = String::from_utf8_lossy(&text);
     let values = TemplateValues { local: args.localip.clone(), cluster_dns: args.cluster_dns, port: 53 };
-    let text = match corefile::fill(&text, &values, &KubeDns::default()) {
-        Ok(text) => text,
-        Err(error) => return Err(Failed::Faults(format!("{path}: {error}: give --cluster-dns IP")).into()),
-    };
+    let text = corefile::fill(&text, &values, &KubeDns::default())
+        .map_err(|error| Failed::Faults(format!("{path}: {error}: give --cluster-dns IP")))?;
     let options =
         Options { hub: args.hub, cluster_dns: args.cluster_dns, interface: node::addresses_of, ..Options::default() };
     let imports = RefCell::new(Imports::default());
@@ -48,16 +46,13 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
         environment: &|name| config::environment(name),
         import: &|folder, pattern| imports.borrow_mut().read(folder, pattern),
     };
-    let translated = corefile::parse(&args.file, &text, &surroundings)
+    let translation = corefile::parse(&args.file, &text, &surroundings)
         .map_err(|error| vec![error])
-        .and_then(|file| corefile::translate(&file, &options));
-    let translation = match translated {
-        Ok(translation) => translation,
-        Err(errors) => {
+        .and_then(|file| corefile::translate(&file, &options))
+        .map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(|error| error.shown(&args.file)).collect();
-            return Err(Failed::Faults(lines.join("\n")).into());
-        }
-    };
+            Failed::Faults(lines.join("\n"))
+        })?;
     let lost = translation.notes.iter().any(|note| note.weight == Weight::Answers);
     let mut out = String::new();
     for (weight, title) in [

@@ -109,10 +109,8 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
         crate::ctl::print(format!("holdfast {} in the place of node-cache\n", env!("CARGO_PKG_VERSION")))?;
         return Ok(Exit::Ok);
     }
-    let Parsed { node_cache, pid_file, ignored } = match parse(&args.words, config::environment) {
-        Ok(parsed) => parsed,
-        Err(message) => return Err(Failed::Usage(format!("node-cache: {message}")).into()),
-    };
+    let Parsed { node_cache, pid_file, ignored } =
+        parse(&args.words, config::environment).map_err(|message| Failed::Usage(format!("node-cache: {message}")))?;
     // Before the first thing that can fail: the Corefile, which may ask for another filter.
     let filter = super::log::init(&log_settings(&node_cache.flags))?;
     let mut composer = Composer::new(node_cache);
@@ -245,6 +243,10 @@ fn give(flags: &mut Flags, row: &Row<Settings>, flag: GoFlag) {
     }
 }
 
+fn known_name(name: &str) -> Option<&'static str> {
+    FLAGS.iter().map(|(known, ..)| *known).find(|known| *known == name)
+}
+
 /// Takes one of node-cache's flags.
 fn take(flag: GoFlag, parsed: &mut Parsed, service: &mut String) -> Result<(), String> {
     let node_cache = &mut parsed.node_cache;
@@ -278,13 +280,10 @@ fn take(flag: GoFlag, parsed: &mut Parsed, service: &mut String) -> Result<(), S
             if !seconds && crate::corefile::go_duration(&flag.value).is_none() {
                 return Err(invalid(&flag.name));
             }
-            parsed.ignored.extend(FLAGS.iter().map(|(name, ..)| *name).find(|name| *name == flag.name));
+            parsed.ignored.extend(known_name(&flag.name));
         }
-        _ => {
-            if flag.switch()? {
-                parsed.ignored.extend(FLAGS.iter().map(|(name, ..)| *name).find(|name| *name == flag.name));
-            }
-        }
+        _ if flag.switch()? => parsed.ignored.extend(known_name(&flag.name)),
+        _ => {}
     }
     Ok(())
 }

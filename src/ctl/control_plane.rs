@@ -135,19 +135,8 @@ pub fn run(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
         "no apiserver address is known: the records have no service default/kubernetes"
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = addresses.into_iter().map(|(address, from)| async move {
-        let apiserver = ask(address, from).await;
-        (apiserver, address)
-    });
-    let apiservers = runtime.block_on(futures::future::join_all(asked)).into_iter().map(|(apiserver, address)| {
-        let failing = failing.get(&address);
-        Apiserver {
-            failing_since: failing.map(|failing| failing.since),
-            failing_reason: failing.map(|failing| failing.reason.clone()),
-            ..apiserver
-        }
-    });
-    let apiservers = apiservers.collect();
+    let asked = addresses.into_iter().map(|(address, from)| ask(address, from, failing.get(&address).copied()));
+    let apiservers = runtime.block_on(futures::future::join_all(asked));
     let at = Time(Clock::System.now());
     let source = status.as_ref().map(|status| status::source(&status.source, at));
     let document = ControlPlane { at, apiservers, source };
@@ -159,12 +148,10 @@ pub fn run(args: &ControlPlaneArgs) -> anyhow::Result<Exit> {
 fn known(snapshot: &Snapshot) -> BTreeMap<SocketAddr, &'static str> {
     let Some(service) = snapshot.service(b"default", b"kubernetes") else { return BTreeMap::new() };
     let port = service.ports().first().map_or(443, |port| port.port);
-    let ips = match service.kind() {
-        crate::record::Kind::ClusterIp(ips) => ips.to_vec(),
-        _ => Vec::new(),
-    };
-    let mut all: BTreeMap<SocketAddr, &'static str> =
-        ips.into_iter().map(|ip| (SocketAddr::from((ip, port)), "service")).collect();
+    let mut all = BTreeMap::new();
+    if let crate::record::Kind::ClusterIp(ips) = service.kind() {
+        all.extend(ips.iter().map(|ip| (SocketAddr::from((*ip, port)), "service")));
+    }
     for endpoint in service.endpoints() {
         let port = endpoint.ports.first().map_or(PORT, |port| port.port);
         all.insert((endpoint.ip, port).into(), "endpoint");
@@ -172,7 +159,7 @@ fn known(snapshot: &Snapshot) -> BTreeMap<SocketAddr, &'static str> {
     all
 }
 
-async fn ask(address: SocketAddr, from: &'static str) -> Apiserver {
+async fn ask(address: SocketAddr, from: &'static str, failing: Option<&FailingAddress>) -> Apiserver {
     let mut apiserver = Apiserver {
         address,
         from,
@@ -182,8 +169,8 @@ async fn ask(address: SocketAddr, from: &'static str) -> Apiserver {
         readyz_ms: None,
         certificate_ends: None,
         error: None,
-        failing_since: None,
-        failing_reason: None,
+        failing_since: failing.map(|failing| failing.since),
+        failing_reason: failing.map(|failing| failing.reason.clone()),
     };
     if let Err(error) = steps(address, &mut apiserver).await {
         apiserver.error = Some(format!("{error:#}"));
