@@ -72,6 +72,12 @@ fn from_nodelocaldns(world: &World) -> Vec<Row> {
         |kubelet| kubelet.apply(DROP_IN, strategy, overlay),
         (BY_COREDNS, Some(BY_COREDNS)),
     );
+    // The store has the hub's records still.
+    let asked = ["lookup", "kubernetes.default.svc.cluster.local", "--admin", "/run/holdfast/agent.sock"];
+    let (found, told) = walk.kubelet.pod(DROP_IN).exec(&world.node, &asked);
+    walk.check(&format!("the tools tell what DNS answers: {told}"), found && told.contains(BY_COREDNS));
+    let (_, told) = walk.kubelet.pod(DROP_IN).exec(&world.node, &["status", "--admin", "/run/holdfast/agent.sock"]);
+    walk.check(&format!("nor do they count what is not used: {told}"), told.contains("NOT USED without a source"));
     walk.walk(
         "drop-in → nodelocaldns",
         |kubelet| kubelet.apply(DROP_IN, Strategy::EndFirst, template),
