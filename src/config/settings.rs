@@ -371,7 +371,7 @@ settings! {
         /// Zones of which the longest that covers a rewritten name answers it, or else this zone; unless given, the zone that the
         /// new name is in.
         rewrite_zones: Vec<ZoneName> = Setting::new("rewrite_zones", "[]");
-        /// Which clients may ask, by the first rule that fits: `allow`, `block` (REFUSED) or `filter` (an empty answer), then any of
+        /// Which clients may ask, by the first rule that fits: `allow`, `block` (REFUSED), `filter` (an empty answer) or `drop` (no answer), then any of
         /// `zone ZONE`, `type TYPE…` and `net NETWORK…`. Rules see rewritten names, and are not for names of the cluster.
         acl: Vec<Acl> = Setting::new("acl", "[]");
         /// Answers ANY with one HINFO record that says so (RFC 8482), and asks no upstream.

@@ -128,13 +128,7 @@ pub(super) fn acl(directive: &Directive, found: &mut Findings) -> Acl {
     let zones = directive.args.iter().flat_map(|token| found.take(words::zones(token)).unwrap_or_default()).collect();
     let mut acl = Acl { zones, rules: Vec::new() };
     for property in &directive.properties {
-        let action = match property.name.text.to_ascii_lowercase().as_str() {
-            "drop" => {
-                found.manner(directive, property, "clients are told REFUSED, and do not wait for an answer");
-                "block".to_owned()
-            }
-            other => other.to_owned(),
-        };
+        let action = property.name.text.to_ascii_lowercase();
         let mut words = vec![action.as_str()];
         let mut any = false;
         for token in &property.args {

@@ -134,7 +134,7 @@ const CASES: &[Case] = &[
         &["zone: a.example", "allow net 10.0.0.0/8", "block type A AAAA", "filter"],
         &[],
     ),
-    ("acl {\n drop type * net 192.0.2.1\n}", &["block net 192.0.2.1/32"], &["acl drop"]),
+    ("acl {\n drop type * net 192.0.2.1\n}", &["drop net 192.0.2.1/32"], &[]),
     ("any", &["minimal_any: true"], &[]),
     ("dns64", &["64:ff9b::/96", "dns64_over_ipv4: false"], &[]),
     ("dns64 {\n prefix 64:ff9b:1::/96\n translate_all\n allow_ipv4\n}", &["64:ff9b:1::/96", "dns64_all: true"], &[]),

@@ -91,7 +91,7 @@ pub struct ForwardRequest {
 /// The answer to a [`ForwardRequest`].
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// A complete message for the client: its id, its question, its EDNS state, within its size.
+    /// A complete message for the client: its id, its question, its EDNS state, within its size. Empty if it gets none.
     pub message: Vec<u8>,
     pub from: ServedFrom,
 }

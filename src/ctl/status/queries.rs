@@ -26,6 +26,7 @@ pub(super) fn queries(status: &QueriesStatus) -> String {
         let why = match reason.as_str() {
             "rate_limited" => "over open_rate",
             "not_allowed" => "their client is not in allow",
+            "acl" => "a rule of acl drops them",
             "short" => "shorter than a DNS header",
             "response" => "answers, not queries",
             "send" => "the answer could not be sent",

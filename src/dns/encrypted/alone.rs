@@ -76,6 +76,10 @@ pub(super) async fn answer(
             let request = server::request(asked, message, &kept, transport, [client, listener], received);
             let resolved = core.resolve(request).await;
             gone.stayed();
+            if resolved.message.is_empty() {
+                shard.dropped(DropCause::Acl);
+                return None;
+            }
             shard.responses(Tally { rcode: server::rcode_of(&resolved.message), from: resolved.from }, 1);
             shard.durations(resolved.from, received.elapsed(), 1);
             resolved.message

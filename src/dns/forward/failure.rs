@@ -16,6 +16,8 @@ use crate::{
 pub enum Failure {
     /// The zone answers with this code, and says why if a rule of it has a reason.
     Fixed(Rcode, Option<Reason>),
+    /// A rule of the zone lets nothing be answered.
+    Dropped,
     /// The answer is not on this node, and upstreams were not to be asked.
     NotAsked,
     /// Upstreams deny the name, and it is held: this is its last good answer.
@@ -80,7 +82,7 @@ impl Failure {
 
     /// The same for the name that an alias of the cluster leads to: a fixed answer is not the alias's own.
     pub fn of_target(self) -> Self {
-        if let Self::Fixed(..) = self { Self::fixed_target() } else { self }
+        if let Self::Fixed(..) | Self::Dropped = self { Self::fixed_target() } else { self }
     }
 
     pub fn truncated() -> Self {
@@ -119,7 +121,7 @@ impl Failure {
             Self::Fixed(answer, _) => Some(*answer),
             Self::Servfail { refused: true, .. } => Some(Rcode::REFUSED),
             Self::Servfail { .. } => Some(Rcode::SERVFAIL),
-            Self::NotAsked | Self::Held(_) => None,
+            Self::Dropped | Self::NotAsked | Self::Held(_) => None,
         }
     }
 
@@ -130,7 +132,7 @@ impl Failure {
     /// The extended error (RFC 8914) and its text.
     pub fn ede(&self) -> (EdeCode, Cow<'static, str>) {
         match self {
-            Self::Fixed(..) | Self::NotAsked | Self::Held(_) => (EdeCode::OTHER, Cow::Borrowed("")),
+            Self::Fixed(..) | Self::Dropped | Self::NotAsked | Self::Held(_) => (EdeCode::OTHER, Cow::Borrowed("")),
             Self::Servfail { ede, text, .. } => (*ede, text.clone()),
         }
     }

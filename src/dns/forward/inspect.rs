@@ -116,7 +116,7 @@ fn inspect(resolver: Resolver<'_>, question: &Question, legs: &Lock<Vec<Leg>>) -
             authorities: Vec::new(),
             age: Age::Fresh,
         }),
-        Err(Failure::NotAsked | Failure::Held(_) | Failure::Servfail { .. }) => None,
+        Err(Failure::Dropped | Failure::NotAsked | Failure::Held(_) | Failure::Servfail { .. }) => None,
     };
     Inspected { answer, legs: legs.lock().clone() }
 }

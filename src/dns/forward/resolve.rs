@@ -17,7 +17,11 @@ use super::{
     inspect::Leg,
     lookup::{ASKER, Found, Via, asking},
     observe,
-    route::{ByZone, OnNode, Reason, Routes, ZoneNames, acl, dns64},
+    route::{
+        ByZone, OnNode, Reason, Routes, ZoneNames,
+        acl::{self, Action},
+        dns64,
+    },
 };
 use crate::{
     dns::{
@@ -89,6 +93,7 @@ pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
             }
             (out, found.from)
         }
+        (Err(Failure::Dropped), _) => return Resolved { message: Vec::new(), from: ServedFrom::Cluster },
         (Err(Failure::Fixed(answer, reason)), Forward::Whole) => {
             let mut reject = client.reject(answer, None);
             reject.ede = reason.as_ref().map(|Reason { code, text }| Ede { code: *code, text });
@@ -291,10 +296,15 @@ impl Resolver<'_> {
     async fn known(&self, names: &ZoneNames, question: &Question, via: Via) -> Result<Found, Failure> {
         if !names.config.acl.is_empty()
             && let Some(asker) = asking()
-            && let Some((answer, code)) =
-                acl::judge(&names.config.acl, &question.record_name(), question.rtype, asker.client.ip()).answer()
         {
-            return Err(Failure::Fixed(answer, Some(Reason { code, text: "".into() })));
+            let rules = &names.config.acl;
+            let action = acl::judge(rules, &question.record_name(), question.rtype, asker.client.ip());
+            if action == Action::Drop {
+                return Err(Failure::Dropped);
+            }
+            if let Some((answer, code)) = action.answer() {
+                return Err(Failure::Fixed(answer, Some(Reason { code, text: "".into() })));
+            }
         }
         let (kind, mut answers, authorities, additionals) = match names.on_node(question, asking().as_ref()) {
             OnNode::Records { kind, answers, authorities, additionals } => (kind, answers, authorities, additionals),

@@ -58,6 +58,8 @@ labels! {
         NotAllowed = "not_allowed",
         /// A public network asks more than `open_rate`.
         RateLimited = "rate_limited",
+        /// A rule of the zone says so.
+        Acl = "acl",
     }
 }
 

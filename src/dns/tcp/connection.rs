@@ -339,6 +339,9 @@ impl Connection {
 
     fn put_forwarded(&mut self, Forwarded { resolved, received, padded, .. }: Forwarded) {
         let shard = &self.shared.core.metrics.shared;
+        if resolved.message.is_empty() {
+            return shard.dropped(DropCause::Acl);
+        }
         shard.responses(Tally { rcode: server::rcode_of(&resolved.message), from: resolved.from }, 1);
         shard.durations(resolved.from, received.elapsed(), 1);
         self.put(&resolved.message, padded);

@@ -200,7 +200,9 @@ impl Worker {
         let answer = async move {
             let resolved = core.resolve(request).await;
             let shard = &core.metrics.shared;
-            if socket.send(&resolved.message, &peer).is_ok() {
+            if resolved.message.is_empty() {
+                shard.dropped(DropCause::Acl);
+            } else if socket.send(&resolved.message, &peer).is_ok() {
                 let tally = Tally { rcode: server::rcode_of(&resolved.message), from: resolved.from };
                 shard.responses(tally, 1);
                 shard.durations(resolved.from, received.elapsed(), 1);

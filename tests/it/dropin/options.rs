@@ -283,6 +283,25 @@ async fn loadbalance_weighs_addresses_by_a_file_that_may_come_later() {
     assert!(problem().is_some());
 }
 
+/// As CoreDNS 1.14.7 does over UDP and TCP.
+#[tokio::test(start_paused = true)]
+async fn acl_drops_without_an_answer() {
+    let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
+    let text = ". {\nrewrite name exact old.example shut.example\nacl shut.example {\ndrop type A net 127.0.0.0/8\n}\nforward . UP1\n}";
+    let world = serve(text, &[&upstream]);
+    for (owner, rtype, dropped) in [
+        ("shut.example", RecordType::A, true),
+        ("old.example", RecordType::A, true),
+        ("shut.example", RecordType::AAAA, false),
+        ("open.example", RecordType::A, false),
+    ] {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let message = world.resolve(query(owner, rtype, None), transport).await.message;
+            assert_eq!(message.is_empty(), dropped, "{owner} {rtype}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn bufsize_bounds_answers_over_udp() {
     let upstream = Upstream::start(|asked| {

@@ -1,14 +1,20 @@
 //! What holds whichever way a query comes.
 
+use std::{future::ready, sync::Arc};
+
+use futures::future::{BoxFuture, FutureExt};
 use hickory_proto::{
     op::{Edns, Message, OpCode, ResponseCode},
     rr::{RecordType, rdata::opt::EdnsOption},
 };
-use holdfast::dns::Config;
+use holdfast::dns::{Config, ForwardRequest, Resolve, Resolved, ServedFrom};
 
 use crate::support::dns::{
-    ask_tcp, ask_udp, bind, edns_query, gist, message, query, receive, records, serve, start, udp,
+    Script, Tcp, ask_tcp, ask_udp, bind, edns_query, gist, message, query, receive, records, serve, serve_with, start,
+    udp,
 };
+
+const WEB: &str = "web.prod.svc.cluster.local.";
 
 type Ask = fn(std::net::SocketAddr, &[u8]) -> Message;
 const BOTH: [(&str, Ask); 2] = [("udp", ask_udp), ("tcp", ask_tcp)];
@@ -33,6 +39,29 @@ async fn every_address_answers_over_udp_and_tcp() {
             }
         }
     }
+}
+
+/// A resolver with a rule that drops everything.
+struct Silent;
+
+impl Resolve for Silent {
+    fn resolve(&self, _: ForwardRequest) -> BoxFuture<'static, Resolved> {
+        ready(Resolved { message: Vec::new(), from: ServedFrom::Cluster }).boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_a_rule_drops_gets_no_answer_and_those_behind_it_do() {
+    let bound = bind(&["127.0.0.1:0"], Config { workers: 1, ..Config::default() });
+    let server = serve_with(bound, records(), &Script::new(), Arc::new(Silent));
+    let (client, mut stream) = (udp(server.address()), Tcp::connect(server.address()));
+    client.send(&query(1, "example.org.", RecordType::A)).unwrap();
+    stream.send(&query(2, "example.org.", RecordType::A));
+    server.wait_for_count("holdfast_dns_drops_total", &[("reason", "acl")], 2).await;
+    client.send(&query(3, WEB, RecordType::A)).unwrap();
+    assert_eq!(gist(&receive(&client)).0, 3);
+    stream.send(&query(4, WEB, RecordType::A));
+    assert_eq!(gist(&stream.receive()).0, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

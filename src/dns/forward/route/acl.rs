@@ -20,14 +20,16 @@ labels! {
         Block = "block",
         /// An empty answer.
         Filter = "filter",
+        /// No answer at all.
+        Drop = "drop",
     }
 }
 
 impl Action {
-    /// The answer in place of the one that was asked for, with its extended error (RFC 8914).
+    /// The answer in place of the one that was asked for, with its extended error (RFC 8914); `None` for that one or none.
     pub fn answer(self) -> Option<(Rcode, EdeCode)> {
         match self {
-            Self::Allow => None,
+            Self::Allow | Self::Drop => None,
             Self::Block => Some((Rcode::REFUSED, EdeCode::BLOCKED)),
             Self::Filter => Some((Rcode::NOERROR, EdeCode::FILTERED)),
         }
@@ -63,13 +65,13 @@ pub fn judge(rules: &[Acl], name: &Name, rtype: Rtype, client: IpAddr) -> Action
 impl FromStr for Acl {
     type Err = String;
 
-    /// `allow|block|filter [zone ZONE] [type TYPE…] [net NETWORK…]`.
+    /// `allow|block|filter|drop [zone ZONE] [type TYPE…] [net NETWORK…]`.
     fn from_str(text: &str) -> Result<Self, String> {
         let words = words::split(text)?;
         let mut words = words.iter().map(String::as_str);
         let action = words.next().and_then(|word| Action::ALL.into_iter().find(|action| action.as_str() == word));
         let Some(action) = action else {
-            return Err(format!("{text:?} does not begin with allow, block or filter"));
+            return Err(format!("{text:?} does not begin with allow, block, filter or drop"));
         };
         let mut acl = Self { action, zone: None, types: Vec::new(), networks: Vec::new() };
         let mut about = None;
@@ -149,7 +151,7 @@ mod tests {
         for text in ["block", "allow zone a.example. type A AAAA net 10.0.0.0/8 ::1/128"] {
             assert_eq!(text.parse::<Acl>().unwrap().to_string(), text);
         }
-        for text in ["", "drop", "block 10.0.0.0/8", "block net 10.0.0.0/33", "block type NONSENSE"] {
+        for text in ["", "refuse", "block 10.0.0.0/8", "block net 10.0.0.0/33", "block type NONSENSE"] {
             assert!(text.parse::<Acl>().is_err(), "{text:?}");
         }
     }
