@@ -31,10 +31,10 @@ fn cache(max_bytes: u64) -> Cache {
     Cache::new(&cache::Config { max_bytes, ..cache::Config::default() }, metrics)
 }
 
-/// A million names nobody asks for again, against a thousand that are asked for all along.
+/// Ten times as many names as there is room for, which nobody asks for again, against a thousand that are asked for all along.
 #[test]
-fn a_flood_of_a_million_names_stays_within_the_limit_and_leaves_popular_names_in() {
-    const FLOOD: u32 = 1_000_000;
+fn a_flood_of_names_stays_within_the_limit_and_leaves_popular_names_in() {
+    const FLOOD: u32 = 250_000;
     const HOT: u32 = 1_000;
     const LIMIT: u64 = 16 * MIB;
     let _alone = COLLECTOR.lock();
