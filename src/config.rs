@@ -319,6 +319,13 @@ fn check_zones(settings: &Settings, zones: &[ForwardZone], place: Place, list: &
         {
             errors.add(place, &format!("{key}.min_ttl"), "is above max_ttl");
         }
+        if zone.resolvers.iter().any(|resolver| matches!(resolver, UpstreamSource::Named(_))) {
+            errors.add(place, &format!("{key}.resolvers"), "a resolver is an address or a resolv.conf, not a name");
+        }
+        refuse_self(settings, &zone.resolvers, place, &format!("{key}.resolvers"), errors);
+        if zone.tls_certificate.is_some() != zone.tls_key.is_some() {
+            errors.add(place, &key, "tls_certificate and tls_key go together: one of them is missing");
+        }
         refuse_self(settings, &zone.upstreams, place, &format!("{key}.upstreams"), errors);
     }
 }

@@ -80,6 +80,8 @@ impl Settings {
             dns64_all: zone.dns64_all,
             dns64_over_ipv4: zone.dns64_over_ipv4,
             tls_ca: zone.tls_ca.clone(),
+            resolvers: zone.resolvers.clone(),
+            tls_certificate: zone.tls_certificate.clone().zip(zone.tls_key.clone()),
             budget: self.upstream_timeout,
             lifetimes: dns::cache::Lifetimes {
                 max_ttl: zone.max_ttl.unwrap_or(self.cache_max_ttl),
@@ -370,10 +372,13 @@ impl Config {
             settings.forward.iter().chain(settings.views.iter().flat_map(|view| &view.forward)).flat_map(|zone| {
                 let of_upstreams = zone.upstreams.iter().filter_map(|upstream| match upstream {
                     UpstreamSource::ResolvConf(file) => Some(("upstreams", file)),
-                    UpstreamSource::Server(_) => None,
+                    UpstreamSource::Server(_) | UpstreamSource::Named(_) => None,
                 });
                 let named = zone.hosts_file.iter().map(|file| ("hosts_file", file));
-                let named = named.chain(zone.tls_ca.iter().map(|file| ("tls_ca", file))).chain(of_upstreams);
+                let of_tls =
+                    [("tls_ca", &zone.tls_ca), ("tls_certificate", &zone.tls_certificate), ("tls_key", &zone.tls_key)];
+                let of_tls = of_tls.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?)));
+                let named = named.chain(of_tls).chain(of_upstreams);
                 named.map(|(key, file)| (format!("forward zone {}: {key}", zone.zone.text()), file.clone()))
             });
         of_stream.chain(of_encrypted).chain(source).chain(of_zones).collect()

@@ -297,7 +297,7 @@ settings! {
         /// The zone; `.` for all names that no other zone covers.
         zone: ZoneName = Setting::new("zone", ".").required();
         /// Servers to ask: `IP[:PORT]`, `tls://IP[:PORT]#NAME`, `https://IP[:PORT]/PATH#NAME` (HTTP/2; the path is `/dns-query`
-        /// unless given), or the path of a resolv.conf, which is read again when it changes. A file that is missing or names no server is
+        /// unless given), a name in the place of `IP`, which is looked up (`resolvers`), or the path of a resolv.conf, which is read again when it changes. A file that is missing or names no server is
         /// waited for. Meanwhile the servers that it named last are asked; the store keeps them (`upstreams.json`).
         upstreams: Vec<UpstreamSource> = Setting::new("upstreams", "[]");
         /// Answers every query of this zone with this code, without upstreams: `noerror` (no records), `nxdomain`, `refused` or
@@ -349,9 +349,18 @@ settings! {
         /// data may be `{qname}`, `{qtype}` or `{client_ip}`. `subnet 24 56` sends so many bits of the client's address (RFC 7871).
         /// Answers are kept for all clients: take `cache: false` where they differ.
         edns: Vec<EdnsOption> = Setting::new("edns", "[]");
+        /// Servers that look up the names among `upstreams`: addresses, or the path of a resolv.conf. A name is looked up again when
+        /// its TTL is over. While that fails its last addresses are asked; the store keeps them (`upstreams.json`). Names of
+        /// the cluster are answered from the records. Over TLS the certificate must hold the name, or the one behind `#`.
+        resolvers: Vec<UpstreamSource> = Setting::new("resolvers", "[/etc/resolv.conf]");
         /// PEM file with the certificate authorities for `tls://` and `https://` upstreams, read again when it changes. While it is
         /// missing, these upstreams are not asked. Default: those of the system.
         tls_ca: Option<PathBuf> = Setting::new("tls_ca", "none");
+        /// PEM file with the certificate, and its chain, that `tls://` and `https://` upstreams are shown, for those that ask for one.
+        /// Read again when it or `tls_key` changes. While either is missing at the start, these upstreams are not asked.
+        tls_certificate: Option<PathBuf> = Setting::new("tls_certificate", "none");
+        /// PEM file with the private key of `tls_certificate`.
+        tls_key: Option<PathBuf> = Setting::new("tls_key", "none");
         /// Names of this zone with fixed addresses, as lines of a hosts file.
         hosts: Vec<Host> = Setting::new("hosts", "[]");
         /// A file in the form of /etc/hosts with more such names, read again when it changes or appears.

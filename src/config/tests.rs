@@ -67,7 +67,7 @@ path: x
 store: { paht: /x, max: 1 }
 cache: 64MiB
 forward:
-  - upstreams: [1.1.1.1, dns.example]
+  - upstreams: [1.1.1.1, dns..example]
   - { zone: a..b, upstreams: [] }
 pods: verified
 reverse: 10.96.0.1/12
@@ -129,6 +129,14 @@ fn bad_values_are_named_with_what_would_be_right() {
             "f.yaml:2:24: tcp.max_connections: \"-1\" is not a whole number from 0 to 18446744073709551615",
         ),
         ("forward: [{zone: a.example, upstreams: []}]", "f.yaml:2:11: forward: zone \"a.example\" has no upstreams"),
+        (
+            "forward: [{zone: a.example, upstreams: [dns.example], resolvers: [dns.example]}]",
+            "f.yaml:2:10: forward[0].resolvers: a resolver is an address or a resolv.conf, not a name",
+        ),
+        (
+            "forward: [{zone: a.example, upstreams: ['tls://10.0.0.1'], tls_key: /key}]",
+            "f.yaml:2:10: forward[0]: tls_certificate and tls_key go together: one of them is missing",
+        ),
         ("- a", "f.yaml:2:3: not YAML: "),
     ] {
         let found = errors(read(&format!("{SOURCE}{line}\n")));

@@ -155,22 +155,11 @@ fn upstream(token: &Token, options: &Options<'_>) -> Result<String, Unused> {
         (Some(own), None) => Some(own),
         (None, all) => all.map(|token| token.text.clone()).filter(|_| scheme != "dns"),
     };
-    let bare = address.trim_start_matches('[').split(']').next().unwrap_or_default();
     let prefix = if scheme == "dns" { String::new() } else { format!("{scheme}://") };
     let written = format!("{prefix}{address}{}", name.map(|name| format!("#{name}")).unwrap_or_default());
     match written.parse::<UpstreamSource>() {
         Ok(_) => Ok(written),
-        Err(error) => {
-            let host =
-                bare.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(bare, |(host, _)| host);
-            // CoreDNS looks names up at its start.
-            if words::zone(host).is_some_and(|zone| zone != ".")
-                && !host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-            {
-                return Err(Unused::Note(format!("{host} is a name: give its addresses, this server is left out")));
-            }
-            Err(Unused::Error(error.to_string()))
-        }
+        Err(error) => Err(Unused::Error(error.to_string())),
     }
 }
 
@@ -257,7 +246,7 @@ fn option<'d>(
         }
         "max_fails" | "max_idle_conns" | "max_concurrent" | "max_connect_attempts" => limit(property, forward, found),
         "tls_servername" => options.server_name = found.one(property),
-        "tls" => tls(directive, property, forward, found),
+        "tls" => tls(property, forward, found),
         "health_check" => health_check(property, forward, found),
         "failfast_all_unhealthy_upstreams" => {
             flag(found);
@@ -266,7 +255,10 @@ fn option<'d>(
         "resolver" => match property.args.iter().find(|token| sys::parse_address(&token.text, 53).is_none()) {
             Some(token) => found.error(token.at, format!("{:?} is not an address", token.text)),
             None if property.args.is_empty() => found.error(property.name.at, "resolver takes addresses"),
-            None => found.met(directive, property, "upstreams are addresses: no name is looked up"),
+            None => {
+                let resolvers = property.args.iter().map(|token| text(&token.text)).collect();
+                forward.fields.push(("resolvers", Shown::List(resolvers)));
+            }
         },
         "doh_method" => match found.one(property) {
             Some(token) if !matches!(token.text.as_str(), "GET" | "POST") => {
@@ -322,21 +314,16 @@ fn verdicts(property: &Property, found: &mut Findings) -> Verdicts {
     property.args.iter().filter_map(verdict).collect()
 }
 
-fn tls(directive: &Directive, property: &Property, forward: &mut Forward, found: &mut Findings) {
-    let authorities = match property.args.as_slice() {
-        [] => return,
-        [ca] => ca,
-        [_, _] => return found.note(property.name.at, "forward tls", Weight::Answers, NO_CLIENT_CERTIFICATE),
-        [_, _, ca] => {
-            found.note(property.name.at, "forward tls", Weight::Answers, NO_CLIENT_CERTIFICATE);
-            ca
-        }
-        _ => return found.error(property.name.at, format!("tls of {} takes at most 3 files", directive.name.text)),
+/// `tls [CA]` or `tls CERTIFICATE KEY [CA]`.
+fn tls(property: &Property, forward: &mut Forward, found: &mut Findings) {
+    let keys: &[&str] = match property.args.len() {
+        0 | 1 => &["tls_ca"],
+        2 | 3 => &["tls_certificate", "tls_key", "tls_ca"],
+        _ => return found.error(property.name.at, "tls of forward takes at most 3 files"),
     };
-    forward.fields.push(("tls_ca", text(&authorities.text)));
+    let files = keys.iter().zip(&property.args);
+    forward.fields.extend(files.map(|(key, file)| (*key, text(&file.text))));
 }
-
-const NO_CLIENT_CERTIFICATE: &str = "upstreams are asked without a certificate of our own";
 
 fn health_check(property: &Property, forward: &mut Forward, found: &mut Findings) {
     let Some(interval) = property.args.first() else {

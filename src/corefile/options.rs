@@ -34,11 +34,11 @@ const CASES: &[Case] = &[
         &["probe_interval: 500ms", "probe_recursion: false", "probe_name: probe.example"],
         &[],
     ),
-    ("forward . 10.0.0.1 {\n resolver 10.0.0.2\n}", &["upstreams: [10.0.0.1]"], &["forward resolver="]),
+    ("forward . 10.0.0.1 {\n resolver 10.0.0.2\n}", &["upstreams: [10.0.0.1]", "resolvers: [10.0.0.2]"], &[]),
     (
         "forward . 10.0.0.1 dns.example {\n resolver 10.0.0.2\n}",
-        &["upstreams: [10.0.0.1]"],
-        &["forward resolver=", "forward!"],
+        &["upstreams: [10.0.0.1, dns.example]", "resolvers: [10.0.0.2]"],
+        &[],
     ),
     (
         "forward . tls://10.0.0.1 tls://10.0.0.2:8853 {\n tls_servername dns.example\n}",
@@ -56,6 +56,16 @@ const CASES: &[Case] = &[
         &[],
     ),
     ("forward . tls://10.0.0.1 {\n tls /etc/ca.crt\n}", &["tls_ca: /etc/ca.crt"], &[]),
+    (
+        "forward . tls://10.0.0.1 {\n tls /etc/tls.crt /etc/tls.key /etc/ca.crt\n}",
+        &["tls_certificate: /etc/tls.crt", "tls_key: /etc/tls.key", "tls_ca: /etc/ca.crt"],
+        &[],
+    ),
+    (
+        "forward . tls://10.0.0.1 {\n tls /etc/tls.crt /etc/tls.key\n}",
+        &["tls_certificate: /etc/tls.crt", "tls_key: /etc/tls.key"],
+        &[],
+    ),
     (
         "forward . 10.0.0.1 {\n option_of_next_year yes\n}",
         &["upstreams: [10.0.0.1]"],

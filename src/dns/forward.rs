@@ -14,6 +14,7 @@ mod in_flight;
 mod inspect;
 mod keep;
 mod lookup;
+mod named;
 mod nxdomain_cut;
 mod observe;
 mod resolve;
@@ -50,9 +51,9 @@ pub use self::{
     inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
     observe::{AnswerClass, FailureKind, Metrics, Mismatch},
     route::{
-        Acl, Config, ConfigError, DohMethod, EdnsOption, FixedAnswer, Host, NOT_WORKED_OUT, Next, Prefix, Probe,
-        ResolvConfCache, Rewrite, Template, UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host, parse_host_ip,
-        problems, rcodes, words,
+        Acl, Config, ConfigError, DohMethod, EdnsOption, FixedAnswer, Host, NOT_WORKED_OUT, NamedServer, Next, Prefix,
+        Probe, ResolvConfCache, Rewrite, Template, UpstreamSource, Verdict, Verdicts, ZoneConfig, parse_host,
+        parse_host_ip, problems, rcodes, words,
     },
     upstream::{Server, TlsName, limit_sockets},
 };

@@ -55,7 +55,7 @@ pub struct ZoneStatus {
     pub down: bool,
     /// Whether queries sent to one of them come back to this agent (a forwarding loop).
     pub looped: bool,
-    /// The file that must name the upstreams or their certificate authorities and cannot be used, with the reason; null if all is well.
+    /// The file that must name the upstreams or hold the certificates for TLS to them and cannot be used, with the reason; null if all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
     /// The hosts file that cannot be read, with the reason; null if all is well.

@@ -105,6 +105,7 @@ impl Scalar for UpstreamSource {
     fn text(&self) -> String {
         match self {
             Self::Server(server) => server.to_string(),
+            Self::Named(named) => named.to_string(),
             Self::ResolvConf(path) => path.display().to_string(),
         }
     }
@@ -127,10 +128,16 @@ mod tests {
 
     #[test]
     fn upstreams_are_shown_as_they_would_be_written() {
-        for text in ["10.0.0.53:53", "[fd00::53]:53", "tls://10.0.0.54:853#dns.corp.example", "/etc/resolv.conf"] {
+        for text in [
+            "10.0.0.53:53",
+            "[fd00::53]:53",
+            "tls://10.0.0.54:853#dns.corp.example",
+            "dns.corp.example:53",
+            "/etc/resolv.conf",
+        ] {
             assert_eq!(UpstreamSource::parse(text).unwrap().text(), text);
         }
-        assert!(UpstreamSource::parse("dns.corp.example").is_err());
+        assert!(UpstreamSource::parse("dns.corp.example/").is_err());
     }
 
     #[test]

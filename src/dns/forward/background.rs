@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Inner, keep,
+    Inner, keep, named,
     route::{Probe, Route, Routes},
     upstream::{ExchangeOptions, Upstream, exchange},
 };
@@ -45,7 +45,7 @@ const REFRESHES_MAX: usize = 64;
 const LOOP_TYPE: Rtype = Rtype::HINFO;
 
 pub async fn run(inner: &Arc<Inner>) {
-    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run(), keep::run(inner));
+    tokio::join!(refreshes(inner), ticks(inner), inner.tap.run(), keep::run(inner), named::run(inner));
 }
 
 async fn refreshes(inner: &Arc<Inner>) {
@@ -102,7 +102,7 @@ async fn ticks(inner: &Arc<Inner>) {
 /// Asks each upstream that left a question unanswered whether it answers at all, and each failing one whether it is back, less
 /// often the longer it is gone.
 fn probe_failing(inner: &Arc<Inner>) {
-    for route in inner.routes.load().iter().flat_map(Route::and_next) {
+    for route in inner.routes.load().all() {
         let due = |upstream: &&Arc<Upstream>| upstream.take_due_probe(route.config.probe.every);
         for upstream in route.upstreams().iter().filter(due) {
             let (inner, upstream, route) = (Arc::clone(inner), Arc::clone(upstream), Arc::clone(route));
@@ -132,7 +132,7 @@ async fn answers(inner: &Inner, route: &Route, upstream: &Upstream, question: &Q
 }
 
 /// Sends each upstream of each route a name nobody else would ask for; if it comes back to us, there is a loop.
-fn probe_loops(inner: &Arc<Inner>, all: bool) {
+pub fn probe_loops(inner: &Arc<Inner>, all: bool) {
     for route in inner.routes.load().iter().filter(|route| route.take_loop_search() || all) {
         for upstream in route.upstreams().iter() {
             let (inner, route, upstream) = (Arc::clone(inner), Arc::clone(route), Arc::clone(upstream));
@@ -258,7 +258,7 @@ impl Files {
 fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
     let (mut any, mut named, mut missing) = (false, Vec::new(), 0);
     let routes = inner.routes.load_full();
-    for route in routes.iter().flat_map(Route::and_next) {
+    for route in routes.all().flat_map(Route::with_resolver) {
         let mut changed = false;
         for path in route.resolv_conf_paths() {
             changed |= seen.changed(path);

@@ -42,8 +42,11 @@ impl Failure {
 
     /// The route's file names no upstream.
     pub fn no_upstreams(route: &Route) -> Self {
-        let file = route.missing().map(|missing| format!("no upstreams in {}", missing.path.display()));
-        file.map_or_else(Self::no_route, |text| Self::because(EdeCode::NO_REACHABLE_AUTHORITY, text))
+        let reason = route.missing().map(|missing| {
+            let of = if missing.is_file() { "upstreams in" } else { "address of" };
+            format!("no {of} {}", missing.path.display())
+        });
+        reason.map_or_else(Self::no_route, |text| Self::because(EdeCode::NO_REACHABLE_AUTHORITY, text))
     }
 
     pub fn not_ready() -> Self {

@@ -7,6 +7,7 @@ mod config;
 pub mod dns64;
 mod edns;
 pub mod hosts;
+mod named;
 mod names;
 pub mod next;
 pub mod rcodes;
@@ -30,10 +31,9 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rand::seq::SliceRandom;
 
-use self::servers::{Missing, Servers, servers};
 pub use self::{
     acl::Acl,
-    config::{Config, ConfigError, DohMethod, FixedAnswer, Probe, UpstreamSource, ZoneConfig},
+    config::{Config, ConfigError, DohMethod, FixedAnswer, NamedServer, Probe, UpstreamSource, ZoneConfig},
     dns64::Prefix,
     edns::EdnsOption,
     hosts::{Host, parse_ip as parse_host_ip, parse_line as parse_host},
@@ -43,6 +43,10 @@ pub use self::{
     rewrite::Rewrite,
     servers::problems,
     template::{NOT_WORKED_OUT, Reason, Template},
+};
+use self::{
+    named::NamedAddresses,
+    servers::{Missing, Servers, servers},
 };
 use super::{
     Environment,
@@ -88,6 +92,10 @@ pub struct Route {
     build: ArcSwap<Build>,
     /// Asked in turn, each when the answer so far is one of its own.
     next: Vec<(Verdicts, Arc<Route>)>,
+    /// The addresses of upstreams that are given by name.
+    named: NamedAddresses,
+    /// Asked for them; `None` without such upstreams.
+    resolver: Option<Arc<Route>>,
 }
 
 /// The inputs of new upstreams of a route.
@@ -137,11 +145,10 @@ impl Routes {
         let mut by_zone = ByZone::default();
         // No zone ends in anything but the root's empty label.
         let id = |zone: &[u8]| cache.route(&[zone, view].concat());
-        let has_nobody = |route: Option<&Arc<Route>>| route.is_none_or(|route| route.has_nobody());
         for zone in &config.zones {
             let name = question_name(&zone.zone);
-            let may_wait = has_nobody(before.and_then(|before| before.by_zone.get(&name)));
-            match Route::new(zone, id(name.wire()), environment, cache, may_wait) {
+            let before = before.and_then(|before| before.by_zone.get(&name));
+            match Route::new(zone, id(name.wire()), environment, cache, before) {
                 Ok(route) => {
                     if by_zone.insert(&name, Arc::new(route)).is_some() {
                         errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
@@ -156,8 +163,8 @@ impl Routes {
             let lifetimes = Lifetimes { denials: Denials::Confirm, ..Lifetimes::default() };
             let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), lifetimes, ..ZoneConfig::default() };
             // No zone has an empty wire form.
-            let may_wait = has_nobody(before.and_then(|before| before.cluster_fallback.as_ref()));
-            match Route::new(&zone, id(&[]), environment, cache, may_wait) {
+            let before = before.and_then(|before| before.cluster_fallback.as_ref());
+            match Route::new(&zone, id(&[]), environment, cache, before) {
                 Ok(route) => cluster_fallback = Some(Arc::new(route)),
                 Err(error) => errors.push(error),
             }
@@ -201,6 +208,11 @@ impl Routes {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.by_zone.iter()
     }
+
+    /// Everything that is asked for names of clients.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.iter().chain(&self.cluster_fallback).flat_map(Route::and_next)
+    }
 }
 
 impl Route {
@@ -209,8 +221,9 @@ impl Route {
         id: RouteId,
         environment: &Environment,
         cache: &Cache,
-        may_wait: bool,
+        before: Option<&Arc<Self>>,
     ) -> Result<Self, ConfigError> {
+        let may_wait = before.is_none_or(|before| before.has_nobody());
         let config = Arc::new(config.clone());
         let limits = Limits {
             age_max: config.connection_age_max,
@@ -224,16 +237,20 @@ impl Route {
         if config.budget.is_zero() {
             return Err(ConfigError::Zero("forward timeout"));
         }
-        let next = (config.next.iter().map(|next| {
+        let next = (config.next.iter().enumerate().map(|(nth, next)| {
             let Next { policy, force_tcp, upstreams, .. } = next.clone();
             let zone = ZoneConfig { policy, force_tcp, upstreams, next: Vec::new(), ..(*config).clone() };
-            Self::new(&zone, id, environment, cache, may_wait).map(|route| (next.on, Arc::new(route)))
+            let before = before.and_then(|before| before.next.get(nth)).map(|(_, before)| before);
+            Self::new(&zone, id, environment, cache, before).map(|route| (next.on, Arc::new(route)))
         }))
         .collect::<Result<_, _>>()?;
         let Environment { listen, metrics, resolv_conf_cache, .. } = environment;
-        let Servers { servers, missing } = servers(&config, listen, may_wait.then_some(resolv_conf_cache))?;
+        let named = NamedAddresses::new(&config, before.map(|before| &before.named), resolv_conf_cache);
+        let resolver = if named.is_empty() { None } else { Some(Self::resolver_of(&config, id, environment, cache)?) };
+        let may_wait_for = may_wait.then_some(resolv_conf_cache);
+        let Servers { servers, missing } = servers(&config, listen, may_wait_for, &named)?;
         let Trusted { servers, missing, trust } = trusted(&config, servers, missing, None, may_wait)?;
-        if let Some(file) = &missing {
+        if let Some(file) = missing.as_ref().filter(|missing| missing.is_file()) {
             let zone = &config.zone;
             if servers.is_empty() {
                 tracing::error!(%zone, %file, "a file names no upstreams: names of its zone get SERVFAIL unless cached; it is read every 2 s");
@@ -257,8 +274,48 @@ impl Route {
             lost_before: AtomicU64::new(0),
             build: ArcSwap::from_pointee(build),
             next,
+            named,
+            resolver,
             config,
         })
+    }
+
+    /// The route that upstreams given by name are looked up over.
+    fn resolver_of(
+        config: &ZoneConfig,
+        id: RouteId,
+        environment: &Environment,
+        cache: &Cache,
+    ) -> Result<Arc<Self>, ConfigError> {
+        if config.resolvers.iter().any(|resolver| matches!(resolver, UpstreamSource::Named(_))) {
+            return Err(ConfigError::NamedResolver(config.zone.to_string()));
+        }
+        let (upstreams, policy) = (config.resolvers.clone(), Policy::Sequential);
+        let (hosts_file, weights_file) = (None, None);
+        let zone = ZoneConfig {
+            upstreams,
+            policy,
+            answer: None,
+            next: Vec::new(),
+            hosts_file,
+            weights_file,
+            ..config.clone()
+        };
+        Self::new(&zone, id, environment, cache, None).map(Arc::new)
+    }
+
+    /// The addresses of its upstreams that are given by name.
+    pub fn named(&self) -> &NamedAddresses {
+        &self.named
+    }
+
+    pub fn resolver(&self) -> Option<&Arc<Self>> {
+        self.resolver.as_ref()
+    }
+
+    /// It and what its upstreams are looked up over.
+    pub fn with_resolver(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::once(self).chain(&self.resolver)
     }
 
     /// How its upstreams are asked, without its options of EDNS.
@@ -320,18 +377,18 @@ impl Route {
     pub fn resolv_conf_paths(&self) -> impl Iterator<Item = &Path> {
         self.config.upstreams.iter().filter_map(|source| match source {
             UpstreamSource::ResolvConf(path) => Some(path.as_path()),
-            UpstreamSource::Server(_) => None,
+            UpstreamSource::Server(_) | UpstreamSource::Named(_) => None,
         })
     }
 
     /// The files that vouch for its upstreams.
     pub fn trust_paths(&self) -> impl Iterator<Item = &Path> {
-        let takes_tls = self
-            .config
-            .upstreams
-            .iter()
-            .any(|source| matches!(source, UpstreamSource::Server(server) if server.tls.is_some()));
-        takes_tls.then(|| upstream::trust_paths(self.config.tls_ca.as_deref())).into_iter().flatten()
+        let takes_tls = self.config.upstreams.iter().any(|source| match source {
+            UpstreamSource::Server(server) => server.tls.is_some(),
+            UpstreamSource::Named(named) => named.tls.is_some(),
+            UpstreamSource::ResolvConf(_) => false,
+        });
+        takes_tls.then(|| self.config.tls_files().paths()).into_iter().flatten()
     }
 
     /// Reads its files again; upstreams that stay keep what is known of them. Returns whether they are others now. While there
@@ -341,7 +398,7 @@ impl Route {
     /// The errors of the files; nothing has changed then.
     pub fn reread(&self, environment: &Environment) -> Result<bool, ConfigError> {
         let may_wait = self.has_nobody().then_some(&environment.resolv_conf_cache);
-        let Servers { servers, missing } = servers(&self.config, &environment.listen, may_wait)?;
+        let Servers { servers, missing } = servers(&self.config, &environment.listen, may_wait, &self.named)?;
         let before = self.build.load_full();
         // Authorities that are missing now are no reason to refuse the rest.
         let Trusted { servers, missing, trust } = trusted(&self.config, servers, missing, before.trust.clone(), true)?;
@@ -447,8 +504,8 @@ struct Trusted {
     trust: Option<Arc<Trust>>,
 }
 
-/// The `servers` of a zone that may be asked: those over TLS only with authorities that vouch for them, read anew, or those of
-/// `before` if these cannot be read.
+/// The `servers` of a zone that may be asked: those over TLS only with authorities that vouch for them and the certificate they
+/// are shown, read anew, or those of `before` if these cannot be read.
 ///
 /// # Errors
 /// If there are none and they are not to be waited for.
@@ -462,14 +519,12 @@ fn trusted(
     if servers.iter().all(|server| server.tls.is_none()) {
         return Ok(Trusted { servers, missing, trust: before });
     }
-    let ca = config.tls_ca.as_deref();
-    let trust = match upstream::trust(ca) {
+    let trust = match upstream::trust(config.tls_files()) {
         Ok(trust) => Some(Arc::new(trust)),
-        Err(error) => {
-            let path = upstream::trust_paths(ca).next().unwrap_or(Path::new("")).to_owned();
+        Err((path, error)) => {
             let unread = Missing { path, reason: error.to_string() };
             if !may_wait {
-                return Err(ConfigError::TlsCa { zone: config.zone.to_string(), missing: unread });
+                return Err(ConfigError::Tls { zone: config.zone.to_string(), missing: unread });
             }
             missing = missing.or(Some(unread));
             before

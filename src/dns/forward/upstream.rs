@@ -31,7 +31,7 @@ pub use self::{
     https::{Endpoint, PATH as HTTPS_PATH, is_path as is_https_path},
     sanitize::Sanitized,
     tcp::Limits,
-    tls::{Trust, dial, trust, trust_paths},
+    tls::{TlsFiles, Trust, dial, trust},
     udp::limit_sockets,
 };
 use super::observe::{Metrics, Named};

@@ -94,7 +94,11 @@ pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> P
 /// The directories of the files that a configuration names.
 fn named_in(config: &Config) -> Vec<PathBuf> {
     let settings = &config.settings;
-    let of_zones = settings.forward.iter().flat_map(|zone| [&zone.tls_ca, &zone.hosts_file]).flatten();
+    let zones = settings.forward.iter().chain(settings.views.iter().flat_map(|view| &view.forward));
+    let of_zones = zones.flat_map(|zone| {
+        let of_tls = [&zone.tls_ca, &zone.tls_certificate, &zone.tls_key];
+        of_tls.into_iter().chain([&zone.hosts_file, &zone.weights_file]).flatten()
+    });
     let files = settings.source_kubernetes_kubeconfig.iter().chain(of_zones).map(|file| privileges::directory_of(file));
     let directories = config.certificates().into_iter().chain(settings.source_manifests_path.clone());
     // A kubeconfig names files beside it or in places that only it knows; those of people are in their homes.

@@ -17,6 +17,7 @@ mod lookup;
 mod loops;
 mod loss;
 mod manner;
+mod named;
 mod poison;
 mod policy;
 mod process;

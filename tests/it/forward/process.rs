@@ -124,7 +124,7 @@ async fn an_upstream_that_denies_many_names_is_not_believed_by_the_process_after
 /// What forwarding must not be told, and what is said to it with its place.
 const BAD: [(&str, &str); 6] = [
     ("forward: [{ zone: a..b, upstreams: [10.0.0.1] }]", "agent.yaml:2:"),
-    ("forward: [{ zone: example, upstreams: [dns.example] }]", "agent.yaml:2:"),
+    ("forward: [{ zone: example, upstreams: [dns..example] }]", "agent.yaml:2:"),
     ("forward: [{ zone: example, upstreams: ['tls://10.0.0.1#not a name'] }]", "agent.yaml:2:"),
     ("forward: [{ zone: example, upstreams: [] }]", "has no upstreams"),
     ("forward: [{ zone: example, upstreams: [127.0.0.9] }]\nlisten: [127.0.0.9]", "questions would come back to us"),
@@ -237,6 +237,8 @@ forward:
 - {{ zone: example, upstreams: ['{}'], hosts_file: {} }}
 - {{ zone: named.example, upstreams: [{}] }}
 - {{ zone: tls.example, upstreams: ['tls://127.0.0.1:1'], tls_ca: {} }}
+- {{ zone: shown.example, upstreams: ['tls://127.0.0.1:1'], tls_ca: {}, tls_certificate: {}, tls_key: {} }}
+- {{ zone: by-name.example, upstreams: [dns.example], resolvers: ['127.0.0.1:9'] }}
 ",
         path("manifests.yaml"),
         path("certificate"),
@@ -245,6 +247,9 @@ forward:
         path("hosts"),
         path("resolv.conf"),
         path("ca.pem"),
+        path("other-ca.pem"),
+        path("client.pem"),
+        path("client.key"),
     );
     fs::write(path("agent.yaml"), config).unwrap();
     let mut agent = Agent::start(home.path(), &["--config", &path("agent.yaml")]);
@@ -257,13 +262,15 @@ forward:
     for (name, code) in [
         ("a.named.example.", ResponseCode::ServFail),
         ("a.tls.example.", ResponseCode::ServFail),
+        ("a.shown.example.", ResponseCode::ServFail),
+        ("a.by-name.example.", ResponseCode::ServFail),
         ("web.prod.svc.cluster.local.", ResponseCode::ServFail),
     ] {
         assert_eq!(agent.ask(name, RecordType::A).response_code, code, "{name}");
     }
     let socket = path("agent.sock");
     let told = String::from_utf8(run(&["status", "--admin", &socket]).stdout).unwrap();
-    for file in ["hosts", "resolv.conf", "ca.pem", "manifests.yaml"] {
+    for file in ["hosts", "resolv.conf", "ca.pem", "client.pem", "manifests.yaml"] {
         assert!(told.contains(&path(file)), "{file}: {told}");
     }
 

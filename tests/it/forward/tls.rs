@@ -1,12 +1,17 @@
-//! DNS over TLS: who is trusted, and that connections are kept.
+//! DNS over TLS: who is trusted, what upstreams are shown, and that connections are kept.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use holdfast::dns::forward::{Config, FailureKind, UpstreamSource, ZoneConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,14 +19,28 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::world::{World, zone};
+use super::world::{World, source, until, zone};
 use crate::support::upstream::Upstream;
 
 /// A TLS server for `dns.corp.example` and 127.0.0.1 that answers what `upstream` would, and counts connections.
 pub async fn serve(upstream: Upstream, ca: &std::path::Path) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+    serve_clients(upstream, ca, WebPkiClientVerifier::no_client_auth(), Arc::default()).await
+}
+
+fn issuer() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// The same for clients that `verifier` takes. Their certificates are noted in `shown`.
+async fn serve_clients(
+    upstream: Upstream,
+    ca: &std::path::Path,
+    verifier: Arc<dyn ClientCertVerifier>,
+    shown: Arc<Mutex<Vec<Vec<u8>>>>,
+) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+    let issuer = issuer();
     std::fs::write(ca, issuer.pem()).unwrap();
     let key = KeyPair::generate().unwrap();
     let names = vec!["dns.corp.example".to_owned(), "127.0.0.1".to_owned()];
@@ -30,7 +49,7 @@ pub async fn serve(upstream: Upstream, ca: &std::path::Path) -> (u16, Arc<std::s
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(
             vec![certificate.der().clone()],
             PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
@@ -44,9 +63,11 @@ pub async fn serve(upstream: Upstream, ca: &std::path::Path) -> (u16, Arc<std::s
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let (acceptor, address) = (acceptor.clone(), upstream.address);
+            let (acceptor, address, shown) = (acceptor.clone(), upstream.address, Arc::clone(&shown));
             tokio::spawn(async move {
                 let Ok(mut inside) = acceptor.accept(stream).await else { return };
+                let certificates = inside.get_ref().1.peer_certificates().into_iter().flatten();
+                shown.lock().unwrap().extend(certificates.map(|certificate| certificate.to_vec()));
                 let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
                 while let Ok(length) = inside.read_u16().await {
                     let mut message = vec![0; usize::from(length)];
@@ -118,4 +139,80 @@ async fn missing_authorities_are_waited_for_and_nothing_is_sent_in_the_clear_mea
     assert_eq!(told(), None);
     assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
     assert_eq!((world.metrics.queries_udp.get(), world.metrics.queries_tcp.get()), (0, 0), "nothing in the clear");
+}
+
+/// A resolver of a company or a cloud that answers those alone who have a certificate.
+#[tokio::test]
+async fn upstreams_that_demand_a_certificate_are_shown_one_that_is_read_again_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let [ca, certificate, key] = ["ca.pem", "client.pem", "client.key"].map(|name| folder.path().join(name));
+    let clients = issuer();
+    let mut roots = RootCertStore::empty();
+    roots.add(clients.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+    let upstream = Upstream::with_a(0, [192, 0, 2, 1]).await;
+    upstream.hear_loop_probes();
+    let shown = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let (port, accepted) = serve_clients(upstream, &ca, verifier, Arc::clone(&shown)).await;
+    let upstreams = vec![format!("tls://127.0.0.1:{port}#dns.corp.example").parse().unwrap()];
+    let without = ZoneConfig { upstreams, tls_ca: Some(ca), ..zone(".", &[]) };
+    assert_eq!(World::with(vec![without.clone()]).a("www.example").await, "ServFail ede=22");
+    let refused = accepted.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(refused > 0);
+
+    let with = ZoneConfig { tls_certificate: Some((certificate.clone(), key.clone())), ..without };
+    let world = World::with(vec![with]);
+    let missing = || world.forwarder.status().zones[0].missing.clone();
+    let elapse = async || {
+        tokio::time::pause();
+        world.elapse(Duration::from_secs(3)).await;
+        tokio::time::resume();
+    };
+    assert_eq!(world.a("www.example").await, "ServFail ede=22");
+    assert_eq!(missing(), Some(format!("{}: No such file or directory (os error 2)", certificate.display())));
+    assert_eq!(accepted.load(std::sync::atomic::Ordering::Relaxed), refused, "not asked without");
+    let mut issued = Vec::new();
+    for nth in 0..2 {
+        let pair = KeyPair::generate().unwrap();
+        let new =
+            CertificateParams::new(vec![format!("node{nth}.example")]).unwrap().signed_by(&pair, &clients).unwrap();
+        issued.push(new.der().to_vec());
+        // As a secret that is replaced file by file.
+        std::fs::write(&certificate, new.pem()).unwrap();
+        elapse().await;
+        let reason = missing().unwrap_or_default();
+        let (at, why) = if nth == 0 { (&key, "No such file") } else { (&certificate, "keys may not be consistent") };
+        assert!(reason.starts_with(&format!("{}: {why}", at.display())), "{reason}");
+        let meanwhile = if nth == 0 { "ServFail ede=22" } else { "NoError 192.0.2.1" };
+        assert_eq!(world.a("www.example").await, meanwhile);
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        elapse().await;
+        assert_eq!(missing(), None);
+        assert_eq!(world.a("www.example").await, "NoError 192.0.2.1");
+        let mut shown = shown.lock().unwrap().clone();
+        shown.dedup();
+        assert!(shown == issued, "{nth}");
+    }
+}
+
+/// The certificate of an upstream that is given by name holds that name.
+#[tokio::test]
+async fn an_upstream_given_by_name_is_verified_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    let upstream = Upstream::with_a(0, [192, 0, 2, 1]).await;
+    upstream.hear_loop_probes();
+    let (port, _) = serve(upstream, &ca).await;
+    let resolver = Upstream::with_a(60, [127, 0, 0, 1]).await;
+    for (text, expect) in [
+        (format!("tls://dns.corp.example:{port}"), "NoError 192.0.2.1"),
+        (format!("tls://other.example:{port}#dns.corp.example"), "NoError 192.0.2.1"),
+        (format!("tls://other.example:{port}"), "ServFail ede=22"),
+    ] {
+        let (upstreams, resolvers) = (vec![source(&text)], vec![source(&resolver.address.to_string())]);
+        let world = World::with(vec![ZoneConfig { upstreams, resolvers, tls_ca: Some(ca.clone()), ..zone(".", &[]) }]);
+        until(|| !world.forwarder.zones()[0].upstreams.is_empty()).await;
+        assert_eq!(world.a("www.example").await, expect, "{text}");
+    }
 }

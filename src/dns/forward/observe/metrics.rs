@@ -167,7 +167,7 @@ impl Metrics {
         registry.register(Box::new(in_flight.clone()))?;
         let files_missing = IntGauge::new(
             "holdfast_forward_files_missing",
-            "Files of forward zones that cannot be used now: a resolv.conf, certificate authorities, a hosts file, a file of weights.",
+            "Files of forward zones that cannot be used now: a resolv.conf, certificates, a hosts file, a file of weights.",
         )?;
         registry.register(Box::new(files_missing.clone()))?;
         let keep_names = IntGauge::new("holdfast_forward_keep_names", "Names on the keep list.")?;

@@ -29,7 +29,7 @@ use crate::{
         cache::Lifetimes,
         forward::{
             observe::AnswerClass,
-            upstream::{HTTPS_PATH, Server, TlsName, is_https_path},
+            upstream::{HTTPS_PATH, Server, TlsFiles, TlsName, is_https_path},
         },
     },
     report::Policy,
@@ -158,6 +158,18 @@ pub struct ZoneConfig {
     pub dns64_over_ipv4: bool,
     /// Certificate authorities for `tls://` upstreams, a PEM file. Default: those of the system.
     pub tls_ca: Option<PathBuf>,
+    /// The resolvers that look up upstreams given by name; none of them is a name itself. Default `/etc/resolv.conf`.
+    pub resolvers: Vec<UpstreamSource>,
+    /// The certificate that upstreams over TLS are shown, and its key. Default: none.
+    pub tls_certificate: Option<(PathBuf, PathBuf)>,
+}
+
+impl ZoneConfig {
+    /// The files for TLS to its upstreams.
+    pub fn tls_files(&self) -> TlsFiles<'_> {
+        let client = self.tls_certificate.as_ref();
+        TlsFiles { ca: self.tls_ca.as_deref(), client: client.map(|(certificate, key)| (&**certificate, &**key)) }
+    }
 }
 
 impl Default for ZoneConfig {
@@ -203,6 +215,8 @@ impl Default for ZoneConfig {
             dns64_all: false,
             dns64_over_ipv4: true,
             tls_ca: None,
+            resolvers: vec![UpstreamSource::ResolvConf(PathBuf::from("/etc/resolv.conf"))],
+            tls_certificate: None,
         }
     }
 }
@@ -259,8 +273,50 @@ impl FixedAnswer {
 pub enum UpstreamSource {
     /// `IP`, `IP:port`, `[IPv6]:port`, or `tls://` or `https://` before any of them and optionally `#name` behind.
     Server(Server),
+    /// The same with a name in the place of `IP`.
+    Named(Box<NamedServer>),
     /// The path of a resolv.conf whose nameservers are meant.
     ResolvConf(PathBuf),
+}
+
+/// A server at each address of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedServer {
+    pub host: wire::Name,
+    pub port: u16,
+    /// Over TLS, with the name its certificate must hold: `host` unless another is given.
+    pub tls: Option<String>,
+    /// Over HTTPS, with this path.
+    pub https: Option<String>,
+}
+
+impl NamedServer {
+    /// The one at `ip`.
+    pub fn at(&self, ip: IpAddr) -> Server {
+        let tls = self.tls.clone().map(TlsName::Dns);
+        Server { address: SocketAddr::new(ip, self.port), tls, https: self.https.clone() }
+    }
+
+    /// Its name without the dot at the end.
+    fn host(&self) -> String {
+        self.host.to_string().trim_end_matches('.').to_owned()
+    }
+}
+
+impl fmt::Display for NamedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (self.host(), self.port);
+        match (&self.tls, self.https.as_deref()) {
+            (None, _) => write!(f, "{host}:{port}"),
+            (Some(_), None) => write!(f, "tls://{host}:{port}"),
+            (Some(_), Some(HTTPS_PATH)) => write!(f, "https://{host}:{port}"),
+            (Some(_), Some(path)) => write!(f, "https://{host}:{port}{path}"),
+        }?;
+        match &self.tls {
+            Some(name) if *name != host => write!(f, "#{name}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An error of the forwarding configuration.
@@ -268,7 +324,7 @@ pub enum UpstreamSource {
 pub enum ConfigError {
     /// Not an address, not a path.
     #[error(
-        "upstream {0:?}: expected IP, IP:port, tls://IP#name, https://IP/path#name or the absolute path of a resolv.conf"
+        "upstream {0:?}: expected IP, IP:port, a name, tls://IP#name, https://IP/path#name or the absolute path of a resolv.conf"
     )]
     Upstream(String),
     #[error("upstream {0:?}: a name after # needs tls:// or https:// in front")]
@@ -290,9 +346,12 @@ pub enum ConfigError {
     /// A resolv.conf cannot be read.
     #[error("forward zone {zone}: {path}: {reason}")]
     ResolvConf { zone: String, path: PathBuf, reason: String },
-    /// Certificate authorities cannot be read.
-    #[error("forward zone {zone}: certificate authorities: {missing}")]
-    TlsCa { zone: String, missing: Missing },
+    /// The files of TLS cannot be read.
+    #[error("forward zone {zone}: TLS of its upstreams: {missing}")]
+    Tls { zone: String, missing: Missing },
+    /// The resolvers of names cannot be names.
+    #[error("forward zone {0}: resolvers are addresses or a resolv.conf")]
+    NamedResolver(String),
     /// Zero where something is needed.
     #[error("{0} must be greater than 0")]
     Zero(&'static str),
@@ -302,6 +361,7 @@ impl fmt::Display for UpstreamSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server(server) => server.fmt(f),
+            Self::Named(named) => named.fmt(f),
             Self::ResolvConf(path) => path.display().fmt(f),
         }
     }
@@ -337,18 +397,25 @@ impl FromStr for UpstreamSource {
         if name.is_some() && !tls {
             return Err(ConfigError::NameWithoutTls(text.to_owned()));
         }
-        let address = parse_address(address, port).ok_or_else(wrong)?;
+        let https = https.map(str::to_owned);
+        let tls_name = |name: &str| match rustls::pki_types::DnsName::try_from(name) {
+            Ok(_) => Ok(name.to_owned()),
+            Err(_) => Err(ConfigError::TlsName(text.to_owned(), name.to_owned())),
+        };
+        let Some(address) = parse_address(address, port) else {
+            let (host, port) = parse_host(address, port).ok_or_else(wrong)?;
+            let mut named = NamedServer { host, port, tls: None, https };
+            if tls {
+                named.tls = Some(tls_name(name.unwrap_or(&named.host()))?);
+            }
+            return Ok(Self::Named(named.into()));
+        };
         let tls = match (tls, name) {
             (false, _) => None,
             (true, None) => Some(TlsName::Address),
-            (true, Some(name)) => {
-                if rustls::pki_types::DnsName::try_from(name).is_err() {
-                    return Err(ConfigError::TlsName(text.to_owned(), name.to_owned()));
-                }
-                Some(TlsName::Dns(name.to_owned()))
-            }
+            (true, Some(name)) => Some(TlsName::Dns(tls_name(name)?)),
         };
-        Ok(Self::Server(Server { address, tls, https: https.map(str::to_owned) }))
+        Ok(Self::Server(Server { address, tls, https }))
     }
 }
 
@@ -356,6 +423,24 @@ impl FromStr for UpstreamSource {
 pub(super) fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
     let address = sys::parse_address(text, port)?;
     (address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
+}
+
+/// `NAME` or `NAME:port`. What could be meant as an address is no name.
+fn parse_host(text: &str, port: u16) -> Option<(wire::Name, u16)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),
+        None => (text, port),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_label = |label: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        !label.is_empty() && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    if !host.split('.').all(is_label) || host.rsplit('.').next().is_none_or(is_number) {
+        return None;
+    }
+    Some((host.to_ascii_lowercase().parse().ok()?, port))
 }
 
 #[cfg(test)]
@@ -383,6 +468,18 @@ mod tests {
             let UpstreamSource::Server(server) = text.parse().unwrap() else { panic!("{text} is a server") };
             assert_eq!(server.to_string(), shown);
         }
+        for (text, shown) in [
+            ("Dns.Example.", "dns.example:53"),
+            ("dns:5300", "dns:5300"),
+            ("tls://dns.example", "tls://dns.example:853"),
+            ("tls://_dns.example:8853#corp.example", "tls://_dns.example:8853#corp.example"),
+            ("https://dns.example/q?a=b", "https://dns.example:443/q?a=b"),
+            ("https://dns.example/dns-query#corp.example", "https://dns.example:443#corp.example"),
+        ] {
+            let UpstreamSource::Named(named) = text.parse().unwrap() else { panic!("{text} is a name") };
+            assert_eq!(named.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(UpstreamSource::Named(named)));
+        }
         assert_eq!(
             "/run/resolv.conf".parse::<UpstreamSource>().unwrap(),
             UpstreamSource::ResolvConf("/run/resolv.conf".into())
@@ -393,14 +490,19 @@ mod tests {
     fn what_is_no_upstream_is_refused_by_name() {
         for text in [
             "",
-            "dns.example",
+            "dns..example",
+            "dns example",
+            "-dns.example",
+            "dns.example:0",
+            "dns.example:x",
+            "dns.10",
             "10.0.0.300",
             "10.0.0.1:0",
             "0.0.0.0",
             "224.0.0.1",
             "etc/resolv.conf",
-            "tls://dns.example",
-            "https://dns.example/dns-query",
+            "tls://",
+            "https://dns.example/a b",
             "https://10.0.0.1/a b",
             "quic://10.0.0.1",
         ] {

@@ -1,11 +1,12 @@
-//! The last servers of resolv.conf files, kept on disk: if such a file is missing or empty after a restart, its last servers are used.
+//! The last servers of resolv.conf files, and the last addresses of upstreams that are given by name, kept on disk: if such a file is
+//! missing or empty after a restart, or such a name cannot be looked up, they are used.
 //!
 //! Read where a file names nobody, written when one names others than before. Never decides whether they are asked.
 
 use std::{
     collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,6 +15,7 @@ use super::resolv_conf;
 use crate::{
     dns::forward::upstream::Server,
     sys::{Lock, put_file, read_file},
+    wire::Name,
 };
 
 /// Most files in the cache; a configuration names one or two.
@@ -43,26 +45,48 @@ impl ResolvConfCache {
 
     /// The servers that `path` named last.
     pub fn last(&self, path: &Path) -> Vec<Server> {
+        let named = path.to_str().map(|path| self.last_of(path)).unwrap_or_default().into_iter();
+        named.map(|address| Server { address, tls: None, https: None }).collect()
+    }
+
+    /// The addresses that `host` had last.
+    pub fn last_addresses(&self, host: &Name) -> Vec<IpAddr> {
+        self.last_of(&host.to_string()).iter().map(SocketAddr::ip).collect()
+    }
+
+    fn last_of(&self, key: &str) -> Vec<SocketAddr> {
         let Some(place) = &self.0 else { return Vec::new() };
         let all = place.read().unwrap_or_else(|error| {
             tracing::warn!(%error, file = %place.file.display(), "cannot read the saved upstreams");
             Servers::default()
         });
-        let named = path.to_str().and_then(|path| all.get(path)).into_iter().flatten();
-        named.map(|address| Server { address: *address, tls: None, https: None }).collect()
+        all.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Remembers the addresses of `host`. Blocks.
+    pub fn note_addresses(&self, host: &Name, addresses: &[IpAddr]) {
+        // Paths begin with a slash.
+        let addresses = addresses.iter().map(|ip| SocketAddr::new(*ip, 0)).collect();
+        self.change(|all| drop(all.insert(host.to_string(), addresses)));
     }
 
     /// Reads each of `paths` and remembers whom it names now, if anybody. Blocks.
     pub fn note(&self, paths: &[PathBuf]) {
+        self.change(|all| {
+            for path in paths {
+                if let (Some(path), Ok(servers)) = (path.to_str(), resolv_conf::read(path)) {
+                    all.insert(path.to_owned(), servers.iter().map(|server| server.address).collect());
+                }
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Servers)) {
         let Some(place) = &self.0 else { return };
         let _changing = place.changing.lock();
         let before = place.read().unwrap_or_default();
         let mut all = if before.len() < FILES_MAX { before.clone() } else { Servers::default() };
-        for path in paths {
-            if let (Some(path), Ok(servers)) = (path.to_str(), resolv_conf::read(path)) {
-                all.insert(path.to_owned(), servers.iter().map(|server| server.address).collect());
-            }
-        }
+        change(&mut all);
         if all == before {
             return;
         }
@@ -121,6 +145,18 @@ mod tests {
         fs::write(&kept, "[").unwrap();
         assert_eq!(texts(&ResolvConfCache::in_file(Some(kept.clone())).last(&one)), [""; 0]);
         assert_eq!(note("nameserver 10.0.0.3\n"), ["10.0.0.3:53"]);
+    }
+
+    #[test]
+    fn addresses_of_names_are_known_to_the_next_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = ResolvConfCache::in_file(Some(folder.path().join("upstreams.json")));
+        let hosts: [Name; 2] = ["dns.example", "other.example"].map(|host| host.parse().unwrap());
+        let addresses = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        kept.note_addresses(&hosts[0], &addresses);
+        let after = ResolvConfCache::in_file(Some(folder.path().join("upstreams.json")));
+        assert_eq!(after.last_addresses(&hosts[0]), addresses);
+        assert!(after.last_addresses(&hosts[1]).is_empty());
     }
 
     #[test]

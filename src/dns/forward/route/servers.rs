@@ -1,4 +1,4 @@
-//! The servers of a zone: the addresses an operator gave, and those that files name now.
+//! The servers of a zone: the addresses an operator gave, those that files name now, and those that names have.
 //!
 //! Decides which files are waited for. Never asks anybody.
 
@@ -11,17 +11,26 @@ use std::{
 
 use super::{
     config::{Config, ConfigError, UpstreamSource, ZoneConfig},
+    named::NamedAddresses,
     resolv_conf,
     resolv_conf_cache::ResolvConfCache,
 };
 use crate::dns::forward::upstream::Server;
 
-/// A file that is to name upstreams, and names none so far, or this process; or that is to vouch for them.
+/// A file that is to name upstreams, and names none so far, or this process; or that is to vouch for them. Or the name of an
+/// upstream that cannot be looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
+    /// The file, or the name.
     pub path: PathBuf,
     /// The reason that it cannot be used.
     pub reason: String,
+}
+
+impl Missing {
+    pub fn is_file(&self) -> bool {
+        self.path.is_absolute()
+    }
 }
 
 impl fmt::Display for Missing {
@@ -48,12 +57,25 @@ pub fn servers(
     config: &ZoneConfig,
     listen: &[SocketAddr],
     may_wait: Option<&ResolvConfCache>,
+    known: &NamedAddresses,
 ) -> Result<Servers, ConfigError> {
     let (mut servers, mut missing) = (Vec::new(), None);
     for source in &config.upstreams {
         let path = match source {
             UpstreamSource::Server(server) => {
                 servers.push(server.clone());
+                continue;
+            }
+            UpstreamSource::Named(named) => {
+                let (addresses, reason) = known.addresses(&named.host);
+                let (ours, others): (Vec<_>, Vec<_>) =
+                    addresses.into_iter().map(|ip| named.at(ip)).partition(|server| is_own(server.address, listen));
+                let own = ours.first().map(|own| format!("has {own}, an address holdfast itself listens on"));
+                let kept = if others.is_empty() { "" } else { "; the addresses it had last are asked" };
+                let reason = own.or_else(|| reason.map(|reason| reason + kept));
+                let path = named.host.to_string().into();
+                missing = reason.map(|reason| Missing { path, reason }).or(missing);
+                servers.extend(others);
                 continue;
             }
             UpstreamSource::ResolvConf(path) => path,
@@ -113,8 +135,11 @@ fn fall_back(
 /// The settings of `config` that would keep a forwarder on this machine from starting, and the files it would wait for, in words.
 #[must_use]
 pub fn problems(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
-    let told = |zone: &ZoneConfig| match servers(zone, listen, Some(&ResolvConfCache::default())) {
+    let known = NamedAddresses::default();
+    let told = |zone: &ZoneConfig| match servers(zone, listen, Some(&ResolvConfCache::default()), &known) {
         Ok(Servers { missing: None, .. }) => None,
+        // Names are looked up by the running process.
+        Ok(Servers { missing: Some(missing), .. }) if !missing.is_file() => None,
         Ok(Servers { missing: Some(missing), servers }) => {
             let so = if servers.is_empty() { "no upstreams until it names one" } else { "only the others are asked" };
             Some(format!("forward zone {}: {missing}: {so}", zone.zone))
@@ -148,7 +173,7 @@ mod tests {
         let listen = ["192.0.2.9:53".parse().unwrap()];
         let asked = |may_wait: Option<&ResolvConfCache>| {
             let Servers { servers, missing } =
-                servers(&config, &listen, may_wait).map_err(|error| error.to_string())?;
+                servers(&config, &listen, may_wait, &NamedAddresses::default()).map_err(|error| error.to_string())?;
             let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
             Ok::<_, String>((servers.join(" "), missing.map(|missing| missing.reason)))
         };

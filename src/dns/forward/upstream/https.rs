@@ -178,7 +178,7 @@ mod tests {
     fn a_request_names_the_server_and_carries_the_message() {
         let server = |text: &str| match text.parse().unwrap() {
             crate::dns::forward::UpstreamSource::Server(server) => server,
-            crate::dns::forward::UpstreamSource::ResolvConf(_) => unreachable!(),
+            _ => unreachable!(),
         };
         let query = Query::new(&Question::new("www.example.".parse().unwrap(), crate::wire::Rtype::A), false, false);
         let encoded = URL_SAFE_NO_PAD.encode(query.as_bytes());

@@ -1,16 +1,21 @@
-//! Trust for DNS over TLS and HTTPS: which authorities may vouch for an upstream, and for what name.
+//! Trust for DNS over TLS and HTTPS: which authorities may vouch for an upstream, for what name, and what it is shown of us.
 //!
 //! Certificates are always verified; there is no way to turn that off (RFC 8310, strict profile).
 
-use std::{fmt, io, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    fmt, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
-    pki_types::{CertificateDer, IpAddr as PkiIp, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, IpAddr as PkiIp, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio_rustls::TlsConnector;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{Server, TlsName, tcp::TlsDial};
 use crate::sys::read_file;
@@ -30,7 +35,7 @@ const SYSTEM: [&str; 4] = [
 pub struct Trust {
     dns: TlsConnector,
     https: TlsConnector,
-    /// Of the bytes of the file with the authorities.
+    /// Of the bytes of its files.
     pub digest: u64,
 }
 
@@ -40,37 +45,57 @@ impl fmt::Debug for Trust {
     }
 }
 
-/// The files that are read for `ca`.
-pub fn trust_paths(ca: Option<&Path>) -> impl Iterator<Item = &Path> {
-    let system = if ca.is_none() { &SYSTEM[..] } else { &[] };
-    ca.into_iter().chain(system.iter().map(Path::new))
+/// The files of a zone for TLS to its upstreams.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsFiles<'f> {
+    /// The authorities; those of the system if `None`.
+    pub ca: Option<&'f Path>,
+    /// The certificate that upstreams are shown, and its key.
+    pub client: Option<(&'f Path, &'f Path)>,
 }
 
-/// Trusts the authorities in `ca`, or those of the system.
+impl<'f> TlsFiles<'f> {
+    /// All that are read.
+    pub fn paths(self) -> impl Iterator<Item = &'f Path> {
+        let system = if self.ca.is_none() { &SYSTEM[..] } else { &[] };
+        let client = self.client.into_iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.ca.into_iter().chain(system.iter().map(Path::new)).chain(client)
+    }
+}
+
+/// Trusts the authorities in `files`, or those of the system.
 ///
 /// # Errors
-/// If no authority can be read; the text does not name `ca`.
-pub fn trust(ca: Option<&Path>) -> io::Result<Trust> {
-    let mut roots = RootCertStore::empty();
-    let digest = match ca {
-        Some(path) => add(&mut roots, path)?,
-        None => SYSTEM.iter().find_map(|path| add(&mut roots, Path::new(path)).ok()).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, "no certificate authorities: set tls_ca to a PEM file")
-        })?,
-    };
+/// If no authority can be read, or a certificate of ours that is named; with the file at fault.
+pub fn trust(files: TlsFiles<'_>) -> Result<Trust, (PathBuf, io::Error)> {
+    let (mut roots, mut digest) = (RootCertStore::empty(), Xxh3::new());
+    let ours = files.client.map(|(certificate, key)| client(certificate, key, &mut digest)).transpose()?;
+    if let Some(path) = files.ca {
+        add(&mut roots, path, &mut digest).map_err(|error| (path.to_owned(), error))?;
+    } else if !SYSTEM.iter().any(|path| add(&mut roots, Path::new(path), &mut digest).is_ok()) {
+        let error = "no certificate authorities: set tls_ca to a PEM file";
+        return Err((SYSTEM[0].into(), io::Error::new(io::ErrorKind::NotFound, error)));
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| (PathBuf::new(), io::Error::other(error)))?
+        .with_root_certificates(roots);
+    let mut config = match (files.client, ours) {
+        (Some((certificate, _)), Some((chain, private))) => {
+            // Fails too while only one of the two has been replaced.
+            let with_ours = config.with_client_auth_cert(chain, private);
+            with_ours.map_err(|error| (certificate.to_owned(), io::Error::new(io::ErrorKind::InvalidData, error)))?
+        }
+        _ => config.with_no_client_auth(),
+    };
     // Sessions are kept apart: a server may do one of the two only.
     let mut https = config.clone();
     https.resumption = Resumption::default();
     https.alpn_protocols = vec![b"h2".to_vec()];
     // RFC 7858 has no ALPN of its own; "dot" is registered and servers without ALPN ignore it.
     config.alpn_protocols = vec![b"dot".to_vec()];
-    Ok(Trust { dns: Arc::new(config).into(), https: Arc::new(https).into(), digest })
+    Ok(Trust { dns: Arc::new(config).into(), https: Arc::new(https).into(), digest: digest.digest() })
 }
 
 /// How to reach `server`, if it is a TLS one.
@@ -86,14 +111,44 @@ pub fn dial(server: &Server, trust: Option<&Trust>) -> Option<TlsDial> {
     Some(TlsDial { connector: if server.https.is_some() { https } else { dns }.clone(), name })
 }
 
-/// Adds the authorities in `path`; returns the digest of its bytes.
-fn add(roots: &mut RootCertStore, path: &Path) -> io::Result<u64> {
+/// Adds the authorities in `path`, and its bytes to `digest`.
+fn add(roots: &mut RootCertStore, path: &Path, digest: &mut Xxh3) -> io::Result<()> {
     let text = read_file(path, BYTES_MAX)?;
-    let certificates: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(&text).filter_map(Result::ok).collect();
-    let (added, _) = roots.add_parsable_certificates(certificates);
+    let (added, _) = roots.add_parsable_certificates(certificates(&text));
     if added == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no certificate in it"));
+        return Err(no_certificate());
     }
-    Ok(xxh3_64(&text))
+    digest.update(&text);
+    Ok(())
+}
+
+/// Reads the certificate that upstreams are shown, with its chain, and its key.
+fn client(
+    certificate: &Path,
+    key: &Path,
+    digest: &mut Xxh3,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), (PathBuf, io::Error)> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |error| (path, error)
+    };
+    let text = read_file(certificate, BYTES_MAX).map_err(at(certificate))?;
+    let chain = certificates(&text);
+    if chain.is_empty() {
+        return Err(at(certificate)(no_certificate()));
+    }
+    digest.update(&text);
+    let text = read_file(key, BYTES_MAX).map_err(at(key))?;
+    let private = PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|_| at(key)(io::Error::new(io::ErrorKind::InvalidData, "no private key in it")))?;
+    digest.update(&text);
+    Ok((chain, private))
+}
+
+fn certificates(text: &[u8]) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(text).filter_map(Result::ok).collect()
+}
+
+fn no_certificate() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "no certificate in it")
 }
