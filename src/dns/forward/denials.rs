@@ -5,15 +5,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hickory_proto::rr::RecordType;
+
 use super::{
     Forwarder, Inner,
+    inspect::FLAGS,
     lookup::{Refresh, Via},
+    resolve::parts,
     route::Routes,
 };
 use crate::{
     dns::{
         Question,
-        cache::{Age, Denials, Entry, HOLD, Hold, Key, Kind, Lifetimes, Reason},
+        cache::{Age, Denials, Entry, HOLD, Hold, Key, Kind, Lifetimes, Parts, Reason},
     },
     report::{OutsideHold, Time},
     sys::UnixMillis,
@@ -143,6 +147,28 @@ impl Inner {
         }
     }
 
+    /// The answer to `question` under `key`, which `by` denies, that is held for clients with other flags (DO, CD): a name is denied
+    /// whatever the flags. Held under this key too from now on, and no longer than there. Has no signatures.
+    pub(super) fn held_with_other_flags(
+        &self,
+        key: &Key,
+        question: &Question,
+        (denial, by): (Kind, &str),
+    ) -> Option<Arc<Entry>> {
+        let now = self.now();
+        let hold = FLAGS.into_iter().find_map(|(dnssec_ok, checking_disabled)| {
+            let other = Question { dnssec_ok, checking_disabled, ..question.by_ref() };
+            self.cache.held(&Key::new(key.route(), other)).filter(|hold| hold.entry.is_held(now))
+        })?;
+        let known = &hold.entry;
+        let (mut answers, authorities) = known.records(now, Age::Stale { ttl: known.ttl() });
+        answers.retain(|record| record.record_type() != RecordType::RRSIG);
+        let parts = Parts { continues: known.continues(), ..parts(question, Kind::Data, answers, authorities) };
+        let entry = Arc::new(Entry::new(&parts, known.stored(), known.ttl())?);
+        self.hold(key, &entry, (denial, by), Some((hold.until, hold.reason)));
+        Some(entry)
+    }
+
     /// Whether `name` has an address that a denial at `now` would not end, asked with the flags of `question`.
     pub(super) fn has_held_address(
         &self,
@@ -210,10 +236,7 @@ mod tests {
     use hickory_proto::rr::{Name as RecordName, RData, Record, rdata::A};
 
     use super::*;
-    use crate::{
-        dns::cache::Parts,
-        wire::{Class, Rtype},
-    };
+    use crate::wire::{Class, Rtype};
 
     const NOW: UnixMillis = UnixMillis(1_760_943_600_000);
 

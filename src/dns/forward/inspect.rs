@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Ways to ask that have answers of their own, the most usual first: DO and CD.
-const FLAGS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+pub(super) const FLAGS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 /// A name of upstreams on the way to an answer.
 #[derive(Clone, Debug, PartialEq)]

@@ -129,23 +129,23 @@ enum Known {
     /// In hosts, a template or a fixed answer of its zone; empty if these deny it.
     OnNode(Vec<Record>),
     /// At upstreams, under the name that a rewrite makes of it.
-    Upstreams(Box<Question>),
+    Upstreams(Box<Question>, Via),
 }
 
 fn known(routes: &Routes, question: Question) -> Known {
-    let Some(route) = routes.find(&question.name) else { return Known::Upstreams(question.into()) };
-    let (question, names) = match route.names.rewrite(&question) {
+    let Some(route) = routes.find(&question.name) else { return Known::Upstreams(question.into(), Via::Zone) };
+    let (question, names, via) = match route.names.rewrite(&question) {
         Some(rewritten) => {
             let new = rewritten.question(&question);
-            let (names, _) = routes.answering(&route.names, &new.name);
-            (new, names)
+            let (names, via) = routes.answering(&route.names, &new.name);
+            (new, names, via)
         }
-        None => (question, &route.names),
+        None => (question, &route.names, Via::Zone),
     };
     match names.on_node(&question, None) {
         OnNode::Records { answers, .. } => Known::OnNode(answers),
         OnNode::Fixed(..) => Known::OnNode(Vec::new()),
-        OnNode::Upstreams => Known::Upstreams(question.into()),
+        OnNode::Upstreams => Known::Upstreams(question.into(), via),
     }
 }
 
@@ -162,20 +162,20 @@ impl Inner {
     async fn keep_resolved(self: &Arc<Self>, routes: &Arc<Routes>, name: Name) {
         let mut looked = Looked { resolved: false, keys: Vec::new(), ends: self.now().plus(EVERY_MAX) };
         for rtype in [Rtype::A, Rtype::AAAA] {
-            let plain = match known(routes, Question::new(name.clone(), rtype)) {
+            let (plain, via) = match known(routes, Question::new(name.clone(), rtype)) {
                 Known::OnNode(answers) => {
                     looked.resolved |= !answers.is_empty();
                     continue;
                 }
-                Known::Upstreams(question) => *question,
+                Known::Upstreams(question, via) => (*question, via),
             };
-            self.keep_type(routes, plain.clone(), &mut looked).await;
+            self.keep_type(routes, plain.clone(), via, &mut looked).await;
             // With DO and CD only where a client asked so.
             for (dnssec_ok, checking_disabled) in [(true, false), (false, true), (true, true)] {
                 let question = Question { dnssec_ok, checking_disabled, ..plain.clone() };
-                let is_asked = place(routes, &question, Via::Zone).is_ok_and(|(_, key)| self.cache.get(&key).is_some());
+                let is_asked = place(routes, &question, via).is_ok_and(|(_, key)| self.cache.get(&key).is_some());
                 if is_asked {
-                    self.keep_type(routes, question, &mut looked).await;
+                    self.keep_type(routes, question, via, &mut looked).await;
                 }
             }
         }
@@ -183,20 +183,26 @@ impl Inner {
     }
 
     /// The same for one type, over as many routes as its CNAMEs lead through.
-    async fn keep_type(self: &Arc<Self>, routes: &Arc<Routes>, mut question: Question, looked: &mut Looked) {
+    async fn keep_type(
+        self: &Arc<Self>,
+        routes: &Arc<Routes>,
+        mut question: Question,
+        mut via: Via,
+        looked: &mut Looked,
+    ) {
         for _ in 0..LEGS_MAX {
             if !self.is_outside(&question.name) {
                 looked.resolved = true;
                 return;
             }
-            let Ok((route, key)) = place(routes, &question, Via::Zone) else { return };
+            let Ok((route, key)) = place(routes, &question, via) else { return };
             looked.keys.push(key.as_bytes().into());
             let now = self.now();
             let is_good = self.cache.get(&key).is_some_and(|entry| entry.is_fresh(now) && now < entry.ends());
             let asked = if is_good {
                 None
             } else {
-                let refresh = Refresh { question: question.clone(), via: Via::Zone };
+                let refresh = Refresh { question: question.clone(), via };
                 self.refresh(refresh).await
             };
             let answered = asked.as_ref().map(Result::is_ok);
@@ -212,7 +218,7 @@ impl Inner {
                 looked.resolved |= entry.kind() == Kind::Data && answered.unwrap_or(is_good);
                 return;
             };
-            question = question.renamed(question_name(&target));
+            (question, via) = (question.renamed(question_name(&target)), Via::Zone);
         }
     }
 
@@ -233,17 +239,17 @@ impl Inner {
 
     /// The addresses for `question` that the zone itself has, or the stored ones, over as many routes as its CNAMEs lead through.
     fn addresses(&self, routes: &Routes, question: Question) -> Vec<IpAddr> {
-        let mut question = match known(routes, question) {
+        let (mut question, mut via) = match known(routes, question) {
             Known::OnNode(answers) => return answers.iter().filter_map(address).collect(),
-            Known::Upstreams(question) => *question,
+            Known::Upstreams(question, via) => (*question, via),
         };
         for _ in 0..LEGS_MAX {
-            let Some(entry) = place(routes, &question, Via::Zone).ok().and_then(|(_, key)| self.cache.holds_data(&key))
+            let Some(entry) = place(routes, &question, via).ok().and_then(|(_, key)| self.cache.holds_data(&key))
             else {
                 break;
             };
             if let Some(target) = entry.target().filter(|_| entry.continues()) {
-                question = question.renamed(question_name(&target));
+                (question, via) = (question.renamed(question_name(&target)), Via::Zone);
                 continue;
             }
             let (answers, _) = entry.records(self.now(), Age::Fresh);
@@ -276,8 +282,10 @@ impl Inner {
     fn kept_since(&self, name: &Name) -> Option<UnixMillis> {
         let routes = self.routes.load();
         let stored = |rtype| {
-            let Known::Upstreams(question) = known(&routes, Question::new(name.clone(), rtype)) else { return None };
-            let (_, key) = place(&routes, &question, Via::Zone).ok()?;
+            let Known::Upstreams(question, via) = known(&routes, Question::new(name.clone(), rtype)) else {
+                return None;
+            };
+            let (_, key) = place(&routes, &question, via).ok()?;
             self.cache.holds_data(&key).map(|entry| entry.stored())
         };
         [Rtype::A, Rtype::AAAA].into_iter().filter_map(stored).max()

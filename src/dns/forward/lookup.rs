@@ -403,6 +403,12 @@ impl Exchange {
         if !denied {
             return self.keep(answered.sanitized);
         }
+        let denial = (answered.sanitized.parts.kind, answered.upstream.label());
+        if known.is_none()
+            && let Some(held) = inner.held_with_other_flags(&self.key, &self.question, denial)
+        {
+            return Err(Failure::Held(held));
+        }
         let mut sanitized = match known {
             Some(known) => self.judge(&known, answered).await?,
             None if answered.upstream.is_lying(inner.now()) => {

@@ -334,6 +334,35 @@ async fn after_the_hold_a_dead_upstream_takes_nothing_away() {
     assert_eq!(world.a("www.example").await, "NXDomain", "the hold is over");
 }
 
+/// Answers to clients that set DO are kept apart, and the name is denied all the same.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sets_do_while_a_name_is_held_is_served_too_and_as_long() {
+    let upstream = Upstream::with_a(60, GOOD).await;
+    let world = world(&[&upstream], Denials::Hold(HOUR));
+    assert_eq!(world.a("plain.example").await, "NoError 192.0.2.1");
+    assert_eq!(world.a_with_do("secure.example").await, "NoError 192.0.2.1");
+    upstream.now(|asked| vec![asked.nxdomain("example")]);
+    pass(&world, 61).await;
+    assert_eq!(world.a_with_do("plain.example").await, "NXDomain", "it is held from the first denial on");
+    assert_eq!(world.a("plain.example").await, SERVED);
+    assert_eq!(world.a_with_do("secure.example").await, SERVED);
+    pass(&world, 31).await;
+    assert_eq!(world.a_with_do("plain.example").await, SERVED);
+    assert_eq!(world.a("secure.example").await, SERVED, "in the other direction");
+    let ends = world.forwarder.held().into_iter().map(|hold| (hold.name, hold.until));
+    let ends: std::collections::BTreeSet<_> =
+        ends.map(|(name, until)| (name, until.map(|at| at.to_string()))).collect();
+    assert_eq!((world.forwarder.held().len(), ends.len()), (4, 2), "{ends:?}");
+    pass(&world, 3_600).await;
+    for _ in 0..2 {
+        for owner in ["plain.example", "secure.example"] {
+            assert_eq!(world.a(owner).await, "NXDomain", "the hold is spent once");
+            assert_eq!(world.a_with_do(owner).await, "NXDomain", "the hold is spent once");
+        }
+        pass(&world, 40).await;
+    }
+}
+
 /// RFC 8020 is about names that do not exist; one that is held does.
 #[tokio::test(start_paused = true)]
 async fn a_held_name_below_one_that_does_not_exist_has_no_nxdomain() {

@@ -205,3 +205,25 @@ async fn the_keep_list_is_no_place_for_eviction_and_ends_with_the_configuration(
     assert!(world.forwarder.status().keep.is_none());
     assert_eq!(world.a("pager.example").await, "NXDomain");
 }
+
+/// Names of one block of a Corefile that it renames into a zone that another block forwards.
+#[tokio::test(start_paused = true)]
+async fn a_kept_name_that_is_renamed_into_another_zone_is_asked_where_clients_ask_it() {
+    let (own, other) = (Upstream::with_a(60, GOOD).await, Upstream::with_a(60, [192, 0, 2, 66]).await);
+    let corp = ZoneConfig {
+        rewrites: vec!["exact login.corp.example idp.internal.example".parse().unwrap()],
+        rewrite_zones: vec!["corp.example.".parse().unwrap()],
+        ..zone("corp.example", &[&own])
+    };
+    let zones = vec![corp, zone("internal.example", &[&other])];
+    let keep = vec!["login.corp.example".parse().unwrap()];
+    let world = World::build(&Config { zones, keep, ..Config::default() }, no_cluster());
+    until(&world, "resolved", || !world.forwarder.kept_addresses().is_empty()).await;
+    assert_eq!(world.forwarder.kept_addresses(), [("login.corp.example.".to_owned(), vec![GOOD.into()])]);
+    for upstream in [&own, &other] {
+        upstream.now(|_| Vec::new());
+    }
+    pass(&world, 400).await;
+    assert_eq!(world.a("login.corp.example").await, SERVED, "kept under the key that clients ask for");
+    assert_eq!(asked_for(&other, "idp.internal.example"), 0);
+}
