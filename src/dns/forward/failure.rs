@@ -43,8 +43,8 @@ impl Failure {
     /// The route's file names no upstream.
     pub fn no_upstreams(route: &Route) -> Self {
         let reason = route.missing().map(|missing| {
-            let of = if missing.is_file() { "upstreams in" } else { "address of" };
-            format!("no {of} {}", missing.path.display())
+            let path = missing.path.display();
+            if missing.is_file() { format!("no upstreams in {path}") } else { format!("no address of {path}") }
         });
         reason.map_or_else(Self::no_route, |text| Self::because(EdeCode::NO_REACHABLE_AUTHORITY, text))
     }

@@ -84,7 +84,8 @@ async fn look_up(inner: &Arc<Inner>, routes: &Arc<Routes>, route: &Arc<Route>, h
         let news = route.named().found(host, found, ttl, now);
         if news {
             let (addresses, _) = route.named().addresses(host);
-            tracing::info!(%zone, upstream = %host, ?addresses, "name of an upstream looked up");
+            let listed = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            tracing::info!(%zone, upstream = %host, addresses = %listed, "name of an upstream looked up");
             let (last, host) = (inner.environment.resolv_conf_cache.clone(), host.clone());
             drop(tokio::task::spawn_blocking(move || last.note_addresses(&host, &addresses)));
         }
