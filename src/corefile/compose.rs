@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, Registry};
 use tracing::{error, info, warn};
 
 use super::{
@@ -17,9 +17,12 @@ use super::{
     source::{self, Imports},
     translate,
 };
-use crate::config::{
-    self, Config, ConfigErrors, Flags, Role,
-    types::{Addr, Compat, InterfaceName},
+use crate::{
+    config::{
+        self, Config, ConfigErrors, Flags, Role,
+        types::{Addr, Compat, InterfaceName},
+    },
+    sys::Registrar,
 };
 
 /// How often files are read again, as in node-cache.
@@ -148,19 +151,16 @@ impl Composer {
     /// # Errors
     /// If a name is taken there.
     pub fn register(&mut self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let errors = IntCounterVec::new(
-            Opts::new(
-                "holdfast_corefile_errors_total",
-                "Changed Corefiles or kube-dns ConfigMaps that could not be used; the old one stays in effect.",
-            ),
+        let made = Registrar(registry);
+        let errors = made.counter_vec(
+            "holdfast_corefile_errors_total",
+            "Changed Corefiles or kube-dns ConfigMaps that could not be used; the old one stays in effect.",
             &["what"],
         )?;
-        let unhonoured = IntGauge::new(
+        let unhonoured = made.gauge(
             "holdfast_corefile_unhonoured",
             "Directives of the Corefile in effect that are not honoured and change answers; the log names each.",
         )?;
-        registry.register(Box::new(errors.clone()))?;
-        registry.register(Box::new(unhonoured.clone()))?;
         errors.with_label_values(&["corefile"]);
         errors.with_label_values(&["configmap"]).inc_by(self.early_errors);
         self.metrics = Some(Metrics { errors, unhonoured });

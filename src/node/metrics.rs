@@ -1,9 +1,12 @@
 //! Counters of the node's setup.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Registry};
 
 use super::ErrorType;
-use crate::report::{AddressState, Keeper, KeeperKind};
+use crate::{
+    report::{AddressState, Keeper, KeeperKind},
+    sys::Registrar,
+};
 
 /// Counters of the setup. Clones share them.
 #[derive(Clone, Debug)]
@@ -25,45 +28,40 @@ impl Metrics {
     /// # Errors
     /// If one of their names is taken there.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let errors = IntCounterVec::new(
-            Opts::new("holdfast_node_setup_errors_total", "Parts of the node that could not be set up, by kind."),
-            &["errortype"],
-        )?;
-        let released = IntGauge::new(
-            "holdfast_node_intercept_released",
-            "1 while the failsafe has given queries to the cluster's DNS because the agent did not answer.",
-        )?;
-        let waiting = IntGauge::new(
-            "holdfast_node_addresses_waiting",
-            "1 while the agent leaves its addresses to the cluster's DNS, which can answer better: no records here, or another zone.",
-        )?;
-        registry.register(Box::new(waiting.clone()))?;
-        registry.register(Box::new(errors.clone()))?;
-        registry.register(Box::new(released.clone()))?;
-        let watch_deaths = IntCounter::new(
-            "holdfast_node_watch_deaths_total",
-            "Times the node watch (interface and rules) died and was started again.",
-        )?;
-        registry.register(Box::new(watch_deaths.clone()))?;
-        let process_deaths = IntCounter::new(
-            "holdfast_node_process_deaths_total",
-            "Times the answering process died and its parent started it again, since the parent started.",
-        )?;
-        registry.register(Box::new(process_deaths.clone()))?;
-        let keepers = IntGaugeVec::new(
-            Opts::new(
-                "holdfast_node_keeper_since_timestamp_seconds",
-                "Unix time at which this keeper took interface and rules of the agent's addresses; 0: it has not.",
-            ),
+        let made = Registrar(registry);
+        let keepers = made.gauge_vec(
+            "holdfast_node_keeper_since_timestamp_seconds",
+            "Unix time at which this keeper took interface and rules of the agent's addresses; 0: it has not.",
             &["keeper"],
         )?;
-        registry.register(Box::new(keepers.clone()))?;
-        let keepers = (
-            keepers.with_label_values(&["own"]),
-            KeeperKind::ALL.map(|kind| keepers.with_label_values(&[&format!("other_{}", kind.as_str())])),
-        );
-        let setup_errors = ErrorType::ALL.map(|kind| errors.with_label_values(&[kind.as_str()]));
-        Ok(Self { setup_errors, released, waiting, watch_deaths, process_deaths, keepers })
+        Ok(Self {
+            setup_errors: made.counters(
+                "holdfast_node_setup_errors_total",
+                "Parts of the node that could not be set up, by kind.",
+                "errortype",
+                ErrorType::ALL.map(ErrorType::as_str),
+            )?,
+            released: made.gauge(
+                "holdfast_node_intercept_released",
+                "1 while the failsafe has given queries to the cluster's DNS because the agent did not answer.",
+            )?,
+            waiting: made.gauge(
+                "holdfast_node_addresses_waiting",
+                "1 while the agent leaves its addresses to the cluster's DNS, which can answer better: no records here, or another zone.",
+            )?,
+            watch_deaths: made.counter(
+                "holdfast_node_watch_deaths_total",
+                "Times the node watch (interface and rules) died and was started again.",
+            )?,
+            process_deaths: made.counter(
+                "holdfast_node_process_deaths_total",
+                "Times the answering process died and its parent started it again, since the parent started.",
+            )?,
+            keepers: (
+                keepers.with_label_values(&["own"]),
+                KeeperKind::ALL.map(|kind| keepers.with_label_values(&[&format!("other_{}", kind.as_str())])),
+            ),
+        })
     }
 
     /// A part of the node could not be set up.

@@ -1,9 +1,12 @@
 //! Counters of the cache.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Opts, Registry};
 
 use super::protected::{End, Reason};
-use crate::dns::metrics::{StripedCounter, StripedCounterVec};
+use crate::{
+    dns::metrics::{StripedCounter, StripedCounterVec},
+    sys::Registrar,
+};
 
 /// Handles of the `holdfast_cache_*` metrics.
 #[derive(Clone, Debug)]
@@ -37,62 +40,46 @@ impl Metrics {
     /// # Errors
     /// If one of the names is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let lookups = StripedCounterVec::new(
+        let made = Registrar(registry);
+        let lookups = made.put(StripedCounterVec::new(
             Opts::new("holdfast_cache_lookups_total", "Cache lookups, by result."),
             &["result"],
-        )?;
-        registry.register(Box::new(lookups.clone()))?;
-        let vec = |name: &str, help: &str, label: &str| {
-            let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let begun = vec(
-            "holdfast_cache_holds_total",
-            "Names that upstreams denied and whose last good answer was kept, by reason.",
-            "reason",
-        )?;
-        let ended = vec(
-            "holdfast_cache_holds_ended_total",
-            "Names whose last good answer is served no longer, by cause.",
-            "cause",
-        )?;
+        )?)?;
         Ok(Self {
-            bytes: gauge("holdfast_cache_bytes", "Memory used by cached answers, with overhead.")?,
-            entries: gauge("holdfast_cache_entries", "Answers in the cache.")?,
+            bytes: made.gauge("holdfast_cache_bytes", "Memory used by cached answers, with overhead.")?,
+            entries: made.gauge("holdfast_cache_entries", "Answers in the cache.")?,
             hits: lookups.with_label_values(&["fresh"]),
             stale: lookups.with_label_values(&["stale"]),
             misses: lookups.with_label_values(&["miss"]),
-            refused: counter(
+            refused: made.counter(
                 "holdfast_cache_refused_total",
                 "Answers not stored because they are too large or the cache was full.",
             )?,
-            evictions: counter(
+            evictions: made.counter(
                 "holdfast_cache_evictions_total",
                 "Answers evicted before their TTL ended, to make room for others.",
             )?,
-            prefetches: counter(
-                "holdfast_cache_prefetches_total",
-                "Refreshes of popular answers before their TTL ended.",
-            )?,
-            saves: counter("holdfast_cache_saves_total", "Times the cache was written to disk.")?,
-            disk_errors: counter("holdfast_cache_disk_errors_total", "Failed writes and reads of the cache file.")?,
-            held: gauge(
+            prefetches: made
+                .counter("holdfast_cache_prefetches_total", "Refreshes of popular answers before their TTL ended.")?,
+            saves: made.counter("holdfast_cache_saves_total", "Times the cache was written to disk.")?,
+            disk_errors: made
+                .counter("holdfast_cache_disk_errors_total", "Failed writes and reads of the cache file.")?,
+            held: made.gauge(
                 "holdfast_cache_held_names",
                 "Names that upstreams deny and whose last good answer is served.",
             )?,
-            holds_begun: Reason::ALL.map(|reason| begun.with_label_values(&[reason.as_str()])),
-            holds_ended: End::ALL.map(|end| ended.with_label_values(&[end.as_str()])),
+            holds_begun: made.counters(
+                "holdfast_cache_holds_total",
+                "Names that upstreams denied and whose last good answer was kept, by reason.",
+                "reason",
+                Reason::ALL.map(Reason::as_str),
+            )?,
+            holds_ended: made.counters(
+                "holdfast_cache_holds_ended_total",
+                "Names whose last good answer is served no longer, by cause.",
+                "cause",
+                End::ALL.map(End::as_str),
+            )?,
         })
     }
 

@@ -9,10 +9,10 @@ use std::{
 };
 
 use hickory_proto::op::ResponseCode;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::log_limit::LogLimit;
-use crate::sys::{Lock, labels};
+use crate::sys::{Lock, Registrar, labels};
 
 /// The codes of answers that are told apart.
 const RCODES: [&str; 7] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "other"];
@@ -137,91 +137,79 @@ impl Metrics {
     /// # Errors
     /// If one of the names is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let vec = |name: &str, help: &str, label: &str| {
-            let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let queries = vec("holdfast_forward_queries_total", "Queries sent to upstreams.", "proto")?;
-        let mismatches = vec(
-            "holdfast_forward_mismatches_total",
-            "Messages of upstreams dropped because they do not match the query.",
-            "kind",
+        let made = Registrar(registry);
+        let [queries_udp, queries_tcp, queries_tls, queries_https] = made.counters(
+            "holdfast_forward_queries_total",
+            "Queries sent to upstreams.",
+            "proto",
+            ["udp", "tcp", "tls", "https"],
         )?;
-        let failures =
-            vec("holdfast_forward_failures_total", "Queries to an upstream that got no usable answer.", "kind")?;
         // CoreDNS's buckets: its dashboards read them under its names.
         let bounds = prometheus::exponential_buckets(0.000_25, 2.0, 16)?;
         let durations = HistogramOpts::new(
             "holdfast_forward_upstream_duration_seconds",
             "Time from asking an upstream to its answer.",
         );
-        let durations = HistogramVec::new(durations.buckets(bounds), &["rcode", "upstream"])?;
-        registry.register(Box::new(durations.clone()))?;
-        let in_flight = IntGauge::new("holdfast_forward_in_flight", "Queries that wait for an upstream now.")?;
-        registry.register(Box::new(in_flight.clone()))?;
-        let files_missing = IntGauge::new(
-            "holdfast_forward_files_missing",
-            "Files of forward zones that cannot be used now: a resolv.conf, certificates, a hosts file, a file of weights.",
-        )?;
-        registry.register(Box::new(files_missing.clone()))?;
-        let keep_names = IntGauge::new("holdfast_forward_keep_names", "Names on the keep list.")?;
-        registry.register(Box::new(keep_names.clone()))?;
-        let keep_failing = IntGaugeVec::new(
-            Opts::new(
-                "holdfast_forward_keep_unresolved_seconds",
-                "Time since a name of the keep list was last resolved; only for names that cannot be resolved now.",
-            ),
-            &["name"],
-        )?;
-        registry.register(Box::new(keep_failing.clone()))?;
+        let durations = made.put(HistogramVec::new(durations.buckets(bounds), &["rcode", "upstream"])?)?;
         Ok(Self {
-            queries_udp: queries.with_label_values(&["udp"]),
-            queries_tcp: queries.with_label_values(&["tcp"]),
-            queries_tls: queries.with_label_values(&["tls"]),
-            queries_https: queries.with_label_values(&["https"]),
-            mismatches: Mismatch::ALL.map(|kind| mismatches.with_label_values(&[kind.as_str()])),
-            failures: FailureKind::ALL.map(|kind| failures.with_label_values(&[kind.as_str()])),
-            over_limit: counter(
+            queries_udp,
+            queries_tcp,
+            queries_tls,
+            queries_https,
+            mismatches: made.counters(
+                "holdfast_forward_mismatches_total",
+                "Messages of upstreams dropped because they do not match the query.",
+                "kind",
+                Mismatch::ALL.map(Mismatch::as_str),
+            )?,
+            failures: made.counters(
+                "holdfast_forward_failures_total",
+                "Queries to an upstream that got no usable answer.",
+                "kind",
+                FailureKind::ALL.map(FailureKind::as_str),
+            )?,
+            over_limit: made.counter(
                 "holdfast_forward_over_limit_total",
                 "Queries answered SERVFAIL because their zone had `max_concurrent` queries in flight.",
             )?,
-            servfail: counter("holdfast_forward_servfail_total", "Queries answered SERVFAIL after asking upstreams.")?,
-            dropped_records: counter(
+            servfail: made.counter("holdfast_forward_servfail_total", "Queries answered SERVFAIL after asking upstreams.")?,
+            dropped_records: made.counter(
                 "holdfast_forward_dropped_records_total",
                 "Records of upstream answers dropped because they do not belong to the question or to the zone of the upstream.",
             )?,
-            loops: counter(
+            loops: made.counter(
                 "holdfast_forward_loops_total",
                 "Queries sent to an upstream that came back to holdfast (forwarding loop).",
             )?,
-            down: counter(
+            down: made.counter(
                 "holdfast_forward_down_total",
                 "Queries for a zone whose upstreams all failed, or that had none.",
             )?,
             durations,
-            bulk_denials: vec(
+            bulk_denials: made.counter_vec(
                 "holdfast_forward_bulk_denials_total",
                 "Times an upstream denied so many names that it had answered before that its denials are ignored for 10 minutes.",
-                "upstream",
+                &["upstream"],
             )?,
-            files_missing,
-            keep_names,
-            keep_failing,
+            files_missing: made.gauge(
+                "holdfast_forward_files_missing",
+                "Files of forward zones that cannot be used now: a resolv.conf, certificates, a hosts file, a file of weights.",
+            )?,
+            keep_names: made.gauge("holdfast_forward_keep_names", "Names on the keep list.")?,
+            keep_failing: made.gauge_vec(
+                "holdfast_forward_keep_unresolved_seconds",
+                "Time since a name of the keep list was last resolved; only for names that cannot be resolved now.",
+                &["name"],
+            )?,
             keep_unresolved: Arc::default(),
-            probe_failures: vec(
+            probe_failures: made.counter_vec(
                 "holdfast_forward_probe_failures_total",
                 "Probes that a failing upstream did not answer.",
-                "upstream",
+                &["upstream"],
             )?,
             named: Arc::default(),
-            in_flight,
-            dnstap_dropped: counter(
+            in_flight: made.gauge("holdfast_forward_in_flight", "Queries that wait for an upstream now.")?,
+            dnstap_dropped: made.counter(
                 "holdfast_forward_dnstap_dropped_total",
                 "Answers not sent to the dnstap collector because it was slow or gone.",
             )?,
