@@ -1,4 +1,6 @@
-//! What the guard of outside names knows after a restart.
+//! The guard's knowledge of outside names after a restart.
+
+use std::path::PathBuf;
 
 use holdfast::{
     dns::{
@@ -7,6 +9,7 @@ use holdfast::{
     },
     sys::ManualClock,
 };
+use tempfile::TempDir;
 
 use super::{
     bulk::{deny_many, use_names},
@@ -15,16 +18,34 @@ use super::{
 };
 use crate::support::upstream::Upstream;
 
+/// A configuration, a clock and a cache file that several processes have one after the other.
+struct Disk {
+    folder: TempDir,
+    config: Config,
+    clock: ManualClock,
+}
+
+impl Disk {
+    fn new(upstream: &Upstream, denials: Denials) -> Self {
+        let config = Config { zones: vec![config(&[upstream], denials)], ..Config::default() };
+        Self { folder: tempfile::tempdir().unwrap(), config, clock: ManualClock::new(NOW) }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("cache.zst")
+    }
+
+    /// Starts, and waits until the cache is loaded.
+    async fn start(&self) -> World {
+        World::on_disk(&self.config, &self.file(), &self.clock).await
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hold_survives_a_restart_and_ends_when_it_would_have() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cache.zst");
     let upstream = Upstream::with_a(60, GOOD).await;
-    let zones = vec![config(&[&upstream], Denials::Auto)];
-    let config = Config { zones, ..Config::default() };
-    let clock = ManualClock::new(NOW);
-    let start = || World::on_disk(&config, &file, &clock);
-    let world = start().await;
+    let disk = Disk::new(&upstream, Denials::Auto);
+    let world = disk.start().await;
     used(&world, "www.example", secs(660)).await;
     upstream.now(|asked| vec![asked.nxdomain("example")]);
     assert_eq!(world.a("www.example").await, SERVED);
@@ -32,33 +53,31 @@ async fn a_hold_survives_a_restart_and_ends_when_it_would_have() {
     world.forwarder.save().await;
     drop(world);
 
-    let world = start().await;
+    let world = disk.start().await;
     assert_eq!(world.forwarder.held(), before);
     pass(&world, 1_800).await;
     assert_eq!(world.a("www.example").await, SERVED);
     world.forwarder.save().await;
     drop(world);
     // The hold ends while the process is away, and the denial that comes then is believed.
-    clock.advance(secs(1_801));
-    let world = start().await;
+    disk.clock.advance(secs(1_801));
+    let world = disk.start().await;
     assert_eq!((world.forwarder.held(), world.a("www.example").await), (Vec::new(), "NXDomain".into()));
 }
 
 /// The time that a name was good counts over a restart.
 #[tokio::test(start_paused = true)]
 async fn what_earns_a_hold_survives_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cache.zst");
     let upstream = Upstream::with_a(60, GOOD).await;
-    let config = Config { zones: vec![config(&[&upstream], Denials::Auto)], ..Config::default() };
-    let clock = ManualClock::new(NOW);
-    let start = || World::start(&config, cache::Config::default(), no_cluster(), Some(file.clone()), clock.clone());
+    let disk = Disk::new(&upstream, Denials::Auto);
+    let start =
+        || World::start(&disk.config, cache::Config::default(), no_cluster(), Some(disk.file()), disk.clock.clone());
     let world = start();
     used(&world, "www.example", secs(660)).await;
     world.forwarder.save().await;
     drop(world);
     upstream.now(|asked| vec![asked.nxdomain("example")]);
-    clock.advance(secs(60));
+    disk.clock.advance(secs(60));
     let world = start();
     assert_eq!(world.a("www.example").await, SERVED);
     assert_eq!(world.forwarder.held().len(), 1);
@@ -79,13 +98,9 @@ async fn saved(world: &World) {
 /// An operator releases a name, and the process is killed before the cache is due to be saved.
 #[tokio::test(start_paused = true)]
 async fn a_release_survives_a_process_that_is_killed_after_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cache.zst");
     let upstream = Upstream::with_a(60, GOOD).await;
-    let config = Config { zones: vec![config(&[&upstream], Denials::Hold(HOUR))], ..Config::default() };
-    let clock = ManualClock::new(NOW);
-    let start = || World::on_disk(&config, &file, &clock);
-    let world = start().await;
+    let disk = Disk::new(&upstream, Denials::Hold(HOUR));
+    let world = disk.start().await;
     for owner in ["gone.example", "held.example"] {
         assert_eq!(world.a(owner).await, "NoError 192.0.2.1");
     }
@@ -99,7 +114,7 @@ async fn a_release_survives_a_process_that_is_killed_after_it() {
     saved(&world).await;
     drop(world);
 
-    let world = start().await;
+    let world = disk.start().await;
     let held: Vec<String> = world.forwarder.held().into_iter().map(|hold| hold.name).collect();
     assert_eq!(held, ["held.example."]);
     assert_eq!(world.a("gone.example").await, "NXDomain");
@@ -110,20 +125,16 @@ async fn a_release_survives_a_process_that_is_killed_after_it() {
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_lies_is_not_believed_after_a_kill_either() {
     for denials in [Denials::Confirm, Denials::Auto, Denials::Hold(HOUR)] {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("cache.zst");
         let upstream = Upstream::with_a(30, GOOD).await;
-        let config = Config { zones: vec![config(&[&upstream], denials)], ..Config::default() };
-        let clock = ManualClock::new(NOW);
-        let start = || World::on_disk(&config, &file, &clock);
-        let world = start().await;
+        let disk = Disk::new(&upstream, denials);
+        let world = disk.start().await;
         deny_many(&world, &upstream).await;
         assert!(world.upstream_status(0).lying);
         saved(&world).await;
         drop(world);
 
-        let world = start().await;
-        let view = world.view(&config);
+        let world = disk.start().await;
+        let view = world.view(&disk.config);
         assert!(world.upstream_status(0).lying, "{denials:?}");
         assert!(!view.upstream_status(0).lying, "{denials:?}: a view has zones of its own");
         for nth in 12..30 {
@@ -142,18 +153,15 @@ async fn an_upstream_that_lies_is_not_believed_after_a_kill_either() {
 /// The listeners of a view forward in a way of their own, and the first forwarder has the file.
 #[tokio::test(start_paused = true)]
 async fn an_upstream_of_a_view_that_lies_is_not_believed_after_a_kill_either() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cache.zst");
     let upstream = Upstream::with_a(30, GOOD).await;
-    let config = Config { zones: vec![config(&[&upstream], Denials::Confirm)], ..Config::default() };
-    let clock = ManualClock::new(NOW);
-    let world = World::on_disk(&config, &file, &clock).await;
-    let view = world.view(&config);
+    let disk = Disk::new(&upstream, Denials::Confirm);
+    let world = disk.start().await;
+    let view = world.view(&disk.config);
     deny_many(&view, &upstream).await;
     saved(&world).await;
     drop((view, world));
-    let world = World::on_disk(&config, &file, &clock).await;
-    let view = world.view(&config);
+    let world = disk.start().await;
+    let view = world.view(&disk.config);
     assert!(view.upstream_status(0).lying && !world.upstream_status(0).lying);
     assert_eq!(view.a("n20.example").await, SERVED);
 }
@@ -161,12 +169,9 @@ async fn an_upstream_of_a_view_that_lies_is_not_believed_after_a_kill_either() {
 /// The process is restarted while the first of many names are denied.
 #[tokio::test(start_paused = true)]
 async fn names_asked_often_before_a_restart_count_after_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cache.zst");
     let upstream = Upstream::with_a(30, GOOD).await;
-    let config = Config { zones: vec![config(&[&upstream], Denials::Confirm)], ..Config::default() };
-    let clock = ManualClock::new(NOW);
-    let world = World::on_disk(&config, &file, &clock).await;
+    let disk = Disk::new(&upstream, Denials::Confirm);
+    let world = disk.start().await;
     use_names(&world).await;
     // Their answers are renewed once.
     pass(&world, 31).await;
@@ -175,9 +180,9 @@ async fn names_asked_often_before_a_restart_count_after_it() {
     }
     world.forwarder.save().await;
     drop(world);
-    clock.advance(secs(31));
+    disk.clock.advance(secs(31));
     upstream.now(|asked| vec![asked.nxdomain("example")]);
-    let world = World::on_disk(&config, &file, &clock).await;
+    let world = disk.start().await;
     for nth in 0..12 {
         assert_eq!(world.a(&format!("n{nth}.example")).await, SERVED);
     }
