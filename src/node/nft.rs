@@ -88,8 +88,8 @@ const CHAINS: [(&str, u32, i32); 4] =
 const REDIRECTS: [(&str, u32, i32); 2] = [("redirect", 0, -110), ("redirect_output", 3, -110)];
 
 const PORTS: &str = "steered_ports";
-/// What changes addresses comes before connections are tracked, and before the rules of others that look at addresses, and what
-/// changes them back after kube-proxy's. There only while something is steered: not every kernel can.
+/// Addresses are changed before connections are tracked and before the rules of others that look at addresses, and changed back after
+/// kube-proxy's rules. The chains exist only while a query is steered: not every kernel can.
 const STEERING: [(&str, u32, i32, &str); 5] = [
     ("steer", 0, -310, "filter"),
     ("steer_output", 3, -310, "route"),

@@ -130,7 +130,7 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
                     None if mode == Mode::Child && config.intercept_failsafe.is_some() && !inputs.orders.told_to_end => {}
                     None => {
                         if watch.has_relay() {
-                            // It ends with this process, and the rules would lead to it.
+                            // The relay ends with this process, and the rules would lead to a closed port.
                             end(config, &Order::Release, &mut watch.tell).await;
                         }
                         return Ok(());

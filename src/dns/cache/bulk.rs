@@ -91,7 +91,7 @@ impl Counted {
 pub(super) struct AllBulkDenials(Lock<HashMap<(RouteId, Box<str>), BulkDenials>>);
 
 impl AllBulkDenials {
-    /// Those of `upstream` for the zone of `route`.
+    /// The bulk denials of `upstream` for the zone of `route`.
     pub fn of(&self, route: RouteId, upstream: &str) -> BulkDenials {
         let mut all = self.0.lock();
         let key = (route, Box::from(upstream));

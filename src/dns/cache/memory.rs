@@ -71,7 +71,7 @@ pub struct Cache {
     worker_caches: Arc<WorkerCaches>,
     protected: Arc<Protected>,
     bulk_denials: Arc<AllBulkDenials>,
-    /// It is to be saved without waiting for the interval.
+    /// Set when the cache is to be saved without waiting for the interval.
     save_soon: Arc<AtomicBool>,
     /// Zones by number: a number, once given, stays with its zone for as long as the process lives.
     zones: Arc<Lock<Vec<Box<[u8]>>>>,

@@ -40,7 +40,7 @@ const HALF_OPEN_PROVEN_MAX: usize = 512;
 /// The first estimate of a round trip. RFC 9002, 6.2.2, has 333 ms for a path of unknown length; here it ends in the same node or cluster.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 /// How long the library remembers a handshake that failed: three probe timeouts of three estimates each (RFC 9002, 6.2.1).
-const REMEMBERED: Duration = Duration::from_millis(9 * 20);
+const REMEMBERED: Duration = INITIAL_RTT.saturating_mul(9);
 /// Connections that wait to be looked at, and bytes kept of each and of all.
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 16 * 1024;
@@ -201,7 +201,7 @@ async fn connect(
 ) {
     let client = handshake.remote_address();
     if let Some(slot) = &slot {
-        // One that gave way to the next would be remembered beside it, and an address have any number.
+        // A handshake that gave way to the next is remembered beside it: an address could have any number.
         slot.set(Activity::Answering);
     }
     let connection = tokio::select! {

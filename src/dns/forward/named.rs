@@ -62,7 +62,7 @@ async fn look_up(inner: &Arc<Inner>, routes: &Arc<Routes>, route: &Arc<Route>, h
                 found.extend(addresses);
                 ttl = ttl.min(good_for);
             }
-            // Those of this family are kept.
+            // The addresses of this family are kept.
             Err(error) => {
                 found.extend(before.iter().filter(|ip| ip.is_ipv4() == is_four));
                 problem = Some(error);

@@ -313,7 +313,7 @@ impl Route {
         self.resolver.as_ref()
     }
 
-    /// It and what its upstreams are looked up over.
+    /// This route, and the route over which the names of its upstreams are looked up.
     pub fn with_resolver(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::once(self).chain(&self.resolver)
     }

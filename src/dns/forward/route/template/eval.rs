@@ -39,7 +39,7 @@ struct Filling<'t> {
     calls: usize,
 }
 
-/// What comes after a node.
+/// The way on after a node.
 #[derive(PartialEq)]
 enum Flow {
     Next,

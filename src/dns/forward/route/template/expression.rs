@@ -10,7 +10,7 @@ use super::value::{Failed, Result, Steps, Value, failed};
 /// Ends the reason why an expression is refused that CoreDNS takes.
 pub const NOT_WORKED_OUT: &str = "is not worked out here";
 
-/// What is known of a question.
+/// The facts about a question that an expression may name.
 pub trait Facts {
     /// The value of a function without arguments, such as `client_ip`.
     fn fact(&self, name: &str) -> Value;

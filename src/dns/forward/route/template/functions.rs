@@ -79,7 +79,7 @@ fn index(value: &Value, key: &Value) -> Result {
     }
 }
 
-/// What a map of values like this one gives for a key it does not have.
+/// The value that a map of values like this one gives for an unknown key.
 fn zero(like: Option<&Value>) -> Value {
     if matches!(like, None | Some(Value::Text(_))) { Value::Text(String::new()) } else { Value::Nil }
 }

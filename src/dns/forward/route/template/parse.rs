@@ -287,7 +287,7 @@ struct Parser<I> {
     ranges: usize,
 }
 
-/// What ended a list of nodes.
+/// The end of a list of nodes.
 enum End {
     Text,
     /// `end`.

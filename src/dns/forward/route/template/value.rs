@@ -69,7 +69,7 @@ impl Value {
     /// A text within its bound.
     ///
     /// # Errors
-    /// It is longer than [`TEXT_MAX`].
+    /// If the text is longer than [`TEXT_MAX`].
     pub fn text(text: String) -> Result {
         if text.len() > TEXT_MAX { failed(format!("makes more than {TEXT_MAX} bytes")) } else { Ok(Self::Text(text)) }
     }
