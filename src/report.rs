@@ -20,7 +20,7 @@ pub use election::{ElectionStatus, Failing, Standing};
 pub use follow::{FollowState, FollowStatus, THEN};
 pub use forward::{
     CacheStatus, ForwardStatus, HostsFileStatus, KeepStatus, OutsideHold, Policy, UnresolvedName, UpstreamState,
-    UpstreamStatus, ViewStatus, ZoneStatus,
+    UpstreamStatus, ViewStatus, ZoneRule, ZoneStatus,
 };
 pub use node::{AddressState, Deaths, InterfaceStatus, Keeper, KeeperKind, NodeStatus, Waiting};
 pub use queries::QueriesStatus;

@@ -45,6 +45,17 @@ pub struct ViewStatus {
     pub keep: Option<KeepStatus>,
 }
 
+/// The rule of a forward zone that answers in place of its upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ZoneRule {
+    Hosts,
+    Template,
+    /// The fixed `answer` of the zone.
+    Answer,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ZoneStatus {

@@ -17,6 +17,7 @@ use crate::{
         pins::name_of,
     },
     record::{Kind, Service},
+    report::ZoneRule,
     wire::{EdeCode, Name, Rcode, Rtype},
     zone::{self, ChainEnd, ReverseName, STALE_TTL_MAX, Zone},
 };
@@ -97,6 +98,9 @@ pub struct Answer {
     /// The query that would be sent to upstreams; null if none is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<SentDoc>,
+    /// The rule of a forward zone that answers in place of its upstreams; absent if none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<ZoneRule>,
 }
 
 /// A question that would be sent to upstreams.
@@ -187,9 +191,9 @@ fn ports(ports: &[crate::record::Port]) -> Vec<String> {
     ports.iter().map(text).collect()
 }
 
-/// The result for a question outside the records: [`Forwarder::inspect`](dns::forward::Forwarder::inspect), or that of
-/// [`Names`](dns::forward::Names) for a store without a process.
-pub type Inspect<'a> = &'a dyn Fn(&Rules, Records<'_>, &dns::Question) -> Inspected;
+/// The result for a question outside the records, and the rule of a forward zone that gives it: from a
+/// [`Forwarder`](dns::forward::Forwarder), or from [`Names`](dns::forward::Names) for a store without a process.
+pub type Inspect<'a> = &'a dyn Fn(&Rules, Records<'_>, &dns::Question) -> (Inspected, Option<ZoneRule>);
 
 /// Looks a name up as DNS does, completing it as the resolver of a pod does.
 ///
@@ -408,7 +412,7 @@ impl Asker<'_> {
 
     /// The answer for which upstreams may have to be asked.
     fn inspected(&self, question: &dns::Question) -> Answer {
-        let Inspected { answer, legs } = (self.inspect)(self.rules, self.records, question);
+        let (Inspected { answer, legs }, rule) = (self.inspect)(self.rules, self.records, question);
         let cached = legs.iter().find_map(|leg| CachedDoc::of(leg, self.records.now));
         let sent = legs.iter().rev().find(|leg| leg.cached.is_none()).map(SentDoc::of);
         let Some(answer) = answer else {
@@ -417,10 +421,10 @@ impl Asker<'_> {
             let known = self.rules.sections(&self.records, question, &ours).map(|sections| text(&sections.answers));
             let forwarded = coded(question.rtype, Outcome::Forwarded, Rcode::NOERROR, None);
             return match known.filter(|known| !known.is_empty()) {
-                None => Answer { rcode: None, sent, ..forwarded },
+                None => Answer { rcode: None, sent, rule, ..forwarded },
                 Some(answer) => {
                     let extended_error = self.records.stale.then(|| text_of_ede(EdeCode::STALE_ANSWER));
-                    Answer { outcome: Outcome::Records, answer, sent, extended_error, ..forwarded }
+                    Answer { outcome: Outcome::Records, answer, sent, rule, extended_error, ..forwarded }
                 }
             };
         };
@@ -431,7 +435,7 @@ impl Asker<'_> {
             (Age::Stale { .. } | Age::OfStaleRecords, _) => Some(EdeCode::STALE_ANSWER),
         };
         let coded = coded(question.rtype, outcome_of(answer.rcode, answer.kind), answer.rcode, ede);
-        Answer { answer: text(&answer.answers), authority: text(&answer.authorities), cached, sent, ..coded }
+        Answer { answer: text(&answer.answers), authority: text(&answer.authorities), cached, sent, rule, ..coded }
     }
 }
 
@@ -446,6 +450,7 @@ fn coded(rtype: Rtype, outcome: Outcome, rcode: Rcode, ede: Option<EdeCode>) -> 
         extended_error: ede.map(text_of_ede),
         cached: None,
         sent: None,
+        rule: None,
     }
 }
 

@@ -2,8 +2,12 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    dns::{AnswerConfig, Records, Rules, forward::Names},
+    dns::{
+        AnswerConfig, Records, Rules,
+        forward::{Config, FixedAnswer, Names, ZoneConfig, parse_host},
+    },
     record::{Change, Endpoint, Kind, Port, Protocol, Service, ServiceKey},
+    report::ZoneRule,
     store::Rejections,
     zone::Zone,
 };
@@ -54,9 +58,13 @@ fn ask(name: &str, rtype: Option<&str>, age: u64) -> Lookup {
 }
 
 fn look(snapshot: &Snapshot, freshness: &Freshness, question: &Question) -> Result<Lookup, String> {
+    look_with(&Names::default(), snapshot, freshness, question)
+}
+
+fn look_with(names: &Names, snapshot: &Snapshot, freshness: &Freshness, question: &Question) -> Result<Lookup, String> {
     let rules = Rules::new(zone(), AnswerConfig::default());
     let inspect = |rules: &Rules, records: Records<'_>, question: &crate::dns::Question| {
-        Names::default().inspect(rules, records, question)
+        (names.inspect(rules, records, question), names.rule(rules, records, question))
     };
     lookup(&rules, &moment(snapshot, freshness), question, &inspect)
 }
@@ -233,6 +241,74 @@ fn a_name_outside_is_the_headline_unless_one_in_the_cluster_was_meant() {
     {
         assert_eq!((ask(given, None, 0).name.as_str(), ask(given, None, 0).found), (name, true), "{given}");
     }
+}
+
+#[test]
+fn a_name_that_the_configuration_answers_says_by_which_rule() {
+    let templates = [
+        r#"A match ^printer[0-9]+[.] answer "{{ .Name }} 60 IN A 10.4.0.2" fallthrough"#,
+        "ANY match ^gone[.] rcode NXDOMAIN fallthrough",
+        "AAAA match ^bare[.] fallthrough",
+    ];
+    let zone = |name: &str| ZoneConfig { zone: name.parse().unwrap(), ..ZoneConfig::default() };
+    let names = Names::new(&Config {
+        zones: vec![
+            ZoneConfig {
+                templates: templates.map(|text| text.parse().unwrap()).to_vec(),
+                hosts: vec![parse_host("10.4.0.1 registry.example").unwrap()],
+                ..zone(".")
+            },
+            ZoneConfig { answer: Some(FixedAnswer::Refused), ..zone("blocked.example.") },
+            ZoneConfig { answer: Some(FixedAnswer::NoError), ..zone("empty.example.") },
+        ],
+        ..Config::default()
+    });
+    let (snapshot, freshness) = (snapshot(), freshness(0));
+    let why = |name: &str, rtype: Option<&str>| {
+        let question =
+            Question { name: name.into(), rtype: rtype.map(|rtype| rtype.parse().unwrap()), namespace: None };
+        let found = look_with(&names, &snapshot, &freshness, &question).unwrap();
+        (found.answers[0].rule, found.why)
+    };
+    let cases = [
+        ("registry.example.", None, Some(ZoneRule::Hosts), "hosts of the configuration have this name"),
+        (
+            "registry.example.",
+            Some("AAAA"),
+            Some(ZoneRule::Hosts),
+            "hosts of the configuration have this name, without such records",
+        ),
+        ("printer7.example.", None, Some(ZoneRule::Template), "a template of the configuration answers this name"),
+        (
+            "gone.example.",
+            None,
+            Some(ZoneRule::Template),
+            "a template of the configuration answers this name with NXDOMAIN",
+        ),
+        (
+            "bare.example.",
+            Some("AAAA"),
+            Some(ZoneRule::Template),
+            "a template of the configuration answers this name with NOERROR",
+        ),
+        (
+            "x.blocked.example.",
+            None,
+            Some(ZoneRule::Answer),
+            "a fixed answer of the configuration: every name of its forward zone is answered REFUSED",
+        ),
+        (
+            "x.empty.example.",
+            None,
+            Some(ZoneRule::Answer),
+            "a fixed answer of the configuration: every name of its forward zone is answered NOERROR",
+        ),
+        ("other.example.", None, None, "not a name of cluster.local.: upstreams are asked"),
+    ];
+    for (name, rtype, rule, text) in cases {
+        assert_eq!(why(name, rtype), (rule, text.to_owned()), "{name}");
+    }
+    assert_eq!(ask("_dns.resolver.arpa", None, 0).why, "clients find encrypted DNS by this name (RFC 9462)");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::{Answer, Outcome, RecordsView, SourceDoc, SourceWord, status::known_n
 use crate::{
     dns::{Local, Question, Rules},
     record::{Kind, Service, Snapshot},
+    report::ZoneRule,
     wire::{Name, Rtype},
     zone::{Lookup, Zone},
 };
@@ -44,7 +45,7 @@ pub fn why<'a>(rules: &Rules, moment: &RecordsView<'a>, name: &Name, answers: &[
         let fallback = if rules.config().cluster_fallback { "; cluster_fallback is asked until then" } else { "" };
         return only(format!("there are no records: none on disk, {waits}{fallback}"));
     }
-    let Some(depth) = name.labels_above(zone.name()) else { return reverse(zone, snapshot, name, answers) };
+    let Some(depth) = name.labels_above(zone.name()) else { return only(outside(rules, moment, name, answers)) };
     let label = |index: usize| text(name.label(index).unwrap_or_default());
     if depth == 0 {
         return only("this is the cluster's zone itself".into());
@@ -162,29 +163,39 @@ fn pod(zone: &Zone, moment: &RecordsView<'_>, name: &Name) -> String {
     }
 }
 
-fn reverse<'a>(zone: &Zone, snapshot: &'a Snapshot, name: &Name, answers: &[Answer]) -> Why<'a> {
-    let only = |text: String| Why { text, service: None };
-    if name.label_from_end(0) != Some(b"arpa") {
-        return only(outside(zone, name, answers));
+/// A name outside the cluster's zone.
+fn outside(rules: &Rules, moment: &RecordsView<'_>, name: &Name, answers: &[Answer]) -> String {
+    let local = |rtype| rules.local(&moment.records(), Question::new(name.clone(), rtype).by_ref());
+    if moment.pins.get(name, moment.now).is_some() {
+        return "an operator pinned this name".into();
     }
-    match zone.lookup(snapshot, true, name, Rtype::PTR) {
-        Lookup::Hit(_) => only("a service or a ready endpoint has this address".into()),
-        Lookup::NotOurs => only("no known service or endpoint has this address: upstreams are asked".into()),
-        _ => only("the address is in a network of `reverse`, and no service or ready endpoint has it".into()),
+    if matches!(local(Rtype::SVCB), Local::Designated(_)) {
+        return "clients find encrypted DNS by this name (RFC 9462)".into();
+    }
+    if name.label_from_end(0) != Some(b"arpa") {
+        return forwarded(rules.zone(), name, answers);
+    }
+    match local(Rtype::PTR) {
+        Local::Hit(_) => "a service or a ready endpoint has this address".into(),
+        Local::Outside => "no known service or endpoint has this address: upstreams are asked".into(),
+        _ => "the address is in a network of `reverse`, and no service or ready endpoint has it".into(),
     }
 }
 
-/// A name outside the cluster, by what the configuration makes of it.
-fn outside(zone: &Zone, name: &Name, answers: &[Answer]) -> String {
+/// A name that a forward zone decides about.
+fn forwarded(zone: &Zone, name: &Name, answers: &[Answer]) -> String {
     let here = |answer: &&Answer| answer.rcode.is_some() && answer.cached.is_none() && answer.sent.is_none();
     if let Some(answer) = answers.iter().find(here) {
         let rcode = answer.rcode.as_deref().unwrap_or_default();
-        return match answer.outcome {
-            Outcome::Records => "hosts of the configuration have this name".into(),
-            Outcome::NoData => {
-                "hosts or a fixed answer of the configuration have this name, without such records".into()
+        return match (answer.rule, answer.outcome) {
+            (Some(ZoneRule::Hosts), Outcome::Records) => "hosts of the configuration have this name".into(),
+            (Some(ZoneRule::Hosts), _) => "hosts of the configuration have this name, without such records".into(),
+            (Some(ZoneRule::Template), Outcome::Records) => "a template of the configuration answers this name".into(),
+            (Some(ZoneRule::Template), _) => format!("a template of the configuration answers this name with {rcode}"),
+            (Some(ZoneRule::Answer), _) => {
+                format!("a fixed answer of the configuration: every name of its forward zone is answered {rcode}")
             }
-            _ => format!("a fixed answer of the configuration: every name of its forward zone is {rcode}"),
+            (None, _) => format!("this node answers the name with {rcode}"),
         };
     }
     let renamed = answers.iter().filter_map(|answer| answer.sent.as_ref()).find(|sent| sent.name != name.to_string());

@@ -17,7 +17,7 @@ use crate::{
         cache::{Age, Key, Kind},
         request::ServedFrom,
     },
-    report::OutsideHold,
+    report::{OutsideHold, ZoneRule},
     sys::{Lock, UnixMillis},
     wire::{Name, Rcode},
 };
@@ -58,6 +58,14 @@ pub struct Inspected {
     pub legs: Vec<Leg>,
 }
 
+/// The way to an answer.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    pub legs: Vec<Leg>,
+    /// The first rule of a forward zone that answered.
+    pub rule: Option<ZoneRule>,
+}
+
 #[derive(Clone, Debug)]
 pub struct InspectedAnswer {
     pub rcode: Rcode,
@@ -80,12 +88,19 @@ impl Names {
     /// The result for `question` from `records` and these names.
     #[must_use]
     pub fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
-        let legs = Lock::default();
-        inspect(
-            Resolver { records: Source::At(rules, records), reach: Reach::Names { zones: &self.0, legs: &legs } },
-            question,
-            &legs,
-        )
+        self.trace(rules, records, question).0
+    }
+
+    /// The rule of a forward zone that answers `question` in place of upstreams.
+    #[must_use]
+    pub fn rule(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Option<ZoneRule> {
+        self.trace(rules, records, question).1
+    }
+
+    fn trace(&self, rules: &Rules, records: Records<'_>, question: &Question) -> (Inspected, Option<ZoneRule>) {
+        let trail = Lock::default();
+        let reach = Reach::Names { zones: &self.0, trail: &trail };
+        trace(Resolver { records: Source::At(rules, records), reach }, question, &trail)
     }
 }
 
@@ -93,14 +108,24 @@ impl Forwarder {
     /// The result for `question` from `records`, the configuration and the cache.
     #[must_use]
     pub fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
+        self.trace(rules, records, question).0
+    }
+
+    /// The rule of a forward zone that answers `question` in place of upstreams.
+    #[must_use]
+    pub fn rule(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Option<ZoneRule> {
+        self.trace(rules, records, question).1
+    }
+
+    fn trace(&self, rules: &Rules, records: Records<'_>, question: &Question) -> (Inspected, Option<ZoneRule>) {
         let routes = self.0.routes.load_full();
-        let legs = Lock::default();
-        let reach = Reach::Cache { inner: &self.0, routes: &routes, legs: &legs };
-        inspect(Resolver { records: Source::At(rules, records), reach }, question, &legs)
+        let trail = Lock::default();
+        let reach = Reach::Cache { inner: &self.0, routes: &routes, trail: &trail };
+        trace(Resolver { records: Source::At(rules, records), reach }, question, &trail)
     }
 }
 
-fn inspect(resolver: Resolver<'_>, question: &Question, legs: &Lock<Vec<Leg>>) -> Inspected {
+fn trace(resolver: Resolver<'_>, question: &Question, trail: &Lock<Trail>) -> (Inspected, Option<ZoneRule>) {
     // Nothing on the way waits: no upstream is asked.
     let outcome = resolver.resolve(question).now_or_never().unwrap_or(Err(Failure::NotAsked));
     let answer = match outcome {
@@ -118,7 +143,8 @@ fn inspect(resolver: Resolver<'_>, question: &Question, legs: &Lock<Vec<Leg>>) -
         }),
         Err(Failure::Dropped | Failure::NotAsked | Failure::Held(_) | Failure::Servfail { .. }) => None,
     };
-    Inspected { answer, legs: legs.lock().clone() }
+    let Trail { legs, rule } = std::mem::take(&mut *trail.lock());
+    (Inspected { answer, legs }, rule)
 }
 
 impl Leg {

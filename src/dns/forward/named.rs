@@ -115,9 +115,9 @@ async fn addresses(
             race(resolver.exchange_options(), attempts, &question, |_| true, deadline, inner.metrics()).await;
         answered.map_err(|failed| format!("{}: {}", failed.upstream, failed.kind.as_str()))?.sanitized.parts.answers
     } else {
-        let legs = Lock::default();
+        let trail = Lock::default();
         let records = Source::Live(&inner.environment.records, inner.now());
-        let found = Resolver { records, reach: Reach::Cache { inner, routes, legs: &legs } }.resolve(&question).await;
+        let found = Resolver { records, reach: Reach::Cache { inner, routes, trail: &trail } }.resolve(&question).await;
         let found = found.map_err(|_| "not among the records of this node".to_owned())?;
         found.entry.records(inner.now(), found.age).0
     };

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     Failure, Inner,
     additional::add_records,
-    inspect::Leg,
+    inspect::{Leg, Trail},
     lookup::{ASKER, Found, Via, asking},
     observe,
     route::{
@@ -30,6 +30,7 @@ use crate::{
         question::question_name,
         request::{Asker, ForwardRequest, Resolved, ServedFrom, Transport},
     },
+    report::ZoneRule,
     sys::{Lock, UnixMillis},
     wire::{Class, Ede, HEADER_BYTES, Name, Parsed, Query, Rcode, Reject, Rtype, UDP_BYTES_MIN, parse, write_reject},
 };
@@ -133,16 +134,16 @@ pub enum Reach<'i> {
         routes: &'i Arc<Routes>,
         deadline: Instant,
     },
-    /// The cache, and no upstream: every leg is noted.
+    /// The cache, and no upstream.
     Cache {
         inner: &'i Inner,
         routes: &'i Routes,
-        legs: &'i Lock<Vec<Leg>>,
+        trail: &'i Lock<Trail>,
     },
     /// Hosts and rewrites alone, for a store without a process.
     Names {
         zones: &'i ByZone<ZoneNames>,
-        legs: &'i Lock<Vec<Leg>>,
+        trail: &'i Lock<Trail>,
     },
 }
 
@@ -307,8 +308,14 @@ impl Resolver<'_> {
             }
         }
         let (kind, mut answers, authorities, additionals) = match names.on_node(question, asking().as_ref()) {
-            OnNode::Records { kind, answers, authorities, additionals } => (kind, answers, authorities, additionals),
-            OnNode::Fixed(answer, reason) => return Err(Failure::Fixed(answer, reason)),
+            OnNode::Records { rule, kind, answers, authorities, additionals } => {
+                self.note(rule);
+                (kind, answers, authorities, additionals)
+            }
+            OnNode::Fixed(rule, answer, reason) => {
+                self.note(rule);
+                return Err(Failure::Fixed(answer, reason));
+            }
             OnNode::Upstreams => return self.follow(question, via).await,
         };
         let (mut age, mut from) = (Age::Fresh, ServedFrom::Cluster);
@@ -412,15 +419,22 @@ impl Resolver<'_> {
         }
         match self.reach {
             Reach::Upstreams { inner, routes, deadline } => inner.lookup(routes, question, via, deadline).await,
-            Reach::Cache { inner, routes, legs } => {
+            Reach::Cache { inner, routes, trail } => {
                 let (leg, found) = inner.inspect(routes, question, via)?;
-                legs.lock().push(leg);
+                trail.lock().legs.push(leg);
                 found.ok_or(Failure::NotAsked)
             }
-            Reach::Names { legs, .. } => {
-                legs.lock().push(Leg::unknown(question));
+            Reach::Names { trail, .. } => {
+                trail.lock().legs.push(Leg::unknown(question));
                 Err(Failure::NotAsked)
             }
+        }
+    }
+
+    /// Notes the rule for the tools: the first one counts.
+    fn note(&self, rule: ZoneRule) {
+        if let Reach::Cache { trail, .. } | Reach::Names { trail, .. } = self.reach {
+            trail.lock().rule.get_or_insert(rule);
         }
     }
 

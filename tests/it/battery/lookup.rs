@@ -3,10 +3,7 @@
 use hickory_proto::op::Message;
 use holdfast::{
     admin::view::{self, Answer, Outcome, RecordsView},
-    dns::{
-        self, Context, Forward, Records, Rotation, Rules, Transport, answer,
-        forward::{Inspected, Names},
-    },
+    dns::{self, Context, Forward, Records, Rotation, Rules, Transport, answer, forward::Names},
     wire::{Name, Rtype},
 };
 
@@ -69,8 +66,8 @@ pub fn look(
 #[test]
 fn lookup_holds_every_case() {
     let (clock, rotation) = (clock(), Rotation::default());
-    let inspect = |rules: &Rules, records: Records<'_>, question: &dns::Question| -> Inspected {
-        Names::default().inspect(rules, records, question)
+    let inspect = |rules: &Rules, records: Records<'_>, question: &dns::Question| {
+        (Names::default().inspect(rules, records, question), None)
     };
     let mut wrong = Vec::new();
     for section in sections() {

@@ -22,6 +22,7 @@ use crate::{
         question::{Question, question_name, record_name},
         request::{Asker, Transport},
     },
+    report::ZoneRule,
     wire::{Class, Name, Query, Rcode, Rtype},
 };
 
@@ -40,15 +41,15 @@ pub struct ZoneNames {
 /// The answer of a zone to a question, as far as no upstream is needed.
 #[derive(Debug)]
 pub enum OnNode {
-    /// Records of hosts or of a template.
     Records {
+        rule: ZoneRule,
         kind: Kind,
         answers: Vec<Record>,
         authorities: Vec<Record>,
         additionals: Vec<Record>,
     },
     /// A code, and why if a template says so.
-    Fixed(Rcode, Option<Reason>),
+    Fixed(ZoneRule, Rcode, Option<Reason>),
     Upstreams,
 }
 
@@ -97,28 +98,30 @@ impl ZoneNames {
             let filled = template::answer(&config.templates, &config.zone, question, asker);
             if let Some(Filled { rcode, mut answers, mut authorities, mut additionals, reason }) = filled {
                 let bare = answers.is_empty() && authorities.is_empty() && reason.is_some();
+                let rule = ZoneRule::Template;
                 let kind = match rcode {
-                    _ if bare => return OnNode::Fixed(rcode, reason),
+                    _ if bare => return OnNode::Fixed(rule, rcode, reason),
                     Rcode::NXDOMAIN => Kind::NxDomain,
                     Rcode::NOERROR if answers.is_empty() => Kind::NoData,
                     Rcode::NOERROR => Kind::Data,
-                    _ => return OnNode::Fixed(rcode, reason),
+                    _ => return OnNode::Fixed(rule, rcode, reason),
                 };
                 // CoreDNS's cache stands before its templates.
                 if config.lifetimes.keep {
                     let records = answers.iter_mut().chain(&mut authorities).chain(&mut additionals);
                     records.for_each(|record| record.ttl = config.lifetimes.capped(kind, record.ttl));
                 }
-                return OnNode::Records { kind, answers, authorities, additionals };
+                return OnNode::Records { rule, kind, answers, authorities, additionals };
             }
         }
         let ttl = u32::try_from(config.hosts_ttl.as_secs()).unwrap_or(u32::MAX);
         if question.class == Class::IN
             && let Some((kind, answers)) = self.hosts.load().find(question, ttl)
         {
-            return OnNode::Records { kind, answers, authorities: Vec::new(), additionals: Vec::new() };
+            let (authorities, additionals) = (Vec::new(), Vec::new());
+            return OnNode::Records { rule: ZoneRule::Hosts, kind, answers, authorities, additionals };
         }
-        config.answer.map_or(OnNode::Upstreams, |answer| OnNode::Fixed(answer.rcode(), None))
+        config.answer.map_or(OnNode::Upstreams, |answer| OnNode::Fixed(ZoneRule::Answer, answer.rcode(), None))
     }
 
     /// Whether a rule is about questions of another class than IN.
