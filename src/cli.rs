@@ -28,7 +28,7 @@ use crate::{
     node::{parent, privileges::directory_of},
     role::{
         Reread, Signals, Why,
-        agent::{self, Agent, Prepared},
+        agent::{self, Agent, Confined},
         descriptors,
         hub::Hub,
         memory,
@@ -304,7 +304,7 @@ fn daemon(role: Role, flags: &Flags) -> anyhow::Result<Exit> {
 async fn serve(
     role: Role,
     config: Config,
-    prepared: Prepared,
+    prepared: Confined,
     memory: io::Result<ResidentMemory>,
     interval: Option<Duration>,
     read: impl FnMut(Why) -> Reread,

@@ -10,11 +10,12 @@ mod election;
 mod feed;
 pub mod hub;
 pub mod memory;
+mod process;
 mod signals;
 mod source;
 mod source_log;
 mod status;
 mod supervisor;
 
-pub use base::{Reread, Why};
+pub use process::{Reread, Why};
 pub use signals::Signals;

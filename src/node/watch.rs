@@ -33,7 +33,7 @@ use self::{
     inputs::Inputs,
     judge::{Patience, STARTING, Watch},
     removals::Removals,
-    seat::{Asked, Claimed, Seat},
+    seat::{Claimed, LeaveReason, Seat},
 };
 use super::{Config, Goal, approach, is_released, reach};
 
@@ -112,7 +112,7 @@ pub async fn run(config: &Config, mode: Mode, orders: Orders, mut tell: impl FnM
             }
             tokio::select! {
                 asked = seat.asked_to_leave() => {
-                    if asked == Asked::Newcomer && !inputs.orders.ended {
+                    if asked == LeaveReason::Newcomer && !inputs.orders.ended {
                         (watch.tell)(Event::Info("a newer watch takes over".into()));
                         displaced = true;
                         break;

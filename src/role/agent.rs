@@ -10,36 +10,24 @@ pub(super) mod hosts_file;
 mod node;
 pub(super) mod views;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use prometheus::Registry;
-use tokio::task::JoinHandle;
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::AbortOnDropHandle,
-};
-use tracing::{error, info, warn};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{info, warn};
 
-pub use self::node::{Prepared, prepare};
+pub use self::node::{Confined, prepare};
 use self::{handover::Handover, hosts_file::HostsFile};
 use super::{
-    base::{self, Base, Daemon, Loaded, Reread, Why},
-    signals::Signals,
+    base::{Base, Loaded},
+    process::{Addresses, Process, RoleParts},
     source,
     status::{AgentInputs, Inputs, RoleInputs},
-    supervisor,
 };
 use crate::{
     admin::{self, view::ListenerDoc},
     config::Config,
     dns::{self, Context, forward, pins::Pins},
     node::ErrorType,
-    store,
     sys::{self, Clock, FdStore, fdstore},
     zone::Zone,
 };
@@ -47,22 +35,11 @@ use crate::{
 /// The time a drain may take before what is still in flight is answered SERVFAIL.
 const DRAIN: Duration = Duration::from_secs(4);
 
-/// Where a running agent can be reached; ports given as 0 are the ones found.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    pub dns: Vec<SocketAddr>,
-    /// The listeners of encrypted DNS.
-    pub encrypted: Vec<(dns::Transport, SocketAddr)>,
-    pub http: Option<SocketAddr>,
-    pub metrics: Option<SocketAddr>,
-    /// The unix socket for the tools.
-    pub admin: PathBuf,
-}
+/// A running agent.
+pub type Agent = Process<Serving>;
 
-/// A running agent. Dropped, it stops at once; [`Agent::stop`] is the polite way.
-pub struct Agent {
-    addresses: Addresses,
-    base: Base,
+/// The parts of an agent that answer DNS.
+pub struct Serving {
     dns: dns::Running,
     forwarder: forward::Forwarder,
     upkeep: AbortOnDropHandle<()>,
@@ -71,9 +48,6 @@ pub struct Agent {
     handover: Handover,
     node: node::Node,
     hosts_file: Option<hosts_file::Following>,
-    /// Ends the listeners of the tools, also when dropped.
-    stop: DropGuard,
-    listeners: JoinHandle<()>,
 }
 
 impl Agent {
@@ -83,14 +57,14 @@ impl Agent {
     /// In one line, what could not be opened or read and what to do; nothing is left running then. A source that cannot
     /// be reached is no error if there are records on disk, nor is a disk that does not work.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
-        Box::pin(Self::start_prepared(config, clock, Prepared::default())).await
+        Box::pin(Self::start_prepared(config, clock, Confined::default())).await
     }
 
     /// The same, of a process that [`prepare`]d for it. To be called on the thread that did.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub async fn start_prepared(config: Config, clock: Clock, mut prepared: Prepared) -> anyhow::Result<Self> {
+    pub async fn start_prepared(config: Config, clock: Clock, mut prepared: Confined) -> anyhow::Result<Self> {
         tell_parent(fdstore::Kind::File, &deaths_file(&config.settings.admin));
         let predecessor = beside::hand_over(&config).await?;
         let loaded = Loaded::open(&config, &clock)?;
@@ -144,13 +118,7 @@ impl Agent {
         tell_parent(fdstore::Kind::Answering, "");
 
         let base = loaded.follow(config, name, source)?;
-        let addresses = Addresses {
-            dns: listen,
-            encrypted,
-            http: admin.http_address(),
-            metrics: admin.metrics_address(),
-            admin: admin.admin_path().to_owned(),
-        };
+        let addresses = Addresses { dns: listen, encrypted, ..Addresses::of_tools(&admin) };
         let hosts_file = HostsFile::new(&base.config, &base.registry, base.clock.clone())?;
         let (zone, answers) = (base.config.zone(&addresses.dns), base.config.answers());
         let rules = admin::Rules { zone, answers, discovery };
@@ -176,20 +144,8 @@ impl Agent {
         let hosts_file = hosts_file.follow(forwarder.clone(), handover.clone(), node.torn_down());
         let listening: Vec<String> = addresses.dns.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "answering DNS");
-        Ok(Self {
-            addresses,
-            base,
-            dns,
-            forwarder,
-            upkeep,
-            _certificate: certificate,
-            views,
-            handover,
-            node,
-            hosts_file,
-            stop: stop.drop_guard(),
-            listeners,
-        })
+        let parts = Serving { dns, forwarder, upkeep, _certificate: certificate, views, handover, node, hosts_file };
+        Ok(Self { addresses, base, parts, stop: stop.drop_guard(), listeners })
     }
 
     /// The settings of `config` that would keep an agent on this machine from starting, or from forwarding at once, though it is right in
@@ -203,70 +159,31 @@ impl Agent {
         let open = config.dns().access.open(&config.settings.every_listen_address()).into_iter().map(open_resolver);
         forward::problems(&config.forward(), &listen).into_iter().chain(of_views).chain(open).collect()
     }
-
-    /// Where it can be reached.
-    pub fn addresses(&self) -> &Addresses {
-        &self.addresses
-    }
-
-    /// The records it answers from.
-    pub fn reader(&self) -> &store::Reader {
-        &self.base.reader
-    }
-
-    /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
-    /// `interval`.
-    pub async fn run(self, signals: Signals, interval: Option<Duration>, read: impl FnMut(Why) -> Reread) {
-        base::run(self, signals, interval, read).await;
-    }
-
-    pub fn registry(&self) -> &Registry {
-        &self.base.registry
-    }
-
-    /// Drains and stops within 5 s: no query that was received goes without an answer, and the disk has what memory had.
-    pub async fn stop(mut self) {
-        info!("stopping: what was received is answered first");
-        supervisor::leaving();
-        let _draining = self.base.readiness.latch("draining");
-        self.base.leave_source();
-        self.handover.withdraw();
-        if let Some(store) = FdStore::inherited() {
-            // Copies of sockets that nobody reads would take their share of the queries.
-            store.clear();
-        }
-        // Answers go on until the addresses are given away.
-        self.node.leave(self.handover.is_done(), self.handover.is_awaited()).await;
-        if let Some(hosts_file) = self.hosts_file.take() {
-            hosts_file.leave(!self.handover.is_done() && !self.base.config.settings.node_skip_teardown).await;
-        }
-        tokio::join!(self.dns.drain(DRAIN), self.views.drain(DRAIN));
-        self.upkeep.abort();
-        self.forwarder.save().await;
-        self.base.flush().await;
-        drop(self.stop);
-        if let Err(error) = self.listeners.await {
-            error!(%error, "the admin listeners failed");
-        }
-    }
 }
 
-impl Daemon for Agent {
-    fn base(&self) -> &Base {
-        &self.base
-    }
-
-    async fn take_over(&mut self, next: Config) {
+impl RoleParts for Serving {
+    fn reload(&mut self, next: &Config) {
         if let Err(errors) = self.forwarder.reload(&next.forward()) {
             let errors = several(&errors);
             warn!(%errors, "new forwarding refused: the old one stays in effect");
         }
-        self.views.reload(&next);
-        self.base.reload(next).await;
+        self.views.reload(next);
     }
 
-    async fn leave(self) {
-        self.stop().await;
+    async fn leave(mut self, base: &Base) {
+        self.handover.withdraw();
+        if let Some(store) = FdStore::inherited() {
+            // Queries would be lost in the sockets that the parent holds and no process reads.
+            store.clear();
+        }
+        // Answers go on until the addresses are given away.
+        self.node.leave(self.handover.is_done(), self.handover.is_awaited()).await;
+        if let Some(hosts_file) = self.hosts_file {
+            hosts_file.leave(!self.handover.is_done() && !base.config.settings.node_skip_teardown).await;
+        }
+        tokio::join!(self.dns.drain(DRAIN), self.views.drain(DRAIN));
+        self.upkeep.abort();
+        self.forwarder.save().await;
     }
 }
 
@@ -300,7 +217,7 @@ fn warn_open_resolver(config: &Config) {
     }
 }
 
-/// That anybody may ask at `address`, for people.
+/// The warning about an open resolver at `address`.
 fn open_resolver(address: SocketAddr) -> String {
     format!("{address} answers anybody who reaches it, as an open resolver: name the networks that may ask in `allow`")
 }

@@ -1,6 +1,6 @@
 //! The common parts of an agent and a hub: records in memory, the store on disk, the guard and the source.
 
-use std::{mem::discriminant, sync::Arc, time::Duration};
+use std::{mem::discriminant, sync::Arc};
 
 use futures::FutureExt as _;
 use prometheus::Registry;
@@ -10,11 +10,9 @@ use tracing::{info, warn};
 use super::{
     disk::{Opened, Store},
     feed::{self, Order},
-    signals::{Asked, Signals},
-    source::{self, Feed, Following, Prepared},
+    source::{self, Feed, Following, PreparedSource},
     source_log::{LostSince, SourceLog},
     status::CommonInputs,
-    supervisor,
 };
 use crate::{
     admin::{self, Readiness, view::ListenerDoc},
@@ -65,7 +63,7 @@ impl Loaded {
     ///
     /// # Errors
     /// If a metric is registered already.
-    pub(super) fn follow(self, config: Config, name: String, source: Prepared) -> anyhow::Result<Base> {
+    pub(super) fn follow(self, config: Config, name: String, source: PreparedSource) -> anyhow::Result<Base> {
         let Self { registry, reader, writer, disk, clock } = self;
         let disk = Arc::new(disk.follow(&reader)?);
         if let Some(dir) = config.disk().map(|disk| disk.path) {
@@ -130,31 +128,31 @@ impl Loaded {
 /// The handles of an election.
 pub(super) struct Voter {
     /// The source to follow as leader.
-    pub own: watch::Receiver<Prepared>,
-    pub switch: mpsc::Sender<Prepared>,
+    pub own: watch::Receiver<PreparedSource>,
+    pub switch: mpsc::Sender<PreparedSource>,
     pub orders: mpsc::Sender<Order>,
 }
 
 /// A store that follows its source.
-pub(super) struct Base {
-    pub config: Config,
+pub struct Base {
+    pub(super) config: Config,
     /// The configuration at the start: some keys change only by a restart.
     started: Box<Config>,
     in_effect: watch::Sender<ConfigStatus>,
     lost_since: LostSince,
     /// The name of this process among those it follows and serves.
-    pub name: String,
-    pub clock: Clock,
-    pub registry: Registry,
-    pub reader: store::Reader,
-    pub readiness: Readiness,
-    pub feed: Feed,
+    pub(super) name: String,
+    pub(super) clock: Clock,
+    pub(super) registry: Registry,
+    pub(super) reader: store::Reader,
+    pub(super) readiness: Readiness,
+    pub(super) feed: Feed,
     /// The disk behind the memory.
-    pub disk: Arc<Store>,
+    pub(super) disk: Arc<Store>,
     orders: mpsc::Sender<Order>,
     following: Option<Following>,
     /// Where the source goes of a process that follows it only if it is elected to.
-    elected: Option<watch::Sender<Prepared>>,
+    elected: Option<watch::Sender<PreparedSource>>,
 }
 
 impl Base {
@@ -220,8 +218,8 @@ impl Base {
         })
     }
 
-    /// Takes over what can change while running, and says what takes a restart. The source begins anew, with its
-    /// credentials read again; what is held stands meanwhile.
+    /// Takes over the settings that can change while running, and logs those that need a restart. The source is restarted, with
+    /// its credentials read again; the records in memory stay.
     pub(super) async fn reload(&mut self, mut next: Config) {
         let waiting = self.started.changes(&next).restart;
         if !waiting.is_empty() {
@@ -258,7 +256,7 @@ impl Base {
     }
 
     /// Takes part in an election: the leader follows `source`, the others follow the leader.
-    pub(super) fn elect(&mut self, source: Prepared) -> Option<Voter> {
+    pub(super) fn elect(&mut self, source: PreparedSource) -> Option<Voter> {
         let (elected, own) = watch::channel(source);
         self.elected = Some(elected);
         let switch = self.following.as_ref()?.next.clone();
@@ -274,54 +272,4 @@ impl Base {
     pub(super) async fn flush(&self) {
         self.disk.release().await;
     }
-}
-
-/// Why the configuration is to be read again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// A signal asked for it.
-    Signal,
-    /// It is time to see whether it changed.
-    Time,
-}
-
-/// A role at work, as [`run`] sees it.
-pub(super) trait Daemon {
-    fn base(&self) -> &Base;
-
-    /// Goes on with another configuration.
-    async fn take_over(&mut self, next: Config);
-
-    async fn leave(self);
-}
-
-/// A configuration that was read again: `None` if it did not change, an error if it cannot be used.
-pub type Reread = Result<Option<Config>, String>;
-
-/// Runs a role until a signal asks for the end. `read` reads the configuration again when one asks for that, and every
-/// `interval`.
-pub(super) async fn run(
-    mut daemon: impl Daemon,
-    mut signals: Signals,
-    interval: Option<Duration>,
-    mut read: impl FnMut(Why) -> Reread,
-) {
-    let _telling = supervisor::when_ready(&daemon.base().readiness);
-    loop {
-        let asked = match interval {
-            Some(interval) => tokio::time::timeout(interval, signals.next()).await.ok(),
-            None => Some(signals.next().await),
-        };
-        let why = match asked {
-            Some(Asked::Stop) => break,
-            Some(Asked::Reload) => Why::Signal,
-            None => Why::Time,
-        };
-        match read(why) {
-            Ok(Some(config)) => daemon.take_over(config).await,
-            Ok(None) => {}
-            Err(reason) => daemon.base().refused(reason),
-        }
-    }
-    daemon.leave().await;
 }

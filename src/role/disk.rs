@@ -13,9 +13,9 @@ use crate::{
     sys::{Clock, Lock, UnixMillis},
 };
 
-/// The time the last flush of the store may take. Together with the drain within the 5 s a supervisor is promised.
 /// How far records may be ahead of the clock.
 const AHEAD_MAX: Duration = Duration::from_secs(86_400);
+/// The time the last flush of the store may take. Together with the drain within the 5 s a supervisor is promised.
 const FLUSH: Duration = Duration::from_millis(800);
 
 /// A store that was opened and that nothing is written to yet.

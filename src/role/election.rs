@@ -10,7 +10,7 @@ use tracing::{error, warn};
 use super::{
     base::{Base, Voter},
     feed::Order,
-    source::{Hubs, Prepared},
+    source::{Hubs, PreparedSource},
 };
 use crate::{
     source::{
@@ -54,7 +54,7 @@ impl Election {
             store: base.config.settings.store_path.clone(),
         };
         let others = others(base, &hubs, beside);
-        let voter = base.elect(Prepared::Apiserver(config.clone()))?;
+        let voter = base.elect(PreparedSource::Apiserver(config.clone()))?;
         let parts =
             lease::Parts { reader: base.reader.clone(), clock: base.clock.clone(), metrics: base.feed.metrics.clone() };
         let (asked, asks) = watch::channel(config);
@@ -94,7 +94,7 @@ fn others(base: &Base, hubs: &Hubs, beside: Beside) -> AskOthers {
             }
             let tls = match hubs.certificates {
                 None => None,
-                // Read anew each time: this is rare, and they change.
+                // Read each time: this is rare, and the files change.
                 Some(directory) => match feed.certificates(directory) {
                     Ok(fresh) => Some(fresh),
                     Err(error) => {
@@ -148,7 +148,7 @@ async fn obey(
             Standing::Follower { address, .. } => {
                 let mut hubs = hubs.clone();
                 hubs.config.addresses = vec![address.clone()];
-                Prepared::Hub(hubs)
+                PreparedSource::Hub(hubs)
             }
         };
         let goes_on = already && (listing || matches!(now, Standing::Holder { .. }));
@@ -163,7 +163,7 @@ async fn obey(
                     return;
                 }
                 listing = false;
-                if let Prepared::Apiserver(config) = &*voter.own.borrow() {
+                if let PreparedSource::Apiserver(config) = &*voter.own.borrow() {
                     asked.send_replace(config.clone());
                 }
             }
@@ -172,7 +172,7 @@ async fn obey(
 }
 
 /// The hubs known from before, if there are any, while the leader is not known.
-fn alone(hubs: &Hubs) -> Prepared {
+fn alone(hubs: &Hubs) -> PreparedSource {
     let learnt = hubs.store.as_deref().is_some_and(|store| !Learnt::in_store(store).known.is_empty());
-    if learnt { Prepared::Hub(hubs.clone()) } else { Prepared::None }
+    if learnt { PreparedSource::Hub(hubs.clone()) } else { PreparedSource::None }
 }

@@ -3,57 +3,40 @@
 //! The order of start is the agent's: what the disk has is loaded and checked, then the stream opens and serves it, marked
 //! with its age, and only then is the source looked for.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use prometheus::Registry;
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::AbortOnDropHandle,
-};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info};
 
 use super::{
-    agent::Prepared as Confined,
-    base::{self, Base, Daemon, Loaded, Reread, Why},
+    agent::Confined,
+    base::{Base, Loaded},
     descriptors,
     election::Election,
-    signals::Signals,
-    source::{self, CERTIFICATES_AGAIN, Feed, Prepared},
+    process::{Addresses, Process, RoleParts},
+    source::{self, CERTIFICATES_AGAIN, Feed, PreparedSource},
     status::{HubInputs, Inputs, RoleInputs},
-    supervisor,
 };
 use crate::{
     admin::{self, Latch, view::ListenerDoc},
     config::Config,
     source::hub,
-    store,
     stream::{self, Beside, Surroundings},
     sys::{self, Clock},
     tls::{Part, Tls},
 };
 
-/// Where a running hub can be reached; ports given as 0 are the ones found.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    pub stream: Vec<SocketAddr>,
-    pub http: Option<SocketAddr>,
-    pub metrics: Option<SocketAddr>,
-    /// The unix socket for the tools.
-    pub admin: PathBuf,
-}
+/// A running hub.
+pub type Hub = Process<Streaming>;
 
-/// A running hub. Dropped, it stops at once; [`Hub::stop`] is the polite way.
-pub struct Hub {
-    addresses: Addresses,
-    base: Base,
+/// The parts of a hub that serve the stream.
+pub struct Streaming {
     election: Option<Election>,
     stream: AbortOnDropHandle<()>,
     /// Passes on what lies above this hub.
     _passing_on: AbortOnDropHandle<()>,
     leave: CancellationToken,
-    stop: DropGuard,
-    listeners: JoinHandle<()>,
 }
 
 impl Hub {
@@ -89,8 +72,8 @@ impl Hub {
 
         let beside = Beside::default();
         let (base, election) = match (source, config.settings.lease_name.clone()) {
-            (Prepared::Apiserver(apiserver), Some(lease)) => {
-                let mut base = loaded.follow(config, name.clone(), Prepared::None)?;
+            (PreparedSource::Apiserver(apiserver), Some(lease)) => {
+                let mut base = loaded.follow(config, name.clone(), PreparedSource::None)?;
                 let election = Election::begin(&mut base, &lease, apiserver, beside.clone());
                 (base, election)
             }
@@ -114,12 +97,7 @@ impl Hub {
         let certificates = certificates.map(|directory| Certificates::open(&base, directory));
         let stream = AbortOnDropHandle::new(tokio::spawn(serve(bound, parts, certificates, leave.clone())));
 
-        let addresses = Addresses {
-            stream: listen,
-            http: admin.http_address(),
-            metrics: admin.metrics_address(),
-            admin: admin.admin_path().to_owned(),
-        };
+        let addresses = Addresses { stream: listen, ..Addresses::of_tools(&admin) };
         let row = |address: &SocketAddr| ListenerDoc::new("stream", address);
         let (zone, answers) = (base.config.zone(&[]), base.config.answers());
         let rules = admin::Rules { zone, answers, discovery: Arc::default() };
@@ -136,69 +114,22 @@ impl Hub {
         confined.confine();
         let listening: Vec<String> = addresses.stream.iter().map(ToString::to_string).collect();
         info!(listen = %listening.join(","), admin = %addresses.admin.display(), "serving the stream to agents");
-        Ok(Self {
-            addresses,
-            base,
-            election,
-            stream,
-            _passing_on: AbortOnDropHandle::new(passing_on),
-            leave,
-            stop: stop.drop_guard(),
-            listeners,
-        })
+        let parts = Streaming { election, stream, _passing_on: AbortOnDropHandle::new(passing_on), leave };
+        Ok(Self { addresses, base, parts, stop: stop.drop_guard(), listeners })
     }
+}
 
-    /// Where it can be reached.
-    pub fn addresses(&self) -> &Addresses {
-        &self.addresses
-    }
+impl RoleParts for Streaming {
+    fn reload(&mut self, _next: &Config) {}
 
-    pub fn reader(&self) -> &store::Reader {
-        &self.base.reader
-    }
-
-    pub fn registry(&self) -> &Registry {
-        &self.base.registry
-    }
-
-    /// Runs until a signal asks for the end. `read` makes the configuration anew when one asks for that, and every
-    /// `interval`.
-    pub async fn run(self, signals: Signals, interval: Option<Duration>, read: impl FnMut(Why) -> Reread) {
-        base::run(self, signals, interval, read).await;
-    }
-
-    /// Sends those who follow to other hubs, and stops within 5 s; the disk has what memory had.
-    pub async fn stop(mut self) {
-        info!("stopping: what was received is answered first");
-        supervisor::leaving();
-        let _draining = self.base.readiness.latch("draining");
-        self.base.leave_source();
-        if let Some(election) = self.election.take() {
+    async fn leave(self, _base: &Base) {
+        if let Some(election) = self.election {
             election.leave().await;
         }
         self.leave.cancel();
         if let Err(error) = self.stream.await {
             error!(%error, "the stream to agents failed");
         }
-        self.base.flush().await;
-        drop(self.stop);
-        if let Err(error) = self.listeners.await {
-            error!(%error, "the admin listeners failed");
-        }
-    }
-}
-
-impl Daemon for Hub {
-    fn base(&self) -> &Base {
-        &self.base
-    }
-
-    async fn take_over(&mut self, next: Config) {
-        self.base.reload(next).await;
-    }
-
-    async fn leave(self) {
-        self.stop().await;
     }
 }
 
@@ -266,7 +197,7 @@ async fn serve(
     drop(reread);
 }
 
-/// Tells those who follow which hubs this one follows itself, and which others it knows.
+/// Tells followers which hubs this one follows itself, and which others it knows.
 async fn pass_on(mut status: watch::Receiver<hub::Status>, surroundings: watch::Sender<Surroundings>) {
     loop {
         let hub::Status { path, hubs, .. } = status.borrow_and_update().clone();

@@ -24,7 +24,7 @@ pub(super) const CERTIFICATES_AGAIN: Duration = Duration::from_secs(1);
 
 /// A source that was looked at and is ready to run, any number of times.
 #[derive(Clone)]
-pub(super) enum Prepared {
+pub(super) enum PreparedSource {
     Manifests(manifests::Config),
     Apiserver(apiserver::Config),
     Hub(Hubs),
@@ -43,13 +43,13 @@ pub(super) struct Hubs {
 
 /// Looks at the source of a process called `name` without reading it. One that cannot be opened is logged, and tried again
 /// for as long as the process runs.
-pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> Prepared {
+pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> PreparedSource {
     let (endpoints, settings) = (config.endpoints(), &config.settings);
     let (prepared, problem): (_, Option<anyhow::Error>) = match &config.source {
         Source::Manifests(path) => {
             let checked = manifests::check(path);
             let config = manifests::Config { path: path.clone(), endpoints, ..manifests::Config::default() };
-            (Prepared::Manifests(config), checked.err().map(Into::into))
+            (PreparedSource::Manifests(config), checked.err().map(Into::into))
         }
         Source::Kubernetes(kubeconfig) => {
             let kubeconfig = kubeconfig.clone();
@@ -58,14 +58,14 @@ pub(super) async fn prepare(config: &Config, name: &str, reader: &Reader) -> Pre
             let mut config = apiserver::Config { kubeconfig, endpoints, own_addresses, ..apiserver::Config::default() };
             config.timing.probe = probe_interval(config.timing.probe, settings.stale_after);
             let checked = apiserver::check(&config).await;
-            (Prepared::Apiserver(config), checked.err().map(Into::into))
+            (PreparedSource::Apiserver(config), checked.err().map(Into::into))
         }
-        Source::None => (Prepared::None, None),
+        Source::None => (PreparedSource::None, None),
         Source::Hub(_) => {
             let certificates = config.certificates();
             let checked = certificates.as_deref().map_or(Ok(()), tls::check);
             let hubs = Hubs { config: config.follow(name), certificates, store: config.settings.store_path.clone() };
-            (Prepared::Hub(hubs), checked.err().map(Into::into))
+            (PreparedSource::Hub(hubs), checked.err().map(Into::into))
         }
     };
     match problem {
@@ -91,7 +91,7 @@ fn probe_interval(longest: Duration, stale_after: Duration) -> Duration {
     stale_after.saturating_sub(ON_THE_WAY).clamp(PROBE_MIN, longest)
 }
 
-impl Prepared {
+impl PreparedSource {
     /// Begins to follow the source.
     fn run(self, feed: &Feed) -> AbortOnDropHandle<()> {
         if !matches!(self, Self::Hub(_)) {
@@ -177,19 +177,19 @@ async fn follow(hubs: Hubs, feed: Feed) {
 #[derive(Debug)]
 pub(super) struct Following {
     /// Followed from its beginning, in place of the one before.
-    pub next: mpsc::Sender<Prepared>,
+    pub next: mpsc::Sender<PreparedSource>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Following {
-    /// Begins to follow `source`, and begins anew whenever a second list could confirm what a first one said.
-    pub(super) fn begin(source: Prepared, feed: Feed) -> Self {
+    /// Follows `source`, and restarts it whenever a second list could confirm the first.
+    pub(super) fn begin(source: PreparedSource, feed: Feed) -> Self {
         let (next, coming) = mpsc::channel(1);
         Self { next, _task: AbortOnDropHandle::new(tokio::spawn(keep(source, feed, coming))) }
     }
 }
 
-async fn keep(mut source: Prepared, feed: Feed, mut coming: mpsc::Receiver<Prepared>) {
+async fn keep(mut source: PreparedSource, feed: Feed, mut coming: mpsc::Receiver<PreparedSource>) {
     let mut asked = None;
     loop {
         let running = source.clone().run(&feed);

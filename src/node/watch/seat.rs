@@ -53,31 +53,31 @@ const END: u8 = b'e';
 /// The outcome of a claim.
 pub(super) enum Claimed {
     Seat(Seat),
-    /// Somebody has it to whom we leave it.
+    /// Another watch holds it and keeps it.
     Taken(Held),
-    /// Somebody has it who does not speak with us.
+    /// Another program holds the name, or a watch that does not answer.
     Foreign(String),
 }
 
-/// The process that asked for a seat.
+/// Why the holder is asked to leave its seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum LeaveReason {
     /// Another watch, which has it from now on.
     Newcomer,
-    /// Somebody who wants none.
+    /// A process that wants the node without a watch.
     End,
 }
 
 /// The seat, as long as this lives.
 #[derive(Debug)]
 pub(super) struct Seat {
-    asked: mpsc::Receiver<Asked>,
+    asked: mpsc::Receiver<LeaveReason>,
     about: Arc<Lock<String>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Seat {
-    /// No seat at all, from which nobody is asked to leave.
+    /// No seat: no request to leave ever comes.
     pub(super) fn none() -> Self {
         Self { asked: mpsc::channel(1).1, about: Arc::default(), task: None }
     }
@@ -95,7 +95,7 @@ impl Seat {
         *self.about.lock() = about;
     }
 
-    pub(super) async fn asked_to_leave(&mut self) -> Asked {
+    pub(super) async fn asked_to_leave(&mut self) -> LeaveReason {
         match self.asked.recv().await {
             Some(asked) => asked,
             None => std::future::pending().await,
@@ -111,7 +111,7 @@ impl Drop for Seat {
     }
 }
 
-/// A connection to who holds the seat, which ends with them.
+/// A connection to the holder of the seat; it ends when the holder does.
 pub(super) struct Held(UnixStream);
 
 impl Held {
@@ -126,7 +126,7 @@ fn name(seat: &str) -> io::Result<SocketAddr> {
 }
 
 /// Takes the seat, if need be from the watch before: a child from another child, a resident from every other. One that was
-/// `displaced` takes it from none of its own kind any more. `about` is what it says of itself to those who ask, as the holder.
+/// `displaced` takes it from none of its own kind any more. As the holder, it answers requests with `about`.
 pub(super) async fn claim(seat: &str, mode: Mode, displaced: bool, about: impl Fn() -> String) -> Claimed {
     let stays = |word| match (mode, word) {
         (Mode::Resident, RESIDENT) | (Mode::Child, CHILD) => displaced,
@@ -218,7 +218,7 @@ fn connect(seat: &str) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Says `word` to who holds the seat and waits until it is given up; gives a connection instead if it `stays` with them.
+/// Sends `word` to the holder and waits until it gives the seat up; returns a connection instead if the holder `stays`.
 async fn ask(seat: &str, word: u8, stays: impl Fn(u8) -> bool) -> io::Result<Option<Held>> {
     let mut stream = connect(seat)?;
     if stays(stream.read_u8().await?) {
@@ -234,7 +234,7 @@ fn is_of_our_user(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| sys::own_user().is_none_or(|ours| peer.uid() == ours))
 }
 
-async fn serve(listener: UnixListener, word: u8, about: Arc<Lock<String>>, asks: mpsc::Sender<Asked>) {
+async fn serve(listener: UnixListener, word: u8, about: Arc<Lock<String>>, asks: mpsc::Sender<LeaveReason>) {
     // They end with this.
     let mut connections = JoinSet::new();
     let mut by_age = VecDeque::new();
@@ -260,8 +260,8 @@ async fn serve(listener: UnixListener, word: u8, about: Arc<Lock<String>>, asks:
                 return;
             }
             let asked = match stream.read_u8().await {
-                Ok(LEAVE) => Asked::Newcomer,
-                Ok(END) => Asked::End,
+                Ok(LEAVE) => LeaveReason::Newcomer,
+                Ok(END) => LeaveReason::End,
                 Ok(WHO) => {
                     let about = about.lock().clone();
                     // A client that hangs up meanwhile has lost interest.
@@ -341,10 +341,10 @@ mod tests {
             asked
         };
         let (newcomer, asked) = tokio::join!(claim(&name, Mode::Child, false, String::new), leaving);
-        assert!(matches!(newcomer, Claimed::Seat(_)) && asked == Asked::Newcomer);
+        assert!(matches!(newcomer, Claimed::Seat(_)) && asked == LeaveReason::Newcomer);
     }
 
-    /// A holder that takes connections and says nothing holds nobody up for longer than [`PATIENCE`].
+    /// A holder that accepts connections and says nothing delays no watch for longer than [`PATIENCE`].
     #[tokio::test(start_paused = true)]
     async fn a_silent_holder_is_given_up() {
         let name = unique("silent-holder");
@@ -391,7 +391,7 @@ mod tests {
             asked
         };
         let (second, asked) = tokio::join!(claim(&name, Mode::Resident, false, String::new), leaving);
-        let (Claimed::Seat(mut second), Asked::Newcomer) = (second, asked) else { panic!("{asked:?}") };
+        let (Claimed::Seat(mut second), LeaveReason::Newcomer) = (second, asked) else { panic!("{asked:?}") };
         // The first stays behind, until the second is gone.
         let Claimed::Taken(mut held) = claim(&name, Mode::Resident, true, String::new).await else { panic!("held") };
         let dismissed = async {
@@ -400,7 +400,7 @@ mod tests {
             asked
         };
         let ((), asked) = tokio::join!(dismiss(&name), dismissed);
-        assert_eq!(asked, Asked::End);
+        assert_eq!(asked, LeaveReason::End);
         held.ended().await;
         assert!(matches!(claim(&name, Mode::Resident, true, String::new).await, Claimed::Seat(_)));
     }

@@ -32,8 +32,10 @@ const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// Asks an agent that runs here to hand over. On a node, waits for one that does not until it ends; elsewhere that is an error.
 pub(super) async fn hand_over(config: &Config) -> anyhow::Result<Option<Predecessor>> {
-    wait_for(config, async || handover::ask(config).await.map_err(|error| Refused { waits: true, port: None, error }))
-        .await
+    wait_for(config, async || {
+        handover::ask(config).await.map_err(|error| CannotStart { waits: true, port: None, error })
+    })
+    .await
 }
 
 /// Binds the ports for DNS. On a node, one that another process has is shared with it if it allows that, and waited for otherwise.
@@ -57,29 +59,28 @@ pub(super) async fn bind(
         };
         bound.map_err(|error| {
             let port = if let BindError::Taken { address, .. } = &error { Some(*address) } else { None };
-            Refused { waits: port.is_some(), port, error: error.into() }
+            CannotStart { waits: port.is_some(), port, error: error.into() }
         })
     })
     .await
 }
 
 /// Why a start does not go on.
-struct Refused {
+struct CannotStart {
     /// Another process is the reason.
     waits: bool,
-    /// The port it has.
     port: Option<SocketAddr>,
     error: anyhow::Error,
 }
 
-async fn wait_for<T, F: Future<Output = Result<T, Refused>>>(
+async fn wait_for<T, F: Future<Output = Result<T, CannotStart>>>(
     config: &Config,
     mut attempt: impl FnMut() -> F,
 ) -> anyhow::Result<T> {
     let mut terminate = signal(SignalKind::terminate()).context("take over the signals")?;
     let mut told = Told::nothing(&config.settings.admin);
     loop {
-        let Refused { waits, port, error } = match attempt().await {
+        let CannotStart { waits, port, error } = match attempt().await {
             Ok(done) => return Ok(done),
             Err(refused) => refused,
         };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   old                                        new, with the same flags
-//!    │ answers                                  │ finds the store in use, or somebody at the admin socket
+//!    │ answers                                  │ finds the store or the admin socket in use
 //!    │◀────────── POST /handover ───────────────│
 //!    │ saves its cache, flushes the store,      │
 //!    │ lets go of it; answers from memory on    │
@@ -13,9 +13,8 @@
 //!    │ it has received, ends                    │
 //! ```
 //!
-//! Probes and metrics are the old one's until the new one is ready, so that nobody hears of the one and believes it of the
-//! other. The old one looks after the new one for as long as both live: if that dies, at whatever step, store, socket and
-//! ports are taken back. Who sends SIGTERM is the supervisor's business.
+//! The old process keeps the ports of probes and metrics until the new one is ready, so that no scraper takes one for the other. The old one looks after the new one for as long as both live: if that dies, at whatever step, store, socket and
+//! ports are taken back. The supervisor sends SIGTERM.
 
 use std::{
     io,
@@ -57,8 +56,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Between two looks of the old process at the new one.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Looks in a row that find nobody before the old process takes everything back: one that was never seen may still be on
-/// its way to the store.
+/// Looks in a row that find no new process before the old one takes everything back: a new one that was never seen may still
+/// be opening the store.
 const GONE_LOOKS: u32 = 15;
 /// The same, of one that was seen.
 const DIED_LOOKS: u32 = 2;
@@ -118,44 +117,44 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<Option<Predecessor>> 
     let own_socket = config.settings.admin.clone();
     let socket = owner.as_ref().and_then(|owner| owner.admin.clone()).unwrap_or(own_socket);
     let newcomer = serde_json::to_vec(&Newcomer::of(config))?;
-    let mut asked = ask_at(&Place::Path(socket.clone()), &newcomer).await;
+    let mut asked = ask_at(&ProcessAddress::Path(socket.clone()), &newcomer).await;
     // A process with other files, in another container, is found by its name in the network namespace.
-    if asked == Asked::Nobody
+    if asked == Reply::Nobody
         && let Some(name) = node::agent_name(&config.settings.every_listen_address())
     {
-        asked = ask_at(&Place::Name(name), &newcomer).await;
+        asked = ask_at(&ProcessAddress::Name(name), &newcomer).await;
     }
     match asked {
         // A process that has the store and no socket is reported when the store is opened.
-        Asked::Nobody => Ok(None),
-        Asked::HandedOver => {
+        Reply::Nobody => Ok(None),
+        Reply::HandedOver => {
             let pid = owner.map(|owner| owner.pid).filter(|pid| *pid > 0);
             info!(from = pid, "the agent before handed over: joining its ports");
             Ok(Some(Predecessor { pid }))
         }
-        Asked::Refused(reason) => refuse(store, owner, &socket, &reason),
+        Reply::Refused(reason) => refuse(store, owner, &socket, &reason),
     }
 }
 
 /// The result of a request at a socket.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum Reply {
     Nobody,
     HandedOver,
-    /// Somebody is there and does not; why.
+    /// A process is there and hands nothing over; why.
     Refused(String),
 }
 
 /// Where a process on the node is reached.
 #[derive(Clone, Debug)]
-enum Place {
+enum ProcessAddress {
     /// Its admin socket.
     Path(PathBuf),
     /// The name of an abstract socket, [`node::agent_name`].
     Name(String),
 }
 
-impl Place {
+impl ProcessAddress {
     async fn connect(&self) -> io::Result<UnixStream> {
         match self {
             Self::Path(path) => UnixStream::connect(path).await,
@@ -164,7 +163,7 @@ impl Place {
                 stream.set_nonblocking(true)?;
                 let stream = UnixStream::from_std(stream)?;
                 let peer = stream.peer_cred()?.uid();
-                // Anybody may take a name.
+                // Any user may take an abstract name.
                 if peer == 0 || sys::own_user() == Some(peer) {
                     return Ok(stream);
                 }
@@ -174,24 +173,24 @@ impl Place {
     }
 }
 
-async fn ask_at(place: &Place, newcomer: &[u8]) -> Asked {
+async fn ask_at(place: &ProcessAddress, newcomer: &[u8]) -> Reply {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let Ok(stream) = place.connect().await else { return Asked::Nobody };
+        let Ok(stream) = place.connect().await else { return Reply::Nobody };
         let answer = exchange(stream, Request::post("/handover"), newcomer.to_vec());
         return match timeout_at(deadline, answer).await {
-            Ok(Ok((200, _))) => Asked::HandedOver,
-            Ok(Ok((409, reason))) => Asked::Refused(reason),
-            Ok(Ok((404, _))) => Asked::Refused("it is a hub, or too old to hand over".into()),
-            // Somebody else's socket.
-            Ok(Ok((status, _))) => Asked::Refused(format!("it answers with status {status}")),
-            // Hung up on: a process that ends takes a moment to be gone, and nobody is there after that.
+            Ok(Ok((200, _))) => Reply::HandedOver,
+            Ok(Ok((409, reason))) => Reply::Refused(reason),
+            Ok(Ok((404, _))) => Reply::Refused("it is a hub, or too old to hand over".into()),
+            // Another program's socket.
+            Ok(Ok((status, _))) => Reply::Refused(format!("it answers with status {status}")),
+            // The connection broke: the process is ending, and the socket is free a moment later.
             Ok(Err(_)) if Instant::now() + ASK_AGAIN < deadline => {
                 sleep(ASK_AGAIN).await;
                 continue;
             }
-            Ok(Err(error)) => Asked::Refused(format!("it does not answer: {error}")),
-            Err(_) => Asked::Refused(format!("it does not answer within {PATIENCE:?}")),
+            Ok(Err(error)) => Reply::Refused(format!("it does not answer: {error}")),
+            Err(_) => Reply::Refused(format!("it does not answer within {PATIENCE:?}")),
         };
     }
 }
@@ -224,7 +223,7 @@ async fn exchange(stream: UnixStream, request: Builder, body: Vec<u8>) -> anyhow
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Refused {
+struct RefusedSuccessor {
     pid: u32,
     at: Instant,
     follows: bool,
@@ -236,7 +235,7 @@ pub(super) struct Handover {
     /// Tells this process from its successor, whose number may be the same in a namespace of its own.
     token: u64,
     /// Where a successor is found.
-    places: Vec<Place>,
+    places: Vec<ProcessAddress>,
     name: Option<String>,
     store: Arc<Store>,
     forwarder: Forwarder,
@@ -245,7 +244,7 @@ pub(super) struct Handover {
     /// Whether there is a successor that is ready.
     given_away: watch::Sender<bool>,
     /// The process that was refused last.
-    refused: Arc<Lock<Option<Refused>>>,
+    refused: Arc<Lock<Option<RefusedSuccessor>>>,
     stop: CancellationToken,
     /// The process has its name no more.
     withdrawn: CancellationToken,
@@ -254,11 +253,11 @@ pub(super) struct Handover {
 impl Handover {
     pub(super) fn new(config: &Config, store: &Arc<Store>, forwarder: &Forwarder, stop: &CancellationToken) -> Self {
         let name = node::agent_name(&config.settings.every_listen_address());
-        let path = Place::Path(config.settings.admin.clone());
+        let path = ProcessAddress::Path(config.settings.admin.clone());
         Self {
             own: Newcomer::of(config),
             token: rand::random(),
-            places: [path].into_iter().chain(name.clone().map(Place::Name)).collect(),
+            places: [path].into_iter().chain(name.clone().map(ProcessAddress::Name)).collect(),
             name,
             store: Arc::clone(store),
             forwarder: forwarder.clone(),
@@ -324,7 +323,8 @@ impl Handover {
 
     async fn asked(&self, newcomer: &Newcomer) -> (StatusCode, String) {
         if let Some(reason) = newcomer.refusal(&self.own) {
-            let refused = Refused { pid: newcomer.pid, at: Instant::now(), follows: newcomer.follows(&self.own) };
+            let refused =
+                RefusedSuccessor { pid: newcomer.pid, at: Instant::now(), follows: newcomer.follows(&self.own) };
             let before = self.refused.lock().replace(refused);
             // It asks again and again while it waits.
             if before.is_none_or(|before| before.pid != newcomer.pid || before.at.elapsed() >= WAITS) {
@@ -371,7 +371,7 @@ impl Handover {
         }
     }
 
-    /// Has everything again that a successor had. False if somebody has the store by now.
+    /// Takes back everything that a successor had. False if another process has the store.
     fn take_back(&self) -> bool {
         if self.store.path().is_some() && !self.store.take_back() {
             return false;
@@ -403,7 +403,7 @@ impl Handover {
     }
 }
 
-async fn get(place: &Place, target: &str) -> anyhow::Result<(u16, String)> {
+async fn get(place: &ProcessAddress, target: &str) -> anyhow::Result<(u16, String)> {
     exchange(place.connect().await?, Request::get(target), Vec::new()).await
 }
 
@@ -419,7 +419,7 @@ mod tests {
 
     use super::*;
 
-    /// Hangs up on the next one who asks, before it has read a word: who asked meets a reset.
+    /// Closes the next connection without reading its request: the client sees a reset.
     async fn reset(listener: &UnixListener) {
         let (stream, _) = listener.accept().await.unwrap();
         stream.readable().await.unwrap();
@@ -434,7 +434,7 @@ mod tests {
             reset(&listener).await;
             reset(&listener).await;
         });
-        assert_eq!(ask_at(&Place::Path(socket.clone()), b"{}").await, Asked::Nobody);
+        assert_eq!(ask_at(&ProcessAddress::Path(socket.clone()), b"{}").await, Reply::Nobody);
         ending.await.unwrap();
         assert!(socket.exists(), "nobody removed it, as after a SIGKILL");
     }
@@ -451,7 +451,7 @@ mod tests {
             assert!(stream.read(&mut request).await.unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
         });
-        assert_eq!(ask_at(&Place::Path(socket.clone()), b"{}").await, Asked::HandedOver);
+        assert_eq!(ask_at(&ProcessAddress::Path(socket.clone()), b"{}").await, Reply::HandedOver);
         answering.await.unwrap();
     }
 
@@ -466,8 +466,8 @@ mod tests {
             }
         });
         let begun = Instant::now();
-        let asked = ask_at(&Place::Path(socket.clone()), b"{}").await;
-        assert!(matches!(&asked, Asked::Refused(reason) if reason.starts_with("it does not answer")), "{asked:?}");
+        let asked = ask_at(&ProcessAddress::Path(socket.clone()), b"{}").await;
+        assert!(matches!(&asked, Reply::Refused(reason) if reason.starts_with("it does not answer")), "{asked:?}");
         assert!((PATIENCE / 2..=PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         hanging_up.abort();
     }

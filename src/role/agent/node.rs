@@ -39,7 +39,7 @@ const READY: Duration = Duration::from_secs(5);
 
 /// The setup before the first thread starts. The default sets up nothing and gives up no rights.
 #[derive(Debug, Default)]
-pub struct Prepared {
+pub struct Confined {
     /// The parts that are set up, fixed until the next start.
     wanted: node::Config,
     watcher: Option<Watcher>,
@@ -55,14 +55,14 @@ pub struct Prepared {
 /// Besides store and socket, files below `writable` can be written; homes and secrets of the system cannot be read, but for those
 /// below `readable`. What cannot be done is reported by the agent, which
 /// answers all the same.
-pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> Prepared {
+pub fn prepare(config: &Config, writable: &[PathBuf], readable: &[PathBuf]) -> Confined {
     let wanted = config.settings.node();
-    let mut prepared = Prepared {
+    let mut prepared = Confined {
         wanted: wanted.clone(),
         sandbox: config.settings.sandbox,
         programs: matches!(config.source, Source::Kubernetes(Some(_))),
         status: status::Shared::new(&wanted),
-        ..Prepared::default()
+        ..Confined::default()
     };
     if wanted.is_wanted() {
         let inherited = InheritedCaps::net_admin();
@@ -105,7 +105,7 @@ fn named_in(config: &Config) -> Vec<PathBuf> {
     files.chain(directories).chain(std::env::current_dir()).collect()
 }
 
-impl Prepared {
+impl Confined {
     fn note(&mut self, done: Result<(), privileges::SandboxError>) {
         if let Err(error) = done {
             self.events.push(Event::Error(ErrorType::Sandbox, error.to_string()));

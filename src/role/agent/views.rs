@@ -59,12 +59,10 @@ pub(super) fn bind(config: &Config, join: bool, certificate: Option<&Certificate
 }
 
 impl Bound {
-    /// The addresses of all of them.
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.0.iter().flat_map(|(_, bound, _)| bound.addresses().iter().copied())
     }
 
-    /// The addresses of encrypted DNS.
     pub(super) fn encrypted_addresses(&self) -> impl Iterator<Item = (dns::Transport, SocketAddr)> {
         self.0.iter().flat_map(|(_, bound, _)| bound.encrypted_addresses())
     }
