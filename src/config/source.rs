@@ -9,6 +9,7 @@ use std::{
 use super::{
     Place,
     error::Gather,
+    place_of,
     settings::Settings,
     table::Role,
     types::{Addr, HostPort, Tls},
@@ -191,9 +192,9 @@ pub fn advertise(settings: &mut Settings, role: Role, environment: impl Fn(&'sta
     }
 }
 
-/// Whether the stream, from the hubs or to those who follow, can be set up at all.
+/// Whether the stream, from hubs or to followers, can be set up at all.
 pub fn check_tls(settings: &Settings, given: &[(&'static str, Place)], role: Role, errors: &mut Gather) {
-    let place = given.iter().rev().find(|(key, _)| *key == "tls").map_or(Place::Default, |(_, place)| *place);
+    let place = place_of(given, "tls");
     let mut ends: Vec<(String, bool)> =
         settings.source_hub_addresses.iter().map(|hub| (format!("hub {hub}"), is_loopback(hub))).collect();
     if role == Role::Hub {

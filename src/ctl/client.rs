@@ -47,7 +47,7 @@ fn unknown(target: &str) -> String {
 /// Asks the process behind a socket. `target` is a path with its query.
 ///
 /// # Errors
-/// If nobody answers within `patience`, or the answer is an error.
+/// If no answer comes within `patience`, or it is an error.
 pub fn get(socket: &Path, target: &str, patience: Duration) -> Result<Vec<u8>, ClientError> {
     exchange(socket, Request::get(target), Bytes::new(), patience)
 }

@@ -244,7 +244,7 @@ fn error(apiserver: &Apiserver, now: Time) -> String {
     text
 }
 
-/// Writes `from` anew, with every cluster at `server` and the name its certificate is verified by.
+/// Writes a copy of `from`, with every cluster at `server` and the name its certificate is verified by.
 fn write_kubeconfig(out: &Path, server: SocketAddr, from: &Path) -> anyhow::Result<Exit> {
     let place = || from.display().to_string();
     let text = std::fs::read_to_string(from).with_context(place)?;

@@ -232,7 +232,7 @@ fn differences(a: &Snapshot, b: &Snapshot, namespace: Option<&str>) -> Vec<Diffe
             let how = a.service_by_key(&key).map(|service| summary(service)).into_iter().collect();
             Some((key.to_string(), What::Service, Side::OnlyA, how))
         }
-        // Whether it was listed or only named by a service makes no difference to anybody who asks.
+        // Answers are the same whether it was listed or only named by a service.
         Change::PutNamespace(name) => {
             (!a.has_namespace(name.as_bytes())).then(|| (name.to_string(), What::Namespace, Side::OnlyB, vec![]))
         }

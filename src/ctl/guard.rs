@@ -4,14 +4,13 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt::Write as _,
     io::{BufRead as _, IsTerminal as _, Write as _},
-    path::PathBuf,
 };
 
 use clap::Subcommand;
 
 use super::{
-    Exit, Failed, Output, client,
-    reach::{ask_process, default_socket},
+    Exit, Failed, client,
+    reach::Target,
     status::{held, held_table},
     table::{Table, broken, count, some, width},
 };
@@ -43,7 +42,7 @@ pub struct GuardArgs {
     verbose: bool,
     /// Which process
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -68,49 +67,32 @@ enum Action {
         yes: bool,
         /// Which process
         #[command(flatten)]
-        asked: Asked,
+        target: Target,
     },
     /// Accept the cluster that answers now in place of the one before (the UID of kube-system differs)
     AcceptCluster {
         /// Which process
         #[command(flatten)]
-        asked: Asked,
+        target: Target,
     },
-}
-
-/// The process to ask, and how the answer is shown.
-#[derive(Clone, Debug, clap::Args)]
-struct Asked {
-    /// Admin socket of the hub or agent [default: `HOLDFAST_ADMIN`, else /run/holdfast/agent.sock]
-    #[arg(long, value_name = "SOCKET")]
-    admin: Option<PathBuf>,
-    /// Output format
-    #[arg(short, long, default_value = "table")]
-    output: Output,
-}
-
-impl Asked {
-    fn socket(&self) -> PathBuf {
-        self.admin.clone().unwrap_or_else(default_socket)
-    }
 }
 
 /// Shows what is held, or releases it.
 pub fn run(args: &GuardArgs) -> anyhow::Result<Exit> {
     match &args.action {
-        None => show(&args.asked, args.verbose),
-        Some(Action::Release { name, zone, namespace, dry_run, yes, asked }) => match (name, zone) {
-            (Some(name), _) => release_outside(asked, ("name", name), *dry_run),
-            (None, Some(zone)) => release_outside(asked, ("zone", zone), *dry_run),
-            (None, None) => release(asked, namespace.as_deref(), *dry_run, *yes),
+        None => show(&args.target, args.verbose),
+        Some(Action::Release { name, zone, namespace, dry_run, yes, target }) => match (name, zone) {
+            (Some(name), _) => release_outside(target, ("name", name), *dry_run),
+            (None, Some(zone)) => release_outside(target, ("zone", zone), *dry_run),
+            (None, None) => release(target, namespace.as_deref(), *dry_run, *yes),
         },
-        Some(Action::AcceptCluster { asked }) => accept(asked),
+        Some(Action::AcceptCluster { target }) => accept(target),
     }
 }
 
-fn show(asked: &Asked, verbose: bool) -> anyhow::Result<Exit> {
-    let doc: GuardDoc = ask_process(&asked.socket(), "/guard", None)?;
-    asked.output.print(&doc, || shown(&doc, verbose, width()))?;
+fn show(target: &Target, verbose: bool) -> anyhow::Result<Exit> {
+    let doc: GuardDoc = target.ask("/guard", None)?;
+    target.output.print(&doc, || shown(&doc, verbose, width()))?;
     Ok(if doc.held.is_empty() && doc.outside.is_empty() { Exit::Ok } else { Exit::No })
 }
 
@@ -182,10 +164,10 @@ pub(super) fn outside_line(held: &OutsideHold, now: Time) -> String {
     )
 }
 
-fn release_outside(asked: &Asked, (key, value): (&str, &str), dry_run: bool) -> anyhow::Result<Exit> {
-    let target = format!("/guard/release-outside?dry_run={dry_run}&{key}={}", client::encode(value));
-    let doc: OutsideReleasedDoc = ask_process(&asked.socket(), &target, Some(Vec::new()))?;
-    asked.output.print(&doc, || released_outside(&doc, value, dry_run))?;
+fn release_outside(target: &Target, (key, value): (&str, &str), dry_run: bool) -> anyhow::Result<Exit> {
+    let path = format!("/guard/release-outside?dry_run={dry_run}&{key}={}", client::encode(value));
+    let doc: OutsideReleasedDoc = target.ask(&path, Some(Vec::new()))?;
+    target.output.print(&doc, || released_outside(&doc, value, dry_run))?;
     Ok(if doc.released.is_empty() { Exit::No } else { Exit::Ok })
 }
 
@@ -281,11 +263,11 @@ fn groups(doc: &GuardDoc, width: Option<usize>) -> String {
     text
 }
 
-fn release(asked: &Asked, namespace: Option<&str>, dry_run: bool, yes: bool) -> anyhow::Result<Exit> {
+fn release(target: &Target, namespace: Option<&str>, dry_run: bool, yes: bool) -> anyhow::Result<Exit> {
     let query = namespace.map_or_else(String::new, |name| format!("&namespace={}", client::encode(name)));
     let post = |dry_run: bool| -> anyhow::Result<ReleasedDoc> {
-        let target = format!("/guard/release?dry_run={dry_run}{query}");
-        ask_process(&asked.socket(), &target, Some(Vec::new()))
+        let path = format!("/guard/release?dry_run={dry_run}{query}");
+        target.ask(&path, Some(Vec::new()))
     };
     let would = post(true)?;
     let deleted = would.before.services.saturating_sub(would.after.services);
@@ -301,7 +283,7 @@ fn release(asked: &Asked, namespace: Option<&str>, dry_run: bool, yes: bool) -> 
     let elsewhere = doc.held_upstream > 0 && nothing;
     // More likely a typing error than what was meant.
     let unknown = nothing && namespace.is_some();
-    asked.output.print(&doc, || match namespace {
+    target.output.print(&doc, || match namespace {
         _ if elsewhere => elsewhere_text(&doc),
         Some(name) if nothing => format!("nothing is held of namespace {name:?}\n"),
         _ => released(&doc, dry_run),
@@ -333,11 +315,11 @@ fn confirmed(deleted: usize, of: usize) -> anyhow::Result<bool> {
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-fn accept(asked: &Asked) -> anyhow::Result<Exit> {
-    let doc: ReleasedDoc = ask_process(&asked.socket(), "/guard/accept-cluster", Some(Vec::new()))?;
+fn accept(target: &Target) -> anyhow::Result<Exit> {
+    let doc: ReleasedDoc = target.ask("/guard/accept-cluster", Some(Vec::new()))?;
     let accepted =
         "accepted: the next full list of the cluster that answers replaces the records, here and on every agent\n";
-    asked.output.print(&doc, || accepted.into())?;
+    target.output.print(&doc, || accepted.into())?;
     Ok(Exit::Ok)
 }
 

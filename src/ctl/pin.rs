@@ -1,11 +1,11 @@
 //! `holdfast pin` and `holdfast unpin`: make a name answer what is known to be right, while its source is wrong.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use super::{
-    Exit, Output,
+    Exit,
     namespace::default_namespace,
-    reach::{ask_process, default_socket},
+    reach::Target,
     table::{Table, count, some, width},
 };
 use crate::{
@@ -37,9 +37,9 @@ pub struct PinArgs {
     /// Pin a name that does not exist, even if a similar name does
     #[arg(long, requires = "name")]
     pub force: bool,
-    /// Where
+    /// Which process
     #[command(flatten)]
-    pub place: PinPlace,
+    pub target: Target,
 }
 
 /// Arguments of `holdfast unpin`.
@@ -54,20 +54,9 @@ pub struct UnpinArgs {
     /// Remove all pins
     #[arg(long)]
     pub all: bool,
-    /// Where
+    /// Which process
     #[command(flatten)]
-    pub place: PinPlace,
-}
-
-/// The agent to tell, and how to print what it says.
-#[derive(Clone, Debug, clap::Args)]
-pub struct PinPlace {
-    /// Admin socket of the agent [default: `HOLDFAST_ADMIN`, else /run/holdfast/agent.sock]
-    #[arg(long, value_name = "SOCKET")]
-    pub admin: Option<PathBuf>,
-    /// Output format
-    #[arg(short, long, default_value = "table")]
-    pub output: Output,
+    pub target: Target,
 }
 
 /// The time a pin lasts.
@@ -88,8 +77,8 @@ fn lasting(text: &str) -> Result<Lasting, String> {
 /// Pins a name, or lists the pins.
 pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
     let Some(name) = args.name.clone() else {
-        let document = args.place.ask("/pins", None)?;
-        args.place.show(&document)?;
+        let document = args.target.ask("/pins", None)?;
+        show(&args.target, &document)?;
         return Ok(Exit::Ok);
     };
     let request = PinRequest {
@@ -105,8 +94,8 @@ pub fn pin(args: &PinArgs) -> anyhow::Result<Exit> {
         no_end: args.lasting == Some(Lasting::NoEnd),
         force: args.force,
     };
-    let document = args.place.ask("/pin", Some(serde_json::to_vec(&request)?))?;
-    args.place.show(&document)?;
+    let document = args.target.ask("/pin", Some(serde_json::to_vec(&request)?))?;
+    show(&args.target, &document)?;
     Ok(Exit::Ok)
 }
 
@@ -116,22 +105,17 @@ pub fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
         name: args.name.clone(),
         namespace: Some(args.namespace.clone().unwrap_or_else(default_namespace)),
     };
-    let document = args.place.ask("/unpin", Some(serde_json::to_vec(&request)?))?;
-    args.place.show(&document)?;
+    let document = args.target.ask("/unpin", Some(serde_json::to_vec(&request)?))?;
+    show(&args.target, &document)?;
     Ok(if document.changed > 0 { Exit::Ok } else { Exit::No })
 }
 
-impl PinPlace {
-    fn ask(&self, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<PinsDoc> {
-        ask_process(&self.admin.clone().unwrap_or_else(default_socket), target, body)
+/// Prints the pins.
+fn show(target: &Target, document: &PinsDoc) -> anyhow::Result<()> {
+    if let Some(reason) = &document.not_kept {
+        eprintln!("holdfast: in effect now, but lost at a restart: {reason}");
     }
-
-    fn show(&self, document: &PinsDoc) -> anyhow::Result<()> {
-        if let Some(reason) = &document.not_kept {
-            eprintln!("holdfast: in effect now, but lost at a restart: {reason}");
-        }
-        self.output.print(document, || text(document))
-    }
+    target.output.print(document, || text(document))
 }
 
 /// The pins for people.

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Failed,
+    Failed, Output,
     client::{self, ClientError, HEALTH_PATIENCE, PATIENCE},
 };
 use crate::{
@@ -63,16 +63,30 @@ pub struct Stored {
     pub pins: PinSet,
     /// The rules its records are looked at by: those of the process that last had it, else the defaults.
     pub settings: Settings,
-    pub asked: Asked,
+    /// Why the process does not answer that was to be asked; `None` if the store was.
+    pub no_process: Option<String>,
 }
 
-/// Why a store is read.
-#[derive(Debug)]
-pub enum Asked {
-    /// With `--store`.
-    Store,
-    /// A process was asked for, and this is why it does not answer.
-    Process { error: String },
+/// The process to ask for what only a process can do, and how its answer is printed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Target {
+    /// Admin socket of the agent or hub [default: `HOLDFAST_ADMIN`, else /run/holdfast/agent.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub admin: Option<PathBuf>,
+    /// Output format
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+impl Target {
+    /// Asks with a body of JSON, or without one.
+    ///
+    /// # Errors
+    /// If no process answers. One that hangs is noticed after [`HEALTH_PATIENCE`], long before the answer would be late.
+    pub fn ask<T: DeserializeOwned>(&self, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<T> {
+        let socket = self.admin.clone().unwrap_or_else(default_socket);
+        understood(&socket, &ask_living(&socket, path, body, HEALTH_PATIENCE)?)
+    }
 }
 
 impl Where {
@@ -129,7 +143,7 @@ fn waiting(socket: &Path) -> Option<String> {
     Some(format!("the agent waits beside another process{holder}, which goes on answering, for {since}: {reason}"))
 }
 
-/// The socket if a process answers there, else the store: a process that hangs must not keep its records from anybody.
+/// The socket if a process answers there, else the store: the records of a process that hangs are read from its store.
 fn reach_default(socket: &Path, store: Option<&Path>, patience: Duration) -> anyhow::Result<Reached> {
     let Err(no_process) = client::get(socket, "/health", patience) else {
         return Ok(Reached::Process(socket.to_owned()));
@@ -142,7 +156,7 @@ fn reach_default(socket: &Path, store: Option<&Path>, patience: Duration) -> any
     let mut reached = read_store(store).with_context(|| format!("{told}. Give --admin SOCKET or --store DIR"))?;
     if let Reached::Store(stored) = &mut reached {
         eprintln!("holdfast: {told}. This is what its store {} has", store.display());
-        stored.asked = Asked::Process { error: told };
+        stored.no_process = Some(told);
     }
     Ok(reached)
 }
@@ -168,7 +182,7 @@ fn read_store(path: &Path) -> anyhow::Result<Reached> {
                 held: Held::default(),
                 pins,
                 settings,
-                asked: Asked::Store,
+                no_process: None,
             })))
         }
         Err(disk::ReadError::Busy { owner: disk::Owner { admin: Some(socket), .. }, .. }) => {
@@ -239,14 +253,6 @@ pub(super) fn with_remedy(error: ClientError) -> anyhow::Error {
     remedied(error, instead, instead)
 }
 
-/// Asks a process for what only a process can do, with a body of JSON or without one.
-///
-/// # Errors
-/// If nobody answers, which of one that hangs is found out long before the answer itself would be late.
-pub fn ask_process<T: DeserializeOwned>(socket: &Path, target: &str, body: Option<Vec<u8>>) -> anyhow::Result<T> {
-    understood(socket, &ask_living(socket, target, body, HEALTH_PATIENCE)?)
-}
-
 fn understood<T: DeserializeOwned>(socket: &Path, text: &[u8]) -> anyhow::Result<T> {
     serde_json::from_slice(text).with_context(|| format!("admin socket {}: not understood", socket.display()))
 }
@@ -291,7 +297,6 @@ pub fn snapshot_of(dump: &Dump) -> anyhow::Result<Snapshot> {
     Ok(into_snapshot(reading.records, version))
 }
 
-/// The snapshot of these records.
 pub fn into_snapshot(records: crate::store::Records, version: Version) -> Snapshot {
     let namespaces = records.namespaces.into_iter().map(Change::PutNamespace);
     let services = records.services.into_values().map(Change::Put);

@@ -1,6 +1,6 @@
 //! The page of JSON fields and the schema files, made from the types: `docs/json.md` and `docs/schemas/`.
 //!
-//! With `HOLDFAST_UPDATE_DOCS=1` the test writes them anew.
+//! With `HOLDFAST_UPDATE_DOCS=1` the test writes them.
 
 use std::{
     fmt::Write as _,

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 use super::{
     Exit, Output, guard,
-    reach::{Asked, Reached, Where},
+    reach::{Reached, Where},
     table::{Rows, Table, count, some, width},
 };
 use crate::{
@@ -53,11 +53,10 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
         Reached::Store(stored) => {
             let rules = stored.zone();
             let mut status = view::status(&stored.moment(), &rules, None, None, Rejections::default());
-            let (state, place) = match &stored.asked {
-                Asked::Store => (StateWord::Store, stored.loaded.file.display().to_string()),
-                Asked::Process { error } => {
-                    (StateWord::NoProcess, format!("{} ({error})", stored.loaded.file.display()))
-                }
+            let file = stored.loaded.file.display();
+            let (state, place) = match &stored.no_process {
+                None => (StateWord::Store, file.to_string()),
+                Some(error) => (StateWord::NoProcess, format!("{file} ({error})")),
             };
             status.state = Some(state);
             (status, place)
@@ -103,7 +102,7 @@ fn text(status: &Status, place: &str, verbose: bool, width: Option<usize>) -> St
     if used {
         rows.row("serving", &serving(status));
     }
-    rows.row("source", &source_row(status));
+    rows.row("source", &source_state(&status.source, status.at));
     put(&mut rows, "apiserver", status.apiserver.as_ref(), |apiserver| streams::apiserver(apiserver, status.at));
     if used {
         rows.row("records", &age(&status.source, status.at));
@@ -329,16 +328,16 @@ fn serving(status: &Status) -> String {
     )
 }
 
-fn source_row(status: &Status) -> String {
-    let SourceDoc { name, state, reason, lost_since, .. } = &status.source;
-    let name = name.as_deref().unwrap_or_default();
+fn source_state(source: &SourceDoc, at: Time) -> String {
+    let SourceDoc { name, state, reason, lost_since, .. } = source;
+    let name = name.as_deref().unwrap_or("none");
     match state {
-        SourceWord::Offline => "none: read from disk".into(),
+        SourceWord::Offline => "none, read from disk".into(),
         _ if name == "none" => "none: this process follows no cluster".into(),
         SourceWord::Up => format!("{name}: up"),
         SourceWord::Starting => format!("{name}: not reached since start"),
         SourceWord::Lost => {
-            let lasting = lost_since.map_or_else(String::new, |since| format!(" for {}", since.lasting(status.at)));
+            let lasting = lost_since.map_or_else(String::new, |since| format!(" for {}", since.lasting(at)));
             let reason = reason.as_deref().unwrap_or("no reason given");
             let lost = if streams::is_behind_a_hub(reason) { "up, the apiserver behind it " } else { "" };
             format!("{name}: {lost}NOT REACHABLE{lasting}: {}", streams::chain(reason))
@@ -360,21 +359,9 @@ fn age(source: &SourceDoc, at: Time) -> String {
     }
 }
 
-/// How the source is and how old the records are, in one line.
+/// The state of the source and the age of the records, in one line.
 pub fn source(source: &SourceDoc, at: Time) -> String {
-    let name = source.name.as_deref().unwrap_or("none");
-    let state = match (source.state, &source.reason) {
-        (SourceWord::Offline, _) => "none, read from disk".to_owned(),
-        (SourceWord::Up, _) => format!("{name}: up"),
-        (SourceWord::Starting, _) => format!("{name}: not reached since start"),
-        (SourceWord::Lost, reason) => {
-            let lasting = source.lost_since.map_or_else(String::new, |since| format!(" for {}", since.lasting(at)));
-            let reason = reason.as_deref().unwrap_or("no reason given");
-            let lost = if streams::is_behind_a_hub(reason) { "up, the apiserver behind it " } else { "" };
-            format!("{name}: {lost}NOT REACHABLE{lasting} ({})", streams::chain(reason))
-        }
-    };
-    format!("{state}; records {}", age(source, at))
+    format!("{}; records {}", source_state(source, at), age(source, at))
 }
 
 fn parts(services: usize, endpoints: usize, namespaces: usize) -> String {

@@ -1,6 +1,6 @@
 //! `status` in each state a failure leaves a process in, at 80 columns, against golden files that people review.
 //!
-//! With `UPDATE_GOLDEN=1` the files are written anew.
+//! With `UPDATE_GOLDEN=1` the files are written.
 
 use std::path::PathBuf;
 
