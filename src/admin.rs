@@ -1,7 +1,7 @@
 //! The listeners about a running process: the unix socket of the tools, health and readiness, metrics.
 //!
-//! Owns these three listeners and the documents (`view`) that the tools print. Changes nothing but the pins, and never imports a
-//! sibling: what it tells of sources, DNS or the disk is handed in by `role`.
+//! Owns these three listeners and the documents (`view`) that the tools print. Changes pins and ends holds, by asking their
+//! owners, and nothing else. The state of sources, DNS and the disk is handed in by `role`.
 
 mod client;
 mod coredns;
@@ -140,8 +140,7 @@ pub struct Handles {
 
 /// Binds every listener.
 ///
-/// One that cannot be had is logged and left out: DNS must not be down because of it. The socket is tried for again and
-/// again.
+/// One that cannot be bound is logged and left out: DNS must not be down because of it. The socket is tried again and again.
 ///
 /// # Errors
 /// If another process answers on the unix socket.
@@ -204,7 +203,7 @@ impl Bound {
         let mut tasks = JoinSet::new();
         let documents = documents::router(handles.documents.clone(), handles.readiness.clone());
         let metrics = scrape::Metrics::new(handles.registry.clone(), self.config.coredns_server);
-        // Only root and this user reach the socket, so a scrape there is always made anew.
+        // Only root and this user reach the socket, so a scrape there is always a new one.
         let admin = documents.merge(handles.more.clone()).merge(probes.clone()).merge(metrics.clone().fresh_route());
         let admin_limits = limits("admin", ADMIN_CAPACITY, ADMIN_TIME, &[]);
         tasks.spawn(keep_unix(self.config.admin, self.admin.ok(), admin, admin_limits, stop.clone()));
@@ -236,8 +235,8 @@ pub async fn serve_socket(listener: UnixListener, router: Router, metrics: Metri
     serve::serve(Listener::Unix(listener), router, limits, stop).await;
 }
 
-/// Serves the socket of the tools, and listens anew when its file was taken away and nobody else answers there: by
-/// somebody who cleans up, or by a successor that died. One that could not be had is tried for likewise.
+/// Serves the socket of the tools, and binds it again when its file was removed and no other process answers there: a cleaner of
+/// temporary files removes it, or a successor that died. A socket that could not be bound is tried in the same way.
 async fn keep_unix(
     path: PathBuf,
     mut had: Option<(AdminSocket, UnixListener)>,

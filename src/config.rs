@@ -118,7 +118,7 @@ fn read_text(flags: &Flags) -> Result<String, ConfigErrors> {
     })
 }
 
-/// Reads the file, if any, and puts the flags over it, for who needs no source of records.
+/// Reads the file, if any, and puts the flags over it, for commands that need no source of records.
 ///
 /// # Errors
 /// Everything that is wrong, at once.

@@ -1,7 +1,7 @@
 //! Bounds on what one client may take from the others: places for connections, and rates of answers.
 //!
-//! Owns who is admitted and who has to go. Pure: no socket, no clock but the one handed in or tokio's; never closes a
-//! connection itself, it tells the connection to go.
+//! Owns which connection is admitted and which is evicted. Pure: no socket, no clock but the one handed in or tokio's; never
+//! closes a connection itself, it tells the connection to close.
 
 mod bytes;
 mod connections;

@@ -143,7 +143,7 @@ impl Running {
         timeout(patience, reached).await.ok().map(|()| start.elapsed())
     }
 
-    /// The figures up to now; counts begin anew.
+    /// The figures since the last report.
     pub fn report(&self) -> Report {
         self.tally.report(self.count)
     }

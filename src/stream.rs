@@ -5,7 +5,7 @@
 //!
 //! # A stream
 //!
-//! gRPC over HTTP/2 over mutual TLS ([`crate::tls`] says who is let in); one call, `Follow`, in `src/proto/holdfast.proto`.
+//! gRPC over HTTP/2 over mutual TLS ([`crate::tls`] admits peers); one call, `Follow`, in `src/proto/holdfast.proto`.
 //!
 //! ```text
 //!   follower                                  hub
@@ -36,7 +36,7 @@
 //!   last frame, what happens gathers in the store and goes out as one batch.
 //! - A subscriber is a number: its place in the history ([`Config::ring_bytes_max`], [`Config::ring_age_max`]).
 //! - Handshakes are admitted at a rate, and only so many at once; the rest wait in the system's backlog. Snapshots and large
-//!   repairs are capped, those who wait get signs of life. The window that marks announce grows with the number of followers.
+//!   repairs are capped, and followers that wait get heartbeats. The window that marks announce grows with the number of followers.
 //!
 //! # Rule of upgrades
 //!

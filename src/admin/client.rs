@@ -1,6 +1,6 @@
 //! One HTTP exchange over a stream, as the tools and a successor have it.
 //!
-//! Owns the HTTP of it; what an answer means and how long it may take is for who asks.
+//! Owns the HTTP alone: the caller decides what an answer means and how long it may take.
 
 use axum::BoxError;
 use http_body_util::{BodyExt as _, Full, Limited};

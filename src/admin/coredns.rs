@@ -140,7 +140,7 @@ impl<'a> From<'a> {
     fn forward(&self) -> Vec<MetricFamily> {
         let answers = self.series("holdfast_forward_upstream_duration_seconds");
         let failures = self.series("holdfast_forward_probe_failures_total");
-        // Under `proxy` with the name of who asks, and under the older names without.
+        // Under `proxy` with the label `proxy_name`, and under the older names without.
         let both = |subsystem: &'static str| -> Vec<MetricFamily> {
             let more: &[(&str, &str)] = if subsystem == "proxy" { &[("proxy_name", "forward")] } else { &[] };
             let to = |metric: &'a Metric| ("to", label(metric, "upstream"));

@@ -50,7 +50,7 @@ impl Rules {
     }
 }
 
-/// The state of the parts of this process, read anew for each document.
+/// The state of the parts of this process, read for each document.
 pub trait StatusInputs: Send + Sync {
     /// The rules that answers follow at present.
     fn rules(&self) -> Rules;
@@ -152,7 +152,6 @@ pub(super) struct Shared {
     dumps: Semaphore,
 }
 
-/// The routes of the documents.
 pub(super) fn router(documents: Documents, readiness: Readiness) -> Router {
     let pinned = documents.pins.clone();
     let shared = Arc::new(Shared { documents, readiness, dumps: Semaphore::new(DUMPS) });
@@ -170,7 +169,7 @@ impl Shared {
     pub(super) fn moment<T>(&self, build: impl FnOnce(&RecordsView<'_>, &Rules) -> T) -> T {
         let Documents { reader, clock, source, inputs, .. } = &self.documents;
         let rules = inputs.rules();
-        // The age first: read after the records it could vouch for newer ones than these.
+        // The age first: read after the records, it could be that of newer ones.
         let freshness = reader.freshness();
         let snapshot = reader.snapshot();
         let held = reader.held();

@@ -98,7 +98,6 @@ struct Shared {
     inputs: Arc<dyn StatusInputs>,
 }
 
-/// The routes of the guard.
 pub fn guard_routes(reader: Reader, clock: Clock, release: ReleaseFn, inputs: Arc<dyn StatusInputs>) -> Router {
     Router::new()
         .route("/guard", get(show))

@@ -12,7 +12,7 @@ const NO_LOGIN: u32 = u32::MAX;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
     uid: Option<u32>,
-    /// The user who logged in, whatever user they became since.
+    /// The user of the login session (`loginuid`), which `sudo` does not change.
     login: Option<u32>,
 }
 

@@ -1,4 +1,5 @@
-//! Pins over the admin socket: the one thing here that changes what a process answers, and only for whom it trusts.
+//! Pins over the admin socket: besides the guard, the only requests that change what a process answers. The socket is open to
+//! root and this user alone.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

@@ -28,21 +28,21 @@ use super::{
 
 /// Connections that may queue until they are accepted; `net.core.somaxconn` caps it.
 const BACKLOG: i32 = 1_024;
-/// Between two looks at whether somebody else listens, while we do not.
+/// Between two looks at whether another process listens, while this one does not.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// The time the kernel may take to say that nobody does.
+/// The time the kernel may take to refuse a connection.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How a port is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Manner {
-    /// Share it with the process we take over from, and listen only once we are ready, or nobody else does.
+    /// Share it with the process we take over from, and listen only once we are ready, or no other process does.
     pub join: bool,
     /// The address may come later.
     pub early: bool,
 }
 
-/// Why a port could not be had.
+/// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{flag} {address}: {error}; give {flag} another address, or none")]
 pub struct PortError {
@@ -74,7 +74,7 @@ impl Port {
     /// Binds a port. It is taken alone unless we join another, and open to a successor then.
     ///
     /// # Errors
-    /// If it cannot be had.
+    /// If the system refuses.
     pub fn open(flag: &'static str, address: SocketAddr, manner: Manner) -> Result<Self, PortError> {
         let open = || -> io::Result<Self> {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -101,8 +101,8 @@ impl Port {
         self.address
     }
 
-    /// Listens and answers until `stop`, whenever the port is ours: from the moment we are ready if somebody else had it
-    /// before, not while a ready successor has it, and whenever nobody else does.
+    /// Listens and answers until `stop`, whenever the port is ours: once we are ready if another process had it before, not
+    /// while a ready successor has it, and whenever no other process listens.
     pub async fn serve(self, router: Router, limits: Limits, signals: Signals) {
         let Signals { readiness, mut given_away, stop } = signals;
         let mut waits = self.joined.then_some(readiness);
@@ -151,7 +151,7 @@ async fn ours(waits: Option<Readiness>, given_away: &mut watch::Receiver<bool>) 
     }
 }
 
-/// Waits until it is told anew that a successor has the port, or has it no longer.
+/// Waits for the next order that a successor has the port (`given`), or has it no longer.
 async fn until(given_away: &mut watch::Receiver<bool>, given: bool) {
     loop {
         if given_away.changed().await.is_err() {
@@ -163,7 +163,7 @@ async fn until(given_away: &mut watch::Receiver<bool>, given: bool) {
     }
 }
 
-/// Waits until nobody listens at an address.
+/// Waits until no process listens at an address.
 async fn vacant(address: SocketAddr) {
     let local: IpAddr = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     let ip = if address.ip().is_unspecified() { local } else { address.ip() };
@@ -241,7 +241,7 @@ mod tests {
         timeout(Duration::from_secs(20), asking).await.unwrap_or_else(|_| panic!("never {word}"));
     }
 
-    /// A port that nobody has.
+    /// A free port.
     fn free() -> SocketAddr {
         std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }

@@ -1,4 +1,4 @@
-//! Readiness: a set of latches, each held by whoever is not ready yet. The process is ready while none is held.
+//! Readiness: a set of latches, each held by a part that is not ready yet. The process is ready while none is held.
 
 use std::sync::Arc;
 

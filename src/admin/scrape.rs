@@ -1,4 +1,4 @@
-//! `/metrics`: the text of a scrape, made anew a bounded number of times a second.
+//! `/metrics`: the text of a scrape, made a bounded number of times a second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ impl Metrics {
         Self(Arc::new(Shared { registry, coredns_server, last }))
     }
 
-    /// For anybody: answers with the last text when there were too many scrapes of late.
+    /// For any client: repeats the last text when there are too many scrapes.
     pub fn route(self) -> Router {
         Router::new().route("/metrics", get(recent)).with_state(self)
     }

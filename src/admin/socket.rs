@@ -1,4 +1,4 @@
-//! The unix socket of the tools: who may use it, and whether somebody else has it already.
+//! The unix socket of the tools: the users that may open it, and whether another process has it already.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -19,12 +19,12 @@ use tokio::net::UnixListener;
 const SOCKET_MODE: u32 = 0o600;
 /// A directory made for it: the user, and the group to look.
 const DIRECTORY_MODE: u32 = 0o750;
-/// How long one who answers may still be on its way out.
+/// How long a process that answers may still be ending.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Connections the kernel keeps for us.
 const BACKLOG: i32 = 64;
 
-/// Why the socket could not be had.
+/// Why the socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another process answers on it.
@@ -83,7 +83,7 @@ pub fn bind(path: &Path) -> Result<(AdminSocket, UnixListener), SocketError> {
     Ok((AdminSocket { path: path.to_owned(), file: identity(path) }, listener))
 }
 
-/// As [`bind`], for a start: one who answers is given a moment to be gone, as a process is that was killed.
+/// As [`bind`], for a start: a process that answers may be one that was killed, and gets [`PATIENCE`] to be gone.
 ///
 /// # Errors
 /// As there.
@@ -95,7 +95,7 @@ pub fn bind_patiently(path: &Path) -> Result<(AdminSocket, UnixListener), Socket
     })
 }
 
-/// Binds as soon as nobody answers there any more, for as long as `wait` says.
+/// Binds as soon as no process answers there, for as long as `wait` returns true.
 fn bind_when_free(path: &Path, mut wait: impl FnMut() -> bool) -> Result<(AdminSocket, UnixListener), SocketError> {
     loop {
         match bind(path) {
@@ -105,7 +105,7 @@ fn bind_when_free(path: &Path, mut wait: impl FnMut() -> bool) -> Result<(AdminS
     }
 }
 
-/// Listens on `path` in the place of a living process, without a moment in which nobody does.
+/// Listens on `path` in the place of a living process, without a moment in which no process does.
 ///
 /// # Errors
 /// If the system refuses.
@@ -115,7 +115,7 @@ pub fn replace(path: &Path) -> Result<(AdminSocket, UnixListener), SocketError> 
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    // Left by somebody who died at this very point.
+    // Left by a process that died between the two steps.
     let _ = fs::remove_file(&beside);
     let listener = listen(&beside).map_err(fail("listen"))?;
     fs::rename(&beside, path).map_err(fail("take its place"))?;

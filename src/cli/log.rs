@@ -75,7 +75,7 @@ impl Filter {
     }
 }
 
-/// Starts logging for the process. Called once, by whoever starts a daemon.
+/// Starts logging for the process, once.
 ///
 /// # Errors
 /// If `log.filter` is no filter, or something else took the process's log already.

@@ -226,7 +226,7 @@ fn kept(config: &str, begun: bool) -> anyhow::Result<Exit> {
     runtime()?.block_on(async {
         let tell = |event: Event| {
             use std::io::Write;
-            // Once the agent is gone, standard error still is who started it.
+            // Without an agent to read the pipe, the process that started it reads standard error.
             if writeln!(std::io::stdout(), "{}", event.to_line()).is_err() {
                 let _ = writeln!(std::io::stderr(), "holdfast node watch: {}", event.to_line());
             }

@@ -125,7 +125,7 @@ pub fn run(args: &NodeCacheArgs) -> anyhow::Result<Exit> {
     for name in ignored {
         info!(flag = name, "this flag of node-cache has no effect");
     }
-    // The Corefile is filled in anew when the ConfigMaps change, and the pid file goes with the process.
+    // The Corefile is written when the ConfigMaps change, the pid file is removed at the end.
     let writable: Vec<_> =
         [Some(composer.corefile()), pid_file.as_deref()].into_iter().flatten().map(directory_of).collect();
     let _pid_file = pid_file.and_then(|path| match PidFile::write(path) {
@@ -300,7 +300,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Somebody may have taken it away already.
+        // It may be gone already.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -7,7 +7,6 @@ use std::{
 
 use super::node::Place;
 
-/// An error of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, where the place is in one.

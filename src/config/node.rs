@@ -15,7 +15,6 @@ pub enum Place {
     Default,
     /// In the configuration file; both count from 1.
     File {
-        /// Line.
         line: usize,
         /// Column, in characters.
         column: usize,
@@ -50,7 +49,6 @@ pub enum Data {
     Null,
     /// A scalar as it was written, escapes resolved.
     Text(String),
-    /// A list.
     List(Vec<Node>),
     /// A mapping in the order of the file; keys are unique.
     Map(Vec<Entry>),
@@ -59,11 +57,9 @@ pub enum Data {
 /// One entry of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The key.
     pub key: String,
     /// Where the key stands.
     pub place: Place,
-    /// Its value.
     pub value: Node,
 }
 

@@ -34,7 +34,6 @@ pub struct Setting {
     pub key: &'static str,
     /// Its default, as it would be written in the file.
     pub default: &'static str,
-    /// Its flag, if it has one.
     pub flag: Option<Flag>,
     /// The limits of its value.
     pub bounds: Option<Bounds>,
@@ -52,7 +51,6 @@ impl Setting {
         Self { key, default, flag: None, bounds: None, role: None, reload: false, required: false }
     }
 
-    /// With a flag.
     #[must_use]
     pub const fn flag(mut self, name: &'static str, value: &'static str) -> Self {
         self.flag = Some(Flag { name, value });

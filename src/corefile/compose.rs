@@ -135,7 +135,7 @@ impl Composer {
         }
     }
 
-    /// The Corefile in effect, which is written anew when what it is made of changes.
+    /// The Corefile in effect, which is written again when a file it is made of changes.
     pub fn corefile(&self) -> &Path {
         &self.node_cache.corefile
     }

@@ -28,7 +28,7 @@ impl Findings {
         }
     }
 
-    /// An option whose absence nobody can see in an answer.
+    /// An option whose absence no answer shows.
     pub fn manner(&mut self, directive: &Directive, property: &Property, text: &str) {
         let name = format!("{} {}", directive.name.text, property.name.text);
         self.note(property.name.at, name, Weight::Manner, text);

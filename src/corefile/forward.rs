@@ -1,4 +1,4 @@
-//! `forward`: whom a zone asks, and how.
+//! `forward`: the upstreams of a zone, and how they are asked.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -33,7 +33,7 @@ pub(super) struct Forward {
     pub from: String,
     /// Zones in it that it is not for.
     pub except: Vec<String>,
-    /// Whom it asks, as holdfast writes upstreams.
+    /// As in the setting `upstreams`.
     pub upstreams: Vec<String>,
     /// Settings of the forward zone.
     pub fields: Vec<(&'static str, Shown)>,

@@ -9,7 +9,7 @@ use crate::sys::Lock;
 /// Addresses kept without a turn.
 const SOURCES_IDLE_MAX: usize = 1_024;
 
-/// Turns that sources share. Those who wait for one source delay no other.
+/// Turns that sources share. Requests that wait for one source delay no other source.
 #[derive(Debug)]
 pub struct Turns {
     at_once: Arc<Semaphore>,

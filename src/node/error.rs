@@ -7,7 +7,7 @@ use std::{io, net::IpAddr};
 pub enum ErrorType {
     /// The interface could not be made or brought up.
     InterfaceAdd,
-    /// The interface or its addresses could not be looked at, or the name is somebody else's.
+    /// The interface or its addresses could not be looked at, or another program's interface has the name.
     InterfaceCheck,
     /// An address could not be put on the interface.
     Address,
@@ -84,7 +84,7 @@ pub enum SetupError {
     /// It could not be looked at.
     #[error("look at interface {name}: {error}")]
     InterfaceCheck { name: String, error: io::Error },
-    /// Somebody else has an address.
+    /// Another interface has an address.
     #[error("address {address} is on interface {interface} already; it is served there and left alone, without rules")]
     AddressElsewhere { address: IpAddr, interface: String },
     /// An address could not be added or removed.

@@ -105,7 +105,7 @@ impl Interfaces {
         self.0.request(&Message::new(RTM_DELLINK, 0, &message))
     }
 
-    /// Adds an address, alone in its network. v6 ones are usable at once: nobody else on the link could have them.
+    /// Adds an address, alone in its network. IPv6 ones skip duplicate address detection: no other machine is on the link.
     pub(super) fn add(&mut self, index: u32, ip: IpAddr) -> io::Result<()> {
         let mut message = address_message(index, ip, host_prefix(ip));
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));

@@ -247,7 +247,7 @@ impl Ruleset {
 
     /// Makes this what the table holds.
     pub(super) fn write(&self) -> io::Result<()> {
-        // Made if it is missing, so that it can be removed whatever it holds, and made anew.
+        // Creating it first makes the removal succeed whether or not it exists; then it is created empty.
         let mut messages =
             vec![table(TABLE, NEWTABLE, CREATE), table(TABLE, DELTABLE, 0), table(TABLE, NEWTABLE, CREATE)];
         messages.extend(self.chains.iter().map(|chain| chain.message(TABLE)));

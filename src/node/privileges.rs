@@ -60,8 +60,8 @@ impl Drop for InheritedCaps {
     }
 }
 
-/// Gives up every capability of this thread but those in `keep`. Root keeps the one to open files of others, as store and
-/// certificates may belong to somebody else.
+/// Gives up every capability of this thread but those in `keep`. Root keeps `CAP_DAC_OVERRIDE`, as store and
+/// certificates may belong to another user.
 ///
 /// # Errors
 /// If the system refuses.

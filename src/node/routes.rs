@@ -1,8 +1,8 @@
 //! Which addresses are this node's and its pods', read from the routing tables.
 //!
 //! A pod of this node is reached without a gateway, over an interface that leads nowhere else: its veth, or the bridge it
-//! is plugged into. An interface with a route over a gateway leads to other machines (or to pods on them), and whoever is
-//! reached over it is no neighbour of ours, on the same network or not. A gateway that is an address of this node, as
+//! is plugged into. An interface with a route over a gateway leads to other machines (or to pods on them): an address
+//! reached over it is no neighbour, on the same network or not. A gateway that is an address of this node, as
 //! Cilium uses, is none.
 
 use std::{collections::HashSet, io, net::IpAddr};

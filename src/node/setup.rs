@@ -76,7 +76,7 @@ impl Goal {
 }
 
 impl Config {
-    /// Whether queries to every address that nobody else has can be steered to the cluster's DNS.
+    /// Whether queries to every address outside of `failsafe_ips` can be steered to the cluster's DNS.
     pub(super) fn can_steer(&self) -> bool {
         let others = self.local_ips.iter().filter(|ip| !self.failsafe_ips.contains(ip));
         let steered = self.steered(&Goal::Steered);

@@ -24,7 +24,7 @@ const LEVEL_SNAPSHOT: i32 = 12;
 /// The state of a hub's records: version, age, source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vouched {
-    /// When the source last vouched for them.
+    /// When the source last confirmed them.
     pub as_of: UnixMillis,
     /// Why the source is out of reach; `None` while it is not.
     pub lost: Option<String>,

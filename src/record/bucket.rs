@@ -32,7 +32,6 @@ pub(super) fn hash_parts(namespace: &[u8], name: &[u8]) -> u64 {
     hasher.digest()
 }
 
-/// One namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct NamespaceEntry {
     /// The source listed the namespace itself.

@@ -301,7 +301,6 @@ impl Held {
         })
     }
 
-    /// The hold of one service.
     pub fn service(&self, key: &ServiceKey) -> Option<&Hold> {
         self.get(&HeldKey::Service(key.clone())).map(|hold| &**hold)
     }
@@ -310,7 +309,6 @@ impl Held {
         self.get(&HeldKey::Namespace(name.into())).map(|hold| &**hold)
     }
 
-    /// All holds.
     pub fn all(&self) -> impl Iterator<Item = (HeldKey, &Arc<Hold>)> {
         self.holds.iter().map(|(key, hold)| (key.clone(), hold))
     }

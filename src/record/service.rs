@@ -15,8 +15,7 @@ impl ServiceKey {
     /// The key of service `name` in `namespace`, both DNS labels (RFC 1123, lower case).
     ///
     /// # Panics
-    /// If the namespace is longer than 255 bytes; whoever reads names from outside checks them first (a label has at
-    /// most 63).
+    /// If the namespace is longer than 255 bytes; readers of names from outside check them first (a label has at most 63).
     pub fn new(namespace: &str, name: &str) -> Self {
         let slash = u8::try_from(namespace.len()).expect("a namespace is a DNS label of at most 63 bytes");
         Self { text: format!("{namespace}/{name}").into(), slash }

@@ -115,7 +115,6 @@ impl Snapshot {
         self.buckets[index(hash)].find(hash, namespace, name)
     }
 
-    /// The service with this key.
     pub fn service_by_key(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.service(key.namespace().as_bytes(), key.name().as_bytes())
     }

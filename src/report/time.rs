@@ -11,7 +11,7 @@ use crate::sys::UnixMillis;
 pub struct Time(pub UnixMillis);
 
 impl Time {
-    /// For people who look at it at `now`: the time of day, and the date too if it is another day's.
+    /// The time of day, with the date if it is not that of `now`.
     pub fn short(self, now: Time) -> String {
         let [text, today] = [self, now].map(|time| UnixMillis(time.0.0 / 1000 * 1000).to_string());
         match (text.split_once('T'), today.split_once('T')) {

@@ -109,7 +109,6 @@ impl Client {
     }
 }
 
-/// One connection.
 #[derive(Debug)]
 pub enum Connection {
     Tls(Box<TlsStream<TcpStream>>),

@@ -22,7 +22,7 @@ pub use count::{Kind, Report};
 use super::encrypted;
 use crate::wire::{Name, Rtype};
 
-/// UDP sockets at work at any moment; each is replaced after a while, so that the kernel spreads them anew.
+/// UDP sockets at work at any moment; each is replaced after a while, so that the kernel spreads queries over other workers.
 const SOCKETS: u32 = 64;
 
 /// Transport of the questions.

@@ -73,7 +73,7 @@ pub struct Config {
     pub shared: Shared,
 }
 
-/// Access to the server, opened once for all who share it.
+/// Access to the server, opened once for all its users.
 #[derive(Clone, Default)]
 pub struct Shared(Arc<tokio::sync::Mutex<Option<(Server, Instant)>>>);
 
@@ -129,7 +129,7 @@ pub struct Timing {
     pub backoff_min: Duration,
     /// Upper end of any such wait.
     pub backoff_max: Duration,
-    /// Upper end of the wait after a missing right or credentials: cheap for the server, and somebody is mending it.
+    /// Upper end of the wait after a missing right or credentials: cheap for the server, and an operator may be fixing it.
     pub backoff_denied: Duration,
     /// How long a watch is asked to last, plus a jitter of up to as much again.
     pub watch: Duration,
@@ -168,10 +168,10 @@ pub async fn check(config: &Config) -> Result<(), Error> {
     Server::connect(config, &Metrics::unregistered()).await.map(|_| ())
 }
 
-/// Follows the cluster until nobody takes the updates any more.
+/// Follows the cluster until the receiver of the updates is gone.
 ///
-/// Never gives up: whatever is wrong, even with the kubeconfig, is told as [`What::Lost`] and tried again. Whoever wants
-/// an unreadable kubeconfig to be an error at start asks [`check`] first.
+/// Never gives up: every failure, even of the kubeconfig, is sent as [`What::Lost`] and tried again. [`check`] makes an
+/// unreadable kubeconfig an error at start.
 pub async fn run(config: Config, clock: Clock, metrics: Metrics, updates: mpsc::Sender<Update>) {
     let mut known = Known::default();
     let mut said = None;

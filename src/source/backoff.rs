@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Exponential backoff with full jitter: after the n-th failure in a row, anything from nothing to `min`·2ⁿ⁻¹, at most
-/// `max`. The jitter keeps those who failed together from coming back together.
+/// `max`. The jitter keeps clients that failed together from coming back together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
     min: Duration,
@@ -37,7 +37,7 @@ impl Backoff {
     }
 }
 
-/// A random moment within a window: those who were sent away together do not come back together.
+/// A random moment within a window: clients that were sent away together do not come back together.
 pub(super) fn spread(window: Duration) -> Duration {
     rand::random_range(Duration::ZERO..=window)
 }

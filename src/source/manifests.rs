@@ -82,7 +82,7 @@ pub enum Error {
     /// A directory without a single manifest.
     #[error("manifests {}: no *.yaml, *.yml or *.json file in this directory", path.display())]
     NoFiles { path: PathBuf },
-    /// A directory with more files than anybody means.
+    /// More files than a directory of manifests has.
     #[error("manifests {}: more than {max} files in this directory", path.display())]
     TooManyFiles { path: PathBuf, max: usize },
     /// A file that does not read, and nothing was read from it before.
@@ -138,10 +138,10 @@ pub fn parse(name: &Path, text: Vec<u8>, endpoints: EndpointsMode) -> Result<Rea
     }
 }
 
-/// Follows the files until nobody takes the updates any more.
+/// Follows the files until the receiver of the updates is gone.
 ///
-/// Never gives up: while the path is missing the source is lost, and it is looked for at every poll. Whoever wants a
-/// missing path to be an error at start asks [`check`] first.
+/// Never gives up: while the path is missing the source is lost, and every poll looks for it. [`check`] makes a missing path an
+/// error at start.
 pub async fn run(config: Config, clock: Clock, metrics: Metrics, reader: Reader, updates: mpsc::Sender<Update>) {
     let Config { path, endpoints, poll, settle, vouch } = config;
     let mut follower = Follower {
@@ -267,7 +267,7 @@ impl Follower {
             }
         }
         if let Some(reason) = incomplete {
-            // Records make the source count as up again, so this is said anew.
+            // The records make the source count as up, so the loss is sent once more.
             self.said = None;
             updates.extend(self.lost(reason));
         }

@@ -92,7 +92,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Metrics that nobody scrapes, for requests outside of a running source.
+    /// Metrics of no registry, for requests outside of a running source.
     ///
     /// # Panics
     /// Never: the names are valid and the registry is new.

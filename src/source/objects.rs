@@ -69,10 +69,8 @@ pub struct ServiceSpec {
     pub publish_not_ready_addresses: Option<bool>,
 }
 
-/// A port of a Service.
 #[derive(Debug, Deserialize)]
 pub struct ServicePort {
-    /// Its name, if it has one.
     pub name: Option<String>,
     /// `TCP` if unset.
     pub protocol: Option<String>,
@@ -94,7 +92,6 @@ pub struct EndpointSlice {
     pub ports: Option<Vec<SlicePort>>,
 }
 
-/// An endpoint of a slice.
 #[derive(Debug, Deserialize)]
 pub struct SliceEndpoint {
     pub addresses: Option<Vec<String>>,
@@ -112,10 +109,8 @@ pub struct Conditions {
     pub terminating: Option<bool>,
 }
 
-/// A port of a slice.
 #[derive(Debug, Deserialize)]
 pub struct SlicePort {
-    /// Its name, if it has one.
     pub name: Option<String>,
     /// `TCP` if unset.
     pub protocol: Option<String>,

@@ -1,6 +1,6 @@
 //! The records on disk: what a restart begins with, and what the tools read when nothing runs.
 //!
-//! [`open`] loads and verifies everything before anybody is answered; [`Disk::follow`] then writes what memory holds, on a
+//! [`open`] loads and verifies everything before the first answer; [`Disk::follow`] then writes what memory holds, on a
 //! thread of its own. The disk follows memory and is never asked by it: one that is slow, full, read-only or broken shows
 //! in [`DiskStatus`], a counter and the log, and delays nothing. Nothing here deletes records: a file that does not verify
 //! is set aside.
@@ -49,7 +49,7 @@ const READ_ATTEMPTS: u32 = 8;
 pub struct Config {
     /// Directory of the store; made if it is missing.
     pub path: PathBuf,
-    /// Admin socket of this process, told to whoever finds the store in use.
+    /// Admin socket of this process, for the next process that finds the store in use.
     pub admin: Option<PathBuf>,
     /// Shortest time between two commits of records; what a SIGKILL may lose.
     pub records_every: Duration,

@@ -14,7 +14,7 @@ pub enum SourceState {
     Lost(String),
 }
 
-/// When the records were last vouched for.
+/// When the source last confirmed the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Freshness {
     /// When the source last said that the records are true. Moves on an event, a bookmark, a heartbeat or a probe,

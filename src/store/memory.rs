@@ -108,7 +108,7 @@ pub struct Writer {
     refused_cluster: Option<Arc<str>>,
     /// An operator accepts the cluster of this UID.
     accepted: Option<Arc<str>>,
-    /// The moment of the last release upstream that was taken note of.
+    /// The moment of the last release upstream that is known here.
     released_upstream: UnixMillis,
     /// When the objects changed that are behind deletions which wait.
     waiting: Vec<UnixMillis>,
@@ -116,7 +116,7 @@ pub struct Writer {
 
 /// A wall clock that moved by less against the steady time was not set: both are read one after the other.
 const CLOCK_SET_MS: u64 = 5_000;
-/// Followers that lost their source end a hold this much later than its judge, who may be gone.
+/// Followers that lost their source end a hold this much later than its judge would, which may be gone.
 const JUDGE_GONE: Duration = Duration::from_secs(60);
 
 impl Writer {
@@ -142,7 +142,7 @@ impl Writer {
         self.epoch_from = Some(at_least);
     }
 
-    /// Puts in what the disk had, before anything else came.
+    /// Starts with the records on disk, before the first update.
     ///
     /// The source stays [`SourceState::Starting`]: records from disk are as old as the disk says.
     pub fn restore(&mut self, snapshot: Snapshot, as_of: UnixMillis) {
@@ -267,8 +267,8 @@ impl Writer {
         (by.unsigned_abs() >= CLOCK_SET_MS).then_some(by)
     }
 
-    /// Moves with the wall clock what waits and the holds decided here, so that each takes as long as it would have: the times of holds
-    /// are stored and told to others, who know no other clock.
+    /// Moves pending deletions and the holds decided here with the wall clock, so that each lasts as long as before: times of holds
+    /// are stored and sent to followers, so they are wall-clock times.
     fn follow_clock(&mut self) {
         let Some(by) = self.clock_was_set() else { return };
         self.wall_ahead_ms = self.wall_ahead_ms.saturating_add(by);
@@ -326,7 +326,7 @@ impl Writer {
 
     /// Ends the holds an operator releases: those of this process. What a hub upstream holds stays.
     ///
-    /// Followers are told, those that are away when they come back.
+    /// Followers are told at once, or when they connect again.
     pub fn release(&mut self, which: &Release) -> Applied {
         let served = self.shared.snapshot.load_full();
         let now = self.clock.now();

@@ -1,4 +1,4 @@
-//! The store's metrics: read off the records when they are asked for, so nobody has to keep them up.
+//! The store's metrics, read off the records at each scrape.
 
 use prometheus::{IntGaugeVec, Opts, Registry};
 

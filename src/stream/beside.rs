@@ -1,4 +1,4 @@
-//! The hubs that follow this one or asked it lately: their addresses are passed on to those who follow.
+//! The hubs that follow this one or asked it lately: their addresses are passed on to followers.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -15,7 +15,7 @@ const REPAIR_BUCKETS_MAX: usize = BUCKETS * 3 / 4;
 #[derive(Debug)]
 pub(super) struct Have {
     pub version: Version,
-    /// Shared by those who wait with the same.
+    /// Shared by waiting subscribers that have the same.
     pub digests: Arc<[Digest]>,
     /// Of its holds; `None` from a client that knows none.
     pub held: Option<Digest>,

@@ -102,7 +102,7 @@ impl Ring {
         self.first += 1;
     }
 
-    /// Begins anew: nothing held before leads to `place`.
+    /// Empties the ring: no earlier state leads to `place`.
     pub(super) fn restart(&mut self, place: Arc<Place>) {
         // A number is skipped so that even a reader that had read everything finds its place gone.
         self.first = self.next() + 1;

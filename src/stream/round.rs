@@ -1,4 +1,4 @@
-//! The clock of batching: a round lasts from the announcement of a frame until those who waited for it have woken.
+//! The clock of batching: a round lasts from the announcement of a frame until the subscribers that waited for it have woken.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -10,9 +10,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// A round ends at the latest now, even if some who waited have not woken: whoever is starved of CPU must not hold up the rest.
+/// The longest round: a subscriber that is starved of CPU must not delay the others.
 const ROUND_MAX: Duration = Duration::from_millis(250);
-/// Knows when those who waited for a frame have woken for it.
+/// Counts the subscribers that have not woken for a frame yet.
 #[derive(Default)]
 pub(super) struct Round {
     idle: AtomicUsize,

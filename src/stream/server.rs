@@ -205,7 +205,7 @@ impl Server {
         }
     }
 
-    /// Serves one connection until it ends. Whoever is behind it is known to be allowed.
+    /// Serves one connection until it ends. For transports that admit only allowed peers.
     pub async fn connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let peer = Peer { part: None, node: None, source: Ipv4Addr::LOCALHOST.into() };
         self.connection_of(peer, None, io).await;

@@ -202,7 +202,7 @@ impl FdStore {
         self.say(Kind::Fd, label, Some(fd));
     }
 
-    /// Closes what no one has taken, here and in the parent: sockets that nobody reads take their share of the queries.
+    /// Closes the sockets that were not taken, here and in the parent: queries would be lost in a socket that no process reads.
     pub fn forget_rest(&self) {
         let rest = mem::take(&mut *self.kept.lock());
         for label in rest.keys() {

@@ -2,7 +2,7 @@
 //! be thrown away.
 //!
 //! A thread that is gone while the rest goes on is worse than a restart: its share of the queries would reach a socket that
-//! nobody reads. A library that panics over a damaged file, on the other hand, is no reason to stop answering.
+//! no thread reads. A library that panics over a damaged file, on the other hand, is no reason to stop answering.
 
 use std::{
     any::Any,

@@ -34,7 +34,7 @@ pub struct Issued {
 
 /// Writes `ca/`, `hub/` and `agent/` into `out`; the last two can be given to `--tls` or put into Secrets as they are.
 ///
-/// A CA that is there already signs; hub and agent certificates are made anew, valid for `days` from `now`.
+/// A CA that is there already signs; hub and agent certificates are replaced, valid for `days` from `now`.
 ///
 /// # Errors
 /// If a file cannot be read or written, or the trust domain cannot stand in a URI.

@@ -39,7 +39,6 @@ impl<T> Trusted<T> {
         Self { stream: stream.into(), tls, accepted: Some(trust.0) }
     }
 
-    /// The identity of the peer.
     pub fn peer(&self) -> Option<Identity> {
         self.state().0.peer_certificates().and_then(verify::identity)
     }

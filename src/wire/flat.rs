@@ -18,7 +18,6 @@ pub enum NameError {
     /// Two dots in a row, or a dot in front.
     #[error("a label is empty")]
     EmptyLabel,
-    /// A label is too long.
     #[error("a label is longer than 63 bytes")]
     LabelTooLong,
     /// The name is too long.

@@ -7,9 +7,7 @@ use super::{NameRef, Rtype};
 /// The data of a record.
 #[derive(Clone, Copy, Debug)]
 pub enum Rdata<'a> {
-    /// An IPv4 address.
     A(Ipv4Addr),
-    /// An IPv6 address.
     Aaaa(Ipv6Addr),
     /// The name an address points to.
     Ptr(NameRef<'a>),

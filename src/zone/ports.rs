@@ -52,7 +52,6 @@ fn lists(service: &Service) -> impl Iterator<Item = &[Port]> {
     own.into_iter().chain(endpoints.map(|endpoint| &*endpoint.ports))
 }
 
-/// The port that `_name._protocol` names.
 pub(super) fn find<'a>(service: &'a Service, name: &[u8], protocol: Protocol) -> Option<&'a Port> {
     let is_it = |port: &&Port| port.protocol == protocol && port.name.as_bytes() == name;
     lists(service).find_map(|ports| ports.iter().filter(|port| !port.name.is_empty()).find(is_it))

@@ -157,7 +157,6 @@ pub struct EndpointDoc {
 }
 
 impl ServiceDoc {
-    /// The service, all of it.
     pub fn of(service: &Service) -> Self {
         let (kind, cluster_ips, external_name) = match service.kind() {
             Kind::ClusterIp(ips) => ("ClusterIP", ips.to_vec(), None),

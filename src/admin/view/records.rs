@@ -39,7 +39,6 @@ pub fn pointers<'a>(zone: &'a Zone, snapshot: &'a Snapshot, mut put: impl FnMut(
     zone.for_each_pointer(snapshot, |owner, set| set_of(zone, &text_of(zone, owner), &set, &mut put));
 }
 
-/// The records of one set.
 pub(super) fn set_of(zone: &Zone, owner: &str, set: &RrSet<'_>, put: &mut impl FnMut(Record)) {
     let Ok(()) = set.try_each(0, |data| {
         let data = data_of(zone, data);

@@ -128,7 +128,7 @@ pub struct ListenerDoc {
 }
 
 impl ListenerDoc {
-    /// A listener that is not open to anybody.
+    /// A listener that is no open resolver.
     pub fn new(name: impl Into<String>, address: &impl ToString) -> Self {
         Self { name: name.into(), address: address.to_string(), open: false }
     }

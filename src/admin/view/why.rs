@@ -24,7 +24,6 @@ pub fn misspelt(rules: &Rules, moment: &RecordsView<'_>, name: &Name) -> Option<
     (why.service.is_none() && why.text.contains("did you mean")).then_some(why.text)
 }
 
-/// Why a name answers what it answers at this moment.
 pub fn why<'a>(rules: &Rules, moment: &RecordsView<'a>, name: &Name, answers: &[Answer]) -> Why<'a> {
     let (zone, snapshot) = (rules.zone(), moment.snapshot);
     let only = |text: String| Why { text, service: None };

@@ -1,4 +1,4 @@
-//! Names answered or renamed on the node, and who may ask: hosts, rewrites, templates, DNS64 prefixes, access rules.
+//! Names answered or renamed on the node, and the clients that may ask: hosts, rewrites, templates, DNS64 prefixes, access rules.
 
 use hickory_proto::rr::Name;
 

@@ -52,7 +52,6 @@ impl Scalar for ZoneName {
 pub struct HostPort {
     /// A name or an IP address without brackets.
     pub host: String,
-    /// The port.
     pub port: u16,
 }
 

@@ -133,7 +133,7 @@ pub(in crate::node) enum Expression {
     /// The packet's connection is not tracked.
     Notrack,
     Accept,
-    /// Somebody else's.
+    /// Of another program.
     Other(String),
 }
 

@@ -81,7 +81,7 @@ pub(super) const SERVER: &[i64] = &[
     // Signals.
     c::SYS_rt_sigaction, c::SYS_rt_sigprocmask, c::SYS_rt_sigreturn, c::SYS_rt_sigtimedwait, c::SYS_rt_sigpending,
     c::SYS_sigaltstack, c::SYS_restart_syscall,
-    // Time, chance and who we are.
+    // Time, randomness, user and host.
     c::SYS_clock_gettime, c::SYS_clock_getres, c::SYS_clock_nanosleep, c::SYS_nanosleep, c::SYS_gettimeofday, c::SYS_times,
     c::SYS_getrandom, c::SYS_uname, c::SYS_sysinfo, c::SYS_getuid, c::SYS_geteuid, c::SYS_getgid, c::SYS_getegid,
     c::SYS_getresuid, c::SYS_getresgid, c::SYS_getgroups,

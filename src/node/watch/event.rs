@@ -51,8 +51,8 @@ impl Event {
         line.replace('\n', " ")
     }
 
-    /// Logs it, if it is one an operator would act on: [`Ready`](Self::Ready) and [`Left`](Self::Left) mean to each who hears
-    /// them something else.
+    /// Logs an event that an operator would act on. [`Ready`](Self::Ready) and [`Left`](Self::Left) mean something else to each
+    /// receiver, which logs them itself.
     pub fn log(&self) {
         match self {
             Self::Ready | Self::Left | Self::Keeps(_) | Self::KeptBy(_) => {}

@@ -2,7 +2,7 @@
 
 use super::super::{Config, Goal, addresses_of, reach, was_set_up};
 
-/// The process before, which had the addresses that nobody else has.
+/// The process that has the addresses, or had them last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     Nobody,

@@ -164,7 +164,7 @@ impl<'a, F: FnMut(Event)> Watch<'a, F> {
         }
     }
 
-    /// Asks whether DNS is answered, and decides who is to answer. True if that changes.
+    /// Asks whether DNS is answered, and decides between the agent and the cluster's DNS. True if that changes.
     pub(super) async fn probe(&mut self) -> bool {
         let Some(own) = self.probed() else { return false };
         let zone = &self.config.zone;
@@ -370,7 +370,7 @@ mod tests {
         stays(judged((denied, denied), Some((denied, denied)), ZONE).await);
         stays(judged((denied, denied), None, ZONE).await);
         stays(judged((servfail, servfail), Some((servfail, servfail)), ZONE).await);
-        // Another zone than that of the watch before: its answers are judged anew.
+        // Another zone than that of the watch before: its answers are judged from the start.
         goes(judged((good, denied), Some((denied, denied)), "cluster.example").await, "check the setting zone");
         stays(judged((good, denied), knows, "cluster.example").await);
         stays(judged((good, denied), Some((servfail, servfail)), "cluster.example").await);

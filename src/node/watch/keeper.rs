@@ -1,7 +1,7 @@
 //! Starts a watch, and another one whenever it dies: the process between an agent and its watch.
 //!
-//! The agent gives up the right to start programs once it answers, so it leaves that to this. The watch has the agent's
-//! pipes; between two of them nobody reads orders, which wait. Sets up nothing and asks nothing itself.
+//! The agent gives up the right to start programs once it answers, so this process starts the watch. The watch has the agent's
+//! pipes; between two watches, orders wait unread. Sets up nothing and asks nothing itself.
 
 use std::{
     io::{self, Read, Write},

@@ -66,11 +66,11 @@ const LET_GO: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub lease: String,
-    /// Our name, unique among the candidates unless somebody made a mistake.
+    /// Our name, unique among the candidates, but for a mistake in the configuration.
     pub name: String,
     /// Which hub we are, whatever we are called.
     pub hub: String,
-    /// HOST:PORT where we serve the stream; empty if nobody can reach us.
+    /// HOST:PORT where we serve the stream; empty if it is not known.
     pub serves: String,
     /// After how long without a renewal another may take the lease.
     pub duration: Duration,
@@ -102,7 +102,7 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
-/// An election that nobody stands in yet.
+/// An election that has not begun.
 pub struct Election {
     config: watch::Receiver<Config>,
     candidate: Candidate,
@@ -114,7 +114,7 @@ pub struct Election {
     observed: Observed,
     /// The lease as we last wrote it: it is renewed without being read first.
     held: Option<Lease>,
-    /// Another was faster: look again at once, to see who.
+    /// Another candidate was faster: look at once for its name.
     overtaken: bool,
     /// How long the latest request took, and for how long the server asked to be left alone.
     strained: Duration,

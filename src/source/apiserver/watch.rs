@@ -278,7 +278,7 @@ impl Follower {
     }
 
     /// Resolves when a streaming list has brought nothing since `heard` for a while and the server answered others meanwhile.
-    /// A server that answers nobody is slow, and is waited for.
+    /// A server that answers no request is slow, and is waited for.
     async fn stalled(&self, heard: Instant) {
         loop {
             let quiet = quiet_max(self.timing.idle_initial, self.metrics.health().measures().latency_seconds);

@@ -23,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubState {
     pub version: Version,
-    /// When the source last vouched for the records, by the clock of the one who asked.
+    /// When the source last confirmed the records, by the clock of the asker.
     pub as_of: UnixMillis,
     /// Why its source is out of reach.
     pub lost: Option<String>,

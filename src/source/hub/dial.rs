@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::last_read::{LastRead, TrackedIo};
 use crate::tls::{Tls, Trusted};
 
-/// As on the hub's side: what nobody acknowledges for this long is gone.
+/// As on the hub's side: a connection with bytes unacknowledged for this long is closed.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
 
 /// Window over which connections are received: a snapshot fits without waiting for the reader.

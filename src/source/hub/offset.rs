@@ -20,8 +20,8 @@ pub(super) struct Offset {
 }
 
 impl Offset {
-    /// Translates the times in `vouched` from the hub's clock to this machine's, which reads `now`. Whatever the hub says,
-    /// nothing was vouched for after now.
+    /// Translates the times in `vouched` from the hub's clock to this machine's, which reads `now`. None of them is
+    /// later than `now` then, whatever the hub says.
     pub(super) fn translate(&mut self, vouched: &mut Vouched, now: UnixMillis) {
         // Hubs of older versions do not say what their clock reads.
         if vouched.now.0 > 0 {

@@ -180,7 +180,7 @@ impl Work {
                     return;
                 }
                 Err(TryRecvError::Disconnected) => {
-                    // A failure is counted and logged by `attempt`; there is nobody to tell.
+                    // `attempt` counts and logs a failure.
                     let _ = self.flush();
                     self.close("the process is ending");
                     return;

@@ -33,7 +33,6 @@ pub const FORMAT: u32 = 1;
 
 /// Key [`STATE_KEY`] holds a [`State`].
 pub(super) const STATE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("state");
-/// The one key of [`STATE`].
 pub(super) const STATE_KEY: &str = "state";
 /// Bucket number to its digest.
 pub(super) const BUCKETS: TableDefinition<'static, u8, u128> = TableDefinition::new("buckets");
@@ -54,7 +53,7 @@ pub(super) struct State {
     pub epoch: u64,
     #[prost(uint64, tag = "3")]
     pub rev: u64,
-    /// When the source last vouched for the records, in milliseconds since 1970.
+    /// When the source last confirmed the records, in milliseconds since 1970.
     #[prost(uint64, tag = "4")]
     pub as_of: u64,
     /// [`RootDigest`], most significant byte first.

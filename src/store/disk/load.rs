@@ -1,8 +1,8 @@
 //! Reads a store into memory and proves it whole, without touching it.
 //!
 //! The file is copied into memory first, and redb opens the copy. So one path serves the agent at start, the tools while
-//! an agent writes, a directory nobody may write to, and a file that a killed process left: whatever redb has to repair
-//! it repairs in the copy. What comes out is checked twice: redb's checksum of every page, and our own digest of every
+//! an agent writes, a directory without write permission, and a file that a killed process left: redb repairs
+//! the copy. What comes out is checked twice: redb's checksum of every page, and our own digest of every
 //! bucket, so a copy taken in the middle of a commit is either a state that was committed or is refused.
 
 use std::{
@@ -32,7 +32,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub snapshot: Snapshot,
-    /// When the source last vouched for them, as far as the disk knows: never later than it was.
+    /// When the source last confirmed them, as far as the disk knows: never later than it was.
     pub as_of: UnixMillis,
     /// The file they came from.
     pub file: PathBuf,

@@ -12,7 +12,7 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 pub(super) enum Behind {
     /// Not at all.
     Nothing,
-    /// Memory is only vouched for more recently.
+    /// Only `as_of` is newer in memory.
     Age,
     Records,
 }

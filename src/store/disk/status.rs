@@ -53,7 +53,7 @@ pub struct DiskStatus {
     /// Size of the file in bytes.
     pub bytes: u64,
     pub version: Option<Version>,
-    /// When the source vouched for what is on disk.
+    /// When the source last confirmed the records on disk.
     pub as_of: Option<UnixMillis>,
     /// When this process last wrote.
     pub committed_at: Option<UnixMillis>,

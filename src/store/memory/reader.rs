@@ -34,7 +34,7 @@ impl Reader {
         self.shared.snapshot.load_full()
     }
 
-    /// When the source last vouched for the records; `None` until there was a first list or a load from disk.
+    /// When the source last confirmed the records; `None` until there was a first list or a load from disk.
     ///
     /// `None` is the "not synced" of first boot; once it is `Some` it stays so.
     pub fn as_of(&self) -> Option<UnixMillis> {

@@ -1,5 +1,5 @@
-//! What tells a hub from another one that has its name by mistake, and itself from itself before a restart: a number made once
-//! and kept with its records. Never looked at by anybody but the candidates for one lease.
+//! The identity of a hub: a number made once and kept with its records. It tells apart two hubs that have one name by mistake,
+//! and recognises a hub after a restart. Only the candidates for one lease look at it.
 
 use std::{fs, io, path::Path};
 

@@ -38,7 +38,7 @@ pub(super) struct Spec {
     pub acquire_time: Option<String>,
 }
 
-/// Whose a lease is, to one who looks at it.
+/// The holder of a lease, as one candidate sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     Free,
@@ -53,8 +53,8 @@ pub(super) enum Whose {
 }
 
 impl Lease {
-    /// Whose it is. A name alone says little, for two hubs may have one by mistake: whoever took it must have served where
-    /// `us` does, with the same store.
+    /// The holder. Two hubs may have one name by mistake, so the lease is `us`'s only if its holder served at the same address,
+    /// with the same store.
     pub(super) fn whose(&self, us: &Candidate) -> Whose {
         let hub = self.annotation(HUB);
         match self.holder() {

@@ -34,7 +34,7 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// The server did not answer: nobody could renew, so nobody failed to.
+    /// The server did not answer: the holder could not renew, so it did not fail to.
     pub(super) fn unanswered(&mut self) {
         *self = Self::default();
     }
@@ -63,7 +63,7 @@ impl Observed {
         let unchanged = self.unchanged_for(&lease.metadata.resource_version, now);
         match lease.whose(us) {
             Whose::Ours if matches!(standing, Standing::Holder { .. }) => Step::Renew,
-            // Nobody's, or ours of an earlier life: what we stamped then may be on no disk.
+            // Free, or ours from before a restart: versions we stamped then may be on no disk.
             Whose::Free | Whose::Ours => Step::Take,
             // At our first look, too. Later it was taken from us, by one that thinks the same of itself.
             Whose::Here if *standing == Standing::Unknown => Step::Take,
@@ -116,7 +116,7 @@ mod tests {
             assert_eq!(judge(&mut observed, "2"), waits);
             tokio::time::advance(Duration::from_secs(2)).await;
             assert_eq!(judge(&mut observed, "2"), Step::Take);
-            // An outage of a day: the first look after it begins to count anew.
+            // An outage of a day: the first look after it starts the count again.
             observed.unanswered();
             tokio::time::advance(Duration::from_secs(86_400)).await;
             assert_eq!(judge(&mut observed, "2"), waits);

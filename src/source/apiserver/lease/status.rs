@@ -99,7 +99,7 @@ pub enum Verdict {
 /// No other candidate takes the lease before it saw it unrenewed for the whole of its duration, so a look that found it
 /// ours holds for half of that, this machine's clock being the only one that counts. A process that was stopped finds its
 /// latest look to be old when it goes on, one that was cut off finds it unanswered: whatever their watches have for them,
-/// they look again first. If that look goes unanswered too, for longer than a lease lasts, then nobody can take it, and a
+/// they look again first. If that look goes unanswered too, for longer than a lease lasts, then no hub can take it, and the
 /// holder goes on.
 #[derive(Clone, Debug)]
 pub struct Fence {
@@ -148,7 +148,7 @@ impl Fence {
                 Some(Looked { unanswered_since: Some(since), .. }) if since.elapsed() > self.duration => {
                     return Verdict::Stamp;
                 }
-                // A slow server's answer: nobody takes the lease before it is over.
+                // A slow server's answer: no hub takes the lease before it ends.
                 Some(Looked { unanswered_since: None, begun, .. }) if begun.elapsed() < self.duration => {
                     return Verdict::Stamp;
                 }

@@ -1,4 +1,4 @@
-//! Endpoints that go away, by watch: what is kept of them, for how long, and who gets their address.
+//! Endpoints that a watch deletes: which are kept, for how long, and which service gets their address.
 
 use super::*;
 
