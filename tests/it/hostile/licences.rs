@@ -21,11 +21,13 @@ fn list(name: &str) -> Vec<&'static str> {
     list.split('"').skip(1).step_by(2).collect()
 }
 
-/// What cargo says of all packages.
+/// What cargo says of all packages for Linux: those for other systems need not be on this machine.
 fn metadata() -> Value {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["metadata", "--format-version", "1", "--locked", "--offline", "--manifest-path", manifest]);
+    cargo.args(["--filter-platform", &platform]);
     let output = cargo.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -60,11 +62,7 @@ fn no_crate_is_built_in_twice_without_a_reason() {
         .iter()
         .map(|node| (node["id"].as_str().unwrap(), node))
         .collect();
-    let here = |kind: &Value| {
-        let elsewhere =
-            kind["target"].as_str().is_some_and(|target| !target.contains("linux") && !target.contains("unix"));
-        kind["kind"] != "dev" && !elsewhere
-    };
+    let here = |kind: &Value| kind["kind"] != "dev";
     let mut next = vec![metadata["resolve"]["root"].as_str().unwrap()];
     let mut built_in = BTreeSet::new();
     while let Some(id) = next.pop() {
