@@ -227,8 +227,9 @@ fn kept(config: &str, begun: bool) -> anyhow::Result<Exit> {
         let tell = |event: Event| {
             use std::io::Write;
             // Without an agent to read the pipe, the process that started it reads standard error.
-            if writeln!(std::io::stdout(), "{}", event.to_line()).is_err() {
-                let _ = writeln!(std::io::stderr(), "holdfast node watch: {}", event.to_line());
+            let line = watch::to_line(&event);
+            if writeln!(std::io::stdout(), "{line}").is_err() {
+                let _ = writeln!(std::io::stderr(), "holdfast node watch: {line}");
             }
         };
         watch::run(&config, Mode::Child, Orders::stdin(begun)?, tell).await?;

@@ -2,63 +2,31 @@
 
 use std::{io, net::IpAddr};
 
-/// The kinds of setup errors, as the counter tells them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorType {
-    /// The interface could not be made or brought up.
-    InterfaceAdd,
-    /// The interface or its addresses could not be looked at, or another program's interface has the name.
-    InterfaceCheck,
-    /// An address could not be put on the interface.
-    Address,
-    /// The rules could not be written or looked at.
-    Nftables,
-    /// The process lacks a capability.
-    Privilege,
-    /// The process that watches over interface and rules could not be started, or ended.
-    Watch,
-    /// A sandbox the kernel has could not be entered.
-    Sandbox,
-    /// A `ConfigMap` or Corefile of the drop-in mode could not be used.
-    Configmap,
-    /// The unix socket of the tools could not be made.
-    AdminSocket,
-}
+use crate::sys::labels;
 
-impl ErrorType {
-    /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 9] = [
-        Self::InterfaceAdd,
-        Self::InterfaceCheck,
-        Self::Address,
-        Self::Nftables,
-        Self::Privilege,
-        Self::Watch,
-        Self::Sandbox,
-        Self::Configmap,
-        Self::AdminSocket,
-    ];
-
-    /// The word for it in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InterfaceAdd => "interface_add",
-            Self::InterfaceCheck => "interface_check",
-            Self::Address => "address",
-            Self::Nftables => "nftables",
-            Self::Privilege => "privilege",
-            Self::Watch => "watch",
-            Self::Sandbox => "sandbox",
-            Self::Configmap => "configmap",
-            Self::AdminSocket => "admin_socket",
-        }
-    }
-
-    /// The one a word stands for.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+labels! {
+    /// The kinds of setup errors, as the counter tells them apart.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum ErrorType {
+        /// The interface could not be made or brought up.
+        InterfaceAdd = "interface_add",
+        /// The interface or its addresses could not be looked at, or another program's interface has the name.
+        InterfaceCheck = "interface_check",
+        /// An address could not be put on the interface.
+        Address = "address",
+        /// The rules could not be written or looked at.
+        Nftables = "nftables",
+        /// The process lacks a capability.
+        Privilege = "privilege",
+        /// The process that watches over interface and rules could not be started, or ended.
+        Watch = "watch",
+        /// A sandbox the kernel has could not be entered.
+        Sandbox = "sandbox",
+        /// A `ConfigMap` or Corefile of the drop-in mode could not be used.
+        Configmap = "configmap",
+        /// The unix socket of the tools could not be made.
+        AdminSocket = "admin_socket",
     }
 }
 

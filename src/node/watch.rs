@@ -24,7 +24,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until};
 
 pub use self::{
     about::{About, keepers},
-    event::{Event, Order},
+    event::{Event, Order, to_line},
     inputs::Orders,
 };
 use self::{

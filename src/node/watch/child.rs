@@ -11,7 +11,7 @@ use tokio::{
     net::unix::pipe,
 };
 
-use super::{Event, Order};
+use super::{Event, Order, to_line};
 use crate::node::Config;
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Watcher {
         let Ok(pipe) = pipe::Receiver::from_owned_fd(OwnedFd::from(events)) else { return };
         let mut lines = BufReader::new(pipe).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            if let Some(event) = Event::from_line(&line) {
+            if let Ok(event) = serde_json::from_str::<Event>(&line) {
                 tell(event);
             }
         }
@@ -70,7 +70,7 @@ impl Watcher {
     pub fn begin(&mut self) {
         if let Some(orders) = &mut self.orders {
             // A watch that has ended is noticed because its reports stop.
-            let _ = writeln!(orders, "{}", Order::Begin.to_line());
+            let _ = writeln!(orders, "{}", to_line(&Order::Begin));
         }
     }
 
@@ -78,7 +78,7 @@ impl Watcher {
     pub fn end(mut self, order: &Order) {
         if let Some(mut orders) = self.orders.take() {
             // A watch that has ended by itself needs no order.
-            let _ = writeln!(orders, "{}", order.to_line());
+            let _ = writeln!(orders, "{}", to_line(order));
         }
         let _ = self.process.wait();
     }

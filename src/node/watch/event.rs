@@ -1,12 +1,14 @@
-//! The messages between a watch and the agent that started it, one a line.
+//! The messages between a watch and the agent that started it: JSON, one a line. Both are the same program.
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use crate::{node::ErrorType, report::Keeper};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The first setup is done, as far as it could be.
     Ready,
@@ -32,25 +34,6 @@ pub enum Event {
 }
 
 impl Event {
-    /// The line for it, without its end.
-    #[must_use]
-    pub fn to_line(&self) -> String {
-        let line = match self {
-            Self::Ready => "ready".to_owned(),
-            Self::Info(text) => format!("info {text}"),
-            Self::Warn(text) => format!("warn {text}"),
-            Self::Error(kind, text) => format!("error {} {text}", kind.as_str()),
-            Self::Waiting(why) => format!("waiting {why}"),
-            Self::Released(why) => format!("released {why}"),
-            Self::Keeps(keeper) => format!("keeps {}", to_json(keeper)),
-            Self::KeptBy(keeper) => format!("kept {}", keeper.as_ref().map(to_json).unwrap_or_default()),
-            Self::Taken => "taken".to_owned(),
-            Self::Died(text) => format!("died {text}"),
-            Self::Left => "left".to_owned(),
-        };
-        line.replace('\n', " ")
-    }
-
     /// Logs an event that an operator would act on. [`Ready`](Self::Ready) and [`Left`](Self::Left) mean something else to each
     /// receiver, which logs them itself.
     pub fn log(&self) {
@@ -65,38 +48,11 @@ impl Event {
             Self::Died(how) => error!(how, "the node watch died: it is started again"),
         }
     }
-
-    /// The event of a line; `None` for an unknown line.
-    #[must_use]
-    pub fn from_line(line: &str) -> Option<Self> {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        Some(match word {
-            "ready" => Self::Ready,
-            "info" => Self::Info(rest.to_owned()),
-            "warn" => Self::Warn(rest.to_owned()),
-            "error" => {
-                let (kind, text) = rest.split_once(' ')?;
-                Self::Error(ErrorType::from_word(kind)?, text.to_owned())
-            }
-            "waiting" => Self::Waiting(rest.to_owned()),
-            "released" => Self::Released(rest.to_owned()),
-            "keeps" => Self::Keeps(serde_json::from_str(rest).ok()?),
-            "kept" => Self::KeptBy(serde_json::from_str(rest).ok()),
-            "taken" => Self::Taken,
-            "died" => Self::Died(rest.to_owned()),
-            "left" => Self::Left,
-            _ => return None,
-        })
-    }
-}
-
-fn to_json(keeper: &Keeper) -> String {
-    // Numbers, words and addresses are JSON.
-    serde_json::to_string(keeper).unwrap_or_default()
 }
 
 /// An order of the agent to the watch that it started.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     /// The ports are bound: set up the node, and take the addresses once queries are answered.
     Begin,
@@ -110,31 +66,11 @@ pub enum Order {
     Yield(Vec<IpAddr>),
 }
 
-impl Order {
-    pub fn to_line(&self) -> String {
-        match self {
-            Self::Begin => "begin".into(),
-            Self::Leave => "leave".into(),
-            Self::Release => "release".into(),
-            Self::Teardown => "teardown".into(),
-            Self::Yield(kept) => {
-                let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
-                format!("yield {}", kept.join(","))
-            }
-        }
-    }
-
-    pub(super) fn from_line(line: &str) -> Option<Self> {
-        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-        Some(match word {
-            "begin" => Self::Begin,
-            "leave" => Self::Leave,
-            "release" => Self::Release,
-            "teardown" => Self::Teardown,
-            "yield" => Self::Yield(rest.split(',').filter_map(|ip| ip.parse().ok()).collect()),
-            _ => return None,
-        })
-    }
+/// An event or order as a line, without its end.
+#[must_use]
+pub fn to_line(message: &impl Serialize) -> String {
+    // Words, numbers and addresses are JSON.
+    serde_json::to_string(message).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -157,7 +93,7 @@ mod tests {
         };
         for event in [
             Event::Ready,
-            Event::Info("set up: address ::1: missing".into()),
+            Event::Info("set up: address ::1:\nmissing".into()),
             Event::Warn(String::new()),
             Event::Error(ErrorType::Address, "a b".into()),
             Event::Waiting("no records".into()),
@@ -169,16 +105,13 @@ mod tests {
             Event::Died("signal: 9".into()),
             Event::Left,
         ] {
-            assert_eq!(Event::from_line(&event.to_line()), Some(event));
-        }
-        assert_eq!(Event::Info("a\nb".into()).to_line(), "info a b");
-        for line in ["", "no", "error", "error address", "error nothing x", "keeps"] {
-            assert_eq!(Event::from_line(line), None, "{line}");
+            let line = to_line(&event);
+            assert!(!line.is_empty() && !line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
         }
         let kept = vec!["169.254.20.10".parse().unwrap(), "fd00::10".parse().unwrap()];
         for order in [Order::Begin, Order::Leave, Order::Release, Order::Teardown, Order::Yield(kept)] {
-            assert_eq!(Order::from_line(&format!("{}\n", order.to_line())), Some(order));
+            assert_eq!(serde_json::from_str::<Order>(&to_line(&order)).unwrap(), order);
         }
-        assert_eq!(Order::from_line("fly"), None);
     }
 }

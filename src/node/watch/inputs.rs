@@ -84,7 +84,7 @@ impl Orders {
                 self.ended = true;
                 return None;
             };
-            if let Some(order) = Order::from_line(&line) {
+            if let Ok(order) = serde_json::from_str::<Order>(&line) {
                 self.begun |= order == Order::Begin;
                 return Some(order);
             }

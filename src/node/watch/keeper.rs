@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Event;
+use super::{Event, to_line};
 use crate::sys::{Interest, Poll};
 
 /// The longest configuration that is read, in bytes.
@@ -58,7 +58,7 @@ pub fn keep(config: &str) {
         let how = ended.map_or_else(|error| format!("start it: {error}"), |status| status.to_string());
         let died = Event::Died(format!("{how}; started again after {pause:?}"));
         // The receiver may be gone; the next watch finds the same again.
-        let _ = writeln!(io::stdout(), "{}", died.to_line());
+        let _ = writeln!(io::stdout(), "{}", to_line(&died));
         sleep(PAUSE);
         // An order, or the end of the sender, ends the wait at once.
         let input = io::stdin();
