@@ -342,7 +342,7 @@ fn check_config(RoleFlags { role, flags }: &RoleFlags, offline: bool, output: Fo
         let missing = |told| format!("{told}: missing on this machine; for another one give --offline");
         warnings.extend(offline::missing(&config).into_iter().map(missing));
         if config.role == Role::Agent {
-            warnings.extend(Agent::complaints(&config));
+            warnings.extend(Agent::warnings(&config));
         }
     }
     for warning in &warnings {

@@ -83,11 +83,8 @@ fn table(head: &DumpHead, snapshot: &Snapshot, width: Option<usize>) -> String {
             Kind::Headless => ("Headless", "-".into()),
             Kind::ExternalName(target) => ("ExternalName", target.to_string()),
         };
-        let ports: Vec<String> = service
-            .ports()
-            .iter()
-            .map(|port| format!("{}/{}", port.port, port.protocol.label().to_ascii_uppercase()))
-            .collect();
+        let ports: Vec<String> =
+            service.ports().iter().map(|port| format!("{}/{}", port.port, port.protocol.as_str())).collect();
         let mut endpoints = match service.endpoints() {
             [] if *service.kind() != Kind::Headless => "-".into(),
             all => format!("{} of {} ready", service.ready_endpoints().count(), all.len()),

@@ -124,13 +124,9 @@ pub fn decode_service(bytes: &[u8]) -> Result<Service, DecodeError> {
         }
     }
     let ip = |field, bytes: &Vec<u8>| ip_from(bytes).ok_or_else(|| bad(field, format!("{bytes:02x?}")));
-    let port = |message: PortMessage| {
-        let protocol = match message.protocol {
-            0 => Protocol::Tcp,
-            1 => Protocol::Udp,
-            2 => Protocol::Sctp,
-            other => return Err(bad("protocol", other.to_string())),
-        };
+    let port = |message: PortMessage| -> Result<Port, DecodeError> {
+        let protocol = usize::try_from(message.protocol).ok().and_then(|at| Protocol::ALL.get(at)).copied();
+        let protocol = protocol.ok_or_else(|| bad("protocol", message.protocol.to_string()))?;
         let number = u16::try_from(message.port).map_err(|_| bad("port", message.port.to_string()))?;
         Ok(Port { name: message.name.into(), protocol, port: number })
     };
@@ -162,15 +158,7 @@ pub fn decode_service(bytes: &[u8]) -> Result<Service, DecodeError> {
 }
 
 fn port_message(port: &Port) -> PortMessage {
-    PortMessage {
-        name: port.name.to_string(),
-        protocol: match port.protocol {
-            Protocol::Tcp => 0,
-            Protocol::Udp => 1,
-            Protocol::Sctp => 2,
-        },
-        port: u32::from(port.port),
-    }
+    PortMessage { name: port.name.to_string(), protocol: port.protocol as u32, port: u32::from(port.port) }
 }
 
 pub(super) fn ip_bytes(ip: &IpAddr) -> Vec<u8> {

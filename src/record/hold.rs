@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use prost::Message;
 
 use super::{DecodeError, Digest, ServiceKey};
-use crate::sys::UnixMillis;
+use crate::sys::{UnixMillis, labels};
 
 /// The record that is held.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +87,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::List { missing, of } => write!(f, "the source's list is missing {missing} of {of} services"),
-            Self::Class { class, of } => write!(f, "the source's list is missing all {of} {class}"),
+            Self::Class { class, of } => write!(f, "the source's list is missing all {of} {}", class.as_str()),
             Self::Deletes { deleted, of } => write!(f, "{deleted} of {of} services were deleted in a short time"),
             Self::Namespaces { deleted, of } => {
                 write!(f, "{deleted} of {of} services were deleted with their namespaces in a short time")
@@ -101,30 +101,15 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A class of records that should not become empty in one list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    ClusterIp,
-    Headless,
-    ExternalName,
-    /// Endpoints of more than one service.
-    Endpoints,
-    Namespaces,
-}
-
-impl Class {
-    const ALL: [Self; 5] = [Self::ClusterIp, Self::Headless, Self::ExternalName, Self::Endpoints, Self::Namespaces];
-}
-
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ClusterIp => "services with cluster IPs",
-            Self::Headless => "headless services",
-            Self::ExternalName => "external names",
-            Self::Endpoints => "endpoints",
-            Self::Namespaces => "namespaces",
-        })
+labels! {
+    /// A class of records that should not become empty in one list. Encoded by its position.
+    pub enum Class {
+        ClusterIp = "services with cluster IPs",
+        Headless = "headless services",
+        ExternalName = "external names",
+        /// Endpoints of more than one service.
+        Endpoints = "endpoints",
+        Namespaces = "namespaces",
     }
 }
 
@@ -196,9 +181,7 @@ pub fn encode_hold(key: &HeldKey, hold: &Hold) -> Vec<u8> {
     };
     let (reason, count, of, more) = match &hold.reason {
         Reason::List { missing, of } => (1, *missing, *of, 0),
-        Reason::Class { class, of } => {
-            (2, 0, *of, Class::ALL.iter().position(|other| other == class).unwrap_or_default() as u64)
-        }
+        Reason::Class { class, of } => (2, 0, *of, *class as u64),
         Reason::Deletes { deleted, of } => (3, *deleted, *of, 0),
         Reason::Namespaces { deleted, of } => (4, *deleted, *of, 0),
         Reason::Protected => (5, 0, 0, 0),

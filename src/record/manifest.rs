@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Endpoint, Kind, PARTIAL, Port, Protocol, Service, Snapshot};
+use super::{Endpoint, Kind, PARTIAL, Port, Service, Snapshot};
 
 /// Every record, or those of one namespace, as API objects: the namespaces by name, then each service by
 /// `namespace/name`, followed by its endpoint slices.
@@ -55,12 +55,7 @@ fn service_object(service: &Service) -> Value {
 }
 
 fn port_object(port: &Port) -> Value {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    };
-    let mut object = json!({"port": port.port, "protocol": protocol});
+    let mut object = json!({"port": port.port, "protocol": port.protocol.as_str()});
     if !port.name.is_empty() {
         object["name"] = (*port.name).into();
     }

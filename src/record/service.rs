@@ -3,6 +3,7 @@
 use std::{borrow::Borrow, fmt, net::IpAddr, sync::Arc};
 
 use super::{Digest, codec};
+use crate::sys::labels;
 
 /// `namespace/name`, the identity of a service.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,23 +65,13 @@ pub enum Kind {
     ExternalName(Box<str>),
 }
 
-/// Transport protocol of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// `TCP`, the default of the API.
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    /// The label that names it in an SRV owner, without the underscore.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
+labels! {
+    /// Transport protocol of a port, as the API spells it. Encoded by its position.
+    pub enum Protocol {
+        /// The default of the API.
+        Tcp = "TCP",
+        Udp = "UDP",
+        Sctp = "SCTP",
     }
 }
 

@@ -150,7 +150,7 @@ impl Agent {
 
     /// The settings of `config` that would keep an agent on this machine from starting, or from forwarding at once, though it is right in
     /// itself: in words, for people.
-    pub fn complaints(config: &Config) -> Vec<String> {
+    pub fn warnings(config: &Config) -> Vec<String> {
         let listen = config.dns().listen;
         let of_views = config.views().into_iter().flat_map(|(dns, forward)| {
             let here = forward::problems(&forward, &listen).into_iter();

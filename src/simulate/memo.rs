@@ -13,7 +13,7 @@ use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    proto::{Event, Fault, Frame, Mirror},
+    proto::{Event, Fault, Frame, Mirror, Mode},
     record::{RootDigest, Snapshot},
     sys::{Lock, UnixMillis},
 };
@@ -32,10 +32,8 @@ pub(super) struct State {
 /// The result of a frame, for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    Waiting,
-    Delta,
-    Repair,
-    Snapshot,
+    /// How the stream begins, or that it waits.
+    Begins(Mode),
     Partial,
     /// A batch, made by the hub at this time.
     Changed(UnixMillis),
@@ -104,11 +102,9 @@ impl Memo {
             Ok(match event {
                 Event::Fresh(vouched) => (Arc::clone(state), Meaning::Fresh, Some(vouched.window_ms)),
                 Event::Leaving { window_ms, .. } => (Arc::clone(state), Meaning::Leaving, Some(window_ms)),
-                Event::Waiting(_) => (self.state(mirror), Meaning::Waiting, None),
+                Event::Waiting(_) => (self.state(mirror), Meaning::Begins(Mode::Wait), None),
                 Event::Partial => (self.state(mirror), Meaning::Partial, None),
-                Event::Begins(crate::proto::Mode::Repair) => (self.state(mirror), Meaning::Repair, None),
-                Event::Begins(crate::proto::Mode::Snapshot) => (self.state(mirror), Meaning::Snapshot, None),
-                Event::Begins(_) => (self.state(mirror), Meaning::Delta, None),
+                Event::Begins(mode) => (self.state(mirror), Meaning::Begins(mode), None),
                 Event::Replaced(whole) => (self.settled(mirror), Meaning::Replaced, Some(whole.vouched.window_ms)),
                 Event::Changed(whole) => {
                     let made = whole.made.unwrap_or_default();

@@ -77,11 +77,8 @@ impl Tally {
     }
 
     pub(super) fn meant(&self, meaning: Meaning, delay_ms: u64) {
-        let mode = match meaning {
-            Meaning::Waiting => "wait",
-            Meaning::Delta => "delta",
-            Meaning::Repair => "repair",
-            Meaning::Snapshot => "snapshot",
+        match meaning {
+            Meaning::Begins(mode) => *self.modes.lock().entry(mode.label()).or_default() += 1,
             Meaning::Changed(_) => {
                 self.batches.fetch_add(1, Ordering::Relaxed);
                 let delay = usize::try_from(delay_ms).unwrap_or(usize::MAX).min(DELAY_MS_MAX);
@@ -89,11 +86,9 @@ impl Tally {
                 let len = delays.len().max(delay + 1);
                 delays.resize(len, 0);
                 delays[delay] += 1;
-                return;
             }
-            Meaning::Partial | Meaning::Replaced | Meaning::Fresh | Meaning::Leaving => return,
-        };
-        *self.modes.lock().entry(mode).or_default() += 1;
+            Meaning::Partial | Meaning::Replaced | Meaning::Fresh | Meaning::Leaving => {}
+        }
     }
 
     pub(super) fn mismatch(&self) {

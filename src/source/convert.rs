@@ -218,10 +218,8 @@ fn port_of(place: &str, name: Option<String>, protocol: Option<&str>, number: i6
         label(&format!("{place}.name"), &name)?;
     }
     let protocol = match protocol {
-        None | Some("" | "TCP") => Protocol::Tcp,
-        Some("UDP") => Protocol::Udp,
-        Some("SCTP") => Protocol::Sctp,
-        Some(other) => return Err(format!("{place}.protocol {other:?} is none of TCP, UDP, SCTP")),
+        None | Some("") => Protocol::Tcp,
+        Some(word) => word.parse().map_err(|error| format!("{place}.protocol {error}"))?,
     };
     match u16::try_from(number) {
         Ok(port) if port > 0 => Ok(Port { name: name.into(), protocol, port }),
@@ -302,7 +300,7 @@ mod tests {
             (
                 Objects::Services,
                 json!({"metadata": meta, "spec": {"clusterIP": ip, "ports": [{"port": 8, "protocol": "ICMP"}]}}),
-                "spec.ports[0].protocol \"ICMP\" is none of TCP, UDP, SCTP",
+                "spec.ports[0].protocol \"ICMP\" is not one of TCP, UDP, SCTP",
             ),
             (
                 Objects::Services,

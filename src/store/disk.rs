@@ -123,7 +123,7 @@ pub enum ReadError {
         reason: String,
     },
     /// Its owner writes too fast to get a whole copy. Its admin socket says the same things.
-    #[error("store {} is being written by {owner} and would not hold still", path.display())]
+    #[error("store {} is being written by {owner} and changed while it was copied: try again", path.display())]
     Busy { path: PathBuf, owner: Owner },
 }
 

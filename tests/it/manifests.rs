@@ -23,8 +23,11 @@ fn shown(service: &Service) -> String {
         Kind::Headless => "headless".to_owned(),
         Kind::ExternalName(target) => format!("-> {target}"),
     };
-    let ports: Vec<String> =
-        service.ports().iter().map(|port| format!("{}/{}/{}", port.name, port.protocol.label(), port.port)).collect();
+    let ports: Vec<String> = service
+        .ports()
+        .iter()
+        .map(|port| format!("{}/{}/{}", port.name, port.protocol.as_str().to_ascii_lowercase(), port.port))
+        .collect();
     let endpoints: Vec<String> = service
         .endpoints()
         .iter()

@@ -183,9 +183,8 @@ impl ServiceDoc {
 
 fn ports(ports: &[crate::record::Port]) -> Vec<String> {
     let text = |port: &crate::record::Port| {
-        let protocol = port.protocol.label().to_ascii_uppercase();
         let name = if port.name.is_empty() { String::new() } else { format!("{} ", port.name) };
-        format!("{name}{}/{protocol}", port.port)
+        format!("{name}{}/{}", port.port, port.protocol.as_str())
     };
     ports.iter().map(text).collect()
 }

@@ -41,7 +41,7 @@ pub enum FlushError {
     #[error("{0}")]
     Failed(String),
     /// The store was released before.
-    #[error("store is no longer held")]
+    #[error("this process does not have the store any more")]
     Released,
 }
 
@@ -232,7 +232,7 @@ impl Work {
             std::mem::forget(self.file.take());
             self.written = None;
             self.keep_existing = true;
-            Err(format!("redb panicked ({panic}); the whole file will be written anew"))
+            Err(format!("redb panicked ({panic}); the whole file will be written again"))
         });
         let bytes = self.file.as_ref().map(RecordsFile::bytes);
         let mut status = self.status.lock();
