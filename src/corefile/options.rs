@@ -358,7 +358,7 @@ kept in `tests/it/dropin/reference` and compared in every run. What differs is l
   extended error. Expressions of `var` and `expr` are checked for their types when they are worked out.
 - A code that `rewrite rcode` gives in place of another has no records with it, unless it is NXDOMAIN or NOERROR.
 - Questions of other classes than IN are refused where no `rewrite class` and no `template` names their class; `ANY` names none.
-- A file of `loadbalance weighted` with a wrong line is a warning, and so is one that is missing: the weights before stay.
+- A file of `loadbalance weighted` with a wrong line is a warning, and so is one that is missing: the old weights stay.
 ";
 
 #[test]
