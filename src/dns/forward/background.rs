@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Inner, keep, named,
     route::{Probe, Route, Routes},
-    upstream::{ExchangeOptions, Upstream, exchange},
+    upstream::{ExchangeOptions, Try, Upstream},
 };
 use crate::{
     dns::{
@@ -126,9 +126,8 @@ fn probe_failing(inner: &Arc<Inner>) {
 /// Whether `upstream` answers anything at all.
 async fn answers(inner: &Inner, route: &Route, upstream: &Upstream, question: &Question, recursion: bool) -> bool {
     let options = ExchangeOptions { plain: upstream.may_drop_edns(), recursion, ..route.exchange_options() };
-    let once = Notify::new();
-    let exchange = exchange(upstream, question, options, &once, inner.metrics());
-    matches!(tokio::time::timeout(PROBE_WAIT, exchange).await, Ok(Ok(_)))
+    let probe = Try { upstream, question, options, again: &Notify::new(), metrics: inner.metrics() };
+    matches!(tokio::time::timeout(PROBE_WAIT, probe.answer()).await, Ok(Ok(_)))
 }
 
 /// Sends each upstream of each route a name nobody else would ask for; if it comes back to us, there is a loop.

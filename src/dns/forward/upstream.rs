@@ -27,7 +27,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::tcp::{Pool, TlsDial};
 pub use self::{
     attempts::{Answered, Attempts, Failed, Rules, race},
-    exchange::{ExchangeOptions, exchange},
+    exchange::{ExchangeOptions, Try},
     https::{Endpoint, PATH as HTTPS_PATH, is_path as is_https_path},
     sanitize::Sanitized,
     tcp::Limits,

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     Upstream,
-    exchange::{ExchangeOptions, exchange},
+    exchange::{ExchangeOptions, Try},
     sanitize::{Sanitized, sanitize},
     tcp::is_http,
 };
@@ -119,7 +119,10 @@ pub async fn race(
         if Instant::now() >= next_try {
             if let Some((at, upstream)) = attempts.next() {
                 let again = Arc::clone(&attempts.servers[at].again);
-                tries.push(async move { (at, exchange(&upstream, question, options, &again, metrics).await) });
+                tries.push(async move {
+                    let (upstream, again) = (&*upstream, &*again);
+                    (at, Try { upstream, question, options, again, metrics }.answer().await)
+                });
             }
             next_try = Instant::now() + interval;
             next_try = attempts.silence_ends().map_or(next_try, |ends| ends.min(next_try));
