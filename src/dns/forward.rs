@@ -10,6 +10,7 @@ mod cache_load;
 mod denials;
 mod failure;
 mod failures;
+mod fetch;
 mod in_flight;
 mod inspect;
 mod keep;
@@ -18,6 +19,7 @@ mod named;
 mod nxdomain_cut;
 mod observe;
 mod resolve;
+mod respond;
 mod route;
 mod status;
 mod upstream;
@@ -42,9 +44,9 @@ use self::{
     failures::Failures,
     in_flight::InFlight,
     keep::KeepList,
-    lookup::{Outcome, Refresh, State, Via, stale_age},
+    lookup::{Outcome, Refresh, State, stale_age},
     observe::{Sampler, Tap},
-    route::Routes,
+    route::{Routes, Via},
 };
 pub use self::{
     denials::Released,
@@ -257,7 +259,7 @@ impl Resolve for Forwarder {
 
     fn resolve(&self, request: ForwardRequest) -> BoxFuture<'static, Resolved> {
         let inner = Arc::clone(&self.0);
-        async move { resolve::respond(&inner, &request).await }.boxed()
+        async move { respond::respond(&inner, &request).await }.boxed()
     }
 
     fn cached(

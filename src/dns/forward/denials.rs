@@ -10,9 +10,9 @@ use hickory_proto::rr::RecordType;
 use super::{
     Forwarder, Inner,
     inspect::FLAGS,
-    lookup::{Refresh, Via},
+    lookup::Refresh,
     resolve::parts,
-    route::Routes,
+    route::{Route, Routes, Via},
 };
 use crate::{
     dns::{
@@ -169,18 +169,12 @@ impl Inner {
         Some(entry)
     }
 
-    /// Whether `name` has an address that a denial at `now` would not end, asked with the flags of `question`.
-    pub(super) fn has_held_address(
-        &self,
-        key: &Key,
-        question: &Question,
-        lifetimes: &Lifetimes,
-        now: UnixMillis,
-    ) -> bool {
+    /// Whether the name of `question` has an address that a denial at `now` would not end, asked with the same flags.
+    pub(super) fn has_held_address(&self, route: &Route, question: &Question, now: UnixMillis) -> bool {
         [Rtype::A, Rtype::AAAA].into_iter().filter(|rtype| *rtype != question.rtype).any(|rtype| {
-            let known = self.cache.holds_data(&Key::new(key.route(), question.retyped(rtype).by_ref()));
+            let known = self.cache.holds_data(&Key::new(route.id, question.retyped(rtype).by_ref()));
             known.is_some_and(|known| {
-                matches!(ruling(lifetimes, &known, false, now), Ruling::Hold { .. } | Ruling::Held)
+                matches!(ruling(&route.config.lifetimes, &known, false, now), Ruling::Hold { .. } | Ruling::Held)
             })
         })
     }

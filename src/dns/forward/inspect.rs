@@ -7,9 +7,9 @@ use hickory_proto::rr::Record;
 
 use super::{
     Failure, Forwarder, Inner,
-    lookup::{Found, State, Via, place, stale_age},
+    lookup::{Found, State, place, stale_age},
     resolve::{Reach, Resolver, Source},
-    route::{ByZone, Config, Route, Routes, ZoneNames, zone_names},
+    route::{ByZone, Config, Route, Routes, Via, ZoneNames, zone_names},
 };
 use crate::{
     dns::{
@@ -100,7 +100,7 @@ impl Names {
     fn trace(&self, rules: &Rules, records: Records<'_>, question: &Question) -> (Inspected, Option<ZoneRule>) {
         let trail = Lock::default();
         let reach = Reach::Names { zones: &self.0, trail: &trail };
-        trace(Resolver { records: Source::At(rules, records), reach }, question, &trail)
+        trace(Resolver { records: Source::At(rules, records), reach, asker: None }, question, &trail)
     }
 }
 
@@ -121,7 +121,7 @@ impl Forwarder {
         let routes = self.0.routes.load_full();
         let trail = Lock::default();
         let reach = Reach::Cache { inner: &self.0, routes: &routes, trail: &trail };
-        trace(Resolver { records: Source::At(rules, records), reach }, question, &trail)
+        trace(Resolver { records: Source::At(rules, records), reach, asker: None }, question, &trail)
     }
 }
 

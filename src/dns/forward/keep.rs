@@ -17,8 +17,8 @@ use hickory_proto::rr::{
 
 use super::{
     Inner,
-    lookup::{Refresh, Via, place},
-    route::{OnNode, Routes},
+    lookup::{Refresh, place},
+    route::{OnNode, Routes, Via},
 };
 use crate::{
     dns::{

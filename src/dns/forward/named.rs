@@ -117,7 +117,8 @@ async fn addresses(
     } else {
         let trail = Lock::default();
         let records = Source::Live(&inner.environment.records, inner.now());
-        let found = Resolver { records, reach: Reach::Cache { inner, routes, trail: &trail } }.resolve(&question).await;
+        let reach = Reach::Cache { inner, routes, trail: &trail };
+        let found = Resolver { records, reach, asker: None }.resolve(&question).await;
         let found = found.map_err(|_| "not among the records of this node".to_owned())?;
         found.entry.records(inner.now(), found.age).0
     };

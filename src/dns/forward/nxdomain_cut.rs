@@ -33,8 +33,7 @@ impl Inner {
             let known = self.cache.get(&cut_key(route, &question.renamed(above)));
             if let Some(known) = known.filter(|known| known.kind() == Kind::NxDomain && known.is_fresh(now)) {
                 let (_, authorities) = known.records(now, Age::Fresh);
-                let key = Key::new(route.id, question.by_ref());
-                let is_held = self.has_held_address(&key, question, &route.config.lifetimes, now);
+                let is_held = self.has_held_address(route, question, now);
                 let kind = if is_held { Kind::NoData } else { Kind::NxDomain };
                 let entry = Entry::new(&parts(question, kind, Vec::new(), authorities), now, 0)?;
                 self.cache.metrics.hits.inc();

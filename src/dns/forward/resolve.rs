@@ -1,9 +1,9 @@
 //! Follows a question to its answer: over the records of this node, over hosts and rewrites, over one route after another.
 //!
 //! The same code answers clients and `holdfast lookup`; they differ in [`Reach`] alone. Never decides what an upstream's
-//! answer is worth (that is `lookup`), and never leaves a client without a message.
+//! answer is worth (that is `fetch`).
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use hickory_proto::rr::{
     RData, Record, RecordType,
@@ -13,118 +13,32 @@ use tokio::time::Instant;
 
 use super::{
     Failure, Inner,
-    additional::add_records,
     inspect::{Leg, Trail},
-    lookup::{ASKER, Found, Via, asking},
-    observe,
+    lookup::{Found, Lookup},
     route::{
-        ByZone, OnNode, Reason, Routes, ZoneNames,
+        ByZone, OnNode, Reason, Routes, Via, ZoneNames,
         acl::{self, Action},
         dns64,
     },
 };
 use crate::{
     dns::{
-        Context, Forward, Local, Question, Records, Rules,
+        Context, Local, Question, Records, Rules,
         cache::{Age, Entry, Kind, Parts},
         question::question_name,
-        request::{Asker, ForwardRequest, Resolved, ServedFrom, Transport},
+        request::{Asker, ServedFrom},
     },
     report::ZoneRule,
     sys::{Lock, UnixMillis},
-    wire::{Class, Ede, HEADER_BYTES, Name, Parsed, Query, Rcode, Reject, Rtype, UDP_BYTES_MIN, parse, write_reject},
+    wire::{Class, Name, Rcode, Rtype},
 };
 
 /// Routes one answer may lead through.
 const LEGS_MAX: usize = 8;
-const FORMERR: u8 = 1;
-/// AA in the third byte of a header.
-const AUTHORITATIVE: u8 = 0x04;
-/// TC, in the same byte.
-const TRUNCATED: u8 = 0x02;
 /// Seconds that the CNAME of a completed name lives: a service of that name may be created at any time.
 const COMPLETION_TTL: u32 = 5;
 /// Seconds, as CoreDNS has it.
 const MINIMAL_ANY_TTL: u32 = 8_482;
-
-/// The whole answer to `request`.
-pub async fn respond(inner: &Arc<Inner>, request: &ForwardRequest) -> Resolved {
-    let Parsed::Query(client) = parse(&request.query) else {
-        return Resolved { message: unparsed(&request.query), from: ServedFrom::Cluster };
-    };
-    let client = Query { cookie: request.cookie, ..client };
-    let question = Question::of(&client).to_owned();
-    let routes = inner.routes.load_full();
-    let whole = request.forward == Forward::Whole;
-    let budget =
-        routes.budget(&question.name, if request.forward == Forward::Fallback { Via::Fallback } else { Via::Zone });
-    inner.cache_load.over().await;
-    let answer = if whole && inner.note_loop_probe(&routes, &question) {
-        Err(Failure::looped())
-    } else {
-        let reach = Reach::Upstreams { inner, routes: &routes, deadline: request.received + budget };
-        let resolver = Resolver { records: Source::Live(&inner.environment.records, inner.now()), reach };
-        ASKER.scope(asker(request, &client), resolver.resolve(&question)).await
-    };
-    let denied = |found: &Found| found.from == ServedFrom::Cluster && found.entry.kind() == Kind::NxDomain;
-    let (message, from) = match (answer, request.forward) {
-        // The records written already are the same, in the case of the client's question.
-        (Err(_), Forward::Chase { .. } | Forward::Complete { .. }) => (request.written.clone(), ServedFrom::Cluster),
-        (Ok(found), Forward::Complete { .. }) if denied(&found) => (request.written.clone(), ServedFrom::Cluster),
-        (Ok(found), _) if found.entry.is_truncated() && request.transport != Transport::Udp => {
-            inner.metrics().servfail.inc();
-            (servfail(&client, &Failure::truncated()), ServedFrom::Upstream)
-        }
-        (Ok(found), _) => {
-            let mut out = vec![0; request.transport.limit(&client)];
-            let write = |out: &mut [u8]| found.entry.write(&client, request.transport, inner.now(), found.age, out);
-            let length = match routes.find(&question.name) {
-                Some(route) if !found.ours => route.names.written(&client, request.transport, &mut out, write),
-                _ => write(&mut out),
-            };
-            let limit = out.len();
-            out.truncate(length);
-            add_records(&mut out, limit, &found.additionals);
-            if found.entry.is_truncated() {
-                out[2] |= TRUNCATED;
-            }
-            if found.ours {
-                // AA is about the first owner (RFC 1035, 4.1.1).
-                out[2] |= AUTHORITATIVE;
-            }
-            (out, found.from)
-        }
-        (Err(Failure::Dropped), _) => return Resolved { message: Vec::new(), from: ServedFrom::Cluster },
-        (Err(Failure::Fixed(answer, reason)), Forward::Whole) => {
-            let mut reject = client.reject(answer, None);
-            reject.ede = reason.as_ref().map(|Reason { code, text }| Ede { code: *code, text });
-            (written(&reject), ServedFrom::Cluster)
-        }
-        (Err(failure), _) => {
-            inner.metrics().servfail.inc();
-            (servfail(&client, &failure), ServedFrom::Upstream)
-        }
-    };
-    let classes = inner.query_classes.load(Ordering::Relaxed);
-    if inner.query_log.take() && (classes == 0 || classes & observe::AnswerClass::of(&message).bit() != 0) {
-        observe::log(&client, request.client, from, request.received.elapsed());
-    }
-    inner.tap.note(request, &message, inner.now(), inner.metrics());
-    Resolved { message, from }
-}
-
-fn asker(request: &ForwardRequest, query: &Query<'_>) -> Asker {
-    let ForwardRequest { client, server, transport, .. } = *request;
-    Asker {
-        client,
-        server,
-        transport,
-        id: query.id,
-        recursion_desired: query.rd,
-        bytes: request.query.len(),
-        payload: query.edns.map(|edns| edns.payload_size),
-    }
-}
 
 /// How far a question may go.
 #[derive(Clone, Copy)]
@@ -160,6 +74,8 @@ pub enum Source<'i> {
 pub struct Resolver<'i> {
     pub records: Source<'i>,
     pub reach: Reach<'i>,
+    /// `None` where no client asks, as for the tools.
+    pub asker: Option<&'i Asker>,
 }
 
 /// The result of this node's records for a question.
@@ -296,7 +212,7 @@ impl Resolver<'_> {
     /// A question as the zone answers it on this node, or else as upstreams do.
     async fn known(&self, names: &ZoneNames, question: &Question, via: Via) -> Result<Found, Failure> {
         if !names.config.acl.is_empty()
-            && let Some(asker) = asking()
+            && let Some(asker) = self.asker
         {
             let rules = &names.config.acl;
             let action = acl::judge(rules, &question.record_name(), question.rtype, asker.client.ip());
@@ -307,7 +223,7 @@ impl Resolver<'_> {
                 return Err(Failure::Fixed(answer, Some(Reason { code, text: "".into() })));
             }
         }
-        let (kind, mut answers, authorities, additionals) = match names.on_node(question, asking().as_ref()) {
+        let (kind, mut answers, authorities, additionals) = match names.on_node(question, self.asker) {
             OnNode::Records { rule, kind, answers, authorities, additionals } => {
                 self.note(rule);
                 (kind, answers, authorities, additionals)
@@ -342,7 +258,7 @@ impl Resolver<'_> {
         let validates = question.dnssec_ok && question.checking_disabled;
         let config = &names.config;
         let for_client =
-            config.dns64_over_ipv4 || asking().is_none_or(|asker| asker.client.ip().to_canonical().is_ipv6());
+            config.dns64_over_ipv4 || self.asker.is_none_or(|asker| asker.client.ip().to_canonical().is_ipv6());
         let applies = question.rtype == Rtype::AAAA && !validates && for_client;
         let Some(prefix) = config.dns64.filter(|_| applies) else { return Ok(found) };
         let now = self.now();
@@ -418,7 +334,9 @@ impl Resolver<'_> {
             return Err(Failure::fixed_target());
         }
         match self.reach {
-            Reach::Upstreams { inner, routes, deadline } => inner.lookup(routes, question, via, deadline).await,
+            Reach::Upstreams { inner, routes, deadline } => {
+                Lookup::new(inner, routes, question, via, self.asker)?.answer(deadline).await
+            }
             Reach::Cache { inner, routes, trail } => {
                 let (leg, found) = inner.inspect(routes, question, via)?;
                 trail.lock().legs.push(leg);
@@ -530,29 +448,4 @@ pub(super) fn parts(question: &Question, kind: Kind, answers: Vec<Record>, autho
         authentic: false,
         continues: false,
     }
-}
-
-fn servfail(client: &Query<'_>, failure: &Failure) -> Vec<u8> {
-    let mut reject = client.reject(Rcode::SERVFAIL, None);
-    let (code, text) = failure.ede();
-    reject.ede = Some(Ede { code, text: &text });
-    written(&reject)
-}
-
-fn written(reject: &Reject<'_>) -> Vec<u8> {
-    let mut out = vec![0; UDP_BYTES_MIN];
-    let length = write_reject(reject, &mut out);
-    out.truncate(length);
-    out
-}
-
-/// For a message that `answer()` should not have handed on: FORMERR with its id.
-fn unparsed(query: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; HEADER_BYTES];
-    for (to, from) in out.iter_mut().zip(query.iter().take(2)) {
-        *to = *from;
-    }
-    out[2] = 0x80;
-    out[3] = 0x80 | FORMERR;
-    out
 }

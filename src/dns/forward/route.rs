@@ -25,7 +25,6 @@ use std::{
         Arc, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -50,7 +49,6 @@ use self::{
 };
 use super::{
     Environment,
-    lookup::Via,
     observe::Metrics,
     upstream::{self, Attempts, Endpoint, ExchangeOptions, Limits, Rules, Server, Trust, Upstream},
 };
@@ -129,6 +127,17 @@ pub struct Routes {
     pub keep: Vec<wire::Name>,
 }
 
+/// Whose upstreams are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The upstreams of the longest zone that holds the name.
+    Zone,
+    /// The upstreams of this route, also for names of other zones.
+    Route(RouteId),
+    /// The upstreams of `cluster_fallback`, which stand in for the records of the cluster.
+    Fallback,
+}
+
 impl Routes {
     /// Checks `config` and builds the routes. What they keep in `cache` is told from that of others by `view`. They take the place of `before`: where that has nobody to ask, a file may go on naming nobody.
     ///
@@ -191,18 +200,13 @@ impl Routes {
         route.map_or((names, Via::Zone), |route| (&route.names, Via::Route(route.id)))
     }
 
-    pub fn get(&self, id: RouteId) -> Option<&Arc<Route>> {
-        self.by_zone.iter().find(|route| route.id == id)
-    }
-
-    /// How long a client may wait for `name`.
-    pub fn budget(&self, name: &wire::Name, via: Via) -> Duration {
-        let route = match via {
+    /// The route that `name` is asked over.
+    pub fn via(&self, via: Via, name: &wire::Name) -> Option<&Arc<Route>> {
+        match via {
             Via::Zone => self.find(name),
-            Via::Route(id) => self.get(id),
+            Via::Route(id) => self.by_zone.iter().find(|route| route.id == id),
             Via::Fallback => self.cluster_fallback.as_ref(),
-        };
-        route.map_or(Duration::ZERO, |route| route.config.budget)
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
