@@ -101,7 +101,7 @@ impl Fetch {
         }
         let deadline = Instant::now() + budget;
         let mut answered = self.ask(route, route.attempts(inner.now()), deadline).await;
-        for (on, next) in route.next() {
+        for (on, next) in &route.next {
             let goes_on = match &answered {
                 Ok(answered) => on.fit(answered.sanitized.parts.kind),
                 Err(failed) => on.fit_failure(failed.kind),

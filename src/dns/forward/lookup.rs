@@ -165,7 +165,7 @@ impl<'l> Lookup<'l> {
         if route.is_looped() {
             return kept.map(|entry| inner.stale(route, entry)).ok_or_else(Failure::looped);
         }
-        if route.has_nobody() {
+        if route.has_no_upstreams() {
             inner.metrics().down.inc();
             return inner.last_resort(route, stored, Failure::no_upstreams(route));
         }

@@ -38,7 +38,7 @@ pub async fn run(inner: &Arc<Inner>) {
         tick.tick().await;
         let routes = inner.routes.load_full();
         let due = routes.all().flat_map(|route| {
-            let hosts = route.named().due(inner.now()).into_iter();
+            let hosts = route.named.due(inner.now()).into_iter();
             hosts.map(|host| (Arc::clone(route), host)).collect::<Vec<_>>()
         });
         let due: Vec<_> = due.collect();
@@ -54,7 +54,7 @@ pub async fn run(inner: &Arc<Inner>) {
 async fn look_up(inner: &Arc<Inner>, routes: &Arc<Routes>, route: &Arc<Route>, host: &Name) {
     let ask = |rtype| addresses(inner, routes, route, Question::new(host.clone(), rtype));
     let (four, six) = future::join(ask(Rtype::A), ask(Rtype::AAAA)).await;
-    let (before, _) = route.named().addresses(host);
+    let (before, _) = route.named.addresses(host);
     let (mut found, mut ttl, mut problem) = (Vec::new(), Duration::MAX, None);
     for (answer, is_four) in [(four, true), (six, false)] {
         match answer {
@@ -75,15 +75,15 @@ async fn look_up(inner: &Arc<Inner>, routes: &Arc<Routes>, route: &Arc<Route>, h
     let problem = problem.or_else(|| found.is_empty().then(|| "it has no address".to_owned()));
     let now = inner.now();
     let news = if let Some(problem) = problem {
-        let news = route.named().failed(host, problem.clone(), now);
+        let news = route.named.failed(host, problem.clone(), now);
         if news {
             tracing::warn!(%zone, upstream = %host, %problem, "cannot look up the name of an upstream; its last addresses are kept");
         }
         news
     } else {
-        let news = route.named().found(host, found, ttl, now);
+        let news = route.named.found(host, found, ttl, now);
         if news {
-            let (addresses, _) = route.named().addresses(host);
+            let (addresses, _) = route.named.addresses(host);
             let listed = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             tracing::info!(%zone, upstream = %host, addresses = %listed, "name of an upstream looked up");
             let (last, host) = (inner.environment.resolv_conf_cache.clone(), host.clone());
@@ -108,7 +108,7 @@ async fn addresses(
     question: Question,
 ) -> Result<(Vec<IpAddr>, Duration), String> {
     let records = if inner.is_outside(&question.name) {
-        let resolver = route.resolver().ok_or("no resolver")?;
+        let resolver = route.resolver.as_ref().ok_or("no resolver")?;
         let (attempts, deadline) = (resolver.attempts(inner.now()), Instant::now() + BUDGET);
         // A CNAME may lead anywhere.
         let answered =

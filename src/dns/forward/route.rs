@@ -1,12 +1,14 @@
-//! Which upstreams may speak for a name: the longest configured zone that holds it.
+//! A zone with its upstreams: the order they are asked in, and whether they can be asked at all.
 //!
-//! A route is the zone with its upstreams. Answers of one route never count for names of another.
+//! Answers of one route never count for names of another. Asks nobody by itself.
 
 pub mod acl;
+mod build;
 mod config;
 pub mod dns64;
 mod edns;
 pub mod hosts;
+mod loops;
 mod named;
 mod names;
 pub mod next;
@@ -14,6 +16,7 @@ pub mod rcodes;
 mod resolv_conf;
 mod resolv_conf_cache;
 mod rewrite;
+mod routes;
 mod servers;
 mod template;
 mod weights;
@@ -22,8 +25,8 @@ pub mod words;
 use std::{
     path::Path,
     sync::{
-        Arc, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -40,34 +43,15 @@ pub use self::{
     next::{Next, Verdict, Verdicts},
     resolv_conf_cache::ResolvConfCache,
     rewrite::Rewrite,
+    routes::{Routes, Via},
     servers::problems,
     template::{NOT_WORKED_OUT, Reason, Template},
 };
-use self::{
-    named::NamedAddresses,
-    servers::{Missing, Servers, servers},
-};
-use super::{
-    Environment,
-    observe::Metrics,
-    upstream::{self, Attempts, Endpoint, ExchangeOptions, Limits, Rules, Server, Trust, Upstream},
-};
-use crate::{
-    dns::{
-        cache::{Cache, Denials, Lifetimes, RouteId},
-        question::question_name,
-    },
-    limits::FairShares,
-    report::Policy,
-    sys::{Lock, UnixMillis},
-    wire,
-};
+use self::{build::Build, loops::LoopSearch, named::NamedAddresses, servers::Missing};
+use super::upstream::{Attempts, ExchangeOptions, Rules, Upstream};
+use crate::{dns::cache::RouteId, limits::FairShares, report::Policy, sys::UnixMillis, wire};
 
-/// Clients that may wait for one zone, for each question it may have in flight. By default that is half of all that may
-/// wait ([`forwards_max`](crate::dns::Config::forwards_max)): a zone that is stuck leaves room for the others.
-const PLACES_PER_SLOT: usize = 2;
-
-/// A zone and who is asked for its names.
+/// A zone and its upstreams.
 #[derive(Debug)]
 pub struct Route {
     pub config: Arc<ZoneConfig>,
@@ -76,253 +60,31 @@ pub struct Route {
     pub zone: wire::Name,
     /// The route part of the keys of its answers.
     pub id: RouteId,
-    /// Slots for questions in flight.
+    /// Slots for questions to its upstreams.
     pub slots: Arc<FairShares>,
-    /// Places for clients that wait for those: equal questions share a slot, but not a place.
+    /// Places for clients that wait: clients with the same question share a slot, but not a place.
     pub places: Arc<FairShares>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
-    /// A file that named none of them when it was last looked at.
+    /// The file or the name without a usable upstream when it was last read.
     missing: ArcSwapOption<Missing>,
     turn: AtomicUsize,
-    loop_probes: Lock<Vec<LoopProbe>>,
-    /// Questions its upstreams had left without an answer when loops were last searched for.
-    lost_before: AtomicU64,
+    loops: LoopSearch,
     build: ArcSwap<Build>,
-    /// Asked in turn, each when the answer so far is one of its own.
-    next: Vec<(Verdicts, Arc<Route>)>,
+    /// Asked in turn, each if the answer so far is one of its verdicts.
+    pub next: Vec<(Verdicts, Arc<Route>)>,
     /// The addresses of upstreams that are given by name.
-    named: NamedAddresses,
-    /// Asked for them; `None` without such upstreams.
-    resolver: Option<Arc<Route>>,
-}
-
-/// The inputs of new upstreams of a route.
-#[derive(Debug)]
-struct Build {
-    /// `None` if no upstream takes TLS, and while the authorities cannot be read.
-    trust: Option<Arc<Trust>>,
-    limits: Limits,
-    /// Over HTTPS, with the method GET.
-    get: bool,
-    max_fails: u32,
-    metrics: Metrics,
-    cache: Cache,
-    id: RouteId,
-}
-
-/// A name sent to an upstream to see whether it comes back.
-#[derive(Debug)]
-struct LoopProbe {
-    name: wire::Name,
-    upstream: Arc<Upstream>,
-    came_back: bool,
-}
-
-#[derive(Debug)]
-pub struct Routes {
-    by_zone: ByZone<Arc<Route>>,
-    /// Stands in for the cluster's records until there are some.
-    pub cluster_fallback: Option<Arc<Route>>,
-    /// The names that are kept resolved.
-    pub keep: Vec<wire::Name>,
-}
-
-/// Whose upstreams are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// The upstreams of the longest zone that holds the name.
-    Zone,
-    /// The upstreams of this route, also for names of other zones.
-    Route(RouteId),
-    /// The upstreams of `cluster_fallback`, which stand in for the records of the cluster.
-    Fallback,
-}
-
-impl Routes {
-    /// Checks `config` and builds the routes. What they keep in `cache` is told from that of others by `view`. They take the place of `before`: where that has nobody to ask, a file may go on naming nobody.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub fn new(
-        config: &Config,
-        environment: &Environment,
-        cache: &Cache,
-        view: &[u8],
-        before: Option<&Self>,
-    ) -> Result<Self, Vec<ConfigError>> {
-        let mut errors = Vec::new();
-        let mut by_zone = ByZone::default();
-        // No zone ends in anything but the root's empty label.
-        let id = |zone: &[u8]| cache.route(&[zone, view].concat());
-        for zone in &config.zones {
-            let name = question_name(&zone.zone);
-            let before = before.and_then(|before| before.by_zone.get(&name));
-            match Route::new(zone, id(name.wire()), environment, cache, before) {
-                Ok(route) => {
-                    if by_zone.insert(&name, Arc::new(route)).is_some() {
-                        errors.push(ConfigError::DuplicateZone(zone.zone.to_string()));
-                    }
-                }
-                Err(error) => errors.push(error),
-            }
-        }
-        let mut cluster_fallback = None;
-        if !config.cluster_fallback.is_empty() {
-            // Services go, and headless ones without a ready endpoint do not exist: the cluster's DNS knows.
-            let lifetimes = Lifetimes { denials: Denials::Confirm, ..Lifetimes::default() };
-            let zone = ZoneConfig { upstreams: config.cluster_fallback.clone(), lifetimes, ..ZoneConfig::default() };
-            // No zone has an empty wire form.
-            let before = before.and_then(|before| before.cluster_fallback.as_ref());
-            match Route::new(&zone, id(&[]), environment, cache, before) {
-                Ok(route) => cluster_fallback = Some(Arc::new(route)),
-                Err(error) => errors.push(error),
-            }
-        }
-        if by_zone.iter().any(|route| route.names.has_classes()) {
-            environment.records.rules().admit_other_classes();
-        }
-        if errors.is_empty() { Ok(Self { by_zone, cluster_fallback, keep: config.keep.clone() }) } else { Err(errors) }
-    }
-
-    #[inline]
-    pub fn find(&self, name: &wire::Name) -> Option<&Arc<Route>> {
-        self.by_zone.find(name)
-    }
-
-    /// The route of exactly this zone.
-    pub fn of_zone(&self, zone: &wire::Name) -> Option<&Arc<Route>> {
-        self.by_zone.get(zone)
-    }
-
-    /// The zone that answers the name which a name of `names` was rewritten to, and whose upstreams are asked.
-    pub fn answering<'z>(&'z self, names: &'z ZoneNames, new: &wire::Name) -> (&'z ZoneNames, Via) {
-        let route = names.answering(new).and_then(|zone| self.of_zone(&zone));
-        route.map_or((names, Via::Zone), |route| (&route.names, Via::Route(route.id)))
-    }
-
-    /// The route that `name` is asked over.
-    pub fn via(&self, via: Via, name: &wire::Name) -> Option<&Arc<Route>> {
-        match via {
-            Via::Zone => self.find(name),
-            Via::Route(id) => self.by_zone.iter().find(|route| route.id == id),
-            Via::Fallback => self.cluster_fallback.as_ref(),
-        }
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.by_zone.iter()
-    }
-
-    /// Everything that is asked for names of clients.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.iter().chain(&self.cluster_fallback).flat_map(Route::and_next)
-    }
+    pub named: NamedAddresses,
+    /// The route over which these names are looked up; `None` without such upstreams.
+    pub resolver: Option<Arc<Route>>,
 }
 
 impl Route {
-    fn new(
-        config: &ZoneConfig,
-        id: RouteId,
-        environment: &Environment,
-        cache: &Cache,
-        before: Option<&Arc<Self>>,
-    ) -> Result<Self, ConfigError> {
-        let may_wait = before.is_none_or(|before| before.has_nobody());
-        let config = Arc::new(config.clone());
-        let limits = Limits {
-            age_max: config.connection_age_max,
-            idle_max: config.connection_idle_max,
-            idle_connections_max: config.idle_connections_max,
-            source: config.source_address,
-        };
-        if config.max_concurrent == 0 {
-            return Err(ConfigError::Zero("forward max_concurrent"));
-        }
-        if config.budget.is_zero() {
-            return Err(ConfigError::Zero("forward timeout"));
-        }
-        let next = (config.next.iter().enumerate().map(|(nth, next)| {
-            let Next { policy, force_tcp, upstreams, .. } = next.clone();
-            let zone = ZoneConfig { policy, force_tcp, upstreams, next: Vec::new(), ..(*config).clone() };
-            let before = before.and_then(|before| before.next.get(nth)).map(|(_, before)| before);
-            Self::new(&zone, id, environment, cache, before).map(|route| (next.on, Arc::new(route)))
-        }))
-        .collect::<Result<_, _>>()?;
-        let Environment { listen, metrics, resolv_conf_cache, .. } = environment;
-        let named = NamedAddresses::new(&config, before.map(|before| &before.named), resolv_conf_cache);
-        let resolver = if named.is_empty() { None } else { Some(Self::resolver_of(&config, id, environment, cache)?) };
-        let may_wait_for = may_wait.then_some(resolv_conf_cache);
-        let Servers { servers, missing } = servers(&config, listen, may_wait_for, &named)?;
-        let Trusted { servers, missing, trust } = trusted(&config, servers, missing, None, may_wait)?;
-        if let Some(file) = missing.as_ref().filter(|missing| missing.is_file()) {
-            let zone = &config.zone;
-            if servers.is_empty() {
-                tracing::error!(%zone, %file, "a file names no upstreams: names of its zone get SERVFAIL unless cached; it is read every 2 s");
-            } else {
-                tracing::warn!(%zone, %file, "some upstreams of a file cannot be used");
-            }
-        }
-        let (get, max_fails, metrics) = (config.doh_method == DohMethod::Get, config.max_fails, metrics.clone());
-        let build = Build { trust, limits, get, max_fails, metrics, cache: cache.clone(), id };
-        let upstreams = servers.into_iter().map(|server| build.upstream(server)).collect();
-        Ok(Self {
-            names: ZoneNames::new(Arc::clone(&config)),
-            zone: question_name(&config.zone),
-            id,
-            slots: Arc::new(FairShares::new(config.max_concurrent)),
-            places: Arc::new(FairShares::new(PLACES_PER_SLOT * config.max_concurrent)),
-            upstreams: ArcSwap::from_pointee(upstreams),
-            missing: ArcSwapOption::from(missing.map(Arc::new)),
-            turn: AtomicUsize::new(0),
-            loop_probes: Lock::default(),
-            lost_before: AtomicU64::new(0),
-            build: ArcSwap::from_pointee(build),
-            next,
-            named,
-            resolver,
-            config,
-        })
-    }
-
-    /// The route that upstreams given by name are looked up over.
-    fn resolver_of(
-        config: &ZoneConfig,
-        id: RouteId,
-        environment: &Environment,
-        cache: &Cache,
-    ) -> Result<Arc<Self>, ConfigError> {
-        if config.resolvers.iter().any(|resolver| matches!(resolver, UpstreamSource::Named(_))) {
-            return Err(ConfigError::NamedResolver(config.zone.to_string()));
-        }
-        let (upstreams, policy) = (config.resolvers.clone(), Policy::Sequential);
-        let (hosts_file, weights_file) = (None, None);
-        let zone = ZoneConfig {
-            upstreams,
-            policy,
-            answer: None,
-            next: Vec::new(),
-            hosts_file,
-            weights_file,
-            ..config.clone()
-        };
-        Self::new(&zone, id, environment, cache, None).map(Arc::new)
-    }
-
-    /// The addresses of its upstreams that are given by name.
-    pub fn named(&self) -> &NamedAddresses {
-        &self.named
-    }
-
-    pub fn resolver(&self) -> Option<&Arc<Self>> {
-        self.resolver.as_ref()
-    }
-
     /// This route, and the route over which the names of its upstreams are looked up.
     pub fn with_resolver(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::once(self).chain(&self.resolver)
     }
 
-    /// How its upstreams are asked, without its options of EDNS.
+    /// How its upstreams are asked, `edns_options` left out.
     pub fn exchange_options(&self) -> ExchangeOptions<'static> {
         ExchangeOptions {
             edns_options: &[],
@@ -333,12 +95,12 @@ impl Route {
         }
     }
 
-    /// A question to all of its upstreams.
+    /// The attempts of a question at all of its upstreams.
     pub fn attempts(&self, now: UnixMillis) -> Attempts {
         self.attempts_at(self.order(now), self.config.policy == Policy::Sequential)
     }
 
-    /// A question to some of its upstreams.
+    /// The attempts of a question at these upstreams.
     pub fn attempts_at(&self, order: Vec<Arc<Upstream>>, sequential: bool) -> Attempts {
         let ZoneConfig { failover, attempts_max, silence_max, budget, .. } = &*self.config;
         // Leaves time for the next server.
@@ -347,32 +109,27 @@ impl Route {
         Attempts::new(order, rules, Arc::clone(&self.config.reject))
     }
 
-    /// The upstreams that are asked when the answer so far is one of these, in turn.
-    pub fn next(&self) -> &[(Verdicts, Arc<Self>)] {
-        &self.next
-    }
-
-    /// It and those that are asked after it.
+    /// This route and those that are asked after it.
     pub fn and_next(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::once(self).chain(self.next.iter().map(|(_, route)| route))
     }
 
-    /// Whether there is nobody to ask: so far, a file names none.
-    pub fn has_nobody(&self) -> bool {
+    /// Whether it has no upstreams: its files name none yet.
+    pub fn has_no_upstreams(&self) -> bool {
         self.upstreams.load().is_empty() && self.config.answer.is_none()
     }
 
-    /// A file that named no upstreams when it was last looked at.
+    /// The file or the name without a usable upstream when it was last read.
     pub fn missing(&self) -> Option<Arc<Missing>> {
         self.missing.load_full()
     }
 
-    /// Whether nobody answers for this zone.
+    /// Whether every upstream fails.
     pub fn is_down(&self) -> bool {
         self.upstreams.load().iter().all(|upstream| upstream.is_failing())
     }
 
-    /// Whether nobody has said anything useful for this zone of late: silence and refusals alike.
+    /// Whether no upstream has given a useful answer of late: silence and refusals alike.
     pub fn is_useless(&self) -> bool {
         self.upstreams.load().iter().all(|upstream| upstream.is_useless())
     }
@@ -385,7 +142,7 @@ impl Route {
         })
     }
 
-    /// The files that vouch for its upstreams.
+    /// The certificate files for its upstreams.
     pub fn trust_paths(&self) -> impl Iterator<Item = &Path> {
         let takes_tls = self.config.upstreams.iter().any(|source| match source {
             UpstreamSource::Server(server) => server.tls.is_some(),
@@ -395,87 +152,17 @@ impl Route {
         takes_tls.then(|| self.config.tls_files().paths()).into_iter().flatten()
     }
 
-    /// Reads its files again; upstreams that stay keep what is known of them. Returns whether they are others now. While there
-    /// is nobody to ask, files may go on naming nobody.
-    ///
-    /// # Errors
-    /// The errors of the files; nothing has changed then.
-    pub fn reread(&self, environment: &Environment) -> Result<bool, ConfigError> {
-        let may_wait = self.has_nobody().then_some(&environment.resolv_conf_cache);
-        let Servers { servers, missing } = servers(&self.config, &environment.listen, may_wait, &self.named)?;
-        let before = self.build.load_full();
-        // Authorities that are missing now are no reason to refuse the rest.
-        let Trusted { servers, missing, trust } = trusted(&self.config, servers, missing, before.trust.clone(), true)?;
-        self.missing.store(missing.map(Arc::new));
-        let digest = |trust: &Option<Arc<Trust>>| trust.as_ref().map(|trust| trust.digest);
-        let same_trust = digest(&before.trust) == digest(&trust);
-        let build = Arc::new(Build { trust, metrics: before.metrics.clone(), cache: before.cache.clone(), ..*before });
-        self.build.store(Arc::clone(&build));
-        let known = self.upstreams();
-        if same_trust && servers.iter().eq(known.iter().map(|upstream| upstream.server())) {
-            return Ok(false);
-        }
-        let keep = |server: Server| {
-            let stays =
-                |upstream: &&Arc<Upstream>| *upstream.server() == server && (same_trust || server.tls.is_none());
-            known.iter().find(stays).cloned().unwrap_or_else(|| build.upstream(server))
-        };
-        self.upstreams.store(Arc::new(servers.into_iter().map(keep).collect()));
-        Ok(true)
-    }
-
-    /// Whether whatever is sent through it comes back to us.
+    /// Whether every upstream sends our questions back to us.
     pub fn is_looped(&self) -> bool {
         let upstreams = self.upstreams.load();
         !upstreams.is_empty() && upstreams.iter().all(|upstream| upstream.is_looped())
-    }
-
-    /// Takes the turn for a search for loops: returns whether one was found before, or questions were left without an answer
-    /// since the last turn.
-    pub fn take_loop_search(&self) -> bool {
-        let upstreams = self.upstreams.load();
-        let lost = upstreams.iter().map(|upstream| upstream.failures_total()).sum();
-        let before = self.lost_before.swap(lost, Ordering::Relaxed);
-        lost > before || upstreams.iter().any(|upstream| upstream.is_looped())
-    }
-
-    /// Begins a search for a loop through `upstream`; returns the name to send.
-    pub fn begin_loop_probe(&self, upstream: &Arc<Upstream>, labels: [&[u8]; 2]) -> wire::Name {
-        // A zone too long for them is probed by its own name.
-        let name = wire::Name::from_labels(labels.into_iter().chain(self.zone.labels()));
-        let name = name.unwrap_or_else(|_| self.zone.clone());
-        let probe = LoopProbe { name: name.clone(), upstream: Arc::clone(upstream), came_back: false };
-        self.lock_probes().push(probe);
-        name
-    }
-
-    /// Ends it: what did not come back is no loop (any more).
-    pub fn end_loop_probe(&self, name: &wire::Name) {
-        let mut probes = self.lock_probes();
-        let Some(at) = probes.iter().position(|probe| probe.name == *name) else { return };
-        let LoopProbe { upstream, came_back, .. } = probes.swap_remove(at);
-        if !came_back && upstream.set_looped(false) {
-            tracing::info!(zone = %self.config.zone, upstream = %upstream.server(), "forwarding loop is gone");
-        }
-    }
-
-    /// The upstream that `name` was sent to, if a search with it is under way, and whether it is news that it came back.
-    pub fn loop_probe_returned(&self, name: &wire::Name) -> Option<(Arc<Upstream>, bool)> {
-        let mut probes = self.lock_probes();
-        let probe = probes.iter_mut().find(|probe| probe.name == *name)?;
-        probe.came_back = true;
-        Some((Arc::clone(&probe.upstream), probe.upstream.set_looped(true)))
-    }
-
-    fn lock_probes(&self) -> MutexGuard<'_, Vec<LoopProbe>> {
-        self.loop_probes.lock()
     }
 
     pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
         self.upstreams.load_full()
     }
 
-    /// Its upstreams in the order to ask them now: those that fail come last, and those that ask us back not at all.
+    /// Its upstreams in the order to ask them now: failing ones last, without those that send our questions back to us.
     pub fn order(&self, now: UnixMillis) -> Vec<Arc<Upstream>> {
         let upstreams = self.upstreams.load();
         let mut order: Vec<Arc<Upstream>> =
@@ -490,139 +177,5 @@ impl Route {
         }
         order.sort_by_key(|upstream| (upstream.is_failing(), upstream.is_lying(now)));
         order
-    }
-}
-
-impl Build {
-    fn upstream(&self, server: Server) -> Arc<Upstream> {
-        let dial = (upstream::dial(&server, self.trust.as_deref()), Endpoint::of(&server, self.get));
-        let bulk_denials = self.cache.bulk_denials(self.id, &server.to_string());
-        Arc::new(Upstream::new(server, dial, self.limits, (self.max_fails, bulk_denials), self.metrics.clone()))
-    }
-}
-
-/// Upstreams that may be asked.
-struct Trusted {
-    servers: Vec<Server>,
-    missing: Option<Missing>,
-    trust: Option<Arc<Trust>>,
-}
-
-/// The `servers` of a zone that may be asked: those over TLS only with authorities that vouch for them and the certificate they
-/// are shown, read anew, or those of `before` if these cannot be read.
-///
-/// # Errors
-/// If there are none and they are not to be waited for.
-fn trusted(
-    config: &ZoneConfig,
-    mut servers: Vec<Server>,
-    mut missing: Option<Missing>,
-    before: Option<Arc<Trust>>,
-    may_wait: bool,
-) -> Result<Trusted, ConfigError> {
-    if servers.iter().all(|server| server.tls.is_none()) {
-        return Ok(Trusted { servers, missing, trust: before });
-    }
-    let trust = match upstream::trust(config.tls_files()) {
-        Ok(trust) => Some(Arc::new(trust)),
-        Err((path, error)) => {
-            let unread = Missing { path, reason: error.to_string() };
-            if !may_wait {
-                return Err(ConfigError::Tls { zone: config.zone.to_string(), missing: unread });
-            }
-            missing = missing.or(Some(unread));
-            before
-        }
-    };
-    servers.retain(|server| server.tls.is_none() || trust.is_some());
-    Ok(Trusted { servers, missing, trust })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use hickory_proto::rr::Name;
-
-    use super::*;
-
-    fn zone(name: &str, upstreams: &[&str]) -> ZoneConfig {
-        ZoneConfig {
-            zone: Name::from_ascii(name).unwrap(),
-            upstreams: upstreams.iter().map(|text| text.parse().unwrap()).collect(),
-            ..ZoneConfig::default()
-        }
-    }
-
-    fn routes(zones: Vec<ZoneConfig>, listen: &[&str]) -> Result<Routes, Vec<ConfigError>> {
-        let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().unwrap()).collect();
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        let cache_metrics = crate::dns::cache::Metrics::register(&prometheus::Registry::new()).unwrap();
-        let cache = Cache::new(&crate::dns::cache::Config::default(), cache_metrics.clone());
-        let (zone, reader) = (crate::zone::Zone::new(&crate::zone::Config::default()), crate::store::open().1);
-        let context = crate::dns::Context::new(zone, reader, crate::dns::AnswerConfig::default());
-        let environment = Environment {
-            clock: crate::sys::Clock::System,
-            metrics,
-            cache_metrics,
-            cache_file: None,
-            resolv_conf_cache: ResolvConfCache::default(),
-            listen,
-            records: Arc::new(context),
-        };
-        Routes::new(&Config { zones, ..Config::default() }, &environment, &cache, b"", None)
-    }
-
-    #[tokio::test]
-    async fn the_longest_zone_wins() {
-        let routes = routes(
-            vec![
-                zone(".", &["10.0.0.1"]),
-                zone("corp.example.", &["10.0.0.2"]),
-                zone("Lab.Corp.example.", &["10.0.0.3"]),
-            ],
-            &[],
-        )
-        .unwrap();
-        let cases = [
-            ("www.example.", "."),
-            ("corp.example.", "corp.example."),
-            ("a.b.corp.example.", "corp.example."),
-            ("xcorp.example.", "."),
-            ("host.LAB.corp.example.", "lab.corp.example."),
-            (".", "."),
-        ];
-        for (name, expect) in cases {
-            let route = routes.find(&name.parse().unwrap()).unwrap();
-            assert_eq!(route.config.zone, Name::from_ascii(expect).unwrap(), "{name}");
-        }
-    }
-
-    #[tokio::test]
-    async fn every_mistake_is_reported_with_its_zone() {
-        let errors = routes(
-            vec![
-                zone("a.example.", &[]),
-                zone("b.example.", &["127.0.0.1:5353"]),
-                zone("d.example.", &["10.0.0.1"]),
-                zone("d.example.", &["10.0.0.1"]),
-            ],
-            &["0.0.0.0:5353"],
-        )
-        .unwrap_err();
-        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert_eq!(errors.len(), 3, "{text:?}");
-        for (error, needle) in text.iter().zip([
-            "a.example.: no upstreams",
-            "b.example.: upstream 127.0.0.1:5353 is an address",
-            "d.example.: given twice",
-        ]) {
-            assert!(error.contains(needle), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn another_port_of_this_host_is_no_self_upstream() {
-        assert!(routes(vec![zone(".", &["127.0.0.1:5354"])], &["127.0.0.1:5353"]).is_ok());
     }
 }
