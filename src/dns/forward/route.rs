@@ -4,6 +4,7 @@
 
 pub mod acl;
 mod build;
+mod classes;
 mod config;
 pub mod dns64;
 mod edns;
@@ -12,6 +13,7 @@ mod loops;
 mod named;
 mod names;
 pub mod next;
+mod pattern;
 pub mod rcodes;
 mod resolv_conf;
 mod resolv_conf_cache;
@@ -19,6 +21,7 @@ mod rewrite;
 mod routes;
 mod servers;
 mod template;
+mod upstream_source;
 mod weights;
 pub mod words;
 
@@ -35,7 +38,7 @@ use rand::seq::SliceRandom;
 
 pub use self::{
     acl::Acl,
-    config::{Config, ConfigError, DohMethod, FixedAnswer, NamedServer, Probe, UpstreamSource, ZoneConfig},
+    config::{Config, ConfigError, DohMethod, FixedAnswer, Probe, ZoneConfig},
     dns64::Prefix,
     edns::EdnsOption,
     hosts::{Host, parse_ip as parse_host_ip, parse_line as parse_host},
@@ -46,6 +49,7 @@ pub use self::{
     routes::{Routes, Via},
     servers::problems,
     template::{NOT_WORKED_OUT, Reason, Template},
+    upstream_source::{NamedServer, UpstreamSource},
 };
 use self::{build::Build, loops::LoopSearch, named::NamedAddresses, servers::Missing};
 use super::upstream::{Attempts, ExchangeOptions, Rules, Upstream};

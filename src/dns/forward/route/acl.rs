@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use hickory_proto::rr::{Name, RecordType};
 use ipnet::IpNet;
 
-use super::{rewrite::spelled, words};
+use super::{pattern::spelled, words};
 use crate::{
     sys::labels,
     wire::{EdeCode, Rcode, Rtype},

@@ -5,8 +5,8 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
-    Route,
-    config::{ConfigError, DohMethod, UpstreamSource, ZoneConfig},
+    Route, UpstreamSource,
+    config::{ConfigError, DohMethod, ZoneConfig},
     loops::LoopSearch,
     named::NamedAddresses,
     names::ZoneNames,

@@ -1,12 +1,10 @@
-//! Settings of forwarding, checked.
+//! Settings of forwarding.
 //!
-//! Reads no files but those a test of an address needs; never resolves names: an upstream is an address.
+//! Types and defaults only; reads no file and resolves no name.
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    str::FromStr,
     sync::Arc,
     time::Duration,
 };
@@ -15,6 +13,7 @@ use hickory_proto::rr::Name;
 use ipnet::IpNet;
 
 use super::{
+    UpstreamSource,
     acl::Acl,
     dns64::Prefix,
     edns::EdnsOption,
@@ -27,38 +26,28 @@ use super::{
 use crate::{
     dns::{
         cache::Lifetimes,
-        forward::{
-            observe::AnswerClass,
-            upstream::{HTTPS_PATH, Server, TlsFiles, TlsName, is_https_path},
-        },
+        forward::{observe::AnswerClass, upstream::TlsFiles},
     },
     report::Policy,
-    sys::{self, labels},
+    sys::labels,
     wire::{self, Rcode, UDP_BYTES_MAX},
 };
 
-/// Port of plain DNS, RFC 1035, 4.2.
-const PORT: u16 = 53;
-/// Port of DNS over TLS, RFC 7858, 3.1.
-const PORT_TLS: u16 = 853;
-/// Port of HTTPS, RFC 9110, 4.2.2.
-const PORT_HTTPS: u16 = 443;
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Upstreams by zone; the longest zone that holds a name wins. Default: `.` by `/etc/resolv.conf`.
+    /// Upstreams by zone; the longest zone that holds a name wins.
     pub zones: Vec<ZoneConfig>,
-    /// Upstreams for names of the cluster while there are no records yet. Default: none.
+    /// Upstreams for names of the cluster while there are no records yet.
     pub cluster_fallback: Vec<UpstreamSource>,
-    /// Names that are resolved ahead and kept. Default none.
+    /// Names that are resolved ahead and kept.
     pub keep: Vec<wire::Name>,
-    /// Log one question in so many. Default 0: none.
+    /// Log every Nth question; 0 for none.
     pub query_log_every: u32,
-    /// Answers that are logged. Default all.
+    /// Answers that are logged; empty for all.
     pub query_log_classes: Vec<AnswerClass>,
-    /// The socket of a dnstap collector. Default none.
+    /// The socket of a dnstap collector.
     pub dnstap: Option<PathBuf>,
-    /// Tell it of one answer in so many. Default 1: each.
+    /// Tell it of every Nth answer.
     pub dnstap_every: u32,
 }
 
@@ -79,88 +68,85 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, named as in the configuration")]
 pub struct ZoneConfig {
-    /// The zone, `.` for everything else. Default `.`.
+    /// The zone, `.` for everything else.
     pub zone: Name,
-    /// The upstreams. Default `/etc/resolv.conf`.
     pub upstreams: Vec<UpstreamSource>,
-    /// In which order. Default `random`.
+    /// The order of the upstreams.
     pub policy: Policy,
-    /// Ask over TCP at once. Default off.
+    /// Ask over TCP, never over UDP.
     pub force_tcp: bool,
-    /// Randomize the case of names asked over UDP, which makes forged answers 2^letters harder. Default on.
+    /// Randomize the case of names asked over UDP, which makes forged answers 2^letters harder.
     pub case_randomization: bool,
-    /// Questions of this zone in flight at once; more get SERVFAIL. Default 1,000.
+    /// Questions of this zone in flight at once; more get SERVFAIL.
     pub max_concurrent: usize,
-    /// How long a client waits at most before it is told something. Default 5 s.
+    /// The longest time a client waits for an answer.
     pub budget: Duration,
     /// How long its answers are kept.
     pub lifetimes: Lifetimes,
-    /// Everything is answered with this code and nobody is asked. Default off.
+    /// Every question is answered with this code, and no upstream is asked.
     pub answer: Option<FixedAnswer>,
-    /// Questions without an answer, one after another, that make an upstream failing; 0 for never. Default 3.
+    /// Questions in a row without an answer that make an upstream failing; 0 for never.
     pub max_fails: u32,
-    /// A TCP or TLS connection without queries is closed after this time. Default 10 s (RFC 7766, 6.2.3).
+    /// A TCP or TLS connection without queries is closed after this time (RFC 7766, 6.2.3).
     pub connection_idle_max: Duration,
-    /// A connection gets no new queries when it is this old. Default 5 min.
+    /// A connection gets no new queries when it is this old.
     pub connection_age_max: Duration,
-    /// Connections without queries that are kept; 0 for no limit. Default 0.
+    /// Connections without queries that are kept; 0 for no limit.
     pub idle_connections_max: usize,
-    /// The address questions are sent from. Default as the system chooses.
+    /// The address questions are sent from; `None` as the system chooses.
     pub source_address: Option<IpAddr>,
-    /// Answers that make the next upstream be asked, as failures do. Default none.
+    /// Answers after which the next upstream is asked, as after a failure.
     pub failover: Verdicts,
-    /// Tries of one question that may fail for want of a connection; 0 for no limit. Default 0.
+    /// Tries of one question that may fail without a connection; 0 for no limit.
     pub attempts_max: u32,
-    /// Silence after which the next server of a sequential zone is asked. Default 2 s.
+    /// Silence after which the next server of a sequential zone is asked.
     pub silence_max: Duration,
-    /// With every upstream failing, questions fail at once. Default off.
+    /// With every upstream failing, questions fail at once.
     pub fail_fast: bool,
-    /// Options of EDNS that go with each question. Default none.
+    /// Options of EDNS that go with each question.
     pub edns_options: Vec<EdnsOption>,
-    /// How failing upstreams are probed.
     pub probe: Probe,
-    /// How questions go over HTTPS. Default POST.
     pub doh_method: DohMethod,
-    /// Upstreams that are asked after these, in turn. Default none.
+    /// Upstreams that are asked after these, in turn.
     pub next: Vec<Next>,
     pub hosts: Vec<Host>,
-    /// Names answered here: a file like `/etc/hosts`, re-read on change. Default none.
+    /// Names answered here: a file like `/etc/hosts`, re-read on change.
     pub hosts_file: Option<PathBuf>,
-    /// TTL of answers from hosts. Default 30 s.
+    /// TTL of answers from hosts.
     pub hosts_ttl: Duration,
-    /// Reverse names of the addresses of hosts are answered too. Default on.
+    /// Reverse names of the addresses of hosts are answered too.
     pub hosts_reverse: bool,
-    /// Questions asked otherwise; rewrites come before templates, and those before hosts.
+    /// Rules that change the question; they come before templates, and those before hosts.
     pub rewrites: Vec<Rewrite>,
-    /// Zones of which the longest that holds a rewritten name answers it, or else this zone itself. Default none: the name's
-    /// own zone does.
+    /// Zones of which the longest that holds a rewritten name answers it, or else this zone itself. Empty: the zone that the new
+    /// name is in.
     pub rewrite_zones: Vec<Name>,
-    /// Which clients may ask. Default all.
+    /// Which clients may ask; empty for all.
     pub acl: Vec<Acl>,
-    /// ANY is answered with one record that says so (RFC 8482), and not asked of upstreams. Default off.
+    /// ANY is answered with one record that says so (RFC 8482), and not asked of upstreams.
     pub minimal_any: bool,
-    /// Addresses and mail servers of an answer begin at another one each time. Default off.
+    /// Addresses and mail servers of an answer begin at another one each time.
     pub rotate: bool,
-    /// Addresses of answers in the first of these networks come first, then those of the second. Default none.
+    /// Addresses of answers in the first of these networks come first, then those of the second.
     pub prefer: Arc<[IpNet]>,
-    /// A file of how often which address comes first, re-read on change. Default none.
+    /// A file with the weights of addresses, re-read on change.
     pub weights_file: Option<PathBuf>,
-    /// Answers over UDP have at most so many bytes. Default 1,232.
+    /// The longest answer over UDP.
     pub udp_bytes_max: usize,
     pub templates: Vec<Template>,
-    /// Answers with an address in these networks are refused. Default none.
+    /// Answers with an address in these networks are refused.
     pub reject: Arc<[IpNet]>,
-    /// Make IPv6 addresses of IPv4 ones where a name has no others. Default off.
+    /// Make IPv6 addresses of IPv4 ones where a name has no others.
     pub dns64: Option<Prefix>,
-    /// Do so where a name has IPv6 addresses as well. Default off.
+    /// Do so where a name has IPv6 addresses as well.
     pub dns64_all: bool,
-    /// Do so for clients that ask over IPv4. Default on.
+    /// Do so for clients that ask over IPv4.
     pub dns64_over_ipv4: bool,
-    /// Certificate authorities for `tls://` upstreams, a PEM file. Default: those of the system.
+    /// Certificate authorities for `tls://` upstreams, a PEM file; `None` for those of the system.
     pub tls_ca: Option<PathBuf>,
-    /// The resolvers that look up upstreams given by name; none of them is a name itself. Default `/etc/resolv.conf`.
+    /// The resolvers that look up upstreams given by name, by address themselves.
     pub resolvers: Vec<UpstreamSource>,
-    /// The certificate that upstreams over TLS are shown, and its key. Default: none.
+    /// The certificate that upstreams over TLS are shown, and its key.
     pub tls_certificate: Option<(PathBuf, PathBuf)>,
 }
 
@@ -233,11 +219,11 @@ labels! {
 /// A question to a failing upstream that tells whether it answers again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// How often. Default 1 s, and less often the longer an upstream is gone.
+    /// `None`: every second, and less often the longer an upstream is gone.
     pub every: Option<Duration>,
-    /// The name whose NS records are asked for. Default the root.
+    /// The name whose NS records are asked for.
     pub name: Name,
-    /// RD is set. Default on.
+    /// RD is set.
     pub recursion: bool,
 }
 
@@ -265,56 +251,6 @@ impl FixedAnswer {
             Self::NxDomain => Rcode::NXDOMAIN,
             Self::Refused => Rcode::REFUSED,
             Self::ServFail => Rcode::SERVFAIL,
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamSource {
-    /// `IP`, `IP:port`, `[IPv6]:port`, or `tls://` or `https://` before any of them and optionally `#name` behind.
-    Server(Server),
-    /// The same with a name in the place of `IP`.
-    Named(Box<NamedServer>),
-    /// The path of a resolv.conf whose nameservers are meant.
-    ResolvConf(PathBuf),
-}
-
-/// A server at each address of a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedServer {
-    pub host: wire::Name,
-    pub port: u16,
-    /// Over TLS, with the name its certificate must hold: `host` unless another is given.
-    pub tls: Option<String>,
-    /// Over HTTPS, with this path.
-    pub https: Option<String>,
-}
-
-impl NamedServer {
-    /// The one at `ip`.
-    pub fn at(&self, ip: IpAddr) -> Server {
-        let tls = self.tls.clone().map(TlsName::Dns);
-        Server { address: SocketAddr::new(ip, self.port), tls, https: self.https.clone() }
-    }
-
-    /// Its name without the dot at the end.
-    fn host(&self) -> String {
-        self.host.to_string().trim_end_matches('.').to_owned()
-    }
-}
-
-impl fmt::Display for NamedServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = (self.host(), self.port);
-        match (&self.tls, self.https.as_deref()) {
-            (None, _) => write!(f, "{host}:{port}"),
-            (Some(_), None) => write!(f, "tls://{host}:{port}"),
-            (Some(_), Some(HTTPS_PATH)) => write!(f, "https://{host}:{port}"),
-            (Some(_), Some(path)) => write!(f, "https://{host}:{port}{path}"),
-        }?;
-        match &self.tls {
-            Some(name) if *name != host => write!(f, "#{name}"),
-            _ => Ok(()),
         }
     }
 }
@@ -355,164 +291,4 @@ pub enum ConfigError {
     /// Zero where something is needed.
     #[error("{0} must be greater than 0")]
     Zero(&'static str),
-}
-
-impl fmt::Display for UpstreamSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Server(server) => server.fmt(f),
-            Self::Named(named) => named.fmt(f),
-            Self::ResolvConf(path) => path.display().fmt(f),
-        }
-    }
-}
-
-impl FromStr for UpstreamSource {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with('/') {
-            return Ok(Self::ResolvConf(PathBuf::from(text)));
-        }
-        let wrong = || ConfigError::Upstream(text.to_owned());
-        let (scheme, rest) = text.split_once("://").unwrap_or(("dns", text));
-        let (tls, port) = match scheme {
-            "dns" => (false, PORT),
-            "tls" => (true, PORT_TLS),
-            "https" => (true, PORT_HTTPS),
-            _ => return Err(wrong()),
-        };
-        let (rest, name) = match rest.split_once('#') {
-            Some((rest, name)) => (rest, Some(name)),
-            None => (rest, None),
-        };
-        let (address, https) = match rest.find('/') {
-            _ if scheme != "https" => (rest, None),
-            None => (rest, Some(HTTPS_PATH)),
-            Some(at) => (&rest[..at], Some(&rest[at..])),
-        };
-        if https.is_some_and(|path| !is_https_path(path)) {
-            return Err(wrong());
-        }
-        if name.is_some() && !tls {
-            return Err(ConfigError::NameWithoutTls(text.to_owned()));
-        }
-        let https = https.map(str::to_owned);
-        let tls_name = |name: &str| match rustls::pki_types::DnsName::try_from(name) {
-            Ok(_) => Ok(name.to_owned()),
-            Err(_) => Err(ConfigError::TlsName(text.to_owned(), name.to_owned())),
-        };
-        let Some(address) = parse_address(address, port) else {
-            let (host, port) = parse_host(address, port).ok_or_else(wrong)?;
-            let mut named = NamedServer { host, port, tls: None, https };
-            if tls {
-                named.tls = Some(tls_name(name.unwrap_or(&named.host()))?);
-            }
-            return Ok(Self::Named(named.into()));
-        };
-        let tls = match (tls, name) {
-            (false, _) => None,
-            (true, None) => Some(TlsName::Address),
-            (true, Some(name)) => Some(TlsName::Dns(tls_name(name)?)),
-        };
-        Ok(Self::Server(Server { address, tls, https }))
-    }
-}
-
-/// `IP`, `IP:port` or `[IPv6]:port`, with a scope such as `%eth0`; port 0 is no address to ask.
-pub(super) fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
-    let address = sys::parse_address(text, port)?;
-    (address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
-}
-
-/// `NAME` or `NAME:port`. What could be meant as an address is no name.
-fn parse_host(text: &str, port: u16) -> Option<(wire::Name, u16)> {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),
-        None => (text, port),
-    };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let is_label = |label: &str| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        !label.is_empty() && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-    if !host.split('.').all(is_label) || host.rsplit('.').next().is_none_or(is_number) {
-        return None;
-    }
-    Some((host.to_ascii_lowercase().parse().ok()?, port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_form_of_an_upstream_is_read() {
-        let cases = [
-            ("10.0.0.53", "10.0.0.53:53"),
-            ("10.0.0.53:5300", "10.0.0.53:5300"),
-            ("2001:db8::53", "[2001:db8::53]:53"),
-            ("[2001:db8::53]", "[2001:db8::53]:53"),
-            ("[2001:db8::53]:5300", "[2001:db8::53]:5300"),
-            ("tls://10.0.0.54#dns.corp.example", "tls://10.0.0.54:853#dns.corp.example"),
-            ("tls://10.0.0.54:8853", "tls://10.0.0.54:8853"),
-            ("fe80::1%lo", "[fe80::1%1]:53"),
-            ("tls://[fe80::1%lo]:8853#dns.corp.example", "tls://[fe80::1%1]:8853#dns.corp.example"),
-            ("dns://10.0.0.54", "10.0.0.54:53"),
-            ("https://10.0.0.54#dns.corp.example", "https://10.0.0.54:443#dns.corp.example"),
-            ("https://10.0.0.54/dns-query", "https://10.0.0.54:443"),
-            ("https://[2001:db8::1]:8443/q/a?b=c#dns.example", "https://[2001:db8::1]:8443/q/a?b=c#dns.example"),
-        ];
-        for (text, shown) in cases {
-            let UpstreamSource::Server(server) = text.parse().unwrap() else { panic!("{text} is a server") };
-            assert_eq!(server.to_string(), shown);
-        }
-        for (text, shown) in [
-            ("Dns.Example.", "dns.example:53"),
-            ("dns:5300", "dns:5300"),
-            ("tls://dns.example", "tls://dns.example:853"),
-            ("tls://_dns.example:8853#corp.example", "tls://_dns.example:8853#corp.example"),
-            ("https://dns.example/q?a=b", "https://dns.example:443/q?a=b"),
-            ("https://dns.example/dns-query#corp.example", "https://dns.example:443#corp.example"),
-        ] {
-            let UpstreamSource::Named(named) = text.parse().unwrap() else { panic!("{text} is a name") };
-            assert_eq!(named.to_string(), shown);
-            assert_eq!(shown.parse(), Ok(UpstreamSource::Named(named)));
-        }
-        assert_eq!(
-            "/run/resolv.conf".parse::<UpstreamSource>().unwrap(),
-            UpstreamSource::ResolvConf("/run/resolv.conf".into())
-        );
-    }
-
-    #[test]
-    fn what_is_no_upstream_is_refused_by_name() {
-        for text in [
-            "",
-            "dns..example",
-            "dns example",
-            "-dns.example",
-            "dns.example:0",
-            "dns.example:x",
-            "dns.10",
-            "10.0.0.300",
-            "10.0.0.1:0",
-            "0.0.0.0",
-            "224.0.0.1",
-            "etc/resolv.conf",
-            "tls://",
-            "https://dns.example/a b",
-            "https://10.0.0.1/a b",
-            "quic://10.0.0.1",
-        ] {
-            let error = text.parse::<UpstreamSource>().unwrap_err();
-            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
-        }
-        assert_eq!(
-            "10.0.0.1#dns.example".parse::<UpstreamSource>(),
-            Err(ConfigError::NameWithoutTls("10.0.0.1#dns.example".into()))
-        );
-        assert!(matches!("tls://10.0.0.1#not a name".parse::<UpstreamSource>(), Err(ConfigError::TlsName(..))));
-    }
 }

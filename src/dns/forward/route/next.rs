@@ -4,7 +4,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{config::UpstreamSource, words};
+use super::{UpstreamSource, words};
 use crate::{dns::cache::Kind, dns::forward::observe::FailureKind, report::Policy, sys::labels};
 
 labels! {

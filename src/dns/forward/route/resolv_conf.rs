@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use super::config::parse_address;
+use super::upstream_source::parse_address;
 use crate::{dns::forward::upstream::Server, sys::read_file};
 
 /// Longer files are no resolv.conf.

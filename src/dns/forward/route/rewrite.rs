@@ -5,16 +5,17 @@
 use std::{fmt, str::FromStr};
 
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use regex::Regex;
 
-use super::{rcodes, words};
+use super::{
+    classes::{class_name, class_named},
+    pattern::{Pattern, fqdn, spelled},
+    rcodes, words,
+};
 use crate::{
     dns::question::{Question, question_name},
     wire::{Class, Rcode, Rtype},
 };
 
-/// Longest pattern, in bytes.
-const PATTERN_MAX: usize = 1_024;
 /// RFC 2181, 8.
 const TTL_MAX: u32 = 2_147_483_647;
 
@@ -59,65 +60,6 @@ pub struct AnswerRule {
     pub value: bool,
     pub pattern: Pattern,
     pub to: String,
-}
-
-#[derive(Clone, Debug)]
-pub struct Pattern(Regex);
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
-impl Eq for Pattern {}
-
-impl Pattern {
-    /// # Errors
-    /// Not a regular expression, or one that is too large.
-    pub fn new(text: &str) -> Result<Self, String> {
-        if text.len() > PATTERN_MAX {
-            return Err(format!("a pattern has at most {PATTERN_MAX} bytes"));
-        }
-        Regex::new(text).map(Self).map_err(|error| {
-            let reason = error.to_string();
-            let last = reason.lines().last().unwrap_or_default().to_owned();
-            format!("{text:?} is not a regular expression: {}", last.trim_start_matches("error: "))
-        })
-    }
-
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-
-    pub(super) fn regex(&self) -> &Regex {
-        &self.0
-    }
-
-    /// `to` with the groups of the match put in; `None` if the pattern does not fit, or the result is no name.
-    fn replace(&self, name: &str, to: &str) -> Option<Name> {
-        let groups = self.0.captures(name)?;
-        let mut text = to.to_owned();
-        for (number, group) in groups.iter().enumerate() {
-            text = text.replace(&format!("{{{number}}}"), group.map_or("", |group| group.as_str()));
-        }
-        fqdn(&text)
-    }
-}
-
-/// A name in lower case with its final dot.
-pub(super) fn spelled(name: &Name) -> String {
-    let mut text = name.to_ascii().to_ascii_lowercase();
-    if !text.ends_with('.') {
-        text.push('.');
-    }
-    text
-}
-
-fn fqdn(text: &str) -> Option<Name> {
-    let mut name = Name::from_ascii(text).ok()?;
-    name.set_fqdn(true);
-    Some(name)
 }
 
 impl How {
@@ -304,24 +246,6 @@ impl FromStr for Rewrite {
         };
         Ok(Self { what, goes_on })
     }
-}
-
-/// A class by its name; the inner `None` for `ANY`.
-#[expect(clippy::option_option, reason = "no class, or all of them")]
-pub(super) fn class_named(word: &str) -> Option<Option<Class>> {
-    match word.to_ascii_uppercase().as_str() {
-        "ANY" => Some(None),
-        "IN" => Some(Some(Class::IN)),
-        "CS" => Some(Some(Class(2))),
-        "CH" => Some(Some(Class::CH)),
-        "HS" => Some(Some(Class::HS)),
-        "NONE" => Some(Some(Class::NONE)),
-        _ => None,
-    }
-}
-
-pub(super) fn class_name(class: Class) -> String {
-    if class == Class(2) { "CS".into() } else { class.to_string() }
 }
 
 /// `SECONDS`, `LEAST-MOST`, `LEAST-` or `-MOST`.

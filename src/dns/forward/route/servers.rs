@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    config::{Config, ConfigError, UpstreamSource, ZoneConfig},
+    UpstreamSource,
+    config::{Config, ConfigError, ZoneConfig},
     named::NamedAddresses,
     resolv_conf,
     resolv_conf_cache::ResolvConfCache,

@@ -1,3 +1,5 @@
+use hickory_proto::rr::RData;
+
 use super::*;
 use crate::{
     dns::{Transport, question::question_name},

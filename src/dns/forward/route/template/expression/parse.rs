@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        parse::{number, quoted},
+        lex::{number, quoted},
         value::Value,
     },
     FACTS, NOT_WORKED_OUT, Node,
