@@ -4,8 +4,9 @@
 //! A connection on which an answer stays away gets no further queries, and the question is asked on a new one after a
 //! second, so that a dead connection holds up nobody for long.
 
+mod frames;
+
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -16,15 +17,11 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
 use futures::future::{Either, select};
 use prometheus::IntCounter;
-use rand::RngExt;
 use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    sync::{mpsc, oneshot},
     time::Instant,
 };
 use tokio_rustls::TlsConnector;
@@ -33,16 +30,11 @@ use super::{
     https::{self, Endpoint, HttpError},
     message::{Query, Reply},
 };
-use crate::{
-    dns::forward::observe::{Metrics, Mismatch},
-    sys::Lock,
-};
+use crate::{dns::forward::observe::Metrics, sys::Lock};
 
 const CONNECTIONS_MAX: usize = 8;
 /// Queries awaiting an answer on one connection.
 const PIPELINE_MAX: usize = 64;
-/// Messages that answer nothing before a connection is closed.
-const NEAR_MISSES_MAX: u32 = 16;
 /// Given to TCP and TLS handshakes together, and to the kernel to take one query.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// A query that waited this long in vain marks the connection as dead.
@@ -115,8 +107,7 @@ struct Connection {
 /// How questions get onto a connection.
 #[derive(Debug)]
 enum Requests {
-    /// Each behind its length (RFC 7766).
-    Frames(mpsc::Sender<Request>),
+    Frames(frames::Requests),
     Https(https::Requests, Endpoint),
 }
 
@@ -135,7 +126,7 @@ impl Connection {
 
     fn is_closed(&self) -> bool {
         match &self.requests {
-            Requests::Frames(inbox) => inbox.is_closed(),
+            Requests::Frames(requests) => requests.is_closed(),
             Requests::Https(requests, _) => requests.is_closed(),
         }
     }
@@ -145,14 +136,7 @@ impl Connection {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let mut waiting = Waiting { connection: self, since: Instant::now(), answered: false };
         let answer = match &self.requests {
-            Requests::Frames(inbox) => {
-                let (reply, answer) = oneshot::channel();
-                let sent = inbox.send(Request { query: query.clone(), reply }).await;
-                let answer = if sent.is_ok() { answer.await.ok() } else { None };
-                answer.ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::ConnectionAborted, "connection closed before the answer")
-                })
-            }
+            Requests::Frames(requests) => requests.ask(query).await,
             Requests::Https(requests, endpoint) => requests.ask(endpoint, query).await,
         };
         // A server that answers, if only with an error, is there.
@@ -193,12 +177,6 @@ impl Connection {
 /// Whether a server spoke HTTP, and gave no answer.
 pub(super) fn is_http(error: &io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref::<HttpError>()).is_some()
-}
-
-#[derive(Debug)]
-struct Request {
-    query: Query,
-    reply: oneshot::Sender<Answer>,
 }
 
 /// Counts a query as in flight; whoever gives up late marks the connection.
@@ -365,8 +343,7 @@ impl Pool {
     async fn dial(&self) -> io::Result<Arc<Connection>> {
         let stream = self.connect().await?;
         let (address, idle, metrics) = (self.address, self.limits.idle_max, self.metrics.clone());
-        let (requests, inbox) = mpsc::channel(PIPELINE_MAX);
-        match (&self.tls, &self.https) {
+        let requests = match (&self.tls, &self.https) {
             (Some(tls), Some(endpoint)) => {
                 let stream = tls.connector.connect(tls.name.clone(), stream).await?;
                 if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
@@ -385,10 +362,10 @@ impl Pool {
             }
             (Some(tls), None) => {
                 let stream = tls.connector.connect(tls.name.clone(), stream).await?;
-                tokio::spawn(drive(stream, address, inbox, idle, metrics));
+                frames::begin(stream, address, idle, metrics)
             }
-            (None, _) => drop(tokio::spawn(drive(stream, address, inbox, idle, metrics))),
-        }
+            (None, _) => frames::begin(stream, address, idle, metrics),
+        };
         Ok(Arc::new(Connection::new(Requests::Frames(requests))))
     }
 
@@ -408,112 +385,4 @@ where
         Either::Right((Err(_), one)) => one.await,
         Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
     }
-}
-
-/// Sends what arrives in `inbox` and hands answers to their askers, until the connection ends, has been idle for
-/// `idle_max`, or nobody can ask any more and nobody waits.
-async fn drive<S>(
-    stream: S,
-    upstream: SocketAddr,
-    mut inbox: mpsc::Receiver<Request>,
-    idle_max: Duration,
-    metrics: Metrics,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut pending: HashMap<u16, Request> = HashMap::new();
-    let mut buffer = BytesMut::new();
-    let mut near_misses = 0;
-    let mut open = true;
-    loop {
-        pending.retain(|_, request| !request.reply.is_closed());
-        if !open && pending.is_empty() {
-            break;
-        }
-        let idle = tokio::time::sleep(idle_max);
-        tokio::select! {
-            request = inbox.recv(), if open => match request {
-                None => open = false,
-                Some(mut request) => {
-                    let id = free_id(&pending);
-                    request.query.set_id(id);
-                    let frame = frame(request.query.as_bytes());
-                    pending.insert(id, request);
-                    match tokio::time::timeout(HANDSHAKE_MAX, writer.write_all(&frame)).await {
-                        Ok(Ok(())) if writer.flush().await.is_ok() => {}
-                        _ => break,
-                    }
-                }
-            },
-            read = reader.read_buf(&mut buffer) => {
-                if !matches!(read, Ok(1..)) {
-                    break;
-                }
-                while let Some(message) = take_frame(&mut buffer) {
-                    match deliver(&mut pending, &message) {
-                        Ok(()) => near_misses = 0,
-                        Err(mismatch) => {
-                            metrics.mismatch(mismatch, &upstream);
-                            near_misses += 1;
-                        }
-                    }
-                }
-                if near_misses >= NEAR_MISSES_MAX {
-                    break;
-                }
-            }
-            () = idle => break,
-        }
-    }
-    // No query may queue behind a dead connection: closing first makes `is_closed` true for the pool.
-    inbox.close();
-}
-
-/// Hands `message` to whoever asked for it.
-fn deliver(pending: &mut HashMap<u16, Request>, message: &[u8]) -> Result<(), Mismatch> {
-    let id = message.first_chunk::<2>().map(|id| u16::from_be_bytes(*id)).ok_or(Mismatch::Short)?;
-    let request = pending.get(&id).ok_or(Mismatch::Id)?;
-    // A stream is not guessed at from outside, so case is no evidence here.
-    let reply = match request.query.check(message, false)? {
-        // TC over a stream is a server's mistake; there is nothing larger to go to.
-        Reply::Truncated(_) => return Err(Mismatch::Garbage),
-        reply @ Reply::Whole(_) => reply,
-    };
-    if let Some(request) = pending.remove(&id) {
-        let same_case = request.query.same_case(message);
-        // The asker may have given up this very moment.
-        let _ = request.reply.send(Answer { reply, same_case });
-    }
-    Ok(())
-}
-
-fn free_id(pending: &HashMap<u16, Request>) -> u16 {
-    let mut random = rand::rng();
-    loop {
-        // At most PIPELINE_MAX of 65,536 are taken.
-        let id = random.random();
-        if !pending.contains_key(&id) {
-            return id;
-        }
-    }
-}
-
-/// `message` behind its length, in one write (RFC 7766, 8).
-fn frame(message: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(message.len() + 2);
-    // A query is at most 384 bytes, padding included.
-    frame.extend_from_slice(&u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes());
-    frame.extend_from_slice(message);
-    frame
-}
-
-/// The next whole message in `buffer`, which never grows beyond one message and one read.
-fn take_frame(buffer: &mut BytesMut) -> Option<BytesMut> {
-    let length = usize::from(u16::from_be_bytes(*buffer.first_chunk::<2>()?));
-    if buffer.len() < 2 + length {
-        return None;
-    }
-    let mut message = buffer.split_to(2 + length);
-    Some(message.split_off(2))
 }
