@@ -218,7 +218,7 @@ fn every_test_that_the_page_on_security_names_exists() {
 /// The numbers on the page, and where the code has them. A constant that changes changes the page.
 const LIMITS: &[(&str, &str, &str)] = &[
     ("transport | 4,096;", "src/dns/config.rs", "forwards_max: 4_096,"),
-    ("`max_concurrent` (1,000)", "src/config/settings.rs", "Setting::new(\"max_concurrent\", \"1000\")"),
+    ("`max_concurrent` (1,000)", "src/config/settings/forward.rs", "Setting::new(\"max_concurrent\", \"1000\")"),
     ("sockets to upstreams | 2,048,", "src/dns/forward/upstream/udp.rs", "SOCKETS_MAX: usize = 2_048;"),
     ("one upstream | 5, from", "src/dns/forward/upstream/attempts.rs", "TRIES_MAX: u32 = 5;"),
     ("50 ahead of", "src/dns/forward/upstream.rs", "RETRIES_MAX: u32 = 50;"),
@@ -226,7 +226,7 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("1,000, then TCP alone", "src/dns/forward/upstream/udp.rs", "NEAR_MISSES_LAST: u32 = 1_000;"),
     ("`tcp.max_connections` (1,000)", "src/config/settings.rs", "Setting::new(\"tcp.max_connections\", \"1000\")"),
     ("`tcp.max_per_source` (100)", "src/config/settings.rs", "Setting::new(\"tcp.max_per_source\", \"100\")"),
-    ("`max_fails` (3)", "src/config/settings.rs", "Setting::new(\"max_fails\", \"3\")"),
+    ("`max_fails` (3)", "src/config/settings/forward.rs", "Setting::new(\"max_fails\", \"3\")"),
     ("over TCP | 16 MiB", "src/dns/tcp.rs", "BUFFERED_BYTES_MAX: usize = 16 << 20;"),
     ("every 1 to 5 s", "src/dns/forward/upstream.rs", "PROBE_MAX: Duration = Duration::from_secs(5);"),
     ("listener | 128 and 16 for", "src/admin.rs", "CONNECTIONS: usize = 128;"),
