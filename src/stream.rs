@@ -45,6 +45,7 @@
 //! lower and serves the one before for as long as a release that speaks it is supported. Field numbers are never reused.
 
 mod beside;
+mod bucket_frames;
 mod choose;
 mod fanout;
 mod metrics;

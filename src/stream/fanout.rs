@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Beside, Config, Metrics, Surroundings,
+    bucket_frames::BucketFrames,
     choose::{Choice, Have, catch_up, choose},
     ring::{At, Place, Ring},
     round::{Idle, Round},
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     limits::Turns,
     proto::{self, Vouched},
-    record::{BUCKETS, Digest, Snapshot},
+    record::{Digest, Snapshot},
     store::{Reader, SourceState},
     sys::{Clock, Lock, UnixMillis},
 };
@@ -27,10 +28,6 @@ use crate::{
 const RECONNECTS_PER_S: u64 = 1_500;
 /// Bounds of the announced window.
 const WINDOW_MS: (u64, u64) = (500, 30_000);
-/// Buckets of a repair go out together until they are this much. HTTP/2 keeps an entry for each piece that waits to be sent, and
-/// never gives the room for them back: single buckets, a kilobyte each, took more of it than all else of a connection.
-const RUN_BYTES: usize = 16 << 10;
-
 /// Different states that those who wait can share.
 const DIGESTS_SHARED_MAX: usize = 64;
 
@@ -44,6 +41,7 @@ pub(super) struct Fanout {
     surroundings: watch::Receiver<Surroundings>,
     pub beside: Beside,
     state: Lock<State>,
+    pub buckets: BucketFrames,
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
     /// The states of waiting subscribers: mostly equal.
     waiting: Lock<Vec<Weak<[Digest]>>>,
@@ -59,26 +57,6 @@ struct State {
     synced: bool,
     /// Whether the last frame said that the source is lost.
     lost: bool,
-    /// Single buckets as frames, each made when first needed.
-    parts: Vec<Option<(Digest, Bytes)>>,
-    /// Several buckets as frames, the last ones made that begin with each.
-    runs: Vec<Option<Run>>,
-}
-
-/// Frames of buckets that go out together.
-struct Run {
-    buckets: Vec<(usize, Digest)>,
-    frames: Bytes,
-}
-
-impl Run {
-    /// Whether this is what comes first of these buckets.
-    fn begins(&self, snapshot: &Snapshot, owed: &[usize]) -> bool {
-        let same = |((bucket, digest), owed): (&(usize, Digest), &usize)| {
-            bucket == owed && *digest == snapshot.buckets()[*bucket].digest()
-        };
-        self.buckets.len() <= owed.len() && self.buckets.iter().zip(owed).all(same)
-    }
 }
 
 /// A snapshot as frames, and where its reader goes on.
@@ -129,8 +107,6 @@ impl Fanout {
             lost: false,
             as_of: as_of.unwrap_or_default(),
             snapshot,
-            parts: vec![None; BUCKETS],
-            runs: (0..BUCKETS).map(|_| None).collect(),
         };
         Arc::new(Self {
             transfers: Turns::new(config.transfers_max),
@@ -141,6 +117,7 @@ impl Fanout {
             surroundings,
             beside,
             state: Lock::new(state),
+            buckets: BucketFrames::default(),
             prepared: tokio::sync::Mutex::new(None),
             waiting: Lock::default(),
             head: watch::Sender::new(0),
@@ -354,42 +331,6 @@ impl Fanout {
         }
     }
 
-    /// The next buckets of a transfer, of which so many are sent, as frames; and how many then are.
-    ///
-    /// Made once for all who are owed the same.
-    pub(super) fn run(&self, transfer: &Transfer, sent: usize) -> Option<(Bytes, usize)> {
-        let owed = transfer.buckets.get(sent..)?;
-        let first = *owed.first()?;
-        let snapshot = &*transfer.snapshot;
-        if let Some(run) = self.state.lock().runs[first].as_ref().filter(|run| run.begins(snapshot, owed)) {
-            return Some((run.frames.clone(), sent + run.buckets.len()));
-        }
-        let (mut buckets, mut frames) = (Vec::new(), Vec::new());
-        for &bucket in owed {
-            buckets.push((bucket, snapshot.buckets()[bucket].digest()));
-            frames.extend_from_slice(&self.part(snapshot, bucket));
-            if frames.len() >= RUN_BYTES {
-                break;
-            }
-        }
-        let (frames, next) = (Bytes::from(frames), sent + buckets.len());
-        self.state.lock().runs[first] = Some(Run { buckets, frames: frames.clone() });
-        Some((frames, next))
-    }
-
-    /// A bucket as a frame.
-    fn part(&self, snapshot: &Snapshot, bucket: usize) -> Bytes {
-        let digest = snapshot.buckets()[bucket].digest();
-        if let Some((of, frame)) = &self.state.lock().parts[bucket]
-            && *of == digest
-        {
-            return frame.clone();
-        }
-        let frame = proto::bucket_part(snapshot, bucket);
-        self.state.lock().parts[bucket] = Some((digest, frame.clone()));
-        frame
-    }
-
     /// The snapshot as frames, made anew only when the one at hand is too far behind.
     pub(super) async fn prepared(&self) -> Arc<Prepared> {
         let mut prepared = self.prepared.lock().await;
@@ -439,45 +380,9 @@ fn to_f64(count: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::{
-        record::{Change, Kind, Service, ServiceKey, Version},
+        record::{Change, Version},
         store,
     };
-
-    #[test]
-    fn buckets_are_joined_once_for_all_who_are_owed_the_same() {
-        let services = (0..1_000_u32).map(|n| {
-            let kind = Kind::ClusterIp([std::net::IpAddr::from(n.to_be_bytes())].into());
-            Change::Put(Arc::new(Service::new(ServiceKey::new("prod", &format!("s{n}")), kind, vec![], vec![])))
-        });
-        let version = Version { cluster: "uid".into(), epoch: 1, rev: 1 };
-        let snapshot = Arc::new(Snapshot::default().apply(services, version));
-        let (_writer, reader) = store::open();
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        let (_above, surroundings) = watch::channel(Surroundings::default());
-        let fanout = Fanout::new(Config::default(), metrics, reader, Clock::System, surroundings, Beside::default());
-        let sent = |buckets: Vec<usize>| {
-            let place = Place::of(&snapshot);
-            let snapshot = Arc::clone(&snapshot);
-            let transfer = Transfer { buckets, snapshot, cursor: 0, place, as_of: UnixMillis::default() };
-            let (mut runs, mut sent) = (Vec::new(), 0);
-            while let Some((run, next)) = fanout.run(&transfer, sent) {
-                runs.push(run);
-                sent = next;
-            }
-            runs
-        };
-        let single = |buckets: &[usize]| -> Vec<u8> {
-            buckets.iter().flat_map(|&bucket| proto::bucket_part(&snapshot, bucket)).collect()
-        };
-        let all: Vec<usize> = (0..BUCKETS).collect();
-        let (one, other) = (sent(all.clone()), sent(all.clone()));
-        assert_eq!(one.concat(), single(&all));
-        assert!(one.iter().zip(&other).all(|(one, other)| one.as_ptr() == other.as_ptr()), "shared");
-        assert!(one.len() * RUN_BYTES <= single(&all).len() + RUN_BYTES, "{} runs", one.len());
-        for few in [vec![0, 2, 255], vec![7], vec![]] {
-            assert_eq!(sent(few.clone()).concat(), single(&few), "no more than is owed: {few:?}");
-        }
-    }
 
     #[test]
     fn who_wait_with_the_same_records_share_the_digests_of_them() {

@@ -140,9 +140,10 @@ impl Subscriber {
                     self.stage = Stage::Live { cursor: prepared.cursor, place: Arc::clone(&prepared.place) };
                 }
                 Stage::Repairing { transfer, sent, .. } => {
-                    if let Some((run, next)) = self.fanout.run(transfer, *sent) {
-                        *sent = next;
-                        return Some(run);
+                    let owed = transfer.buckets.get(*sent..).unwrap_or_default();
+                    if let Some((frames, more)) = self.fanout.buckets.next(&transfer.snapshot, owed) {
+                        *sent += more;
+                        return Some(frames);
                     }
                     let end = self.fanout.end(&transfer.snapshot, transfer.as_of);
                     self.stage = Stage::Live { cursor: transfer.cursor, place: Arc::clone(&transfer.place) };
