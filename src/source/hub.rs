@@ -17,6 +17,7 @@ mod ask;
 mod config;
 mod dial;
 mod doubt;
+mod end;
 mod last_read;
 mod list;
 mod metrics;
@@ -35,19 +36,20 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tonic::{Code, Streaming, transport::Channel};
+use tonic::{Streaming, transport::Channel};
 
 use self::{
     dial::connect,
     doubt::{ASKED_MAX, Asker, Doubt, Next},
+    end::{End, chain, unanswered},
     last_read::LastRead,
     list::HubList,
     metrics::Attempt,
     offset::Offset,
 };
 use super::backoff::{Backoff, spread};
+use crate::report::Time;
 pub use crate::report::{FollowState as State, FollowStatus as Status};
-use crate::report::{THEN, Time};
 use crate::{
     proto::{self, Complete, Event, FRAME_BYTES_MAX, Fault, Frame, Mirror, Mode, RecordsClient, Vouched},
     record::{Release, Released, Version},
@@ -81,6 +83,7 @@ pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
         refuses: 0,
         offset: Offset::default(),
         doubt: Doubt::default(),
+        leave: None,
     };
     let mut backoff = Backoff::new(RETRY_MIN, follower.config.retry_max);
     loop {
@@ -123,23 +126,6 @@ pub async fn run(config: Config, parts: Parts, updates: mpsc::Sender<Update>) {
     }
 }
 
-/// Why following one hub ended.
-#[derive(Debug, thiserror::Error)]
-enum End {
-    /// It never came to anything.
-    #[error("{0}")]
-    Failed(String),
-    /// It was followed, and then no more.
-    #[error("{0}")]
-    Broken(String),
-    /// It lives, but another may serve us better.
-    #[error("{0}")]
-    Elsewhere(&'static str),
-    /// The receiver of the updates is gone.
-    #[error("stopping")]
-    Closed,
-}
-
 struct Follower {
     config: Config,
     parts: Parts,
@@ -156,6 +142,13 @@ struct Follower {
     offset: Offset,
     /// Reasons to look at other hubs.
     doubt: Doubt,
+    leave: Option<Leave>,
+}
+
+/// When the hub followed is left, and why.
+struct Leave {
+    at: Instant,
+    why: &'static str,
 }
 
 /// The outcome of a stream.
@@ -244,11 +237,11 @@ impl Follower {
         last_read: &LastRead,
         resyncs: &mut u32,
     ) -> Result<Step, End> {
-        let mut leave: Option<(Instant, &'static str)> = None;
         let mut spoke = Instant::now();
         self.offset = Offset::default();
         self.parts.metrics.clock_ahead(None);
         self.doubt = Doubt::default();
+        self.leave = None;
         loop {
             // Bytes that come in are no silence, as long as they amount to a frame some day.
             let patience = (spoke.max(last_read.at()) + self.config.silence).min(spoke + FRAME_TIME_MAX);
@@ -261,21 +254,21 @@ impl Follower {
                     }
                     return Err(self.ended("silent for too long"));
                 }
-                Some(()) = OptionFuture::from(leave.map(|(at, _)| sleep_until(at))) => {
+                Some(()) = OptionFuture::from(self.leave.as_ref().map(|leave| sleep_until(leave.at))) => {
                     if let Some(address) = self.doubt.target.take() {
                         self.hubs.prefer(&address);
                     }
-                    return Err(End::Elsewhere(leave.map_or("", |(_, why)| why)));
+                    return Err(End::Elsewhere(self.leave.as_ref().map_or("", |leave| leave.why)));
                 }
                 // A hub that missed a heartbeat is doubted long before it counts as gone.
-                () = sleep_until(doubtful), if self.doubt.is_idle() && leave.is_none() => {
+                () = sleep_until(doubtful), if self.doubt.is_idle() && self.leave.is_none() => {
                     self.doubt.begin();
                     continue;
                 }
                 step = self.doubt.next() => {
                     match step {
                         Next::Ask => self.ask_others(),
-                        Next::Answers(answers) if leave.is_none() => leave = self.decide(answers),
+                        Next::Answers(answers) if self.leave.is_none() => self.decide(answers),
                         Next::Answers(_) => {}
                     }
                     continue;
@@ -294,7 +287,7 @@ impl Follower {
                         *resyncs = 0;
                     }
                     let settled = matches!(event, Event::Fresh(_));
-                    self.handle(event, &mut leave).await?;
+                    self.handle(event).await?;
                     if settled && self.parts.reader.held().refused() != self.refuses {
                         return Ok(Step::Greet);
                     }
@@ -319,8 +312,8 @@ impl Follower {
         self.doubt.ask(ask_all(dial, who, self.parts.clock.now(), self.hubs.others(ASKED_MAX)));
     }
 
-    /// When to leave for a hub that is better off than the one followed; if there is none, others are asked again later.
-    fn decide(&mut self, answers: Vec<(String, HubState)>) -> Option<(Instant, &'static str)> {
+    /// Decides to leave for a hub that is better off than the one followed; if there is none, others are asked again later.
+    fn decide(&mut self, answers: Vec<(String, HubState)>) {
         let asker = Asker {
             node: &self.config.node,
             held: self.mirror.held().version(),
@@ -328,14 +321,14 @@ impl Follower {
             waiting: self.doubt.waiting,
         };
         let Some(address) = asker.better(answers) else {
-            self.doubt.again();
-            return None;
+            return self.doubt.again();
         };
         self.doubt.target = Some(address);
-        Some((Instant::now() + spread(self.window.clamp(MOVE_SPREAD.0, MOVE_SPREAD.1)), FRESHER))
+        let pause = spread(self.window.clamp(MOVE_SPREAD.0, MOVE_SPREAD.1));
+        self.leave = Some(Leave { at: Instant::now() + pause, why: FRESHER });
     }
 
-    async fn handle(&mut self, mut event: Event, leave: &mut Option<(Instant, &'static str)>) -> Result<(), End> {
+    async fn handle(&mut self, mut event: Event) -> Result<(), End> {
         if let Event::Changed(Complete { vouched, .. })
         | Event::Replaced(Complete { vouched, .. })
         | Event::Fresh(vouched) = &mut event
@@ -376,7 +369,7 @@ impl Follower {
                 let changed_at = changed_ms.into_iter().map(UnixMillis).collect();
                 let upstream = self.upstream(&vouched);
                 self.send(Update { changed_at, upstream, ..what.into() }).await?;
-                self.vouched(vouched, leave).await
+                self.vouched(vouched).await
             }
             Event::Replaced(whole) => {
                 self.status_draft().repaired_at = Some(Time(self.parts.clock.now()));
@@ -390,7 +383,7 @@ impl Follower {
                 let as_of = whole.vouched.as_of;
                 let what = What::Reset { origin: Origin::Stamped(whole.version), records, as_of };
                 self.send(Update { upstream: self.upstream(&whole.vouched), ..what.into() }).await?;
-                self.vouched(whole.vouched, leave).await
+                self.vouched(whole.vouched).await
             }
             Event::Fresh(vouched) => {
                 let what = What::Fresh { as_of: vouched.as_of };
@@ -402,14 +395,14 @@ impl Follower {
                 if news {
                     self.send(Update { upstream, ..what.into() }).await?;
                 }
-                self.vouched(vouched, leave).await
+                self.vouched(vouched).await
             }
             Event::Leaving { window_ms, hubs } => {
                 self.learn(&hubs);
                 self.hubs.failed();
                 self.hubs.new_round();
                 let window = Duration::from_millis(window_ms.into()).min(self.config.retry_max);
-                *leave = Some((Instant::now() + spread(window), "hub is leaving"));
+                self.leave = Some(Leave { at: Instant::now() + spread(window), why: "hub is leaving" });
                 Ok(())
             }
         }
@@ -427,7 +420,7 @@ impl Follower {
     }
 
     /// Takes note of what came with records that add up: we are live.
-    async fn vouched(&mut self, vouched: Vouched, leave: &mut Option<(Instant, &'static str)>) -> Result<(), End> {
+    async fn vouched(&mut self, vouched: Vouched) -> Result<(), End> {
         self.hubs.good(vouched.as_of);
         self.window = Duration::from_millis(vouched.window_ms.into()).min(self.config.retry_max);
         self.learn(&vouched.hubs);
@@ -440,7 +433,7 @@ impl Follower {
             self.doubt.begin();
         } else {
             self.doubt = Doubt::default();
-            leave.take_if(|(_, why)| *why == FRESHER);
+            self.leave.take_if(|leave| leave.why == FRESHER);
         }
         let Some(reason) = vouched.lost else { return Ok(()) };
         let reason = chain(self.hubs.status.path.first().map_or("hub", String::as_str), &reason);
@@ -477,26 +470,5 @@ impl Follower {
             }
             changed
         });
-    }
-}
-
-/// The way to a loss: `hub2 → hub1 → https://10.0.0.1:6443: TLS handshake timed out`.
-fn chain(hub: &str, reason: &str) -> String {
-    // As hubs of older versions say it, once for each hub on the way.
-    let reason = reason.trim_start_matches("hub has lost its source: ");
-    format!("{hub}{THEN}{reason}")
-}
-
-/// Why a greeting was not followed by a stream.
-fn unanswered(status: &tonic::Status, broke: Option<String>) -> String {
-    match (status.code(), broke) {
-        // The answer of a hub to followers it turns away.
-        (Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented, _) => status.message().to_owned(),
-        // With TLS 1.3 a client has shaken hands before its own certificate is looked at.
-        (_, Some(error)) if error.contains("fatal alert") => {
-            format!("the hub refused the certificate of this process ({error})")
-        }
-        (_, Some(error)) => format!("the connection broke before the first answer: {error}"),
-        (_, None) => format!("no answer to the greeting: {}", status.message()),
     }
 }
