@@ -3,16 +3,11 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     time::Duration,
 };
 
 use hickory_proto::rr::{self, RData, rdata::A};
-use hickory_proto::{
-    rr::{Name, RecordType},
-    serialize::txt::Parser,
-};
 use holdfast::{
     admin::{self, Documents, Handles, Readiness, Rules, StatusInputs, view::ListenerDoc},
     dns::{
@@ -29,14 +24,14 @@ use holdfast::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    apiserver::{Apiserver, namespace, service},
-    command::{Ran, holdfast},
-};
+use crate::support::command::{Ran, holdfast};
 
 mod asked;
+mod diff;
+mod dump;
 mod input;
 mod operator;
+mod pins;
 mod transcript;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/online-boutique.yaml");
@@ -102,35 +97,6 @@ fn inspected(question: &Question) -> Inspected {
     Inspected { answer: Some(InspectedAnswer { rcode, kind, answers, authorities: Vec::new(), age }), legs: vec![leg] }
 }
 
-#[test]
-fn a_name_outside_is_looked_up_in_the_cache() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = records(Duration::ZERO);
-    let live = Live::start(dir.path(), reader);
-    let lookup = |name| holdfast(["lookup", name, "--admin", text(&live.socket)]);
-    let found = lookup("www.example.com");
-    assert_eq!(found.code, 0, "{}{}", found.out, found.err);
-    assert!(found.out.starts_with("www.example.com. 48 IN A 192.0.2.1\n"), "{}", found.out);
-    assert!(found.out.contains("A: from zone example.com. (192.0.2.53:53) 12s ago, good for 48s\n"), "{}", found.out);
-    let gone = lookup("gone.example.com.");
-    assert_eq!(gone.code, 0, "{}", gone.out);
-    let told = "A: no such name, from zone example.com. (192.0.2.53:53) 12s ago, expired, still served because no upstream \
-                answers\n";
-    assert!(gone.out.contains(told) && gone.out.contains("19 (Stale NXDOMAIN Answer)"), "{}", gone.out);
-    let unknown = lookup("other.example.com.");
-    assert_eq!(unknown.code, 1, "{}", unknown.out);
-    assert!(
-        unknown.out.starts_with(
-            "other.example.com. is outside the cluster and not in the cache; it would be sent to upstream servers\n"
-        ),
-        "{}",
-        unknown.out
-    );
-    let json = holdfast(["lookup", "www.example.com", "A", "-o", "json", "--admin", text(&live.socket)]).out;
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["answers"][0]["cached"]["ttl_left_seconds"], 48);
-}
-
 struct Inputs;
 
 impl StatusInputs for Inputs {
@@ -190,6 +156,35 @@ fn text(path: &Path) -> &str {
 fn ok(ran: Ran) -> String {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
     ran.out
+}
+
+#[test]
+fn a_name_outside_is_looked_up_in_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_writer, reader) = records(Duration::ZERO);
+    let live = Live::start(dir.path(), reader);
+    let lookup = |name| holdfast(["lookup", name, "--admin", text(&live.socket)]);
+    let found = lookup("www.example.com");
+    assert_eq!(found.code, 0, "{}{}", found.out, found.err);
+    assert!(found.out.starts_with("www.example.com. 48 IN A 192.0.2.1\n"), "{}", found.out);
+    assert!(found.out.contains("A: from zone example.com. (192.0.2.53:53) 12s ago, good for 48s\n"), "{}", found.out);
+    let gone = lookup("gone.example.com.");
+    assert_eq!(gone.code, 0, "{}", gone.out);
+    let told = "A: no such name, from zone example.com. (192.0.2.53:53) 12s ago, expired, still served because no upstream \
+                answers\n";
+    assert!(gone.out.contains(told) && gone.out.contains("19 (Stale NXDOMAIN Answer)"), "{}", gone.out);
+    let unknown = lookup("other.example.com.");
+    assert_eq!(unknown.code, 1, "{}", unknown.out);
+    assert!(
+        unknown.out.starts_with(
+            "other.example.com. is outside the cluster and not in the cache; it would be sent to upstream servers\n"
+        ),
+        "{}",
+        unknown.out
+    );
+    let json = holdfast(["lookup", "www.example.com", "A", "-o", "json", "--admin", text(&live.socket)]).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["answers"][0]["cached"]["ttl_left_seconds"], 48);
 }
 
 #[test]
@@ -322,267 +317,4 @@ fn what_the_guard_holds_is_marked_everywhere() {
     let json = ok(holdfast(["dump", "--admin", socket, "-o", "json"]));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["holdfast"]["held"]["rows"][0]["name"], "default/frontend");
-}
-
-#[test]
-fn a_dump_reads_back_through_manifests_as_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = records(Duration::ZERO);
-    let live = Live::start(dir.path(), reader.clone());
-    for form in ["json", "yaml"] {
-        let dump = ok(holdfast(["dump", "--admin", text(&live.socket), "-o", form]));
-        let file = dir.path().join(format!("dump.{form}"));
-        std::fs::write(&file, &dump).unwrap();
-        let reading = manifests::read(&file, EndpointsMode::All).unwrap();
-        assert_eq!(reading.rejections.total, 0);
-        let (mut writer, again) = store::open();
-        let origin = Origin::Watched { cluster: reading.cluster, new_epoch: false };
-        writer.apply(What::Reset { origin, records: reading.records, as_of: UnixMillis(0) }).unwrap();
-        assert_eq!(again.load().root(), reader.load().root(), "{form}");
-        assert_eq!(again.load().version().cluster, reader.load().version().cluster, "{form}");
-        let equal = holdfast(["diff", text(&live.socket), text(&file)]);
-        assert_eq!((equal.code, equal.out.lines().last()), (0, Some("equal: 18 services")), "{form}");
-        assert!(equal.out.contains(&format!("\nB {}: a dump, records confirmed ", file.display())), "{}", equal.out);
-    }
-}
-
-#[test]
-fn a_dump_of_nothing_says_that_there_is_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = store::open();
-    let live = Live::start(dir.path(), reader);
-    let ran = holdfast(["dump", "--admin", text(&live.socket), "-o", "hosts"]);
-    let expect = "holdfast: there are no records: none were on disk, and none came from the source\n";
-    assert_eq!((ran.code, ran.err.as_str()), (1, expect), "{}", ran.out);
-}
-
-#[test]
-fn a_diff_names_what_differs() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = dir.path().join("store");
-    stored(&store, Duration::ZERO);
-    let changed = std::fs::read_to_string(EXAMPLE).unwrap().replace("10.96.130.4", "10.96.130.6");
-    let changed = changed.replace("name: payments-gateway", "name: payments");
-    let file = dir.path().join("changed.yaml");
-    std::fs::write(&file, changed).unwrap();
-    let ran = holdfast(["diff", text(&store), text(&file)]);
-    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
-    let expect = "\
-~ default/frontend
-    ClusterIP 10.96.130.4 -> ClusterIP 10.96.130.6
-+ default/payments  ExternalName gateway.payments.example.com
-- default/payments-gateway  ExternalName gateway.payments.example.com
-
-3 differences: - 1 only in A, + 1 only in B, ~ 1 differ (A -> B); equal: 16 services
-";
-    let (head, differences) = ran.out.split_once("\n\n").unwrap();
-    assert_eq!(differences, expect);
-    let head: Vec<&str> = head.lines().collect();
-    let stored = format!("A {}: a store on disk, records confirmed ", store.display());
-    assert!(head[0].starts_with(&stored) && head[0].ends_with(" UTC)"), "{head:?}");
-    assert_eq!(head[1], format!("B {}: manifests", file.display()));
-    let one = holdfast(["diff", "-n", "data", text(&store), text(&file)]);
-    assert_eq!((one.code, one.out.lines().last()), (0, Some("equal: 2 services")), "{}", one.out);
-    assert!(one.out.contains("\nonly namespace data\n"), "{}", one.out);
-    let json = holdfast(["diff", text(&store), text(&file), "-o", "json"]);
-    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
-    assert_eq!((&json["equal"], &json["differences"][1]["side"]), (&false.into(), &"only_b".into()));
-    assert_eq!(
-        (&json["a"]["kind"], &json["b"]["kind"], &json["services_equal"]),
-        (&"store".into(), &"manifests".into(), &16.into())
-    );
-    // Beside its records a process keeps what it was started with.
-    std::fs::write(store.join("settings.yaml"), "zone: cluster.local\n").unwrap();
-    assert!(holdfast(["diff", text(&store), EXAMPLE]).out.ends_with("\nequal: 18 services\n"));
-    std::fs::rename(store.join("records-1.redb"), store.join("records-1.redb.corrupt-1")).unwrap();
-    let ran = holdfast(["diff", text(&store), EXAMPLE]);
-    assert_eq!((ran.code, ran.err), (3, format!("holdfast: no store in {}\n", store.display())));
-}
-
-#[test]
-fn a_diff_reads_pipes() {
-    let script = "\"$0\" diff <(cat \"$1\") - < <(cat \"$1\") && ! \"$0\" diff \"$1\" - < /dev/null";
-    let ran = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_holdfast"), EXAMPLE]).output().unwrap();
-    let err = String::from_utf8(ran.stderr).unwrap();
-    assert_eq!(err, "holdfast: manifests /dev/stdin: is empty: taken for half-written\n");
-    let out = String::from_utf8(ran.stdout).unwrap();
-    assert_eq!(ran.status.code(), Some(0), "{out}");
-    assert!(out.contains("\nB -: manifests\n") && out.ends_with("\nequal: 18 services\n"), "{out}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_diff_takes_a_kubeconfig() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Apiserver::start().await;
-    server.put_all([namespace("kube-system"), namespace("prod"), service("prod", "web", "10.96.0.7")]);
-    let kubeconfig = server.kubeconfig(dir.path());
-    let manifest = dir.path().join("cluster.yaml");
-    let list = serde_json::json!({"kind": "List", "items": [
-        namespace("default"), namespace("kube-system"), namespace("prod"), service("prod", "web", "10.96.0.8"),
-    ]});
-    std::fs::write(&manifest, list.to_string()).unwrap();
-    let (a, b) = (text(&kubeconfig).to_owned(), text(&manifest).to_owned());
-    let ran = tokio::task::spawn_blocking(move || holdfast(["diff", &a, &b])).await.unwrap();
-    assert_eq!((ran.code, ran.err.as_str()), (1, ""), "{}", ran.out);
-    let listed = format!("A {}: the cluster, listed now\n", kubeconfig.display());
-    let differs = "\n~ prod/web\n    ClusterIP 10.96.0.7 -> ClusterIP 10.96.0.8\n";
-    assert!(ran.out.starts_with(&listed) && ran.out.contains(differs), "{}", ran.out);
-    server.stop();
-    let (a, b) = (text(&kubeconfig).to_owned(), text(&manifest).to_owned());
-    let ran = tokio::task::spawn_blocking(move || holdfast(["diff", &a, &b])).await.unwrap();
-    assert_eq!((ran.code, ran.out.as_str()), (3, ""));
-    assert!(ran.err.starts_with(&format!("holdfast: kubeconfig {}: ", kubeconfig.display())), "{}", ran.err);
-    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
-}
-
-#[test]
-fn a_dump_is_a_zone_that_others_read() {
-    let dir = tempfile::tempdir().unwrap();
-    stored(dir.path(), Duration::ZERO);
-    let zone = ok(holdfast(["dump", "--store", text(dir.path()), "-o", "zone"]));
-    let (origin, sets) = Parser::new(&zone, None, None).parse().unwrap();
-    assert_eq!(origin, Name::from_ascii("cluster.local.").unwrap());
-    let count = |rtype| {
-        sets.values()
-            .filter(|set| set.record_type() == rtype)
-            .map(|set| set.records_without_rrsigs().count())
-            .sum::<usize>()
-    };
-    assert_eq!(count(RecordType::SOA), 1);
-    assert_eq!(count(RecordType::CNAME), 2);
-    // 14 cluster IPs, 2 ready endpoints under the service and under their own names, and the name server.
-    assert_eq!(count(RecordType::A), 15 + 2 + 2 + 1);
-    let lines = zone.lines().filter(|line| !line.starts_with([';', '$'])).count();
-    let records: usize = sets.values().map(|set| set.records_without_rrsigs().count()).sum();
-    assert_eq!(records, lines, "every line is a record of its own");
-}
-
-#[test]
-fn a_dump_of_a_reverse_zone_is_a_zone_too() {
-    let dir = tempfile::tempdir().unwrap();
-    stored(dir.path(), Duration::ZERO);
-    let store = text(dir.path());
-    let zone = ok(holdfast(["dump", "--store", store, "-o", "zone", "--reverse", "96.10.in-addr.arpa"]));
-    let (origin, sets) = Parser::new(&zone, None, None).parse().unwrap();
-    assert_eq!(origin, Name::from_ascii("96.10.in-addr.arpa.").unwrap());
-    let pointers = sets.values().filter(|set| set.record_type() == RecordType::PTR).count();
-    assert_eq!((pointers, sets.len()), (15, 15 + 2), "a pointer for each cluster IP, SOA and NS");
-    let wrong = holdfast(["dump", "--store", store, "--reverse", "96.10.in-addr.arpa"]);
-    assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
-}
-
-#[test]
-fn a_dump_is_a_hosts_file() {
-    let dir = tempfile::tempdir().unwrap();
-    stored(dir.path(), Duration::ZERO);
-    let hosts = ok(holdfast(["dump", "--store", text(dir.path()), "-o", "hosts"]));
-    let line = "10.96.130.4\tfrontend.default.svc.cluster.local frontend.default.svc frontend.default";
-    assert!(hosts.lines().any(|found| found == line), "{hosts}");
-    assert!(hosts.contains("# 2 aliases (ExternalName) have no address and are left out\n"), "{hosts}");
-}
-
-#[test]
-fn a_name_is_pinned_by_hand_listed_explained_and_let_go() {
-    let dir = tempfile::tempdir().unwrap();
-    stored(dir.path(), Duration::ZERO);
-    let (_writer, reader) = records(Duration::ZERO);
-    let live = Live::start(dir.path(), reader);
-    let socket = text(&live.socket);
-    assert_eq!(ok(holdfast(["pin", "--admin", socket])), "nothing is pinned\n");
-
-    let name = "frontend.default.svc.cluster.local";
-    let pin = ["pin", name, "10.9.9.9", "--for", "2h", "--reason", "the slice is wrong", "--admin", socket];
-    let shown = ok(holdfast(pin));
-    let row = "\nfrontend.default.svc.cluster.local.   10.9.9.9    5s    ";
-    assert!(shown.contains(row) && shown.ends_with("   the slice is wrong\n1 name\n"), "{shown}");
-    let status = ok(holdfast(["status", "--admin", socket]));
-    assert!(status.contains(&format!("pinned      1 name PINNED by hand: {name}.\n")), "{status}");
-    let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
-    assert!(lookup.starts_with(&format!("{name}. 5 IN A 10.9.9.9\n\n")), "{lookup}");
-    assert!(
-        lookup.contains(": the slice is wrong\n") && lookup.contains("PINNED        by an operator for "),
-        "{lookup}"
-    );
-    let offline = ok(holdfast(["lookup", "frontend.default", "--store", text(dir.path())]));
-    assert!(offline.starts_with(&format!("{name}. 5 IN A 10.9.9.9\n")), "with nothing running too: {offline}");
-
-    assert_eq!(ok(holdfast(["unpin", name, "--admin", socket])), "nothing is pinned\n");
-    assert_eq!(holdfast(["unpin", name, "--admin", socket]).code, 1, "it was not pinned");
-    // What `lookup` completes, `pin` and `unpin` do; a service that is gone is known by its namespace.
-    for (given, pinned) in [
-        ("frontend.default", name),
-        ("gone.default", "gone.default.svc.cluster.local"),
-        ("frontend.default.", "frontend.default"),
-        ("www.example.com", "www.example.com"),
-        ("frontend", name),
-        ("default/frontend", name),
-    ] {
-        let shown = ok(holdfast(["pin", given, "10.9.9.9", "--admin", socket]));
-        assert!(shown.contains(&format!("\n{pinned}.   10.9.9.9 ")), "{given}: {shown}");
-        assert_eq!(ok(holdfast(["unpin", given, "--admin", socket])), "nothing is pinned\n", "{given}");
-    }
-    let lookup = ok(holdfast(["lookup", "frontend.default", "--admin", socket]));
-    assert!(lookup.starts_with(&format!("{name}. 5 IN A 10.96.130.4\n")), "{lookup}");
-    // The namespace is kubectl's, and one that is given goes before it.
-    let kubeconfig = dir.path().join("kubeconfig");
-    let text = "{current-context: a, contexts: [{name: a, context: {cluster: c, namespace: kube-system}}]}";
-    std::fs::write(&kubeconfig, text).unwrap();
-    let pin = |words: &[&str]| {
-        let ran = Command::new(env!("CARGO_BIN_EXE_holdfast"))
-            .args(["pin", words[0], "10.9.9.9", "--admin", socket])
-            .args(&words[1..])
-            .env("KUBECONFIG", &kubeconfig)
-            .output();
-        let ran = ran.unwrap();
-        String::from_utf8(ran.stdout).unwrap() + &String::from_utf8(ran.stderr).unwrap()
-    };
-    let missing = pin(&["frontend"]);
-    assert!(missing.contains("no service is called \"frontend\" in namespace kube-system"), "{missing}");
-    assert!(pin(&["frontend", "-n", "default"]).contains(&format!("\n{name}.   10.9.9.9 ")));
-    let forced = pin(&["soon", "--force"]);
-    assert!(forced.contains("\nsoon.kube-system.svc.cluster.local. ") && forced.contains("2 names"), "{forced}");
-    assert_eq!(ok(holdfast(["unpin", "frontend", "--admin", socket])).lines().count(), 3, "one is left");
-}
-
-#[test]
-fn a_pin_that_cannot_be_is_refused_with_the_reason() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = records(Duration::ZERO);
-    let live = Live::start(dir.path(), reader);
-    let socket = text(&live.socket);
-    let long = "a".repeat(64);
-    for (args, code, text) in [
-        (vec!["pin", "db.prod", "--admin", socket], 2, "required"),
-        (vec!["pin", "db.prod", "10.0.0", "--admin", socket], 2, "invalid IP address syntax"),
-        (vec!["pin", "db.prod", "::1", "--for", "soon", "--admin", socket], 2, "is not a duration"),
-        (vec!["pin", "db.prod", "::1", "--for", "0s", "--admin", socket], 2, "a pin lasts a second at least"),
-        (vec!["pin", &long, "::1", "--admin", socket], 2, "is no name"),
-        (
-            vec!["pin", "foo", "::1", "--admin", socket],
-            2,
-            "no service is called \"foo\" in namespace default: give its namespace (-n), or the whole name with a final dot",
-        ),
-        (
-            vec!["pin", "db.prod", "::1", "--ttl", "3600", "--admin", socket],
-            2,
-            "TTL 3600 s: the TTL of a pin is 0 to 300 s",
-        ),
-        (vec!["unpin", "--admin", socket], 2, "required"),
-        (
-            vec!["pin", "--admin", "/nowhere/agent.sock"],
-            3,
-            "Only a running process can do that: give its --admin SOCKET",
-        ),
-        (
-            vec!["guard", "--admin", "/nowhere/agent.sock"],
-            3,
-            "no process is running at /nowhere/agent.sock: No such file",
-        ),
-        (vec!["lookup", "a..b", "--admin", socket], 2, "is no name"),
-        (vec!["lookup", "", "--admin", socket], 2, "is no name"),
-    ] {
-        let ran = holdfast(&args);
-        assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{args:?}");
-        assert!(ran.err.contains(text), "{args:?}: {}", ran.err);
-    }
 }
