@@ -9,12 +9,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{alerts, object, objects, yaml::text};
+use super::{alert_rules, alerts, yaml::text};
 
 /// Runs promtool over the rules. Without promtool: none, or a failure where `HOLDFAST_PROMTOOL` says that there is one.
 fn promtool(dir: &Path, arguments: &[&str]) -> Option<Output> {
-    let spec = object(&objects("monitoring"), "PrometheusRule/holdfast")["spec"].clone();
-    std::fs::write(dir.join("rules.yaml"), spec.to_string()).unwrap();
+    std::fs::write(dir.join("rules.yaml"), alert_rules().to_string()).unwrap();
     match Command::new("promtool").args(arguments).current_dir(dir).output() {
         Ok(ran) => Some(ran),
         Err(error) => {
