@@ -19,10 +19,12 @@
 //! lists are compressed where asked for, watches never; watches end after `timeoutSeconds`, with a bookmark before it.
 
 mod faults;
+mod leases;
 mod objects;
 mod serve;
 mod store;
 mod tls;
+mod watches;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -41,9 +43,9 @@ pub use self::{
     store::Backup,
 };
 use self::{
-    serve::{Command, Watcher},
     store::Store,
     tls::Certificates,
+    watches::{Command, Watcher},
 };
 
 /// A request the server got.

@@ -1,4 +1,4 @@
-//! HTTP: from a connection to lists and watches.
+//! HTTP: from a connection to lists; leases and watches have files of their own.
 
 use std::{convert::Infallible, io, io::Write as _, sync::Arc, time::Duration};
 
@@ -18,36 +18,19 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinSet,
-    time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     Seen, Shared,
     faults::{Fault, Reply},
+    leases::lease,
     store::Selector,
+    watches::watch_of,
 };
 
-/// How long a version ahead of the server's is waited for. Three seconds in a real one.
-const AHEAD: Duration = Duration::from_millis(100);
-
-type Body = UnsyncBoxBody<Bytes, io::Error>;
-type Pieces = mpsc::Sender<Result<Frame<Bytes>, io::Error>>;
-
-/// What a test tells the open watches.
-#[derive(Clone, Debug)]
-pub(super) enum Command {
-    End,
-    Break,
-    Mute,
-    Bookmark,
-    Send(Bytes),
-}
-
-pub(super) struct Watcher {
-    pub(super) resource: String,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
-}
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Pieces = mpsc::Sender<Result<Frame<Bytes>, io::Error>>;
 
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
@@ -138,15 +121,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Bod
         authorization: header(header::AUTHORIZATION),
         user_agent: header(header::USER_AGENT),
     };
-    let fault = {
-        let mut state = shared.state();
-        state.seen.push(seen.clone());
-        state.faults.iter_mut().find(|fault| fits(fault, &seen)).map(|fault| {
-            fault.times -= 1;
-            fault.reply.clone()
-        })
-    };
-    shared.act();
+    let fault = note(&seen, &shared);
     match fault {
         None => {}
         Some(Reply::Silent) => return watch_of(&seen, shared, true),
@@ -155,70 +130,18 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Bod
     if watch { watch_of(&seen, shared, false) } else { list(&seen, &shared, gzip) }
 }
 
-/// Reads, makes or replaces a lease; replacing takes the version it has.
-async fn lease(request: Request<Incoming>, path: &str, shared: &Shared) -> Response<Body> {
-    let mut parts = path.split('/');
-    let (namespace, name) = (parts.next().unwrap().to_owned(), parts.nth(1).map(str::to_owned));
-    let verb = match *request.method() {
-        http::Method::POST => "create",
-        http::Method::PUT => "update",
-        _ => "get",
-    };
-    let seen = Seen {
-        verb,
-        resource: "leases".to_owned(),
-        params: Vec::new(),
-        accept: String::new(),
-        authorization: String::new(),
-        user_agent: String::new(),
-    };
-    let body = request.into_body().collect().await.unwrap().to_bytes();
+/// Notes a request, and takes the fault that a test has set for it.
+pub(super) fn note(seen: &Seen, shared: &Shared) -> Option<Reply> {
     let fault = {
         let mut state = shared.state();
         state.seen.push(seen.clone());
-        state.faults.iter_mut().find(|fault| fits(fault, &seen)).map(|fault| {
+        state.faults.iter_mut().find(|fault| fits(fault, seen)).map(|fault| {
             fault.times -= 1;
             fault.reply.clone()
         })
     };
     shared.act();
-    if let Some(reply) = fault {
-        return faulty(reply).await;
-    }
-    let mut state = shared.state();
-    let Some(name) = name else {
-        let mut object: Value = serde_json::from_slice(&body).unwrap();
-        object["metadata"]["namespace"] = namespace.as_str().into();
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        if state.store.get("leases", &namespace, &name).is_some() {
-            return status(409, "AlreadyExists", None);
-        }
-        return put_lease(&mut state.store, shared, object);
-    };
-    let Some(held) = state.store.get("leases", &namespace, &name).cloned() else {
-        let mut object = status_object(404, "NotFound", None);
-        object["message"] = format!("leases.coordination.k8s.io \"{name}\" not found").into();
-        let mut response = whole(object.to_string().into(), false);
-        *response.status_mut() = http::StatusCode::NOT_FOUND;
-        return response;
-    };
-    if verb == "get" {
-        return whole(held.to_string().into(), false);
-    }
-    let mut object: Value = serde_json::from_slice(&body).unwrap();
-    object["metadata"]["namespace"] = namespace.into();
-    if object["metadata"]["resourceVersion"] != held["metadata"]["resourceVersion"] {
-        return status(409, "Conflict", None);
-    }
-    put_lease(&mut state.store, shared, object)
-}
-
-fn put_lease(store: &mut super::store::Store, shared: &Shared, object: Value) -> Response<Body> {
-    let key = (object["metadata"]["namespace"].clone(), object["metadata"]["name"].clone());
-    store.put(object);
-    shared.version.send_replace(store.version());
-    let kept = store.get("leases", key.0.as_str().unwrap(), key.1.as_str().unwrap()).unwrap();
-    whole(kept.to_string().into(), false)
+    fault
 }
 
 fn fits(fault: &Fault, seen: &Seen) -> bool {
@@ -228,7 +151,7 @@ fn fits(fault: &Fault, seen: &Seen) -> bool {
         && fault.continued.is_none_or(|continued| continued == seen.param("continue").is_some())
 }
 
-async fn faulty(reply: Reply) -> Response<Body> {
+pub(super) async fn faulty(reply: Reply) -> Response<Body> {
     match reply {
         Reply::Status { code, reason, retry_after } => status(code, &reason, retry_after),
         Reply::Bare(code) => {
@@ -320,16 +243,15 @@ fn list(seen: &Seen, shared: &Shared, gzip: bool) -> Response<Body> {
     whole(body.into(), gzip)
 }
 
-/// The object as it was asked for: whole, or its metadata.
 /// Nothing for no time: the runtime's sleep of nothing takes a tick of its timer, 1 ms, which for each event of a list is seconds.
-async fn pause(time: Duration) {
+pub(super) async fn pause(time: Duration) {
     if !time.is_zero() {
         tokio::time::sleep(time).await;
     }
 }
 
 /// The kind and the API version of a resource's objects.
-fn kind_of(resource: &str) -> (&'static str, &'static str) {
+pub(super) fn kind_of(resource: &str) -> (&'static str, &'static str) {
     match resource {
         "services" => ("Service", "v1"),
         "namespaces" => ("Namespace", "v1"),
@@ -337,167 +259,21 @@ fn kind_of(resource: &str) -> (&'static str, &'static str) {
     }
 }
 
-fn shown(object: &Value, accept: &str) -> Value {
+/// The object as it was asked for: whole, or its metadata.
+pub(super) fn shown(object: &Value, accept: &str) -> Value {
     if !accept.contains("as=PartialObjectMetadata") {
         return object.clone();
     }
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
-// Watches.
-
-fn watch_of(seen: &Seen, shared: Arc<Shared>, silent: bool) -> Response<Body> {
-    let initial = seen.param("sendInitialEvents") == Some("true");
-    if initial && (!shared.state().streaming_lists || seen.param("resourceVersionMatch") != Some("NotOlderThan")) {
-        return status(422, "Invalid", None);
-    }
-    let (pieces, response) = streamed();
-    let (commands, commanded) = mpsc::unbounded_channel();
-    let watcher = Arc::new(Watcher { resource: seen.resource.clone(), commands });
-    {
-        let mut state = shared.state();
-        state.watchers.push(Arc::clone(&watcher));
-        state.most_watchers = state.most_watchers.max(state.watchers.len());
-    }
-    shared.act();
-    let selector = Selector::new(seen.param("labelSelector"), seen.param("fieldSelector"));
-    let watching =
-        Watching { seen: seen.clone(), shared: Arc::clone(&shared), pieces, commanded, selector, muted: silent };
-    tokio::spawn(async move {
-        let closed = watching.pieces.clone();
-        // Whoever drops the connection ends the watch.
-        tokio::select! {
-            () = closed.closed() => {}
-            _ = watching.run(initial) => {}
-        }
-        shared.state().watchers.retain(|other| !Arc::ptr_eq(other, &watcher));
-        shared.act();
-    });
-    response
-}
-
-struct Watching {
-    seen: Seen,
-    shared: Arc<Shared>,
-    pieces: Pieces,
-    commanded: mpsc::UnboundedReceiver<Command>,
-    selector: Selector,
-    muted: bool,
-}
-
-struct Gone;
-
-impl Watching {
-    async fn run(mut self, initial: bool) -> Result<(), Gone> {
-        let mut at = match self.seen.param("resourceVersion") {
-            Some(version) if !initial => version.parse().unwrap(),
-            _ => self.shared.state().store.version(),
-        };
-        if initial {
-            self.send_initial().await?;
-        } else {
-            let (now, compacted) = {
-                let state = self.shared.state();
-                (state.store.version(), state.store.compacted())
-            };
-            if at > now {
-                tokio::time::sleep(AHEAD).await;
-                if self.shared.state().store.version() < at {
-                    return self.send(error_event(504, "Timeout")).await;
-                }
-            }
-            if at < compacted {
-                return self.send(error_event(410, "Expired")).await;
-            }
-        }
-        let seconds = self.seen.param("timeoutSeconds").map_or(1800, |seconds| seconds.parse().unwrap());
-        let end = Instant::now() + Duration::from_secs(seconds);
-        let mut version = self.shared.version.subscribe();
-        let every = self.shared.state().bookmark_every;
-        let mut bookmarks = tokio::time::interval_at(Instant::now() + every, every);
-        loop {
-            self.shared.running().await;
-            version.borrow_and_update();
-            let news = self.shared.state().store.since(&self.seen.resource, at);
-            for happened in news {
-                at = happened.version;
-                if let Some((kind, object)) = self.selector.event(&happened) {
-                    self.send_event(kind, &object).await?;
-                }
-            }
-            tokio::select! {
-                _ = version.changed() => {}
-                _ = bookmarks.tick() => self.send_bookmark(&mut at, false).await?,
-                () = tokio::time::sleep_until(end) => {
-                    return self.send_bookmark(&mut at, false).await;
-                }
-                Some(command) = self.commanded.recv() => match command {
-                    Command::End => return Ok(()),
-                    Command::Break => {
-                        let _ = self.pieces.send(Err(io::Error::other("broken by the test"))).await;
-                        return Ok(());
-                    }
-                    Command::Mute => self.muted = true,
-                    Command::Bookmark => self.send_bookmark(&mut at, false).await?,
-                    Command::Send(bytes) => self.send(bytes).await?,
-                },
-            }
-        }
-    }
-
-    async fn send_initial(&self) -> Result<(), Gone> {
-        let (objects, mut version): (Vec<Value>, u64) = {
-            let state = self.shared.state();
-            let listed = state.store.list(&self.seen.resource, None).map(|(_, object)| object.clone());
-            (listed.filter(|object| self.selector.matches(object)).collect(), state.store.version())
-        };
-        for object in objects {
-            self.send_event("ADDED", &object).await?;
-        }
-        if self.shared.state().ignores_initial_events {
-            return Ok(());
-        }
-        self.send_bookmark(&mut version, true).await
-    }
-
-    async fn send_event(&self, kind: &str, object: &Value) -> Result<(), Gone> {
-        self.send(format!("{}\n", json!({"type": kind, "object": shown(object, &self.seen.accept)})).into()).await
-    }
-
-    async fn send_bookmark(&self, at: &mut u64, ends_list: bool) -> Result<(), Gone> {
-        if self.seen.param("allowWatchBookmarks") != Some("true") {
-            return Ok(());
-        }
-        // A watch ahead of a restored server stays where it was.
-        *at = (*at).max(self.shared.state().store.version());
-        let mut metadata = json!({"resourceVersion": at.to_string(), "creationTimestamp": null});
-        if ends_list {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        let (kind, api) = kind_of(&self.seen.resource);
-        let object = json!({"kind": kind, "apiVersion": api, "metadata": metadata, "spec": {}, "status": {}});
-        let object = shown(&object, &self.seen.accept);
-        self.send(format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()).await
-    }
-
-    async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        self.shared.running().await;
-        let slow = self.shared.state().slow;
-        pause(slow.chunk).await;
-        if self.muted {
-            return Ok(());
-        }
-        self.pieces.send(Ok(Frame::data(bytes))).await.map_err(|_| Gone)
-    }
-}
-
 // Answers.
 
-fn error_event(code: u16, reason: &str) -> Bytes {
+pub(super) fn error_event(code: u16, reason: &str) -> Bytes {
     format!("{}\n", json!({"type": "ERROR", "object": status_object(code, reason, None)})).into()
 }
 
-fn status_object(code: u16, reason: &str, retry_after: Option<u64>) -> Value {
+pub(super) fn status_object(code: u16, reason: &str, retry_after: Option<u64>) -> Value {
     let mut object = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason,
         "message": format!("scripted: {reason}"),
@@ -508,7 +284,7 @@ fn status_object(code: u16, reason: &str, retry_after: Option<u64>) -> Value {
     object
 }
 
-fn status(code: u16, reason: &str, retry_after: Option<u64>) -> Response<Body> {
+pub(super) fn status(code: u16, reason: &str, retry_after: Option<u64>) -> Response<Body> {
     let mut response = whole(status_object(code, reason, retry_after).to_string().into(), false);
     *response.status_mut() = code.try_into().unwrap();
     if let Some(seconds) = retry_after {
@@ -517,7 +293,7 @@ fn status(code: u16, reason: &str, retry_after: Option<u64>) -> Response<Body> {
     response
 }
 
-fn whole(body: Bytes, gzip: bool) -> Response<Body> {
+pub(super) fn whole(body: Bytes, gzip: bool) -> Response<Body> {
     let response = Response::builder().header(header::CONTENT_TYPE, "application/json");
     let (response, body) = if gzip {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -529,7 +305,7 @@ fn whole(body: Bytes, gzip: bool) -> Response<Body> {
     response.body(Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()).unwrap()
 }
 
-fn streamed() -> (Pieces, Response<Body>) {
+pub(super) fn streamed() -> (Pieces, Response<Body>) {
     let (pieces, body) = mpsc::channel(64);
     let body = StreamBody::new(ReceiverStream::new(body).boxed());
     let response = Response::builder().header(header::CONTENT_TYPE, "application/json");
