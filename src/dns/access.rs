@@ -1,6 +1,6 @@
 //! The clients that may ask, by listening address.
 //!
-//! Owns the decision; which networks are this node's own is handed in. In doubt (the system does not tell) everybody may:
+//! Owns the decision; the networks of this node are handed in. If the system does not tell them, every client may ask:
 //! a node without DNS is worse than a stranger with it.
 
 use std::{
@@ -24,14 +24,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub enum Allow {
     /// This node and the pods on it.
     NodeLocal,
-    /// Everybody in a network.
+    /// Every client in a network.
     Net(IpNet),
 }
 
 /// Tells the networks of this node and its pods.
 pub type NodeLocal = fn() -> io::Result<Vec<IpNet>>;
 
-/// The allowed clients. Empty, anybody may.
+/// The allowed clients. Empty: all.
 #[derive(Clone, Default)]
 pub struct Access {
     /// At every address, if there are any.
@@ -58,7 +58,7 @@ impl Access {
         listen.iter().filter(anybody).filter(reached).copied().collect()
     }
 
-    /// The guards of these listeners, in their order; none where anybody may ask.
+    /// The guards of these listeners, in their order; none where every client may ask.
     pub(super) fn guards(&self, listen: &[SocketAddr]) -> Vec<Option<Arc<Guard>>> {
         let neighbours = self.node_local.map(|look| Arc::new(Neighbours::new(look)));
         let nets = self.allow.iter().filter_map(|allow| if let Allow::Net(net) = allow { Some(*net) } else { None });
@@ -117,7 +117,7 @@ impl Networks {
     }
 }
 
-/// This node and its pods, looked at anew when somebody unknown asks.
+/// This node and its pods, looked at again when an unknown client asks.
 #[derive(Debug)]
 struct Neighbours {
     told: NodeLocal,
@@ -137,7 +137,7 @@ impl Neighbours {
         }
     }
 
-    /// Looks, unless that was done just now, by us or by another thread that we waited for.
+    /// Looks at the networks again, unless this or another thread did just now.
     fn look(&self) {
         let mut looked = self.looked.lock();
         if looked.is_some_and(|last| last.elapsed() < LOOK_EVERY) {

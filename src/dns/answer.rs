@@ -1,7 +1,7 @@
 //! The one function that answers every query, whichever way it came.
 //!
-//! Owns how a [`Local`] becomes a message. No allocation, no lock, no clock, no formatting: what
-//! it needs to know is handed in, once for each batch of queries.
+//! Owns how a [`Local`] becomes a message. No allocation, no lock, no clock, no formatting: records and time
+//! are handed in, once for each batch of queries.
 
 mod local;
 mod outcome;

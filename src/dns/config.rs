@@ -22,8 +22,8 @@ pub struct Config {
     pub early: bool,
     /// The allowed clients.
     pub access: Access,
-    /// Answers over UDP in a second to one public network, where anybody may ask; 0 for no limit. A source address can be
-    /// forged; more is an attack on it.
+    /// Maximum UDP answers per second to one public network, at addresses that answer every client; 0 for no limit. A source
+    /// address can be forged: more answers would be an attack on it.
     pub open_rate: u32,
     /// For encrypted transports as well.
     pub tcp: TcpConfig,

@@ -1,8 +1,7 @@
 //! DNS cookies (RFC 7873) that servers of other makes understand (RFC 9018), for clients that want to tell our answers from
 //! forged ones.
 //!
-//! Owns what a cookie is and the secret behind it. Never refuses a question for want of a good cookie: whoever may ask is
-//! answered.
+//! Owns the form of cookies and the secret behind them. Never refuses a question without a good cookie.
 
 mod secret;
 mod siphash;
@@ -76,7 +75,7 @@ impl Cookies {
 
     /// [`Query::read`], and what a query's cookie makes of it: an option for the answer, FORMERR, or for one that asks for
     /// nothing but a cookie, that (RFC 7873, 5.4).
-    // Out of line: the way of a query where cookies are off is not to move for it.
+    // Out of line: the code for queries without cookies stays as it is.
     #[inline(never)]
     pub(super) fn read<'m>(
         &self,

@@ -13,7 +13,7 @@ use hickory_proto::{
 use super::{Question, Transport};
 use crate::wire::{Name, NameRef, Query, Rcode, Rdata, ResponseWriter, Rtype, Section};
 
-/// Seconds a client may keep what it found; the listeners change with a restart only.
+/// TTL of the records, in seconds; the listeners change with a restart only.
 const TTL: u32 = 60;
 /// The keys of an SVCB record's parameters (RFC 9460, 14.3.2; RFC 9461, 5).
 const KEY_ALPN: u16 = 1;
@@ -43,9 +43,9 @@ impl Default for Discovery {
 }
 
 impl Discovery {
-    /// Tells of the `listeners`; clients know them by `names`, which are in their certificate.
+    /// Announces the `listeners` under `names`, which are in their certificate.
     ///
-    /// Without a name nothing is told: a client has to find the name it was told in the certificate (RFC 9462, 4.2).
+    /// Without a name nothing is announced: a client has to find the announced name in the certificate (RFC 9462, 4.2).
     pub fn new(listeners: &[(Transport, SocketAddr)], names: &[String]) -> Self {
         let name = |text: String| Name::from_labels(text.split('.').map(str::as_bytes)).ok();
         let arpa = name("resolver.arpa".into()).expect("a name");
@@ -56,7 +56,7 @@ impl Discovery {
         Self { arpa, designated, by_name: if records.is_empty() { Vec::new() } else { by_name }, records }
     }
 
-    /// Whether a question is answered here, whatever upstreams say of its name.
+    /// Whether a question is answered here and never by upstreams.
     #[inline]
     pub fn owns(&self, name: &Name, rtype: Rtype) -> bool {
         name.labels_above(&self.arpa).is_some() || (rtype == Rtype::SVCB && self.by_name.contains(name))

@@ -1,4 +1,13 @@
-//! Names outside the cluster: asks upstreams, remembers what they said, and gives each client a message of its own.
+//! Names outside the cluster: asks upstreams, caches their answers, and writes each client's message.
+//!
+//! | folder or file | decides |
+//! |---|---|
+//! | `respond`, `resolve` | the message of a client, the names that lead to its answer |
+//! | `route/` | the zone of a name, its rules and its upstreams |
+//! | `lookup`, `fetch`, `denials`, `keep` | cached, stale or asked; believed or held; kept |
+//! | `upstream/` | one exchange with one upstream, and how it does |
+//! | `observe/`, `status`, `inspect` | metrics, logs, the tools |
+//! | `background`, `named` | probes, refreshes, files, names of upstreams |
 //!
 //! Never answers for the cluster zone, sets AA only where the name asked for is an alias of the cluster's, and never
 //! leaves a client without an answer: whatever happens upstream, within the budget there is a message, at worst SERVFAIL
@@ -71,7 +80,7 @@ use crate::{
     wire::{Query, UDP_BYTES_MIN},
 };
 
-/// Refreshes waiting to be begun; more are not worth remembering.
+/// Refreshes waiting to begin; more are dropped, and a client's question does them.
 const REFRESHES_MAX: usize = 1_024;
 
 /// What a forwarder needs from outside.
@@ -103,13 +112,12 @@ pub struct Forwarder(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     routes: ArcSwap<Routes>,
-    /// Counts what of `routes` can change which questions the cache answers, and what with. Not to be counted before the
-    /// change can be seen.
+    /// Counts changes of `routes` that invalidate worker copies. Incremented after the new routes are stored.
     generation: AtomicU32,
     environment: Environment,
     cache: Cache,
     cache_config: cache::Config,
-    /// Saves begun that do not wait for anything.
+    /// Urgent saves begun; one at leisure gives way to them.
     urgent_saves: Lock<u64>,
     cache_load: Arc<CacheLoad>,
     /// Tells its answers from those of others in the same cache.
@@ -154,9 +162,8 @@ impl Forwarder {
         Ok(this)
     }
 
-    /// Another forwarder that shares this one's cache, and none of its upstreams: for listeners that forward in a way of
-    /// their own. Answers of the two never mix. `view` tells it from others, also in the cache's file, which this one
-    /// saves for both. It takes a [`run`](Self::run) of its own.
+    /// A forwarder for a view: it shares this one's cache and none of its upstreams. Answers of the two never mix. `view` is its
+    /// name in the cache and its file, which this one saves for both. It needs a [`run`](Self::run) of its own.
     ///
     /// # Errors
     /// Everything that is wrong with `config`.
@@ -215,7 +222,7 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Does what goes on without a client, until dropped.
+    /// Does the work in the background, until dropped.
     pub async fn run(&self) {
         background::run(&self.0).await;
     }
@@ -236,17 +243,17 @@ impl Forwarder {
         status::zones(&self.0)
     }
 
-    /// The names of the keep list with the addresses they have now, in order; without those of no address.
+    /// The names of the keep list that have addresses now, with those, in order.
     pub fn kept_addresses(&self) -> Vec<(String, Vec<IpAddr>)> {
         self.0.kept_addresses()
     }
 
-    /// How the keep list does; `None` without one.
+    /// The state of the keep list; `None` without one.
     pub fn keep(&self) -> Option<KeepStatus> {
         self.0.keep_status()
     }
 
-    /// How upstreams and cache do.
+    /// The state of upstreams and cache.
     pub fn status(&self) -> ForwardStatus {
         status::of(&self.0)
     }

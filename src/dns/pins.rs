@@ -1,4 +1,4 @@
-//! Names that an operator pinned to addresses: what they answer while the records or an upstream are wrong.
+//! Names that an operator pinned to addresses, for the time that the records or an upstream are wrong.
 //!
 //! Owns the pins in memory and their file beside the records. Never decides what else a name answers, and never forgets a
 //! pin that is in effect because the disk is broken.
@@ -42,7 +42,7 @@ pub struct Pin {
     /// TTL of the answers, in seconds.
     pub ttl: u32,
     pub since: UnixMillis,
-    /// When the pin ends by itself; never if there is none.
+    /// When the pin ends by itself; `None` for never.
     pub until: Option<UnixMillis>,
     /// The reason that the operator gave.
     pub reason: Option<String>,
@@ -61,7 +61,7 @@ pub enum PinError {
     /// The name cannot be asked for.
     #[error("{0:?} is no name: {1}")]
     Name(String, crate::wire::NameError),
-    /// Nothing to answer, or more than an answer holds.
+    /// No address, or more than an answer holds.
     #[error("{0} addresses: a pin has 1 to {ADDRESSES_MAX}")]
     Addresses(usize),
     /// A TTL that would outlive the pin.
@@ -98,16 +98,16 @@ impl PinSet {
     }
 }
 
-/// The name a person wrote, as questions have it.
+/// The name that a person wrote, in the form of questions.
 ///
 /// # Errors
-/// If it is none.
+/// If it is no name.
 pub fn name_of(text: &str) -> Result<Name, PinError> {
     let whole = text.trim().trim_end_matches('.').to_ascii_lowercase();
     Name::from_labels(whole.split('.').map(str::as_bytes)).map_err(|error| PinError::Name(text.to_owned(), error))
 }
 
-/// The pins of a process, shared by all that answer and all that change them.
+/// The pins of a process. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Pins(Arc<Inner>);
 
@@ -119,7 +119,7 @@ struct Inner {
     changing: Lock<()>,
 }
 
-/// How a change went: it is in effect, and this is why it may not survive a restart.
+/// The result of a change: it is in effect, and this is why a restart may lose it.
 pub type Saved = Result<(), String>;
 
 impl Pins {
@@ -141,7 +141,7 @@ impl Pins {
         Self(Arc::new(Inner { set: ArcSwap::from_pointee(set), file, changing: Lock::default() }))
     }
 
-    /// Registers `holdfast_pins` over what is in effect at the moment it is asked for.
+    /// Registers `holdfast_pins`, which counts the pins in effect when it is scraped.
     ///
     /// # Errors
     /// If the name is taken in `registry`.
@@ -159,7 +159,7 @@ impl Pins {
         self.0.set.load()
     }
 
-    /// Whether a name is pinned; what is no name is not.
+    /// Whether a name is pinned.
     pub fn is_pinned(&self, name: &str, now: UnixMillis) -> bool {
         name_of(name).is_ok_and(|name| self.load().get(&name, now).is_some())
     }
@@ -186,7 +186,7 @@ impl Pins {
         .map(|((), kept)| kept)
     }
 
-    /// Lets go of a name, or of all of them. Returns how many there were.
+    /// Unpins a name, or all of them. Returns how many there were.
     ///
     /// # Errors
     /// If it is no name.

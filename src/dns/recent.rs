@@ -24,7 +24,7 @@ pub(super) struct Totals {
     pub connections_refused: [u64; RefuseCause::ALL.len()],
 }
 
-/// The client with most of the refusals, if it has more than half of them (Boyer and Moore); otherwise one of those refused.
+/// The client with more than half of the refusals (Boyer and Moore); without such a client, any refused client.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Majority {
     client: Option<IpAddr>,

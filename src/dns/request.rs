@@ -14,7 +14,7 @@ use crate::{
 };
 
 labels! {
-    /// How a query came, which decides how much it can be told at once.
+    /// How a query came; this bounds the length of its answer.
     pub enum Transport {
         /// A datagram: limited by the client's EDNS size.
         Udp = "udp",
@@ -91,12 +91,12 @@ pub struct ForwardRequest {
 /// The answer to a [`ForwardRequest`].
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// A complete message for the client: its id, its question, its EDNS state, within its size. Empty if it gets none.
+    /// A complete message for the client, within the size it takes. Empty if the client gets none.
     pub message: Vec<u8>,
     pub from: ServedFrom,
 }
 
-/// Whoever answers what the records cannot: the forwarder, or a script in tests.
+/// Answers queries that the records cannot: the forwarder, or a script in tests.
 pub trait Resolve: Send + Sync + 'static {
     /// Answers within the time budget, always: failures become SERVFAIL.
     ///
@@ -108,10 +108,11 @@ pub trait Resolve: Send + Sync + 'static {
         WorkerCache::none()
     }
 
-    /// Writes the answer to `query`, which came at `now`, into `out` if it is at hand, and returns its length.
+    /// Writes the cached answer to `query`, which came at `now`, into `out`, and returns its length. `None`, also when `out` is too
+    /// small: go on with [`resolve`](Self::resolve).
     ///
-    /// A copy may go to `worker_cache`, which came from [`worker_cache`](Self::worker_cache) or is [`WorkerCache::none`]. Called on the thread that serves the client: it neither waits nor allocates. `None` means to go on with
-    /// [`resolve`](Self::resolve), also when `out` is too small.
+    /// A copy may go to `worker_cache`, which came from [`worker_cache`](Self::worker_cache) or is [`WorkerCache::none`]. Called on
+    /// the thread that serves the client: it neither waits nor allocates.
     fn cached(
         &self,
         query: &Query<'_>,

@@ -1,6 +1,6 @@
 //! Serves open sockets, and leaves without losing what was received.
 //!
-//! Owns what UDP and TCP have in common: one answer for each query, a bounded number of forwards, the end of it all.
+//! Owns what UDP and TCP have in common: one answer for each query, a bounded number of forwards, the drain at the end.
 //! Never opens a socket.
 
 use std::{
@@ -34,13 +34,13 @@ pub(super) struct Core {
     pub clock: Clock,
     /// Room for forwards, for each transport, shared fairly among clients.
     slots: [Arc<FairShares>; Transport::ALL.len()],
-    /// The end of patience: forwards still in flight are answered SERVFAIL.
+    /// When it is cancelled, forwards still in flight are answered SERVFAIL.
     pub expired: CancellationToken,
 }
 
 /// The next step for a query.
 pub(super) enum Handled {
-    /// Send the first so many bytes of the buffer.
+    /// Send the buffer up to this length.
     Reply(usize, Tally),
     Forward(Asked),
     Drop(wire::DropReason),
@@ -77,14 +77,14 @@ impl Reply {
 }
 
 impl Core {
-    /// Whether the answer depends on who asks.
+    /// Whether the answer depends on the client's address.
     #[inline]
     pub fn asks_for_client(&self) -> bool {
         self.context.cookies().is_some()
     }
 
-    /// Counts `message`, and answers it into `out` or says who else has to. `worker_cache` is that of the calling thread; `client`
-    /// need only be given if [`asks_for_client`](Self::asks_for_client).
+    /// Counts `message`, and answers it into `out` or returns the forward that answers it. `worker_cache` is that of the calling
+    /// thread; `client` is needed only if [`asks_for_client`](Self::asks_for_client).
     #[inline]
     pub fn handle(
         &self,
@@ -132,8 +132,8 @@ impl Core {
         Handled::Forward(Asked { forward, cookie: query.cookie })
     }
 
-    /// Begins a forward, which is in flight until what is returned is dropped. `None` if this client has its share of the
-    /// places: to be [refused](Self::refuse_forward) then.
+    /// Begins a forward, which is in flight until the returned slot is dropped. `None` if this client has used its share of the
+    /// slots: then it is [refused](Self::refuse_forward).
     pub fn begin(&self, transport: Transport, client: IpAddr) -> Option<InFlight> {
         let Some(slot) = self.slots[transport as usize].take(client) else {
             self.metrics.note_refused(client);
@@ -155,7 +155,7 @@ impl Core {
         answer::refuse(&failure(&query, "too many queries of this client wait for upstreams"), out)
     }
 
-    /// Waits for the answer to a forward, and no longer than the server lives.
+    /// Waits for the answer to a forward; SERVFAIL if the server ends before.
     pub async fn resolve(&self, request: ForwardRequest) -> Resolved {
         let (query, cookie) = (request.query.clone(), request.cookie);
         tokio::select! {
@@ -176,7 +176,7 @@ impl Core {
     }
 }
 
-/// A forward in flight: counted, and in a slot. To be dropped when its answer is counted.
+/// A forward in flight, counted and in a slot. Dropped when its answer is counted.
 #[derive(Debug)]
 pub(super) struct InFlight {
     gauge: IntGauge,
@@ -213,7 +213,7 @@ pub(super) fn request(
     }
 }
 
-/// A query without the options that nothing here reads, of which padding may have 64 KiB.
+/// A query without the EDNS options that no code reads; padding alone may have 64 KiB.
 fn essence(message: &[u8]) -> Vec<u8> {
     if message.len() <= wire::UDP_BYTES_MIN {
         return message.to_vec();
@@ -255,7 +255,7 @@ impl Bound {
     }
 }
 
-/// Listeners at work. Dropped, they stop at once; [`drain`](Self::drain) is the polite way.
+/// Running listeners. Dropped, they stop at once; [`drain`](Self::drain) answers first what was received.
 pub struct Running {
     core: Arc<Core>,
     udp: udp::Workers,

@@ -23,15 +23,15 @@ use super::{
 };
 use crate::limits::{ByteBudget, Capacity, ConnectionSlot, ConnectionTable, Origin, Refused};
 
-/// How long accepting rests when the system has no file descriptor or memory left for a connection.
+/// The pause in accepting when the system has no file descriptor or memory left for a connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
-/// Connections that are told to go then.
+/// Idle connections that are closed then.
 const EXHAUSTED_EVICTED: usize = 16;
 
 /// Bytes of queries and answers that all connections together may hold beyond 8 KiB each.
 const BUFFERED_BYTES_MAX: usize = 16 << 20;
 
-/// How long handshakes that have begun may take when we leave: the way to a client and back, and then some.
+/// How long handshakes that have begun may take when we leave: more than the way to a client and back.
 const HANDSHAKES: Duration = Duration::from_millis(200);
 
 /// The state that all connections share.
@@ -231,7 +231,7 @@ fn capacity(config: &TcpConfig) -> Capacity {
     }
 }
 
-/// Whether the error lasts until something is given back, rather than being that of one connection.
+/// Whether the error lasts until a resource is free again; other errors concern one connection.
 fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

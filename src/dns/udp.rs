@@ -24,10 +24,10 @@ use crate::sys::{DatagramSocket, take_turns_of};
 /// write a cache to disk or apply a relist without a pause: with turns as long as theirs it would wait for them to end.
 const TURN: Duration = Duration::from_micros(200);
 
-/// The byte in a worker's pipe: get out of the way of new queries, and answer those received.
+/// The byte in a worker's pipe that tells it to leave new queries to others, and to answer those received.
 const DIVERT: u8 = 1;
 
-/// Answer what is left, and end.
+/// The byte that tells it to answer what is left, and to end.
 const CLOSE: u8 = 2;
 
 /// The server's handle of a worker.
@@ -80,7 +80,7 @@ pub(super) fn start(
 }
 
 impl Workers {
-    /// Takes the sockets out of their groups. Returns when everything received until then is answered or forwarded.
+    /// Takes the sockets out of their groups. Returns when every query received until then is answered or forwarded.
     pub(super) async fn divert(&mut self) {
         self.send(DIVERT);
         for worker in &mut self.0 {

@@ -100,7 +100,7 @@ impl<'o, 'c> Response<'o, 'c> {
         written.or_else(|error| if error == WriteError::Full { Ok(()) } else { Err(error) })
     }
 
-    /// Writes what goes with a set, as far as there is room. What it costs is bound by what fits, however large the set is.
+    /// Writes the additional records of a set, as far as there is room. The work is bounded by the room, however large the set is.
     #[inline]
     fn additional(&mut self, set: &RrSet<'_>) -> Result<(), WriteError> {
         // The client asks again over TCP, or takes what it got: nothing more is taken in.

@@ -134,7 +134,7 @@ impl Context {
         &self.reader
     }
 
-    /// Takes hold of the records as they stand, for one batch of queries. Not to be kept across a wait.
+    /// The records as they are now, for one batch of queries. Not to be kept across a wait.
     pub fn load(&self) -> Batch {
         // The age first: read after the records it could vouch for a first list that these do not have yet.
         let as_of = self.reader.as_of();

@@ -1,4 +1,4 @@
-//! Whether one upstream denies too many names that were good, all at once: then it is wrong, and not the names.
+//! Whether one upstream denies too many names that were good, all at once: then the upstream is wrong, not the names.
 //!
 //! The time is handed in. Counts names, not questions.
 
@@ -15,11 +15,11 @@ use crate::sys::{Lock, UnixMillis};
 
 /// Denials are counted over this time.
 const WINDOW: Duration = Duration::from_secs(60);
-/// As many names have to be denied.
+/// Fewer denied names are never too many.
 const DENIED_MIN: usize = 10;
-/// More than one in so many of the popular names asked must be denied.
+/// One in this many of the popular names asked may be denied.
 const DENIED_SHARE: usize = 5;
-/// How long nothing it denies is believed.
+/// How long its denials are ignored.
 const LYING: Duration = Duration::from_secs(600);
 /// Names remembered.
 const NAMES_MAX: usize = 1_024;

@@ -41,10 +41,9 @@ pub enum Kind {
 pub enum Age {
     /// Within its TTL, which is counted down.
     Fresh,
-    /// Within its TTL too, but put together with records of the cluster that were last vouched for too long ago: a client
-    /// with EDNS is told. No such answer is ever stored.
+    /// Within its TTL too, but with records of the cluster that are stale: a client with EDNS is told. Never stored.
     OfStaleRecords,
-    /// Past it: every TTL reads `ttl` seconds, and a client with EDNS is told.
+    /// Past its TTL: every TTL reads `ttl` seconds, and a client with EDNS is told.
     Stale {
         /// Seconds, RFC 8767, 4.
         ttl: u32,
@@ -80,16 +79,16 @@ pub struct Entry {
     ttl: u32,
     kind: Kind,
     flags: u8,
-    /// Its share of the memory all entries may take, once it is stored.
+    /// Its bytes in the memory limit, once it is stored.
     reservation: OnceLock<Reservation>,
     hits: AtomicU32,
     /// The answer before it was popular.
     was_popular: bool,
-    /// When a refresh was last begun, when one last failed, and since when the name is said to be gone; 0 for never.
+    /// When a refresh was last begun, when one last failed, and since when upstreams deny the name; 0 for never.
     attempted: AtomicU64,
     failed: AtomicU64,
     doubted: AtomicU64,
-    /// Since when the name has had records without a denial that was believed.
+    /// Since when the name has had records; a denial that was believed begins it anew.
     good_since: UnixMillis,
     /// When a client was last given it.
     asked: AtomicU64,
@@ -105,7 +104,7 @@ const POPULAR_HITS: u32 = 3;
 const PREFETCH_TTL_MIN: u32 = 5;
 /// A time long past: the hold is over.
 const ENDED: u64 = 1;
-/// Answers of a doubted name longer ago than this say nothing about now.
+/// A denial longer ago than this does not count as the first of two.
 const DOUBT_MAX: Duration = Duration::from_secs(600);
 
 impl Entry {
@@ -166,7 +165,7 @@ impl Entry {
         }
     }
 
-    /// The same, as the successor of `before`: the name has been good for as long as both.
+    /// This entry as the successor of `before`: the name has been good for as long as both.
     #[must_use]
     pub fn succeeding(mut self, before: &Self) -> Self {
         self.good_since = before.good_since;
@@ -174,7 +173,7 @@ impl Entry {
         self
     }
 
-    /// The same, good since then and last asked for at `asked`, popular or not.
+    /// This entry, good since `good_since` and last asked for at `asked`, popular or not.
     pub(super) fn remembered(mut self, good_since: UnixMillis, asked: UnixMillis, popular: bool) -> Self {
         self.good_since = good_since.min(self.stored);
         self.asked = AtomicU64::new(asked.0);
@@ -202,7 +201,7 @@ impl Entry {
         self.asked.store(now.0, Ordering::Relaxed);
     }
 
-    /// Serves it although its name is denied, until then; `None` for no end.
+    /// Holds it until then, although its name is denied; `None` for no end.
     pub fn hold(&self, until: Option<UnixMillis>) {
         self.held_until.store(until.map_or(u64::MAX, |until| until.0), Ordering::Relaxed);
     }
@@ -233,7 +232,7 @@ impl Entry {
         self.kept.store(kept, Ordering::Relaxed);
     }
 
-    /// Whether it was given to clients often, or the answer before it.
+    /// Whether it, or the answer before it, was given to clients often.
     pub fn is_popular(&self) -> bool {
         self.was_popular || self.hits.load(Ordering::Relaxed) >= POPULAR_HITS
     }
@@ -270,14 +269,14 @@ impl Entry {
         self.ttl
     }
 
-    /// The same, as part of an answer whose rest is not to be had. Never stored.
+    /// This entry as a part of an answer whose rest cannot be had. Never stored.
     #[must_use]
     pub fn truncated(mut self) -> Self {
         self.flags |= TRUNCATED;
         self
     }
 
-    /// The same, with TTLs that are not counted down.
+    /// This entry with TTLs that are not counted down.
     #[must_use]
     pub fn keeping_ttl(mut self) -> Self {
         self.flags |= KEEPS_TTL;
@@ -376,7 +375,7 @@ impl Entry {
         self.failed.store(now.0, Ordering::Relaxed);
     }
 
-    /// Whether that was within `interval`.
+    /// Whether a refresh failed within `interval`.
     pub fn refresh_failed_within(&self, now: UnixMillis, interval: Duration) -> bool {
         let failed = self.failed.load(Ordering::Relaxed);
         failed != 0 && UnixMillis(failed).age(now) < interval

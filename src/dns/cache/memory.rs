@@ -1,8 +1,8 @@
-//! The answers in memory: moka, bounded in bytes whatever is thrown at it.
+//! The answers in memory: moka, bounded in bytes.
 //!
 //! Copies that workers keep (`WorkerCache`) are within the same limit and follow the cache.
-//! Nothing expires by itself: an answer past its TTL is what clients get when upstreams fail. Room is made by use:
-//! what nobody asks for goes first, and a name asked once never displaces one asked often (`TinyLFU`).
+//! Nothing expires by itself: clients get answers past their TTL when upstreams fail. Room is made by use: answers that are
+//! not asked for go first, and a name asked once never displaces one asked often (`TinyLFU`).
 
 use std::{
     collections::hash_map::RandomState,
@@ -125,7 +125,7 @@ impl Cache {
         self.zones.lock().clone()
     }
 
-    /// Room for one worker to keep what it is asked for most; none if as many have been given away as were agreed on.
+    /// A cache for one worker; [`WorkerCache::none`] if every configured worker has one.
     pub fn worker_cache(&self) -> WorkerCache {
         WorkerCaches::allocate(&self.worker_caches)
     }
@@ -196,7 +196,7 @@ impl Cache {
         &self.bulk_denials
     }
 
-    /// Asks for a save soon, for what a process that is killed must not forget.
+    /// Asks for a save soon: a process that is killed must not forget this change.
     pub fn request_save(&self) {
         self.save_soon.store(true, Ordering::Relaxed);
     }
@@ -320,13 +320,13 @@ impl Cache {
         self.worker_caches.bytes_max()
     }
 
-    /// Whether there is data for `key` that a negative answer would end.
+    /// The data under `key` that a negative answer would end.
     pub fn holds_data(&self, key: &Key) -> Option<Arc<Entry>> {
         self.get(key).filter(|entry| entry.kind() == Kind::Data)
     }
 }
 
-/// Sees to it that an entry does not count as evicted when it goes.
+/// Marks an entry, so that its removal does not count as an eviction.
 fn succeed(entry: &Entry) {
     if let Some(reservation) = entry.reservation().get() {
         reservation.succeeded.store(true, Ordering::Relaxed);

@@ -16,11 +16,11 @@ pub struct Metrics {
     pub entries: IntGauge,
     pub hits: StripedCounter,
     pub stale: StripedCounter,
-    /// Questions nothing was there for.
+    /// Questions without a usable entry.
     pub misses: StripedCounter,
     /// Answers not stored because `max_bytes` was reached.
     pub refused: IntCounter,
-    /// Answers given up for others.
+    /// Answers evicted for others.
     pub evictions: IntCounter,
     /// Refreshes started before the TTL ended.
     pub prefetches: IntCounter,

@@ -1,4 +1,4 @@
-//! The cache on disk: one compressed file, written beside and renamed, so that there is always a whole one.
+//! The cache on disk: one compressed file, written beside the old one and renamed, so that there is always a whole file.
 //!
 //! Knows the format and its limits. Everything in the file is checked when read: a broken one is set aside, never half used.
 
@@ -24,7 +24,7 @@ use crate::sys::{ASIDE_MAX, Lock, UnixMillis, set_aside};
 
 /// Name and version of the format.
 const MAGIC: &[u8; 8] = b"hfcache3";
-/// The version before, without upstreams that lie.
+/// The version before, without upstreams that deny too many names.
 const MAGIC_2: &[u8; 8] = b"hfcache2";
 /// The first version, without holds.
 const MAGIC_1: &[u8; 8] = b"hfcache1";
@@ -34,7 +34,7 @@ const LEVEL: i32 = 1;
 const READ_BYTES_MAX: u64 = 64 << 30;
 /// Extension of files being written, before a random number.
 const BESIDE: &str = "tmp";
-/// No save takes this long: whoever wrote it is gone.
+/// No save takes this long: the process that wrote it is gone.
 const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(600);
 /// Answers between two looks at whether to go on.
 const LOOK_UP_EVERY: u64 = 256;
@@ -56,7 +56,7 @@ pub enum PersistError {
         /// Where it is now; `None` if it stays, for as many as are kept are there already, and the next save takes its place.
         aside: Option<PathBuf>,
     },
-    /// Saving was left to somebody else.
+    /// Another save has come first.
     #[error("given up for another save")]
     GivenUp,
 }
@@ -74,8 +74,7 @@ pub fn save(cache: &Cache, path: &Path, wall_ahead_ms: i64) -> Result<u64, Persi
     save_unless(cache, path, wall_ahead_ms, &Lock::new(0), 0)
 }
 
-/// [`save`], unless the number of saves that do not wait is not, or does not stay, what it was `before`: then somebody else
-/// has saved more lately.
+/// [`save`], unless an urgent save begins: `urgent` counts those, and was `before`.
 ///
 /// # Errors
 /// As there, and that it was given up.

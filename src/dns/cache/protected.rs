@@ -50,7 +50,7 @@ pub struct Hold {
     pub entry: Arc<Entry>,
     /// When the name was first denied.
     pub since: UnixMillis,
-    /// When it was last.
+    /// When the name was last denied.
     pub last: UnixMillis,
     /// When the denial is believed; `None` for never.
     pub until: Option<UnixMillis>,
@@ -113,7 +113,7 @@ impl Protected {
         self.inner.lock().holds.get(key).map(|(_, hold)| hold.clone())
     }
 
-    /// Begins or goes on with a hold. Returns whether it began, and how many had to go for it.
+    /// Begins or goes on with a hold. Returns whether it began, and how many other holds it ended.
     pub fn put(&self, key: &[u8], hold: Hold) -> (bool, usize) {
         hold.entry.hold(hold.until);
         let mut inner = self.inner.lock();

@@ -35,8 +35,8 @@ pub fn prefer(message: &mut [u8], networks: &[IpNet]) {
     }
 }
 
-/// Swaps one address of the last set with the first: that one at which the weights before it sum up to `random` modulo their
-/// sum.
+/// Swaps one address of the last set with the first: the one at which the weights, summed up in order, pass `random` modulo
+/// their sum.
 pub fn lead(message: &mut [u8], weight: impl Fn(&Name, IpAddr) -> u8, random: u32) {
     let Some((set, each)) = addresses(message) else { return };
     let owner = Message::new(message).ok().and_then(|read| {

@@ -1,8 +1,8 @@
-//! What one worker is asked for most, copied out of the cache that all share: a hit costs a few lines of memory side by
-//! side rather than a walk through a map of a million.
+//! The answers one worker is asked for most, copied out of the cache that all share: a hit reads a few lines of memory side by
+//! side, not a map of a million entries.
 //!
-//! Never says what the shared cache would not say: a copy ends with whatever was stored for its question since, before
-//! the last tenth of its TTL, with a new configuration, and after two seconds in which the shared cache heard nothing of it.
+//! Never gives an answer that the shared cache would not give. A copy ends when something is stored for its question, before
+//! the last tenth of its TTL, with a new configuration, and after two seconds without a look into the shared cache.
 
 use std::{
     collections::hash_map::RandomState,
@@ -26,26 +26,25 @@ use crate::{
     wire::{HEADER_BYTES, Name},
 };
 
-/// The part of `max_bytes` that all worker caches may take together: one in so many.
+/// All worker caches together take `max_bytes` divided by this.
 const SHARE: u64 = 16;
-/// The most one worker cache takes: 50,000 answers, a copy of which is found sooner than the original even so.
+/// The most one worker cache takes: with 50,000 answers, a copy is still found sooner than the original.
 const BYTES_MAX: u64 = 16 << 20;
-/// Longer answers are not worth the room of several others: most fit twelve addresses into this.
+/// Longer answers are not copied: this fits most answers of twelve addresses.
 const MESSAGE_BYTES_MAX: usize = 256;
 /// Records of such an answer.
 const TTLS_MAX: usize = 13;
 /// Places where a copy may be found.
 const SLOTS: usize = 4;
-/// Ways for each copy there is room for: nearly all of the room is used before some questions share too few.
+/// Slots for each copy there is room for: nearly all of the room is used before some set of slots is full.
 const SLOTS_PER_COPY: usize = 2;
-/// Of answers that would displace others, one in so many does: what is asked in turn, and is more than fits, does not
-/// displace itself.
+/// When the set is full, one in this many new answers displaces another: a scan of more names than fit does not evict all.
 const DISPLACE_EVERY: u32 = 8;
-/// Milliseconds after which the shared cache is asked again, and so learns that the name is in use.
+/// Milliseconds after which the shared cache is looked at again, and so learns that the name is in use.
 const RENEW_AFTER: u64 = 2_000;
-/// Questions are told apart this far where it matters that something was stored for one.
+/// Counters of stored answers; each question has one by its hash.
 const COUNTS: usize = 1 << 14;
-/// Where a copy is, and the copy.
+/// A copy and its slot.
 const COPY_BYTES: usize = size_of::<CachedCopy>() + SLOTS_PER_COPY * size_of::<Slot>();
 
 /// The state that all worker caches of a cache share.
@@ -55,7 +54,7 @@ pub(super) struct WorkerCaches {
     seed: u64,
     /// How often something was stored for a question; many share a count.
     stored: Box<[AtomicU32]>,
-    /// How many can still be lent.
+    /// How many can still be given to workers.
     left: AtomicUsize,
     allocatable: usize,
     copies_each: usize,
@@ -109,7 +108,7 @@ impl WorkerCaches {
         self.stored(self.hash(name, rest)).fetch_add(1, Ordering::Release);
     }
 
-    /// Lets every worker cache know that nothing is what it was.
+    /// Invalidates every copy.
     pub(super) fn forget_all(&self) {
         for count in &self.stored {
             count.fetch_add(1, Ordering::Release);
@@ -159,11 +158,11 @@ pub struct WorkerCache {
     sets: Box<[[Slot; SLOTS]]>,
     copies: Vec<CachedCopy>,
     copies_max: usize,
-    /// Answers that would have displaced others.
+    /// New answers that met a full set.
     displaced: u32,
 }
 
-/// A question, and all that a copy of its answer depends on: as it was before anybody was asked for the answer.
+/// A question, and the state that a copy of its answer depends on, from before the answer was looked up.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a> {
     pub question: Question<&'a Name>,

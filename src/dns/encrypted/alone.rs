@@ -1,4 +1,4 @@
-//! A query that comes alone: an HTTP request, a QUIC stream.
+//! A query with a stream of its own: an HTTP request, a QUIC stream.
 
 use std::{
     cell::RefCell,

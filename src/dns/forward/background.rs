@@ -1,6 +1,6 @@
 //! Work without a client: probes of failing upstreams, refreshes, files that changed, the cache's copy on disk.
 //!
-//! Probes go to upstreams that left questions unanswered; one that answers hears nothing but questions.
+//! Probes go to upstreams that left questions unanswered, never to one that answers.
 
 use std::{
     path::{Path, PathBuf},
@@ -31,7 +31,7 @@ use crate::{
     wire::Rtype,
 };
 
-/// How often there is something to look at.
+/// How often the tasks below are looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// How long a probe waits.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const PROBE_WAIT: Duration = Duration::from_secs(1);
 const FILES_EVERY: Duration = Duration::from_secs(2);
 /// How often a route that led back to us, or left questions without an answer, is searched for loops.
 const LOOP_EVERY: Duration = Duration::from_secs(30);
-/// Refreshes for nobody in particular at once: the end of an outage is no stampede.
+/// Refreshes at once: the end of an outage must be no stampede.
 const REFRESHES_MAX: usize = 64;
 /// No client asks for this type; CoreDNS's loop plugin uses it, too.
 const LOOP_TYPE: Rtype = Rtype::HINFO;
@@ -84,12 +84,12 @@ async fn ticks(inner: &Arc<Inner>) {
             probe_loops(inner, false);
             inner.cache.sweep_holds(inner.now());
         }
-        // A view leaves it to the forwarder that has the file.
+        // The forwarder with the file saves for its views.
         if inner.environment.cache_file.is_some() && inner.cache.take_save_request() {
             let inner = Arc::clone(inner);
             tokio::spawn(async move { inner.save().await });
         }
-        // Nothing here waits for it: on a busy machine it may take longer than any of the others may.
+        // A task of its own: on a busy machine a save takes long, and probes must not wait for it.
         if now >= save_at && saving.as_ref().is_none_or(JoinHandle::is_finished) {
             save_at = now + inner.cache_config.save_interval;
             let inner = Arc::clone(inner);
@@ -99,8 +99,7 @@ async fn ticks(inner: &Arc<Inner>) {
     }
 }
 
-/// Asks each upstream that left a question unanswered whether it answers at all, and each failing one whether it is back, less
-/// often the longer it is gone.
+/// Probes each upstream that left a question unanswered, and each failing one, less often the longer it is gone.
 fn probe_failing(inner: &Arc<Inner>) {
     for route in inner.routes.load().all() {
         let due = |upstream: &&Arc<Upstream>| upstream.take_due_probe(route.config.probe.every);
@@ -130,7 +129,7 @@ async fn answers(inner: &Inner, route: &Route, upstream: &Upstream, question: &Q
     matches!(tokio::time::timeout(PROBE_WAIT, probe.answer()).await, Ok(Ok(_)))
 }
 
-/// Sends each upstream of each route a name nobody else would ask for; if it comes back to us, there is a loop.
+/// Sends each upstream of each route a random name; if it comes back to us, there is a loop.
 pub fn probe_loops(inner: &Arc<Inner>, all: bool) {
     for route in inner.routes.load().iter().filter(|route| route.take_loop_search() || all) {
         for upstream in route.upstreams().iter() {
@@ -208,7 +207,7 @@ impl Inner {
                 before,
             ));
         };
-        // A thread of its own: who has given way does not get its old place back.
+        // A thread of its own: a thread that lowered its priority cannot raise it again.
         let started = thread::Builder::new().name("cache-save".into()).spawn(save);
         let saved = if started.is_ok() { saved.await.ok() } else { None };
         if !matches!(saved, Some(Err(PersistError::GivenUp))) {
@@ -216,7 +215,7 @@ impl Inner {
         }
     }
 
-    /// Takes note of how a save went; `None` if it ended without a word.
+    /// Counts and logs the result of a save; `None` if its thread ended without one.
     fn note_saved(&self, saved: Option<Result<u64, PersistError>>) {
         match saved {
             Some(Ok(entries)) => {
@@ -253,7 +252,7 @@ impl Files {
     }
 }
 
-/// Re-reads what changed; what cannot be read or used leaves things as they are. Returns whether upstreams changed.
+/// Reads changed files again; a file that cannot be used changes nothing. Returns whether upstreams changed.
 fn reread(inner: &Arc<Inner>, seen: &mut Files) -> bool {
     let (mut any, mut named, mut missing) = (false, Vec::new(), 0);
     let routes = inner.routes.load_full();

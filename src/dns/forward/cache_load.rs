@@ -1,4 +1,4 @@
-//! The cache file being read while the sockets are open already: names of the cluster do not wait for it, others do.
+//! Whether the cache file has been read: sockets are open before, and only names outside the cluster wait for it.
 //!
 //! Says when it is over; never reads anything itself.
 
@@ -30,7 +30,7 @@ impl CacheLoad {
         let _ = self.told.subscribe().wait_for(|done| *done).await;
     }
 
-    /// Ends it when dropped, however that comes about.
+    /// Ends the load when dropped, also by a panic.
     pub fn finish(&self) -> impl Drop + '_ {
         struct Finish<'a>(&'a CacheLoad);
         impl Drop for Finish<'_> {

@@ -24,27 +24,27 @@ use crate::{
     wire::{Name, Rtype},
 };
 
-/// A name that was good for less is not held by itself.
+/// Names that were good for less are held only if the zone says so.
 const GOOD_MIN: Duration = Duration::from_secs(600);
-/// Nor is one that was last asked for longer ago.
+/// So are names that were last asked for longer ago.
 const ASKED_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// The verdict on a denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruling {
     Believe,
-    /// It is believed if it is confirmed.
+    /// The denial is believed if it is confirmed.
     Confirm,
     /// The last good answer is served until then; `None` for no end.
     Hold {
         until: Option<UnixMillis>,
         reason: Reason,
     },
-    /// The hold that there is goes on.
+    /// The name is held already, and stays so.
     Held,
 }
 
-/// The verdict on a denial at `now` of the name with the good answer `known`; `in_bulk` if it comes from an upstream that denies too many names.
+/// The verdict on a denial at `now` of a name with the good answer `known`; `in_bulk` if its upstream denies too many names.
 pub fn ruling(lifetimes: &Lifetimes, known: &Entry, in_bulk: bool, now: UnixMillis) -> Ruling {
     if known.is_kept() {
         return Ruling::Hold { until: None, reason: Reason::Keep };
@@ -79,7 +79,7 @@ pub enum Released {
 }
 
 impl Released {
-    /// The same for a name as it is shown.
+    /// As `covers`, for a name as text.
     #[must_use]
     pub fn covers_text(&self, name: &str) -> bool {
         name.parse().is_ok_and(|name| self.covers(&name))
@@ -147,8 +147,8 @@ impl Inner {
         }
     }
 
-    /// The answer to `question` under `key`, which `by` denies, that is held for clients with other flags (DO, CD): a name is denied
-    /// whatever the flags. Held under this key too from now on, and no longer than there. Has no signatures.
+    /// The held answer to `question`, which `by` denies, of clients with other flags (DO, CD): a denial is about the name, whatever
+    /// the flags. From now on it is held under `key` too, until the same time. Without signatures.
     pub(super) fn held_with_other_flags(
         &self,
         key: &Key,

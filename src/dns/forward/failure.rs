@@ -57,7 +57,7 @@ impl Failure {
         Self::because(EdeCode::OTHER, "too many questions in flight")
     }
 
-    /// Every upstream fails, and none is to be waited for.
+    /// Every upstream fails, and the zone is set to fail fast.
     pub fn down() -> Self {
         Self::because(EdeCode::NO_REACHABLE_AUTHORITY, "every upstream fails")
     }
@@ -83,7 +83,7 @@ impl Failure {
         Self::because(EdeCode::OTHER, "the CNAME leads to a zone with a fixed answer")
     }
 
-    /// The same for the name that an alias of the cluster leads to: a fixed answer is not the alias's own.
+    /// The failure of an alias of the cluster whose target failed like this: a fixed answer is the target's alone.
     pub fn of_target(self) -> Self {
         if let Self::Fixed(..) | Self::Dropped = self { Self::fixed_target() } else { self }
     }
@@ -108,7 +108,7 @@ impl Failure {
         Self::Servfail { ede, text, refused: failed.kind == FailureKind::Refused }
     }
 
-    /// The same failure, from memory.
+    /// This failure as remembered.
     pub fn again(self) -> Self {
         match self {
             Self::Servfail { ede, text, refused } => {

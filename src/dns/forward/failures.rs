@@ -1,4 +1,4 @@
-//! Failures of a moment ago, so that a name whose servers are broken is not asked for again with every client (RFC 9520).
+//! Recent failures, so that a name with broken servers is not asked for again with every client (RFC 9520).
 //!
 //! Kept apart from answers: a failure never takes the place of data.
 
@@ -30,7 +30,7 @@ impl Default for Failures {
 }
 
 impl Failures {
-    /// The failure of a moment ago.
+    /// The failure under `key`, if it is recent.
     pub fn get(&self, key: &[u8], now: UnixMillis) -> Option<Failure> {
         self.0.get(key).filter(|known| now < known.until).map(|known| known.failure.clone())
     }
@@ -46,7 +46,7 @@ impl Failures {
         self.0.insert(key.into(), Arc::new(RecentFailure { failure, until, kept }));
     }
 
-    /// Forgets `key`: it has answered.
+    /// Forgets the failure under `key`, which has an answer.
     pub fn remove(&self, key: &[u8]) {
         if self.0.contains_key(key) {
             self.0.invalidate(key);

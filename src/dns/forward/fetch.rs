@@ -24,11 +24,11 @@ use crate::{
     wire::{Name, Rtype},
 };
 
-/// With every upstream known to fail, a question is given this long before the client is told.
+/// How long a question may take while every upstream fails.
 const BUDGET_DOWN: Duration = Duration::from_secs(1);
 /// How long a second upstream may take to confirm that a name is gone.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);
-/// Two answers of one upstream that a name is gone count if they are this far apart.
+/// Two denials of one upstream confirm each other if they are this far apart.
 const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 
 /// A question on its way to the upstreams of its route.
@@ -39,9 +39,9 @@ pub struct Fetch {
     key: Box<Key>,
     question: Question,
     via: Via,
-    /// For its share of the slots.
+    /// Its share of the slots is used.
     client: IpAddr,
-    /// As they stand in an OPT record.
+    /// In the form of an OPT record.
     edns_options: Vec<u8>,
 }
 
@@ -165,7 +165,7 @@ impl Fetch {
         same && self.inner.is_outside(&name)
     }
 
-    /// The answer that counts after a denial of a name that was good.
+    /// The answer after a denial of a name with the good answer `known`: that or the answer of another upstream.
     async fn judge(&self, known: &Arc<Entry>, denied: Answered) -> Result<Sanitized, Failure> {
         let (inner, lifetimes) = (&self.inner, &self.route.config.lifetimes);
         let judged = |now| denials::ruling(lifetimes, known, denied.upstream.is_lying(now), now);
@@ -251,7 +251,7 @@ impl Fetch {
 }
 
 impl Inner {
-    /// Whether `name` is none of the cluster's, and not pinned.
+    /// Whether `name` is outside the cluster and not pinned.
     pub(super) fn is_outside(&self, name: &Name) -> bool {
         let context = &self.environment.records;
         let batch = context.load();

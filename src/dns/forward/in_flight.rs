@@ -1,6 +1,6 @@
 //! Questions in flight: equal ones share one exchange with the upstreams.
 //!
-//! An exchange belongs to nobody who waits for it: it ends when it ends, and what it learnt is kept.
+//! An exchange does not depend on its waiters: it goes on without them, and its answer is kept.
 
 use std::{
     collections::HashMap,
@@ -18,10 +18,9 @@ use crate::sys::Lock;
 /// Clients waiting for answers of upstreams at once; more get SERVFAIL. Each costs about a kilobyte.
 const WAITERS_MAX: usize = 20_000;
 
-/// The questions under way, by cache key, each with the place of its outcome.
+/// The questions being asked now, by cache key, with the outcome to come.
 type ByKey<T> = Lock<HashMap<Box<[u8]>, watch::Receiver<Option<T>>>>;
 
-/// The questions being asked now, by cache key.
 #[derive(Debug)]
 pub struct InFlight<T> {
     by_key: Arc<ByKey<T>>,
@@ -64,7 +63,7 @@ impl<T: Clone + Send + Sync + 'static> InFlight<T> {
         Ok(Waiter { result, waiters: Arc::clone(&self.waiters) })
     }
 
-    /// Begins the exchange under `key` unless there is one, for nobody in particular.
+    /// Begins the exchange under `key` unless there is one, without a waiter.
     pub fn start<F>(&self, key: &[u8], start: impl FnOnce() -> F) -> watch::Receiver<Option<T>>
     where
         F: Future<Output = T> + Send + 'static,
@@ -80,7 +79,7 @@ impl<T: Clone + Send + Sync + 'static> InFlight<T> {
         let exchange = start();
         tokio::spawn(async move {
             let outcome = exchange.await;
-            // First out of the map, so that whoever comes now finds what was learnt in the cache.
+            // First out of the map: a client that comes now finds the answer in the cache.
             drop(remove_on_drop);
             done.send_replace(Some(outcome));
         });

@@ -1,4 +1,4 @@
-//! The result for a question without asking an upstream, for the tools. Changes nothing.
+//! The result for a question without asking an upstream, for the tools. Never changes anything.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use crate::{
     wire::{Name, Rcode},
 };
 
-/// Ways to ask that have answers of their own, the most usual first: DO and CD.
+/// The flags DO and CD of questions, which have answers of their own, the most usual first.
 pub(super) const FLAGS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
-/// A name of upstreams on the way to an answer.
+/// A name on the way to an answer that upstreams speak for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leg {
     pub name: Name,

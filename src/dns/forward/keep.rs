@@ -1,6 +1,6 @@
 //! The keep list: names resolved ahead and kept, so that they answer when no upstream does, also after a restart.
 //!
-//! Asks like a refresh does; never decides what is served.
+//! Asks as a refresh does; never decides what is served.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,7 +31,7 @@ use crate::{
     wire::{Name, Rtype},
 };
 
-/// How often it is looked for names that are due.
+/// How often due names are looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// Names resolved at once.
 const AT_ONCE: usize = 8;
@@ -43,21 +43,21 @@ const RETRY: Duration = Duration::from_secs(15);
 /// CNAMEs over the border of a zone that are followed.
 const LEGS_MAX: usize = 8;
 
-/// The names and how they did.
+/// The names and their last look-ups.
 #[derive(Debug, Default)]
 pub struct KeepList(Lock<HashMap<Name, Kept>>);
 
 #[derive(Clone, Debug, Default)]
 struct Kept {
     due: UnixMillis,
-    /// When upstreams last had an address of it.
+    /// When it was last resolved.
     resolved: Option<UnixMillis>,
     failing: bool,
     /// The route part of the keys of its answers.
     keys: Vec<Box<[u8]>>,
 }
 
-/// How one look ended.
+/// The result of one look-up.
 struct Looked {
     resolved: bool,
     keys: Vec<Box<[u8]>>,
@@ -182,7 +182,7 @@ impl Inner {
         self.keep_list.note(&name, looked, self.now());
     }
 
-    /// The same for one type, over as many routes as its CNAMEs lead through.
+    /// Looks `question` up and keeps its answers, over as many routes as its CNAMEs lead through.
     async fn keep_type(
         self: &Arc<Self>,
         routes: &Arc<Routes>,
@@ -278,7 +278,7 @@ impl Inner {
         (names > 0).then(|| KeepStatus { names, unresolved: unresolved.collect() })
     }
 
-    /// When upstreams gave the answer that is kept of `name`, the younger of both types.
+    /// When upstreams gave the kept answer of `name`, the younger of A and AAAA.
     fn kept_since(&self, name: &Name) -> Option<UnixMillis> {
         let routes = self.routes.load();
         let stored = |rtype| {

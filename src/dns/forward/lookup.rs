@@ -49,7 +49,7 @@ pub struct Found {
     pub entry: Arc<Entry>,
     pub age: Age,
     pub from: ServedFrom,
-    /// The first owner is a name of the cluster.
+    /// The first record is of a name of the cluster.
     pub ours: bool,
     /// Records of the additional section, for this client alone.
     pub additionals: Vec<Record>,
@@ -65,7 +65,7 @@ impl Found {
     }
 }
 
-/// How an exchange ended, for everything that waits for it.
+/// The result of an exchange, for all that wait for it.
 pub type Outcome = Result<Arc<Entry>, Failure>;
 
 /// A question to be asked again without a client.
@@ -185,7 +185,7 @@ impl<'l> Lookup<'l> {
         }
     }
 
-    /// The stored answer, if the client is not to wait for another.
+    /// The stored answer, if the client gets it without waiting.
     fn at_once(&self, state: State, entry: &Arc<Entry>, now: UnixMillis) -> Option<Found> {
         let Self { inner, route, .. } = self;
         let refresh = || Refresh { question: self.question.clone(), via: self.via };
@@ -279,7 +279,7 @@ pub fn place<'r>(routes: &'r Routes, question: &Question, via: Via) -> Result<(&
     Ok((route, Key::new(route.id, question.by_ref())))
 }
 
-/// How TTLs read on the stale answer `entry`. While its name is denied they are no longer than the records were to live.
+/// The TTL of the stale answer `entry`. While its name is denied, it is no longer than the TTL that its records had.
 pub fn stale_age(route: &Route, entry: &Entry) -> Age {
     let ttl = seconds(route.config.lifetimes.stale_ttl);
     Age::Stale { ttl: if entry.is_denied() { ttl.min(HELD_TTL_MAX).min(entry.ttl()) } else { ttl } }

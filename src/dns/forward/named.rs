@@ -23,11 +23,11 @@ use crate::{
     wire::{Name, Rtype},
 };
 
-/// How often it is looked for names that are due.
+/// How often due names are looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// Names looked up at once.
 const AT_ONCE: usize = 8;
-/// How long one may take.
+/// How long one look-up may take.
 const BUDGET: Duration = Duration::from_secs(5);
 
 /// Keeps the addresses of upstreams that are given by name.

@@ -1,6 +1,6 @@
 //! NXDOMAIN for names below one that does not exist (RFC 8020), where the operator wants that.
 //!
-//! Sees only what is fresh; never speaks for a name that something is stored of.
+//! Uses fresh answers only; never denies a name with a stored answer of its own.
 
 use std::sync::Arc;
 
@@ -43,8 +43,8 @@ impl Inner {
         None
     }
 
-    /// Remembers that `question` itself does not exist, `parts` being the answer that says so. The end of a chain of CNAMEs
-    /// is another name.
+    /// Remembers that the name of `question` does not exist, if `entry` says so: after a chain of CNAMEs it is another name that
+    /// does not.
     pub(super) fn keep_cut(&self, route: &Route, question: &Question, entry: &Entry, now: UnixMillis) {
         if !route.config.lifetimes.nxdomain_cut || entry.kind() != Kind::NxDomain {
             return;

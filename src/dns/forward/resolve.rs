@@ -64,12 +64,12 @@ pub enum Reach<'i> {
 /// The records of this node.
 #[derive(Clone, Copy)]
 pub enum Source<'i> {
-    /// As they are whenever they are looked at.
+    /// The current ones, at each look.
     Live(&'i Context, UnixMillis),
     At(&'i Rules, Records<'i>),
 }
 
-/// A question on its way, under one configuration.
+/// The inputs of following a question, under one configuration.
 #[derive(Clone, Copy)]
 pub struct Resolver<'i> {
     pub records: Source<'i>,
@@ -90,7 +90,7 @@ enum Here {
 }
 
 impl Resolver<'_> {
-    /// Everything that `question` comes to.
+    /// The whole answer to `question`.
     pub async fn resolve(&self, question: &Question) -> Result<Found, Failure> {
         match self.here(question) {
             Here::Answer(found) => Ok(found),
@@ -148,7 +148,7 @@ impl Resolver<'_> {
         self.translate(names, question, found).await
     }
 
-    /// The answer to the question that rules make of this one, as the answer to this one.
+    /// The answer to `question` by way of the question that rewrites make of it.
     async fn rewritten(&self, names: &ZoneNames, question: &Question) -> Result<Found, Failure> {
         let Some(rewritten) = names.rewrite(question) else { return self.known(names, question, Via::Zone).await };
         let new = rewritten.question(question);
@@ -209,7 +209,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// A question as the zone answers it on this node, or else as upstreams do.
+    /// The answer of the zone's own rules and names, or else of upstreams.
     async fn known(&self, names: &ZoneNames, question: &Question, via: Via) -> Result<Found, Failure> {
         if !names.config.acl.is_empty()
             && let Some(asker) = self.asker
@@ -318,7 +318,7 @@ impl Resolver<'_> {
         Ok(with_part(join(question, last.entry.kind(), answers, authorities, now, age, from)?, &last))
     }
 
-    /// Resolves a name: from the records of this node if it is theirs, else as `via` says.
+    /// One name of a chain: from the records of this node if it is theirs, else as `via` says.
     async fn leg(&self, question: &Question, via: Via) -> Result<Found, Failure> {
         let via = match self.here(question) {
             Here::Answer(found) | Here::Leads(found, _) | Here::Completion(_, found) => return Ok(found),
@@ -406,7 +406,7 @@ fn here(rules: &Rules, records: &Records<'_>, question: &Question) -> Here {
     }
 }
 
-/// The age of an answer made of two parts.
+/// The age of an answer made of two parts: the older one.
 fn older(one: Age, other: Age) -> Age {
     match (one, other) {
         (Age::Fresh, age) | (age, Age::Fresh | Age::OfStaleRecords) => age,

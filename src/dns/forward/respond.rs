@@ -1,6 +1,6 @@
 //! The message that a client gets.
 //!
-//! Whatever happens on the way, there is one, at worst SERVFAIL with the reason.
+//! A client always gets one, at worst SERVFAIL with the reason, unless a rule of the zone drops its question.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -122,7 +122,7 @@ fn written(reject: &Reject<'_>) -> Vec<u8> {
     out
 }
 
-/// For a message that `answer()` should not have handed on: FORMERR with its id.
+/// FORMERR for a message that cannot be read, which `answer()` never hands on.
 fn unparsed(query: &[u8]) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES];
     for (to, from) in out.iter_mut().zip(query.iter().take(2)) {

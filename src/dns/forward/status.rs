@@ -3,7 +3,7 @@
 use super::Inner;
 use crate::report::{CacheStatus, ForwardStatus, ZoneStatus};
 
-/// How the zones of one forwarder are now.
+/// The zones of one forwarder, the shortest name first.
 pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
     let routes = inner.routes.load();
     let mut zones: Vec<ZoneStatus> = routes
@@ -25,7 +25,7 @@ pub fn zones(inner: &Inner) -> Vec<ZoneStatus> {
     zones
 }
 
-/// How things are now. Views and the hosts file of the node are for others to add.
+/// The state now; the caller adds views and the node's hosts file.
 pub fn of(inner: &Inner) -> ForwardStatus {
     ForwardStatus {
         zones: zones(inner),

@@ -52,17 +52,17 @@ const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// The first probes of a failing upstream come this far apart, the later ones further.
 const PROBE_MIN: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_secs(5);
-/// Answers that are no use to anybody, one after another, that make an upstream useless.
+/// Useless answers in a row that make an upstream useless.
 const USELESS_MAX: u32 = 3;
-/// How long an upstream that does not understand EDNS is asked without.
+/// How long an upstream without EDNS is asked without it.
 const EDNS_RECHECK: Duration = Duration::from_secs(15 * 60);
-/// Answers without EDNS and none with it, after which an upstream is asked without.
+/// Answers to queries without EDNS, and none to those with it, after which an upstream is asked without.
 const PLAIN_ANSWERS: u32 = 2;
 /// Different names with FORMERR that show a server not to know EDNS.
 const EDNS_REFUSED_NAMES: usize = 3;
-/// Queries sent again that an upstream may be ahead of its questions: a burst of lost packets.
+/// Queries that may be sent again beyond one for each question: a burst of lost packets.
 const RETRIES_MAX: u32 = 50;
-/// Answers to queries sent more than once, one after another, that show an upstream to be slow rather than a loss of packets.
+/// Answers in a row to queries sent more than once that show a slow upstream, not lost packets.
 const UNSURE_MAX: u32 = 3;
 /// How long an upstream known to fold case is asked without random case.
 const CASE_RECHECK: Duration = Duration::from_secs(3_600);
@@ -107,7 +107,7 @@ pub struct Upstream {
     label: Named,
     /// Its TCP or TLS connections.
     pub pool: Pool,
-    /// Questions without an answer, one after another, that make it failing; 0 for never.
+    /// Questions in a row without an answer that make it failing; 0 for never.
     max_fails: u32,
     state: Lock<State>,
     /// A question sent to it came back to us.
@@ -147,7 +147,7 @@ struct State {
 }
 
 impl Upstream {
-    /// An upstream nothing is known of.
+    /// An upstream of which nothing is known yet.
     pub fn new(
         server: Server,
         (tls, https): (Option<TlsDial>, Option<Endpoint>),
@@ -182,7 +182,7 @@ impl Upstream {
         self.server.address
     }
 
-    /// How long to wait before asking somebody else as well.
+    /// How long to wait before another upstream is asked as well.
     pub fn patience(&self) -> Duration {
         let rtt = self.lock().rtt;
         rtt.map_or(WAIT_UNKNOWN, |(smooth, variation)| (smooth + 4 * variation).clamp(WAIT_MIN, WAIT_MAX))
@@ -256,12 +256,12 @@ impl Upstream {
         true
     }
 
-    /// Notes that it answered a question as asked.
+    /// Notes a useful answer.
     pub fn was_of_use(&self) {
         self.lock().useless = 0;
     }
 
-    /// Notes that it answered, and nothing that can be used: SERVFAIL, REFUSED and the like.
+    /// Notes a useless answer: SERVFAIL, REFUSED and the like.
     pub fn was_of_no_use(&self) {
         let mut state = self.lock();
         state.useless = state.useless.saturating_add(1);
@@ -298,7 +298,7 @@ impl Upstream {
         self.bulk_denials.is_lying(now)
     }
 
-    /// Whether it is known not to answer.
+    /// Whether an outage of it has begun and not ended.
     pub fn is_failing(&self) -> bool {
         self.lock().failing_since.is_some()
     }
@@ -363,7 +363,7 @@ impl Upstream {
         }
     }
 
-    /// Notes a question that it is asked, which allows for one to be asked again.
+    /// Notes a question to it, which allows one query to be sent again.
     pub fn asked(&self) {
         let mut state = self.lock();
         if state.failing_since.is_none() {
@@ -371,8 +371,8 @@ impl Upstream {
         }
     }
 
-    /// Whether a question may be sent to it once more. Queries to an upstream that drowns are at most twice the questions, and
-    /// as many as the questions once it is known to fail.
+    /// Takes the right to send a query again, if there is one. An overloaded upstream gets at most two queries a question, and one
+    /// once it fails.
     pub fn take_retry(&self) -> bool {
         let mut state = self.lock();
         let allowed = state.failing_since.is_none() && state.retries_used < RETRIES_MAX;
@@ -385,7 +385,7 @@ impl Upstream {
         self.lock().folds_case_until.is_none_or(|until| Instant::now() >= until)
     }
 
-    /// Notes that it does not copy the question, as seen over TCP.
+    /// Notes that it changes the case of the question, as seen over TCP.
     pub fn folds_case(&self) {
         self.lock().folds_case_until = Some(Instant::now() + CASE_RECHECK);
     }

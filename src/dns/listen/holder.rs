@@ -1,4 +1,4 @@
-//! Finds out which process has a port, for an error message. Reads `/proc`, and gives up quietly where that says nothing.
+//! Finds the process that has a port, for an error message. Reads `/proc`; without an entry there it finds none.
 
 use std::{fmt, fs, net::SocketAddr};
 

@@ -1,4 +1,4 @@
-//! A counter that many threads add to on the way of an answer, and that nobody reads but a scrape.
+//! A counter that many threads add to on the way of an answer, and that only a scrape reads.
 
 use std::{
     cell::Cell,

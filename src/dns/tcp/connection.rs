@@ -40,7 +40,7 @@ const KEEP_BYTES: usize = 4 * 1024;
 
 /// How long a connection without a query stays when we leave: the way of a query that the client has sent already.
 const LINGER: Duration = Duration::from_millis(200);
-/// Longer than any connection lives without being woken by something else.
+/// Longer than any connection lives without another event.
 const NEVER: Duration = Duration::from_secs(86_400);
 
 thread_local! {
@@ -210,7 +210,7 @@ impl Connection {
         }
     }
 
-    /// When patience ends, and with what.
+    /// When waiting ends, and why the connection is closed then.
     fn deadline(&self, blocked: bool) -> (Instant, CloseCause) {
         let config = &self.shared.config;
         let write = blocked.then(|| (self.taken + config.write, CloseCause::Write));

@@ -136,7 +136,7 @@ impl Stream {
         let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
     }
 
-    /// Says goodbye, where the protocol has a word for it. Does not wait.
+    /// Sends the end of the TLS session, if there is one. Does not wait.
     pub(super) fn close(&mut self) {
         if let Self::Tls(stream, tls) = self {
             tls.send_close_notify();

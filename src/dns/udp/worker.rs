@@ -105,7 +105,7 @@ impl Worker {
         self.empty(batch, sockets);
     }
 
-    /// Answers everything received, bounded by what a queue can hold: without diversion, clients could go on for ever.
+    /// Answers the queries received, at most as many as a queue holds: without diversion, clients could go on for ever.
     fn empty(&mut self, batch: &mut Batch, sockets: &[Arc<DatagramSocket>]) {
         const BATCHES_MAX: usize = 1_024;
         for (place, socket) in sockets.iter().enumerate() {

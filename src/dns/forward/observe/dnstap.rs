@@ -48,7 +48,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// To the collector at `socket`, one answer in `every`; to nobody if there is none.
+    /// Sends every Nth answer to the collector at `socket`; none without a socket.
     pub fn new(socket: Option<PathBuf>, every: u32) -> Self {
         let (frames, queue) = mpsc::channel(FRAMES_MAX);
         let every = if socket.is_some() { every } else { 0 };
@@ -57,19 +57,19 @@ impl Tap {
         Self { socket, sampler: Sampler::new(every), identity, frames, queue: Lock::new(Some(queue)) }
     }
 
-    /// Counts a question; true if its answer is to be told.
+    /// Counts a question; returns whether its answer is sent.
     pub fn count(&self) -> bool {
         self.sampler.count()
     }
 
-    /// Tells of `response` to `request`, answered just `now`, if it is due.
+    /// Queues `response` to `request`, given at `now`, if it is to be sent.
     pub fn note(&self, request: &ForwardRequest, response: &[u8], now: UnixMillis, metrics: &Metrics) {
         if self.sampler.take() && self.frames.try_send(frame(&self.identity, request, response, now)).is_err() {
             metrics.dnstap_dropped.inc();
         }
     }
 
-    /// Sends what there is to the collector, until dropped.
+    /// Sends the queued frames to the collector, until dropped.
     pub async fn run(&self) {
         let queue = self.queue.lock().take();
         let (Some(path), Some(mut queue)) = (&self.socket, queue) else { return };

@@ -1,4 +1,4 @@
-//! Limits log lines about upstreams' errors to one a minute: an outage of upstreams meets every node at once.
+//! Limits log lines about upstreams' errors to one a minute: an outage of upstreams hits every node at once.
 //!
 //! Counts the lines it left out; the errors themselves are counted in `metrics`.
 

@@ -14,7 +14,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaug
 use super::log_limit::LogLimit;
 use crate::sys::{Lock, Registrar, labels};
 
-/// The codes of answers that are told apart.
+/// The response codes with a label of their own.
 const RCODES: [&str; 7] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "other"];
 
 /// Names that are not resolved, and for how long.
@@ -35,7 +35,7 @@ pub struct Metrics {
     /// Questions refused because too many were in flight.
     pub over_limit: IntCounter,
     pub servfail: IntCounter,
-    /// Records of upstream answers nobody asked for.
+    /// Records of upstream answers that answer no question.
     pub dropped_records: IntCounter,
     durations: HistogramVec,
     probe_failures: IntCounterVec,
@@ -46,13 +46,13 @@ pub struct Metrics {
     keep_failing: IntGaugeVec,
     /// The unresolved names of each view, with the seconds.
     keep_unresolved: Arc<Lock<HashMap<Box<[u8]>, Unresolved>>>,
-    /// How many upstreams each name is of, in all zones and views.
+    /// How many upstreams have each name, in all zones and views.
     named: Arc<Lock<HashMap<String, usize>>>,
     pub loops: IntCounter,
     /// Questions of a zone whose upstreams all fail, or that has none.
     pub down: IntCounter,
     pub in_flight: IntGauge,
-    /// Answers a dnstap collector was not told of.
+    /// Answers that a dnstap collector did not get.
     pub dnstap_dropped: IntCounter,
     log_limit: LogLimit,
     log_holds: LogLimit,

@@ -1,6 +1,6 @@
-//! The query log: off by default, and then one question in so many.
+//! The query log: off by default; logs every Nth question.
 //!
-//! Names are escaped; nothing is logged on the path of a cached answer that is not due.
+//! Names are escaped. A cached answer that is not due is never logged.
 
 use std::{
     net::SocketAddr,
@@ -39,7 +39,7 @@ impl AnswerClass {
     }
 }
 
-/// Picks one question in so many.
+/// Picks every Nth question.
 #[derive(Debug)]
 pub struct Sampler {
     every: AtomicU32,
@@ -57,13 +57,13 @@ impl Sampler {
         self.every.store(every, Ordering::Relaxed);
     }
 
-    /// Counts a question; returns whether the turn has come, which it has until [`take`](Self::take).
+    /// Counts a question; returns whether one is due, until [`take`](Self::take).
     pub fn count(&self) -> bool {
         let every = self.every.load(Ordering::Relaxed);
         every != 0 && self.seen.fetch_add(1, Ordering::Relaxed) >= every - 1
     }
 
-    /// Takes the turn if it has come. Counts nothing.
+    /// Takes the turn if a question is due. Counts nothing.
     pub fn take(&self) -> bool {
         let every = self.every.load(Ordering::Relaxed);
         let turn = every != 0 && self.seen.load(Ordering::Relaxed) >= every;

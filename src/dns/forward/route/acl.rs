@@ -26,7 +26,7 @@ labels! {
 }
 
 impl Action {
-    /// The answer in place of the one that was asked for, with its extended error (RFC 8914); `None` for that one or none.
+    /// The answer that the rule gives, with its extended error (RFC 8914); `None` if it gives none.
     pub fn answer(self) -> Option<(Rcode, EdeCode)> {
         match self {
             Self::Allow | Self::Drop => None,

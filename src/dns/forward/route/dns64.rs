@@ -1,6 +1,6 @@
 //! DNS64 (RFC 6147): IPv6 addresses made of IPv4 ones, for clients behind a NAT64.
 //!
-//! Pure; asks nobody.
+//! Pure.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use std::{
 
 use hickory_proto::rr::{RData, Record, rdata::AAAA};
 
-/// Longest TTL of an address that is made up where no SOA says more (RFC 6147, 5.1.7), in seconds.
+/// Longest TTL of a synthesized address without an SOA (RFC 6147, 5.1.7), in seconds.
 pub const TTL_MAX: u32 = 600;
 
 /// A prefix that a NAT64 translates, RFC 6052.

@@ -34,7 +34,7 @@ enum Data {
     ServerPort,
     /// `udp` or `tcp`.
     Protocol,
-    /// So many bits of it, by its family.
+    /// This many bits of the client's address, by its family.
     Subnet {
         v4: u8,
         v6: u8,
@@ -42,8 +42,8 @@ enum Data {
 }
 
 impl EdnsOption {
-    /// Appends it as it stands in an OPT record. Nothing is added if it takes a client and there is none, as for a refresh.
-    /// Nor is that of a listener on all addresses of the other family, as in CoreDNS.
+    /// Appends it in the form of an OPT record. Left out: data of a client where there is none, as for a refresh, and the address
+    /// of a listener of the other family, as in CoreDNS.
     pub fn put(&self, question: &Question, asker: Option<&Asker>, out: &mut Vec<u8>) {
         let client = asker.map(|asker| asker.client.ip().to_canonical());
         let server = asker.map(|asker| asker.server.ip().to_canonical());

@@ -1,6 +1,6 @@
 //! Upstreams that are given by name: the addresses of each, and when to look them up again.
 //!
-//! Never asks anybody, and forgets no address before there is another.
+//! Sends no question itself, and forgets no address before there is another.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -25,7 +25,7 @@ pub struct NamedAddresses(Lock<HashMap<Name, Known>>);
 
 #[derive(Clone, Debug, Default)]
 struct Known {
-    /// In order of number.
+    /// Sorted.
     addresses: Vec<IpAddr>,
     due: UnixMillis,
     /// The reason that the last look-up had no result.

@@ -149,7 +149,7 @@ impl ZoneNames {
             && !self.hosts.load().holds(question.name, question.rtype)
     }
 
-    /// Writes an answer of this zone with `write` as this client gets it: within the zone's bound, and with its records turned.
+    /// Writes an answer of this zone with `write`, within the zone's bound, and arranges its records.
     #[inline]
     pub fn written(
         &self,

@@ -1,4 +1,4 @@
-//! Answers of upstreams that make others be asked: `failover` within a zone, `next` in another set of upstreams.
+//! Answers after which another upstream is asked: `failover` within a zone, `next` in another set of upstreams.
 //!
 //! Pure.
 
@@ -50,7 +50,7 @@ impl Verdicts {
         Verdict::ALL.into_iter().filter(move |verdict| self.has(*verdict))
     }
 
-    /// Whether an answer of this kind is meant.
+    /// Whether an answer of this kind is among them.
     pub fn fit(self, kind: Kind) -> bool {
         match kind {
             Kind::Data => self.has(Verdict::NoError),
@@ -59,7 +59,7 @@ impl Verdicts {
         }
     }
 
-    /// The same for a failure that an upstream's own word is the reason of.
+    /// Whether a failure that an upstream answered is among them; silence never is.
     pub fn fit_failure(self, kind: FailureKind) -> bool {
         match kind {
             FailureKind::ServFail => self.has(Verdict::ServFail),
@@ -81,7 +81,7 @@ impl FromIterator<Verdict> for Verdicts {
     }
 }
 
-/// Upstreams that are asked when those before them answered in one of some ways.
+/// Upstreams that are asked after one of these answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
     pub on: Verdicts,

@@ -10,7 +10,7 @@ const BYTES_MAX: u64 = 1 << 20;
 /// Maximum servers used of a file; more would not be asked in time.
 const SERVERS_MAX: usize = 16;
 
-/// Why a file is of no use.
+/// Why a file names no server.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It cannot be read.

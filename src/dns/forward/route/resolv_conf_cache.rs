@@ -1,7 +1,7 @@
-//! The last servers of resolv.conf files, and the last addresses of upstreams that are given by name, kept on disk: if such a file is
-//! missing or empty after a restart, or such a name cannot be looked up, they are used.
+//! The last servers of resolv.conf files, and the last addresses of upstreams that are given by name, kept on disk. They are used if
+//! the file names no server after a restart, or the name cannot be looked up.
 //!
-//! Read where a file names nobody, written when one names others than before. Never decides whether they are asked.
+//! Never decides whether they are asked.
 
 use std::{
     collections::BTreeMap,
@@ -70,7 +70,7 @@ impl ResolvConfCache {
         self.change(|all| drop(all.insert(host.to_string(), addresses)));
     }
 
-    /// Reads each of `paths` and remembers whom it names now, if anybody. Blocks.
+    /// Reads each of `paths` and remembers the servers that it names, if any. Blocks.
     pub fn note(&self, paths: &[PathBuf]) {
         self.change(|all| {
             for path in paths {

@@ -1,6 +1,6 @@
-//! Questions asked otherwise (another name, another type) and answers changed, by the rules of a zone in their order.
+//! Rewrites: rules of a zone that change a question (its name, its type) and the answer to it.
 //!
-//! Pure. Rules see names as CoreDNS gives them to its own: in lower case, with the final dot.
+//! Pure.
 
 use std::{fmt, str::FromStr};
 
@@ -26,10 +26,10 @@ pub struct Rewrite {
     pub goes_on: bool,
 }
 
-/// The part of a question or answer that a rule changes. Patterns are compared with the name that is asked for when the rule is reached.
+/// The part of a question or answer that a rule changes. Its pattern is compared with the name as the rules before have left it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The name, and names in the answer that are given as others.
+    /// The name, and rules for names in the answer.
     Name { how: How, answers: Vec<AnswerRule> },
     /// The type; the answer is given as it comes.
     Type { from: RecordType, to: RecordType },
@@ -63,7 +63,6 @@ pub struct AnswerRule {
 }
 
 impl How {
-    /// As it is written.
     fn words(&self) -> [String; 3] {
         let shown = |name: &Name| {
             let text = name.to_ascii().to_ascii_lowercase();
@@ -135,7 +134,7 @@ impl Rewritten<'_> {
         Question { class: self.class, ..question }
     }
 
-    /// Gives records of the answer to the new question as those of the answer to `asked`.
+    /// Makes the records of the answer to the new question those of the answer to `asked`.
     pub fn restore(&self, asked: &Name, records: &mut [Record]) {
         for record in records {
             if record.name == self.name {

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Routes {
     by_zone: ByZone<Arc<Route>>,
-    /// Stands in for the cluster's records until there are some.
+    /// Asked for names of the cluster until there are records.
     pub cluster_fallback: Option<Arc<Route>>,
     /// The names that are kept resolved.
     pub keep: Vec<wire::Name>,
@@ -112,7 +112,7 @@ impl Routes {
         self.by_zone.iter()
     }
 
-    /// Everything that is asked for names of clients.
+    /// Every route that is asked for names of clients.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.iter().chain(&self.cluster_fallback).flat_map(Route::and_next)
     }

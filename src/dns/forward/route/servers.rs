@@ -1,6 +1,6 @@
 //! The servers of a zone: the addresses an operator gave, those that files name now, and those that names have.
 //!
-//! Decides which files are waited for. Never asks anybody.
+//! Decides which files are waited for. Sends no question.
 
 use std::{
     collections::HashSet,
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::dns::forward::upstream::Server;
 
-/// A file that is to name upstreams, and names none so far, or this process; or that is to vouch for them. Or the name of an
-/// upstream that cannot be looked up.
+/// A file that cannot be used: it names no upstreams, or this process, or holds no certificates. Or the name of an upstream that
+/// cannot be looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The file, or the name.
@@ -83,7 +83,7 @@ pub fn servers(
         };
         match resolv_conf::read(path) {
             Ok(named) => {
-                // Whom the node asks is not for us to refuse: we are left out, and that is said.
+                // The node's own choice is no error: our address is left out, and that is reported.
                 let (ours, others): (Vec<_>, Vec<_>) =
                     named.into_iter().partition(|server| is_own(server.address, listen));
                 if let Some(own) = ours.first() {
@@ -119,7 +119,7 @@ pub fn servers(
     }
 }
 
-/// Adds the servers that `path` named last in the place of those it does not name, and says so.
+/// Adds the servers that `path` named last, as it names none now, and says so in the reason.
 fn fall_back(
     path: &Path,
     reason: String,
@@ -150,7 +150,7 @@ pub fn problems(config: &Config, listen: &[SocketAddr]) -> Vec<String> {
     config.zones.iter().filter_map(told).collect()
 }
 
-/// Whether asking `address` would ask ourselves.
+/// Whether `address` is one of our own.
 fn is_own(address: SocketAddr, listen: &[SocketAddr]) -> bool {
     listen.iter().any(|own| {
         own.port() == address.port()

@@ -1,5 +1,4 @@
-//! Answers made of text: for names that fit a pattern, records with the parts of the name put in, as CoreDNS's template plugin
-//! makes them.
+//! Answers made of text, as by CoreDNS's template plugin: for names that fit a pattern, records with parts of the name.
 //!
 //! Pure, and bounded in its work: a template that never ends has no answer.
 
@@ -56,9 +55,9 @@ pub struct Template {
     authorities: Vec<Text>,
     additionals: Vec<Text>,
     pub rcode: Rcode,
-    /// Says why.
+    /// The extended error of the answer.
     pub reason: Option<Reason>,
-    /// Names that no pattern fits go on to the next template; without this, they get SERVFAIL.
+    /// Names that no pattern fits go on to the next template; otherwise they get SERVFAIL.
     pub falls_through: bool,
 }
 

@@ -15,11 +15,11 @@ use crate::{
     sys, wire,
 };
 
-/// Port of plain DNS, RFC 1035, 4.2.
+/// RFC 1035, 4.2.
 const PORT: u16 = 53;
-/// Port of DNS over TLS, RFC 7858, 3.1.
+/// RFC 7858, 3.1.
 const PORT_TLS: u16 = 853;
-/// Port of HTTPS, RFC 9110, 4.2.2.
+/// RFC 9110, 4.2.2.
 const PORT_HTTPS: u16 = 443;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct NamedServer {
 }
 
 impl NamedServer {
-    /// The one at `ip`.
+    /// The server at this address.
     pub fn at(&self, ip: IpAddr) -> Server {
         let tls = self.tls.clone().map(TlsName::Dns);
         Server { address: SocketAddr::new(ip, self.port), tls, https: self.https.clone() }
@@ -140,7 +140,7 @@ pub(super) fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
     (address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
 }
 
-/// `NAME` or `NAME:port`. What could be meant as an address is no name.
+/// `NAME` or `NAME:port`. Text that could be meant as an address is no name.
 fn parse_host(text: &str, port: u16) -> Option<(wire::Name, u16)> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),

@@ -1,4 +1,4 @@
-//! A file of weights: how often an address of a name comes first in its answers, in the form of CoreDNS's loadbalance plugin.
+//! A file of weights, in the form of CoreDNS's loadbalance plugin: how often an address of a name comes first in its answers.
 
 use std::{collections::HashMap, io, net::IpAddr, path::Path};
 

@@ -59,7 +59,7 @@ pub struct Rules {
     pub silence_max: Duration,
 }
 
-/// An answer and who gave it.
+/// An answer and its upstream.
 #[derive(Debug)]
 pub struct Answered {
     pub sanitized: Sanitized,
@@ -69,7 +69,7 @@ pub struct Answered {
 /// No upstream gave a usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// The most telling failure: what an upstream said counts more than silence.
+    /// An upstream's failure in words counts more than its silence.
     pub kind: FailureKind,
     /// The upstream that failed last in that way.
     pub upstream: String,
@@ -83,7 +83,7 @@ struct Attempt {
     tries: u32,
     first_try: Instant,
     refusals: u32,
-    /// It has spoken, and what it said was no use: asking it again would not help.
+    /// It gave a useless answer, or failed too often: it is not asked again.
     exhausted: bool,
     answered: bool,
 }
@@ -99,7 +99,7 @@ impl Attempt {
     }
 }
 
-/// Asks until there is an answer or `deadline` is there.
+/// Asks until there is an answer or `deadline` has come.
 ///
 /// # Errors
 /// [`Failed`] when no upstream gives a usable answer in time.
@@ -171,7 +171,7 @@ pub async fn race(
         }
     }
     attempts.settle(metrics);
-    // Everybody says so without proof: it may be told once, and is not kept.
+    // Every upstream denies without proof: the client gets it, and the cache does not.
     unproven.ok_or(attempts.failed)
 }
 
@@ -212,12 +212,12 @@ fn leads_into(record: &Record, networks: &[IpNet]) -> bool {
     }
 }
 
-/// The upstreams to be asked, in order, and how each did.
+/// The upstreams to ask, in order, and the state of each.
 pub struct Attempts {
     servers: Vec<Attempt>,
     failed: Failed,
     rules: Rules,
-    /// Answers with an address in these are no answers.
+    /// Answers with an address in these networks count as failures.
     reject: Arc<[IpNet]>,
 }
 
@@ -243,8 +243,8 @@ impl Attempts {
         }
     }
 
-    /// Tries the least tried upstream that may still help, in order. Gives one that a socket has to be opened to; one that waits
-    /// already is sent the query again.
+    /// Tries the least tried upstream that is not exhausted, in order. Returns it if a socket has to be opened; if one is open,
+    /// the query is sent from it again.
     fn next(&mut self) -> Option<(usize, Arc<Upstream>)> {
         let at = self.turn()?;
         let attempt = &mut self.servers[at];
@@ -283,7 +283,7 @@ impl Attempts {
         able.min_by_key(|(_, attempt)| attempt.tries).map(|(at, _)| at)
     }
 
-    /// Whether everybody has spoken in vain.
+    /// Whether no upstream is left to ask.
     fn all_exhausted(&self) -> bool {
         self.servers.iter().all(|attempt| attempt.exhausted)
     }
@@ -292,7 +292,7 @@ impl Attempts {
         !self.servers.iter().any(Attempt::is_able)
     }
 
-    /// Whether every other server has spoken.
+    /// Whether every other upstream is exhausted.
     fn is_last(&self, at: usize) -> bool {
         self.servers.iter().enumerate().all(|(other, attempt)| other == at || attempt.exhausted)
     }
@@ -325,7 +325,7 @@ impl Attempts {
         self.servers.iter().any(|attempt| !attempt.exhausted && attempt.tries == 0)
     }
 
-    /// At the end: who was given its time and stayed silent has failed once.
+    /// At the end: an upstream that was silent for its usual time has failed once.
     fn settle(&mut self, metrics: &Metrics) {
         for attempt in &self.servers {
             let waited = attempt.tries > 0 && attempt.first_try.elapsed() >= attempt.upstream.patience();

@@ -1,6 +1,6 @@
 //! DNS over HTTPS (RFC 8484): one HTTP/2 connection carries all questions to an upstream.
 //!
-//! Owns what of HTTP is an answer. Never looks a name up: the address is given, the certificate is checked.
+//! Owns which HTTP responses are answers. Never looks a name up: the address is given, the certificate is checked.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -153,7 +153,7 @@ impl Requests {
         let Ok(Reply::Whole(mut message)) = query.check(&body, false) else {
             return Err(HttpError::NotTheAnswer.into());
         };
-        // RFC 8484, 5.1: what a cache on the way has kept it for is not left to live.
+        // RFC 8484, 5.1: the time in a cache on the way is subtracted.
         for record in message.answers.iter_mut().chain(&mut message.authorities) {
             record.ttl = record.ttl.saturating_sub(age);
         }

@@ -1,6 +1,6 @@
 //! Cleans an upstream's answer: keeps the chain from the name asked to the records asked, and nothing else.
 //!
-//! Pure. A chain is cut where it leaves the route that was asked: who answers for one zone does not speak for another.
+//! Pure. A chain is cut where it leaves the route that was asked: upstreams of one zone do not speak for another.
 
 use std::collections::{HashMap, HashSet};
 
@@ -33,9 +33,9 @@ pub struct Sanitized {
     pub parts: Parts,
     /// Seconds the answer is good for as the upstream says, before any cap: the lowest TTL of all, RFC 2308 for negatives.
     pub ttl: u32,
-    /// Whether it is a negative answer without SOA: may be told, must not be kept.
+    /// Whether it is a negative answer without SOA: a client gets it, the cache does not.
     pub unproven: bool,
-    /// Part of an answer whose rest could not be had over TCP: may be told, must not be kept.
+    /// Part of an answer whose rest could not be had over TCP: a client gets it, the cache does not.
     pub truncated: bool,
     pub dropped: usize,
 }
@@ -78,7 +78,7 @@ pub fn sanitize(message: &Message, asked: &Question, ours: impl Fn(&Name) -> boo
         (false, true) => Kind::NxDomain,
         (false, false) => Kind::NoData,
     };
-    // A chain that ends in a name nothing is said of: the upstream does not chase, so its end has to be asked for.
+    // The chain ends in a name without records: the upstream does not chase, so that name has to be asked for.
     let dangling = negative && !nx && soa.is_none() && !answers.is_empty();
     let unproven = negative && soa.is_none() && !dangling;
     // Records that answer something else are no denial.

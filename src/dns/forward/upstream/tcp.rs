@@ -2,7 +2,7 @@
 //! number.
 //!
 //! A connection on which an answer stays away gets no further queries, and the question is asked on a new one after a
-//! second, so that a dead connection holds up nobody for long.
+//! second.
 
 mod frames;
 
@@ -35,7 +35,7 @@ use crate::{dns::forward::observe::Metrics, sys::Lock};
 const CONNECTIONS_MAX: usize = 8;
 /// Queries awaiting an answer on one connection.
 const PIPELINE_MAX: usize = 64;
-/// Given to TCP and TLS handshakes together, and to the kernel to take one query.
+/// Maximum time of TCP and TLS handshakes together, and for the kernel to take one query.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// A query that waited this long in vain marks the connection as dead.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
@@ -179,7 +179,7 @@ pub(super) fn is_http(error: &io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref::<HttpError>()).is_some()
 }
 
-/// Counts a query as in flight; whoever gives up late marks the connection.
+/// Counts a query as in flight; one given up late marks the connection.
 struct Waiting<'a> {
     connection: &'a Connection,
     since: Instant,
@@ -283,7 +283,7 @@ impl Pool {
                 if since.is_none() {
                     return Err(io::Error::new(io::ErrorKind::WouldBlock, "every connection to the upstream is full"));
                 }
-                // The oldest one serves those that wait on it, and nobody else.
+                // The oldest one goes on for its waiters only.
                 connections.remove(0);
             }
         }

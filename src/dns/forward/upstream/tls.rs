@@ -1,4 +1,4 @@
-//! Trust for DNS over TLS and HTTPS: which authorities may vouch for an upstream, for what name, and what it is shown of us.
+//! Trust for DNS over TLS and HTTPS: the authorities that vouch for upstreams, and the certificate that upstreams are shown.
 //!
 //! Certificates are always verified; there is no way to turn that off (RFC 8310, strict profile).
 

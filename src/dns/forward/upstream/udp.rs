@@ -40,7 +40,7 @@ pub enum Received {
     Reply(Reply),
     /// Everything fits but the case: forged, or a server that folds case. TCP tells.
     Folded,
-    /// Somebody keeps guessing: ask over TCP.
+    /// Wrong answers keep coming: ask over TCP.
     UnderAttack,
 }
 
@@ -71,7 +71,7 @@ impl Exchange {
         query: Query,
         plain: Option<Query>,
     ) -> io::Result<Self> {
-        // The caller holds the clock: a question that gets no socket in time fails as one without an answer.
+        // The caller has the deadline: a question without a socket in time fails like one without an answer.
         let place = SOCKETS.acquire().await.map_err(io::Error::other)?;
         let socket = bind(source.unwrap_or_else(|| any(upstream.ip()))).await?;
         socket.connect(upstream).await?;

@@ -22,7 +22,6 @@ use crate::{
 /// TTL of a record without one, in seconds (CoreDNS).
 const TTL: u32 = 3_600;
 
-/// The values of fields.
 pub struct Filling<'q> {
     pub name: &'q str,
     pub zone: &'q Name,
