@@ -1,6 +1,7 @@
 //! How the listeners leave: nothing that was received is lost.
 
 use std::{
+    net::UdpSocket,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use holdfast::dns::Config;
 
-use crate::support::dns::{Tcp, bind, gist, query, receive, records, serve, start, udp};
+use crate::support::dns::{Server, Tcp, bind, gist, query, receive, records, serve, start, udp};
 
 const WEB: &str = "web.prod.svc.cluster.local.";
 const LONG: Duration = Duration::from_secs(20);
@@ -41,14 +42,20 @@ async fn a_burst_received_before_the_drain_is_answered_whole() {
     assert!(tcp.try_receive().is_none(), "closed behind the last answer");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forwards_in_flight_are_waited_for() {
+/// A server with a query over UDP and one over TCP that wait for upstream.
+async fn with_forwards_in_flight() -> (Server, UdpSocket, Tcp) {
     let server = start(Config::default());
     let client = udp(server.address());
     let mut tcp = Tcp::connect(server.address());
     client.send(&query(1, "slow.example.org.", RecordType::A)).unwrap();
     tcp.send(&query(2, "slow.example.org.", RecordType::A));
     server.script.wait_for(2).await;
+    (server, client, tcp)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forwards_in_flight_are_waited_for() {
+    let (server, client, mut tcp) = with_forwards_in_flight().await;
     let drain = tokio::spawn(server.running.drain(LONG));
     server.script.gate.add_permits(2);
     drain.await.unwrap();
@@ -58,12 +65,7 @@ async fn forwards_in_flight_are_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forwards_in_flight_at_the_deadline_are_servfail() {
-    let server = start(Config::default());
-    let client = udp(server.address());
-    let mut tcp = Tcp::connect(server.address());
-    client.send(&query(1, "slow.example.org.", RecordType::A)).unwrap();
-    tcp.send(&query(2, "slow.example.org.", RecordType::A));
-    server.script.wait_for(2).await;
+    let (server, client, mut tcp) = with_forwards_in_flight().await;
     server.running.drain(Duration::ZERO).await;
     assert_eq!(gist(&receive(&client)), (1, ResponseCode::ServFail, 0));
     assert_eq!(gist(&tcp.receive()), (2, ResponseCode::ServFail, 0));
