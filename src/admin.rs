@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_never_sends_a_request_is_let_go() {
+    async fn a_client_that_never_sends_a_request_is_closed() {
         let running = start();
         let mut half = tcp(running.http).await;
         half.write_all(b"GET /health HT").await.unwrap();

@@ -1,4 +1,4 @@
-//! The command line: what it takes, and which part of holdfast does it.
+//! The command line: commands and flags, and the part of holdfast that runs each.
 //!
 //! Owns the subcommands and how their errors reach the terminal. A new subcommand is a variant of
 //! [`Command`] and its arm in [`run`].
@@ -123,7 +123,7 @@ pub enum Command {
     },
 }
 
-/// Does what the command line says.
+/// Runs the command.
 ///
 /// # Errors
 /// A file or process that could not be read, reached or written, for [`Exit::Unreadable`].

@@ -133,7 +133,7 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// As [`load`], with the configuration's text at hand. What is wrong in it is said to be in `file`.
+/// As [`load`], with the configuration's text at hand. Errors name `file` as their place.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
@@ -185,7 +185,7 @@ fn load_text(
 
 type Read = (Settings, Vec<(&'static str, Place)>, Gather);
 
-/// The settings as given, checked each and together; what is wrong is in the last part.
+/// The settings as given, checked each and together; errors are in the last part.
 fn read_settings(role: Role, text: &str, flags: &Flags, mut errors: Gather) -> Result<Read, ConfigErrors> {
     let mut settings = Settings::default();
     let root = node::parse(text).map_err(|broken| {

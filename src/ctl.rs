@@ -36,7 +36,7 @@ pub use status::{StatusArgs, run as status};
 /// How a command ended; the exit codes scripts may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done; what was looked for was found, what was compared is equal.
+    /// Done; found, or equal.
     Ok = 0,
     /// Not found, or different.
     No = 1,

@@ -1,4 +1,4 @@
-//! Bounds on what one client may take from the others: places for connections, and rates of answers.
+//! Bounds on one client's share: places for connections, and rates of answers.
 //!
 //! Owns which connection is admitted and which is evicted. Pure: no socket, no clock but the one handed in or tokio's; never
 //! closes a connection itself, it tells the connection to close.

@@ -94,7 +94,7 @@ pub enum Error {
     /// A file cannot be read.
     #[error("{}: {error}", path.display())]
     Read { path: PathBuf, error: std::io::Error },
-    /// A file does not hold what it should.
+    /// A file has other content than its name says.
     #[error("{}: {reason}", path.display())]
     Content {
         path: PathBuf,

@@ -131,7 +131,7 @@ async fn show(State(shared): State<Shared>) -> Json<GuardDoc> {
 #[serde(deny_unknown_fields)]
 struct ReleaseQuery {
     namespace: Option<String>,
-    /// Says what would be released, and releases nothing.
+    /// Returns the records that would be released, and releases nothing.
     #[serde(default)]
     dry_run: bool,
 }
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_is_shown_and_let_go_by_namespace_or_at_once() {
+    async fn held_records_are_shown_and_released_by_namespace_or_all() {
         let (writer, reader) = store::open();
         let mut writer = writer.guarded(guard::Config::default(), Clock::System);
         writer.apply(list(200)).unwrap();

@@ -135,7 +135,7 @@ impl Port {
         }
     }
 
-    /// Listens, if it does not yet. The port stays bound when what this gives is dropped.
+    /// Listens, if it does not yet. The port stays bound when the listener is dropped.
     fn listen(&self) -> io::Result<Listener> {
         self.socket.listen(BACKLOG)?;
         let listener = TcpListener::from_std(self.socket.try_clone()?.into())?;

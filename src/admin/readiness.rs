@@ -9,7 +9,7 @@ use tokio::sync::watch;
 pub struct Readiness(Arc<watch::Sender<Vec<&'static str>>>);
 
 impl Readiness {
-    /// Holds the process back until the latch is dropped. The name says what is waited for: `first records`, `draining`.
+    /// Holds the process back until the latch is dropped. The name is shown: `first records`, `draining`.
     #[must_use]
     pub fn latch(&self, name: &'static str) -> Latch {
         self.0.send_modify(|held| held.push(name));

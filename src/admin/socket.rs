@@ -71,7 +71,7 @@ impl Drop for AdminSocket {
     }
 }
 
-/// Listens on `path`. What a dead process left there is removed; a living one is left alone.
+/// Listens on `path`. The socket of a dead process is removed; that of a living one stays.
 ///
 /// # Errors
 /// If another process answers on it, the name is taken by something else, or the system refuses.
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_stays() {
+    async fn a_file_that_is_no_socket_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");
         fs::write(&path, "precious").unwrap();

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses_is_refused() {
+    fn flags_that_go_refuses_are_refused() {
         for (line, expect) in [
             ("-x", "flag provided but not defined: -x"),
             ("-v", "flag needs an argument: -v"),

@@ -57,7 +57,7 @@ pub struct Queries {
     /// Duration of the test; ^C ends it
     #[arg(long, value_name = "S", default_value_t = 10)]
     seconds: u64,
-    /// A query without an answer after so many seconds is lost
+    /// Time after which a query without an answer counts as lost
     #[arg(long, value_name = "S", default_value_t = 5)]
     timeout: u64,
     /// Output format

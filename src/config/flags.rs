@@ -59,7 +59,7 @@ impl Flags {
         Self { file: matches.get_one::<PathBuf>("config").cloned(), given }
     }
 
-    /// Puts them over what stands in `settings`.
+    /// Puts them over `settings`.
     pub(super) fn apply(&self, settings: &mut Settings, role: Role, errors: &mut Gather) -> Vec<(&'static str, Place)> {
         let mut places = Vec::new();
         for Given { key, flag, values } in &self.given {
@@ -132,7 +132,7 @@ role_flags! {
     HubFlags, Role::Hub
 }
 
-/// The flags of either role, and which it is: what `holdfast check-config` takes.
+/// A role and its flags, for `holdfast check-config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleFlags {
     /// Whose configuration it is.

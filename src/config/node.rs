@@ -203,7 +203,7 @@ impl Builder {
     }
 }
 
-/// A node that stands where a key does; what is wrong with it goes to `broken`.
+/// A node in the place of a key; errors go to `broken`.
 fn as_key(node: Node, entries: &[Entry], broken: &mut Vec<Broken>) -> (String, Place) {
     let name = match node.data {
         Data::Text(name) => name,
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_is_refused_with_its_place() {
+    fn unknown_yaml_is_refused_with_its_place() {
         assert_eq!(errors("a: 1\nb: 2\na: 3\n"), ["3:1 \"a\" is given twice, first at 1:1"]);
         assert_eq!(errors("a: 1\n---\nb: 2\n"), ["2:1 a second document: the configuration is one"]);
         assert_eq!(

@@ -255,7 +255,7 @@ impl Config {
         self.settings.views.iter().map(view).collect()
     }
 
-    /// The cache of what upstreams said.
+    /// The cache of upstream answers.
     pub fn cache(&self) -> dns::cache::Config {
         dns::cache::Config {
             max_bytes: self.settings.cache_max_bytes.0,
@@ -269,7 +269,7 @@ impl Config {
         Some(self.settings.store_path.as_ref()?.join("cache.zst"))
     }
 
-    /// Where it is kept what files of upstreams named last; `None` if nothing is to be kept.
+    /// Where the upstreams are saved that files named last; `None` if nothing is to be kept.
     pub fn upstreams_file(&self) -> Option<PathBuf> {
         Some(self.settings.store_path.as_ref()?.join("upstreams.json"))
     }

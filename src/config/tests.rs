@@ -42,7 +42,7 @@ fn the_example_of_the_documentation_is_a_configuration() {
 }
 
 #[test]
-fn what_is_shown_reads_back_as_the_same() {
+fn shown_settings_read_back_as_the_same() {
     let page = include_str!("../../docs/config.md");
     let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     for text in [

@@ -41,7 +41,7 @@ pub trait Value: Sized {
         Vec::new()
     }
 
-    /// Reads it from a node. What is wrong goes to `errors`; `None` then.
+    /// Reads it from a node. Errors go to `errors`; `None` then.
     fn read(node: &Node, key: &str, bounds: Option<Bounds>, errors: &mut Gather) -> Option<Self>;
 
     /// The value as it is written in a configuration.
@@ -56,7 +56,7 @@ pub trait Scalar: Sized {
     /// Reads the word.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it and what would be right.
+    /// A sentence that names the error and a right value.
     fn parse(text: &str) -> Result<Self, String>;
 
     /// The word.

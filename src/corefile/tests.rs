@@ -206,7 +206,7 @@ fn networks_are_reverse_zones() {
 }
 
 #[test]
-fn what_is_not_honoured_is_told_with_its_place_and_its_reason() {
+fn ignored_directives_are_listed_with_place_and_reason() {
     let text = ". {
   bufsize 4096
   nsid me
@@ -244,7 +244,7 @@ tls://secure.test {
 }
 
 #[test]
-fn what_is_wrong_is_named_by_line_and_column_all_of_it_at_once() {
+fn all_errors_are_listed_at_once_by_line_and_column() {
     let text = ".:53 {
   forwrad . 10.0.0.1
   cache thirty {

@@ -6,7 +6,7 @@ use super::{
     Exit, Failed, json, print,
     reach::{Where, snapshot_of},
     status,
-    table::{Table, broken, count, some, width},
+    table::{Table, broken, count, some, width, without_controls},
 };
 use crate::{
     admin::view::{self, DumpHead, HeldRow, HeldWhat, Record},
@@ -135,9 +135,7 @@ fn about(head: &DumpHead) -> Vec<String> {
 
 /// A line that stays a comment whatever is in it: the cluster's identity is a hub's word.
 fn comment(sign: char, line: &str) -> String {
-    let safe: String =
-        line.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect();
-    format!("{sign} {safe}\n")
+    format!("{sign} {}\n", without_controls(line))
 }
 
 /// The cluster's zone, or a reverse zone, as a zone file.

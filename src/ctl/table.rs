@@ -21,7 +21,7 @@ impl Table {
 
     /// Adds a row. Names come from hubs, which may send any: a control character of a cell moves no cursor and makes no line.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        let plain = |cell: String| if cell.contains(char::is_control) { replaced(&cell) } else { cell };
+        let plain = |cell: String| if cell.contains(char::is_control) { without_controls(&cell) } else { cell };
         self.rows.push(cells.map(plain).into());
     }
 
@@ -44,7 +44,8 @@ impl Table {
     }
 }
 
-fn replaced(cell: &str) -> String {
+/// Control characters, which could end a line or change the terminal, become U+FFFD.
+pub fn without_controls(cell: &str) -> String {
     cell.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 

@@ -30,7 +30,7 @@ pub struct ReservedBytes {
 }
 
 impl ReservedBytes {
-    /// Makes it so many bytes; false, and as it was, if the budget has no more.
+    /// Changes the reservation to `bytes`; false, and unchanged, if the budget has no more.
     pub fn resize(&mut self, bytes: usize) -> bool {
         let used = &self.budget.used;
         if bytes <= self.bytes {

@@ -40,7 +40,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// So many answers a second to one network, and as many at once.
+    /// Allows `per_s` answers a second to one network, and as many at once.
     pub fn new(per_s: u32) -> Self {
         let buckets = vec![Bucket::default(); BUCKETS].into();
         Self { buckets, hasher: RandomState::new(), per_s: u64::from(per_s.max(1)) }
@@ -67,7 +67,7 @@ impl RateLimiter {
     }
 }
 
-/// The /24 of an IPv4 address, the /56 of an IPv6 one: what one site has.
+/// The /24 of an IPv4 address, the /56 of an IPv6 one: the network of one site.
 fn network(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),

@@ -1,4 +1,4 @@
-//! Shares of a bounded number of places: what one source may take falls as others take more.
+//! Shares of a bounded number of places: the share of one source falls as others take more.
 
 use std::{
     collections::HashMap,

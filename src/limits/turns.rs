@@ -1,4 +1,4 @@
-//! Turns at something costly: so many at once, of which one source has half.
+//! Turns at costly work: a bounded number at once, of which one source has half.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 

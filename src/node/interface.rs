@@ -1,6 +1,6 @@
 //! The interface that carries the addresses pods ask: looked at, made, filled and removed over netlink.
 //!
-//! Decides nothing: what should be there is for `plan` to say.
+//! Decides nothing: `setup` plans the wanted state.
 
 use std::{
     io,

@@ -27,7 +27,7 @@ pub(super) fn is_closed(address: SocketAddr) -> bool {
     sys::waiting_sockets("udp").is_ok_and(|sockets| !sockets.iter().any(|socket| takes(socket.local, address)))
 }
 
-/// Whether a socket at `local` gets what is sent to `address`. An IPv6 wildcard may take IPv4 as well.
+/// Whether a socket at `local` gets packets to `address`. An IPv6 wildcard may take IPv4 as well.
 fn takes(local: SocketAddr, address: SocketAddr) -> bool {
     let at = local.ip();
     let wildcard = at.is_unspecified() && (address.is_ipv4() || at.is_ipv6());

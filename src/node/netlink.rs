@@ -1,6 +1,6 @@
 //! Messages to the kernel and its answers, over a blocking netlink socket.
 //!
-//! Owns framing, acknowledgements and dumps. Knows nothing of what the messages say.
+//! Owns framing, acknowledgements and dumps, and not the content of messages.
 
 use std::{io, time::Duration};
 
@@ -84,7 +84,7 @@ impl Netlink {
         self.acknowledged(last)
     }
 
-    /// Asks for everything of a kind, and gives what follows the headers of the answers.
+    /// Asks for everything of a kind; returns the answers without their headers.
     ///
     /// # Errors
     /// The kernel's, or `Interrupted` if the dumped table keeps changing.
@@ -158,7 +158,7 @@ impl Netlink {
     }
 }
 
-/// The messages of a datagram with their bodies; what does not parse ends it.
+/// The messages of a datagram with their bodies, up to the first that does not parse.
 fn messages(datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
     let mut rest = datagram;
     std::iter::from_fn(move || {

@@ -245,7 +245,7 @@ impl Ruleset {
         sorted(self) == sorted(other)
     }
 
-    /// Makes this what the table holds.
+    /// Replaces the content of the table by this.
     pub(super) fn write(&self) -> io::Result<()> {
         // Creating it first makes the removal succeed whether or not it exists; then it is created empty.
         let mut messages =
@@ -270,7 +270,7 @@ pub(super) fn remove() -> io::Result<()> {
     batch(&[table(TABLE, NEWTABLE, CREATE), table(TABLE, DELTABLE, 0)])
 }
 
-/// Whether the kernel has what steering takes: tried once, in a table that one transaction makes and removes. True if it does not say.
+/// Whether the kernel can steer: tried once, in a table that one transaction makes and removes. True if the try gives no verdict.
 pub(super) fn can_steer() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     *CAN.get_or_init(|| {
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back_as_the_same() {
+    fn rules_read_back_as_written() {
         let redirect = vec![("169.254.20.10".parse().unwrap(), 4053), ("fe80::10".parse().unwrap(), 4054)];
         let redirecting = Ruleset::wanted(&config(), &Plan { redirect, ..Plan::default() });
         assert_eq!((redirecting.chains.len(), redirecting.rules.len()), (6, 8));

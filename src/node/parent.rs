@@ -140,7 +140,7 @@ impl Parent {
         let _ = channel.send(Kind::Go, "", None);
     }
 
-    /// Does what a child asks. True if it says that it answers.
+    /// Carries out a child's request. True if the child reports that it answers.
     fn heard(&mut self, message: Message, channel: &Channel) -> bool {
         match (message.kind, message.fd) {
             (Kind::Fd, Some(fd)) => {
@@ -210,7 +210,7 @@ impl Parent {
         sys::write_stderr(&line);
     }
 
-    /// Says on disk what no process can: `status` finds it while none answers.
+    /// Writes the deaths to disk, where `status` reads them while no process answers.
     fn write_file(&self) {
         let Some(path) = &self.file else { return };
         let new = path.with_extension("deaths.new");

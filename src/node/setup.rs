@@ -1,4 +1,4 @@
-//! Brings the node to what the configuration asks for: looks, names what differs, mends that and nothing else.
+//! Brings the node to the configured state: looks, names each difference, repairs it and changes nothing else.
 //!
 //! Every step can be done twice. A step that fails leaves the others to be done. Never starts a program.
 
@@ -16,7 +16,7 @@ use super::{
 /// The kinds of interface that are taken for ours, or for node-cache's, whose place we take.
 const KINDS: [&str; 2] = ["dummy", "bridge"];
 
-/// Something that is not as it should be, and thereby what is to be done.
+/// A difference from the wanted state, and so the step that removes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     MakeInterface(String),
@@ -24,7 +24,7 @@ pub enum Step {
     Add(IpAddr),
     /// An address is there that should not be.
     TakeOff(IpAddr),
-    /// The rules for these addresses are missing, or not what they should be.
+    /// The rules for these addresses are missing or wrong.
     WriteRules(Vec<IpAddr>),
     /// There are rules and nothing to have them for.
     RemoveRules,
@@ -106,13 +106,13 @@ impl Config {
 
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The differences found, mended unless `errors` says otherwise.
+    /// The differences found, repaired unless `errors` says otherwise.
     pub steps: Vec<Step>,
     /// The steps that failed.
     pub errors: Vec<SetupError>,
 }
 
-/// Says what differs from `goal`, and changes nothing.
+/// The differences from `goal`; changes nothing.
 #[must_use]
 pub fn check(config: &Config, goal: &Goal) -> Outcome {
     Planner::open(config, goal, false).outcome
@@ -312,7 +312,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// An interface with our name that is not what we would have made.
+/// Refuses an interface with our name that this program would not have made.
 fn refuse_foreign(link: &Link, links: &[Link]) -> Result<(), SetupError> {
     let taken = |found: String| Err(SetupError::InterfaceTaken { name: link.name.clone(), found });
     if !KINDS.contains(&link.kind.as_str()) {

@@ -31,7 +31,7 @@ impl Shared {
         self.0.lock().clone()
     }
 
-    /// Takes over what a watch says.
+    /// Takes over the report of a watch.
     pub fn note(&self, event: &Event) {
         let mut status = self.0.lock();
         let Some(interface) = &mut status.interface else { return };
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_watch_says_is_shown() {
+    fn the_report_of_a_watch_is_shown() {
         let shared = Shared::new(&Config { setup_interface: true, ..Config::default() });
         let state = || shared.get().interface.map(|interface| (interface.state, interface.reason));
         assert_eq!(state(), Some((AddressState::Waiting, None)));

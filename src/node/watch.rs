@@ -41,7 +41,7 @@ use super::{Config, Goal, approach, is_released, reach};
 const TICK: Duration = Duration::from_millis(500);
 /// The same while the addresses wait to be taken for the first time.
 const FIRST_TICK: Duration = Duration::from_millis(50);
-/// Between two looks at interface and rules: what is deleted is back within 5 s.
+/// Between two looks at interface and rules: deleted parts are back within 5 s.
 const LOOK: Duration = Duration::from_secs(2);
 /// The same after something was removed from the node, which may go on and on.
 const LOOK_SOON: Duration = Duration::from_millis(100);
@@ -192,7 +192,7 @@ async fn begun(
     true
 }
 
-/// Stays behind another watch, and reports what that one does. False if told to end.
+/// Waits behind another watch and reports for it. False if ordered to end.
 async fn behind(
     config: &Config,
     mut held: seat::Held,

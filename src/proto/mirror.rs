@@ -21,7 +21,7 @@ const CLUSTER_BYTES_MAX: usize = 255;
 /// Most hubs a path or a list of addresses may name.
 const HUBS_MAX: usize = 64;
 
-/// The copy, and what is being built beside it.
+/// The copy, and the next one while it is built.
 ///
 /// It is what the *hub* said, which may differ from what the store serves: the guard may be holding records there.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ enum Stage {
 
 const FOLLOWING: Stage = Stage::Following { changes: Vec::new(), changed_ms: Vec::new(), lineage: None, bytes: 0 };
 
-/// Parts or a batch, complete and proven: what is held is now this.
+/// Parts or a batch, complete and proven: the records held now.
 #[derive(Clone, Debug)]
 pub struct Complete {
     /// The changes, in no order.
@@ -78,7 +78,7 @@ pub enum Event {
     },
 }
 
-/// Why a stream cannot go on. What is held is as it was.
+/// Why a stream cannot go on. The records held are unchanged.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// The records do not add up to what the hub says they are.
@@ -95,7 +95,7 @@ pub enum Fault {
     /// The hub offers a state older than ours.
     #[error("hub offers version {offered}, which does not follow {held}")]
     Back { offered: Version, held: Version },
-    /// A batch or mark does not continue what is held.
+    /// A batch or mark does not follow the records held.
     #[error("frame for {offered}, but {held} is held")]
     Gap {
         /// The version that the frame continues or marks.
@@ -107,7 +107,7 @@ pub enum Fault {
     Loop(String),
     #[error("more than {TRANSFER_BYTES_MAX} bytes in one transfer")]
     TooMuch,
-    /// Not what the protocol says.
+    /// Against the protocol.
     #[error("bad frame: {0}")]
     Malformed(String),
 }
@@ -128,7 +128,7 @@ impl Mirror {
         &self.held
     }
 
-    /// Forgets what was under way; to be called when a new stream begins.
+    /// Forgets unfinished batches; to be called when a new stream begins.
     pub fn restart(&mut self) {
         self.stage = Stage::Silent;
     }
@@ -136,7 +136,7 @@ impl Mirror {
     /// Takes in the next frame.
     ///
     /// # Errors
-    /// If the stream cannot go on. What was under way is forgotten; what is held stands.
+    /// If the stream cannot go on. Unfinished batches are forgotten; the records held stay.
     pub fn take(&mut self, frame: Frame) -> Result<Event, Fault> {
         let event = self.step(frame);
         if event.is_err() {

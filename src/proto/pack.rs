@@ -8,7 +8,7 @@ use super::{FRAME_BYTES_MAX, UNPACKED_BYTES_MAX};
 /// Before each message: one byte that says whether it is compressed (never here), four of length.
 pub const GRPC_HEADER_BYTES: usize = 5;
 
-/// Bodies below this go as they are: a change of a few services is smaller than what zstd needs to pay for itself.
+/// Bodies below this go as they are: on a change of a few services zstd saves nothing.
 const PACK_BYTES_MIN: usize = 4 << 10;
 
 /// Why a body could not be read.

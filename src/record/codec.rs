@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn encoded_services_decode_to_the_same() {
         for service in samples() {
             let bytes = encode_service(&service);
             let back = decode_service(&bytes).unwrap();

@@ -72,8 +72,8 @@ impl Reason {
     /// The rule that fired, for people.
     pub fn rule(&self) -> &'static str {
         match self {
-            Self::List { .. } => "a list that is missing so many services is not believed (guard.list_percent)",
-            Self::Class { .. } => "a list that is missing a whole class of records is not believed",
+            Self::List { .. } => "a list that lacks more services than guard.list_percent is not believed",
+            Self::Class { .. } => "a list that lacks a whole class of records is not believed (guard.class_min)",
             Self::Deletes { .. } => "too many services deleted within a short time (guard.deletes_percent)",
             Self::Namespaces { .. } => "most of the cluster deleted with its namespaces (guard.meant_percent)",
             Self::Protected => "the namespace is protected (guard.protect)",

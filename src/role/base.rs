@@ -35,7 +35,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Puts what the disk has into memory and begins to follow with it.
+    /// Opens the store, and loads its records into memory.
     ///
     /// # Errors
     /// If another process has the store.
@@ -268,7 +268,7 @@ impl Base {
         self.following = None;
     }
 
-    /// Sees to it that the disk has what memory has, as far as time allows, and lets go of it.
+    /// Writes the records in memory to disk, as far as time allows, and closes the store.
     pub(super) async fn flush(&self) {
         self.disk.release().await;
     }

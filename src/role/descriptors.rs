@@ -32,7 +32,7 @@ fn for_clients() -> usize {
         .max(CLIENTS_MIN)
 }
 
-/// Lowers the limits of an agent's listeners to what the system gives.
+/// Lowers the limits of an agent's listeners to the open files of the system.
 pub(super) fn fit_dns(config: &mut dns::Config) {
     // Half stays for sockets to upstreams.
     let room = for_clients() / 2;
@@ -47,7 +47,7 @@ pub(super) fn fit_dns(config: &mut dns::Config) {
     dns::forward::limit_sockets(room);
 }
 
-/// Lowers the limits of a hub's stream to what the system gives.
+/// Lowers the limits of a hub's stream to the open files of the system.
 pub(super) fn fit_stream(config: &mut stream::Config) {
     let room = for_clients();
     let wanted = config.connections_max + config.unfinished_max;
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_clients_can_take_and_the_reserve_fit_into_the_limit() {
+    fn clients_and_reserve_fit_into_the_limit() {
         let limit = usize::try_from(sys::descriptor_limit().current.unwrap()).unwrap();
         let mut stream = stream::Config { connections_max: usize::MAX / 2, ..stream::Config::default() };
         fit_stream(&mut stream);

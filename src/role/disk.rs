@@ -1,4 +1,4 @@
-//! The store on disk behind a process's memory: had, given to a successor, and taken back if that one dies.
+//! The store on disk behind a process's memory: opened, given to a successor, and taken back if that one dies.
 
 use std::{path::Path, time::Duration};
 
@@ -37,7 +37,7 @@ pub(in crate::role) struct Store {
 }
 
 impl Opened {
-    /// Puts what the disk has into memory, or says why the process runs without a disk.
+    /// Loads the disk into memory, or notes why the process runs without a disk.
     ///
     /// # Errors
     /// If another process has the store: two would serve different records.
@@ -66,7 +66,7 @@ impl Opened {
         Ok(Self { config, clock: clock.clone(), metrics, disk })
     }
 
-    /// Begins to write what `reader` sees.
+    /// Begins to write the records of `reader`.
     ///
     /// # Errors
     /// If the system gives no thread.
@@ -94,7 +94,7 @@ impl Store {
         self.config.as_ref().map(|config| config.path.as_path())
     }
 
-    /// Sees to it that the disk has what memory has, as far as time allows, and lets go of it.
+    /// Writes the records in memory, as far as time allows, and closes the store.
     pub(in crate::role) async fn release(&self) {
         let follower = self.follower.lock().clone();
         let Ok(follower) = follower else { return };

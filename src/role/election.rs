@@ -34,7 +34,7 @@ pub(super) struct Election {
 }
 
 impl Election {
-    /// Stands for election; what comes of it decides what `base` follows.
+    /// Stands for election; the result decides which source `base` follows.
     ///
     /// `beside` are the hubs the stream has heard of.
     pub(super) fn begin(base: &mut Base, lease: &str, config: apiserver::Config, beside: Beside) -> Option<Self> {
@@ -110,7 +110,7 @@ fn others(base: &Base, hubs: &Hubs, beside: Beside) -> AskOthers {
     })
 }
 
-/// Follows what the election says, and what a new configuration says of it.
+/// Follows the result of the election, and a new configuration.
 ///
 /// `asked` is told which apiserver the lease is to be looked at.
 async fn obey(

@@ -1,4 +1,4 @@
-//! The loop between the source and the store: one update after the other into the one writer, and what is held let go in
+//! The loop between the source and the store: applies one update after the other by the one writer, and ends holds in
 //! time.
 
 use std::time::Duration;
@@ -26,22 +26,22 @@ use crate::{
 pub(super) const UPDATES_WAITING: usize = 64;
 /// Orders that may wait for it.
 pub(super) const ORDERS_WAITING: usize = 8;
-/// Shortest time between two looks at what ends by time.
+/// Shortest time between two looks at holds that end by time.
 const TICK_MIN: Duration = Duration::from_millis(20);
 
 /// Orders to the writer that do not come from the source.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// An operator lets go of what is held.
+    /// An operator releases holds.
     Release(Release, oneshot::Sender<Applied>),
-    /// From now on this decides whether what this process sees itself is stamped.
+    /// From now on this fence decides whether own updates are stamped.
     Fence(Fence),
     /// This process begins to watch the cluster itself for others: its next list is of this epoch at least. If it is `listing`
     /// already, that is the list which waits.
     Lead { epoch: u64, listing: bool, done: oneshot::Sender<()> },
 }
 
-/// Applies what the source sends until it ends. `first_records` is let go when there is a complete set of records.
+/// Applies the updates of the source until it ends. `first_records` is dropped with the first complete set of records.
 pub(super) async fn run(
     mut writer: Writer,
     mut updates: mpsc::Receiver<Update>,
@@ -125,7 +125,7 @@ fn observe(writer: &Writer, before: &Version, metrics: &Metrics, clock: &Clock) 
     }
 }
 
-/// Whether this process may stamp what it sees.
+/// Whether this process may stamp its own updates.
 #[derive(Debug, Default)]
 struct Stamping {
     /// Without one it may.

@@ -34,7 +34,7 @@ pub type Hub = Process<Streaming>;
 pub struct Streaming {
     election: Option<Election>,
     stream: AbortOnDropHandle<()>,
-    /// Passes on what lies above this hub.
+    /// Passes on the hubs above this one.
     _passing_on: AbortOnDropHandle<()>,
     leave: CancellationToken,
 }

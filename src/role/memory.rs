@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_free_only_after_the_growth_is_given_back_too() {
+    fn pages_that_are_free_only_after_the_growth_are_given_back() {
         let looks = [(30, 30), (50, 50), (50, 50), (50, 32), (32, 32)];
         assert_eq!(calls(&looks), [false, true, false, true, false]);
     }

@@ -1,4 +1,4 @@
-//! Which source a process follows, and what it does when that source cannot even be opened.
+//! The source that a process follows, also while that source cannot be opened.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

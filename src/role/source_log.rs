@@ -74,7 +74,7 @@ impl SourceLog {
         self.summary.into_iter().chain(self.back.as_ref().map(|back| back.at + SETTLE)).min()
     }
 
-    /// Notes the state after an update that made so many `changes`.
+    /// Notes the state after an update that made `changes` changes.
     pub(super) fn note(&mut self, before: &SourceState, now: &SourceState, changes: usize) {
         match (before, now) {
             (SourceState::Lost(_), SourceState::Lost(_)) => {}

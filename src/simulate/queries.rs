@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_name_is_not_asked_for() {
+    fn a_text_that_is_no_name_is_not_asked() {
         assert_eq!(question("a.b.", false).unwrap()[12..], *b"\x01a\x01b\0\0\x01\0\x01");
         for name in ["", "a..b", &"a".repeat(64), &"abc.".repeat(64)] {
             assert_eq!(question(name, false), None, "{name}");

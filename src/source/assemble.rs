@@ -48,7 +48,7 @@ struct SliceId {
     key: ServiceKey,
 }
 
-/// Every object held, and what the records made of them were when last told.
+/// Every object held, and the records last made of them.
 #[derive(Debug)]
 pub struct Assembler {
     mode: EndpointsMode,
@@ -81,7 +81,7 @@ impl Assembler {
         }
     }
 
-    /// The object is now this. Appends what that changes.
+    /// Replaces an object. Appends the changes of records.
     pub fn put(&mut self, part: Part, object: Object, changes: &mut Vec<Change>) {
         self.rejected.remove(&(part, object.key()));
         match object {
@@ -110,7 +110,7 @@ impl Assembler {
         }
     }
 
-    /// The object is gone; one never heard of changes nothing. Appends what that changes.
+    /// Removes an object; an unknown one changes nothing. Appends the changes of records.
     pub fn delete(&mut self, part: Part, key: &ServiceKey, changes: &mut Vec<Change>) {
         self.rejected.remove(&(part, key.clone()));
         match part {
@@ -133,7 +133,7 @@ impl Assembler {
         }
     }
 
-    /// The object's newest version cannot be used; what is held of it stands.
+    /// The object's newest version cannot be used; the version before stays.
     pub fn reject(&mut self, part: Part, broken: Broken) {
         match broken.key {
             Some(key) if self.rejected.len() < REJECTED_MAX => {
@@ -243,7 +243,7 @@ impl Assembler {
         Some(service)
     }
 
-    /// Appends what became of a service since it was last told of.
+    /// Appends the change of a service since the last one sent, if there is any.
     fn tell(&mut self, key: &ServiceKey, changes: &mut Vec<Change>) {
         match self.services.get(key).map(|service| self.assemble(service)) {
             Some(service) => {

@@ -10,7 +10,7 @@ pub enum SourceState {
     #[default]
     Starting,
     Up,
-    /// Out of reach, with what was last said about it.
+    /// Out of reach, for this reason.
     Lost(String),
 }
 

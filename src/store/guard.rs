@@ -35,7 +35,7 @@ use crate::{
     sys::UnixMillis,
 };
 
-/// Deletions decide together what comes with less time than this between.
+/// Deletions with less time than this between them are decided together.
 const SETTLE: Duration = Duration::from_millis(500);
 /// The longest a deletion waits for others.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ impl Pending {
     }
 }
 
-/// The state of the guard. What is held stands in the snapshot.
+/// The state of the guard. The holds are in the snapshot.
 #[derive(Debug)]
 pub(super) struct Guard {
     config: Config,
@@ -152,7 +152,7 @@ impl Guard {
         }
     }
 
-    /// The wall clock was set by so many ms: what was counted and what waits is as long ago as before.
+    /// The wall clock was set by `by_ms`: moves the times of counted and pending deletions with it.
     pub(super) fn move_times(&mut self, by_ms: i64) {
         let Pending { first, last, .. } = &mut self.pending;
         for at in [first, last] {
@@ -169,7 +169,7 @@ impl Guard {
             return None;
         }
         let meant = |key: &&ServiceKey| self.ending.contains(key.namespace());
-        // On the way to what is held: even a server that takes 200 ms for each comes to that in two seconds.
+        // Half of the number that is held: even a server that takes 200 ms for each deletion reaches it in two seconds.
         let large = self.pending.services.iter().filter(|key| !meant(key)).count() * 2 >= self.config.deletes_min;
         let longest = if large { BURST_MAX } else { SETTLE_MAX };
         Some(self.pending.last.plus(SETTLE).min(self.pending.first.plus(longest)))
@@ -269,7 +269,7 @@ impl Guard {
         self.give_up(draft, |key, hold| which.covers(key.namespace()) && (hold.refused || !refused_only));
     }
 
-    /// Serves what the source says in place of the holds that `which` names.
+    /// Ends the holds that `which` names: serves the source's version of their records.
     fn give_up(&mut self, draft: &mut Draft, which: impl Fn(&HeldKey, &Hold) -> bool) {
         let held = Arc::clone(draft.snapshot().held());
         for (key, hold) in held.all().filter(|(key, hold)| which(key, hold)) {

@@ -94,7 +94,7 @@ pub fn open() -> (Writer, Reader) {
     (writer, Reader { shared })
 }
 
-/// The one writer of a process. Not `Clone`: its owner decides what the store says.
+/// The one writer of a process. Not `Clone`: its owner alone changes the store.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
@@ -120,12 +120,12 @@ const CLOCK_SET_MS: u64 = 5_000;
 const JUDGE_GONE: Duration = Duration::from_secs(60);
 
 impl Writer {
-    /// A reader of what this writes.
+    /// A reader of these records.
     pub fn reader(&self) -> Reader {
         Reader { shared: Arc::clone(&self.shared) }
     }
 
-    /// The same writer, which from now on holds back what `config` says.
+    /// The same writer, with a guard that follows `config`.
     #[must_use]
     pub fn guarded(mut self, config: guard::Config, clock: Clock) -> Self {
         self.guard = Guard::new(config);
@@ -324,7 +324,7 @@ impl Writer {
         self.commit(&served, draft, version, None)
     }
 
-    /// Ends the holds an operator releases: those of this process. What a hub upstream holds stays.
+    /// Ends the holds an operator releases: those of this process. Holds of a hub upstream stay.
     ///
     /// Followers are told at once, or when they connect again.
     pub fn release(&mut self, which: &Release) -> Applied {

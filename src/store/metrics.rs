@@ -8,7 +8,7 @@ use crate::{
     sys::Registrar,
 };
 
-/// Registers `holdfast_store_records`, `holdfast_store_version` and `holdfast_guard_held` over what `reader` sees.
+/// Registers `holdfast_store_records`, `holdfast_store_version` and `holdfast_guard_held` over the records of `reader`.
 ///
 /// # Errors
 /// If one of the names is taken in `registry`.

@@ -177,7 +177,7 @@ impl Rejections {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rejection {
-    /// `Service`, `EndpointSlice`, `Namespace`, or `file` for what could not be read as objects at all.
+    /// `Service`, `EndpointSlice`, `Namespace`, or `file` for a file that has no readable objects.
     pub kind: String,
     /// `namespace/name` as far as it could be read, or the file with the line.
     pub name: String,
@@ -196,7 +196,7 @@ pub struct Applied {
 /// Why an update was refused. Nothing of it was applied.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
-    /// A stamped update that does not follow what is held.
+    /// A stamped update that does not follow the store's version.
     #[error("version {offered} of cluster {} does not follow {held}", offered.cluster)]
     VersionBack { offered: Version, held: Version },
     /// Changes this process saw itself before the list that begins its epoch.

@@ -1,4 +1,4 @@
-//! The history every subscriber reads from: frames in order, and what the records were after each.
+//! The history every subscriber reads from: frames in order, and the state of the records after each.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -77,7 +77,7 @@ impl Ring {
         self.slots.back().map_or(&self.base, |slot| &slot.place)
     }
 
-    /// Appends a slot and throws away what is too old or too much.
+    /// Appends a slot and drops slots over the limits of age and bytes.
     pub(super) fn push(&mut self, frame: Bytes, place: Arc<Place>, now: Instant) {
         self.bytes += self.cost(&frame, &place);
         self.slots.push_back(Slot { frame, place, at: now });
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_too_old_is_thrown_away() {
+    async fn old_slots_are_dropped() {
         let mut ring = ring(1 << 20);
         for rev in 1..=100 {
             ring.push(Bytes::from_static(b"frame"), place(rev, 0), Instant::now());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_restart_nobody_goes_on_by_mistake() {
+    async fn after_a_restart_no_subscriber_goes_on_by_mistake() {
         let mut ring = ring(1 << 20);
         ring.push(Bytes::from_static(b"1"), place(1, 1), Instant::now());
         let cursor = ring.next();

@@ -43,7 +43,7 @@ enum Stage {
         have: Option<Have>,
         waited: bool,
     },
-    /// Parts of a repair, of which so many buckets were sent.
+    /// Parts of a repair; `sent` buckets were sent.
     Repairing {
         transfer: Transfer,
         sent: usize,
@@ -53,7 +53,7 @@ enum Stage {
     Queueing {
         repair: Option<Transfer>,
     },
-    /// The snapshot: so many of its frames, and of the mark behind them, were sent.
+    /// The snapshot; `sent` of its frames were sent, the mark behind them included.
     Loading {
         prepared: Arc<Prepared>,
         sent: usize,

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_none() {
+    fn a_text_that_is_no_address_is_none() {
         for text in [
             "",
             "%",

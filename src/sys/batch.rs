@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_and_what_is_too_much_waits() {
+    fn long_messages_are_cut_and_surplus_messages_wait() {
         let server = bind("127.0.0.1:0");
         let client = client("127.0.0.1:0");
         client.send_to(&[7; 4_000], server.address()).unwrap();

@@ -22,7 +22,7 @@ impl UnixMillis {
         Duration::from_millis(now.0.saturating_sub(self.0))
     }
 
-    /// Moved by so many milliseconds, at most to either end.
+    /// Moved by `by` milliseconds, at most to either end of the range.
     #[must_use]
     pub fn moved_ms(self, by: i64) -> Self {
         Self(self.0.saturating_add_signed(by))

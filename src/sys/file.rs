@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_the_file_as_it_was() {
+    fn a_failed_write_leaves_the_file_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pins.json");
         fs::write(&path, "before").unwrap();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_block_holds_survives_every_change_of_its_size() {
+    fn the_content_of_a_block_survives_every_change_of_its_size() {
         let sizes = [1, 8 << 10, RESERVED_BYTES - 1, RESERVED_BYTES, RESERVED_BYTES + 1, 1 << 20];
         for (from, to) in sizes.into_iter().flat_map(|from| sizes.map(|to| (from, to))) {
             let layout = Layout::from_size_align(from, 16).unwrap();

@@ -34,7 +34,7 @@ impl Material {
     /// Reads `ca.crt`, `tls.crt` and `tls.key` in `dir`.
     ///
     /// # Errors
-    /// If a file cannot be read, or does not hold what its name says.
+    /// If a file cannot be read, or has other content than its name says.
     pub fn read(dir: &Path) -> Result<Self, Error> {
         let paths = ["ca.crt", "tls.crt", "tls.key"].map(|name| dir.join(name));
         let [ca_path, chain_path, key_path] = &paths;

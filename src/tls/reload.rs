@@ -29,7 +29,7 @@ pub struct Configs {
     pub identity: Identity,
 }
 
-/// The configuration in use. Cheap to clone; every new connection takes what is current.
+/// The configuration in use. Cheap to clone; every new connection takes the current one.
 #[derive(Clone)]
 pub struct Tls(Arc<Inner>);
 

@@ -25,7 +25,7 @@ use crate::sys::Registrar;
 /// How long before its end a certificate is warned of.
 const WARN_BEFORE: Duration = Duration::from_secs(7 * 86_400);
 
-/// The certificate in use. Cheap to clone; every handshake takes what is current.
+/// The certificate in use. Cheap to clone; every handshake takes the current one.
 #[derive(Clone, Debug)]
 pub struct ServerCertificate(Arc<Inner>);
 

@@ -3,7 +3,7 @@
 /// Pointers have 14 bits.
 const OFFSET_MAX: usize = 0x3FFF;
 
-/// Slots of the table; what finds none is not pointed to, which costs bytes and nothing else.
+/// Slots of the table; a name without a slot is not pointed to, which costs bytes and nothing else.
 ///
 /// Sixty-four hold every target of the largest SRV set that fits a datagram.
 const SLOTS: usize = 64;
@@ -11,9 +11,9 @@ const SLOTS: usize = 64;
 /// How many slots a name may be in.
 const PROBES: usize = 4;
 
-/// Offsets of names, and of what is left of them without their first labels, by a hash.
+/// Offsets of names and of their suffixes, by a hash.
 ///
-/// A slot is a hint: what it points to is compared before it is used.
+/// A slot is a hint: the name at its offset is compared before it is used.
 #[derive(Debug)]
 pub(super) struct Offsets([u16; SLOTS]);
 
@@ -38,7 +38,7 @@ impl Offsets {
         None
     }
 
-    /// Forgets what begins at `end` or behind it.
+    /// Forgets names that begin at `end` or behind it.
     pub(super) fn forget_from(&mut self, end: usize) {
         // A slot emptied may hide one noted later in the same run of probes: that one is found no more, and no harm.
         for slot in self.0.iter_mut().filter(|slot| usize::from(**slot) >= end) {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_found() {
+    fn written_names_are_found() {
         let written = b"\0\0\x02db\x04prod\0\x03web\xc0\x05\x02db\x04prod\x01x\0";
         let mut offsets = Offsets::EMPTY;
         let names: [(&[u8], usize); 3] = [(b"\x02db\x04prod\0", 2), (b"\x04prod\0", 5), (b"\x03web\x04prod\0", 11)];

@@ -60,7 +60,7 @@ impl Flat {
             let Some(&len) = bounded.get(at) else {
                 return Err(if at < NAME_BYTES_MAX { NameError::Malformed } else { NameError::TooLong });
             };
-            // The root's own start is noted too: what follows the last label is a suffix like any other.
+            // The root's own start is noted too: the empty suffix is one like any other.
             self.starts[usize::from(labels) & LABELS_MAX] = low_byte(at);
             match len {
                 1..=63 => at += 1 + usize::from(len),

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_to_the_byte_is_whole() {
+    fn an_answer_that_fits_to_the_byte_is_whole() {
         let (message, ttls) = addresses(30);
         // Header, question, 30 records, and the OPT record.
         let bytes = message.len() + OPT_BYTES;

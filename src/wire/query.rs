@@ -87,7 +87,7 @@ impl Default for Query<'_> {
 }
 
 impl<'a> Query<'a> {
-    /// [`parse`] in place. To be called once: what is left of another message is not cleared.
+    /// [`parse`] in place. To be called once: the parts of another message are not cleared.
     ///
     /// # Errors
     /// If the message is no query to answer; this one is then of no meaning.
@@ -116,7 +116,7 @@ impl<'a> Query<'a> {
         };
         let opcode = Opcode((flags >> 3) & 0x0F);
         let rcode = match read {
-            // The opcode decides first: what the sections hold is its business (RFC 2136, 2).
+            // The opcode decides first: the sections differ by it (RFC 2136, 2).
             _ if opcode != Opcode::QUERY => Rcode::NOTIMP,
             Err(Malformed) => Rcode::FORMERR,
             Ok(()) if self.edns.is_some_and(|edns| edns.version != 0) => Rcode::BADVERS,
@@ -185,7 +185,7 @@ pub enum NoQuery<'a> {
 /// The message does not match its header.
 struct Malformed;
 
-/// Reads the question; returns what follows it.
+/// Reads the question; returns the rest.
 #[inline]
 fn read_question<'a>(query: &mut Query<'a>, body: &'a [u8]) -> Result<&'a [u8], Malformed> {
     query.name.read_wire(body).map_err(|_| Malformed)?;

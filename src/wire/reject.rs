@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_not_repeated() {
+    fn unreadable_parts_are_not_repeated() {
         let Parsed::Reject(reject) = parse(&QUERY[..12]) else { panic!("a reject") };
         assert_eq!(write(&reject), b"\x12\x34\x81\x91\x00\x00\x00\x00\x00\x00\x00\x00");
         let notify = [&b"\x12\x34\x20\x00\x00\x01\x00\x00\x00\x00\x00\x00"[..], b"?"].concat();

@@ -61,7 +61,7 @@ proptest! {
     }
 
     #[test]
-    fn what_hickory_rejects_is_never_answered(
+    fn messages_that_hickory_rejects_are_never_answered(
         choices in vec(any::<u8>(), 0..200),
         damage in vec(damage(), 1..4),
     ) {
@@ -88,7 +88,7 @@ proptest! {
     #![proptest_config(config(500))]
 
     #[test]
-    fn what_we_write_hickory_reads_as_the_same_message(choices in vec(any::<u8>(), 0..3_000)) {
+    fn hickory_reads_our_messages_as_the_same(choices in vec(any::<u8>(), 0..3_000)) {
         check_response(&mut Choices::new(&choices));
     }
 

@@ -116,7 +116,7 @@ fn times_of_upstreams_have_coredns_buckets_under_both_names() {
 }
 
 #[test]
-fn what_is_not_counted_here_has_no_series() {
+fn metrics_that_are_not_counted_have_no_series() {
     let text = text(&Registry::new());
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert_eq!(names, ["coredns_build_info", "coredns_nodecache_setup_errors_total", "coredns_panics_total"]);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// The name or the address in what was given: `http://web.prod:8080/x`, `web.prod:8080`, `[::1]:53` and `prod/web` are taken, and
+/// The name or the address in an argument: `http://web.prod:8080/x`, `web.prod:8080`, `[::1]:53` and `prod/web` are taken, and
 /// everything else is left as it is.
 pub fn host_of(given: &str) -> String {
     let given = given.trim();

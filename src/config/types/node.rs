@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_ask_is_shown_as_written() {
+    fn networks_that_may_ask_are_shown_as_written() {
         for text in ["node-local", "10.0.0.0/8", "fd00::/64"] {
             assert_eq!(Allow::parse(text).map(|allow| allow.text()), Ok(text.to_owned()));
         }

@@ -94,7 +94,7 @@ pub(in crate::node) enum Field {
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) enum Expression {
-    /// Loads what is known about a packet.
+    /// Loads metadata of a packet.
     Meta(u32),
     /// Loads bytes of a packet.
     Payload {
@@ -128,7 +128,7 @@ pub(in crate::node) enum Expression {
         field: Field,
         v6: bool,
     },
-    /// Counts. What it has counted is no part of the rule.
+    /// Counts packets. The count is no part of the rule.
     Counter,
     /// The packet's connection is not tracked.
     Notrack,
@@ -443,7 +443,7 @@ impl Attributes {
     }
 }
 
-/// The attributes in some bytes, kinds without their flags; what does not parse ends them.
+/// The attributes in some bytes, up to the first that does not parse; kinds without their flags.
 pub(in crate::node) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
         let inner: &[u8] = attribute.into_inner();

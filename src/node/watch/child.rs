@@ -50,7 +50,7 @@ pub fn start(config: &Config) -> io::Result<Watcher> {
 }
 
 impl Watcher {
-    /// Hands on what it reports until it ends. Once; to be called on a tokio runtime.
+    /// Passes its events on until it ends. To be called once, on a tokio runtime.
     pub async fn listen(events: ChildStdout, mut tell: impl FnMut(Event)) {
         let Ok(pipe) = pipe::Receiver::from_owned_fd(OwnedFd::from(events)) else { return };
         let mut lines = BufReader::new(pipe).lines();
@@ -74,7 +74,7 @@ impl Watcher {
         }
     }
 
-    /// Tells it to end, and waits until it has done what that takes.
+    /// Orders it to end, and waits for that.
     pub fn end(mut self, order: &Order) {
         if let Some(mut orders) = self.orders.take() {
             // A watch that has ended by itself needs no order.

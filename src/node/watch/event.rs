@@ -82,7 +82,7 @@ mod tests {
     };
 
     #[test]
-    fn what_is_said_is_understood() {
+    fn events_and_orders_read_back_as_written() {
         let keeper = Keeper {
             kind: KeeperKind::Resident,
             pid: 42,

@@ -47,7 +47,7 @@ pub(super) struct Watch<'a, F> {
     began: Instant,
     /// The state of the addresses that was reported last.
     pub place: Option<Event>,
-    /// A name that no cache has was answered by this agent: good answers are more than what an earlier process left behind.
+    /// This agent answered a name that no cache has: its good answers are not left over from an earlier process.
     proven: bool,
     /// The errors of the last look, so that each is logged once.
     told: HashSet<String>,
@@ -362,9 +362,9 @@ mod tests {
         goes(judged((servfail, servfail), knows, ZONE).await, "nothing is answered here");
         // No records: only the cache of an earlier process has the name.
         goes(judged((good, servfail), knows, ZONE).await, "nothing is answered here");
-        // Records that lack what the cluster has.
+        // Records that lack a name of the cluster.
         goes(judged((denied, denied), knows, ZONE).await, "is answered by the cluster's DNS and not here");
-        // The cluster's DNS lost what it knew: the records here are the better ones.
+        // The cluster's DNS lost its records: those here are the better ones.
         stays(judged((good, denied), Some((denied, denied)), ZONE).await);
         stays(judged((good, denied), Some((servfail, servfail)), ZONE).await);
         stays(judged((denied, denied), Some((denied, denied)), ZONE).await);

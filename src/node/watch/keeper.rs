@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_the_configuration_is_left_to_the_watch() {
+    fn bytes_after_the_configuration_are_left_to_the_watch() {
         let mut input = &b"{}\nleave\n"[..];
         assert_eq!(config_line(&mut input).unwrap(), "{}");
         assert_eq!(input, b"leave\n");

@@ -1,4 +1,4 @@
-//! Asks a DNS server what pods need of it: a name of the cluster.
+//! Asks a DNS server for a name of the cluster, as pods do.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

@@ -42,7 +42,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Listens on a port of each of `ips`, for what is to be passed on to the first of `servers` that answers.
+    /// Listens on a port of each of `ips` for queries, which go to the first of `servers` that answers.
     pub(super) async fn start(ips: &[IpAddr], servers: &[SocketAddr]) -> io::Result<Self> {
         Self::start_bounded(ips, servers, [QUERIES_MAX, CONNECTIONS_MAX]).await
     }

@@ -14,7 +14,7 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Bytes read of a message: its header says what it is.
 const READ: usize = 256;
 
-/// Never tells of anything where the kernel gives no such socket: a look every now and then finds what is missing.
+/// Reports nothing where the kernel gives no such socket: the regular looks find the missing parts then.
 pub(super) struct Removals(Option<UnixDatagram>);
 
 impl Removals {

@@ -41,7 +41,7 @@ const CHILD: u8 = b'c';
 const RESIDENT: u8 = b'r';
 /// A newcomer takes the seat.
 const LEAVE: u8 = b'l';
-/// Asks what the watch says of itself.
+/// Asks the watch for its description.
 const WHO: u8 = b'w';
 /// The longest text of a watch about itself that is read, in bytes.
 const ABOUT_BYTES_MAX: u64 = 64 * 1024;

@@ -139,7 +139,7 @@ impl Confined {
         }
     }
 
-    /// Adds something that could not be set up to what is reported.
+    /// Reports a part that could not be set up.
     pub(super) fn report(&mut self, kind: ErrorType, error: &dyn Display) {
         self.events.push(Event::Error(kind, error.to_string()));
     }
@@ -204,7 +204,7 @@ async fn listen(events: ChildStdout, teller: Teller, ready: oneshot::Sender<()>,
     }
 }
 
-/// Passes on what a watch reports: to the log, `status`, the metrics and readiness. Clones share the latch.
+/// Passes on the reports of a watch: to the log, `status`, the metrics and readiness. Clones share the latch.
 #[derive(Clone)]
 struct Teller {
     metrics: Metrics,

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_not_an_empty_one() {
+    fn an_answer_that_is_no_list_is_not_an_empty_list() {
         for body in [&b"{}"[..], b"{\"items\":[]}", b"{\"kind\":\"Status\",\"code\":200}", b"[]", b"", b"<html>"] {
             assert!(page(Objects::Services, body).is_err(), "{}", String::from_utf8_lossy(body));
         }

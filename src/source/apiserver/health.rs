@@ -303,7 +303,7 @@ pub(super) struct Progress<'a> {
 }
 
 impl Progress<'_> {
-    /// So many objects were received so far.
+    /// Notes the objects received so far.
     pub(super) fn objects(&self, objects: usize) {
         self.health.inner.lock().lists.insert(self.part, objects);
     }

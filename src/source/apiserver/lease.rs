@@ -15,8 +15,8 @@
 //! A renewal without an answer for as long as the lease lasts counts as unanswered, and is waited for all the same: to ask
 //! again would be work for a slow server, and no news.
 //!
-//! A holder that was stopped for a while, or cut off alone, finds out by its next look. What its watches bring before that
-//! look is not stamped: that is for the [`Fence`] to say.
+//! A holder that was stopped for a while, or cut off alone, finds out by its next look. The [`Fence`] keeps updates
+//! of its watches from being stamped before that look.
 //!
 //! A lease under our own name is ours if it was taken where we serve and with our store ([`identity()`]). Otherwise another hub
 //! was given the same name by mistake, or we came back at another address: it is left to run out, as any other's.
@@ -203,7 +203,7 @@ impl Election {
         look.max(self.strained.min(self.candidate.duration / 3)).mul_f64(rand::random_range(0.67..=1.0))
     }
 
-    /// Looks at the lease once, and does what is to be done about it.
+    /// Looks at the lease once, and takes, renews or follows it.
     async fn look(&mut self) {
         let begun = Instant::now();
         if self.config.has_changed().unwrap_or(false) {

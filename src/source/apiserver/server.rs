@@ -67,7 +67,7 @@ impl Step {
     }
 }
 
-/// Why a request did not do what it was for.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The server was not reached, or fell silent.

@@ -53,7 +53,7 @@ pub(super) enum Said {
     Down(Verb, Failure),
 }
 
-/// Whether the server is there. The session opens and closes it by what the probe says.
+/// Whether the server is there. The session opens and closes it by the results of probes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gate {
     pub(super) successes: u64,
@@ -78,7 +78,7 @@ struct Unheard;
 
 /// How one request of a follower ended before its time.
 enum End {
-    /// The server came back from an outage; what was open before may be deaf.
+    /// The server came back from an outage; watches opened before may be deaf.
     Deaf,
     Failed(Verb, Failure),
     Unheard,

@@ -1,4 +1,4 @@
-//! Asks a hub what it has, without a stream.
+//! Asks a hub for its version and age, without a stream.
 
 use std::time::Duration;
 

@@ -76,7 +76,7 @@ pub(super) enum Next {
     Answers(Vec<(String, HubState)>),
 }
 
-/// Asks these hubs what they have, all at once; the answers. Ends soon after a hub said that it is fresh.
+/// Asks these hubs for their versions, all at once; returns the answers. Ends soon after the first hub that is fresh.
 pub async fn ask_all(dial: Dial, who: Asks, now: UnixMillis, addresses: Vec<String>) -> Vec<(String, HubState)> {
     let questions = addresses.into_iter().map(|address| {
         let (dial, who) = (Arc::clone(&dial), who.clone());

@@ -22,7 +22,7 @@ struct Candidate {
     weight: u64,
 }
 
-/// The candidates, and what is shown of them.
+/// The candidates, and their row in `status`.
 #[derive(Debug)]
 pub(super) struct HubList {
     node: String,
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_learnt_is_kept_bounded_and_forgotten_when_no_hub_names_it() {
+    fn learnt_hubs_are_bounded_and_forgotten_when_no_hub_names_them() {
         let mut list = HubList::new("node", &strings(&["a"]), &strings(&["old"]));
         assert_eq!(list.next(), Some("a"));
         assert_eq!(list.learn(&strings(&["a", "b", "c"])), Some(strings(&["b", "c"])));

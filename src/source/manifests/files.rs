@@ -214,7 +214,7 @@ impl File {
             Err(error) => Err(error.to_string()),
         };
         let text = text.map(|text| document::parse(&text)).and_then(|text| {
-            let what = "holds no object, but text or a sequence: taken for another file";
+            let what = "is not a Kubernetes manifest or a dump (-o json/yaml)";
             let empty = "is a dump of a process that had no records";
             match text.heads.as_slice() {
                 _ if text.is_something_else() => Err(what.to_owned()),

@@ -173,7 +173,7 @@ async fn a_file_that_became_something_else_deletes_nothing() {
     let mut running = Running::over(&[("a.yaml", &service("a", "10.0.0.1"))]);
     running.until_names(&["a"]).await;
     running.write("a.yaml", "504 Gateway Time-out\n");
-    running.until_lost("a.yaml: holds no object, but text").await;
+    running.until_lost("a.yaml: is not a Kubernetes manifest").await;
     assert_eq!(names(&running.reader), ["a"]);
     running.write("a.yaml", &service("b", "10.0.0.1"));
     running.until_names(&["b"]).await;

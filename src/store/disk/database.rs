@@ -167,7 +167,7 @@ impl RecordsFile {
         Ok(())
     }
 
-    /// Closes the file cleanly. A failure leaves what was committed, for the next open to repair.
+    /// Closes the file cleanly. After a failure the next open repairs the file; commits are kept.
     pub(super) fn close(self) -> anyhow::Result<()> {
         let Self { database, path, .. } = self;
         database.close().map_err(redb::Error::from).step("close", &path)

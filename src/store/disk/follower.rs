@@ -60,7 +60,7 @@ pub struct Follower {
     status: Arc<Lock<DiskStatus>>,
 }
 
-/// The line to the thread: what is sent must also wake it.
+/// The line to the thread: each command must also wake it.
 #[derive(Debug)]
 struct Line {
     commands: Option<mpsc::Sender<Command>>,
@@ -75,7 +75,7 @@ impl Drop for Line {
 }
 
 impl Disk {
-    /// Starts writing what `reader` sees.
+    /// Starts writing the records of `reader`.
     ///
     /// Nothing is written before there is something to say: a reader that never had a list leaves the disk as it was.
     ///
@@ -115,7 +115,7 @@ impl Follower {
         self.status.lock().clone()
     }
 
-    /// Writes what memory holds now, and comes back when it is durable.
+    /// Writes the records in memory, and returns when they are durable.
     ///
     /// # Errors
     /// If the disk fails, or does not finish `within` that time (it may still do so later).
@@ -319,7 +319,7 @@ impl Work {
         Ok(())
     }
 
-    /// Opens the file that is there if it holds what we believe it does.
+    /// Opens the existing file if it has the expected records.
     fn reopen(&mut self) -> anyhow::Result<Option<RecordsFile>> {
         if self.keep_existing {
             self.set_aside("it could not be read")?;

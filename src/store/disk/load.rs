@@ -46,7 +46,7 @@ pub(super) enum LoadError {
     /// It could not be read; it may be perfectly good.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It was read, and is not what was written.
+    /// It was read, and does not verify.
     #[error("{0}")]
     Corrupt(String),
 }

@@ -9,11 +9,12 @@ use crate::{
 };
 
 /// The state of the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskState {
     /// The disk has the records in memory, or will have them in a moment.
+    #[default]
     Ok,
     /// The last attempt failed; it is tried again.
     Degraded,
@@ -22,10 +23,11 @@ pub enum DiskState {
 }
 
 /// The state of the disk at the start of the process.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
+    #[default]
     Empty,
     /// Records, all of them verified.
     Loaded,
@@ -36,12 +38,10 @@ pub enum Start {
         reason: String,
     },
     /// Something that could not be read.
-    Unreadable {
-        reason: String,
-    },
+    Unreadable { reason: String },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DiskStatus {
     /// Directory of the store; none if there is no store.
     pub path: Option<PathBuf>,
@@ -66,23 +66,11 @@ pub struct DiskStatus {
 impl DiskStatus {
     /// The status of a process without a disk.
     pub fn off(reason: &str) -> Self {
-        Self { path: None, state: DiskState::Off, reason: Some(reason.to_owned()), ..Self::at(Path::new("")) }
+        Self { state: DiskState::Off, reason: Some(reason.to_owned()), format: FORMAT, ..Self::default() }
     }
 
     pub(super) fn at(path: &Path) -> Self {
-        Self {
-            path: Some(path.to_owned()),
-            state: DiskState::Ok,
-            reason: None,
-            start: Start::Empty,
-            format: FORMAT,
-            bytes: 0,
-            version: None,
-            as_of: None,
-            committed_at: None,
-            writing_since: None,
-            errors: 0,
-        }
+        Self { path: Some(path.to_owned()), format: FORMAT, ..Self::default() }
     }
 
     pub(super) fn holds(&mut self, snapshot: &Snapshot, as_of: UnixMillis, bytes: u64) {

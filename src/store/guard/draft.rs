@@ -99,7 +99,7 @@ impl Draft {
         }
     }
 
-    /// Moves beginning and end of these holds by so many ms.
+    /// Moves beginning and end of these holds by `by_ms`.
     pub(in crate::store) fn move_holds(&mut self, by_ms: i64, which: impl Fn(&Hold) -> bool) {
         let moved = |at: UnixMillis| at.moved_ms(by_ms);
         let held = Arc::clone(self.snapshot.held());

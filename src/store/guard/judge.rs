@@ -29,7 +29,7 @@ pub(super) enum Verdict {
     Operator,
 }
 
-/// Judges a list by what it lacks.
+/// Judges a list by the records it lacks.
 pub(super) fn list(list: List, config: &Config) -> Verdict {
     let List { served, missing, emptied, from_files } = list;
     let allowed = config.list_services_min.max(percent(config.list_percent, served));

@@ -123,7 +123,7 @@ impl Guard {
         (verdict, reason)
     }
 
-    /// Whether the removals of a list pass, given what earlier lists left held.
+    /// Whether the removals of a list pass, given the holds of earlier lists.
     pub(super) fn passes(
         &self,
         verdict: Verdict,

@@ -1,4 +1,4 @@
-//! Deletions and lost endpoints of the last so many seconds, counted by service.
+//! Deletions and lost endpoints within a time window, counted by service.
 
 use std::{
     collections::{HashMap, VecDeque},

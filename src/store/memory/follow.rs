@@ -89,7 +89,7 @@ impl Writer {
         error
     }
 
-    /// Takes note of releases by operators upstream, and ends what is refused here because of them. Returns those that are
+    /// Notes releases by operators upstream, and ends the holds refused here that they cover. Returns those that are
     /// new and later than the records.
     pub(super) fn released(&mut self, draft: &mut Draft, releases: &[Released]) -> Vec<Release> {
         let as_of = self.shared.as_of();
@@ -113,7 +113,7 @@ impl Writer {
         new
     }
 
-    /// Passes on what the guards upstream decided.
+    /// Passes on the decisions of guards upstream.
     pub(super) fn note_upstream(&self, upstream: &Upstream, version: &Version) {
         if upstream.let_go > self.shared.let_go.load().at {
             self.note_let_go(upstream.let_go, version);

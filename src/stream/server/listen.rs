@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Parts, Server};
 use crate::stream::{Config, Error};
 
-/// Bytes that the kernel holds for a client beyond what is on its way.
+/// Unsent bytes that the kernel holds for a client.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Listeners that are bound and not served yet.
 #[derive(Debug)]

@@ -74,7 +74,7 @@ fn a_cluster_ip_is_answered_in_the_case_asked() {
 }
 
 #[test]
-fn what_asks_without_edns_is_answered_without() {
+fn a_query_without_edns_is_answered_without() {
     let message = message("db.prod", Rtype::A, b"");
     let query = Query { cookie: Some(*COOKIE), ..query(&message) };
     let mut buf = [0; 512];
@@ -266,7 +266,7 @@ fn the_other_kinds_of_data() {
 }
 
 #[test]
-fn what_cannot_be_written_leaves_no_trace_and_no_tc() {
+fn a_record_that_cannot_be_written_leaves_no_trace_and_no_tc() {
     let message = message("db.prod", Rtype::A, b"");
     let query = query(&message);
     let long = [b'x'; 256];

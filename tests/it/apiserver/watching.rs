@@ -10,7 +10,7 @@ use crate::support::apiserver::{
 };
 
 #[tokio::test]
-async fn what_the_cluster_holds_and_what_changes_there_arrives() {
+async fn the_objects_of_the_cluster_and_their_changes_arrive() {
     let server = Apiserver::start().await;
     server.put_all([
         namespace("prod"),

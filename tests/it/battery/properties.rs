@@ -87,7 +87,7 @@ fn denied(message: &Message) -> bool {
 }
 
 #[test]
-fn what_does_not_exist_has_nothing_below_and_no_type() {
+fn a_name_that_does_not_exist_has_no_names_below_and_no_type() {
     let asker = RefCell::new(direct::asker(&section()));
     let names = (collection::vec(select(&LABELS[..]), 1..6), select(&SUFFIXES[..]));
     let types = (select(&TYPES[..]), select(&TYPES[..]));

@@ -42,8 +42,8 @@ pub fn cluster() -> String {
 pub fn check_sizes(ask: Asker<'_>) {
     forty_fit(ask);
     three_hundred_need_tcp(ask);
-    what_no_message_holds_is_cut(ask);
-    what_fits_is_given_and_addresses_only_of_that(ask);
+    answers_beyond_any_message_are_cut(ask);
+    records_that_fit_are_given_and_addresses_only_of_them(ask);
     answers_rotate(ask);
     a_long_chain_ends(ask);
 }
@@ -87,7 +87,7 @@ fn three_hundred_need_tcp(ask: Asker<'_>) {
     assert!(srv.answers.iter().all(|record| record.data.to_string().starts_with("0 1 5432 ")), "the weight is 1");
 }
 
-fn what_no_message_holds_is_cut(ask: Asker<'_>) {
+fn answers_beyond_any_message_are_cut(ask: Asker<'_>) {
     for (name, qtype, least, all) in [
         ("huge.many.svc.cluster.local", Rtype::A, 4_085, 4_096),
         ("wide.many.svc.cluster.local", Rtype::SRV, 1_900, 2_200),
@@ -106,7 +106,7 @@ fn what_no_message_holds_is_cut(ask: Asker<'_>) {
     assert_eq!(size(&asked(ask, "wide.many.svc.cluster.local", Rtype::A, None, Transport::Tcp)), (2_200, false));
 }
 
-fn what_fits_is_given_and_addresses_only_of_that(ask: Asker<'_>) {
+fn records_that_fit_are_given_and_addresses_only_of_them(ask: Asker<'_>) {
     for name in ["_pg._tcp.sets.many.svc.cluster.local", "_pg._tcp.medium.many.svc.cluster.local"] {
         for (edns, transport) in [(None, Transport::Udp), (Some(1232), Transport::Udp), (Some(1232), Transport::Tcp)] {
             let message = asked(ask, name, Rtype::SRV, edns, transport);

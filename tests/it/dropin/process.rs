@@ -177,7 +177,7 @@ fn names_no_block_is_for_are_refused_as_coredns_does() {
 }
 
 #[test]
-fn what_keeps_it_from_starting_is_named_and_ends_it_with_code_2() {
+fn an_error_at_the_start_is_named_and_ends_the_process_with_code_2() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let failed = |command: &mut Command| {

@@ -35,7 +35,7 @@ async fn a_handshake_that_stops_is_ended_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_tls_is_ended() {
+async fn a_connection_without_tls_is_closed() {
     let server = Encrypted::impatient();
     for transport in [Transport::Tls, Transport::Https] {
         for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &framed(&web()), &[0x16, 3, 1, 0xFF, 0xFF], &[0; 100]] {

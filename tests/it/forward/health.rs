@@ -293,7 +293,7 @@ async fn a_warm_restart_answers_with_every_upstream_dead_and_true_ttls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_cached_of_a_name_can_be_looked_at() {
+async fn the_cached_answer_of_a_name_can_be_inspected() {
     let upstream = Upstream::with_a(60, [192, 0, 2, 1]).await;
     let world = World::new(&[&upstream]);
     let look = || {

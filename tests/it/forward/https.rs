@@ -278,7 +278,7 @@ async fn the_certificate_is_checked_by_name_or_by_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_answer_is_a_failure_and_the_next_server_is_asked() {
+async fn a_message_that_is_no_answer_is_a_failure_and_the_next_server_is_asked() {
     let good = Doh::start(Asked::answer).await;
     let wrong: [(&str, Wrong); 8] = [
         ("status", |_| Http::Response(503, DNS, Vec::new())),

@@ -67,7 +67,7 @@ async fn a_hold_survives_a_restart_and_ends_when_it_would_have() {
 
 /// The time that a name was good counts over a restart.
 #[tokio::test(start_paused = true)]
-async fn what_earns_a_hold_survives_a_restart() {
+async fn the_state_that_earns_a_hold_survives_a_restart() {
     let upstream = Upstream::with_a(60, GOOD).await;
     let disk = Disk::new(&upstream, Denials::Auto);
     let start =

@@ -131,7 +131,7 @@ async fn a_completed_name_is_an_alias_with_its_records_in_one_round_trip() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_completed_does_not_exist_so_that_the_search_goes_on() {
+async fn a_name_that_cannot_be_completed_does_not_exist_so_that_the_search_goes_on() {
     let upstream = Upstream::start(|asked| upstream_says(&asked)).await;
     let world =
         World::build(&Config { zones: vec![forward_zone(".", &[&upstream])], ..Config::default() }, context(true));

@@ -130,7 +130,7 @@ async fn a_new_configuration_or_hosts_file_ends_popular_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_popular_question_in_so_many_is_logged_like_any_other() {
+async fn every_nth_popular_question_is_logged_like_any_other() {
     let upstream = Upstream::with_a(600, GOOD).await;
     let config = Config { zones: vec![zone(".", &[&upstream])], query_log_every: 10, ..Config::default() };
     let world = World::build(&config, no_cluster());

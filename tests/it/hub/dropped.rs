@@ -9,7 +9,7 @@ use super::faults::write;
 use crate::support::fleet::{Home, agent_config, hub_config, in_time, until};
 
 #[tokio::test]
-async fn who_is_dropped_lets_go_of_its_store_and_its_addresses() {
+async fn a_dropped_process_releases_its_store_and_its_addresses() {
     let homes: [Home; 2] = std::array::from_fn(|_| Home::new());
     let manifests = write(homes[0].path(), 10);
     let hub = homes[0].hub(None, &["--manifests", &manifests]).await;

@@ -48,7 +48,7 @@ async fn a_snapshot_that_is_reset_on_its_way_is_never_half_held() {
 }
 
 #[tokio::test]
-async fn who_reads_a_kilobyte_a_second_gets_there_and_holds_up_nobody() {
+async fn a_follower_that_reads_a_kilobyte_a_second_catches_up_and_delays_no_other() {
     let homes: [Home; 3] = std::array::from_fn(|_| Home::new());
     let (server, hub) = hub(&homes[0]).await;
     let way = Way::to(hub.addresses().stream[0]).await;

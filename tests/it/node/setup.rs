@@ -114,7 +114,7 @@ fn a_second_set_of_agents_adds_its_addresses_and_takes_no_others_away() {
 }
 
 #[test]
-fn what_somebody_removes_is_back_within_five_seconds() {
+fn removed_parts_are_back_within_five_seconds() {
     let Some(node) = Node::new() else { return };
     let _agent = node.agent(&[]);
     assert_eq!(node.node("check"), (0, String::new()));

@@ -32,7 +32,7 @@ pub async fn client_by(dial: &hub::Dial, address: &str) -> RecordsClient<Channel
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_falls_out_of_the_history_is_repaired_on_the_same_stream() {
+async fn a_follower_that_falls_out_of_the_history_is_repaired_on_the_same_stream() {
     let (clock, net) = (clock(), Net::default());
     let config = stream::Config { ring_bytes_max: 32 << 10, ..stream::Config::default() };
     let mut hub = Hub::start("hub", &clock, config);
@@ -110,7 +110,7 @@ fn part_of(hub: &Hub, buckets: std::ops::Range<usize>) -> Snapshot {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_reads_nothing_of_a_snapshot_keeps_no_place_from_others() {
+async fn a_follower_that_reads_no_snapshot_takes_no_turn_from_others() {
     let (clock, net) = (clock(), Net::default());
     let hub = hub_of_one_turn(&clock);
     net.put("hub", Line::Hub(hub.server.clone()));

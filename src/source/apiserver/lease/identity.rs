@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_read_or_kept_costs_a_restart_its_name_and_nothing_else() {
+    fn an_identity_that_cannot_be_read_or_saved_changes_at_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), "half of w").unwrap();
         let anew = identity(Some(dir.path()));

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_of_our_name_is_another_hub_once_it_is_seen_to_renew_or_to_have_taken_the_lease_from_us() {
+    async fn a_holder_of_our_name_is_another_hub_once_it_renews_or_takes_the_lease_from_us() {
         let waiting = Standing::Namesake { name: String::new(), address: String::new(), renews: false };
         let told = Standing::Namesake { name: String::new(), address: String::new(), renews: true };
         for (standing, versions, renews, why) in [
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_taken_where_we_serve_is_taken_back_at_the_start_and_given_up_later() {
+    async fn a_lease_taken_where_we_serve_is_ours_at_the_start_and_lost_later() {
         let mut ours = lease("us", "1");
         let annotations = [("holdfast.io/serves", "10.0.0.1:7443"), ("holdfast.io/hub", "2e")];
         ours.metadata.annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();

@@ -31,7 +31,7 @@ pub struct Status {
 /// The result of the latest request for the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Looked {
-    /// When it began: what it found was true no earlier.
+    /// When it began: its result was true no earlier.
     begun: Instant,
     ended: Instant,
     /// When those that went unanswered began to.
@@ -84,7 +84,7 @@ impl Status {
     }
 }
 
-/// Whether what a hub sees itself may be stamped.
+/// Whether a hub may stamp its own updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The lease is ours, as of a moment ago.
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_asks_for_a_look_and_hears_what_came_of_it() {
+    async fn a_waiting_update_asks_for_a_look_and_gets_its_verdict() {
         let (status, mut fence) = fence();
         hold(&status, 5);
         tokio::time::advance(Duration::from_secs(30)).await;

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::{Candidate, Parts, Standing, Status, next_epoch};
 use crate::{record::Version, source::hub::HubState, store::SourceState};
 
-/// Asks all hubs that are known, and the one at the address given; what they have, by the address asked.
+/// Asks all known hubs and the one at the address given; returns their states by address.
 pub type AskOthers = Arc<dyn Fn(Option<String>) -> BoxFuture<'static, Vec<(String, HubState)>> + Send + Sync>;
 
 /// Rounds of questions without a fresh hub after which this one watches again.

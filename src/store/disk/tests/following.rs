@@ -6,7 +6,7 @@ use super::{super::layout, *};
 use crate::store::disk::{DiskState, FlushError, Start, read};
 
 #[tokio::test]
-async fn what_was_in_memory_is_there_after_a_restart() {
+async fn records_in_memory_are_there_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(&directory.path().join("made/on/demand"));
     let (disk, loaded) = try_open(&config).unwrap();

@@ -51,7 +51,7 @@ async fn a_directory_nobody_may_write_to_is_read_and_served_from() {
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_named() {
+async fn a_directory_that_is_no_store_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");
     assert_eq!(read(&missing).unwrap_err().to_string(), format!("no store in {}", missing.display()));
