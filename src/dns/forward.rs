@@ -1,31 +1,23 @@
 //! Names outside the cluster: asks upstreams, caches their answers, and writes each client's message.
 //!
-//! | folder or file | decides |
+//! | file and its folder | decides |
 //! |---|---|
-//! | `respond`, `resolve` | the message of a client, the names that lead to its answer |
-//! | `route/` | the zone of a name, its rules and its upstreams |
-//! | `lookup`, `fetch`, `denials`, `keep` | cached, stale or asked; believed or held; kept |
-//! | `upstream/` | one exchange with one upstream, and how it does |
-//! | `observe/`, `status`, `inspect` | metrics, logs, the tools |
-//! | `background`, `named` | probes, refreshes, files, names of upstreams |
+//! | `respond` | the message of a client |
+//! | `resolve` | the names that lead to its answer |
+//! | `route` | the zone of a name: its rules and its upstreams |
+//! | `lookup` | cached, stale or asked; a denial believed or held; what is kept |
+//! | `upstream` | one exchange with one upstream, and its health |
+//! | `background` | probes, refreshes, the keep list, files |
+//! | `observe`, `status`, `inspect` | metrics and logs; the tools |
 //!
 //! Never answers for the cluster zone, sets AA only where the name asked for is an alias of the cluster's, and never
 //! leaves a client without an answer: whatever happens upstream, within the budget there is a message, at worst SERVFAIL
 //! with the reason.
 
-mod additional;
 mod background;
-mod cache_load;
-mod denials;
 mod failure;
-mod failures;
-mod fetch;
-mod in_flight;
 mod inspect;
-mod keep;
 mod lookup;
-mod named;
-mod nxdomain_cut;
 mod observe;
 mod resolve;
 mod respond;
@@ -48,18 +40,15 @@ use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::mpsc;
 
 use self::{
-    cache_load::CacheLoad,
+    background::{CacheLoad, KeepList},
     failure::Failure,
-    failures::Failures,
-    in_flight::InFlight,
-    keep::KeepList,
-    lookup::{Outcome, Refresh, State, stale_age},
+    lookup::{Failures, InFlight, Outcome, Refresh, State, stale_age},
     observe::{Sampler, Tap},
     route::{Routes, Via},
 };
 pub use self::{
-    denials::Released,
     inspect::{Cached, Inspected, InspectedAnswer, Leg, Names},
+    lookup::Released,
     observe::{AnswerClass, FailureKind, Metrics, Mismatch},
     route::{
         Acl, Config, ConfigError, DohMethod, EdnsOption, FixedAnswer, Host, NOT_WORKED_OUT, NamedServer, Next, Prefix,

@@ -20,7 +20,7 @@ use super::{
     memory::Reservation,
 };
 use crate::{
-    dns::request::Transport,
+    dns::{Question, request::Transport},
     sys::UnixMillis,
     wire::{Class, EdeCode, Prepared, Query, Rcode, Rtype, UDP_BYTES_MIN, write_prepared},
 };
@@ -64,6 +64,22 @@ pub struct Parts {
     pub authentic: bool,
     /// Whether the answer ends with a CNAME whose target has to be asked elsewhere.
     pub continues: bool,
+}
+
+impl Parts {
+    /// An answer to `question` that ends here.
+    pub fn new(question: &Question, kind: Kind, answers: Vec<Record>, authorities: Vec<Record>) -> Self {
+        Self {
+            name: question.record_name(),
+            rtype: question.rtype,
+            class: question.class,
+            kind,
+            answers,
+            authorities,
+            authentic: false,
+            continues: false,
+        }
+    }
 }
 
 const AUTHENTIC: u8 = 1;

@@ -7,7 +7,7 @@ use hickory_proto::rr::Record;
 
 use super::{
     Failure, Forwarder, Inner,
-    lookup::{Found, State, place, stale_age},
+    lookup::{FLAGS, Found, State, place, stale_age},
     resolve::{Reach, Resolver, Source},
     route::{ByZone, Config, Route, Routes, Via, ZoneNames, zone_names},
 };
@@ -21,9 +21,6 @@ use crate::{
     sys::{Lock, UnixMillis},
     wire::{Name, Rcode},
 };
-
-/// The flags DO and CD of questions, which have answers of their own, the most usual first.
-pub(super) const FLAGS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 /// A name on the way to an answer that upstreams speak for.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,6 +15,12 @@
 //! | `TooOld`, `Missing` | leads back to us | SERVFAIL | no |
 //! | `Missing` | names no upstream yet | SERVFAIL | no |
 
+mod denials;
+mod failures;
+mod fetch;
+mod in_flight;
+mod nxdomain_cut;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -24,9 +30,10 @@ use std::{
 use hickory_proto::rr::Record;
 use tokio::time::Instant;
 
+use self::fetch::Fetch;
+pub use self::{denials::Released, failures::Failures, in_flight::InFlight};
 use super::{
     Failure, Inner,
-    fetch::Fetch,
     route::{Route, Routes, Via},
 };
 use crate::{
@@ -42,6 +49,9 @@ use crate::{
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 /// Seconds that a held answer lives in a client (RFC 8767, 4).
 const HELD_TTL_MAX: u32 = 30;
+
+/// The flags DO and CD of questions, which have answers of their own, the most usual first.
+pub const FLAGS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 /// An answer and how it may be used.
 #[derive(Clone, Debug)]
@@ -234,7 +244,7 @@ impl<'l> Lookup<'l> {
 
 impl Inner {
     /// Begins a refresh of `entry`, a popular answer, if it is about to expire.
-    pub(super) fn prefetch(&self, route: &Route, entry: &Entry, refresh: impl FnOnce() -> Refresh, now: UnixMillis) {
+    pub fn prefetch(&self, route: &Route, entry: &Entry, refresh: impl FnOnce() -> Refresh, now: UnixMillis) {
         if route.config.lifetimes.prefetch && entry.is_ending(now) && entry.claim_refresh(now, REFRESH_INTERVAL) {
             self.cache.metrics.prefetches.inc();
             self.refresh_later(refresh());
@@ -259,12 +269,12 @@ impl Inner {
     }
 
     /// Hands `refresh` to the background. If the queue is full, a client's question will do it.
-    pub(super) fn refresh_later(&self, refresh: Refresh) {
+    pub fn refresh_later(&self, refresh: Refresh) {
         let _ = self.refreshes.try_send(refresh);
     }
 
     /// Asks upstreams again, without a client.
-    pub(super) async fn refresh(self: &Arc<Self>, Refresh { question, via }: Refresh) -> Option<Outcome> {
+    pub async fn refresh(self: &Arc<Self>, Refresh { question, via }: Refresh) -> Option<Outcome> {
         let routes = self.routes.load_full();
         let lookup = Lookup::new(self, &routes, &question, via, None).ok()?;
         let mut result = self.in_flight.start(lookup.key.as_bytes(), || Fetch::new(&lookup).run());

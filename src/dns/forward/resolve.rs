@@ -391,7 +391,7 @@ fn here(rules: &Rules, records: &Records<'_>, question: &Question) -> Here {
             _ => Here::Outside,
         };
     };
-    let mut parts = parts(question, sections.kind, sections.answers, sections.authorities);
+    let mut parts = Parts::new(question, sections.kind, sections.answers, sections.authorities);
     parts.continues = sections.leads_to.is_some();
     let Some(entry) = Entry::new(&parts, records.now, 0) else { return Here::Outside };
     let age = if records.stale && !matches!(local, Local::Pinned(_)) { Age::OfStaleRecords } else { Age::Fresh };
@@ -423,7 +423,7 @@ fn join(
     age: Age,
     from: ServedFrom,
 ) -> Result<Found, Failure> {
-    let entry = Entry::new(&parts(question, kind, answers, authorities), now, 0).ok_or_else(Failure::too_large)?;
+    let entry = Entry::new(&Parts::new(question, kind, answers, authorities), now, 0).ok_or_else(Failure::too_large)?;
     Ok(Found::new(entry, age, from))
 }
 
@@ -435,17 +435,4 @@ fn with_part(found: Found, part: &Found) -> Found {
 fn truncate(found: Found) -> Found {
     let entry = Arc::try_unwrap(found.entry).map_or_else(|entry| entry, |entry| Arc::new(entry.truncated()));
     Found { entry, ..found }
-}
-
-pub(super) fn parts(question: &Question, kind: Kind, answers: Vec<Record>, authorities: Vec<Record>) -> Parts {
-    Parts {
-        name: question.record_name(),
-        rtype: question.rtype,
-        class: question.class,
-        kind,
-        answers,
-        authorities,
-        authentic: false,
-        continues: false,
-    }
 }

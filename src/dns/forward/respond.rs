@@ -2,14 +2,16 @@
 //!
 //! A client always gets one, at worst SERVFAIL with the reason, unless a rule of the zone drops its question.
 
+mod additional;
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use self::additional::add_records;
 use super::{
     Failure, Inner,
-    additional::add_records,
     lookup::Found,
     observe,
     resolve::{Reach, Resolver, Source},

@@ -8,16 +8,18 @@ use hickory_proto::rr::{Name as RecordName, Record};
 use tokio::time::Instant;
 
 use super::{
-    Failure, Inner,
+    Lookup, Outcome, Refresh,
     denials::{self, Ruling},
-    lookup::{Lookup, Outcome, Refresh},
-    route::{Route, Routes, Via},
-    upstream::{Answered, Attempts, ExchangeOptions, Failed, Sanitized, race},
 };
 use crate::{
     dns::{
         Local, Question,
         cache::{Denials, Entry, Key, Kind, Lifetimes},
+        forward::{
+            Failure, Inner,
+            route::{Route, Routes, Via},
+            upstream::{Answered, Attempts, ExchangeOptions, Failed, Sanitized, race},
+        },
         question::question_name,
     },
     report::Policy,
@@ -252,7 +254,7 @@ impl Fetch {
 
 impl Inner {
     /// Whether `name` is outside the cluster and not pinned.
-    pub(super) fn is_outside(&self, name: &Name) -> bool {
+    pub fn is_outside(&self, name: &Name) -> bool {
         let context = &self.environment.records;
         let batch = context.load();
         let question = Question::new(name.clone(), Rtype::A);

@@ -7,17 +7,15 @@ use std::{sync::Arc, time::Duration};
 
 use hickory_proto::rr::RecordType;
 
-use super::{
-    Forwarder, Inner,
-    inspect::FLAGS,
-    lookup::Refresh,
-    resolve::parts,
-    route::{Route, Routes, Via},
-};
+use super::{FLAGS, Refresh};
 use crate::{
     dns::{
         Question,
         cache::{Age, Denials, Entry, HOLD, Hold, Key, Kind, Lifetimes, Parts, Reason},
+        forward::{
+            Forwarder, Inner,
+            route::{Route, Routes, Via},
+        },
     },
     report::{OutsideHold, Time},
     sys::UnixMillis,
@@ -126,7 +124,7 @@ impl Forwarder {
 
 impl Inner {
     /// Serves `known` although `by` denies it at `now`.
-    pub(super) fn hold(
+    pub fn hold(
         &self,
         key: &Key,
         known: &Arc<Entry>,
@@ -149,7 +147,7 @@ impl Inner {
 
     /// The held answer to `question`, which `by` denies, of clients with other flags (DO, CD): a denial is about the name, whatever
     /// the flags. From now on it is held under `key` too, until the same time. Without signatures.
-    pub(super) fn held_with_other_flags(
+    pub fn held_with_other_flags(
         &self,
         key: &Key,
         question: &Question,
@@ -163,14 +161,14 @@ impl Inner {
         let known = &hold.entry;
         let (mut answers, authorities) = known.records(now, Age::Stale { ttl: known.ttl() });
         answers.retain(|record| record.record_type() != RecordType::RRSIG);
-        let parts = Parts { continues: known.continues(), ..parts(question, Kind::Data, answers, authorities) };
+        let parts = Parts { continues: known.continues(), ..Parts::new(question, Kind::Data, answers, authorities) };
         let entry = Arc::new(Entry::new(&parts, known.stored(), known.ttl())?);
         self.hold(key, &entry, (denial, by), Some((hold.until, hold.reason)));
         Some(entry)
     }
 
     /// Whether the name of `question` has an address that a denial at `now` would not end, asked with the same flags.
-    pub(super) fn has_held_address(&self, route: &Route, question: &Question, now: UnixMillis) -> bool {
+    pub fn has_held_address(&self, route: &Route, question: &Question, now: UnixMillis) -> bool {
         [Rtype::A, Rtype::AAAA].into_iter().filter(|rtype| *rtype != question.rtype).any(|rtype| {
             let known = self.cache.holds_data(&Key::new(route.id, question.retyped(rtype).by_ref()));
             known.is_some_and(|known| {
@@ -187,7 +185,7 @@ impl Inner {
     }
 
     /// The hold of `key`.
-    pub(super) fn held_by(&self, key: &Key) -> Option<OutsideHold> {
+    pub fn held_by(&self, key: &Key) -> Option<OutsideHold> {
         self.cache.held(key).and_then(|hold| self.told(key, &hold))
     }
 

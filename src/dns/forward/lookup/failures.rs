@@ -4,8 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Failure;
-use crate::sys::UnixMillis;
+use crate::{dns::forward::Failure, sys::UnixMillis};
 
 const NAMES_MAX: u64 = 10_000;
 /// RFC 9520, 3.2: at least 1 s; at most 5 s here, so that the end of an outage is seen soon.

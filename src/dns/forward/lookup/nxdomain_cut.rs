@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use super::{Inner, lookup::Found, resolve::parts, route::Route};
+use super::Found;
 use crate::{
     dns::{
         Question,
-        cache::{Age, Entry, Key, Kind},
+        cache::{Age, Entry, Key, Kind, Parts},
+        forward::{Inner, route::Route},
         request::ServedFrom,
     },
     sys::UnixMillis,
@@ -23,7 +24,7 @@ const CLASS_NONE_ASKS: Class = Class(0);
 impl Inner {
     /// NXDOMAIN for `question` if it or a name above it, within `route`, is known not to exist; NODATA if it has an address
     /// that is held.
-    pub(super) fn cut(&self, route: &Route, question: &Question, now: UnixMillis) -> Option<Found> {
+    pub fn cut(&self, route: &Route, question: &Question, now: UnixMillis) -> Option<Found> {
         if !route.config.lifetimes.nxdomain_cut {
             return None;
         }
@@ -35,7 +36,7 @@ impl Inner {
                 let (_, authorities) = known.records(now, Age::Fresh);
                 let is_held = self.has_held_address(route, question, now);
                 let kind = if is_held { Kind::NoData } else { Kind::NxDomain };
-                let entry = Entry::new(&parts(question, kind, Vec::new(), authorities), now, 0)?;
+                let entry = Entry::new(&Parts::new(question, kind, Vec::new(), authorities), now, 0)?;
                 self.cache.metrics.hits.inc();
                 return Some(Found::new(entry, Age::Fresh, ServedFrom::Cache));
             }
@@ -45,13 +46,13 @@ impl Inner {
 
     /// Remembers that the name of `question` does not exist, if `entry` says so: after a chain of CNAMEs it is another name that
     /// does not.
-    pub(super) fn keep_cut(&self, route: &Route, question: &Question, entry: &Entry, now: UnixMillis) {
+    pub fn keep_cut(&self, route: &Route, question: &Question, entry: &Entry, now: UnixMillis) {
         if !route.config.lifetimes.nxdomain_cut || entry.kind() != Kind::NxDomain {
             return;
         }
         let (answers, authorities) = entry.records(now, Age::Fresh);
         let nothing = question.retyped(TYPE_ANY_AT_ALL);
-        let copy = Entry::new(&parts(&nothing, Kind::NxDomain, Vec::new(), authorities), now, entry.ttl());
+        let copy = Entry::new(&Parts::new(&nothing, Kind::NxDomain, Vec::new(), authorities), now, entry.ttl());
         if let (true, Some(copy)) = (answers.is_empty(), copy) {
             self.cache.insert(&cut_key(route, question), Arc::new(copy));
         }

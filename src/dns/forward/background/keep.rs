@@ -15,15 +15,15 @@ use hickory_proto::rr::{
     rdata::{A, AAAA},
 };
 
-use super::{
-    Inner,
-    lookup::{Refresh, place},
-    route::{OnNode, Routes, Via},
-};
 use crate::{
     dns::{
         Question,
         cache::{Age, Kind},
+        forward::{
+            Inner,
+            lookup::{FLAGS, Refresh, place},
+            route::{OnNode, Routes, Via},
+        },
         question::question_name,
     },
     report::{KeepStatus, Time, UnresolvedName},
@@ -171,7 +171,7 @@ impl Inner {
             };
             self.keep_type(routes, plain.clone(), via, &mut looked).await;
             // With DO and CD only where a client asked so.
-            for (dnssec_ok, checking_disabled) in [(true, false), (false, true), (true, true)] {
+            for &(dnssec_ok, checking_disabled) in &FLAGS[1..] {
                 let question = Question { dnssec_ok, checking_disabled, ..plain.clone() };
                 let is_asked = place(routes, &question, via).is_ok_and(|(_, key)| self.cache.get(&key).is_some());
                 if is_asked {
@@ -222,7 +222,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn kept_addresses(&self) -> Vec<(String, Vec<IpAddr>)> {
+    pub fn kept_addresses(&self) -> Vec<(String, Vec<IpAddr>)> {
         let routes = self.routes.load_full();
         let of = |name: &Name| {
             let types = [Rtype::A, Rtype::AAAA].into_iter();
@@ -267,7 +267,7 @@ impl Inner {
     }
 
     /// The list's part of `status`.
-    pub(super) fn keep_status(&self) -> Option<KeepStatus> {
+    pub fn keep_status(&self) -> Option<KeepStatus> {
         let names = self.routes.load().keep.len();
         let wall = |at: UnixMillis| Time(at.moved_ms(self.environment.clock.wall_ahead_ms()));
         let unresolved = self.keep_list.failing().into_iter();

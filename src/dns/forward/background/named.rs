@@ -11,14 +11,17 @@ use hickory_proto::rr::{
 };
 use tokio::time::Instant;
 
-use super::{
-    Inner, background,
-    resolve::{Reach, Resolver, Source},
-    route::{Route, Routes},
-    upstream::race,
-};
+use super::probes::probe_loops;
 use crate::{
-    dns::Question,
+    dns::{
+        Question,
+        forward::{
+            Inner,
+            resolve::{Reach, Resolver, Source},
+            route::{Route, Routes},
+            upstream::race,
+        },
+    },
     sys::Lock,
     wire::{Name, Rtype},
 };
@@ -93,7 +96,7 @@ async fn look_up(inner: &Arc<Inner>, routes: &Arc<Routes>, route: &Arc<Route>, h
     };
     if news {
         match route.reread(&inner.environment) {
-            Ok(true) => background::probe_loops(inner, true),
+            Ok(true) => probe_loops(inner, true),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "cannot read the upstreams again; keeping the old ones"),
         }
