@@ -24,11 +24,11 @@ use std::{
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::tcp::{Pool, TlsDial};
+use self::tcp::{Dial, Pool};
 pub use self::{
     attempts::{Answered, Attempts, Failed, Rules, race},
     exchange::{ExchangeOptions, Try},
-    https::{Endpoint, PATH as HTTPS_PATH, is_path as is_https_path},
+    https::{PATH as HTTPS_PATH, is_path as is_https_path},
     sanitize::Sanitized,
     tcp::Limits,
     tls::{TlsFiles, Trust, dial, trust},
@@ -150,13 +150,14 @@ impl Upstream {
     /// An upstream of which nothing is known yet.
     pub fn new(
         server: Server,
-        (tls, https): (Option<TlsDial>, Option<Endpoint>),
+        dial: Dial,
         limits: Limits,
-        (max_fails, bulk_denials): (u32, BulkDenials),
+        max_fails: u32,
+        bulk_denials: BulkDenials,
         metrics: Metrics,
     ) -> Self {
         let label = metrics.named(server.to_string());
-        let pool = Pool::new(server.address, tls, https, limits, metrics);
+        let pool = Pool::new(server.address, dial, limits, metrics);
         let source = limits.source_to(server.address);
         Self {
             server,
@@ -430,7 +431,7 @@ mod tests {
             source: None,
         };
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        Upstream::new(server, (None, None), limits, (3, BulkDenials::default()), metrics)
+        Upstream::new(server, Dial::Tcp, limits, 3, BulkDenials::default(), metrics)
     }
 
     #[test]

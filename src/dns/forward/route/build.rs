@@ -19,7 +19,7 @@ use crate::{
         forward::{
             Environment,
             observe::Metrics,
-            upstream::{self, Endpoint, Limits, Server, Trust, Upstream},
+            upstream::{self, Limits, Server, Trust, Upstream},
         },
         question::question_name,
     },
@@ -170,9 +170,9 @@ impl Route {
 
 impl Build {
     fn upstream(&self, server: Server) -> Arc<Upstream> {
-        let dial = (upstream::dial(&server, self.trust.as_deref()), Endpoint::of(&server, self.get));
+        let dial = upstream::dial(&server, self.trust.as_deref(), self.get);
         let bulk_denials = self.cache.bulk_denials(self.id, &server.to_string());
-        Arc::new(Upstream::new(server, dial, self.limits, (self.max_fails, bulk_denials), self.metrics.clone()))
+        Arc::new(Upstream::new(server, dial, self.limits, self.max_fails, bulk_denials, self.metrics.clone()))
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::Instant,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     https::{self, Endpoint, HttpError},
@@ -40,12 +40,23 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// A query that waited this long in vain marks the connection as dead.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
-/// How to reach an upstream with TLS.
-#[derive(Clone)]
+/// How connections to an upstream are made.
+pub enum Dial {
+    Tcp,
+    Tls(TlsDial),
+    Https(TlsDial, Endpoint),
+}
+
 pub struct TlsDial {
     pub connector: TlsConnector,
     /// The name or address that the certificate must hold.
     pub name: ServerName<'static>,
+}
+
+impl TlsDial {
+    async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(self.name.clone(), stream).await
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +81,7 @@ impl Limits {
 /// The connections to one upstream.
 pub struct Pool {
     address: SocketAddr,
-    tls: Option<TlsDial>,
-    https: Option<Endpoint>,
+    dial: Dial,
     limits: Limits,
     metrics: Metrics,
     connections: Lock<Vec<Arc<Connection>>>,
@@ -81,7 +91,7 @@ pub struct Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("address", &self.address).field("tls", &self.tls.is_some()).finish_non_exhaustive()
+        f.debug_struct("Pool").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -198,17 +208,10 @@ impl Drop for Waiting<'_> {
 
 impl Pool {
     /// No connection yet; they are made when needed.
-    pub fn new(
-        address: SocketAddr,
-        tls: Option<TlsDial>,
-        https: Option<Endpoint>,
-        limits: Limits,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(address: SocketAddr, dial: Dial, limits: Limits, metrics: Metrics) -> Self {
         Self {
             address,
-            tls,
-            https,
+            dial,
             limits,
             metrics,
             connections: Lock::default(),
@@ -261,10 +264,10 @@ impl Pool {
 
     /// The counter of queries on such connections.
     fn queries(&self) -> &IntCounter {
-        match (&self.tls, &self.https) {
-            (_, Some(_)) => &self.metrics.queries_https,
-            (Some(_), None) => &self.metrics.queries_tls,
-            (None, None) => &self.metrics.queries_tcp,
+        match self.dial {
+            Dial::Tcp => &self.metrics.queries_tcp,
+            Dial::Tls(_) => &self.metrics.queries_tls,
+            Dial::Https(..) => &self.metrics.queries_https,
         }
     }
 
@@ -343,9 +346,9 @@ impl Pool {
     async fn dial(&self) -> io::Result<Arc<Connection>> {
         let stream = self.connect().await?;
         let (address, idle, metrics) = (self.address, self.limits.idle_max, self.metrics.clone());
-        let requests = match (&self.tls, &self.https) {
-            (Some(tls), Some(endpoint)) => {
-                let stream = tls.connector.connect(tls.name.clone(), stream).await?;
+        let requests = match &self.dial {
+            Dial::Https(tls, endpoint) => {
+                let stream = tls.connect(stream).await?;
                 if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                     return Err(HttpError::NoHttp2.into());
                 }
@@ -360,11 +363,8 @@ impl Pool {
                 });
                 return Ok(connection);
             }
-            (Some(tls), None) => {
-                let stream = tls.connector.connect(tls.name.clone(), stream).await?;
-                frames::begin(stream, address, idle, metrics)
-            }
-            (None, _) => frames::begin(stream, address, idle, metrics),
+            Dial::Tls(tls) => frames::begin(tls.connect(stream).await?, address, idle, metrics),
+            Dial::Tcp => frames::begin(stream, address, idle, metrics),
         };
         Ok(Arc::new(Connection::new(Requests::Frames(requests))))
     }

@@ -17,7 +17,11 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Server, TlsName, tcp::TlsDial};
+use super::{
+    Server, TlsName,
+    https::Endpoint,
+    tcp::{Dial, TlsDial},
+};
 use crate::sys::read_file;
 
 /// Longer files are no bundles of certificates.
@@ -98,8 +102,16 @@ pub fn trust(files: TlsFiles<'_>) -> Result<Trust, (PathBuf, io::Error)> {
     Ok(Trust { dns: Arc::new(config).into(), https: Arc::new(https).into(), digest: digest.digest() })
 }
 
-/// How to reach `server`, if it is a TLS one.
-pub fn dial(server: &Server, trust: Option<&Trust>) -> Option<TlsDial> {
+/// How connections to `server` are made; `get` for HTTPS with the method GET. Over TLS only with `trust`.
+pub fn dial(server: &Server, trust: Option<&Trust>, get: bool) -> Dial {
+    let Some(tls) = tls(server, trust) else { return Dial::Tcp };
+    match Endpoint::of(server, get) {
+        Some(endpoint) => Dial::Https(tls, endpoint),
+        None => Dial::Tls(tls),
+    }
+}
+
+fn tls(server: &Server, trust: Option<&Trust>) -> Option<TlsDial> {
     let name = match server.tls.as_ref()? {
         TlsName::Dns(name) => ServerName::try_from(name.clone()).ok()?,
         TlsName::Address => ServerName::IpAddress(match server.address.ip() {
