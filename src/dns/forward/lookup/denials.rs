@@ -15,6 +15,7 @@ use crate::{
         forward::{
             Forwarder, Inner,
             route::{Route, Routes, Via},
+            upstream::Answered,
         },
     },
     report::{OutsideHold, Time},
@@ -123,15 +124,9 @@ impl Forwarder {
 }
 
 impl Inner {
-    /// Serves `known` although `by` denies it at `now`.
-    pub fn hold(
-        &self,
-        key: &Key,
-        known: &Arc<Entry>,
-        (denial, by): (Kind, &str),
-        began: Option<(Option<UnixMillis>, Reason)>,
-    ) {
-        let now = self.now();
+    /// Serves `known` although it is `denied`.
+    pub fn hold(&self, key: &Key, known: &Arc<Entry>, denied: &Answered, began: Option<(Option<UnixMillis>, Reason)>) {
+        let (now, denial, by) = (self.now(), denied.sanitized.parts.kind, denied.upstream.label());
         let before = self.cache.held(key).filter(|hold| hold.entry.is_held(now));
         let Some((until, reason)) = began.or_else(|| before.as_ref().map(|hold| (hold.until, hold.reason))) else {
             return;
@@ -145,14 +140,9 @@ impl Inner {
         }
     }
 
-    /// The held answer to `question`, which `by` denies, of clients with other flags (DO, CD): a denial is about the name, whatever
+    /// The held answer to `question`, which is `denied`, of clients with other flags (DO, CD): a denial is about the name, whatever
     /// the flags. From now on it is held under `key` too, until the same time. Without signatures.
-    pub fn held_with_other_flags(
-        &self,
-        key: &Key,
-        question: &Question,
-        (denial, by): (Kind, &str),
-    ) -> Option<Arc<Entry>> {
+    pub fn held_with_other_flags(&self, key: &Key, question: &Question, denied: &Answered) -> Option<Arc<Entry>> {
         let now = self.now();
         let hold = FLAGS.into_iter().find_map(|(dnssec_ok, checking_disabled)| {
             let other = Question { dnssec_ok, checking_disabled, ..question.by_ref() };
@@ -163,7 +153,7 @@ impl Inner {
         answers.retain(|record| record.record_type() != RecordType::RRSIG);
         let parts = Parts { continues: known.continues(), ..Parts::new(question, Kind::Data, answers, authorities) };
         let entry = Arc::new(Entry::new(&parts, known.stored(), known.ttl())?);
-        self.hold(key, &entry, (denial, by), Some((hold.until, hold.reason)));
+        self.hold(key, &entry, denied, Some((hold.until, hold.reason)));
         Some(entry)
     }
 

@@ -126,9 +126,8 @@ impl Fetch {
         if !denied {
             return self.keep(answered.sanitized);
         }
-        let denial = (answered.sanitized.parts.kind, answered.upstream.label());
         if known.is_none()
-            && let Some(held) = inner.held_with_other_flags(&self.key, &self.question, denial)
+            && let Some(held) = inner.held_with_other_flags(&self.key, &self.question, &answered)
         {
             return Err(Failure::Held(held));
         }
@@ -184,7 +183,7 @@ impl Fetch {
             Ruling::Hold { until, reason } => Some((until, reason)),
             Ruling::Held => None,
         };
-        inner.hold(&self.key, known, (denied.sanitized.parts.kind, denied.upstream.label()), began);
+        inner.hold(&self.key, known, &denied, began);
         Err(Failure::Held(Arc::clone(known)))
     }
 
