@@ -24,7 +24,7 @@ use crate::{
     },
     report::{
         ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, OutsideHold,
-        QueriesStatus, StreamStatus, ZoneRule,
+        QueriesStatus, StreamStatus,
     },
     store::{Reader, disk::DiskStatus},
     sys::{Clock, UnixMillis},
@@ -81,16 +81,6 @@ pub trait StatusInputs: Send + Sync {
     /// The result for a question outside the records.
     fn inspect(&self, rules: &dns::Rules, records: dns::Records<'_>, question: &dns::Question) -> Inspected {
         Names::default().inspect(rules, records, question)
-    }
-
-    /// The rule of a forward zone that answers `question` in place of upstreams.
-    fn zone_rule(
-        &self,
-        _rules: &dns::Rules,
-        _records: dns::Records<'_>,
-        _question: &dns::Question,
-    ) -> Option<ZoneRule> {
-        None
     }
 
     /// The names outside the cluster that upstreams deny and that are served.
@@ -250,8 +240,7 @@ async fn lookup(
     let rtype = query.rtype.map(|rtype| rtype.parse::<Rtype>()).transpose().map_err(bad_request)?;
     let question = Question { name: query.name, rtype, namespace: query.namespace };
     let inspect = |rules: &dns::Rules, records: dns::Records<'_>, question: &dns::Question| {
-        let inputs = &shared.documents.inputs;
-        (inputs.inspect(rules, records, question), inputs.zone_rule(rules, records, question))
+        shared.documents.inputs.inspect(rules, records, question)
     };
     let found = shared.moment(|moment, rules| view::lookup(&rules.of_dns(), moment, &question, &inspect));
     found.map(Json).map_err(bad_request)

@@ -72,9 +72,8 @@ pub fn run(args: &LookupArgs) -> anyhow::Result<Exit> {
         Reached::Store(_) if args.ask => return Err(Failed::Usage("--ask needs a running agent".into()).into()),
         Reached::Store(stored) => {
             let (rules, names) = (stored.rules(), stored.names());
-            let inspect = |rules: &Rules, records: Records<'_>, question: &dns::Question| {
-                (names.inspect(rules, records, question), names.rule(rules, records, question))
-            };
+            let inspect =
+                |rules: &Rules, records: Records<'_>, question: &dns::Question| names.inspect(rules, records, question);
             view::lookup(&rules, &stored.moment(), &question, &inspect).map_err(Failed::Usage)?
         }
     };

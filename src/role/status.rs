@@ -18,7 +18,7 @@ use crate::{
     node::status,
     report::{
         ApiserverStatus, ConfigStatus, ElectionStatus, FollowStatus, ForwardStatus, NodeStatus, OutsideHold,
-        QueriesStatus, Standing, StreamStatus, ZoneRule,
+        QueriesStatus, Standing, StreamStatus,
     },
     source::{Metrics, apiserver::lease},
     store::{Reader, disk::DiskStatus},
@@ -121,10 +121,6 @@ impl StatusInputs for Inputs {
             Some(agent) => agent.forwarder.inspect(rules, records, question),
             None => Names::default().inspect(rules, records, question),
         }
-    }
-
-    fn zone_rule(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Option<ZoneRule> {
-        self.agent()?.forwarder.rule(rules, records, question)
     }
 
     fn outside_held(&self) -> Vec<OutsideHold> {

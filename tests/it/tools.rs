@@ -86,7 +86,7 @@ fn inspected(question: &Question) -> Inspected {
         cached: None,
     };
     if kind == Kind::NoData || question.rtype != Rtype::A {
-        return Inspected { answer: None, legs: vec![leg] };
+        return Inspected { answer: None, legs: vec![leg], rule: None };
     }
     let stored = UnixMillis(now().0 - 12_500);
     leg.cached = Some(Cached { stored, left, served_stale: left.is_none(), continues: false, held: None });
@@ -94,7 +94,11 @@ fn inspected(question: &Question) -> Inspected {
     let answers = vec![rr::Record::from_rdata(question.record_name(), 48, address)];
     let answers = if kind == Kind::Data { answers } else { Vec::new() };
     let age = if left.is_some() { Age::Fresh } else { Age::Stale { ttl: 30 } };
-    Inspected { answer: Some(InspectedAnswer { rcode, kind, answers, authorities: Vec::new(), age }), legs: vec![leg] }
+    Inspected {
+        answer: Some(InspectedAnswer { rcode, kind, answers, authorities: Vec::new(), age }),
+        legs: vec![leg],
+        rule: None,
+    }
 }
 
 struct Inputs;

@@ -189,9 +189,9 @@ fn ports(ports: &[crate::record::Port]) -> Vec<String> {
     ports.iter().map(text).collect()
 }
 
-/// The result for a question outside the records, and the rule of a forward zone that gives it: from a
-/// [`Forwarder`](dns::forward::Forwarder), or from [`Names`](dns::forward::Names) for a store without a process.
-pub type Inspect<'a> = &'a dyn Fn(&Rules, Records<'_>, &dns::Question) -> (Inspected, Option<ZoneRule>);
+/// The result for a question outside the records: from a [`Forwarder`](dns::forward::Forwarder), or from
+/// [`Names`](dns::forward::Names) for a store without a process.
+pub type Inspect<'a> = &'a dyn Fn(&Rules, Records<'_>, &dns::Question) -> Inspected;
 
 /// Looks a name up as DNS does, completing it as the resolver of a pod does.
 ///
@@ -410,7 +410,7 @@ impl Asker<'_> {
 
     /// The answer for which upstreams may have to be asked.
     fn inspected(&self, question: &dns::Question) -> Answer {
-        let (Inspected { answer, legs }, rule) = (self.inspect)(self.rules, self.records, question);
+        let Inspected { answer, legs, rule } = (self.inspect)(self.rules, self.records, question);
         let cached = legs.iter().find_map(|leg| CachedDoc::of(leg, self.records.now));
         let sent = legs.iter().rev().find(|leg| leg.cached.is_none()).map(SentDoc::of);
         let Some(answer) = answer else {

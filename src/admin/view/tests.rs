@@ -63,9 +63,8 @@ fn look(snapshot: &Snapshot, freshness: &Freshness, question: &Question) -> Resu
 
 fn look_with(names: &Names, snapshot: &Snapshot, freshness: &Freshness, question: &Question) -> Result<Lookup, String> {
     let rules = Rules::new(zone(), AnswerConfig::default());
-    let inspect = |rules: &Rules, records: Records<'_>, question: &crate::dns::Question| {
-        (names.inspect(rules, records, question), names.rule(rules, records, question))
-    };
+    let inspect =
+        |rules: &Rules, records: Records<'_>, question: &crate::dns::Question| names.inspect(rules, records, question);
     lookup(&rules, &moment(snapshot, freshness), question, &inspect)
 }
 

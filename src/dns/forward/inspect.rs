@@ -53,6 +53,8 @@ pub struct Inspected {
     pub answer: Option<InspectedAnswer>,
     /// The names that upstreams speak for, in the order they are looked up.
     pub legs: Vec<Leg>,
+    /// The first rule of a forward zone that answers in place of upstreams.
+    pub rule: Option<ZoneRule>,
 }
 
 /// The way to an answer.
@@ -85,16 +87,6 @@ impl Names {
     /// The result for `question` from `records` and these names.
     #[must_use]
     pub fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
-        self.trace(rules, records, question).0
-    }
-
-    /// The rule of a forward zone that answers `question` in place of upstreams.
-    #[must_use]
-    pub fn rule(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Option<ZoneRule> {
-        self.trace(rules, records, question).1
-    }
-
-    fn trace(&self, rules: &Rules, records: Records<'_>, question: &Question) -> (Inspected, Option<ZoneRule>) {
         let trail = Lock::default();
         let reach = Reach::Names { zones: &self.0, trail: &trail };
         trace(Resolver { records: Source::At(rules, records), reach, asker: None }, question, &trail)
@@ -105,16 +97,6 @@ impl Forwarder {
     /// The result for `question` from `records`, the configuration and the cache.
     #[must_use]
     pub fn inspect(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Inspected {
-        self.trace(rules, records, question).0
-    }
-
-    /// The rule of a forward zone that answers `question` in place of upstreams.
-    #[must_use]
-    pub fn rule(&self, rules: &Rules, records: Records<'_>, question: &Question) -> Option<ZoneRule> {
-        self.trace(rules, records, question).1
-    }
-
-    fn trace(&self, rules: &Rules, records: Records<'_>, question: &Question) -> (Inspected, Option<ZoneRule>) {
         let routes = self.0.routes.load_full();
         let trail = Lock::default();
         let reach = Reach::Cache { inner: &self.0, routes: &routes, trail: &trail };
@@ -122,7 +104,7 @@ impl Forwarder {
     }
 }
 
-fn trace(resolver: Resolver<'_>, question: &Question, trail: &Lock<Trail>) -> (Inspected, Option<ZoneRule>) {
+fn trace(resolver: Resolver<'_>, question: &Question, trail: &Lock<Trail>) -> Inspected {
     // Nothing on the way waits: no upstream is asked.
     let outcome = resolver.resolve(question).now_or_never().unwrap_or(Err(Failure::NotAsked));
     let answer = match outcome {
@@ -141,7 +123,7 @@ fn trace(resolver: Resolver<'_>, question: &Question, trail: &Lock<Trail>) -> (I
         Err(Failure::Dropped | Failure::NotAsked | Failure::Held(_) | Failure::Servfail { .. }) => None,
     };
     let Trail { legs, rule } = std::mem::take(&mut *trail.lock());
-    (Inspected { answer, legs }, rule)
+    Inspected { answer, legs, rule }
 }
 
 impl Leg {

@@ -164,7 +164,7 @@ async fn ten_thousand_random_questions_under_twenty_random_configurations() {
         let world = World::build(&config, Arc::clone(&records));
         let clock = Clock::Manual(world.clock.clone());
         let inspect = |rules: &Rules, records: Records<'_>, question: &Question| {
-            (world.forwarder.inspect(rules, records, question), None)
+            world.forwarder.inspect(rules, records, question)
         };
         for _ in 0..500 {
             let (owner, rtype) = (NAMES[random.below(NAMES.len())], TYPES[random.below(TYPES.len())]);
