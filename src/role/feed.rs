@@ -177,6 +177,6 @@ fn apply(writer: &mut Writer, update: Update, log: &mut SourceLog) -> bool {
         }
     };
     let changes = applied.as_ref().map_or(0, |applied| applied.changes);
-    log.note(&before, &writer.reader().freshness().source, changes);
+    log.note(&before, &writer.reader().freshness(), changes);
     done
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::{
     admin::view::words,
     report::THEN,
-    store::SourceState,
+    store::{Freshness, SourceState},
     sys::{Clock, UnixMillis},
 };
 
@@ -47,6 +47,8 @@ pub(super) struct SourceLog {
     lost: &'static str,
     /// Why it was last lost.
     reason: String,
+    /// Without records a loss is an outage of the cluster's names.
+    has_records: bool,
     /// Whether the present loss was logged, so that its end is logged too.
     logged: bool,
     /// When the losses that were only counted are logged.
@@ -66,7 +68,8 @@ struct Back {
 impl SourceLog {
     pub(super) fn new(name: &'static str, clock: Clock, lost_since: LostSince) -> Self {
         let (reason, back) = (String::new(), None);
-        Self { name, clock, lost_since, lost: name, reason, logged: false, summary: None, counted: 0, back }
+        let (logged, has_records) = (false, false);
+        Self { name, clock, lost_since, lost: name, reason, has_records, logged, summary: None, counted: 0, back }
     }
 
     /// When [`Self::tell`] is to be called next.
@@ -75,11 +78,12 @@ impl SourceLog {
     }
 
     /// Notes the state after an update that made `changes` changes.
-    pub(super) fn note(&mut self, before: &SourceState, now: &SourceState, changes: usize) {
-        match (before, now) {
+    pub(super) fn note(&mut self, before: &SourceState, now: &Freshness, changes: usize) {
+        self.has_records = now.as_of.is_some();
+        match (before, &now.source) {
             (SourceState::Lost(_), SourceState::Lost(_)) => {}
             (_, SourceState::Lost(reason)) => self.lost(reason),
-            (SourceState::Lost(_), SourceState::Up) => self.back(),
+            (SourceState::Lost(_), SourceState::Starting | SourceState::Up) => self.back(),
             (_, SourceState::Starting | SourceState::Up) => {}
         }
         if let Some(back) = &mut self.back {
@@ -97,7 +101,15 @@ impl SourceLog {
         self.logged = self.summary.is_none();
         if self.logged {
             self.summary = Some(Instant::now() + SUMMARY);
-            warn!(reason, "lost {}: answering from memory, DNS is not affected", self.lost);
+            if self.has_records {
+                warn!(reason, "lost {}: answering from memory, DNS is not affected", self.lost);
+            } else {
+                warn!(
+                    reason,
+                    "{} not reachable, and no records yet: names of the cluster get SERVFAIL, or are asked of cluster_fallback",
+                    self.lost
+                );
+            }
         } else {
             self.counted += 1;
         }
@@ -135,13 +147,12 @@ impl SourceLog {
             // A loss that lasts is logged now, and so is its end.
             self.logged = self.lost_since.get().is_some();
             let state = if self.logged { "lost" } else { "up" };
-            warn!(
-                times = self.counted,
-                state,
-                reason = self.reason,
-                "{} lost again within a minute: DNS is not affected",
-                self.lost
-            );
+            let (times, reason) = (self.counted, &self.reason);
+            if self.has_records {
+                warn!(times, state, reason, "{} lost again within a minute: DNS is not affected", self.lost);
+            } else {
+                warn!(times, state, reason, "{} not reachable again within a minute: no records yet", self.lost);
+            }
             // The minute after this is logged in one line, too.
             self.summary = Some(Instant::now() + SUMMARY);
         }
@@ -197,21 +208,46 @@ mod tests {
         }
     }
 
+    fn known(source: &SourceState) -> Freshness {
+        Freshness { as_of: Some(UnixMillis(1)), source: source.clone() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_not_reached_while_there_are_no_records_is_an_outage_of_the_clusters_names() {
+        let (lines, _here) = Lines::of_this_thread();
+        let mut log = SourceLog::new("hub", Clock::System, LostSince::default());
+        let refused = SourceState::Lost("refused".into());
+        let nothing = |source: &SourceState| Freshness { as_of: None, source: source.clone() };
+        log.note(&SourceState::Starting, &nothing(&refused), 0);
+        log.note(&refused, &nothing(&SourceState::Up), 0);
+        log.note(&SourceState::Up, &nothing(&refused), 0);
+        tokio::time::advance(SUMMARY).await;
+        log.tell();
+        assert_eq!(
+            lines.shown(),
+            [
+                "WARN hub not reachable, and no records yet: names of the cluster get SERVFAIL, or are asked of cluster_fallback reason=\"refused\"",
+                "INFO hub back after 0s changes=0",
+                "WARN hub not reachable again within a minute: no records yet times=1 state=\"lost\" reason=\"refused\"",
+            ]
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_loss_that_lasts_is_told_with_its_reason_and_its_length_though_it_began_just_after_another() {
         let (lines, _here) = Lines::of_this_thread();
         let hands = crate::sys::ManualClock::new(UnixMillis(1_000));
         let mut log = SourceLog::new("hub", Clock::Manual(hands.clone()), LostSince::default());
         let lost = |reason: &str| SourceState::Lost(reason.into());
-        log.note(&SourceState::Up, &lost("reset"), 0);
-        log.note(&lost("reset"), &SourceState::Up, 0);
+        log.note(&SourceState::Up, &known(&lost("reset")), 0);
+        log.note(&lost("reset"), &known(&SourceState::Up), 0);
         tokio::time::advance(SUMMARY / 2).await;
         log.tell();
-        log.note(&SourceState::Up, &lost("refused"), 0);
+        log.note(&SourceState::Up, &known(&lost("refused")), 0);
         tokio::time::advance(SUMMARY / 2).await;
         log.tell();
         hands.advance(Duration::from_secs(3_600));
-        log.note(&lost("refused"), &SourceState::Up, 2);
+        log.note(&lost("refused"), &known(&SourceState::Up), 2);
         tokio::time::advance(SETTLE).await;
         log.tell();
         assert_eq!(
@@ -230,8 +266,8 @@ mod tests {
         let (lines, _here) = Lines::of_this_thread();
         let mut log = SourceLog::new("hub", Clock::System, LostSince::default());
         let lost = SourceState::Lost(format!("hub-1{THEN}hub-0{THEN}apiserver b: timed out"));
-        log.note(&SourceState::Up, &lost, 0);
-        log.note(&lost, &SourceState::Up, 1);
+        log.note(&SourceState::Up, &known(&lost), 0);
+        log.note(&lost, &known(&SourceState::Up), 1);
         tokio::time::advance(SETTLE).await;
         log.tell();
         let text = lines.text();
@@ -248,10 +284,10 @@ mod tests {
         let mut log = SourceLog::new("apiserver", clock, since.clone());
         let lost = SourceState::Lost("connection refused".into());
         let step = |log: &mut SourceLog| {
-            log.note(&SourceState::Up, &lost, 0);
-            log.note(&lost, &lost, 0);
+            log.note(&SourceState::Up, &known(&lost), 0);
+            log.note(&lost, &known(&lost), 0);
             hands.advance(Duration::from_secs(1));
-            log.note(&lost, &SourceState::Up, 3);
+            log.note(&lost, &known(&SourceState::Up), 3);
         };
         for _ in 0..41 {
             step(&mut log);
@@ -262,16 +298,16 @@ mod tests {
         tokio::time::advance(SUMMARY).await;
         log.tell();
         assert_eq!((log.next(), since.get()), (None, None));
-        log.note(&SourceState::Up, &lost, 0);
+        log.note(&SourceState::Up, &known(&lost), 0);
         assert!(since.get().is_some());
         hands.advance(Duration::from_secs(184));
         // The probe is first, the watches bring their changes one after the other, and what comes later is news of its own.
-        log.note(&lost, &SourceState::Up, 0);
-        log.note(&SourceState::Up, &SourceState::Up, 5);
-        log.note(&SourceState::Up, &SourceState::Up, 7);
+        log.note(&lost, &known(&SourceState::Up), 0);
+        log.note(&SourceState::Up, &known(&SourceState::Up), 5);
+        log.note(&SourceState::Up, &known(&SourceState::Up), 7);
         tokio::time::advance(SETTLE).await;
         log.tell();
-        log.note(&SourceState::Up, &SourceState::Up, 100);
+        log.note(&SourceState::Up, &known(&SourceState::Up), 100);
         assert_eq!(
             lines.shown(),
             [
