@@ -335,6 +335,7 @@ fn source_state(source: &SourceDoc, at: Time) -> String {
         SourceWord::Offline => "none, read from disk".into(),
         _ if name == "none" => "none: this process follows no cluster".into(),
         SourceWord::Up => format!("{name}: up"),
+        SourceWord::Starting if name.starts_with("apiserver") => format!("{name}: first list is not complete"),
         SourceWord::Starting => format!("{name}: not reached since start"),
         SourceWord::Lost => {
             let lasting = lost_since.map_or_else(String::new, |since| format!(" for {}", since.lasting(at)));

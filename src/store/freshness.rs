@@ -6,7 +6,7 @@ use crate::sys::UnixMillis;
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state", content = "reason")]
 pub enum SourceState {
-    /// Not heard of since this process started.
+    /// No complete list since this process started.
     #[default]
     Starting,
     Up,

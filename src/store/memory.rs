@@ -190,6 +190,10 @@ impl Writer {
                 self.publish(None, None, Some(SourceState::Lost(reason)));
                 Ok(Applied::default())
             }
+            What::Listing => {
+                self.publish(None, None, Some(SourceState::Starting));
+                Ok(Applied::default())
+            }
             What::Rejected(rejections) => {
                 self.shared.rejections.store(Arc::new(rejections));
                 self.publish(None, None, None);

@@ -146,6 +146,8 @@ pub enum What {
     },
     /// The source is out of reach; the records stand.
     Lost { reason: String },
+    /// After a loss the source answers again, and its first list is not complete; the records stand.
+    Listing,
     /// The objects the source cannot use, in place of those reported before. Changes neither records nor their age.
     Rejected(Rejections),
 }

@@ -229,7 +229,7 @@ impl Fanout {
             as_of,
             lost: match freshness.source {
                 SourceState::Up => None,
-                SourceState::Starting => Some("not heard of since the hub started".into()),
+                SourceState::Starting => Some("no complete list since the hub started".into()),
                 SourceState::Lost(reason) => Some(reason),
             },
             path: self.path(),

@@ -90,6 +90,8 @@ pub(super) struct Session<'a> {
     rejected: crate::store::Rejections,
     /// Why the source was last said to be lost.
     lost: Option<String>,
+    /// When that was, if the reason is that nothing came in: a piece of a list after it ends the loss.
+    silent: Option<Instant>,
     /// The last `as_of` sent.
     vouched: UnixMillis,
     failing: Option<Failing>,
@@ -127,6 +129,7 @@ impl<'a> Session<'a> {
             published: false,
             rejected: crate::store::Rejections::default(),
             lost: None,
+            silent: None,
             vouched: UnixMillis(0),
             failing: None,
             away: None,
@@ -183,7 +186,9 @@ impl<'a> Session<'a> {
                 }
                 () = async { tokio::time::sleep_until(due.expect("guarded")).await }, if due.is_some() => {}
                 () = tokio::time::sleep_until(self.silence_check()), if self.lost.is_none() => self.note_silence().await?,
+                () = tokio::time::sleep(self.config.timing.silence / 4), if self.silent.is_some() => {}
             }
+            self.note_life().await?;
         }
     }
 
@@ -212,7 +217,21 @@ impl<'a> Session<'a> {
         let reason = self.server.borrow().describe(verb, of, &failure);
         self.failing.get_or_insert(Failing { times: 2, kind: Refusal::Unreachable, alive: false }).alive = false;
         self.gate.send_modify(|gate| gate.open = false);
-        self.lose(reason).await
+        self.lose(reason).await?;
+        self.silent = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Ends a loss by silence when pieces of the first lists come in. Later on, events and the probe do.
+    async fn note_life(&mut self) -> Result<(), Unwanted> {
+        let came_in = |silent: Instant| self.metrics.health().life().is_some_and(|life| life > silent);
+        if self.published || !self.silent.is_some_and(came_in) {
+            return Ok(());
+        }
+        self.failing = None;
+        self.gate.send_modify(|gate| gate.open = true);
+        self.found();
+        self.send(What::Listing).await
     }
 
     /// Takes in what followers said, as one update where it is about single objects.
@@ -380,12 +399,13 @@ impl<'a> Session<'a> {
         }
         debug!(%reason, "lost");
         self.metrics.health().lost(Some(&reason), self.clock.now());
+        self.silent = None;
         self.lost = Some(reason.clone());
         self.send(What::Lost { reason }).await
     }
 
     fn found(&mut self) {
-        self.lost = None;
+        (self.lost, self.silent) = (None, None);
         self.metrics.health().lost(None, self.clock.now());
     }
 

@@ -64,6 +64,7 @@ enum Sent {
     Changes,
     Fresh,
     Lost(String),
+    Listing,
     Rejected,
 }
 
@@ -170,6 +171,7 @@ impl Feed {
                     What::Reset { .. } | What::Changes { .. } => Sent::Changes,
                     What::Fresh { .. } => Sent::Fresh,
                     What::Lost { reason } => Sent::Lost(reason.clone()),
+                    What::Listing => Sent::Listing,
                     What::Rejected(_) => Sent::Rejected,
                 });
                 writer.apply(update).unwrap();

@@ -53,6 +53,23 @@ async fn a_starved_server_works_off_what_was_asked_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_silent_and_sends_its_first_lists_is_slow_and_not_lost() {
+    let server = Apiserver::start().await;
+    let names: Vec<String> = (10..40).map(|n| format!("a{n}")).collect();
+    server.put_all(names.iter().map(|name| service("prod", name, "10.0.0.1")));
+    // Each piece comes well before the silence that is told.
+    server.slow(Slow { headers: SLOW, chunk: Duration::from_millis(30), ..Slow::default() });
+    let mut following = Following::start_with(server, patient);
+    following.until_lost("timed out").await;
+    following.until("listing", |reader| reader.freshness().source == SourceState::Starting).await;
+    let status = following.metrics.health().status(SLOW / 2);
+    assert_eq!((status.state, status.reason), (Reach::Slow, None));
+    assert_eq!(following.reader.as_of(), None, "the list is not complete");
+    following.until_names(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(following.lost().len(), 1, "{:?}", following.lost());
+}
+
+#[tokio::test]
 async fn a_server_that_is_asked_for_the_first_lists_is_not_probed_beside() {
     let server = Apiserver::start().await;
     server.fail(Fault::on("services").verb("watch").with(Reply::Hang));
