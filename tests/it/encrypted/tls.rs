@@ -67,7 +67,7 @@ async fn handshakes(server: &Encrypted, transport: Transport, alpn: &[&[u8]]) ->
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_of_another_protocol_gets_no_answer() {
-    let server = Encrypted::impatient();
+    let server = Encrypted::start(TcpConfig::default());
     for (transport, alpn, expected) in [
         (Transport::Tls, &[&b"dot"[..]][..], true),
         (Transport::Tls, &[], true),
