@@ -140,7 +140,7 @@ pub struct Handles {
 
 /// Binds every listener.
 ///
-/// One that cannot be bound is logged and left out: DNS must not be down because of it. The socket is tried again and again.
+/// A listener that cannot be bound is logged and left out: DNS must not be down because of it. The socket is tried again and again.
 ///
 /// # Errors
 /// If another process answers on the unix socket.

@@ -61,12 +61,12 @@ pub struct Process<P> {
     pub(super) listeners: JoinHandle<()>,
 }
 
-/// Why the configuration is to be read again.
+/// The reason to read the configuration again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// A signal asked for it.
     Signal,
-    /// It is time to see whether it changed.
+    /// The interval is over.
     Time,
 }
 

@@ -165,7 +165,7 @@ settings! {
         /// Answers with an address in these networks count as failures of the upstream: private networks in a public zone (DNS
         /// rebinding), `0.0.0.0`, the address of a block page.
         reject: Vec<Network> = Setting::new("reject", "[]");
-        /// What NXDOMAIN and NODATA for a name that was good do. `believe`: the name is gone. `confirm`: it is gone when two upstreams
+        /// The effect of NXDOMAIN and NODATA for a name that was good. `believe`: the name is gone. `confirm`: it is gone when two upstreams
         /// say so, or one twice, 2s apart. `hold` or `hold DURATION`: its last good answer is served so long (1h), with a TTL of at
         /// most 30s; `holdfast guard` lists such names and ends their holds. `auto`: `hold 1h` for names that were good for 10m and
         /// were asked in the last day, else `confirm`: a mistake of three hours, as on 2025-10-20 at AWS, is felt after the first. In the

@@ -41,7 +41,7 @@ pub fn start(config: &Config) -> io::Result<Watcher> {
     match watcher.orders.as_mut().map_or(Ok(()), |orders| orders.write_all(&line)) {
         Ok(()) => Ok(watcher),
         Err(error) => {
-            // It has no configuration.
+            // The watch has no configuration.
             let _ = watcher.process.kill();
             let _ = watcher.process.wait();
             Err(error)

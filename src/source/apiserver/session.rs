@@ -90,7 +90,7 @@ pub(super) struct Session<'a> {
     rejected: crate::store::Rejections,
     /// Why the source was last said to be lost.
     lost: Option<String>,
-    /// When that was, if the reason is that nothing came in: a piece of a list after it ends the loss.
+    /// When that was, if nothing came in before the first lists were complete: a piece of a list after it ends the loss.
     silent: Option<Instant>,
     /// The last `as_of` sent.
     vouched: UnixMillis,
@@ -218,14 +218,14 @@ impl<'a> Session<'a> {
         self.failing.get_or_insert(Failing { times: 2, kind: Refusal::Unreachable, alive: false }).alive = false;
         self.gate.send_modify(|gate| gate.open = false);
         self.lose(reason).await?;
-        self.silent = Some(Instant::now());
+        self.silent = (!self.published).then(Instant::now);
         Ok(())
     }
 
     /// Ends a loss by silence when pieces of the first lists come in. Later on, events and the probe do.
     async fn note_life(&mut self) -> Result<(), Unwanted> {
         let came_in = |silent: Instant| self.metrics.health().life().is_some_and(|life| life > silent);
-        if self.published || !self.silent.is_some_and(came_in) {
+        if !self.silent.is_some_and(came_in) {
             return Ok(());
         }
         self.failing = None;
@@ -330,6 +330,7 @@ impl<'a> Session<'a> {
         self.vouched = as_of;
         self.known.new_epoch = false;
         self.published = true;
+        self.silent = None;
         self.tell_rejections().await?;
         match self.lost.clone() {
             Some(reason) if !self.all_open() => self.send(What::Lost { reason }).await,

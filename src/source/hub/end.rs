@@ -7,13 +7,13 @@ use crate::report::THEN;
 /// Why following one hub ended.
 #[derive(Debug, thiserror::Error)]
 pub enum End {
-    /// It never came to anything.
+    /// The hub sent no records.
     #[error("{0}")]
     Failed(String),
-    /// It was followed, and then no more.
+    /// The hub sent records before the stream ended.
     #[error("{0}")]
     Broken(String),
-    /// It lives, but another may serve us better.
+    /// The hub is left for another that may have newer records.
     #[error("{0}")]
     Elsewhere(&'static str),
     /// The receiver of the updates is gone.

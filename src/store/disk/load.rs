@@ -43,10 +43,10 @@ pub struct Loaded {
 /// Why a file gave no records.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
-    /// It could not be read; it may be perfectly good.
+    /// The file could not be read; its content may be good.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It was read, and does not verify.
+    /// The file was read, and does not verify.
     #[error("{0}")]
     Corrupt(String),
 }

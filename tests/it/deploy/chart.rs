@@ -85,7 +85,7 @@ fn every_value_of_the_chart_makes_a_difference() {
     let mut found = Vec::new();
     leaves("", &values, &mut found);
     assert!(found.len() > 15, "{found:?}");
-    // What is only shown with monitoring.
+    // Some values are rendered with monitoring alone.
     let with = |path: &str, value: Value| {
         let mut over = json!({ "monitoring": { "enabled": true } });
         let mut at = &mut over;

@@ -25,7 +25,7 @@ pub struct Routes {
     pub keep: Vec<wire::Name>,
 }
 
-/// Whose upstreams are asked.
+/// The choice of the upstreams that are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// The upstreams of the longest zone that holds the name.

@@ -83,7 +83,7 @@ struct Attempt {
     tries: u32,
     first_try: Instant,
     refusals: u32,
-    /// It gave a useless answer, or failed too often: it is not asked again.
+    /// The upstream gave a useless answer or failed too often, and is not asked again.
     exhausted: bool,
     answered: bool,
 }
